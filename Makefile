@@ -1,0 +1,56 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKSPACE ?= workspace
+DEMO ?= demo
+TRAIN ?= $(DEMO)/train.csv
+TEST ?= $(if $(filter $(DEMO)/train.csv,$(TRAIN)),$(DEMO)/test.csv)
+IMAGES ?= $(if $(filter $(DEMO)/train.csv,$(TRAIN)),$(DEMO)/images)
+
+BIN := $(VENV)/bin
+SHELFPRICE := $(BIN)/shelfprice
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install embeddings heads submission test check bench clean
+
+help: ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo
+	@echo "  Your own data: make embeddings heads submission TRAIN=train.csv TEST=test.csv IMAGES=dir WORKSPACE=dir"
+
+$(INSTALLED): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[starter,dev]'
+	@touch $@
+
+install: $(INSTALLED) ## Make the virtual environment and install everything into it
+
+$(DEMO)/train.csv: | $(INSTALLED)
+	$(SHELFPRICE) catalog demo --to $(DEMO)
+
+embeddings: $(INSTALLED) $(TRAIN) $(TEST) ## Ingest the catalogue and embed what has no vector yet
+	$(SHELFPRICE) catalog ingest --train $(TRAIN) $(if $(TEST),--test $(TEST)) $(if $(IMAGES),--images $(IMAGES)) -w $(WORKSPACE)
+	$(SHELFPRICE) embed run -w $(WORKSPACE)
+
+heads: embeddings ## Train the heads that are missing, off the cache
+	$(SHELFPRICE) heads run -w $(WORKSPACE)
+
+submission: heads ## Blend the heads and write submission.csv
+	$(SHELFPRICE) ensemble blend -w $(WORKSPACE)
+	$(SHELFPRICE) ensemble submit -w $(WORKSPACE)
+
+test: $(INSTALLED) ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) ## Lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## Run every benchmark; JSON lands in benchmarks/results
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the virtual environment and the demo's files
+	rm -rf $(VENV) $(DEMO) build *.egg-info

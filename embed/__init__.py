@@ -1,0 +1,1 @@
+"""Rows without vectors in, vectors in the cache out."""

@@ -1,0 +1,1 @@
+"""Pretrained encoders, one library per file."""

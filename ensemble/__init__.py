@@ -1,0 +1,1 @@
+"""Predictions of many heads in, one price per row out."""

@@ -1,0 +1,1 @@
+"""What lies on disk, and the contracts around it. Imports no sibling package."""

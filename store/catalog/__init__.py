@@ -1,0 +1,1 @@
+"""The catalogue: raw file -> validated rows -> fields, images, folds."""

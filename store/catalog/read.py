@@ -1,0 +1,55 @@
+"""The ingested catalogue, as other rooms read it."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from store.errors import CatalogError
+from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
+from store.workspace import Workspace
+
+SPLITS = ("train", "test")
+
+
+def split_path(split: str) -> str:
+    return f"catalog/{split}.parquet"
+
+
+def present_splits(workspace: Workspace) -> list[str]:
+    """Which of train and test were ingested.
+
+    Raises:
+        CatalogError: none was.
+    """
+    present = [split for split in SPLITS if workspace.exists(split_path(split))]
+    if not present:
+        raise CatalogError(
+            f"no catalogue in {workspace.root}: run 'shelfprice catalog ingest --train FILE -w {workspace.root}'"
+        )
+    return present
+
+
+def read_split(workspace: Workspace, split: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows of one split in catalogue order.
+
+    Raises:
+        CatalogError: that split was never ingested.
+    """
+    if split not in present_splits(workspace):
+        raise CatalogError(
+            f"no {split} catalogue in {workspace.root}: run 'shelfprice catalog ingest --{split} FILE -w {workspace.root}'"
+        )
+    return workspace.read_table(split_path(split), columns)
+
+
+def catalog_digest(workspace: Workspace) -> str:
+    """Digest over every ingested row of every split, independent of row order; changes when any row does."""
+    digests = [workspace.read_metadata(split_path(split))["digest"] for split in present_splits(workspace)]
+    return "-".join(digests)
+
+
+def extra_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Names (with prefix) of the user's numeric and categorical columns in a catalogue schema."""
+    numeric = [name for name in schema.names if name.startswith(NUMERIC_PREFIX)]
+    categorical = [name for name in schema.names if name.startswith(CATEGORICAL_PREFIX)]
+    return numeric, categorical

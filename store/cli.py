@@ -1,0 +1,38 @@
+"""The command `shelfprice`: finds the rooms' groups through the entry-point group `shelfprice.commands`."""
+
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from store.errors import ShelfpriceError
+
+
+class RoomGroup(click.Group):
+    """Loads a room's commands only when they are asked for, and turns our errors into one line."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(point.name for point in entry_points(group="shelfprice.commands"))
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        for point in entry_points(group="shelfprice.commands", name=name):
+            command: click.Command = point.load()
+            return command
+        return None
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except ShelfpriceError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=RoomGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="shelfprice")
+def main() -> None:
+    """Predict prices from a catalogue: embed once, train heads off the cache, blend honestly."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""`shelfprice.toml` -> frozen dataclasses. An unknown key or a wrong type is an error that names it."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from store.errors import ConfigError
+from store.workspace import Workspace
+
+CONFIG_FILE = "shelfprice.toml"
+Grouping = Literal["exact", "near"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Column names of the user's files."""
+
+    sample_id: str = "sample_id"
+    text: str = "catalog_content"
+    image_link: str = "image_link"
+    price: str = "price"
+    numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
+    categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Which vectors the run computes, and how failing inputs are taken."""
+
+    vectors: tuple[str, ...] = ("minilm@structured", "minilm@name", "efficientnet-lite0")
+    max_failures: float = 0.01  # share of what is there
+    max_coverage_gap: float = 0.05  # share of rows without a vector, train against test
+
+
+@dataclass(frozen=True)
+class Folds:
+    """How rows are split."""
+
+    k: int = 5
+    group: Grouping = "exact"
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Which heads a run trains, and parameters that differ from their defaults."""
+
+    run: tuple[str, ...] = ("ridge", "lightgbm", "sparse", "xgboost-baseline")
+    vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
+    params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    seed: int = 42
+    columns: Columns = field(default_factory=Columns)
+    embed: Embed = field(default_factory=Embed)
+    folds: Folds = field(default_factory=Folds)
+    heads: Heads = field(default_factory=Heads)
+
+
+def load_config(workspace: Workspace) -> Config:
+    """The workspace's configuration, or the defaults where it has none.
+
+    Raises:
+        ConfigError: not TOML, an unknown key, a wrong type; names the key and what is expected.
+    """
+    if not workspace.exists(CONFIG_FILE):
+        return Config()
+    try:
+        value = tomllib.loads(workspace.read_bytes(CONFIG_FILE).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{workspace.path(CONFIG_FILE)} is not TOML: {error}") from error
+    config = _build(Config, value, "")
+    if config.folds.k < 2:
+        raise ConfigError(f"{CONFIG_FILE}: folds.k must be at least 2, got {config.folds.k}")
+    return config
+
+
+def save_config(workspace: Workspace, config: Config) -> None:
+    """Publish a configuration as TOML."""
+    import tomli_w
+
+    workspace.publish_bytes(CONFIG_FILE, tomli_w.dumps(dataclasses.asdict(config)).encode())
+
+
+def _build(cls: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{CONFIG_FILE}: [{where}] must be a table, got {value!r}")
+    hints = get_type_hints(cls)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        key = f"{where}.{unknown[0]}" if where else unknown[0]
+        raise ConfigError(f"{CONFIG_FILE}: unknown key {key!r}, expected one of {', '.join(sorted(hints))}")
+    built = {key: _convert(hints[key], item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
+    return cls(**built)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)  # type: ignore[arg-type]
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(
+                f"{CONFIG_FILE}: {where} must be one of {', '.join(get_args(hint))}, got {value!r}"
+            )
+        return value
+    if origin is tuple:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{CONFIG_FILE}: {where} must be a list of strings, got {value!r}")
+        return tuple(value)
+    if origin is dict:
+        if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
+            raise ConfigError(f"{CONFIG_FILE}: [{where}] must hold one table per head, got {value!r}")
+        return value
+    accepted = (int, float) if hint is float else hint
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        raise ConfigError(f"{CONFIG_FILE}: {where} must be {hint.__name__}, got {value!r}")
+    return hint(value)

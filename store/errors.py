@@ -1,0 +1,45 @@
+"""The errors a user can meet. Anything else that escapes is a bug and keeps its traceback."""
+
+
+class ShelfpriceError(Exception):
+    """Base of every error that becomes one line and exit code 1 on the command line."""
+
+
+class ConfigError(ShelfpriceError):
+    """`shelfprice.toml`, or an option, holds something that is not understood."""
+
+
+class CatalogError(ShelfpriceError):
+    """A catalogue file can't be used at all, or no catalogue was ingested yet."""
+
+
+class WorkspaceError(ShelfpriceError):
+    """The workspace can't be read or written."""
+
+
+class CorruptFileError(WorkspaceError):
+    """A published file is damaged: truncated, or a page checksum does not match."""
+
+
+class EncoderError(ShelfpriceError):
+    """An encoder is unknown, or its weights can't be found or loaded."""
+
+
+class MissingVectorsError(ShelfpriceError):
+    """Rows of the catalogue have no vector in the cache yet."""
+
+
+class FailureLimitError(ShelfpriceError):
+    """More inputs failed than the run allows."""
+
+
+class RowMismatchError(ShelfpriceError):
+    """Two things that must describe the same rows do not."""
+
+
+class FoldMismatchError(RowMismatchError):
+    """Predictions or vectors belong to other folds than the workspace's."""
+
+
+class HeadError(ShelfpriceError):
+    """A head is unknown, misses what it needs, or diverged."""

@@ -1,0 +1,99 @@
+"""Out-of-fold and test predictions of one head: log price per row, keyed by `sample_id`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from store.errors import RowMismatchError
+from store.schema import FOLD, LOG_PRICE
+from store.vectors.spec import digest
+from store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one head says of every row.
+
+    `inputs` is all that the predictions depend on (head, parameters, vector sets with fingerprints,
+    catalogue digest, folds hash, seed, code version); its digest names the folder.
+    """
+
+    head: str
+    inputs: dict[str, Any]
+    oof: pa.Table  # sample_id, fold, log_price
+    test: pa.Table | None  # sample_id, log_price; None: no test catalogue
+    report: dict[str, Any]  # scores, seconds, versions: not part of the hash
+
+    @property
+    def folds_hash(self) -> str:
+        return str(self.inputs["folds_hash"])
+
+
+def predictions_folder(head: str, inputs: dict[str, Any]) -> str:
+    """`predictions/<head>-<hash>` for a head with these inputs."""
+    return f"predictions/{head.replace(':', '.')}-{digest(inputs)}"
+
+
+def predictions_exist(workspace: Workspace, head: str, inputs: dict[str, Any]) -> bool:
+    """True when a run with exactly these inputs has finished: head.json is written last."""
+    return workspace.exists(f"{predictions_folder(head, inputs)}/head.json")
+
+
+def publish_predictions(workspace: Workspace, predictions: Predictions) -> str:
+    """Write both tables, then `head.json`, whose presence is the record; returns the folder.
+
+    Raises:
+        RowMismatchError: a prediction is not finite.
+    """
+    folder = predictions_folder(predictions.head, predictions.inputs)
+    parts = {"oof": predictions.oof} | ({"test": predictions.test} if predictions.test is not None else {})
+    for part, table in parts.items():
+        log_price = table["log_price"].to_numpy()
+        if not np.isfinite(log_price).all():
+            bad = int(np.flatnonzero(~np.isfinite(log_price))[0])
+            raise RowMismatchError(
+                f"{predictions.head}: {part} prediction of {table['sample_id'][bad]} is {log_price[bad]}, "
+                "predictions must be finite"
+            )
+    for part, table in parts.items():
+        workspace.publish_table(
+            f"{folder}/{part}.parquet", table, metadata={"folds_hash": predictions.folds_hash}
+        )
+    workspace.publish_json(
+        f"{folder}/head.json",
+        {"head": predictions.head, "inputs": predictions.inputs, "report": predictions.report},
+    )
+    return folder
+
+
+def read_predictions(workspace: Workspace, folder: str) -> Predictions:
+    """Read one finished folder (`predictions/<head>-<hash>`)."""
+    record = workspace.read_json(f"{folder}/head.json")
+    test = f"{folder}/test.parquet"
+    return Predictions(
+        head=record["head"],
+        inputs=record["inputs"],
+        oof=workspace.read_table(f"{folder}/oof.parquet"),
+        test=workspace.read_table(test) if workspace.exists(test) else None,
+        report=record["report"],
+    )
+
+
+def finished_folders(workspace: Workspace) -> list[str]:
+    """Every folder under predictions/ that holds a finished run."""
+    folders = [f"predictions/{name}" for name in workspace.names("predictions")]
+    return [folder for folder in folders if workspace.exists(f"{folder}/head.json")]
+
+
+def oof_predictions_table(sample_id: pa.Array, fold: np.ndarray, log_price: np.ndarray) -> pa.Table:
+    """The out-of-fold table, arrays of shape (n_train,)."""
+    schema = pa.schema([pa.field("sample_id", sample_id.type), FOLD, LOG_PRICE])
+    return pa.table([sample_id, pa.array(fold, FOLD.type), pa.array(log_price, pa.float64())], schema=schema)
+
+
+def test_predictions_table(sample_id: pa.Array, log_price: np.ndarray) -> pa.Table:
+    """The test table, arrays of shape (n_test,)."""
+    schema = pa.schema([pa.field("sample_id", sample_id.type), LOG_PRICE])
+    return pa.table([sample_id, pa.array(log_price, pa.float64())], schema=schema)

@@ -1,0 +1,76 @@
+"""Every column that lies on disk: name, Arrow type, unit."""
+
+import pyarrow as pa
+
+# catalog/{train,test}.parquet ---------------------------------------------------------------------
+# `sample_id` is int64 or string and unique across train and test. `price` only in train.
+NUMBERS_TYPE = pa.list_(pa.struct([("value", pa.float64()), ("word", pa.string())]))
+CATALOG_COLUMNS: dict[str, pa.DataType] = {
+    "text": pa.string(),  # the catalogue text as given, "" where missing
+    "image_link": pa.string(),  # as given, null where missing
+    "image": pa.string(),  # key into images/links.parquet; null: the row has no image
+    "name": pa.string(),  # item name
+    "bullets": pa.list_(pa.string()),
+    "description": pa.string(),
+    "value": pa.float64(),  # the `Value:` line, in `unit`; null where missing
+    "unit": pa.string(),  # the `Unit:` line, lower case, normalised spelling ("fl oz", "ounce", "count")
+    "pack_count": pa.float64(),  # items in the pack, 1 where none is written
+    "quantity": pa.float64(),  # total over the pack, in `quantity_unit`
+    "quantity_unit": pa.string(),  # "g", "ml", "count" or null
+    "numbers": NUMBERS_TYPE,  # other numbers with their word: 15.6 "inch", 4 "bedrooms"
+}
+# Further columns of the user's file are kept under these prefixes.
+NUMERIC_PREFIX = "numeric:"  # float64, null where missing
+CATEGORICAL_PREFIX = "categorical:"  # string, null where missing
+
+PRICE = pa.field("price", pa.float64(), nullable=False)  # currency of the catalogue, > 0
+
+# catalog/rejected.parquet -------------------------------------------------------------------------
+REJECTED = pa.schema(
+    [
+        ("file", pa.string()),
+        ("line", pa.int64()),  # line of the file where the row starts, header = 1; row number in Parquet
+        ("sample_id", pa.string()),  # as given
+        ("reason", pa.string()),
+    ]
+)
+
+# images/links.parquet -----------------------------------------------------------------------------
+LINKS = pa.schema(
+    [
+        ("link", pa.string()),  # URL, or "file:<name>" for an image found in a folder
+        ("sha256", pa.string()),  # hex of the bytes, null where there are none
+        ("reason", pa.string()),  # why there are none, null where there are
+        ("tries", pa.int32()),
+        ("http_status", pa.int32()),  # null for a file
+        ("n_bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),  # of the file it was read from, null for a URL
+    ]
+)
+
+# vectors/<encoder>-<fingerprint>/ -----------------------------------------------------------------
+KEY_BYTES = 16
+KEY_TYPE = pa.binary(KEY_BYTES)
+FAILURES = pa.schema(
+    [
+        ("key", KEY_TYPE),
+        ("stage", pa.string()),  # "read", "decode", "encode"
+        ("reason", pa.string()),
+    ]
+)
+
+
+def shard_schema(dim: int) -> pa.Schema:
+    """Columns of a shard: `key` (16 bytes) and `vector` (dim little-endian float16, 2*dim bytes)."""
+    return pa.schema(
+        [pa.field("key", KEY_TYPE, nullable=False), pa.field("vector", pa.binary(2 * dim), nullable=False)]
+    )
+
+
+# folds.parquet ------------------------------------------------------------------------------------
+# `sample_id` as in the catalogue, sorted; `fold` 0..k-1; `group` the same for rows that must stay together.
+FOLD = pa.field("fold", pa.int16(), nullable=False)
+GROUP = pa.field("group", pa.int64(), nullable=False)
+
+# predictions/<head>-<hash>/{oof,test}.parquet -----------------------------------------------------
+LOG_PRICE = pa.field("log_price", pa.float64(), nullable=False)

@@ -1,0 +1,105 @@
+"""Vector sets: what a head asks for by name, `encoder` for pictures or `encoder@composition` for text.
+
+Compositions of one encoder share a cache folder, since the row key is a digest of the composed text.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from store.catalog.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
+from store.catalog.images import image_digests
+from store.errors import ConfigError, MissingVectorsError
+from store.vectors.content import image_keys, text_keys
+from store.vectors.spec import EncoderSpec
+from store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class VectorSet:
+    """One set of vectors over the rows of a catalogue."""
+
+    encoder: str
+    composition: str | None = None  # None: pictures
+
+    def __str__(self) -> str:
+        return f"{self.encoder}@{self.composition}" if self.composition else self.encoder
+
+    @classmethod
+    def parse(cls, name: str, *, is_text: bool) -> "VectorSet":
+        """From `encoder` or `encoder@composition`.
+
+        Raises:
+            ConfigError: the composition is unknown, or given for pictures.
+        """
+        encoder, at, composition = name.partition("@")
+        if not is_text:
+            if at:
+                raise ConfigError(f"{encoder} embeds pictures and takes no composition: write {encoder!r}")
+            return cls(encoder)
+        composition = composition or DEFAULT_COMPOSITION
+        if composition not in COMPOSITIONS:
+            raise ConfigError(
+                f"{name}: unknown text composition {composition!r}, one of {', '.join(COMPOSITIONS)}"
+            )
+        return cls(encoder, composition)
+
+
+def columns_of(vector_set: VectorSet) -> list[str]:
+    """The catalogue columns that decide a row's key."""
+    return ["image"] if vector_set.composition is None else list(composition_columns(vector_set.composition))
+
+
+def row_keys(vector_set: VectorSet, rows: pa.Table | pa.RecordBatch, digests: dict[str, str]) -> pa.Array:
+    """Content key of each catalogue row, null where the row has no such content.
+
+    Args:
+        rows: catalogue rows holding at least `columns_of(vector_set)`.
+        digests: image reference -> hex SHA-256, from `image_digests`; unused for text.
+    """
+    if vector_set.composition is None:
+        references = rows.column("image").to_pylist()
+        return image_keys(pa.array([digests.get(r) if r else None for r in references], pa.string()))
+    return text_keys(compose(vector_set.composition, rows))
+
+
+def iter_row_keys(
+    workspace: Workspace, vector_set: VectorSet, split: str, rows: int = 8192
+) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+    """Stream (catalogue batch, keys of its rows); memory holds one batch and the image digests."""
+    digests = image_digests(workspace) if vector_set.composition is None else {}
+    for batch in workspace.batches(f"catalog/{split}.parquet", ["sample_id", *columns_of(vector_set)], rows):
+        yield batch, row_keys(vector_set, batch, digests)
+
+
+# ---- which fingerprint of an encoder is meant ----------------------------------------------------
+
+
+def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
+    """Record `spec` as the one that its name stands for, in its folder and under `vectors/current/`."""
+    described = spec.to_json()
+    if not workspace.exists(f"{spec.folder}/encoder.json"):
+        workspace.publish_json(f"{spec.folder}/encoder.json", described)
+    record = f"vectors/current/{spec.name}.json"
+    if not workspace.exists(record) or workspace.read_json(record) != described:
+        workspace.publish_json(record, described)
+
+
+def current_spec(workspace: Workspace, encoder: str) -> EncoderSpec:
+    """The spec that the last `embed run` used for an encoder.
+
+    Raises:
+        MissingVectorsError: no run has embedded anything with it.
+    """
+    record = f"vectors/current/{encoder}.json"
+    if not workspace.exists(record):
+        raise MissingVectorsError(
+            f"no vectors of {encoder!r} in {workspace.root}: run 'shelfprice embed run -e {encoder}'"
+        )
+    return EncoderSpec.from_json(workspace.read_json(record))
+
+
+def current_encoders(workspace: Workspace) -> list[str]:
+    """Names of every encoder that has embedded something here, sorted."""
+    return [name.removesuffix(".json") for name in workspace.names("vectors/current", suffix=".json")]

@@ -1,0 +1,107 @@
+"""Shards: immutable Parquet files of keys and float16 vectors. A shard's presence is its record."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from store.errors import CorruptFileError
+from store.schema import FAILURES, KEY_TYPE, shard_schema
+from store.workspace import Workspace
+
+SHARD_PREFIX = "part-"
+FAILURE_PREFIX = "failed-"
+SUFFIX = ".parquet"
+
+
+def _name(prefix: str, keys: pa.Array) -> str:
+    content = hashlib.sha256(b"".join(sorted(keys.to_pylist())))
+    return f"{prefix}{content.hexdigest()[:16]}{SUFFIX}"
+
+
+def publish_shard(
+    workspace: Workspace, folder: str, keys: pa.Array, vectors: np.ndarray, provenance: dict[str, Any]
+) -> str:
+    """Publish one shard and return its name, which is a digest of its keys.
+
+    Args:
+        keys: content keys, shape (n_rows,), distinct, no nulls.
+        vectors: shape (n_rows, dim), stored as float16.
+        provenance: what was chosen on this machine: precision, batch, host, versions, seconds.
+    """
+    assert vectors.ndim == 2
+    assert len(keys) == len(vectors) > 0
+    if not np.isfinite(vectors).all():
+        raise ValueError("vectors must be finite: rows that are not belong to the failures")
+    half = np.ascontiguousarray(vectors, dtype="<f2")
+    dim = half.shape[1]
+    column = pa.Array.from_buffers(pa.binary(2 * dim), len(half), [None, pa.py_buffer(half)])
+    table = pa.Table.from_arrays([keys.cast(KEY_TYPE), column], schema=shard_schema(dim))
+    name = _name(SHARD_PREFIX, keys)
+    workspace.publish_table(
+        f"{folder}/{name}",
+        table,
+        metadata={"dim": dim, "dtype": "float16", "provenance": provenance},
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    return name
+
+
+def publish_failures(workspace: Workspace, folder: str, failures: list[tuple[bytes, str, str]]) -> None:
+    """Record inputs that gave no vector: (key, stage, reason) each, in a file of their own like a shard."""
+    if not failures:
+        return
+    columns = list(zip(*failures, strict=True))
+    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, FAILURES, strict=True)], schema=FAILURES)
+    workspace.publish_table(f"{folder}/{_name(FAILURE_PREFIX, table['key'].combine_chunks())}", table)
+
+
+def shard_names(workspace: Workspace, folder: str) -> list[str]:
+    return workspace.names(folder, SHARD_PREFIX, SUFFIX)
+
+
+def read_keys(workspace: Workspace, folder: str, *, skip_damaged: bool = False) -> pa.Array:
+    """Keys of every vector in a folder, shape (n_vectors,); only the key column is read.
+
+    Args:
+        skip_damaged: leave out shards whose keys can't be read, instead of raising CorruptFileError.
+    """
+    chunks = []
+    for name in shard_names(workspace, folder):
+        try:
+            chunks.extend(workspace.read_table(f"{folder}/{name}", ["key"])["key"].chunks)
+        except CorruptFileError:
+            if not skip_damaged:
+                raise
+    return pa.concat_arrays(chunks) if chunks else pa.array([], KEY_TYPE)
+
+
+def read_failures(workspace: Workspace, folder: str) -> pa.Table:
+    """Every recorded failure of a folder, columns of `store.schema.FAILURES`."""
+    tables = [workspace.read_table(f"{folder}/{n}") for n in workspace.names(folder, FAILURE_PREFIX, SUFFIX)]
+    return pa.concat_tables(tables) if tables else FAILURES.empty_table()
+
+
+def iter_shards(workspace: Workspace, folder: str) -> Iterator[tuple[pa.Array, np.ndarray]]:
+    """Each shard's keys and vectors, shape (n_rows, dim) float16, one shard in memory at a time."""
+    for name in shard_names(workspace, folder):
+        yield read_shard(workspace, f"{folder}/{name}")
+
+
+def read_shard(workspace: Workspace, relative: str) -> tuple[pa.Array, np.ndarray]:
+    """One shard's keys, shape (n_rows,), and vectors, shape (n_rows, dim) float16.
+
+    Raises:
+        CorruptFileError: truncated, a page checksum does not match, or the columns are not a shard's.
+    """
+    table = workspace.read_table(relative)
+    if table.column_names != ["key", "vector"] or not pa.types.is_fixed_size_binary(table["vector"].type):
+        raise CorruptFileError(f"{workspace.path(relative)} is not a shard: columns {table.column_names}")
+    column = table["vector"].combine_chunks()
+    width = column.type.byte_width
+    flat = np.frombuffer(column.buffers()[1], dtype="<f2", count=len(column) * width // 2)
+    return table["key"].combine_chunks(), flat.reshape(len(column), width // 2)

@@ -1,0 +1,252 @@
+"""Every path under one root: the one place that opens, lists and publishes.
+
+A file appears whole or not at all: on a local disk it is written beside its place, flushed and
+renamed; on an object store it is one PUT. What was published is replaced, never edited.
+"""
+
+import errno
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from store.errors import CorruptFileError, WorkspaceError
+
+TEMPORARY_PREFIX = ".writing-"
+METADATA_KEY = b"shelfprice"
+ROW_GROUP_ROWS = 8192
+
+
+class Workspace:
+    """A root folder (local path or fsspec URL) and relative POSIX paths below it."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.fspath(root)
+        try:
+            filesystem, path = fsspec.core.url_to_fs(self.root)
+        except (ImportError, ValueError) as error:
+            raise WorkspaceError(
+                f"workspace {self.root!r} can't be opened: {error} (for s3:// install 'shelfprice[s3]')"
+            ) from error
+        self.filesystem = filesystem
+        self.is_local = isinstance(filesystem, LocalFileSystem)
+        self._base = path.rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"Workspace({self.root!r})"
+
+    def path(self, relative: str) -> str:
+        """The full path or URL-less key of a relative path."""
+        return f"{self._base}/{relative}" if relative else self._base
+
+    # ---- reading ---------------------------------------------------------------------------------
+
+    def exists(self, relative: str) -> bool:
+        if self.is_local:
+            return os.path.exists(self.path(relative))
+        return bool(self.filesystem.exists(self.path(relative)))
+
+    def names(self, folder: str, prefix: str = "", suffix: str = "") -> list[str]:
+        """Sorted names (files and folders) directly in `folder`; none where it does not exist."""
+        try:
+            if self.is_local:
+                found = os.listdir(self.path(folder))
+            else:
+                self.filesystem.invalidate_cache(self.path(folder))
+                found = [
+                    os.path.basename(p.rstrip("/"))
+                    for p in self.filesystem.ls(self.path(folder), detail=False)
+                ]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(
+            n for n in found if n.startswith(prefix) and n.endswith(suffix) and not n.startswith(".")
+        )
+
+    def size(self, relative: str) -> int:
+        """Bytes of a file."""
+        if self.is_local:
+            return os.path.getsize(self.path(relative))
+        return int(self.filesystem.size(self.path(relative)) or 0)
+
+    def open(self, relative: str) -> BinaryIO:
+        """Open for reading.
+
+        Raises:
+            WorkspaceError: there is no such file.
+        """
+        try:
+            return cast(BinaryIO, self.filesystem.open(self.path(relative), "rb"))
+        except FileNotFoundError as error:
+            raise WorkspaceError(f"workspace {self.root} has no {relative}") from error
+
+    def read_bytes(self, relative: str) -> bytes:
+        with self.open(relative) as file:
+            return file.read()
+
+    def read_json(self, relative: str) -> Any:
+        try:
+            return json.loads(self.read_bytes(relative))
+        except ValueError as error:
+            raise CorruptFileError(f"{self.path(relative)} is not JSON: {error}") from error
+
+    @contextmanager
+    def parquet(self, relative: str) -> Iterator[pq.ParquetFile]:
+        """An open Parquet file whose page checksums are verified as it is read."""
+        if not self.exists(relative):
+            raise WorkspaceError(f"workspace {self.root} has no {relative}")
+        source: Any = (
+            self.path(relative) if self.is_local else self.filesystem.open(self.path(relative), "rb")
+        )
+        try:
+            with pq.ParquetFile(source, memory_map=self.is_local, page_checksum_verification=True) as file:
+                yield file
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CorruptFileError(f"{self.path(relative)} is damaged: {error}") from error
+
+    def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
+        with self.parquet(relative) as file:
+            return file.read(columns=list(columns) if columns is not None else None)
+
+    def batches(
+        self, relative: str, columns: Sequence[str] | None = None, rows: int = ROW_GROUP_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream a Parquet file; memory holds one batch."""
+        with self.parquet(relative) as file:
+            yield from file.iter_batches(
+                batch_size=rows, columns=list(columns) if columns is not None else None
+            )
+
+    def read_metadata(self, relative: str) -> dict[str, Any]:
+        """The JSON that `publish_table` stored beside the columns; empty where there is none."""
+        with self.parquet(relative) as file:
+            return table_metadata(file.schema_arrow)
+
+    # ---- publishing ------------------------------------------------------------------------------
+
+    def publish(self, relative: str, write: Callable[[BinaryIO], None]) -> None:
+        """Make `relative` appear whole, holding what `write` writes; replaces what stood there.
+
+        Raises:
+            WorkspaceError: the disk is full or the workspace can't be written; nothing half-written stays.
+        """
+        target = self.path(relative)
+        try:
+            if self.is_local:
+                _publish_local(target, write)
+            else:
+                buffer = pa.BufferOutputStream()
+                write(cast(BinaryIO, pa.PythonFile(buffer, mode="w")))
+                self.filesystem.pipe_file(target, buffer.getvalue().to_pybytes())
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise WorkspaceError(
+                    f"no space left to write {target}: free some and run the command again"
+                ) from error
+            raise WorkspaceError(f"can't write {target}: {error.strerror or error}") from error
+
+    def publish_bytes(self, relative: str, content: bytes) -> None:
+        def write(file: BinaryIO) -> None:
+            file.write(content)
+
+        self.publish(relative, write)
+
+    def publish_json(self, relative: str, value: Any) -> None:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        self.publish_bytes(relative, (text + "\n").encode())
+
+    def publish_table(
+        self,
+        relative: str,
+        table: pa.Table,
+        metadata: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """Publish a table as Parquet with page checksums; `metadata` is stored as JSON in its schema."""
+        if metadata is not None:
+            encoded = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
+            table = table.replace_schema_metadata({METADATA_KEY: encoded})
+        settings = {"compression": "zstd", "row_group_size": ROW_GROUP_ROWS, **options}
+
+        def write(file: BinaryIO) -> None:
+            pq.write_table(table, file, write_page_checksum=True, **settings)
+
+        self.publish(relative, write)
+
+    def remove(self, relative: str) -> None:
+        """Delete one file or folder; no error where it is gone already."""
+        if self.exists(relative):
+            self.filesystem.rm(self.path(relative), recursive=True)
+
+    # ---- one writer at a time --------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self, relative: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold `relative` as an advisory lock: freed by the kernel however the process ends.
+
+        An object store has no lock: there two writers may do the same work twice, harmlessly.
+        """
+        if not self.is_local:
+            yield
+            return
+        import fcntl
+
+        target = self.path(relative)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            file = open(target, "wb")  # noqa: SIM115 - closed below, after the lock is released
+        except OSError as error:
+            raise WorkspaceError(f"can't write {target}: {error.strerror or error}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if on_wait is not None:
+                    on_wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def sweep(self, folder: str, older_than_seconds: float = 3600.0) -> int:
+        """Delete what killed writers left half-written in `folder`; returns how many files went."""
+        if not self.is_local or not os.path.isdir(self.path(folder)):
+            return 0
+        stale = [
+            entry
+            for entry in Path(self.path(folder)).iterdir()
+            if entry.name.startswith(TEMPORARY_PREFIX)
+            and time.time() - entry.stat().st_mtime > older_than_seconds
+        ]
+        for entry in stale:
+            entry.unlink(missing_ok=True)
+        return len(stale)
+
+
+def table_metadata(schema: pa.Schema) -> dict[str, Any]:
+    """The JSON that `Workspace.publish_table` stored in a schema; empty where there is none."""
+    encoded = (schema.metadata or {}).get(METADATA_KEY)
+    return json.loads(encoded) if encoded else {}
+
+
+def _publish_local(target: str, write: Callable[[BinaryIO], None]) -> None:
+    folder, name = os.path.split(target)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{name}-{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise

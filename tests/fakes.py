@@ -1,0 +1,70 @@
+"""Stand-ins for what a test must not depend on: catalogues and vectors made on the spot."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from store.schema import CATALOG_COLUMNS, NUMBERS_TYPE, PRICE
+from store.vectors.sets import VectorSet, iter_row_keys, publish_current
+from store.vectors.shard import publish_shard
+from store.vectors.spec import EncoderSpec
+from store.workspace import Workspace
+
+
+def catalog_table(rows: list[dict[str, Any]], *, priced: bool = True) -> pa.Table:
+    """Catalogue rows by contract; every column not given is empty. `sample_id` is needed."""
+    defaults: dict[str, Any] = {"text": "", "bullets": [], "pack_count": 1.0, "numbers": []}
+    columns = {"sample_id": pa.array([row["sample_id"] for row in rows])}
+    for name, kind in CATALOG_COLUMNS.items():
+        columns[name] = pa.array([row.get(name, defaults.get(name)) for row in rows], kind)
+    assert columns["numbers"].type == NUMBERS_TYPE
+    for name in rows[0] if rows else ():
+        if ":" in name:
+            kind = pa.float64() if name.startswith("numeric:") else pa.string()
+            columns[name] = pa.array([row.get(name) for row in rows], kind)
+    if priced:
+        columns["price"] = pa.array([row["price"] for row in rows], PRICE.type)
+    return pa.table(columns)
+
+
+def publish_catalog(workspace: Workspace, train: pa.Table, test: pa.Table | None = None) -> None:
+    """Put catalogue tables where ingest would, digests included."""
+    for split, table in (("train", train), ("test", test)):
+        if table is not None:
+            content = hashlib.sha256(repr(table.sort_by("sample_id").to_pylist()).encode()).hexdigest()[:16]
+            workspace.publish_table(f"catalog/{split}.parquet", table, metadata={"digest": content})
+
+
+def fake_spec(
+    name: str = "fake", dim: int = 4, modality: Any = "text", weights: str = "0" * 64
+) -> EncoderSpec:
+    """A spec of an encoder that never was."""
+    return EncoderSpec(
+        name=name,
+        modality=modality,
+        library="fake",
+        model=name,
+        weights_sha256=weights,
+        dim=dim,
+        preprocessing={},
+        pooling="mean",
+        normalize=False,
+    )
+
+
+def publish_vectors(
+    workspace: Workspace, vector_set: VectorSet, vectors: dict[str, np.ndarray]
+) -> EncoderSpec:
+    """Publish given vectors, split -> (n_rows, dim) in catalogue order, as if an encoder had made them."""
+    dim = next(iter(vectors.values())).shape[1]
+    spec = fake_spec(vector_set.encoder, dim, "text" if vector_set.composition else "image")
+    publish_current(workspace, spec)
+    rows: dict[bytes, np.ndarray] = {}
+    for split, X in vectors.items():
+        keys = pa.concat_arrays([keys for _, keys in iter_row_keys(workspace, vector_set, split)])
+        rows.update({key: x for key, x in zip(keys.to_pylist(), X, strict=True) if key is not None})
+    keys = pa.array(list(rows), pa.binary(16))
+    publish_shard(workspace, spec.folder, keys, np.stack(list(rows.values())), {})
+    return spec
