@@ -9,6 +9,7 @@ from heads.base import Head, check_params
 from store.errors import HeadError
 
 HEADS: dict[str, str] = {  # name -> module:class
+    "ridge": "heads.ridge:Ridge",
     "sparse": "heads.sparse:Sparse",
 }
 
