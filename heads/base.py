@@ -36,6 +36,8 @@ class Head:
     summary: ClassVar[str]  # one line for `shelfprice heads list`
     vectors: ClassVar[tuple[str, ...] | None] = None  # vector sets it reads; None: those of the configuration
     texts: ClassVar[tuple[str, ...]] = ()  # text compositions it reads
+    extra: ClassVar[str | None] = None  # extra of setup.cfg without which it can't run
+    libraries: ClassVar[tuple[str, ...]] = ()  # distributions whose versions the report names
     code_version: ClassVar[int] = 1  # raised when the same parameters yield other predictions
     # Test rows: a refit on all training rows, or the mean of the fold models (no further fit, less variance).
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"

@@ -29,6 +29,7 @@ class Ridge(Head):
 
     name: ClassVar[str] = "ridge"
     summary: ClassVar[str] = "linear in vectors and fields; all folds and penalties from one pass"
+    libraries: ClassVar[tuple[str, ...]] = ("scipy",)
 
     n_penalties: int = 20
     low: float = 1e-6  # smallest penalty a row, where every block of columns has a total variance of 1

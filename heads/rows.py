@@ -1,6 +1,7 @@
 """What a head sees of some rows: vectors, parsed fields, texts, groups. Nothing here is fitted."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,6 +57,11 @@ class Rows:
             {name: texts[index] for name, texts in self.texts.items()},
             self.group[index],
         )
+
+    def select(self, vectors: Sequence[str]) -> "Rows":
+        """The same rows with the named vector sets alone, in that order."""
+        by_name = {matrix.name: matrix for matrix in self.matrices}
+        return dataclasses.replace(self, matrices=tuple(by_name[name] for name in vectors))
 
     def text(self, composition: str) -> np.ndarray:
         """Texts of one composition, shape (n_rows,) of str.

@@ -16,6 +16,7 @@ class Sparse(Head):
     name: ClassVar[str] = "sparse"
     summary: ClassVar[str] = "TF-IDF of words, pairs and characters, then ridge"
     vectors: ClassVar[tuple[str, ...]] = ()
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
     texts: ClassVar[tuple[str, ...]] = ("full",)
 
     alpha: float = 0.3  # penalty
