@@ -1,0 +1,181 @@
+"""What a library file gives and what the job asks of it. Imports no torch: types only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from store.vectors.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Address:
+    """One encoder as a user names it, taken apart."""
+
+    name: str  # the encoder's name in the cache: an alias, or the address as written
+    library: str  # "timm", "open_clip", "hf", "st": which file of `embed.encoders` knows it
+    model: str  # architecture, hub name or local path, as the library takes it; "" where a folder says it
+    tower: str | None = None  # "image" or "text" of a model with two
+    options: dict[str, str] = field(default_factory=dict)  # pooling, max_tokens, weights, long, ...
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where weights may come from, in this order: the address itself, `models_dir`, packages, hub."""
+
+    models_dir: Path | None = None  # folder written by `shelfprice embed fetch`
+    offline: bool = False  # never ask the hub; its local cache is still read
+
+
+class HashFile(Protocol):
+    """SHA-256 of a file in hex, remembered by path, size and modification time."""
+
+    def __call__(self, path: Path) -> str: ...
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An encoder whose weights and preprocessing were found together. Plain data, kept as JSON."""
+
+    address: Address
+    spec: EncoderSpec
+    files: dict[str, str]  # role ("weights", "folder", "config", "tokenizer") -> local path
+    library_version: str  # of the library that was asked; provenance, and part of the memory's key
+
+    @property
+    def model_key(self) -> tuple[str, str, str]:
+        """Encoders with the same key come out of one load of the model (two towers)."""
+        return (self.spec.library, self.spec.model, self.spec.weights_sha256)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenised texts. A text that was cut into chunks owns several sequences."""
+
+    sequences: list[list[int]]  # each at most the encoder's max_tokens long, special tokens included
+    owner: list[int]  # which text each sequence belongs to, ascending
+    n_truncated: int  # texts that lost tokens
+
+    def __post_init__(self) -> None:
+        assert len(self.sequences) == len(self.owner)
+
+
+class Encoder(Protocol):
+    """A loaded model. The job moves `module` to its device and sets precision and layout around it."""
+
+    spec: EncoderSpec
+    module: "torch.nn.Module"  # in eval mode, fp32, on the CPU when `load` returns it
+
+
+class TextEncoder(Encoder, Protocol):
+    """An encoder of texts."""
+
+    pad_id: int
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of each text; runs in a background thread, so it must let go of the GIL."""
+
+    def forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+        """Pooled vectors, as the spec's `pooling` and `normalize` say.
+
+        Args:
+            ids: token ids, shape (n_rows, longest) int64, padded with `pad_id`, on the module's device.
+            mask: 1 where a token is, shape (n_rows, longest) int64.
+
+        Returns:
+            Shape (n_rows, dim), any float type.
+        """
+
+
+class ImageEncoder(Encoder, Protocol):
+    """An encoder of pictures."""
+
+    def forward(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        """Pooled vectors, as the spec's `pooling` and `normalize` say.
+
+        Args:
+            pixels: resized and cropped pictures in RGB with the spec's mean and std already applied,
+                shape (n_rows, 3, height, width), float32, on the module's device, channels_last where that was
+                chosen. (Workers hand over uint8; the job scales on the device.)
+
+        Returns:
+            Shape (n_rows, dim), any float type.
+        """
+
+
+class Library(Protocol):
+    """One file of `embed.encoders`: two functions."""
+
+    def resolve(self, address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:
+        """Find weights and preprocessing together; without importing torch where the library allows.
+
+        Returns:
+            One entry, or image and text tower where the address names neither.
+
+        Raises:
+            EncoderError: unknown model, or files missing: names the files, the folder looked in and the command
+                that fetches them.
+        """
+
+    def load(self, resolved: Sequence[Resolved]) -> list[Encoder]:
+        """Load one model (all of `resolved` share a `model_key`) and return its encoders in that order.
+
+        Only safetensors, or `torch.load(weights_only=True)`.
+
+        Raises:
+            EncoderError: corrupt or truncated weights, weights of another model.
+        """
+
+
+def image_preprocessing(
+    *,
+    size: tuple[int, int],
+    resize: str,
+    resize_to: tuple[int, int],
+    interpolation: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    fill: Sequence[int] = (0, 0, 0),
+) -> dict[str, Any]:
+    """`spec.preprocessing` of an image encoder: one spelling for every library.
+
+    A picture is turned upright (EXIF), laid on `background` where transparent, made RGB, resized, then cropped
+    about its centre (or padded with `fill`) to `size`, scaled to 0..1, and mean and std are applied.
+
+    Args:
+        size: height and width that enter the model.
+        resize: "shortest" (shortest side to `resize_to`, ratio kept), "longest" (longest side, ratio kept) or
+            "squash" (both sides, ratio not kept).
+        resize_to: height and width before the crop.
+        interpolation: "bicubic", "bilinear", "lanczos" or "nearest", Pillow's with antialiasing.
+        mean: per channel, of pixels in 0..1.
+        std: per channel, of pixels in 0..1.
+        fill: RGB 0..255 of the padding where the resized picture is smaller than `size`.
+    """
+    return {
+        "size": list(size),
+        "resize": resize,
+        "resize_to": list(resize_to),
+        "interpolation": interpolation,
+        "mean": [float(m) for m in mean],
+        "std": [float(s) for s in std],
+        "background": [255, 255, 255],
+        "fill": list(fill),
+    }
+
+
+def text_preprocessing(
+    *, tokenizer_sha256: str, max_tokens: int, long: str = "truncate", prompt: str = ""
+) -> dict[str, Any]:
+    """`spec.preprocessing` of a text encoder.
+
+    Args:
+        tokenizer_sha256: digest over everything that decides token ids.
+        max_tokens: longest sequence that enters the model, special tokens included.
+        long: what becomes of longer texts: "truncate", or "chunks" whose vectors are averaged by length.
+        prompt: put before every text.
+    """
+    return {"tokenizer_sha256": tokenizer_sha256, "max_tokens": max_tokens, "long": long, "prompt": prompt}

@@ -1,0 +1,156 @@
+"""Image bytes -> pixels at the model's input size, or a failure that says why."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from embed.inputs import InputFailure
+from embed.inputs.geometry import TURNS, Geometry, Window
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "ICO", "PPM")
+MAX_PIXELS = 120_000_000  # a 108-megapixel phone's photo passes, a decompression bomb does not
+SCALED_DECODING_MARGIN = 4.0  # at 2 the vectors of a noisy 6-megapixel photo moved by 1.5e-3, at 4 by 4e-4
+MAX_SCALED = 16  # times the pixels kept: beyond, a picture is not resized as a whole before the crop
+DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 0 to 65,535
+
+
+def decode_image(content: bytes, preprocessing: dict[str, Any]) -> np.ndarray | InputFailure:
+    """One picture as the model's own preprocessing brings it to its input size, before normalisation.
+
+    The first frame, turned upright by its EXIF orientation, transparent pixels on the background
+    colour. A JPEG is decoded at an eighth, a quarter or half of its size where that leaves at least
+    `SCALED_DECODING_MARGIN` times the size that it is resized to. A truncated file is a failure: the
+    missing part would be grey. Lets go of the GIL while decoding and resizing.
+
+    Args:
+        content: the bytes of an image file.
+        preprocessing: `EncoderSpec.preprocessing` of an image encoder.
+
+    Returns:
+        Shape (height, width, 3), uint8, RGB; or the failure with its reason, whatever the bytes hold.
+
+    Raises:
+        EncoderError: the preprocessing names what is not known here.
+    """
+    geometry = Geometry.of(preprocessing)
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height <= MAX_PIXELS:
+                return _pixels(image, geometry)
+            reason = f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels"
+    except UnidentifiedImageError:
+        reason = _what_else(content)
+    except Image.DecompressionBombError:
+        reason = f"more than {MAX_PIXELS:,} pixels"
+    except Exception as error:  # noqa: BLE001 - Pillow raises whatever broken bytes make it stumble over
+        reason = f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
+    return InputFailure("decode", reason)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings about odd files: enter once around all decoding, before threads start."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        yield
+
+
+def _what_else(content: bytes) -> str:
+    if not content:
+        return "empty file"
+    if content[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, not an image"
+    return f"not an image of a known format, starts with {content[:12]!r}"
+
+
+def _pixels(image: ImageFile.ImageFile, geometry: Geometry) -> np.ndarray:
+    turn = TURNS.get(_orientation(image))
+    if turn is None:
+        window = geometry.window(*image.size)
+    else:
+        width, height = image.size[::-1] if turn.swaps_axes else image.size
+        window = geometry.window(width, height).before(turn)
+    full_size = _draft(image, window, geometry)
+    image.load()
+    small = _resize(_flatten(image, geometry), full_size, window, geometry)
+    return np.asarray(small if turn is None else small.transpose(turn.method))
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    if image.format == "TIFF":  # Pillow turns these itself while loading
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - a broken EXIF block leaves the picture as it is stored
+        return 1
+
+
+def _draft(image: ImageFile.ImageFile, window: Window, geometry: Geometry) -> tuple[float, float]:
+    """Choose libjpeg's scale; returns the picture's size in the pixels that will be decoded."""
+    if image.format not in ("JPEG", "MPO") or geometry.resample == Image.Resampling.NEAREST:
+        return image.size
+    width, height = (math.ceil(SCALED_DECODING_MARGIN * edge) for edge in window.scaled)
+    drafted = image.draft(None, (width, height))
+    return drafted[1][2:] if drafted else image.size
+
+
+def _flatten(image: Image.Image, geometry: Geometry) -> Image.Image:
+    """In mode L or RGB, 8 bits, nothing transparent."""
+    if image.mode in ("RGB", "L") and "transparency" not in image.info:
+        return image
+    if image.mode in DEEP_GREY:
+        grey = np.asarray(image).astype(np.float32)
+        return Image.fromarray(np.clip(grey / 257.0 + 0.5, 0, 255).astype(np.uint8))
+    if image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image))
+        scale = 255.0 if grey.max() <= 1.0 else 1.0
+        return Image.fromarray(np.clip(grey * scale + 0.5, 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        flat = Image.new("RGB", image.size, geometry.background)
+        flat.paste(layered, mask=layered.getchannel("A"))
+        return flat
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _resize(
+    image: Image.Image, full_size: tuple[float, float], window: Window, geometry: Geometry
+) -> Image.Image:
+    """Resize all, then crop: resizing just the window rounds otherwise, and models see the difference."""
+    (width, height), (kept_width, kept_height) = window.scaled, window.kept
+    if width * height > MAX_SCALED * kept_width * kept_height:
+        return _resize_window(image, full_size, window, geometry)
+    scaled = image.resize(window.scaled, geometry.resample, box=(0, 0, *full_size)).convert("RGB")
+    if window.scaled == window.kept:
+        return scaled
+    if width >= kept_width and height >= kept_height:
+        x, y = window.corner
+        return scaled.crop((x, y, x + kept_width, y + kept_height))
+    padded = Image.new("RGB", window.kept, geometry.fill)
+    padded.paste(scaled, (-window.corner[0], -window.corner[1]))
+    return padded
+
+
+def _resize_window(
+    image: Image.Image, full_size: tuple[float, float], window: Window, geometry: Geometry
+) -> Image.Image:
+    """A strip of 1 x 60,000 pixels scaled to 224 across would fill the memory: resample what is kept."""
+    axes = zip(full_size, window.scaled, window.corner, window.kept, strict=True)
+    (x0, x1, width, left), (y0, y1, height, top) = (_span(*axis) for axis in axes)
+    small = image.resize((width, height), geometry.resample, box=(x0, y0, x1, y1))
+    padded = Image.new("RGB", window.kept, geometry.fill)
+    padded.paste(small.convert("RGB"), (left, top))
+    return padded
+
+
+def _span(full: float, scaled: int, corner: int, kept: int) -> tuple[float, float, int, int]:
+    """Along one axis: from and to in source pixels, target pixels, padding before them."""
+    first, last = max(corner, 0), min(corner + kept, scaled)
+    return first * full / scaled, min(last * full / scaled, full), last - first, max(-corner, 0)
