@@ -78,6 +78,10 @@ class Workspace:
             return os.path.getsize(self.path(relative))
         return int(self.filesystem.size(self.path(relative)) or 0)
 
+    def modified(self, relative: str) -> float:
+        """When a file was last published, seconds since 1970."""
+        return float(self.filesystem.modified(self.path(relative)).timestamp())
+
     def open(self, relative: str) -> BinaryIO:
         """Open for reading.
 
