@@ -15,7 +15,7 @@ from store.workspace import Workspace
 
 REJECTED_FILE = "catalog/rejected.parquet"
 _CHUNK_ROWS = 8192
-Change = Literal["new", "changed", "reordered", "unchanged", "removed"]
+Change = Literal["new", "changed", "reordered", "unchanged"]
 
 
 @dataclass(frozen=True)

@@ -181,12 +181,10 @@ def _refuse_other_formats(path: str, head: bytes) -> None:
         )
     if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise CatalogError(f"{path} is a spreadsheet or archive, not CSV: export it as CSV in UTF-8")
-    zero = head.find(b"\0")
+    zero = head.split(b"\n", 1)[0].find(b"\0")
     if zero >= 0:
-        line = head.count(b"\n", 0, zero) + 1
         raise CatalogError(
-            f"{path} is not CSV in UTF-8: byte {zero} (line {line}) is zero, as in UTF-16 or a binary file; "
-            "save it as UTF-8"
+            f"{path} is not CSV in UTF-8: byte {zero} (line 1) is zero, as in UTF-16 or a binary file; save it as UTF-8"
         )
 
 
