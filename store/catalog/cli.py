@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from store.catalog.download.cli import images, images_export, images_import
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
@@ -119,3 +120,8 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
     if report.is_unchanged:
         lines.append("nothing changed: the catalogue was not rewritten")
     return lines
+
+
+catalog.add_command(images)
+catalog.add_command(images_export)
+catalog.add_command(images_import)
