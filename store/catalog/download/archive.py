@@ -21,20 +21,18 @@ import pyarrow.parquet as pq
 from store.catalog.download.record import (
     file_sha256,
     fold_journals,
-    links_by_schema,
-    merge_links,
     read_journal,
-    read_links,
     stored_digests,
 )
+from store.catalog.download.rows import show_pictures
 from store.catalog.download.run import IMAGES_LOCK
-from store.catalog.images import blob_path
+from store.catalog.images import MOST_BYTES, blob_path
+from store.catalog.links import links_by_schema, merge_links, read_links
 from store.errors import CatalogError, WorkspaceError
 from store.local import TEMPORARY_PREFIX
 from store.schema import LINKS
 from store.workspace import Workspace
 
-MOST_BYTES = 256 * 2**20  # of one picture taken in; more is no picture
 _BLOB = re.compile(r"(?:.*/)?blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _LINKS = re.compile(r"(?:\./)?(?:images/)?links\.parquet")
 _JOURNAL = re.compile(r"(?:\./)?(?:images/)?journal/[^/]+\.jsonl")
@@ -120,8 +118,10 @@ def import_images(workspace: Workspace, source: str) -> Transfer:
             )
         new = _worth_taking(read_links(workspace), _last_of_each(pa.concat_tables(records)), there)
         workspace.flush()
-        merge_links(workspace, new)
+        if len(new):
+            merge_links(workspace, new)
         done.n_links = len(new)
+        show_pictures(workspace)
     return done
 
 

@@ -7,7 +7,6 @@ stored is ever fetched again. Folding flushes the bytes to disk before links.par
 
 import hashlib
 import json
-import os
 import secrets
 import threading
 import time
@@ -17,9 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from store.catalog.images import LINKS_FILE, blob_path
+from store.catalog.images import BLOBS, blob_path
+from store.catalog.links import merge_links
 from store.errors import WorkspaceError
 from store.schema import LINKS
 from store.workspace import Workspace
@@ -102,7 +101,8 @@ def fold_journals(workspace: Workspace, *, trusted: bool = False) -> int:
                 continue
             records[record["link"]] = record
     workspace.flush()
-    merge_links(workspace, pa.Table.from_pylist(list(records.values()), schema=LINKS))
+    if records:
+        merge_links(workspace, pa.Table.from_pylist(list(records.values()), schema=LINKS))
     for name in names:  # oldest first: should we be killed here, what is left still ends in the latest state
         workspace.remove(f"{JOURNAL_FOLDER}/{name}")
     return n_void
@@ -114,36 +114,6 @@ def read_journal(content: bytes) -> Iterator[dict[str, Any]]:
         checksum, _, text = line.partition(b" ")
         if text and checksum == b"%08x" % zlib.crc32(text):
             yield json.loads(text)
-
-
-def read_links(workspace: Workspace) -> pa.Table:
-    """images/links.parquet by today's schema; empty where there is none."""
-    if not workspace.exists(LINKS_FILE):
-        return LINKS.empty_table()
-    return links_by_schema(workspace.read_table(LINKS_FILE))
-
-
-def links_by_schema(table: pa.Table) -> pa.Table:
-    """A table of links with today's columns, null where an older file lacks them.
-
-    Raises:
-        pa.ArrowInvalid: a column has another type.
-    """
-    columns = [
-        table[column.name].cast(column.type)
-        if column.name in table.column_names
-        else pa.nulls(len(table), column.type)
-        for column in LINKS
-    ]
-    return pa.table(columns, schema=LINKS)
-
-
-def merge_links(workspace: Workspace, new: pa.Table) -> None:
-    """Publish links.parquet with these rows in place of those of the same link."""
-    old = read_links(workspace)
-    kept = old.filter(pc.invert(pc.is_in(old["link"], value_set=new["link"].combine_chunks())))
-    if len(new) or not workspace.exists(LINKS_FILE):
-        workspace.publish_table(LINKS_FILE, pa.concat_tables([kept, new]).combine_chunks())
 
 
 def file_sha256(file: IO[bytes]) -> str:
@@ -166,11 +136,10 @@ def blob_is_whole(workspace: Workspace, sha256: str) -> bool:
 
 def stored_digests(workspace: Workspace) -> set[str]:
     """Digests of every blob that lies here, by name."""
-    folder = os.path.dirname(os.path.dirname(blob_path("00")))
     return {
         name
-        for fan in workspace.names(folder)
-        for name in workspace.names(f"{folder}/{fan}")
+        for fan in workspace.names(BLOBS)
+        for name in workspace.names(f"{BLOBS}/{fan}")
         if len(name) == 64 and name.startswith(fan)
     }
 

@@ -26,6 +26,7 @@ def as_dict(summary: Summary) -> dict[str, Any]:
         "n_not_modified": summary.n_not_modified,
         "n_failed": summary.n_failed,
         "n_recovered_void": summary.n_void,
+        "n_rows_with_picture": summary.n_rows_with_picture,
         "n_bytes": summary.n_bytes,
         "seconds": round(summary.seconds, 3),
         "failed": dict(summary.failed.most_common()),
@@ -49,6 +50,7 @@ def as_lines(summary: Summary) -> list[str]:
         f"unchanged: {summary.n_not_modified}, failed: {summary.n_failed}"
     )
     lines += _counted("  failed", summary.failed)
+    lines.append(f"rows with a picture by link now: {summary.n_rows_with_picture}")
     if summary.n_failed_before:
         lines.append(f"{summary.n_failed_before} links failed in an earlier run: --retry-failed asks again")
     if summary.n_asked and summary.seconds > 0:

@@ -13,10 +13,12 @@ from store.catalog.download.network import Resolver, resolve
 from store.catalog.download.pictures import quiet_decoders
 from store.catalog.download.progress import Progress
 from store.catalog.download.record import Journal, LinkRecord, fold_journals
+from store.catalog.download.rows import show_pictures
 from store.catalog.download.schedule import Ended, Job, Policy, Schedule
 from store.catalog.download.storing import Stored, Storer
 from store.catalog.download.wanted import Plan, Wanted, make_plan, read_wanted, unusable_records
-from store.errors import ConfigError, WorkspaceError
+from store.catalog.images import BLOBS
+from store.errors import CatalogError, ConfigError, WorkspaceError
 from store.workspace import Workspace
 
 IMAGES_LOCK = "images/.lock"
@@ -50,6 +52,7 @@ class Summary:
     n_stored: int = 0
     n_new_pictures: int = 0  # of those stored, bytes that were not here before
     n_not_modified: int = 0
+    n_rows_with_picture: int = 0  # rows of the catalogue whose picture came from a link
     n_bytes: int = 0  # read from servers into pictures
     failed: Counter[str] = field(default_factory=Counter)  # by reason
     seconds: float = 0.0
@@ -83,8 +86,8 @@ def download_images(
     with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_decoders():
         wanted = read_wanted(workspace)
         summary = Summary(wanted, n_void=fold_journals(workspace))
-        for fan in workspace.names("images/blobs"):
-            workspace.sweep(f"images/blobs/{fan}", KILLED_SECONDS)
+        for fan in workspace.names(BLOBS):
+            workspace.sweep(f"{BLOBS}/{fan}", KILLED_SECONDS)
         plan = make_plan(workspace, wanted, retry_failed=settings.retry_failed, refresh=settings.refresh)
         summary.n_stored_before, summary.n_failed_before = plan.n_stored, plan.n_failed
         summary.n_asked = len(plan.jobs)
@@ -102,6 +105,7 @@ def download_images(
             raise
         journal.close()
         fold_journals(workspace, trusted=True)
+        summary.n_rows_with_picture = show_pictures(workspace)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -111,7 +115,8 @@ def _fold_what_can_be(workspace: Workspace, journal: Journal) -> None:
     try:
         journal.close()
         fold_journals(workspace)
-    except WorkspaceError:
+        show_pictures(workspace)
+    except (WorkspaceError, CatalogError):
         return
 
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from store.catalog.download.addresses import MAX_LINK_CHARS, read_link
-from store.catalog.download.record import LinkRecord, read_links, stored_digests
+from store.catalog.download.record import LinkRecord, stored_digests
 from store.catalog.download.schedule import Job
+from store.catalog.images import FILE_PREFIX
+from store.catalog.links import read_links
 from store.catalog.read import present_splits, split_path
 from store.workspace import Workspace
-
-FILE_PREFIX = "file:"  # of a picture that was found in a folder
 
 
 @dataclass
