@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from store.catalog.demo.cli import demo
+from store.catalog.download.cli import images, images_export, images_import
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
@@ -123,3 +124,6 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
 
 
 catalog.add_command(demo)
+catalog.add_command(images)
+catalog.add_command(images_export)
+catalog.add_command(images_import)

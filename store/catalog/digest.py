@@ -10,6 +10,11 @@ from store.catalog.fields import FIELDS_VERSION
 DIGEST_CHARACTERS = 16
 
 
+def split_metadata(digest: str) -> dict[str, str | int]:
+    """What is stored in a split's file beside its columns."""
+    return {"digest": digest, "fields_version": FIELDS_VERSION}
+
+
 def split_digest(given: pa.Table, digests: dict[str, str]) -> str:
     """16 hex characters over the rows of one split.
 

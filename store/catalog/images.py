@@ -7,14 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from store.catalog.folder import Folder, PictureFile
+from store.catalog.links import LINKS_FILE, merge_links
 from store.schema import LINKS
 from store.workspace import Workspace
 
-LINKS_FILE = "images/links.parquet"
 BLOBS = "images/blobs"
 FILE_PREFIX = "file:"
 MOST_BYTES = 256 * 2**20  # of one picture file; more is no picture
@@ -88,7 +87,8 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
                 rows.append(row)
                 n_unread += not was_read
                 bar.update()
-    _publish_links(workspace, known, before, rows)
+    if any(before.get(str(row["link"])) != row for row in rows):
+        merge_links(workspace, pa.Table.from_pylist(rows, schema=LINKS))
     failed = [
         (str(row["link"]).removeprefix(FILE_PREFIX), str(row["reason"])) for row in rows if row["reason"]
     ]
@@ -113,13 +113,3 @@ def _store(
         stored.add(sha256)  # two threads with the same content at once write it twice, harmlessly
         workspace.publish_bytes(blob_path(sha256), content)
     return row | {"sha256": sha256, "n_bytes": len(content)}
-
-
-def _publish_links(
-    workspace: Workspace, known: pa.Table, before: dict[str, dict[str, object]], rows: list[dict[str, object]]
-) -> None:
-    if all(before.get(str(row["link"])) == row for row in rows):
-        return
-    fresh = pa.Table.from_pylist(rows, schema=LINKS)
-    others = known.filter(pc.invert(pc.is_in(known["link"], value_set=fresh["link"].combine_chunks())))
-    workspace.publish_table(LINKS_FILE, pa.concat_tables([others.cast(LINKS), fresh]).sort_by("link"))

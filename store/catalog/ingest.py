@@ -9,13 +9,11 @@ from store.catalog.extras import decide_extras
 from store.catalog.folder import Folder, list_folder, no_match
 from store.catalog.images import FILE_PREFIX, FolderImport, import_folder
 from store.catalog.publish import Split, SplitReport, publish_splits
-from store.catalog.read import split_path
+from store.catalog.read import CATALOG_LOCK, split_path
 from store.catalog.rows import MISSING, Id, Rows, all_integers, as_text, usable_rows, written_ids
 from store.catalog.source import Source, read_source
 from store.config import CONFIG_FILE, Columns, Config, save_config
 from store.workspace import Workspace
-
-LOCK_FILE = "catalog/.ingest.lock"
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def ingest(
     folder = list_folder(images) if images is not None else None
     if folder is not None:
         _match(folder, splits)
-    with workspace.lock(LOCK_FILE):
+    with workspace.lock(CATALOG_LOCK):
         if folder is None:
             notes.extend(_pictures_left_out(workspace))
         pictures, n_left_over = None, 0

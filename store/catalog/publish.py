@@ -5,7 +5,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from store.catalog.digest import split_digest
+from store.catalog.digest import split_digest, split_metadata
+from store.catalog.download.rows import known_reference
 from store.catalog.fields import field_columns
 from store.catalog.images import FILE_PREFIX, image_digests, known_links
 from store.catalog.read import split_path
@@ -57,7 +58,9 @@ def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str,
     for split in splits:
         if change[split.name] != "unchanged":
             table = _with_fields(given[split.name])
-            workspace.publish_table(split_path(split.name), table, metadata={"digest": digest[split.name]})
+            workspace.publish_table(
+                split_path(split.name), table, metadata=split_metadata(digest[split.name])
+            )
     rejected = rejected_table([split.rows for split in splits])
     if not workspace.exists(REJECTED_FILE) or not workspace.read_table(REJECTED_FILE).equals(rejected):
         workspace.publish_table(REJECTED_FILE, rejected)
@@ -89,7 +92,7 @@ def _given_table(split: Split, known: set[str]) -> pa.Table:
     """Every column that is not parsed out of the text."""
     files = split.files or [None] * len(split.link)
     image = [
-        FILE_PREFIX + name if name is not None else (link if link in known else None)
+        FILE_PREFIX + name if name is not None else known_reference(link, known)
         for name, link in zip(files, split.link, strict=True)
     ]
     sample_id = split.rows.sample_id
