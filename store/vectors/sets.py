@@ -12,7 +12,7 @@ from store.catalog.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, co
 from store.catalog.images import image_digests
 from store.errors import ConfigError, MissingVectorsError
 from store.vectors.content import image_keys, text_keys
-from store.vectors.spec import EncoderSpec
+from store.vectors.spec import EncoderSpec, slug
 from store.workspace import Workspace
 
 
@@ -81,7 +81,7 @@ def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
     described = spec.to_json()
     if not workspace.exists(f"{spec.folder}/encoder.json"):
         workspace.publish_json(f"{spec.folder}/encoder.json", described)
-    record = f"vectors/current/{spec.name}.json"
+    record = _record(spec.name)
     if not workspace.exists(record) or workspace.read_json(record) != described:
         workspace.publish_json(record, described)
 
@@ -92,7 +92,7 @@ def current_spec(workspace: Workspace, encoder: str) -> EncoderSpec:
     Raises:
         MissingVectorsError: no run has embedded anything with it.
     """
-    record = f"vectors/current/{encoder}.json"
+    record = _record(encoder)
     if not workspace.exists(record):
         raise MissingVectorsError(
             f"no vectors of {encoder!r} in {workspace.root}: run 'shelfprice embed run -e {encoder}'"
@@ -102,4 +102,9 @@ def current_spec(workspace: Workspace, encoder: str) -> EncoderSpec:
 
 def current_encoders(workspace: Workspace) -> list[str]:
     """Names of every encoder that has embedded something here, sorted."""
-    return [name.removesuffix(".json") for name in workspace.names("vectors/current", suffix=".json")]
+    records = workspace.names("vectors/current", suffix=".json")
+    return sorted(workspace.read_json(f"vectors/current/{record}")["name"] for record in records)
+
+
+def _record(encoder: str) -> str:
+    return f"vectors/current/{slug(encoder)}.json"

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,9 +20,14 @@ def canonical_json(value: Any) -> bytes:
     ).encode()
 
 
-def digest(value: Any) -> str:
+def digest(value: Any, characters: int = FINGERPRINT_CHARACTERS) -> str:
     """SHA-256 of the canonical JSON, shortened to 16 hex characters."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()[:FINGERPRINT_CHARACTERS]
+    return hashlib.sha256(canonical_json(value)).hexdigest()[:characters]
+
+
+def slug(name: str) -> str:
+    """An encoder's name as part of a file name: an address may hold slashes, colons and question marks."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-120:]
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class EncoderSpec:
     @property
     def folder(self) -> str:
         """Where its shards lie in a workspace."""
-        return f"vectors/{self.name}-{self.fingerprint}"
+        return f"vectors/{slug(self.name)}-{self.fingerprint}"
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -1,0 +1,111 @@
+"""Where a model's files lie: a local folder, the folder of fetched models, the hub's cache, the hub."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from embed.encoders.base import Address, HashFile, Sources
+from store.errors import EncoderError
+from store.vectors.spec import digest, slug
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+
+def model_folder(
+    address: Address,
+    sources: Sources,
+    *,
+    wanted: Sequence[str],
+    complete: Callable[[Path], list[str]],
+    packaged: Path | None = None,
+) -> Path:
+    """The first folder that holds all of a model.
+
+    Args:
+        address: its `model` is a hub name or a local folder.
+        wanted: glob patterns of the files to fetch from the hub.
+        complete: which files a folder still lacks, empty where it holds the whole model.
+        packaged: a folder inside an installed package, or None.
+
+    Raises:
+        EncoderError: a local folder lacks files, or nothing was found; names the files, every folder looked in and
+            the command that fetches them.
+    """
+    local = Path(address.model).expanduser()
+    if local.is_dir():
+        if lacking := complete(local):
+            raise EncoderError(f"{address.name}: {local} lacks {', '.join(lacking)}: complete the folder")
+        return local.resolve()
+    looked = []
+    candidates = [sources.models_dir / slug(address.model)] if sources.models_dir else []
+    candidates += [packaged] if packaged is not None else []
+    for folder in candidates:
+        if folder.is_dir() and not complete(folder):
+            return folder.resolve()
+        looked.append(str(folder))
+    cached = _snapshot(address.model, wanted, local_files_only=True)
+    if cached is not None and not complete(cached):
+        return cached
+    looked.append(str(cached) if cached is not None else "the hub's cache")
+    if not sources.offline:
+        fetched = _snapshot(address.model, wanted, local_files_only=False)
+        if fetched is not None and not complete(fetched):
+            return fetched
+        looked.append("the hub, which could not be reached or has no such model")
+    lacking = complete(cached if cached is not None else Path(looked[0]) / "nothing")
+    raise EncoderError(
+        f"{address.name}: no {', '.join(lacking)} of {address.model!r} in {'; '.join(looked)}: on a connected "
+        f"machine run 'shelfprice embed fetch {address.name} --to DIR', then pass --models DIR here"
+    )
+
+
+def _snapshot(repo: str, wanted: Sequence[str], *, local_files_only: bool) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(wanted), local_files_only=local_files_only))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
+        return None
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a model.
+
+    Raises:
+        EncoderError: it is not JSON, or can't be read.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path} can't be read as JSON: {error}") from error
+
+
+def digest_files(folder: Path, names: Sequence[str], hash_file: HashFile) -> str:
+    """One SHA-256 over several files, by name and content; the file's own where there is one."""
+    if len(names) == 1:
+        return hash_file(folder / names[0])
+    return digest({name: hash_file(folder / name) for name in sorted(names)}, characters=64)
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep the transformers family's progress bars and load reports off stderr: our errors say what matters."""
+    from transformers.utils import logging as library_logging
+
+    libraries = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
+    levels = [library.level for library in libraries]
+    bars = library_logging.is_progress_bar_enabled()
+    library_logging.disable_progress_bar()
+    for library in libraries:
+        library.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.setLevel(level)
+        if bars:
+            library_logging.enable_progress_bar()

