@@ -186,7 +186,8 @@ class TextTower:
     def __init__(
         self, resolved: Resolved, module: NativeText | FirstOutput, text_config: dict[str, Any]
     ) -> None:
-        self.spec, self.module = resolved.spec, module
+        self.spec = resolved.spec
+        self.module: nn.Module = module
         preprocessing = resolved.spec.preprocessing
         full_length = preprocessing["max_tokens"] if module.sees_padding else None
         self._tokenizer, self.pad_id = clip_tokenizer(

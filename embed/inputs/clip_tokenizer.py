@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from embed.encoders.base import Tokens
-from embed.inputs.tokenizer import FastTokenizer
-from store.errors import EncoderError
+from embed.inputs.tokenizer import FastTokenizer, load_tokenizer
 
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -100,7 +99,7 @@ def clip_tokenizer(
     options = dict(options)
     clean = get_clean_fn(options.pop("clean", "whitespace"))
     strips = options.pop("strip_sep_token", False)
-    tokenizer = load_hf_tokenizer(folder, **options)
+    tokenizer = load_tokenizer(folder, **options)
     return CleaningTokenizer(
         FastTokenizer(tokenizer.backend_tokenizer, max_tokens, long),
         clean,
@@ -109,23 +108,3 @@ def clip_tokenizer(
         left=tokenizer.padding_side == "left",
         strip=tokenizer.sep_token_id if strips else None,
     ), tokenizer.pad_token_id or 0
-
-
-def load_hf_tokenizer(folder: str, **options: Any) -> Any:
-    """A fast Hugging Face tokenizer from a local folder; nothing in the folder is run.
-
-    Raises:
-        EncoderError: its files are damaged, or it has no fast form.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, **options
-        )
-    except Exception as error:  # the library raises many kinds over damaged files
-        reason = " ".join(str(error).split())[:200]
-        raise EncoderError(f"{folder}: the tokenizer can't be loaded: {reason}: fetch it again") from error
-    if not hasattr(tokenizer, "backend_tokenizer"):
-        raise EncoderError(f"{folder}: {type(tokenizer).__name__} has no fast form (tokenizer.json)")
-    return tokenizer
