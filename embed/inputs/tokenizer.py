@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embed.encoders.base import Tokens
-from embed.encoders.hub import digest_files
+from embed.encoders.hub import digest_files, quiet_loading
 from store.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -79,3 +79,24 @@ def tokenizer_sha256(folder: Path, hash_file: "HashFile") -> str:
             f"{folder} holds no tokenizer (tokenizer.json or a vocabulary): complete the folder"
         )
     return digest_files(folder, names, hash_file)
+
+
+def load_tokenizer(folder: str, **options: Any) -> Any:
+    """A fast Hugging Face tokenizer from a local folder; nothing in the folder is run.
+
+    Raises:
+        EncoderError: its files are damaged, or it has no fast form.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **options
+            )
+    except Exception as error:  # the library raises many kinds over damaged files
+        reason = " ".join(str(error).split())[:200]
+        raise EncoderError(f"{folder}: the tokenizer can't be loaded: {reason}: fetch it again") from error
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise EncoderError(f"{folder}: {type(tokenizer).__name__} has no fast form (tokenizer.json)")
+    return tokenizer

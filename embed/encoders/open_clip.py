@@ -1,0 +1,203 @@
+"""open_clip models: two towers, two encoders, one load. Activation, preprocessing and weights stay together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from embed.encoders.base import (
+    Address,
+    Encoder,
+    HashFile,
+    Resolved,
+    Sources,
+    text_preprocessing,
+)
+from embed.encoders.hub import model_folder
+from embed.encoders.open_clip_architecture import (
+    WEIGHTS,
+    folder_architecture,
+    preprocessing_of,
+    tag_architecture,
+)
+from embed.inputs.tokenizer import TOKENIZER_FILES, tokenizer_sha256
+from store.errors import EncoderError
+from store.vectors.spec import EncoderSpec, digest
+
+CONFIG = "open_clip_config.json"
+HUB = "hf-hub:"  # as open_clip itself writes a repository that brings its own configuration
+OPTIONS = ("long", "weights")
+CONTEXT_LENGTH = 77  # the library's, where a configuration says nothing
+
+
+def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:
+    """Find a model's weights, tokenizer and preprocessing together.
+
+    Returns:
+        The tower that the address names, or both.
+
+    Raises:
+        EncoderError: unknown architecture or tag (nearest names offered), files missing, preprocessing not stated.
+    """
+    if unknown := sorted(set(address.options) - set(OPTIONS)):
+        raise EncoderError(f"{address.name}: unknown option {unknown[0]!r}, one of {', '.join(OPTIONS)}")
+    if address.options.get("long", "truncate") not in ("truncate", "chunks"):
+        raise EncoderError(
+            f"{address.name}: long must be truncate or chunks, got {address.options['long']!r}"
+        )
+    folder: Path | None
+    if _is_folder(address) or address.model.startswith(HUB):
+        folder = _own_folder(address, sources)
+        weights, config = folder / (_weights_in(folder, WEIGHTS) or ""), folder / CONFIG
+        files = {"weights": str(weights), "config": str(config)}
+        architecture = folder_architecture(config, address)
+    else:
+        folder = None
+        architecture, repo, names = tag_architecture(address)
+        files = {"weights": str(_tag_weights(address, sources, repo, names))}
+    weights_sha256 = hash_file(Path(files["weights"]))
+    found = []
+    for tower in (address.tower,) if address.tower else ("image", "text"):
+        named = replace(address, name=_tower_name(address, tower), tower=tower)
+        if tower == "image":
+            preprocessing = preprocessing_of(architecture)
+        else:
+            own, preprocessing = _text_inputs(
+                named, architecture.config["text_cfg"], folder, sources, hash_file
+            )
+            files = {**files, **own}
+        spec = EncoderSpec(
+            name=named.name,
+            modality="image" if tower == "image" else "text",
+            library="open_clip",
+            model="" if _is_folder(address) else address.model,
+            weights_sha256=weights_sha256,
+            dim=architecture.config["embed_dim"],
+            preprocessing=preprocessing,
+            pooling="projection",
+            normalize=False,
+            extra={"architecture": digest(architecture.config)},
+        )
+        found.append(Resolved(named, spec, files, version("open_clip_torch")))
+    return found
+
+
+def load(resolved: Sequence[Resolved]) -> list[Encoder]:
+    """Load one model and give its towers.
+
+    Raises:
+        EncoderError: the weights are damaged or of another model, or the tokenizer can't be loaded.
+    """
+    from embed.encoders.open_clip_towers import load_towers
+
+    first = resolved[0]
+    if "config" in first.files:
+        architecture = folder_architecture(Path(first.files["config"]), first.address)
+    else:
+        architecture, _, _ = tag_architecture(first.address)
+    return load_towers(resolved, architecture.config)
+
+
+def _is_folder(address: Address) -> bool:
+    return Path(address.model).expanduser().is_dir()
+
+
+def _tower_name(address: Address, tower: str) -> str:
+    if address.tower:
+        return address.name
+    body, question, query = address.name.partition("?")
+    return f"{body}.{tower}{question}{query}"
+
+
+def _own_folder(address: Address, sources: Sources) -> Path:
+    """A local folder, or a hub repository that brings its own configuration."""
+
+    def lacking(folder: Path) -> list[str]:
+        config = [] if (folder / CONFIG).is_file() else [CONFIG]
+        return config if _weights_in(folder, WEIGHTS) else [*config, WEIGHTS[0]]
+
+    repo = address.model.removeprefix(HUB)
+    return _folder_with(address, repo, sources, WEIGHTS, (CONFIG, *TOKENIZER_FILES), lacking)
+
+
+def _tag_weights(address: Address, sources: Sources, repo: str, names: tuple[str, ...]) -> Path:
+    if given := address.options.get("weights"):
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise EncoderError(f"{address.name}: there is no file {path}: check weights=")
+        return path.resolve()
+
+    def lacking(folder: Path) -> list[str]:
+        return [] if _weights_in(folder, names) else [names[0]]
+
+    folder = _folder_with(address, repo, sources, names, (), lacking)
+    return folder / (_weights_in(folder, names) or names[0])
+
+
+def _folder_with(
+    address: Address,
+    repo: str,
+    sources: Sources,
+    names: Sequence[str],
+    others: Sequence[str],
+    lacking: Callable[[Path], list[str]],
+) -> Path:
+    """A folder with weights of one of `names`; the hub is asked for the first, then for the others."""
+    there = replace(address, model=repo)
+    try:
+        return model_folder(there, sources, wanted=(names[0], *others), complete=lacking)
+    except EncoderError:
+        if sources.offline or _is_folder(there):
+            raise
+        return model_folder(there, sources, wanted=(*names[1:], *others), complete=lacking)
+
+
+def _weights_in(folder: Path, names: Sequence[str]) -> str | None:
+    return next((name for name in names if (folder / name).is_file()), None)
+
+
+def _text_inputs(
+    address: Address,
+    config: dict[str, Any],
+    folder: Path | None,
+    sources: Sources,
+    hash_file: HashFile,
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Files of the text tower besides its weights, and its `spec.preprocessing`."""
+    files, options = {}, config.get("tokenizer_kwargs") or {}
+    if config.get("tokenizer_mode") or options.get("reduction_mask"):
+        raise EncoderError(f"{address.name}: its way of tokenizing is not supported, its .image tower is")
+    if name := config.get("hf_tokenizer_name"):
+        where = folder if folder is not None and not _no_tokenizer(folder) else None
+        where = where or model_folder(
+            replace(address, model=name), sources, wanted=TOKENIZER_FILES, complete=_no_tokenizer
+        )
+        files["tokenizer"] = str(where)
+        identity = {"files": tokenizer_sha256(where, hash_file), "options": options}
+    else:
+        from open_clip.tokenizer import default_bpe
+
+        identity = {"files": hash_file(Path(default_bpe())), "options": options}
+    if name := config.get("hf_model_name"):
+        found = model_folder(
+            replace(address, model=name), sources, wanted=("config.json",), complete=_no_config
+        )
+        files["text_config"] = str(found / "config.json")
+    return files, text_preprocessing(
+        tokenizer_sha256=digest(identity, characters=64),
+        max_tokens=config.get("context_length", CONTEXT_LENGTH),
+        long=address.options.get("long", "truncate"),
+    )
+
+
+def _no_tokenizer(folder: Path) -> list[str]:
+    try:
+        tokenizer_sha256(folder, lambda path: "")
+    except EncoderError:
+        return ["tokenizer.json"]
+    return []
+
+
+def _no_config(folder: Path) -> list[str]:
+    return [] if (folder / "config.json").is_file() else ["config.json"]
