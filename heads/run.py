@@ -64,7 +64,7 @@ def run_heads(
     Raises:
         CatalogError: nothing was ingested.
     """
-    folds = ensure_folds(workspace, config)
+    folds = ensure_folds(workspace, config, log)
     digest = catalog_digest(workspace)
     plans, coverage = [], _Coverages(workspace, log)
     for name in dict.fromkeys(names or config.heads.run):
