@@ -111,7 +111,7 @@ def plan_head(
         "params": head.get_params(),
         "vectors": [[str(found.vector_set), found.fingerprint, found.digest] for found in sets],
         "texts": list(head.texts),
-        "catalog": catalog,
+        "catalog_digest": catalog,
         "folds_hash": folds.hash,
         "seed": config.seed,
         "code_version": head.code_version,
