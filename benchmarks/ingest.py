@@ -68,6 +68,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         "rows": n_rows,
         "characters_per_row": round(characters / n_rows),
         "rows_per_second": round(n_rows / first),
+        "seconds_again_with_nothing_to_do": again,
         "seconds_csv_module_alone": alone,
         "peak_mb": round(peak),
     }
