@@ -74,9 +74,6 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     }
     return [
         Result.at_most("ingest, seconds", first, TARGET_SECONDS, **figures),
-        Result.at_most(
-            "ingest again with nothing to do, share of the first time", again / first, 0.5, seconds=again
-        ),
     ]
 
 
