@@ -26,8 +26,8 @@ def main(root: str, times: int, seed: int) -> None:
         seen, tell = os.pipe()
         child = os.fork()
         if child == 0:
-            load = fake_loader(seconds=0.005, on_batch=lambda n, tell=tell: os.write(tell, b"."))
-            run(workspace, [wish], Options(shard_seconds=0.01), load, lambda line: None)
+            load = fake_loader(seconds=0.01, on_batch=lambda n, tell=tell: os.write(tell, b"."))
+            run(workspace, [wish], Options(shard_seconds=0.03), load, lambda line: None)
             os._exit(0)
         os.close(tell)
         if attempt % 4:  # in the midst of the work; every fourth at any moment, while planning too

@@ -117,7 +117,7 @@ def test_compositions_of_one_encoder_come_out_of_one_load(workspace):
 
 
 def test_killed_20_times_at_random_moments_a_run_resumes_complete_and_unharmed(workspace):
-    names = names_of(1500)
+    names = names_of(1000)
     publish_names(workspace, names)
     command = [sys.executable, "-m", "tests.kill_runs", workspace.root, "20", "7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
