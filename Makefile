@@ -5,9 +5,17 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKSPACE ?= workspace
 DEMO ?= demo
-TRAIN ?= $(DEMO)/train.csv
-TEST ?= $(if $(filter $(DEMO)/train.csv,$(TRAIN)),$(DEMO)/test.csv)
-IMAGES ?= $(if $(filter $(DEMO)/train.csv,$(TRAIN)),$(DEMO)/images)
+
+# Without TRAIN, everything runs on the demo catalogue.
+ifdef TRAIN
+CATALOG :=
+else
+TRAIN := $(DEMO)/train.csv
+TEST := $(DEMO)/test.csv
+IMAGES := $(DEMO)/images
+CATALOG := $(DEMO)/train.csv
+endif
+INGEST := --train '$(TRAIN)' $(if $(TEST),--test '$(TEST)') $(if $(IMAGES),--images '$(IMAGES)')
 
 BIN := $(VENV)/bin
 SHELFPRICE := $(BIN)/shelfprice
@@ -30,16 +38,16 @@ install: $(INSTALLED) ## Make the virtual environment and install everything int
 $(DEMO)/train.csv: | $(INSTALLED)
 	$(SHELFPRICE) catalog demo --to $(DEMO)
 
-embeddings: $(INSTALLED) $(TRAIN) $(TEST) ## Ingest the catalogue and embed what has no vector yet
-	$(SHELFPRICE) catalog ingest --train $(TRAIN) $(if $(TEST),--test $(TEST)) $(if $(IMAGES),--images $(IMAGES)) -w $(WORKSPACE)
-	$(SHELFPRICE) embed run -w $(WORKSPACE)
+embeddings: $(INSTALLED) $(CATALOG) ## Ingest the catalogue and embed what has no vector yet
+	$(SHELFPRICE) catalog ingest $(INGEST) -w '$(WORKSPACE)'
+	$(SHELFPRICE) embed run -w '$(WORKSPACE)'
 
 heads: embeddings ## Train the heads that are missing, off the cache
-	$(SHELFPRICE) heads run -w $(WORKSPACE)
+	$(SHELFPRICE) heads run -w '$(WORKSPACE)'
 
 submission: heads ## Blend the heads and write submission.csv
-	$(SHELFPRICE) ensemble blend -w $(WORKSPACE)
-	$(SHELFPRICE) ensemble submit -w $(WORKSPACE)
+	$(SHELFPRICE) ensemble blend -w '$(WORKSPACE)'
+	$(SHELFPRICE) ensemble submit -w '$(WORKSPACE)'
 
 test: $(INSTALLED) ## Run the tests
 	$(BIN)/python -m pytest

@@ -43,3 +43,7 @@ class FoldMismatchError(RowMismatchError):
 
 class HeadError(ShelfpriceError):
     """A head is unknown, misses what it needs, or diverged."""
+
+
+class NetworkError(ShelfpriceError):
+    """No server could be reached at all."""

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.config import Config
 from store.errors import FoldMismatchError
 from store.workspace import Workspace
 
@@ -62,3 +63,16 @@ def read_folds(workspace: Workspace) -> Folds:
     sample_id = table["sample_id"].combine_chunks()
     fold, group = table["fold"].to_numpy(), table["group"].to_numpy()
     return Folds(sample_id, fold, group, folds_hash(sample_id, fold, group))
+
+
+def ensure_folds(workspace: Workspace, config: Config) -> Folds:
+    """The folds on disk, decided now where there are none: rows with one text stay together."""
+    if workspace.exists(FOLDS_FILE):
+        return read_folds(workspace)
+    rows = workspace.read_table("catalog/train.parquet", ["sample_id", "text"]).sort_by("sample_id")
+    group = rows["text"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    order = np.random.default_rng(config.seed).permutation(int(group.max()) + 1)
+    fold = (order[group] % config.folds.k).astype(np.int16)
+    table = pa.table({"sample_id": rows["sample_id"], "fold": fold, "group": group})
+    workspace.publish_table(FOLDS_FILE, table)
+    return read_folds(workspace)

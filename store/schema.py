@@ -45,6 +45,8 @@ LINKS = pa.schema(
         ("http_status", pa.int32()),  # null for a file
         ("n_bytes", pa.int64()),
         ("mtime_ns", pa.int64()),  # of the file it was read from, null for a URL
+        ("etag", pa.string()),  # as the server gave them, for conditional requests; null for a file
+        ("last_modified", pa.string()),
     ]
 )
 

@@ -7,7 +7,6 @@ renamed; on an object store it is one PUT. What was published is replaced, never
 import errno
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from store.errors import CorruptFileError, WorkspaceError
+from store.local import TEMPORARY_PREFIX, append_local, flush_filesystem, publish_local
 
-TEMPORARY_PREFIX = ".writing-"
 METADATA_KEY = b"shelfprice"
 ROW_GROUP_ROWS = 8192
 
@@ -78,6 +77,10 @@ class Workspace:
             return os.path.getsize(self.path(relative))
         return int(self.filesystem.size(self.path(relative)) or 0)
 
+    def modified(self, relative: str) -> float:
+        """When a file was last published, seconds since 1970."""
+        return float(self.filesystem.modified(self.path(relative)).timestamp())
+
     def open(self, relative: str) -> BinaryIO:
         """Open for reading.
 
@@ -133,8 +136,12 @@ class Workspace:
 
     # ---- publishing ------------------------------------------------------------------------------
 
-    def publish(self, relative: str, write: Callable[[BinaryIO], None]) -> None:
+    def publish(self, relative: str, write: Callable[[BinaryIO], None], *, flush: bool = True) -> None:
         """Make `relative` appear whole, holding what `write` writes; replaces what stood there.
+
+        Args:
+            flush: wait until it would outlive a power cut. Without, call `flush` after many of them and
+                before anything is published that counts on them.
 
         Raises:
             WorkspaceError: the disk is full or the workspace can't be written; nothing half-written stays.
@@ -142,17 +149,33 @@ class Workspace:
         target = self.path(relative)
         try:
             if self.is_local:
-                _publish_local(target, write)
+                publish_local(target, write, flush)
             else:
                 buffer = pa.BufferOutputStream()
                 write(cast(BinaryIO, pa.PythonFile(buffer, mode="w")))
                 self.filesystem.pipe_file(target, buffer.getvalue().to_pybytes())
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise WorkspaceError(
-                    f"no space left to write {target}: free some and run the command again"
-                ) from error
-            raise WorkspaceError(f"can't write {target}: {error.strerror or error}") from error
+            raise _write_error(target, error) from error
+
+    def flush(self) -> None:
+        """Wait until everything published here would outlive a power cut."""
+        if self.is_local:
+            try:
+                flush_filesystem(self.path(""))
+            except OSError as error:
+                raise _write_error(self.path(""), error) from error
+
+    def append(self, relative: str, content: bytes) -> None:
+        """Add to the end of a local file, in one write; a killed process leaves a part of it at most.
+
+        Raises:
+            WorkspaceError: the disk is full or the workspace can't be written.
+        """
+        target = self.path(relative)
+        try:
+            append_local(target, content)
+        except OSError as error:
+            raise _write_error(target, error) from error
 
     def publish_bytes(self, relative: str, content: bytes) -> None:
         def write(file: BinaryIO) -> None:
@@ -236,17 +259,7 @@ def table_metadata(schema: pa.Schema) -> dict[str, Any]:
     return json.loads(encoded) if encoded else {}
 
 
-def _publish_local(target: str, write: Callable[[BinaryIO], None]) -> None:
-    folder, name = os.path.split(target)
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{name}-{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+def _write_error(target: str, error: OSError) -> WorkspaceError:
+    if error.errno == errno.ENOSPC:
+        return WorkspaceError(f"no space left to write {target}: free some and run the command again")
+    return WorkspaceError(f"can't write {target}: {error.strerror or error}")

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from store.schema import CATALOG_COLUMNS, NUMBERS_TYPE, PRICE
+from store.catalog.read import catalog_digest, read_split
+from store.folds import FOLDS_FILE, read_folds
+from store.predictions import (
+    Predictions,
+    oof_predictions_table,
+    publish_predictions,
+    test_predictions_table,
+)
+from store.schema import CATALOG_COLUMNS, FOLD, GROUP, NUMBERS_TYPE, PRICE
 from store.vectors.sets import VectorSet, iter_row_keys, publish_current
 from store.vectors.shard import publish_shard
 from store.vectors.spec import EncoderSpec
@@ -68,3 +76,42 @@ def publish_vectors(
     keys = pa.array(list(rows), pa.binary(16))
     publish_shard(workspace, spec.folder, keys, np.stack(list(rows.values())), {})
     return spec
+
+
+def publish_folds(workspace: Workspace, fold: np.ndarray, group: np.ndarray | None = None) -> None:
+    """Put given folds where `catalog folds` would; `fold` and `group` are in catalogue order."""
+    sample_id = read_split(workspace, "train", ["sample_id"])["sample_id"].combine_chunks()
+    group = np.arange(len(fold)) if group is None else group
+    table = pa.table(
+        [sample_id, pa.array(fold, FOLD.type), pa.array(group, GROUP.type)],
+        names=["sample_id", "fold", "group"],
+    )
+    workspace.publish_table(FOLDS_FILE, table.sort_by("sample_id"))
+
+
+def publish_fake_predictions(
+    workspace: Workspace,
+    head: str,
+    oof: np.ndarray,
+    test: np.ndarray | None = None,
+    **inputs: Any,
+) -> str:
+    """Publish log prices in catalogue order as if a head had made them; returns the folder.
+
+    `inputs` go into the record over the current folds hash and catalogue digest.
+    """
+    sample_id = read_split(workspace, "train", ["sample_id"])["sample_id"].combine_chunks()
+    folds = read_folds(workspace)
+    test_table = None
+    if test is not None:
+        test_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
+        test_table = test_predictions_table(test_id, test)
+    current = {"folds_hash": folds.hash, "catalog_digest": catalog_digest(workspace), "head": head}
+    predictions = Predictions(
+        head=head,
+        inputs=current | inputs,
+        oof=oof_predictions_table(sample_id, folds.aligned(sample_id).fold, oof),
+        test=test_table,
+        report={},
+    )
+    return publish_predictions(workspace, predictions)

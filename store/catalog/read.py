@@ -9,6 +9,7 @@ from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.workspace import Workspace
 
 SPLITS = ("train", "test")
+CATALOG_LOCK = "catalog/.ingest.lock"  # held while splits are replaced
 
 
 def split_path(split: str) -> str:

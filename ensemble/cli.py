@@ -1,0 +1,64 @@
+"""`shelfprice ensemble`: finished predictions -> one blend, one submission."""
+
+from pathlib import Path
+
+import click
+
+from store.config import load_config
+from store.options import json_option, print_json, workspace_option
+from store.workspace import Workspace
+
+
+@click.group()
+def ensemble() -> None:
+    """Blend the heads' predictions, score the blend honestly, write the submission."""
+
+
+@ensemble.command()
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    metavar="NAME",
+    help="A head to blend; may be given again. Default: every head with finished predictions.",
+)
+@click.option(
+    "--coverage",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="Probability that a row's interval holds its price, 0.5 to 0.999.",
+)
+@workspace_option
+@json_option
+def blend(heads: tuple[str, ...], coverage: float, workspace: Workspace, as_json: bool) -> None:
+    """Choose weights for the heads and say what score the test set will show."""
+    from ensemble.blend import run_blend
+    from ensemble.summary import blend_lines
+
+    config = load_config(workspace)
+    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage)
+    if as_json:
+        print_json(record)
+    else:
+        click.echo("\n".join(blend_lines(record)))
+
+
+@ensemble.command()
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A further file to write the submission to, beside the workspace's own submission.csv.",
+)
+@workspace_option
+@json_option
+def submit(out: Path | None, workspace: Workspace, as_json: bool) -> None:
+    """Price the test rows with the last blend and write submission.csv."""
+    from ensemble.submission import submit as run_submit
+    from ensemble.summary import submit_lines
+
+    result = run_submit(workspace, load_config(workspace).columns, out)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo("\n".join(submit_lines(result)))

@@ -1,0 +1,42 @@
+"""How sure a mean over rows is, when the rows of one group are one draw and not many."""
+
+import numpy as np
+
+BOOTSTRAP_DRAWS = 1000
+_DRAWS_PER_BLOCK = 50
+
+
+def gain_and_error(gain_rows: np.ndarray, group: np.ndarray) -> tuple[float, float]:
+    """Mean of `gain_rows` and its standard error over groups, both arguments of shape (n_rows,).
+
+    The error is infinite where all rows are one group: nothing can be told then.
+    """
+    mean = float(gain_rows.mean())
+    index = np.unique(group, return_inverse=True)[1]
+    sums = np.bincount(index, gain_rows - mean)
+    n_groups = len(sums)
+    if n_groups < 2:
+        return mean, float("inf")
+    return mean, float(np.sqrt((sums**2).sum() * n_groups / (n_groups - 1)) / len(gain_rows))
+
+
+def bootstrap_interval(
+    rows: np.ndarray, group: np.ndarray, seed: int, level: float = 0.95, n_draws: int = BOOTSTRAP_DRAWS
+) -> tuple[float, float]:
+    """Percentile interval of the mean of `rows`, drawing whole groups with replacement.
+
+    Args:
+        rows: shape (n_rows,).
+        group: shape (n_rows,).
+        level: share of draws inside.
+    """
+    index = np.unique(group, return_inverse=True)[1]
+    sums, counts = np.bincount(index, rows), np.bincount(index)
+    generator = np.random.default_rng(seed)
+    means = []
+    for start in range(0, n_draws, _DRAWS_PER_BLOCK):
+        shape = (min(_DRAWS_PER_BLOCK, n_draws - start), len(sums))
+        drawn = generator.integers(len(sums), size=shape)
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

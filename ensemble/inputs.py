@@ -1,0 +1,205 @@
+"""Which predictions are blended, and their rows side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from store.catalog.read import catalog_digest, present_splits, read_split
+from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError
+from store.folds import read_folds
+from store.predictions import finished_folders, read_predictions
+from store.workspace import Workspace
+
+MIN_GROUPS_PER_FOLD = 2
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The predictions that a blend is made of; finding them reads no prediction."""
+
+    folders: dict[str, str]  # head -> predictions folder, sorted by head
+    folds_hash: str
+    catalog_digest: str
+    notes: tuple[str, ...]  # what was passed over, in words
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Out-of-fold predictions of every head beside the truth, in catalogue order."""
+
+    sample_id: pa.Array  # (n_rows,)
+    heads: tuple[str, ...]
+    log_prices: np.ndarray  # (n_rows, n_heads), each predicted by a model that never saw the row's fold
+    log_actual: np.ndarray  # (n_rows,)
+    fold: np.ndarray  # (n_rows,)
+    group: np.ndarray  # (n_rows,)
+
+
+def select_predictions(
+    workspace: Workspace, asked: Sequence[str] = (), configured: Sequence[str] = ()
+) -> Selection:
+    """The newest finished predictions of each head that belong to the catalogue and folds on disk.
+
+    Args:
+        asked: heads to blend, each of which must have predictions; none: every head that has some.
+        configured: heads of the run: one without predictions is noted, one of other folds refused.
+
+    Raises:
+        HeadError: a head that was asked for, or every head, has no predictions.
+        FoldMismatchError: a head's predictions belong to other folds; names both hashes.
+        RowMismatchError: a head's predictions belong to another catalogue.
+    """
+    folds_hash, digest = read_folds(workspace).hash, catalog_digest(workspace)
+    records = {folder: workspace.read_json(f"{folder}/head.json") for folder in finished_folders(workspace)}
+    of_head: dict[str, list[str]] = {}
+    for folder, record in records.items():
+        of_head.setdefault(record["head"], []).append(folder)
+    folders, notes = {}, []
+    for head in sorted(set(asked) or set(of_head) | set(configured)):
+        if head not in of_head:
+            if head in asked:
+                have = ", ".join(sorted(of_head)) or "none"
+                raise HeadError(
+                    f"{head!r} has no finished predictions in {workspace.root} (finished: {have}): "
+                    f"run 'shelfprice heads run --head {head}'"
+                )
+            notes.append(f"{head} is left out: it has no finished predictions")
+            continue
+        current = [f for f in of_head[head] if _is_current(records[f]["inputs"], folds_hash, digest)]
+        if not current:
+            if head in asked or head in configured:
+                _refuse_stale(head, [records[f]["inputs"] for f in of_head[head]], folds_hash)
+            notes.append(f"{head} is left out: its predictions belong to other folds or rows")
+            continue
+        newest = max(current, key=lambda folder: workspace.modified(f"{folder}/head.json"))
+        if len(current) > 1:
+            notes.append(f"{head} has {len(current)} finished runs on these folds: the newest, {newest}")
+        folders[head] = newest
+    if not folders:
+        raise HeadError(
+            f"no finished predictions in {workspace.root}: run 'shelfprice heads run -w {workspace.root}'"
+        )
+    return Selection(folders, folds_hash, digest, tuple(notes))
+
+
+def _is_current(inputs: dict[str, Any], folds_hash: str, digest: str) -> bool:
+    return inputs.get("folds_hash") == folds_hash and inputs.get("catalog_digest") == digest
+
+
+def _refuse_stale(head: str, inputs: list[dict[str, Any]], folds_hash: str) -> None:
+    others = sorted({str(i.get("folds_hash")) for i in inputs})
+    if folds_hash in others:
+        raise RowMismatchError(
+            f"predictions of {head} belong to another catalogue than the one ingested: "
+            f"run 'shelfprice heads run --head {head}'"
+        )
+    raise FoldMismatchError(
+        f"predictions of {head} belong to folds {', '.join(others)} and the workspace's folds are {folds_hash}: "
+        f"run 'shelfprice heads run --head {head}'"
+    )
+
+
+def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRows:
+    """Every selected head's out-of-fold predictions in catalogue order, checked against the folds.
+
+    Raises:
+        CatalogError: every training price is the same.
+        RowMismatchError: a head predicts other rows, a row twice, something not finite, or lacks its
+            test predictions; or a fold is too small to score.
+        FoldMismatchError: a head's rows carry other folds than folds.parquet.
+    """
+    train = read_split(workspace, "train", ["sample_id", "price"]).combine_chunks()
+    sample_id = train["sample_id"].combine_chunks()
+    log_actual = np.log(train["price"].to_numpy())
+    if np.ptp(log_actual) == 0:
+        raise CatalogError(
+            f"all {len(log_actual)} training prices are {np.exp(log_actual[0]):g}: there is nothing to blend for"
+        )
+    folds = read_folds(workspace).aligned(sample_id)
+    _check_fold_sizes(folds.fold, folds.group)
+    n_test = _test_rows(workspace)
+    columns = []
+    for head, folder in selection.folders.items():
+        predictions = read_predictions(workspace, folder)
+        columns.append(_in_order(f"{head}: out-of-fold predictions", predictions.oof, sample_id))
+        own_fold = predictions.oof["fold"].to_numpy()[_positions(predictions.oof, sample_id)]
+        if not np.array_equal(own_fold, folds.fold):
+            row = int(np.flatnonzero(own_fold != folds.fold)[0])
+            raise FoldMismatchError(
+                f"{head} predicted row {sample_id[row]} as fold {own_fold[row]} and folds.parquet says "
+                f"{folds.fold[row]}: run 'shelfprice heads run --head {head}'"
+            )
+        if n_test is not None and predictions.test is None:
+            raise RowMismatchError(
+                f"{head} has no predictions of the {n_test} test rows: run 'shelfprice heads run --head {head}'"
+            )
+    return TrainingRows(
+        sample_id, tuple(selection.folders), np.stack(columns, axis=1), log_actual, folds.fold, folds.group
+    )
+
+
+def read_test_log_prices(workspace: Workspace, folders: dict[str, str], sample_id: pa.Array) -> np.ndarray:
+    """Every head's predictions of the test rows in the order of `sample_id`, shape (n_test, n_heads).
+
+    Raises:
+        RowMismatchError: a head has none, or they are not of exactly these rows, or one is not finite.
+    """
+    columns = []
+    for head, folder in folders.items():
+        predictions = read_predictions(workspace, folder)
+        if predictions.test is None:
+            raise RowMismatchError(
+                f"{head} has no predictions of the test rows: run 'shelfprice heads run --head {head}'"
+            )
+        columns.append(_in_order(f"{head}: test predictions", predictions.test, sample_id))
+    return np.stack(columns, axis=1)
+
+
+def _test_rows(workspace: Workspace) -> int | None:
+    if "test" not in present_splits(workspace):
+        return None
+    return len(read_split(workspace, "test", ["sample_id"]))
+
+
+def _positions(table: pa.Table, sample_id: pa.Array) -> np.ndarray:
+    found = pc.index_in(sample_id, value_set=table["sample_id"].combine_chunks())
+    return np.asarray(found.fill_null(-1).to_numpy())
+
+
+def _in_order(what: str, table: pa.Table, sample_id: pa.Array) -> np.ndarray:
+    """The table's log prices in the order of `sample_id`, shape (n_rows,)."""
+    if table["sample_id"].type != sample_id.type:
+        raise RowMismatchError(
+            f"{what} have ids of type {table['sample_id'].type} and the catalogue's are {sample_id.type}: "
+            "run 'shelfprice heads run' again"
+        )
+    position = _positions(table, sample_id)
+    if len(table) != len(sample_id) or (position < 0).any():
+        first = f" (first without one: {sample_id[int(position.argmin())]})" if (position < 0).any() else ""
+        raise RowMismatchError(
+            f"{what} are of {len(table)} rows, {int((position >= 0).sum())} of them among the catalogue's "
+            f"{len(sample_id)}{first}: run 'shelfprice heads run' again"
+        )
+    log_price = table["log_price"].to_numpy()[position]
+    if not np.isfinite(log_price).all():
+        row = int(np.flatnonzero(~np.isfinite(log_price))[0])
+        raise RowMismatchError(f"{what} must be finite, row {sample_id[row]} has {log_price[row]}")
+    return log_price
+
+
+def _check_fold_sizes(fold: np.ndarray, group: np.ndarray) -> None:
+    if len(np.unique(fold)) < 2:
+        raise RowMismatchError(
+            "an honest score needs at least 2 folds with rows, got 1: run 'shelfprice catalog folds'"
+        )
+    for k in np.unique(fold):
+        n_groups = len(np.unique(group[fold == k]))
+        if n_groups < MIN_GROUPS_PER_FOLD:
+            raise RowMismatchError(
+                f"each fold needs at least {MIN_GROUPS_PER_FOLD} groups of rows for a score, fold {k} has {n_groups} "
+                f"({int((fold == k).sum())} rows): take fewer folds or more rows"
+            )

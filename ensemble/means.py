@@ -1,0 +1,88 @@
+"""Means of head prices, and the SMAPE of such a mean as a function of its weights.
+
+Every mean here is linear in one coordinate of the ratio r = predicted / actual: ln r for the geometric
+mean, r for the arithmetic, 1/r for the harmonic. With x the weighted coordinate of a row, its SMAPE is
+200 * |s(x)| with s(x) = tanh(x/2) for the geometric mean and (x - 1) / (x + 1) for the two others: the
+metric is symmetric, so turning the ratio over changes nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+MeanName = Literal["arithmetic", "geometric", "harmonic", "median"]
+LOG_RATIO_LIMIT = 300.0  # beyond it a row scores 200 to the last bit, and exp stays finite
+_STEEPEST_BEND = 2.0 * np.arctanh(1.0 / np.sqrt(3.0))  # where sech^2(d/2) * tanh(d/2) is largest
+
+
+def combine(mean: MeanName, log_prices: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean's log price per row, shape (n_rows,).
+
+    Args:
+        mean: which mean; `median` reads no weights beyond which of them are positive.
+        log_prices: shape (n_rows, n_heads).
+        weights: shape (n_heads,), >= 0, sum 1.
+    """
+    used = weights > 0
+    chosen = log_prices[:, used]
+    if mean == "median":
+        return np.median(chosen, axis=1)
+    if mean == "geometric":
+        return chosen @ weights[used]
+    sign = 1.0 if mean == "arithmetic" else -1.0
+    return sign * np.logaddexp.reduce(sign * chosen + np.log(weights[used]), axis=1)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a row's loss depends on its weighted coordinate.
+
+    `loss` and `slope` take x of any shape; `bend` takes the lowest and highest x a row can reach and
+    returns how far the loss falls short of convex there: loss(x) + bend * x^2 / 2 is convex on that range.
+    """
+
+    coordinate: Callable[[np.ndarray], np.ndarray]  # ln(predicted / actual) -> x
+    loss_and_slope: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    bend: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _tanh_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    s = np.tanh(0.5 * x)
+    return np.abs(s), np.sign(s) * (0.5 - 0.5 * s * s)
+
+
+def _tanh_bend(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    nearest = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
+    farthest = np.maximum(np.abs(low), np.abs(high))
+    t = np.tanh(0.5 * np.clip(_STEEPEST_BEND, nearest, farthest))
+    return 0.5 * (1.0 - t * t) * t
+
+
+def _ratio_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    s = (x - 1.0) / (x + 1.0)
+    return np.abs(s), np.sign(s) * 0.5 * (1.0 - s) ** 2
+
+
+def _ratio_bend(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return np.where(high <= 1.0, 0.0, 4.0 / (np.maximum(low, 1.0) + 1.0) ** 3)
+
+
+def _clipped(log_ratio: np.ndarray) -> np.ndarray:
+    return np.clip(log_ratio, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+GEOMETRIC = Curve(_clipped, _tanh_loss, _tanh_bend)
+ARITHMETIC = Curve(lambda d: np.exp(_clipped(d)), _ratio_loss, _ratio_bend)
+HARMONIC = Curve(lambda d: np.exp(-_clipped(d)), _ratio_loss, _ratio_bend)
+CURVES: dict[MeanName, Curve] = {"arithmetic": ARITHMETIC, "geometric": GEOMETRIC, "harmonic": HARMONIC}
+
+
+def _smooth_absolute(x: np.ndarray, width: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
+    root = np.sqrt(x * x + width * width)
+    return root - width, x / root
+
+
+# Convex in the weights: the rival that can't end in a wrong valley. Its loss is |log error|, not SMAPE.
+ABSOLUTE_LOG = Curve(_clipped, _smooth_absolute, lambda low, high: np.zeros_like(low))

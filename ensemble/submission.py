@@ -1,0 +1,148 @@
+"""The blend's prices of the test rows, checked and written: `submission.csv`, and intervals beside it."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ensemble.blend import read_current_blend
+from ensemble.inputs import read_test_log_prices
+from store.catalog.read import catalog_digest, present_splits, read_split
+from store.config import Columns
+from store.errors import CatalogError, FoldMismatchError, RowMismatchError, WorkspaceError
+from store.folds import read_folds
+from store.workspace import Workspace
+
+PRICE_FLOOR = 0.01  # the challenge's smallest price
+DECIMALS = 4
+SUBMISSION_FILE = "submission.csv"
+INTERVALS_FILE = "intervals.csv"
+
+
+def submit(workspace: Workspace, columns: Columns, out: Path | None = None) -> dict[str, Any]:
+    """Price every test row with the blend asked for last and write the submission.
+
+    Args:
+        columns: names of the submission's two columns.
+        out: a further local file that gets the same content.
+
+    Raises:
+        CatalogError: there is no test catalogue.
+        WorkspaceError: nothing was blended yet, or `out` can't be written.
+        FoldMismatchError, RowMismatchError: the blend is older than the folds or the catalogue; or ids or
+            prices are not fit for a submission.
+    """
+    if "test" not in present_splits(workspace):
+        raise CatalogError(
+            f"a submission needs test rows and {workspace.root} has no test catalogue: "
+            "run 'shelfprice catalog ingest --train FILE --test FILE', then heads and blend again"
+        )
+    record = read_current_blend(workspace)
+    _check_current(workspace, record["inputs"])
+    sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
+    log_price, half_width = _blended(workspace, record, sample_id)
+    price = np.maximum(np.round(np.exp(log_price), DECIMALS), PRICE_FLOOR)
+    check_submission(sample_id, price, sample_id)
+    content = _csv([columns.sample_id, columns.price], [sample_id.to_pylist(), price.tolist()])
+    low, high = np.exp(log_price - half_width), np.exp(log_price + half_width)
+    bounds = [np.round(np.maximum(b, PRICE_FLOOR), DECIMALS).tolist() for b in (low, high)]
+    ranges = _csv(
+        [columns.sample_id, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds]
+    )
+    if out is not None:
+        _publish_out(out, content)
+    for folder in (record["folder"] + "/", ""):
+        workspace.publish_bytes(f"{folder}{INTERVALS_FILE}", ranges)
+        workspace.publish_bytes(f"{folder}{SUBMISSION_FILE}", content)
+    return {
+        "file": str(out) if out is not None else workspace.path(SUBMISSION_FILE),
+        "intervals_file": workspace.path(INTERVALS_FILE),
+        "folder": record["folder"],
+        "n_rows": len(sample_id),
+        "n_at_floor": int((price <= PRICE_FLOOR).sum()),
+        "median_price": float(np.median(price)),
+        "rejected": rejected_counts(workspace),
+        "nested_smape": record["scores"]["nested"],
+        "nested_interval": record["scores"]["nested_interval"],
+        "coverage": record["intervals"]["coverage"],
+        "measured_coverage": record["intervals"]["measured_coverage"],
+    }
+
+
+def check_submission(sample_id: pa.Array, price: np.ndarray, expected: pa.Array) -> None:
+    """Hold a submission against the test catalogue.
+
+    Raises:
+        RowMismatchError: ids are not exactly the expected ones in their order, or a price is not finite
+            or below the floor.
+    """
+    if not sample_id.equals(expected):
+        n_common = len(set(sample_id.to_pylist()) & set(expected.to_pylist()))
+        raise RowMismatchError(
+            f"a submission holds the test catalogue's {len(expected)} ids in their order, "
+            f"got {len(sample_id)} ids, {n_common} of them in the catalogue: run 'shelfprice heads run' again"
+        )
+    bad = np.flatnonzero(~(np.isfinite(price) & (price >= PRICE_FLOOR)))
+    if len(bad):
+        raise RowMismatchError(
+            f"prices must be finite and at least {PRICE_FLOOR}, {len(bad)} of {len(price)} are not "
+            f"(first: {sample_id[int(bad[0])]} at {price[bad[0]]}): look at the heads' test predictions"
+        )
+
+
+def rejected_counts(workspace: Workspace) -> dict[str, int]:
+    """File -> rows of it that ingest refused; they have no prediction."""
+    if not workspace.exists("catalog/rejected.parquet"):
+        return {}
+    files = workspace.read_table("catalog/rejected.parquet", ["file"])["file"]
+    return {str(entry["values"]): int(entry["counts"]) for entry in files.value_counts().to_pylist()}
+
+
+def _blended(
+    workspace: Workspace, record: dict[str, Any], sample_id: pa.Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log price and half-width of its interval, each of shape (n_test,)."""
+    from ensemble.calibrate import Calibration
+    from ensemble.conformal import Intervals
+    from ensemble.means import combine
+
+    folders = record["inputs"]["heads"]
+    log_prices = read_test_log_prices(workspace, folders, sample_id)
+    weights = np.array([record["weights"][head] for head in folders])
+    log_price = Calibration.from_json(record["calibration"]).apply(
+        combine(record["mean"], log_prices, weights)
+    )
+    stated = {k: record["intervals"][k] for k in ("coverage", "edges", "half_widths")}
+    return log_price, Intervals.from_json(stated).half_width(log_price)
+
+
+def _check_current(workspace: Workspace, inputs: dict[str, Any]) -> None:
+    folds_hash, digest = read_folds(workspace).hash, catalog_digest(workspace)
+    if inputs["folds_hash"] != folds_hash:
+        raise FoldMismatchError(
+            f"the blend belongs to folds {inputs['folds_hash']} and the workspace's folds are {folds_hash}: "
+            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
+        )
+    if inputs["catalog_digest"] != digest:
+        raise RowMismatchError(
+            f"the blend belongs to catalogue {inputs['catalog_digest']} and {digest} is ingested: "
+            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
+        )
+
+
+def _csv(header: list[str], columns: list[list[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(zip(*columns, strict=True))
+    return text.getvalue().encode()
+
+
+def _publish_out(out: Path, content: bytes) -> None:
+    try:
+        Workspace(out.parent).publish_bytes(out.name, content)
+    except WorkspaceError as error:
+        raise WorkspaceError(f"can't write {out}: {error}") from error

@@ -1,0 +1,157 @@
+"""What every head is: a scikit-learn style estimator from `Rows` to log price.
+
+A head is a keyword-only dataclass whose fields are its parameters, so its module imports nothing heavy:
+libraries are imported inside `_fit` and `_predict`. `fit` and `predict` also take a plain matrix.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from heads.rows import Rows
+from store.errors import HeadError
+
+
+@dataclass(frozen=True)
+class FoldPredictions:
+    """What a head says after seeing all folds but one, and of the test rows."""
+
+    oof: np.ndarray  # (n_train,) log price
+    test: np.ndarray | None  # (n_test,) log price; None: no test rows
+    learned: list[dict[str, Any]]  # per fold: what was chosen inside it (penalty, iterations), JSON
+    model: "Head"  # fitted on all training rows, or one of the fold models where those are averaged
+
+
+@dataclass(kw_only=True, eq=False)
+class Head:
+    """Base of every head: parameters, input checks, and the hooks that the fold loop calls.
+
+    A subclass is decorated `@dataclass(kw_only=True, eq=False)`, has defaults for every field, and
+    implements `_fit` and `_predict`. What it learns ends in an underscore.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]  # one line for `shelfprice heads list`
+    vectors: ClassVar[tuple[str, ...] | None] = None  # vector sets it reads; None: those of the configuration
+    texts: ClassVar[tuple[str, ...]] = ()  # text compositions it reads
+    extra: ClassVar[str | None] = None  # extra of setup.cfg without which it can't run
+    libraries: ClassVar[tuple[str, ...]] = ()  # distributions whose versions the report names
+    code_version: ClassVar[int] = 1  # raised when the same parameters yield other predictions
+    # Test rows: a refit on all training rows, or the mean of the fold models (no further fit, less variance).
+    test_mode: ClassVar[Literal["refit", "average"]] = "refit"
+
+    # ---- to implement ----------------------------------------------------------------------------
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        raise NotImplementedError
+
+    # ---- to override where it applies ------------------------------------------------------------
+
+    def fit_predict_folds(
+        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
+    ) -> FoldPredictions | None:
+        """All folds in one batched pass; None (the default): the fold loop fits one after the other.
+
+        Args:
+            train: all training rows, in the order of log_price and fold, each of shape (n_train,).
+            test: rows to predict after a refit on all training rows; None: there are none.
+        """
+        return None
+
+    def learned(self) -> dict[str, Any]:
+        """What a fitted head chose from its training rows (penalty, iterations), as JSON."""
+        return {}
+
+    def for_refit(self, learned: list[dict[str, Any]]) -> "Head":
+        """The unfitted head that is fitted on all training rows, given what each fold's head `learned`."""
+        return self.clone()
+
+    def files(self) -> dict[str, bytes]:
+        """The fitted model as files, name -> content; never a pickle. Empty where that is not cheap."""
+        return {}
+
+    # ---- scikit-learn's ways ---------------------------------------------------------------------
+
+    def fit(self, X: Rows | np.ndarray, y: np.ndarray) -> Self:
+        """Fit on rows (or a plain matrix, shape (n_rows, n_columns)) and their log price, shape (n_rows,).
+
+        Raises:
+            HeadError: lengths differ, no rows, or a log price is not finite.
+        """
+        if not isinstance(X, Rows):
+            from sklearn.utils.validation import validate_data
+
+            checked, y = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32, np.float16])
+            X = Rows.from_array(checked)
+        y = np.asarray(y, dtype=np.float64)
+        if y.shape != (len(X),) or len(y) == 0:
+            raise HeadError(f"{self.name}: fit needs one log price a row, got {y.shape} for {len(X)} rows")
+        if not np.isfinite(y).all():
+            bad = int(np.flatnonzero(~np.isfinite(y))[0])
+            raise HeadError(
+                f"{self.name}: log price of {X.sample_id[bad]} is {y[bad]}, prices must be finite and > 0"
+            )
+        self._fit(X, y)
+        self.is_fitted_ = True
+        return self
+
+    def predict(self, X: Rows | np.ndarray) -> np.ndarray:
+        """Log price of each row, shape (n_rows,) float64."""
+        if not isinstance(X, Rows):
+            from sklearn.utils.validation import check_is_fitted, validate_data
+
+            check_is_fitted(self)
+            X = Rows.from_array(
+                validate_data(self, X, reset=False, dtype=[np.float64, np.float32, np.float16])
+            )
+        return np.asarray(self._predict(X), dtype=np.float64)
+
+    def score(self, X: Rows | np.ndarray, y: np.ndarray) -> float:
+        """R2 of log price."""
+        from sklearn.metrics import r2_score
+
+        return float(r2_score(y, self.predict(X)))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters in place.
+
+        Raises:
+            HeadError: a parameter is unknown; names the known ones.
+        """
+        check_params(type(self), params)
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def clone(self) -> Self:
+        """An unfitted head with the same parameters."""
+        return type(self)(**self.get_params())
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="regressor",
+            target_tags=TargetTags(required=True),
+            input_tags=InputTags(),
+            regressor_tags=RegressorTags(),
+        )
+
+
+def check_params(cls: type[Head], params: dict[str, Any]) -> None:
+    """Raises HeadError for a parameter that the head does not have."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(params) - known)
+    if unknown:
+        raise HeadError(
+            f"{cls.name} has no parameter {unknown[0]!r}, it takes {', '.join(sorted(known)) or 'none'}"
+        )

@@ -1,0 +1,86 @@
+"""The commands `shelfprice heads …`."""
+
+import json
+from typing import Any
+
+import click
+
+from store.options import json_option, print_json, workspace_option
+from store.workspace import Workspace
+
+
+@click.group(context_settings={"show_default": True})
+def heads() -> None:
+    """Train light heads off the cached vectors: out-of-fold and test prices."""
+
+
+@heads.command()
+@click.option(
+    "--head",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Train this head; may be given again. Without it: `heads.run` of shelfprice.toml.",
+)
+@workspace_option
+@json_option
+def run(names: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
+    """Train the heads whose predictions are missing, on one set of folds."""
+    import dataclasses
+
+    from heads.run import run_heads
+    from store.config import load_config
+    from store.errors import HeadError
+
+    results = []
+    for result in run_heads(
+        workspace, load_config(workspace), names, lambda line: click.echo(line, err=True)
+    ):
+        results.append(result)
+        if as_json:
+            continue
+        if result.status == "failed":
+            click.echo(f"{result.head:<20} failed: {result.error}", err=True)
+        elif result.status == "present":
+            click.echo(f"{result.head:<20} SMAPE {result.smape:7.3f}  already there, {result.folder}")
+        else:
+            click.echo(
+                f"{result.head:<20} SMAPE {result.smape:7.3f}  {result.seconds:.1f} s, {result.folder}"
+            )
+    if as_json:
+        print_json({"heads": [dataclasses.asdict(result) for result in results]})
+    failed = [result.head for result in results if result.status == "failed"]
+    if failed:
+        raise HeadError(f"{len(failed)} of {len(results)} heads failed: {', '.join(failed)}")
+
+
+@heads.command(name="list")
+@json_option
+def list_heads(as_json: bool) -> None:
+    """Every head: what it reads and its default parameters."""
+    from heads.registry import HEADS, head_class
+
+    described: list[dict[str, Any]] = []
+    for name in HEADS:
+        cls = head_class(name)
+        reads = ["vectors of the configuration"] if cls.vectors is None else list(cls.vectors)
+        described.append(
+            {
+                "head": name,
+                "summary": cls.summary,
+                "reads": [*reads, *(f"text {composition}" for composition in cls.texts)],
+                "extra": cls.extra,
+                "test": cls.test_mode,
+                "params": cls().get_params(),
+            }
+        )
+    if as_json:
+        print_json({"heads": described})
+        return
+    for head in described:
+        click.echo(f"{head['head']}: {head['summary']}")
+        click.echo(
+            f"  reads {', '.join(head['reads'])}"
+            + (f"; needs shelfprice[{head['extra']}]" if head["extra"] else "")
+        )
+        click.echo(f"  {json.dumps(head['params'])}")

@@ -1,0 +1,82 @@
+"""The only fold loop: out-of-fold predictions of the training rows, and test predictions."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from heads.base import FoldPredictions, Head
+from heads.rows import Rows
+from store.errors import HeadError
+
+
+def crossfit(
+    head: Head,
+    train: Rows,
+    log_price: np.ndarray,
+    fold: np.ndarray,
+    test: Rows | None = None,
+    on_fit: Callable[[], None] = lambda: None,
+) -> FoldPredictions:
+    """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
+
+    Args:
+        head: unfitted; clones of it are fitted.
+        log_price: shape (n_train,).
+        fold: shape (n_train,), which rows are held out together.
+        on_fit: called after each fit, for progress.
+
+    Raises:
+        HeadError: fewer than two folds hold rows, every price is the same, or a prediction is not finite.
+    """
+    present = np.unique(fold)
+    if len(present) < 2:
+        raise HeadError(
+            f"{head.name}: out-of-fold predictions need rows in at least 2 folds, got {len(present)}"
+        )
+    if np.ptp(log_price) == 0:
+        raise HeadError(
+            f"{head.name}: all {len(log_price)} training prices are {np.exp(log_price[0]):g}: there is nothing to learn"
+        )
+    result = head.fit_predict_folds(train, log_price, fold, test)
+    if result is None:
+        result = _one_by_one(head, train, log_price, fold, test, on_fit)
+    _check_finite(head.name, train, result.oof)
+    if test is not None and result.test is not None:
+        _check_finite(head.name, test, result.test)
+    return result
+
+
+def _one_by_one(
+    head: Head,
+    train: Rows,
+    log_price: np.ndarray,
+    fold: np.ndarray,
+    test: Rows | None,
+    on_fit: Callable[[], None],
+) -> FoldPredictions:
+    oof = np.full(len(train), np.nan)
+    learned, test_sum = [], np.zeros(0 if test is None else len(test))
+    folds = np.unique(fold)
+    model = head
+    for held_out in folds:
+        inside, outside = fold != held_out, fold == held_out
+        model = head.clone().fit(train.subset(inside), log_price[inside])
+        oof[outside] = model.predict(train.subset(outside))
+        learned.append(model.learned())
+        if test is not None and head.test_mode == "average":
+            test_sum += model.predict(test)
+        on_fit()
+    if head.test_mode == "average":
+        return FoldPredictions(oof, None if test is None else test_sum / len(folds), learned, model)
+    model = head.for_refit(learned).fit(train, log_price)
+    on_fit()
+    return FoldPredictions(oof, None if test is None else model.predict(test), learned, model)
+
+
+def _check_finite(name: str, rows: Rows, log_price: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(log_price))
+    if len(bad):
+        raise HeadError(
+            f"{name} diverged: {len(bad)} of {len(log_price)} predictions are not finite "
+            f"(first: {rows.sample_id[int(bad[0])]}); lower its learning rate or raise its penalty in shelfprice.toml"
+        )

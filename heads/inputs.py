@@ -1,0 +1,149 @@
+"""Assembles what heads see from the workspace, and the record of it that names their predictions."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from heads.fields import field_columns, parse_fields
+from heads.rows import Fields, Rows
+from store.catalog.compose import compose, composition_columns
+from store.catalog.read import present_splits, read_split
+from store.errors import CatalogError, MissingVectorsError
+from store.folds import Folds
+from store.vectors.matrix import load_matrix
+from store.vectors.sets import VectorSet, current_spec, iter_row_keys
+from store.vectors.shard import read_failures, read_keys
+from store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that heads are trained on and predict."""
+
+    train: Rows
+    log_price: np.ndarray  # (n_train,)
+    fold: np.ndarray  # (n_train,)
+    test: Rows | None  # None: no test catalogue
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which rows of the catalogue have which vector of one set: cheap to find, no vector is read."""
+
+    vector_set: VectorSet
+    fingerprint: str
+    digest: str  # over (sample_id, key, has a vector) of every row: the same whatever the row order
+    n_valid: int  # training rows with a vector
+    n_rows: int  # training rows
+
+
+def resolve_set(workspace: Workspace, name: str) -> VectorSet:
+    """The vector set a name stands for, by what its encoder embeds.
+
+    Raises:
+        MissingVectorsError: nothing was embedded with that encoder; names the command.
+    """
+    try:
+        spec = current_spec(workspace, name.partition("@")[0])
+    except MissingVectorsError as error:
+        raise MissingVectorsError(
+            str(error).split(": run")[0] + f": run 'shelfprice embed run -e {name}'"
+        ) from error
+    return VectorSet.parse(name, is_text=spec.modality == "text")
+
+
+def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
+    """What the cache holds of a vector set for the ingested rows.
+
+    Raises:
+        MissingVectorsError: some row was never embedded; names the count, a row, the command.
+    """
+    spec = current_spec(workspace, vector_set.encoder)
+    have = read_keys(workspace, spec.folder)
+    failed = read_failures(workspace, spec.folder)["key"].combine_chunks()
+    ids, keys, n_train, n_valid = [], [], 0, 0
+    for split in present_splits(workspace):
+        for batch, batch_keys in iter_row_keys(workspace, vector_set, split):
+            found = pc.is_in(batch_keys, value_set=have, skip_nulls=True)
+            known = pc.or_(found, pc.is_in(batch_keys, value_set=failed, skip_nulls=True))
+            missing = pc.and_(batch_keys.is_valid(), pc.invert(known))
+            if (n_missing := pc.sum(missing).as_py() or 0) > 0:
+                first = batch.column("sample_id").filter(missing)[0]
+                raise MissingVectorsError(
+                    f"{vector_set} has no vector for {n_missing} or more of the {split} rows (first: {first}): "
+                    f"run 'shelfprice embed run -e {vector_set}'"
+                )
+            ids.append(batch.column("sample_id"))
+            keys.append(pc.if_else(found, batch_keys, pa.scalar(None, batch_keys.type)))
+            if split == "train":
+                n_train += len(found)
+                n_valid += pc.sum(found).as_py() or 0
+    all_ids, all_keys = pa.concat_arrays(ids), pa.concat_arrays(keys)
+    order = pc.array_sort_indices(all_ids)
+    content = hashlib.sha256()
+    for row_id, key in zip(all_ids.take(order).to_pylist(), all_keys.take(order).to_pylist(), strict=True):
+        content.update(f"{row_id}:".encode() + (key or b"-") + b"\n")
+    return Coverage(vector_set, spec.fingerprint, content.hexdigest()[:16], n_valid, n_train)
+
+
+def read_inputs(
+    workspace: Workspace, sets: Iterable[VectorSet], texts: Sequence[str], folds: Folds
+) -> Inputs:
+    """Read rows with the given vector sets and text compositions.
+
+    Vectors are float16, as cached: a head converts what it needs, in blocks where it is large.
+
+    Raises:
+        MissingVectorsError: some row was never embedded.
+        FoldMismatchError: the folds are of other rows.
+    """
+    if "train" not in present_splits(workspace):
+        raise CatalogError(
+            f"no train catalogue in {workspace.root}: run 'shelfprice catalog ingest --train FILE'"
+        )
+    tables = {split: read_split(workspace, split) for split in present_splits(workspace)}
+    folds = folds.aligned(tables["train"]["sample_id"].combine_chunks())
+    columns = field_columns(tables["train"].schema)
+    together = pa.concat_tables([_with_columns(table, columns) for table in tables.values()])
+    fields, start, rows = parse_fields(together), 0, {}
+    for split, table in tables.items():
+        here = np.arange(start, start + table.num_rows)
+        start += table.num_rows
+        group = folds.group if split == "train" else -1 - np.arange(table.num_rows)
+        rows[split] = _rows_of(workspace, split, table, sets, texts, fields.subset(here), group)
+    price = tables["train"]["price"].to_numpy()
+    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"))
+
+
+def _rows_of(
+    workspace: Workspace,
+    split: str,
+    table: pa.Table,
+    sets: Iterable[VectorSet],
+    texts: Sequence[str],
+    fields: Fields,
+    group: np.ndarray,
+) -> Rows:
+    composed = {}
+    for composition in texts:
+        column = compose(composition, table.select(list(composition_columns(composition))))
+        composed[composition] = np.array(column.fill_null("").to_pylist(), dtype=object)
+    return Rows(
+        sample_id=table["sample_id"].combine_chunks(),
+        matrices=tuple(load_matrix(workspace, vector_set, split, np.float16) for vector_set in sets),
+        fields=fields,
+        texts=composed,
+        group=group,
+    )
+
+
+def _with_columns(table: pa.Table, columns: list[str]) -> pa.Table:
+    """The columns of a table, null where it lacks one: a test file may lack a further column."""
+    n_rows = table.num_rows
+    types = {name: pa.float64() if name.startswith("numeric:") else pa.string() for name in columns}
+    present = [table[n] if n in table.column_names else pa.nulls(n_rows, types[n]) for n in columns]
+    return pa.table(dict(zip(columns, present, strict=True)))

@@ -1,0 +1,64 @@
+"""Heads by name. One line per head; its module is imported only when it is asked for."""
+
+import dataclasses
+import difflib
+from importlib import import_module
+from typing import Any
+
+from heads.base import Head, check_params
+from store.errors import HeadError
+
+HEADS: dict[str, str] = {  # name -> module:class
+    "ridge": "heads.ridge:Ridge",
+    "sparse": "heads.sparse:Sparse",
+}
+
+
+def head_class(name: str) -> type[Head]:
+    """The class of a head. `ridge:images` is `ridge` under a name of its own, with parameters of its own.
+
+    Raises:
+        HeadError: no such head; offers the nearest names.
+    """
+    family = name.partition(":")[0]
+    if family not in HEADS:
+        near = difflib.get_close_matches(family, HEADS, cutoff=0.5) or sorted(HEADS)
+        raise HeadError(
+            f"unknown head {name!r}, did you mean {' or '.join(near)}? See 'shelfprice heads list'"
+        )
+    module, _, attribute = HEADS[family].partition(":")
+    cls: type[Head] = getattr(import_module(module), attribute)
+    return cls
+
+
+def make_head(name: str, params: dict[str, Any], seed: int) -> Head:
+    """An unfitted head.
+
+    Args:
+        params: those that differ from the defaults.
+        seed: becomes `random_state` where the head has one and `params` does not say.
+
+    Raises:
+        HeadError: the head or a parameter is unknown, or a parameter's type is wrong.
+    """
+    cls = head_class(name)
+    check_params(cls, params)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if "random_state" in fields:
+        params = {"random_state": seed} | params
+    for key, value in params.items():
+        default = fields[key].default
+        if isinstance(default, tuple) and isinstance(value, list):
+            params = params | {key: tuple(value)}
+        elif default not in (None, dataclasses.MISSING) and not _same_kind(default, value):
+            expected = type(default).__name__
+            raise HeadError(f"{name}: parameter {key} must be {expected}, got {value!r}")
+    return cls(**params)
+
+
+def _same_kind(default: Any, value: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    return isinstance(value, type(default))

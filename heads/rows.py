@@ -1,0 +1,89 @@
+"""What a head sees of some rows: vectors, parsed fields, texts, groups. Nothing here is fitted."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from store.errors import HeadError
+from store.vectors.matrix import Matrix
+
+
+@dataclass(frozen=True)
+class Category:
+    """One categorical column."""
+
+    levels: tuple[str, ...]
+    codes: np.ndarray  # (n_rows,) int32 into `levels`, -1 where missing
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Parsed fields as a table: numbers and categories."""
+
+    names: tuple[str, ...] = ()  # of the columns of X
+    X: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (n_rows, n_numbers), NaN where missing
+    categories: Mapping[str, Category] = field(default_factory=dict)
+
+    def subset(self, index: np.ndarray) -> "Fields":
+        """The chosen rows, by positions or mask."""
+        chosen = {name: Category(c.levels, c.codes[index]) for name, c in self.categories.items()}
+        return Fields(self.names, self.X[index], chosen)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a catalogue as heads take them, all parts in one order."""
+
+    sample_id: pa.Array  # (n_rows,)
+    matrices: tuple[Matrix, ...]  # one per vector set; a row without a vector is zero and not valid
+    fields: Fields
+    texts: Mapping[str, np.ndarray]  # composition -> (n_rows,) str objects, "" where there is no text
+    group: np.ndarray  # (n_rows,) int64: rows of one group stay together in inner splits
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def subset(self, index: np.ndarray) -> "Rows":
+        """The chosen rows, by positions or mask."""
+        return Rows(
+            self.sample_id.filter(pa.array(index))
+            if index.dtype == bool
+            else self.sample_id.take(pa.array(index)),
+            tuple(matrix.rows(index) for matrix in self.matrices),
+            self.fields.subset(index),
+            {name: texts[index] for name, texts in self.texts.items()},
+            self.group[index],
+        )
+
+    def select(self, vectors: Sequence[str]) -> "Rows":
+        """The same rows with the named vector sets alone, in that order."""
+        by_name = {matrix.name: matrix for matrix in self.matrices}
+        return dataclasses.replace(self, matrices=tuple(by_name[name] for name in vectors))
+
+    def text(self, composition: str) -> np.ndarray:
+        """Texts of one composition, shape (n_rows,) of str.
+
+        Raises:
+            HeadError: these rows were read without it.
+        """
+        if composition not in self.texts:
+            raise HeadError(
+                f"rows hold no texts of composition {composition!r}, "
+                f"only {', '.join(self.texts) or 'none'}: name it in the head's `texts`"
+            )
+        return self.texts[composition]
+
+    @classmethod
+    def from_array(cls, X: np.ndarray) -> "Rows":
+        """A plain matrix, shape (n_rows, n_columns), as rows with one vector set, each its own group."""
+        n_rows = len(X)
+        return cls(
+            sample_id=pa.array(np.arange(n_rows)),
+            matrices=(Matrix("X", X, np.ones(n_rows, dtype=bool)),),
+            fields=Fields((), np.empty((n_rows, 0))),
+            texts={},
+            group=np.arange(n_rows),
+        )

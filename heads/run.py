@@ -1,0 +1,179 @@
+"""Trains the heads that are missing and publishes their predictions; what is there already is not touched."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+from heads.base import Head
+from heads.inputs import Coverage, Inputs, coverage_of, read_inputs, resolve_set
+from heads.registry import make_head
+from store.catalog.read import catalog_digest, read_split
+from store.config import Config
+from store.errors import MissingVectorsError, ShelfpriceError
+from store.folds import Folds, ensure_folds
+from store.predictions import (
+    Predictions,
+    oof_predictions_table,
+    predictions_exist,
+    predictions_folder,
+    publish_predictions,
+    test_predictions_table,
+)
+from store.workspace import Workspace
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One head and all that its predictions depend on."""
+
+    name: str
+    head: Head
+    sets: tuple[Coverage, ...]
+    inputs: dict[str, Any]
+    folder: str
+    exists: bool
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """How one head came out."""
+
+    head: str
+    status: Literal["trained", "present", "failed"]
+    folder: str | None = None
+    smape: float | None = None  # out of fold, percent
+    seconds: float | None = None  # of fitting and predicting, when it was trained
+    error: str | None = None
+
+
+def run_heads(
+    workspace: Workspace, config: Config, names: Sequence[str] = (), log: Log = lambda line: None
+) -> Iterator[HeadResult]:
+    """Train each named head whose predictions are missing; yields a result as each is done.
+
+    A head that fails is reported and the rest goes on.
+
+    Args:
+        names: heads to run; none: those of the configuration.
+        log: takes lines for people, such as a vector set that was left out.
+
+    Raises:
+        CatalogError: nothing was ingested.
+    """
+    folds = ensure_folds(workspace, config)
+    digest = catalog_digest(workspace)
+    plans, coverage = [], _Coverages(workspace, log)
+    for name in dict.fromkeys(names or config.heads.run):
+        try:
+            plans.append(plan_head(workspace, config, name, folds, digest, coverage))
+        except ShelfpriceError as error:
+            yield HeadResult(name, "failed", error=str(error))
+    for plan in plans:
+        if plan.exists:
+            smape = workspace.read_json(f"{plan.folder}/head.json")["report"]["smape"]
+            yield HeadResult(plan.name, "present", plan.folder, smape)
+    missing = [plan for plan in plans if not plan.exists]
+    if not missing:
+        return
+    sets = {found.vector_set: None for plan in missing for found in plan.sets}
+    texts = sorted({composition for plan in missing for composition in plan.head.texts})
+    inputs = read_inputs(workspace, list(sets), texts, folds)
+    for plan in missing:
+        try:
+            yield train_head(workspace, plan, inputs, log)
+        except ShelfpriceError as error:
+            yield HeadResult(plan.name, "failed", error=str(error))
+
+
+def plan_head(
+    workspace: Workspace, config: Config, name: str, folds: Folds, catalog: str, coverage: "_Coverages"
+) -> Plan:
+    """What a head would be trained on, and whether that was done; reads no vector, imports no library.
+
+    Raises:
+        HeadError: the head or one of its parameters is unknown.
+        MissingVectorsError: rows of the catalogue were not embedded; names the command.
+    """
+    params = dict(config.heads.params.get(name, {}))
+    wanted = params.pop("vectors", None)
+    head = make_head(name, params, config.seed)
+    names = (
+        wanted if wanted is not None else head.vectors if head.vectors is not None else config.heads.vectors
+    )
+    required = head.vectors is not None
+    sets = tuple(found for found in (coverage.of(n) for n in names) if found and (found.n_valid or required))
+    inputs = {
+        "head": name,
+        "params": head.get_params(),
+        "vectors": [[str(found.vector_set), found.fingerprint, found.digest] for found in sets],
+        "texts": list(head.texts),
+        "catalog": catalog,
+        "folds_hash": folds.hash,
+        "seed": config.seed,
+        "code_version": head.code_version,
+    }
+    folder = predictions_folder(name, inputs)
+    return Plan(name, head, sets, inputs, folder, predictions_exist(workspace, name, inputs))
+
+
+def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> HeadResult:
+    """Cross-fit one head and publish predictions, model files and report.
+
+    Raises:
+        HeadError: it misses what it needs, has nothing to learn, or diverged; nothing is published.
+    """
+    from heads.crossfit import crossfit
+    from store.metric import scores
+
+    names = [str(found.vector_set) for found in plan.sets]
+    train = inputs.train.select(names)
+    test = None if inputs.test is None else inputs.test.select(names)
+    log(f"{plan.name}: training on {len(train)} rows, {', '.join(names) or 'no vectors'}")
+    started = time.perf_counter()
+    result = crossfit(plan.head, train, inputs.log_price, inputs.fold, test)
+    seconds = time.perf_counter() - started
+    report: dict[str, Any] = {
+        **scores(inputs.log_price, result.oof),
+        "seconds": round(seconds, 3),
+        "learned": result.learned,
+        "versions": {package: version(package) for package in ("shelfprice", *plan.head.libraries)},
+    }
+    for file, content in result.model.files().items():
+        workspace.publish_bytes(f"{plan.folder}/{file}", content)
+    oof = oof_predictions_table(train.sample_id, inputs.fold, result.oof)
+    predicted = None
+    if test is not None and result.test is not None:
+        predicted = test_predictions_table(test.sample_id, result.test)
+    publish_predictions(workspace, Predictions(plan.name, plan.inputs, oof, predicted, report))
+    return HeadResult(plan.name, "trained", plan.folder, report["smape"], seconds)
+
+
+class _Coverages:
+    """What the cache holds of each vector set, looked up once."""
+
+    def __init__(self, workspace: Workspace, log: Log) -> None:
+        self._workspace, self._log = workspace, log
+        self._known: dict[str, Coverage | None] = {}
+
+    def of(self, name: str) -> Coverage | None:
+        """None where no training row can have such a vector: the catalogue has no pictures."""
+        if name not in self._known:
+            self._known[name] = self._find(name)
+        return self._known[name]
+
+    def _find(self, name: str) -> Coverage | None:
+        try:
+            found = coverage_of(self._workspace, resolve_set(self._workspace, name))
+        except MissingVectorsError:
+            images = read_split(self._workspace, "train", ["image"])["image"]
+            if "@" in name or images.null_count < len(images):
+                raise
+            self._log(f"{name} is left out: no training row has a picture")
+            return None
+        if found.n_valid == 0:
+            self._log(f"{name} is left out: none of {found.n_rows} training rows has a vector")
+        return found

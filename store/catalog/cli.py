@@ -1,0 +1,129 @@
+"""`shelfprice catalog`: the catalogue of the workspace."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from store.catalog.demo.cli import demo
+from store.catalog.download.cli import images, images_export, images_import
+from store.options import json_option, print_json, workspace_option
+from store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from store.catalog.ingest import IngestReport
+
+
+@click.group()
+def catalog() -> None:
+    """Take a catalogue in: validated rows, parsed fields, pictures, folds."""
+
+
+@catalog.command()
+@workspace_option
+@json_option
+@click.option(
+    "--train",
+    required=True,
+    metavar="FILE",
+    help="Training rows: CSV (also gzipped) or Parquet, with prices.",
+)
+@click.option("--test", metavar="FILE", help="Test rows; without it a test split from before is removed.")
+@click.option(
+    "--images",
+    metavar="DIR",
+    help="Folder of pictures named <sample_id>.<ext>, train_/test_<sample_id>.<ext> or as in the image link.",
+)
+@click.option("--id-column", metavar="NAME", help="Column of ids.  [default: sample_id]")
+@click.option("--text-column", metavar="NAME", help="Column of catalogue texts.  [default: catalog_content]")
+@click.option(
+    "--image-column", metavar="NAME", help="Column of image links, may be missing.  [default: image_link]"
+)
+@click.option("--price-column", metavar="NAME", help="Column of prices, > 0.  [default: price]")
+@click.option(
+    "--numeric",
+    multiple=True,
+    metavar="NAME",
+    help="A further column to read as numbers; repeat. Else by type.",
+)
+@click.option(
+    "--categorical",
+    multiple=True,
+    metavar="NAME",
+    help="A further column to read as categories; repeat. Else by type.",
+)
+def ingest(
+    workspace: Workspace,
+    as_json: bool,
+    train: str,
+    test: str | None,
+    images: str | None,
+    id_column: str | None,
+    text_column: str | None,
+    image_column: str | None,
+    price_column: str | None,
+    numeric: tuple[str, ...],
+    categorical: tuple[str, ...],
+) -> None:
+    """Validate files, parse their fields, take pictures in, and make them the workspace's catalogue.
+
+    Column names that are not given are those of shelfprice.toml, where there is one.
+    """
+    from store.catalog.ingest import ingest as run
+    from store.config import load_config
+
+    given: dict[str, Any] = {
+        "sample_id": id_column,
+        "text": text_column,
+        "image_link": image_column,
+        "price": price_column,
+        "numeric": numeric or None,
+        "categorical": categorical or None,
+    }
+    configured = load_config(workspace).columns
+    columns = dataclasses.replace(configured, **{k: v for k, v in given.items() if v is not None})
+    report = run(workspace, train, test, images, columns)
+    if as_json:
+        print_json(dataclasses.asdict(report) | {"is_unchanged": report.is_unchanged})
+        return
+    for line in _summary(report, workspace):
+        click.echo(line)
+
+
+def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
+    lines = []
+    for name, split in report.splits.items():
+        n_without = split.n_rows - split.n_with_image
+        lines.append(
+            f"{name}: {split.n_rows} rows of {split.path}, {split.n_with_image} with image, {n_without} without "
+            f"({split.change}, digest {split.digest})"
+        )
+        lines.extend(f"  rejected: {n} rows, {reason}" for reason, n in split.rejected.items())
+    if any(split.rejected for split in report.splits.values()):
+        lines.append(f"  each with its line in {workspace.path('catalog/rejected.parquet')}")
+    for kind, names in (("numeric", report.numeric), ("categorical", report.categorical)):
+        if names:
+            lines.append(f"{kind} columns kept: {', '.join(names)}")
+    if report.pictures is not None:
+        pictures = report.pictures
+        lines.append(
+            f"pictures: {pictures.n_stored} stored, {pictures.n_present} there already, {len(pictures.failed)} "
+            f"unreadable, {report.n_left_over} files belong to no row"
+        )
+        lines.extend(f"  {name}: {reason}" for name, reason in pictures.failed[:5])
+    lines.extend(f"note: {note}" for note in report.notes)
+    if report.test_removed:
+        lines.append(
+            "the test split from before was removed, since no --test was given: it may not fit this train file"
+        )
+    if report.config_written:
+        lines.append(f"wrote {workspace.path('shelfprice.toml')}")
+    if report.is_unchanged:
+        lines.append("nothing changed: the catalogue was not rewritten")
+    return lines
+
+
+catalog.add_command(demo)
+catalog.add_command(images)
+catalog.add_command(images_export)
+catalog.add_command(images_import)

@@ -1,0 +1,29 @@
+"""`shelfprice catalog demo`."""
+
+from pathlib import Path
+
+import click
+
+from store.options import json_option, print_json
+
+
+@click.command()
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder to write: new, empty, or holding an earlier demo, which is replaced.",
+)
+@click.option("--seed", default=42, help="Decides every product, text and picture: same seed, same bytes.")
+@click.option("--train", "n_train", default=2000, help="Rows of train.csv.")
+@click.option("--test", "n_test", default=500, help="Rows of test.csv.")
+@json_option
+def demo(to: Path, seed: int, n_train: int, n_test: int, as_json: bool) -> None:
+    """Make a catalogue to try everything on, whose best reachable score is known."""
+    from store.catalog.demo.generate import generate, summary
+
+    record = generate(to, seed, n_train, n_test)
+    if as_json:
+        print_json(record)
+    else:
+        click.echo(summary(to, record))

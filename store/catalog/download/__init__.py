@@ -1,0 +1,1 @@
+"""Pictures from the open web: links in the catalogue -> content-addressed blobs, safely and repeatably."""

@@ -1,0 +1,180 @@
+"""Which links and which addresses may be asked: decided before anything is sent."""
+
+import ast
+import ipaddress
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import idna
+
+MAX_LINK_CHARS = 4096
+SCHEMES = ("http", "https")
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Where clouds answer with credentials. Refused even where private addresses are allowed.
+METADATA_ADDRESSES = frozenset(
+    ipaddress.ip_address(address)
+    for address in (
+        "169.254.169.254",  # most clouds; link-local as well
+        "168.63.129.16",  # Azure's host, a public address by its number
+        "100.100.100.200",  # Alibaba
+        "192.0.0.192",  # Oracle
+        "fd00:ec2::254",  # AWS over IPv6
+    )
+)
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+_PLAIN_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?", re.ASCII)
+_NEXT_LINK = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SAFE = "!#$%&'()*+,-./:;=?@[]_~"  # left alone by percent-encoding
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a cell of the link column means."""
+
+    url: str | None = None  # canonical: scheme and host in lower case, ASCII, no fragment
+    problem: str | None = None  # why it can't be used; both None: the cell is empty
+    note: str | None = None  # what had to be done to read it
+
+
+def read_link(cell: str | None) -> Link:
+    """A cell of the link column -> the URL to ask, or why there is none.
+
+    Quotes and blanks around a link are taken off, of several links the first is taken, hosts in
+    other scripts become their ASCII form, and what a URL can't hold is percent-encoded.
+    """
+    text = (cell or "").strip()
+    if not text:
+        return Link()
+    note = None
+    bare = text.strip("\"'`<> \t")
+    if bare != text:
+        text, note = bare, "quoted: the quotes were taken off"
+    found = _first_of_list(text)
+    if found is not None:
+        text, note = found, "list: the first link was taken"
+    if not text:
+        return Link()
+    try:
+        return Link(canonical_url(text), None, note)
+    except ValueError as error:
+        return Link(None, str(error), note)
+
+
+def link_url(cell: str | None) -> str | None:
+    """The key into `images/links.parquet` that a cell of the link column stands for, if it is usable."""
+    return read_link(cell).url
+
+
+def canonical_url(text: str) -> str:
+    """One spelling for each link, safe to send.
+
+    Raises:
+        ValueError: this is no link that may be asked; the message says why in a few words.
+    """
+    if len(text) > MAX_LINK_CHARS:
+        raise ValueError(f"link too long: over {MAX_LINK_CHARS} characters")
+    if _CONTROL.search(text):
+        raise ValueError("not a link: control character")
+    scheme_match = _SCHEME.match(text)
+    if text.startswith(("//", "/", "./", "../")) or scheme_match is None:
+        looks_relative = "/" in text or re.search(r"\.[A-Za-z]{3,4}$", text)
+        raise ValueError("relative link" if looks_relative else "not a link")
+    scheme = scheme_match[1].lower()
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme not allowed: {scheme[:20]}")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"not a link: {error}") from error
+    if "\\" in text:
+        raise ValueError("not a link: backslash")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("not a link: user name in it")
+    if not host:
+        raise ValueError("not a link: no host")
+    netloc = _ascii_host(host)
+    if port is not None and port != DEFAULT_PORTS[scheme]:
+        netloc = f"{netloc}:{port}"
+    return urlunsplit((scheme, netloc, quote(parts.path, _SAFE) or "/", quote(parts.query, _SAFE), ""))
+
+
+def address_problem(address: str, allow_private: bool = False) -> str | None:
+    """Why an IP address may not be asked, or None where it may.
+
+    Args:
+        allow_private: also take private and loopback addresses (intranets, tests). Link-local,
+            multicast and metadata addresses stay refused.
+    """
+    ip: Any = ipaddress.ip_address(address.partition("%")[0])
+    inner = _embedded_ipv4(ip)
+    if inner is not None:
+        return address_problem(str(inner), allow_private)
+    kind = None
+    if ip in METADATA_ADDRESSES:
+        kind = "a metadata service"
+    elif ip.is_link_local:
+        kind = "link-local"
+    elif ip.is_multicast:
+        kind = "multicast"
+    elif ip.is_unspecified or (ip.is_reserved and not ip.is_loopback):
+        kind = "reserved"
+    elif not allow_private:
+        if ip.is_loopback:
+            kind = "loopback"
+        elif not ip.is_global:
+            kind = "private"
+    return f"address refused: {kind} ({ip})" if kind else None
+
+
+def host_of(url: str) -> str:
+    """Host and port of a canonical URL: what limits are counted by."""
+    return urlsplit(url).netloc
+
+
+def _embedded_ipv4(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if isinstance(ip, ipaddress.IPv4Address):
+        return None
+    if ip in NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+
+
+def _ascii_host(host: str) -> str:
+    if ":" in host:
+        try:
+            return f"[{ipaddress.IPv6Address(host)}]"
+        except ValueError as error:
+            raise ValueError("bad host: not an IPv6 address") from error
+    try:
+        plain = host if host.isascii() else idna.encode(host, uts46=True, transitional=False).decode()
+    except idna.IDNAError as error:
+        raise ValueError("bad host: not a domain name") from error
+    longest = max(map(len, plain.split(".")))
+    if not _PLAIN_HOST.fullmatch(plain) or ".." in plain or longest > 63 or len(plain) > 253:
+        raise ValueError("bad host: not a domain name")
+    return plain
+
+
+def _first_of_list(text: str) -> str | None:
+    """The first of several links in one cell; None where there is just one, "" where the list is empty."""
+    if text[0] in "[(" and text[-1] in "])":
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                items = parse(text)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+            if isinstance(items, list | tuple):
+                links = [item.strip() for item in items if isinstance(item, str) and item.strip()]
+                return links[0] if links else ""
+        text = text[1:-1].strip()
+        return _NEXT_LINK.split(text)[0].strip("\"', ")
+    parts = _NEXT_LINK.split(text)
+    return parts[0].strip("\"', ") if len(parts) > 1 else None

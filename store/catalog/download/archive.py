@@ -1,0 +1,259 @@
+"""Hand pictures over as a folder or a tar, and take them in elsewhere, trusting nothing but digests."""
+
+import io
+import os
+import re
+import secrets
+import shutil
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from store.catalog.download.record import (
+    file_sha256,
+    fold_journals,
+    read_journal,
+    stored_digests,
+)
+from store.catalog.download.rows import show_pictures
+from store.catalog.download.run import IMAGES_LOCK
+from store.catalog.images import MOST_BYTES, blob_path
+from store.catalog.links import links_by_schema, merge_links, read_links
+from store.errors import CatalogError, WorkspaceError
+from store.local import TEMPORARY_PREFIX
+from store.schema import LINKS
+from store.workspace import Workspace
+
+_BLOB = re.compile(r"(?:.*/)?blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
+_LINKS = re.compile(r"(?:\./)?(?:images/)?links\.parquet")
+_JOURNAL = re.compile(r"(?:\./)?(?:images/)?journal/[^/]+\.jsonl")
+
+
+@dataclass
+class Transfer:
+    """What was handed over or taken in."""
+
+    n_links: int = 0
+    n_pictures: int = 0
+    n_bytes: int = 0
+    n_present: int = 0  # pictures that were here already
+    odd: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def passed_over(self) -> list[tuple[str, int]]:
+        """(why, how many) of what was not taken, most frequent first."""
+        return self.odd.most_common()
+
+
+def export_images(workspace: Workspace, target: str) -> Transfer:
+    """Write links.parquet and every picture it names to a new folder, or a file ending in `.tar`.
+
+    Raises:
+        CatalogError: there is nothing to hand over, or the target exists and is not an empty folder.
+        WorkspaceError: the target can't be written.
+    """
+    path = Path(target)
+    is_tar = path.suffix == ".tar"
+    if path.exists() and (is_tar or not path.is_dir() or any(path.iterdir())):
+        raise CatalogError(f"--to must be a new file or an empty folder, {target} exists: name another")
+    with workspace.lock(IMAGES_LOCK):
+        fold_journals(workspace)
+        links = read_links(workspace)
+        there = stored_digests(workspace)
+        digests = sorted(set(links["sha256"].drop_null().to_pylist()) & there)
+        if not digests:
+            raise CatalogError(
+                f"no pictures in {workspace.root}: run 'shelfprice catalog images -w {workspace.root}'"
+            )
+        done = Transfer(n_links=len(links))
+        try:
+            path.absolute().parent.mkdir(parents=True, exist_ok=True)
+            if is_tar:
+                _write_tar(workspace, links, digests, path, done)
+            else:
+                _write_folder(workspace, links, digests, path, done)
+        except OSError as error:
+            raise WorkspaceError(f"can't write {target}: {error.strerror or error}") from error
+    return done
+
+
+def import_images(workspace: Workspace, source: str) -> Transfer:
+    """Take in what `export_images` wrote, or an `images/` folder as it lies in a workspace.
+
+    A picture counts only if its bytes have the digest that it is named by. A link that has a picture here
+    keeps it.
+
+    Raises:
+        CatalogError: the source is neither, or its links.parquet is missing or damaged.
+        WorkspaceError: the workspace can't be written.
+    """
+    done = Transfer()
+    records: list[pa.Table] = []
+    with workspace.lock(IMAGES_LOCK):
+        fold_journals(workspace)
+        there = stored_digests(workspace)
+        with closing(_files_of(source)) as files:
+            for name, n_bytes, file in files:
+                blob = _BLOB.fullmatch(name)
+                if blob is not None:
+                    _take_blob(workspace, blob[2], n_bytes, file, there, done)
+                elif _LINKS.fullmatch(name):
+                    records.insert(0, _links_table(source, file.read()))
+                elif _JOURNAL.fullmatch(name):
+                    records.append(pa.Table.from_pylist(list(read_journal(file.read())), schema=LINKS))
+                elif not os.path.basename(name).startswith("."):
+                    done.odd["files that are no picture by digest"] += 1
+        if not records:
+            raise CatalogError(
+                f"{source} holds no links.parquet: name a folder or tar written by images-export"
+            )
+        new = _worth_taking(read_links(workspace), _last_of_each(pa.concat_tables(records)), there)
+        workspace.flush()
+        if len(new):
+            merge_links(workspace, new)
+        done.n_links = len(new)
+        show_pictures(workspace)
+    return done
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+def _write_folder(
+    workspace: Workspace, links: pa.Table, digests: list[str], path: Path, done: Transfer
+) -> None:
+    building = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
+    try:
+        building.mkdir()
+        pq.write_table(links, building / "links.parquet", compression="zstd", write_page_checksum=True)
+        for sha256 in digests:
+            blob = building / "blobs" / sha256[:2] / sha256
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            with workspace.open(blob_path(sha256)) as file, open(blob, "wb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+                done.n_bytes += copy.tell()
+            done.n_pictures += 1
+        if path.exists():
+            path.rmdir()
+        building.rename(path)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def _write_tar(workspace: Workspace, links: pa.Table, digests: list[str], path: Path, done: Transfer) -> None:
+    building = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
+    try:
+        with tarfile.open(building, "w", format=tarfile.PAX_FORMAT) as tar:
+            buffer = io.BytesIO()
+            pq.write_table(links, buffer, compression="zstd", write_page_checksum=True)
+            _add(tar, "links.parquet", buffer.tell(), buffer)
+            for sha256 in digests:
+                relative = blob_path(sha256)
+                n_bytes = workspace.size(relative)
+                with workspace.open(relative) as file:
+                    _add(tar, relative.removeprefix("images/"), n_bytes, file)
+                done.n_bytes += n_bytes
+                done.n_pictures += 1
+        building.rename(path)
+    except BaseException:
+        building.unlink(missing_ok=True)
+        raise
+
+
+def _add(tar: tarfile.TarFile, name: str, n_bytes: int, file: IO[bytes]) -> None:
+    """Add with no time, owner or mode of this machine: the same pictures give the same tar."""
+    entry = tarfile.TarInfo(name)
+    entry.size = n_bytes
+    file.seek(0)
+    tar.addfile(entry, file)
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def _files_of(source: str) -> Generator[tuple[str, int, IO[bytes]], None, None]:
+    """(relative name, bytes, open file) of every regular file in a folder or tar."""
+    if os.path.isdir(source):
+        for folder, _, names in os.walk(source):
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                if os.path.isfile(path):
+                    with _opened(path) as file:
+                        yield os.path.relpath(path, source).replace(os.sep, "/"), os.path.getsize(path), file
+        return
+    try:
+        with tarfile.open(source, "r:") as tar:
+            for member in tar:
+                file_of = tar.extractfile(member) if member.isreg() else None
+                if file_of is not None:
+                    yield member.name, member.size, file_of
+    except (tarfile.TarError, EOFError) as error:
+        raise CatalogError(f"{source} is not a whole tar: {error}") from error
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise CatalogError(f"can't read {path}: {error.strerror or error}") from error
+    with file:
+        yield file
+
+
+def _take_blob(
+    workspace: Workspace, sha256: str, n_bytes: int, file: IO[bytes], there: set[str], done: Transfer
+) -> None:
+    if sha256 in there:
+        done.n_present += 1
+        return
+    if n_bytes > MOST_BYTES:
+        done.odd[f"pictures over {MOST_BYTES} bytes"] += 1
+        return
+    with tempfile.SpooledTemporaryFile(1_000_000) as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
+        if file_sha256(copy) != sha256:
+            done.odd["pictures whose bytes do not match their digest"] += 1
+            return
+
+        def write(target: BinaryIO) -> None:
+            copy.seek(0)
+            shutil.copyfileobj(copy, target, 1 << 20)
+
+        workspace.publish(blob_path(sha256), write, flush=False)
+    there.add(sha256)
+    done.n_pictures += 1
+    done.n_bytes += n_bytes
+
+
+def _links_table(source: str, content: bytes) -> pa.Table:
+    try:
+        return links_by_schema(pq.read_table(io.BytesIO(content)))
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(f"links.parquet of {source} can't be read: {error}") from error
+
+
+def _last_of_each(table: pa.Table) -> pa.Table:
+    last = {link: position for position, link in enumerate(table["link"].to_pylist()) if link is not None}
+    return table.take(pa.array(sorted(last.values()), pa.int64()))
+
+
+def _worth_taking(here: pa.Table, offered: pa.Table, there: set[str]) -> pa.Table:
+    """Rows that tell more than what is known: a picture where there is none, a reason where nothing is known."""
+    present = pa.array(sorted(there), pa.string())
+    with_picture = pc.is_in(offered["sha256"], value_set=present, skip_nulls=True)
+    stored = here.filter(pc.is_in(here["sha256"], value_set=present, skip_nulls=True))["link"]
+    is_stored = pc.is_in(offered["link"], value_set=stored.combine_chunks())
+    is_known = pc.is_in(offered["link"], value_set=here["link"].combine_chunks())
+    failed = pc.and_(pc.is_null(offered["sha256"]), pc.invert(is_known))
+    return offered.filter(pc.or_(pc.and_(with_picture, pc.invert(is_stored)), failed))

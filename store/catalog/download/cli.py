@@ -1,0 +1,153 @@
+"""The commands that fetch and hand over pictures."""
+
+import click
+
+from store.options import json_option, print_json, workspace_option
+from store.workspace import Workspace
+
+
+@click.command("images")
+@workspace_option
+@click.option("--retry-failed", is_flag=True, help="Also ask again for links that failed in an earlier run.")
+@click.option("--refresh", is_flag=True, help="Ask the servers whether pictures stored here have changed.")
+@click.option(
+    "--allow-private",
+    is_flag=True,
+    help="Also ask private and loopback addresses (intranets, tests); metadata services stay refused.",
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1, 1024), default=64, help="Requests at a time, all hosts together."
+)
+@click.option("--per-host", type=click.IntRange(1, 1024), default=16, help="Requests at a time to one host.")
+@click.option(
+    "--rate", type=click.FloatRange(0), default=0.0, help="Most requests a second to one host; 0: no limit."
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0, 20),
+    default=3,
+    help="Tries after the first, for what may pass: 429, 5xx, time-outs, broken connections.",
+)
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=60.0, help="Most seconds for one request, body included."
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    default=25_000_000,
+    help="Most bytes of one picture, as sent and after unpacking.",
+)
+@click.option("--max-pixels", type=click.IntRange(1), default=100_000_000, help="Most pixels of one picture.")
+@click.option("--contact", help="E-mail address or page in the user agent, for those who run the servers.")
+@click.option(
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="PEM file of further certificate authorities, for intranets.",
+)
+@json_option
+def images(
+    workspace: Workspace,
+    retry_failed: bool,
+    refresh: bool,
+    allow_private: bool,
+    concurrency: int,
+    per_host: int,
+    rate: float,
+    retries: int,
+    timeout: float,
+    max_bytes: int,
+    max_pixels: int,
+    contact: str | None,
+    ca_file: str | None,
+    as_json: bool,
+) -> None:
+    """Fetch the pictures behind the catalogue's links; go on where the last run stopped.
+
+    Every link ends in images/links.parquet, with its picture's digest or the reason why there is none.
+    Nothing that is stored is fetched again, and what failed only with --retry-failed.
+    """
+    from store.catalog.download.fetch import Limits
+    from store.catalog.download.progress import Progress
+    from store.catalog.download.report import as_dict, as_lines, refuse_if_unreachable
+    from store.catalog.download.run import Settings, download_images
+    from store.catalog.download.schedule import Policy
+
+    settings = Settings(
+        limits=Limits(
+            max_bytes=max_bytes,
+            max_pixels=max_pixels,
+            connect_seconds=min(10.0, timeout),
+            silent_seconds=min(15.0, timeout),
+            total_seconds=timeout,
+        ),
+        policy=Policy(per_host=per_host, rate=rate, retries=retries),
+        concurrency=concurrency,
+        allow_private=allow_private,
+        contact=contact,
+        ca_file=ca_file,
+        retry_failed=retry_failed,
+        refresh=refresh,
+    )
+    summary = download_images(workspace, settings, Progress())
+    if as_json:
+        print_json(as_dict(summary))
+    else:
+        click.echo("\n".join(as_lines(summary)))
+    refuse_if_unreachable(summary)
+
+
+@click.command("images-export")
+@workspace_option
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(),
+    help="A new or empty folder, or a file ending in .tar, to write.",
+)
+@json_option
+def images_export(workspace: Workspace, target: str, as_json: bool) -> None:
+    """Write every stored picture and its links as a folder or a tar, for another workspace."""
+    from store.catalog.download.archive import export_images
+
+    done = export_images(workspace, target)
+    if as_json:
+        print_json({"n_links": done.n_links, "n_pictures": done.n_pictures, "n_bytes": done.n_bytes})
+    else:
+        click.echo(
+            f"{target}: {done.n_pictures} pictures ({done.n_bytes / 1e6:.1f} MB) of {done.n_links} links"
+        )
+
+
+@click.command("images-import")
+@workspace_option
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    type=click.Path(exists=True),
+    help="A folder or tar written by images-export, or the images/ folder of another workspace.",
+)
+@json_option
+def images_import(workspace: Workspace, source: str, as_json: bool) -> None:
+    """Take over pictures and links from another workspace; every picture's digest is checked."""
+    from store.catalog.download.archive import import_images
+
+    done = import_images(workspace, source)
+    if as_json:
+        print_json(
+            {
+                "n_links": done.n_links,
+                "n_pictures": done.n_pictures,
+                "n_bytes": done.n_bytes,
+                "n_present": done.n_present,
+                "passed_over": dict(done.passed_over),
+            }
+        )
+        return
+    click.echo(
+        f"{done.n_pictures} new pictures ({done.n_bytes / 1e6:.1f} MB), {done.n_present} were here, "
+        f"{done.n_links} links taken over"
+    )
+    for reason, n in done.passed_over:
+        click.echo(f"passed over: {n} {reason}")

@@ -1,0 +1,80 @@
+"""A run's summary for people and machines."""
+
+from collections import Counter
+from typing import Any
+
+from store.catalog.download.run import Summary
+from store.errors import NetworkError
+
+UNREACHABLE = ("dns:", "connect:")
+
+
+def as_dict(summary: Summary) -> dict[str, Any]:
+    """The summary as plain JSON values."""
+    wanted = summary.wanted
+    return {
+        "n_rows": wanted.n_rows,
+        "n_rows_from_folder": wanted.n_from_folder,
+        "n_rows_without_link": wanted.n_without,
+        "n_rows_unusable_link": wanted.n_unusable.total(),
+        "n_links": len(wanted.urls),
+        "n_stored_before": summary.n_stored_before,
+        "n_failed_before": summary.n_failed_before,
+        "n_asked": summary.n_asked,
+        "n_stored": summary.n_stored,
+        "n_new_pictures": summary.n_new_pictures,
+        "n_not_modified": summary.n_not_modified,
+        "n_failed": summary.n_failed,
+        "n_recovered_void": summary.n_void,
+        "n_rows_with_picture": summary.n_rows_with_picture,
+        "n_bytes": summary.n_bytes,
+        "seconds": round(summary.seconds, 3),
+        "failed": dict(summary.failed.most_common()),
+        "unusable": dict(wanted.n_unusable.most_common()),
+        "notes": dict(wanted.notes.most_common()),
+    }
+
+
+def as_lines(summary: Summary) -> list[str]:
+    """The summary as lines to print."""
+    wanted = summary.wanted
+    lines = [
+        f"{wanted.n_rows} rows: {wanted.n_rows_with_link} with a link ({len(wanted.urls)} different), "
+        f"{wanted.n_from_folder} with a picture from a folder, {wanted.n_without} without a link, "
+        f"{wanted.n_unusable.total()} with a link that can't be used"
+    ]
+    lines += _counted("  unusable", wanted.n_unusable) + _counted("  read as", wanted.notes)
+    lines.append(
+        f"stored before: {summary.n_stored_before}, asked now: {summary.n_asked}, stored: {summary.n_stored} "
+        f"({summary.n_new_pictures} new pictures, {summary.n_bytes / 1e6:.1f} MB), "
+        f"unchanged: {summary.n_not_modified}, failed: {summary.n_failed}"
+    )
+    lines += _counted("  failed", summary.failed)
+    lines.append(f"rows with a picture by link now: {summary.n_rows_with_picture}")
+    if summary.n_failed_before:
+        lines.append(f"{summary.n_failed_before} links failed in an earlier run: --retry-failed asks again")
+    if summary.n_asked and summary.seconds > 0:
+        rate = summary.n_stored / summary.seconds
+        lines.append(
+            f"{summary.seconds:.1f} s, {rate:.0f} images/s, {summary.n_bytes / summary.seconds / 1e6:.1f} MB/s"
+        )
+    return lines
+
+
+def refuse_if_unreachable(summary: Summary) -> None:
+    """Tell a missing network from missing pictures.
+
+    Raises:
+        NetworkError: links were asked for and not one server could be reached.
+    """
+    lost = sum(n for reason, n in summary.failed.items() if reason.startswith(UNREACHABLE))
+    if summary.n_asked and lost == summary.n_asked:
+        first = summary.failed.most_common(1)[0][0]
+        raise NetworkError(
+            f"not one of {summary.n_asked} links could be reached ({first}): "
+            "check the network, then run again with --retry-failed"
+        )
+
+
+def _counted(label: str, counts: Counter[str]) -> list[str]:
+    return [f"{label}: {n} {reason}" for reason, n in counts.most_common()]

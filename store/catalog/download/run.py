@@ -1,0 +1,255 @@
+"""One download run: journal of an earlier run, plan, fetch, store, fold."""
+
+import asyncio
+import ssl
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+
+from store.catalog.download.fetch import Fetcher, Limits, Reply
+from store.catalog.download.network import Resolver, resolve
+from store.catalog.download.pictures import quiet_decoders
+from store.catalog.download.progress import Progress
+from store.catalog.download.record import Journal, LinkRecord, fold_journals
+from store.catalog.download.rows import show_pictures
+from store.catalog.download.schedule import Ended, Job, Policy, Schedule
+from store.catalog.download.storing import Stored, Storer
+from store.catalog.download.wanted import Plan, Wanted, make_plan, read_wanted, unusable_records
+from store.catalog.images import BLOBS
+from store.errors import CatalogError, ConfigError, WorkspaceError
+from store.workspace import Workspace
+
+IMAGES_LOCK = "images/.lock"
+CHECKPOINT_LINES = 20_000  # journal lines after which links.parquet is brought up to date
+KILLED_SECONDS = 600.0  # a file half-written for so long belongs to a killed run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to download."""
+
+    limits: Limits = field(default_factory=Limits)
+    policy: Policy = field(default_factory=Policy)
+    concurrency: int = 64
+    allow_private: bool = False
+    contact: str | None = None  # e-mail or page in the user agent, for those who run the servers
+    ca_file: str | None = None  # PEM of further certificate authorities
+    retry_failed: bool = False
+    refresh: bool = False
+
+
+@dataclass
+class Summary:
+    """What a run did; counts of links unless said otherwise."""
+
+    wanted: Wanted
+    n_stored_before: int = 0
+    n_failed_before: int = 0
+    n_void: int = 0  # journal lines of a killed run whose picture was not whole
+    n_asked: int = 0
+    n_stored: int = 0
+    n_new_pictures: int = 0  # of those stored, bytes that were not here before
+    n_not_modified: int = 0
+    n_rows_with_picture: int = 0  # rows of the catalogue whose picture came from a link
+    n_bytes: int = 0  # read from servers into pictures
+    failed: Counter[str] = field(default_factory=Counter)  # by reason
+    seconds: float = 0.0
+
+    @property
+    def n_failed(self) -> int:
+        return self.failed.total()
+
+
+def user_agent(contact: str | None) -> str:
+    """A name that says what asks and, if given, whom to write to."""
+    about = f"catalogue images; contact: {contact}" if contact else "catalogue images"
+    return f"shelfprice/{version('shelfprice')} ({about})"
+
+
+def download_images(
+    workspace: Workspace, settings: Settings, progress: Progress, *, resolver: Resolver = resolve
+) -> Summary:
+    """Fetch the picture behind every link of the catalogue that is not here yet.
+
+    Whatever a server does ends as a reason in images/links.parquet, never as an error.
+
+    Raises:
+        CatalogError: no catalogue was ingested.
+        ConfigError: a setting makes no sense.
+        WorkspaceError: the workspace can't be written, e.g. the disk is full; what was stored stays.
+    """
+    ssl_context = _ssl_context(settings.ca_file)
+    _check(settings)
+    started = time.monotonic()
+    with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_decoders():
+        wanted = read_wanted(workspace)
+        summary = Summary(wanted, n_void=fold_journals(workspace))
+        for fan in workspace.names(BLOBS):
+            workspace.sweep(f"{BLOBS}/{fan}", KILLED_SECONDS)
+        plan = make_plan(workspace, wanted, retry_failed=settings.retry_failed, refresh=settings.refresh)
+        summary.n_stored_before, summary.n_failed_before = plan.n_stored, plan.n_failed
+        summary.n_asked = len(plan.jobs)
+        journal = Journal(workspace)
+        journal.write(unusable_records(workspace, wanted))
+        try:
+            if plan.jobs:
+                run = _Run(workspace, settings, plan, journal, summary, progress)
+                asyncio.run(run.drive(ssl_context, resolver))
+        except WorkspaceError:
+            _fold_what_can_be(workspace, journal)
+            raise
+        except KeyboardInterrupt:
+            _fold_what_can_be(workspace, journal)
+            raise
+        journal.close()
+        fold_journals(workspace, trusted=True)
+        summary.n_rows_with_picture = show_pictures(workspace)
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def _fold_what_can_be(workspace: Workspace, journal: Journal) -> None:
+    """After a failed run: what can't be folded now will be at the next start."""
+    try:
+        journal.close()
+        fold_journals(workspace)
+        show_pictures(workspace)
+    except (WorkspaceError, CatalogError):
+        return
+
+
+def _ssl_context(ca_file: str | None) -> ssl.SSLContext | None:
+    if ca_file is None:
+        return None
+    try:
+        context = ssl.create_default_context()
+        context.load_verify_locations(ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"--ca-file {ca_file} can't be read as PEM certificates: {error}") from error
+    return context
+
+
+def _check(settings: Settings) -> None:
+    contact = settings.contact or ""
+    if not contact.isascii() or not contact.isprintable() or set("()\\") & set(contact):
+        raise ConfigError(f"--contact must be an e-mail address or a URL in plain ASCII, got {contact!r}")
+
+
+class _Run:
+    """The state of one run inside the event loop."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        plan: Plan,
+        journal: Journal,
+        summary: Summary,
+        progress: Progress,
+    ) -> None:
+        self.workspace = workspace
+        self.settings = settings
+        self.plan = plan
+        self.journal = journal
+        self.summary = summary
+        self.progress = progress
+        self.schedule = Schedule(settings.policy)
+        self.storer = Storer(workspace, journal, settings.limits.max_pixels)
+        self.running: set[asyncio.Task[None]] = set()
+        self.wake = asyncio.Event()
+        self.error: BaseException | None = None
+
+    async def drive(self, ssl_context: ssl.SSLContext | None, resolver: Resolver) -> None:
+        """Ask until nothing is left."""
+        settings = self.settings
+        for job in self.plan.jobs:
+            self.schedule.add(job)
+        fetcher = Fetcher(
+            settings.limits,
+            user_agent(settings.contact),
+            connections=settings.concurrency,
+            allow_private=settings.allow_private,
+            ssl_context=ssl_context,
+            resolver=resolver,
+        )
+        with self.progress.open(len(self.plan.jobs)):
+            try:
+                async with fetcher:
+                    await self._loop(fetcher)
+            finally:
+                for task in self.running:
+                    task.cancel()
+                await asyncio.gather(*self.running, return_exceptions=True)
+                await asyncio.to_thread(self.storer.close)
+
+    async def _loop(self, fetcher: Fetcher) -> None:
+        while self.schedule.n_left or self.running:
+            while len(self.running) < self.settings.concurrency:
+                job = self.schedule.take()
+                if job is None:
+                    break
+                task = asyncio.create_task(self._work(fetcher, job))
+                self.running.add(task)
+                task.add_done_callback(self._worked)
+            self._note_ended()
+            if self.error is not None:
+                raise self.error
+            if self.journal.n_lines >= CHECKPOINT_LINES:
+                async with self.storer.paused():
+                    self.journal.close()
+                    await asyncio.to_thread(partial(fold_journals, self.workspace, trusted=True))
+            is_full = len(self.running) >= self.settings.concurrency
+            await self._wait(None if is_full else self.schedule.wait_seconds())
+
+    async def _wait(self, seconds: float | None) -> None:
+        if not self.running and seconds is None:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self.wake.wait()
+        except TimeoutError:
+            pass
+        self.wake.clear()
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self.running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.error = task.exception()
+        self.wake.set()
+
+    async def _work(self, fetcher: Fetcher, job: Job) -> None:
+        reply = await fetcher.fetch(job.url, job.etag, job.last_modified)
+        if not self.schedule.finish(job, reply):
+            return
+        if reply.body is None:
+            self.summary.n_not_modified += 1
+            self.progress.advance(0)
+            return
+        self.wake.set()  # the host may be asked again while this body is stored
+        self._note_stored(job, reply, await self.storer.put(job, reply))
+
+    def _note_stored(self, job: Job, reply: Reply, stored: Stored) -> None:
+        reason = stored.record.reason
+        if reason is not None:
+            self.summary.failed[reason] += 1
+            self.progress.fail(reason)
+            return
+        self.summary.n_stored += 1
+        self.summary.n_new_pictures += stored.is_new
+        self.summary.n_bytes += reply.n_bytes
+        self.progress.advance(reply.n_bytes)
+
+    def _note_ended(self) -> None:
+        records = []
+        for ended in self.schedule.ended():
+            self.summary.failed[ended.reason] += 1
+            self.progress.fail(ended.reason)
+            if not ended.job.keep:
+                records.append(_record(ended))
+        self.journal.write(records)
+
+
+def _record(ended: Ended) -> LinkRecord:
+    return LinkRecord(ended.job.link, None, ended.reason, ended.job.tries, ended.status)

@@ -1,0 +1,223 @@
+"""The user's files: CSV (also gzipped) or Parquet -> columns, and the line of the file where each row starts."""
+
+import codecs
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from typing import BinaryIO, TextIO, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store.errors import CatalogError
+
+CHUNK_ROWS = 8192
+MOST_FIELD_CHARACTERS = 10_000_000  # one field; longer is a quote that never closes
+_SNIFFED_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file as read: columns of equal length, strings in CSV, any type in Parquet."""
+
+    path: str
+    columns: dict[str, pa.ChunkedArray]  # by name, in file order; columns without a name are left out
+    lines: (
+        np.ndarray
+    )  # (n_rows,) int64: line where the row starts, header = 1; in Parquet the row number from 1
+    malformed: tuple[tuple[int, str], ...]  # (line, reason) of rows that are not even rows of this table
+    n_unnamed: int
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.lines)
+
+    def require(self, name: str, option: str) -> pa.ChunkedArray:
+        """A column by name.
+
+        Raises:
+            CatalogError: there is none; names the columns there are, the nearest and the option to set.
+        """
+        if name in self.columns:
+            return self.columns[name]
+        near = get_close_matches(name.lower(), [column.lower() for column in self.columns], 1, 0.5)
+        meant = next((column for column in self.columns if near and column.lower() == near[0]), None)
+        hint = f"{option} {meant}" if meant else f"{option} NAME"
+        raise CatalogError(
+            f"{self.path} has no column {name!r}, its columns are {', '.join(map(repr, self.columns))}: "
+            f"name the right one with {hint!r}"
+        )
+
+
+def read_source(path: str) -> Source:
+    """Read a whole file; which kind it is is told by its first bytes, not by its name.
+
+    Raises:
+        CatalogError: it can't be opened, is empty, holds no rows, is neither CSV nor Parquet, is not UTF-8,
+            or its header names a column twice.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_SNIFFED_BYTES)
+        if not head.strip():
+            raise CatalogError(f"{path} is empty: expected a CSV or Parquet file with a header and rows")
+        source = _read_parquet(path) if head.startswith(b"PAR1") else _read_csv(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CatalogError(f"{path} is a damaged gzip file: {error}") from error
+    except OSError as error:
+        raise CatalogError(f"can't read {path}: {error.strerror or error}") from error
+    if source.n_rows == 0 and not source.malformed:
+        raise CatalogError(f"{path} has a header but no rows: nothing to ingest")
+    return source
+
+
+# ---- Parquet -------------------------------------------------------------------------------------
+
+
+def _read_parquet(path: str) -> Source:
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except pa.ArrowInvalid as error:
+        raise CatalogError(f"{path} is a damaged Parquet file: {error}") from error
+    _refuse_duplicates(path, table.column_names)
+    named = {name: table.column(name) for name in table.column_names if _is_named(name)}
+    lines = np.arange(1, table.num_rows + 1)
+    return Source(path, named, lines, (), table.num_columns - len(named))
+
+
+# ---- CSV -----------------------------------------------------------------------------------------
+
+
+def _read_csv(path: str) -> Source:
+    with _open_binary(path) as file:
+        head = file.read(_SNIFFED_BYTES)
+    _refuse_other_formats(path, head)
+    newline = (
+        "\n" if b"\n" in head else ""
+    )  # counts lines as editors do; lone CRs end lines only where nothing else does
+    lines: list[int] = []
+    malformed: list[tuple[int, str]] = []
+    chunks: list[list[pa.Array]] = []
+    with _open_binary(path) as file, _field_limit():
+        text = io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8-sig", newline=newline)
+        rows = _numbered(path, text)
+        _, header = next(rows, (0, []))
+        header = [name.strip() for name in header]
+        _refuse_duplicates(path, header)
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            good = [(line, row) for line, row in chunk if len(row) == len(header)]
+            if len(good) < len(chunk):
+                malformed.extend(
+                    (line, f"wrong number of fields: {len(row)} where the header has {len(header)}")
+                    for line, row in chunk
+                    if len(row) != len(header)
+                )
+            if good:
+                lines.extend(line for line, _ in good)
+                cells = zip(*(row for _, row in good), strict=True)
+                chunks.append([pa.array(column, pa.string()) for column in cells])
+    columns = {
+        name: pa.chunked_array([chunk[i] for chunk in chunks], pa.string())
+        for i, name in enumerate(header)
+        if _is_named(name)
+    }
+    n_unnamed = len(header) - len(columns)
+    return Source(path, columns, np.array(lines, np.int64), tuple(malformed), n_unnamed)
+
+
+def _numbered(path: str, text: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """(line where it starts, fields) of each row that is not blank."""
+    reader = csv.reader(text, strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path) from error
+        except csv.Error as error:
+            raise CatalogError(
+                f"{path} is not CSV: in the row that starts on line {start}: {error}. A field with quotes is written "
+                'with quotes around it and each inner one doubled: "15"" screen"'
+            ) from error
+        if row is None:
+            return
+        if row:
+            yield start, row
+
+
+@contextmanager
+def _open_binary(path: str) -> Iterator[BinaryIO]:
+    with open(path, "rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            file.seek(0)
+            with gzip.open(file, "rb") as unpacked:
+                yield cast(BinaryIO, unpacked)
+            return
+        file.seek(0)
+        yield file
+
+
+@contextmanager
+def _field_limit() -> Iterator[None]:
+    before = csv.field_size_limit(MOST_FIELD_CHARACTERS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _refuse_other_formats(path: str, head: bytes) -> None:
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise CatalogError(
+            f"{path} is UTF-16 (byte 0 is its mark): expected UTF-8, convert it with 'iconv -f UTF-16 -t UTF-8'"
+        )
+    if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise CatalogError(f"{path} is a spreadsheet or archive, not CSV: export it as CSV in UTF-8")
+    zero = head.split(b"\n", 1)[0].find(b"\0")
+    if zero >= 0:
+        raise CatalogError(
+            f"{path} is not CSV in UTF-8: byte {zero} (line 1) is zero, as in UTF-16 or a binary file; save it as UTF-8"
+        )
+
+
+def _not_utf8(path: str) -> CatalogError:
+    """Find the first byte that is not UTF-8; only called once something was found to be wrong."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset, line = 0, 1
+    with _open_binary(path) as file:
+        while block := file.read(1 << 20):
+            pending = len(decoder.getstate()[0])
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                at = offset - pending + error.start
+                line += block.count(b"\n", 0, max(0, error.start - pending))
+                byte = error.object[error.start]
+                return CatalogError(
+                    f"{path} is not UTF-8: byte {at} (line {line}) is 0x{byte:02x}. If it is Latin-1 or Windows-1252, "
+                    "convert it with 'iconv -f WINDOWS-1252 -t UTF-8'"
+                )
+            line += block.count(b"\n")
+            offset += len(block)
+    return CatalogError(f"{path} is not UTF-8: its last character is cut off at byte {offset} (line {line})")
+
+
+def _refuse_duplicates(path: str, names: list[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen and _is_named(name):
+            raise CatalogError(f"{path} has two columns named {name!r}: rename or remove one")
+        seen.add(name)
+
+
+def _is_named(name: str) -> bool:
+    """False for index columns that tables are saved with."""
+    return bool(name) and not name.startswith(("Unnamed: ", "__index_level_"))

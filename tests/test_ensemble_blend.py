@@ -1,0 +1,290 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from ensemble.blend import run_blend
+from ensemble.submission import check_submission, submit
+from store.catalog.read import read_split
+from store.cli import main
+from store.config import Columns, Config, save_config
+from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError, WorkspaceError
+from store.folds import read_folds
+from store.metric import smape
+from store.schema import REJECTED
+from store.workspace import Workspace
+from tests.fakes import catalog_table, publish_catalog, publish_fake_predictions, publish_folds
+
+N_TRAIN, N_TEST = 300, 40
+
+
+@pytest.fixture
+def truth():
+    return np.random.default_rng(0).normal(3, 1, N_TRAIN + N_TEST)
+
+
+@pytest.fixture
+def workspace(tmp_path, truth):
+    """A catalogue with folds; heads `good` and `poor` have predicted it."""
+    workspace = Workspace(tmp_path)
+    rows = [{"sample_id": 7000 - i, "price": float(np.exp(p))} for i, p in enumerate(truth)]
+    publish_catalog(workspace, catalog_table(rows[:N_TRAIN]), catalog_table(rows[N_TRAIN:], priced=False))
+    publish_folds(workspace, np.arange(N_TRAIN) % 5)
+    predict(workspace, truth, "good", 0.2, seed=1)
+    predict(workspace, truth, "poor", 0.5, seed=2)
+    return workspace
+
+
+def predict(workspace, truth, head, spread, seed, **inputs):
+    said = truth + np.random.default_rng(seed).laplace(0, spread, len(truth))
+    return publish_fake_predictions(workspace, head, said[:N_TRAIN], said[N_TRAIN:], **inputs)
+
+
+def lines(workspace, file):
+    return workspace.read_bytes(file).decode().splitlines()
+
+
+def shelfprice(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_blend_and_submit_price_the_test_rows_as_well_as_the_honest_score_says(workspace, truth):
+    blended = shelfprice("ensemble", "blend", "-w", workspace.root, "--json")
+    assert blended.exit_code == 0, blended.output
+    record = json.loads(blended.stdout)
+    assert record["scores"]["nested"] < min(record["scores"]["heads"].values())
+    assert sum(record["weights"].values()) == pytest.approx(1)
+    assert record["weights"]["good"] > record["weights"]["poor"]
+    submitted = shelfprice("ensemble", "submit", "-w", workspace.root)
+    assert submitted.exit_code == 0, submitted.output
+    rows = list(csv.reader(lines(workspace, "submission.csv")))
+    assert rows[0] == ["sample_id", "price"]
+    ids = read_split(workspace, "test", ["sample_id"])["sample_id"].to_pylist()
+    assert [int(r[0]) for r in rows[1:]] == ids
+    score = smape(np.exp(truth[N_TRAIN:]), np.array([float(r[1]) for r in rows[1:]]))
+    assert score == pytest.approx(record["scores"]["nested"], abs=8)
+    assert workspace.read_bytes(f"{record['folder']}/submission.csv") == workspace.read_bytes(
+        "submission.csv"
+    )
+    ranges = list(csv.reader(lines(workspace, "intervals.csv")))
+    assert ranges[0] == ["sample_id", "price", "low", "high"]
+    inside = [
+        float(low) <= np.exp(p) <= float(high)
+        for (_, _, low, high), p in zip(ranges[1:], truth[N_TRAIN:], strict=True)
+    ]
+    assert 0.75 <= np.mean(inside) <= 1
+
+
+def test_the_summary_names_heads_scores_and_interval(workspace):
+    output = shelfprice("ensemble", "blend", "-w", workspace.root).stdout
+    for expected in (
+        "good",
+        "poor",
+        "plain average",
+        "naive",
+        "honest",
+        "95% interval",
+        "Optimism",
+        "blend.json",
+    ):
+        assert expected in output
+    assert max(map(len, output.splitlines())) < 160
+
+
+def test_a_second_blend_does_nothing_and_new_predictions_make_a_new_one(workspace, truth):
+    first = run_blend(workspace)
+    content = Path(workspace.path(f"{first['folder']}/blend.json")).stat().st_mtime_ns
+    again = run_blend(workspace)
+    assert again["up_to_date"]
+    assert again["folder"] == first["folder"]
+    assert Path(workspace.path(f"{first['folder']}/blend.json")).stat().st_mtime_ns == content
+    predict(workspace, truth, "third", 0.2, seed=3)
+    third = run_blend(workspace)
+    assert not third["up_to_date"]
+    assert set(third["weights"]) == {"good", "poor", "third"}
+
+
+def test_submit_takes_the_blend_that_was_asked_for_last(workspace):
+    run_blend(workspace)
+    alone = run_blend(workspace, asked=["poor"])
+    assert submit(workspace, Columns())["folder"] == alone["folder"]
+    both = run_blend(workspace)
+    assert both["up_to_date"]
+    assert submit(workspace, Columns())["folder"] == both["folder"]
+
+
+def test_one_head_alone_is_taken_as_it_is(workspace):
+    record = run_blend(workspace, asked=["good"])
+    assert record["weights"] == {"good": 1.0}
+    output = shelfprice("ensemble", "blend", "--head", "good", "-w", workspace.root).stdout
+    assert "One head: nothing to blend" in output
+
+
+def test_the_newest_of_two_runs_of_a_head_is_taken_and_said(workspace, truth):
+    folder = predict(workspace, truth, "good", 0.1, seed=5, params={"alpha": 2})
+    later = 2_000_000_000
+    os.utime(workspace.path(f"{folder}/head.json"), (later, later))
+    record = run_blend(workspace)
+    assert record["inputs"]["heads"]["good"] == folder
+    assert any("good has 2 finished runs" in note for note in record["notes"])
+
+
+def test_predictions_of_other_folds_are_refused_naming_both(workspace):
+    old = read_folds(workspace).hash
+    publish_folds(workspace, np.arange(N_TRAIN) % 4)
+    new = read_folds(workspace).hash
+    with pytest.raises(FoldMismatchError, match=f"folds {old} and the workspace's folds are {new}"):
+        run_blend(workspace, configured=["good"])
+    with pytest.raises(FoldMismatchError, match="heads run --head poor"):
+        run_blend(workspace, asked=["poor"])
+    assert not workspace.exists("blend")
+
+
+def test_a_blend_older_than_the_folds_is_not_submitted(workspace):
+    run_blend(workspace)
+    publish_folds(workspace, np.arange(N_TRAIN) % 4)
+    with pytest.raises(FoldMismatchError, match="the blend belongs to folds"):
+        submit(workspace, Columns())
+    assert not workspace.exists("submission.csv")
+
+
+def test_predictions_of_another_catalogue_are_refused(workspace, truth):
+    predict(workspace, truth, "stray", 0.2, 4, catalog_digest="elsewhere")
+    with pytest.raises(RowMismatchError, match="stray belong to another catalogue"):
+        run_blend(workspace, asked=["stray"])
+    assert any("stray is left out" in note for note in run_blend(workspace)["notes"])
+
+
+def test_predictions_of_other_rows_are_refused_naming_one(workspace, truth):
+    folder = predict(workspace, truth, "good", 0.2, 1)
+    oof = workspace.read_table(f"{folder}/oof.parquet")
+    workspace.publish_table(f"{folder}/oof.parquet", oof.slice(0, N_TRAIN - 1))
+    missing = oof["sample_id"][N_TRAIN - 1].as_py()
+    with pytest.raises(RowMismatchError, match=rf"good: .* 299 rows, 299 of .* 300 .*without one: {missing}"):
+        run_blend(workspace)
+
+
+def test_a_prediction_that_is_not_a_number_is_refused_naming_its_row(workspace, truth):
+    folder = predict(workspace, truth, "good", 0.2, 1)
+    oof = workspace.read_table(f"{folder}/oof.parquet")
+    broken = oof["log_price"].to_numpy().copy()
+    broken[5] = np.nan
+    workspace.publish_table(
+        f"{folder}/oof.parquet", oof.set_column(2, oof.schema.field("log_price"), pa.array(broken))
+    )
+    with pytest.raises(RowMismatchError, match="must be finite, row 6995 has nan"):
+        run_blend(workspace)
+
+
+def test_folds_written_in_the_predictions_must_be_the_workspaces(workspace, truth):
+    folder = predict(workspace, truth, "good", 0.2, 1)
+    oof = workspace.read_table(f"{folder}/oof.parquet")
+    shifted = pa.array((oof["fold"].to_numpy() + 1) % 5, oof["fold"].type)
+    workspace.publish_table(f"{folder}/oof.parquet", oof.set_column(1, oof.schema.field("fold"), shifted))
+    with pytest.raises(FoldMismatchError, match=r"good predicted row 7000 as fold 1 .* says 0"):
+        run_blend(workspace)
+
+
+def test_a_head_without_test_predictions_is_refused(workspace, truth):
+    publish_fake_predictions(workspace, "half", truth[:N_TRAIN])
+    with pytest.raises(RowMismatchError, match="half has no predictions of the 40 test rows"):
+        run_blend(workspace)
+
+
+def test_a_head_that_was_never_run_is_named_with_the_command(workspace):
+    with pytest.raises(HeadError, match=r"finished: good, poor.*heads run --head mlp"):
+        run_blend(workspace, asked=["mlp"])
+    assert any("mlp is left out" in note for note in run_blend(workspace, configured=["mlp"])["notes"])
+
+
+def test_a_workspace_without_predictions_says_what_to_run(tmp_path):
+    workspace = Workspace(tmp_path)
+    publish_catalog(workspace, catalog_table([{"sample_id": i, "price": 1.0 + i} for i in range(6)]))
+    publish_folds(workspace, np.arange(6) % 2)
+    with pytest.raises(HeadError, match=r"no finished predictions .* run 'shelfprice heads run"):
+        run_blend(workspace)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_folds", "price", "error", "match"),
+    [
+        (5, 5, None, RowMismatchError, r"at least 2 groups .* fold 0 has 1 \(1 rows\)"),
+        (6, 1, None, RowMismatchError, "at least 2 folds"),
+        (20, 2, 9.99, CatalogError, r"all 20 training prices are 9\.99"),
+    ],
+)
+def test_rows_that_can_carry_no_score_are_refused(tmp_path, n_rows, n_folds, price, error, match):
+    workspace = Workspace(tmp_path)
+    rows = [{"sample_id": f"id{i}", "price": price or 1.0 + i} for i in range(n_rows)]
+    publish_catalog(workspace, catalog_table(rows))
+    publish_folds(workspace, np.arange(n_rows) % n_folds)
+    publish_fake_predictions(workspace, "good", np.zeros(n_rows))
+    with pytest.raises(error, match=match):
+        run_blend(workspace)
+    assert not workspace.exists("blend")
+
+
+def test_without_a_test_catalogue_submit_says_so(tmp_path, truth):
+    workspace = Workspace(tmp_path)
+    rows = [{"sample_id": i, "price": float(np.exp(p))} for i, p in enumerate(truth[:20])]
+    publish_catalog(workspace, catalog_table(rows))
+    publish_folds(workspace, np.arange(20) % 2)
+    publish_fake_predictions(workspace, "good", truth[:20] + 0.1)
+    run_blend(workspace)
+    with pytest.raises(CatalogError, match="has no test catalogue"):
+        submit(workspace, Columns())
+
+
+def test_submit_before_blend_says_what_to_run(workspace):
+    with pytest.raises(WorkspaceError, match="run 'shelfprice ensemble blend"):
+        submit(workspace, Columns())
+
+
+def test_submit_uses_the_configured_columns_counts_rejected_rows_and_writes_out(workspace, tmp_path):
+    save_config(workspace, Config(columns=Columns(sample_id="sku", price="inr")))
+    rejected = [{"file": "test.csv", "line": 3, "sample_id": "x", "reason": "no id"}] * 2
+    workspace.publish_table("catalog/rejected.parquet", pa.Table.from_pylist(rejected, schema=REJECTED))
+    run_blend(workspace)
+    out = tmp_path / "deep" / "mine.csv"
+    result = shelfprice("ensemble", "submit", "-w", workspace.root, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "2 rows of test.csv rejected at ingest" in result.stdout
+    assert out.read_text().startswith("sku,inr\n")
+    assert out.read_bytes() == workspace.read_bytes("submission.csv")
+
+
+def test_prices_below_the_floor_are_raised_to_it(workspace, truth):
+    said = truth.copy()
+    said[N_TRAIN:] = -20.0
+    publish_fake_predictions(workspace, "tiny", said[:N_TRAIN], said[N_TRAIN:])
+    run_blend(workspace, asked=["tiny"])
+    assert submit(workspace, Columns())["n_at_floor"] == N_TEST
+    rows = list(csv.DictReader(lines(workspace, "submission.csv")))
+    assert {row["price"] for row in rows} == {"0.01"}
+
+
+def test_a_submission_in_another_order_or_with_an_infinite_price_is_refused():
+    ids = pa.array(["a", "b"])
+    with pytest.raises(RowMismatchError, match="ids in their order"):
+        check_submission(pa.array(["b", "a"]), np.ones(2), ids)
+    with pytest.raises(RowMismatchError, match="first: b at inf"):
+        check_submission(ids, np.array([1.0, np.inf]), ids)
+
+
+def test_help_and_an_up_to_date_blend_import_nothing_heavy(workspace):
+    run_blend(workspace)
+    code = (
+        "import sys\nfrom store.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as e: assert not e.code, e.code\n"
+        "heavy = {'torch','sklearn','scipy','pandas','xgboost','lightgbm'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    for arguments in (["ensemble", "--help"], ["ensemble", "blend", "-w", workspace.root]):
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)

@@ -1,0 +1,71 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from store.cli import main
+
+CSV = 'sample_id,catalog_content,image_link,price\n1,"Item Name: Tea, 2 Pack\nValue: 2\nUnit: Count\n",,5\n2,Mug,,0\n'
+
+
+@pytest.fixture
+def train(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text(CSV)
+    return str(path)
+
+
+def run(tmp_path, *arguments):
+    return CliRunner().invoke(main, ["catalog", "ingest", "-w", str(tmp_path / "w"), *arguments])
+
+
+def test_ingest_prints_rows_rejections_by_reason_and_what_it_wrote(tmp_path, train):
+    result = run(tmp_path, "--train", train)
+    assert result.exit_code == 0, result.output
+    assert f"train: 1 rows of {train}, 0 with image, 1 without (new" in result.output
+    assert "rejected: 1 rows, price is zero" in result.output
+    assert "rejected.parquet" in result.output
+    assert "shelfprice.toml" in result.output
+
+
+def test_ingesting_again_says_that_nothing_changed(tmp_path, train):
+    run(tmp_path, "--train", train)
+    assert "nothing changed: the catalogue was not rewritten" in run(tmp_path, "--train", train).output
+
+
+def test_the_result_is_one_json_object_where_asked_for(tmp_path, train):
+    result = run(tmp_path, "--train", train, "--json")
+    value = json.loads(result.stdout)
+    assert value["splits"]["train"]["rejected"] == {"price is zero": 1}
+    assert value["is_unchanged"] is False
+
+
+def test_a_wrong_file_is_one_line_and_exit_code_1(tmp_path, train):
+    result = run(tmp_path, "--train", train, "--price-column", "prize")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"Error: {train} has no column 'prize', its columns are 'sample_id', 'catalog_content', 'image_link', 'price': "
+        "name the right one with '--price-column price'"
+    ]
+    assert not (tmp_path / "w").exists()
+
+
+def test_columns_of_the_configuration_are_used_where_no_option_says_otherwise(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("asin,title,usd\nA1,Tea,5\n")
+    columns = ["--id-column", "asin", "--text-column", "title", "--price-column", "usd"]
+    assert run(tmp_path, "--train", str(path), *columns).exit_code == 0
+    assert "nothing changed" in run(tmp_path, "--train", str(path)).output
+
+
+def test_ingest_imports_nothing_heavy(tmp_path, train):
+    code = (
+        "import sys\n"
+        "from store.cli import main\n"
+        f"main(['catalog', 'ingest', '--train', {train!r}, '-w', {str(tmp_path / 'w')!r}], standalone_mode=False)\n"
+        "heavy = {'torch', 'pandas', 'sklearn', 'scipy', 'xgboost', 'lightgbm', 'faiss', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,212 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from store.catalog.images import LINKS_FILE, blob_path, image_digests
+from store.catalog.ingest import ingest
+from store.catalog.read import read_split
+from store.errors import CatalogError
+from store.schema import LINKS
+from store.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "pictures"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def take(workspace, folder, tmp_path):
+    """Ingest train rows (id, link) and test rows (id, link) with the folder of pictures."""
+
+    def ingest_rows(train, test=(), images=True):
+        paths = []
+        for name, rows in (("train.csv", train), ("test.csv", test)):
+            lines = "".join(f"{id},text,{link},5\n" for id, link in rows)
+            (tmp_path / name).write_text(f"sample_id,catalog_content,image_link,price\n{lines}")
+            paths.append(str(tmp_path / name) if rows else None)
+        return ingest(workspace, *paths, images=str(folder) if images else None)
+
+    return ingest_rows
+
+
+def links(workspace):
+    return {row["link"]: row for row in workspace.read_table(LINKS_FILE).to_pylist()}
+
+
+def images(workspace, split="train"):
+    return read_split(workspace, split)["image"].to_pylist()
+
+
+def test_pictures_are_found_by_id_by_split_and_by_the_file_name_of_the_link(workspace, folder, take):
+    for name in (
+        "1.jpg",
+        "2.PNG",
+        "train_3.jpeg",
+        "test_4.webp",
+        "51 a+b.JPG",
+        "stray.jpg",
+        "1.txt",
+        "test_1.jpg",
+    ):
+        (folder / name).write_bytes(name.encode())
+    rows = [
+        (1, ""),
+        (2, ""),
+        (3, ""),
+        (4, ""),
+        (5, "https://x/I/51%20a+b.jpg?size=9#top"),
+        (6, "https://x/none.jpg"),
+    ]
+    report = take(rows, [(40, ""), (7, "http://x/2.png")])
+    assert images(workspace) == [
+        "file:1.jpg",
+        "file:2.PNG",
+        "file:train_3.jpeg",
+        None,
+        "file:51 a+b.JPG",
+        None,
+    ]
+    assert images(workspace, "test") == [None, "file:2.PNG"]
+    assert report.n_left_over == 4
+    assert report.splits["train"].n_with_image == 4
+    for name in ("1.jpg", "2.PNG"):
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        assert image_digests(workspace)[f"file:{name}"] == digest
+        assert workspace.read_bytes(blob_path(digest)) == name.encode()
+    assert workspace.read_table(LINKS_FILE).schema.equals(LINKS)
+
+
+def test_same_bytes_are_stored_once_and_broken_ones_are_stored_too(workspace, folder, take):
+    for name, content in (("1.jpg", b"same"), ("2.jpg", b"same"), ("3.jpg", b""), ("4.jpg", b"<html>")):
+        (folder / name).write_bytes(content)
+    report = take([(i, "") for i in (1, 2, 3, 4)])
+    assert (report.pictures.n_stored, report.pictures.n_present) == (3, 1)
+    assert links(workspace)["file:3.jpg"]["n_bytes"] == 0
+    assert len(set(image_digests(workspace).values())) == 3
+
+
+def test_an_unchanged_picture_is_not_read_again_and_a_changed_one_changes_the_digest(workspace, folder, take):
+    (folder / "1.jpg").write_bytes(b"one")
+    (folder / "2.jpg").write_bytes(b"two")
+    first = take([(1, ""), (2, "")])
+    again = take([(1, ""), (2, "")])
+    assert again.is_unchanged
+    assert again.pictures.n_unread == 2
+    (folder / "2.jpg").write_bytes(b"TWO")
+    os.utime(folder / "2.jpg", ns=(1, 1))
+    changed = take([(1, ""), (2, "")])
+    assert (changed.pictures.n_unread, changed.pictures.n_stored) == (1, 1)
+    assert changed.splits["train"].digest != first.splits["train"].digest
+
+
+def test_a_lost_blob_is_copied_again(workspace, folder, take):
+    (folder / "1.jpg").write_bytes(b"one")
+    take([(1, "")])
+    path = blob_path(image_digests(workspace)["file:1.jpg"])
+    workspace.remove(path)
+    assert take([(1, "")]).pictures.n_stored == 1
+    assert workspace.read_bytes(path) == b"one"
+
+
+def test_a_picture_that_cannot_be_read_is_recorded_with_the_reason_and_the_row_keeps_it(
+    workspace, folder, take
+):
+    (folder / "1.jpg").symlink_to(folder / "gone")
+    (folder / "2.jpg").write_bytes(b"two")
+    report = take([(1, ""), (2, "")])
+    assert report.pictures.failed == (("1.jpg", "can't be read: No such file or directory"),)
+    assert images(workspace) == ["file:1.jpg", "file:2.jpg"]
+    assert "file:1.jpg" not in image_digests(workspace)
+    (folder / "1.jpg").unlink()
+    (folder / "1.jpg").write_bytes(b"one")
+    assert not take([(1, ""), (2, "")]).pictures.failed
+    assert "file:1.jpg" in image_digests(workspace)
+
+
+def test_without_a_folder_a_row_has_the_picture_that_was_downloaded_for_its_link(workspace, folder, take):
+    downloaded = {"link": "http://x/a.jpg", "sha256": "0" * 64, "reason": None, "tries": 1}
+    downloaded |= {"http_status": 200, "n_bytes": 3, "mtime_ns": None}
+    workspace.publish_table(LINKS_FILE, LINKS.empty_table().from_pylist([downloaded], schema=LINKS))
+    take([(1, "http://x/a.jpg"), (2, "http://x/b.jpg")], images=False)
+    assert images(workspace) == ["http://x/a.jpg", None]
+    (folder / "2.jpg").write_bytes(b"two")
+    take([(1, "http://x/a.jpg"), (2, "http://x/b.jpg")])
+    assert images(workspace) == ["http://x/a.jpg", "file:2.jpg"]
+    assert links(workspace)["http://x/a.jpg"] == downloaded
+
+
+def test_leaving_the_folder_out_later_is_told(workspace, folder, take):
+    (folder / "1.jpg").write_bytes(b"one")
+    take([(1, "")])
+    report = take([(1, "")], images=False)
+    assert images(workspace) == [None]
+    assert any("1 train rows had a picture out of a folder" in note for note in report.notes)
+
+
+def test_a_folder_that_matches_no_row_is_an_error_with_examples_of_both_sides(workspace, folder, take):
+    for i in range(9):
+        (folder / f"img-{i}.jpg").write_bytes(b"x")
+    (folder / "more").mkdir()
+    with pytest.raises(
+        CatalogError,
+        match=r"not one of the 9 files .* 1\.jpg or train_1\.jpg or a b\.jpg .* holds img-0\.jpg, .*not entered: more",
+    ):
+        take([(1, "http://x/a%20b.jpg")])
+    assert not workspace.exists("")
+
+
+@pytest.mark.parametrize(
+    "make, message", [(False, "can't list the image folder"), (True, "holds no files, only folders")]
+)
+def test_a_folder_that_is_not_there_or_empty_is_an_error(take, folder, make, message):
+    (folder / "sub").mkdir()
+    if not make:
+        (folder / "sub").rmdir()
+        folder.rmdir()
+    with pytest.raises(CatalogError, match=message):
+        take([(1, "")])
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "http://[",
+        "%",
+        "relative.jpg",
+        "['http://x/a.jpg']",
+        "http://x/" + "a" * 5000,
+        "http://bücher.de/ü.jpg",
+        "/",
+    ],
+)
+def test_any_link_is_taken_as_it_stands(workspace, folder, take, link):
+    (folder / "2.jpg").write_bytes(b"two")
+    take([(1, f'"{link}"'), (2, "")])
+    assert read_split(workspace, "train")["image_link"].to_pylist()[0] == link
+
+
+def test_a_killed_import_goes_on_where_it_stopped(workspace, folder, take, monkeypatch):
+    for i in range(50):
+        (folder / f"{i}.jpg").write_bytes(b"%d" % i)
+    rows = [(i, "") for i in range(50)]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Workspace, "publish_table", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            take(rows)
+    assert not workspace.exists(LINKS_FILE)
+    assert take(rows).pictures.n_stored == 0
+    blobs = [path for path in Path(workspace.path("images/blobs")).rglob("*") if path.is_file()]
+    assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in blobs} == {path.name for path in blobs}
+    assert len(blobs) == 50
