@@ -210,6 +210,17 @@ class Workspace:
         if self.exists(relative):
             self.filesystem.rm(self.path(relative), recursive=True)
 
+    def rename(self, relative: str, to: str) -> None:
+        """Move one file within the workspace.
+
+        Raises:
+            WorkspaceError: the workspace can't be written.
+        """
+        try:
+            self.filesystem.mv(self.path(relative), self.path(to))
+        except OSError as error:
+            raise WorkspaceError(f"can't rename {self.path(relative)}: {error.strerror or error}") from error
+
     # ---- one writer at a time --------------------------------------------------------------------
 
     @contextmanager

@@ -75,6 +75,8 @@ def iter_row_keys(
 
 # ---- which fingerprint of an encoder is meant ----------------------------------------------------
 
+VECTORS = "vectors"
+
 
 def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
     """Record `spec` as the one that its name stands for, in its folder and under `vectors/current/`."""

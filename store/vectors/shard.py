@@ -16,7 +16,8 @@ FAILURE_PREFIX = "failed-"
 SUFFIX = ".parquet"
 
 
-def _name(prefix: str, keys: pa.Array) -> str:
+def shard_name(keys: pa.Array, prefix: str = SHARD_PREFIX) -> str:
+    """Name of the shard that holds these keys, in any order: a digest of them."""
     content = hashlib.sha256(b"".join(sorted(keys.to_pylist())))
     return f"{prefix}{content.hexdigest()[:16]}{SUFFIX}"
 
@@ -39,7 +40,7 @@ def publish_shard(
     dim = half.shape[1]
     column = pa.Array.from_buffers(pa.binary(2 * dim), len(half), [None, pa.py_buffer(half)])
     table = pa.Table.from_arrays([keys.cast(KEY_TYPE), column], schema=shard_schema(dim))
-    name = _name(SHARD_PREFIX, keys)
+    name = shard_name(keys)
     workspace.publish_table(
         f"{folder}/{name}",
         table,
@@ -51,13 +52,23 @@ def publish_shard(
     return name
 
 
-def publish_failures(workspace: Workspace, folder: str, failures: list[tuple[bytes, str, str]]) -> None:
-    """Record inputs that gave no vector: (key, stage, reason) each, in a file of their own like a shard."""
+def publish_failures(workspace: Workspace, folder: str, failures: list[tuple[bytes, str, str]]) -> str | None:
+    """Record inputs that gave no vector: (key, stage, reason) each, in a file of their own like a shard.
+
+    Returns:
+        The file's name, a digest of the keys; None where there was nothing to record.
+    """
     if not failures:
-        return
+        return None
     columns = list(zip(*failures, strict=True))
     table = pa.table([pa.array(c, f.type) for c, f in zip(columns, FAILURES, strict=True)], schema=FAILURES)
-    workspace.publish_table(f"{folder}/{_name(FAILURE_PREFIX, table['key'].combine_chunks())}", table)
+    name = shard_name(table["key"].combine_chunks(), FAILURE_PREFIX)
+    workspace.publish_table(f"{folder}/{name}", table)
+    return name
+
+
+def failure_names(workspace: Workspace, folder: str) -> list[str]:
+    return workspace.names(folder, FAILURE_PREFIX, SUFFIX)
 
 
 def shard_names(workspace: Workspace, folder: str) -> list[str]:
@@ -82,7 +93,7 @@ def read_keys(workspace: Workspace, folder: str, *, skip_damaged: bool = False) 
 
 def read_failures(workspace: Workspace, folder: str) -> pa.Table:
     """Every recorded failure of a folder, columns of `store.schema.FAILURES`."""
-    tables = [workspace.read_table(f"{folder}/{n}") for n in workspace.names(folder, FAILURE_PREFIX, SUFFIX)]
+    tables = [workspace.read_table(f"{folder}/{n}") for n in failure_names(workspace, folder)]
     return pa.concat_tables(tables) if tables else FAILURES.empty_table()
 
 

@@ -1,0 +1,180 @@
+"""The commands `shelfprice embed ...`."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from store.options import json_option, print_json, workspace_option
+from store.workspace import Workspace
+
+SHARE = click.FloatRange(0.0, 1.0)
+
+
+def _encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        [
+            click.option(
+                "-e",
+                "--encoder",
+                "encoders",
+                multiple=True,
+                metavar="ENCODER[@COMPOSITION]",
+                help="Only this encoder or vector set; may be repeated. Default: all of the configuration.",
+            ),
+            click.option(
+                "--precision",
+                type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+                default="auto",
+                help="auto: the fastest that keeps every measured row within cosine 0.999 of fp32.",
+            ),
+            click.option(
+                "--models",
+                "models_dir",
+                type=click.Path(path_type=Path, file_okay=False, exists=True),
+                envvar="SHELFPRICE_MODELS",
+                show_envvar=True,
+                help="Folder of models carried over from a connected machine.",
+            ),
+            click.option(
+                "--offline", is_flag=True, help="Never ask the model hub; its local cache is still read."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def embed() -> None:
+    """Compute the vectors that rows still lack, once, into the cache."""
+
+
+@embed.command()
+@_encoder_options
+@click.option("--retry-failed", is_flag=True, help="Count inputs that failed before as missing.")
+@workspace_option
+@json_option
+def plan(
+    encoders: tuple[str, ...],
+    precision: str,
+    models_dir: Path | None,
+    offline: bool,
+    retry_failed: bool,
+    workspace: Workspace,
+    as_json: bool,
+) -> None:
+    """Show what is missing, gigabytes and time, without loading a model."""
+    from embed.encoders.base import Sources
+    from embed.plan import plan_encoder
+    from embed.report import plan_lines, plan_record
+    from embed.wishes import find_wishes
+
+    wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
+    plans = [plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry_failed) for w in wishes]
+    if as_json:
+        print_json({"encoders": [plan_record(one) for one in plans]})
+        return
+    for line in (line for one in plans for line in plan_lines(one)):
+        click.echo(line)
+
+
+@embed.command()
+@_encoder_options
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--batch-tokens", type=click.IntRange(1), help="Most padded tokens per forward pass. Default: measured."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Most pictures per forward pass. Default: measured."
+)
+@click.option("--retry-failed", is_flag=True, help="Try inputs again that failed before.")
+@click.option(
+    "--max-failures", type=SHARE, help="Stop when a larger share of inputs fails. Default: configuration."
+)
+@click.option(
+    "--max-coverage-gap",
+    type=SHARE,
+    help="Stop when the shares of rows without a vector differ more between train and test. Default: configuration.",
+)
+@workspace_option
+@json_option
+def run(
+    encoders: tuple[str, ...],
+    precision: str,
+    models_dir: Path | None,
+    offline: bool,
+    device: str,
+    batch_tokens: int | None,
+    batch_size: int | None,
+    retry_failed: bool,
+    max_failures: float | None,
+    max_coverage_gap: float | None,
+    workspace: Workspace,
+    as_json: bool,
+) -> None:
+    """Embed every row that has no vector yet; whatever ends a run, the next goes on where it stopped."""
+    from embed.encoders.base import Sources
+    from embed.job import Options
+    from embed.job import run as run_job
+    from embed.limits import Limits
+    from embed.report import outcome_lines, outcome_record
+    from embed.wishes import find_wishes
+    from store.config import load_config
+
+    config = load_config(workspace).embed
+    limits = Limits(
+        config.max_failures if max_failures is None else max_failures,
+        config.max_coverage_gap if max_coverage_gap is None else max_coverage_gap,
+    )
+
+    def load(resolved: Any) -> Any:
+        from embed.engine import Settings, load_engines
+
+        return load_engines(workspace, resolved, Settings(device, batch_tokens, batch_size))
+
+    wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end publishes what is done
+    try:
+        outcomes = run_job(
+            workspace, wishes, Options(limits, retry_failed), load, lambda line: click.echo(line, err=True)
+        )
+    except KeyboardInterrupt as interrupt:
+        raise click.ClickException(
+            "stopped; what was embedded is published: run the command again to go on"
+        ) from interrupt
+    if as_json:
+        print_json({"encoders": [outcome_record(one) for one in outcomes]})
+        return
+    for line in (line for one in outcomes for line in outcome_lines(one)):
+        click.echo(line)
+
+
+@embed.command()
+@click.option(
+    "-e", "--encoder", "encoders", multiple=True, help="Only this encoder; may be repeated. Default: all."
+)
+@workspace_option
+@json_option
+def verify(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
+    """Check every shard's checksums and rows; exit code 1 where one is damaged."""
+    from dataclasses import asdict
+
+    from embed.report import verify_lines
+    from embed.verify import verify as verify_cache
+    from store.errors import CorruptFileError
+
+    reports = verify_cache(workspace, [name.partition("@")[0] for name in encoders])
+    if as_json:
+        print_json({"folders": [asdict(report) for report in reports]})
+    else:
+        for line in (line for report in reports for line in verify_lines(report)):
+            click.echo(line)
+    damaged = [f"{report.folder}/{name}" for report in reports for name in report.damaged]
+    if damaged:
+        raise CorruptFileError(
+            f"{len(damaged)} of the cache's files are damaged (first: {damaged[0]}): run 'shelfprice embed run' to "
+            "compute again just what they held"
+        )

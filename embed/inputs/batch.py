@@ -1,0 +1,59 @@
+"""What passes between the catalogue, the workers that prepare inputs and the model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from embed.inputs import InputFailure
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows to embed, in catalogue order."""
+
+    vector_set: str  # whose rows these are, for what is reported
+    keys: list[bytes]  # content keys, distinct
+    contents: list[str]  # composed texts, or hex SHA-256 of pictures
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass."""
+
+    vector_set: str
+    keys: list[bytes]  # one per vector
+    arrays: tuple[np.ndarray, ...]  # first axis: sequences or pictures, (n_inputs, ...)
+    owner: np.ndarray | None = None  # (n_inputs,): which key an input belongs to; None: one each, in order
+    weights: np.ndarray | None = (
+        None  # (n_inputs,): share of an input in its key's vector, where `owner` is given
+    )
+    failures: list[tuple[bytes, InputFailure]] = field(default_factory=list)  # inputs that are in no batch
+    n_truncated: int = 0  # texts of this batch that lost tokens
+
+    @property
+    def units(self) -> int:
+        """Size as `BatchLimit` counts it: padded tokens, or pictures."""
+        return units_of(self.arrays)
+
+
+def units_of(arrays: tuple[np.ndarray, ...]) -> int:
+    """Padded tokens of token ids (two axes), or pictures (four)."""
+    return int(arrays[0].size if arrays[0].ndim == 2 else len(arrays[0]))
+
+
+@dataclass
+class BatchLimit:
+    """Most units per forward pass; the model halves it when memory runs out, the preparers read it."""
+
+    units: int
+
+
+class Preparer(Protocol):
+    """Windows -> batches; called in a background thread, ahead of the model."""
+
+    limit: BatchLimit
+
+    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+        """Every row of every window in exactly one batch or failure, in any order."""

@@ -1,0 +1,80 @@
+"""Texts -> batches of about equal padded size: sorted by length within a window, no padding to the maximum."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from embed.encoders.base import Tokens
+from embed.inputs.batch import Batch, BatchLimit, Window
+
+
+def plan_batches(lengths: np.ndarray, counts: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Group texts so that each batch, padded to its longest sequence, stays within a token budget.
+
+    Args:
+        lengths: longest sequence of each text, shape (n_texts,), > 0.
+        counts: sequences of each text (1, or more where it was cut into chunks), shape (n_texts,).
+        budget: padded tokens of a batch; a text that alone exceeds it is a batch of its own.
+
+    Returns:
+        Positions of each batch's texts; every position once, longest batches first.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[np.ndarray] = []
+    start, n_sequences = 0, 0
+    for at, position in enumerate(order):
+        n_sequences += int(counts[position])
+        if at > start and n_sequences * int(lengths[order[start]]) > budget:
+            batches.append(order[start:at])
+            start, n_sequences = at, int(counts[position])
+    if len(order):
+        batches.append(order[start:])
+    return batches
+
+
+class TextPreparer:
+    """Tokenises window by window; see `Preparer`.
+
+    Args:
+        tokenize: of the encoder.
+        pad_id: token id of padding.
+        limit: most padded tokens per forward pass.
+    """
+
+    def __init__(self, tokenize: Callable[[Sequence[str]], Tokens], pad_id: int, limit: BatchLimit) -> None:
+        self.limit = limit
+        self._tokenize = tokenize
+        self._pad_id = pad_id
+
+    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+        for window in windows:
+            yield from self._window(window)
+
+    def _window(self, window: Window) -> Iterator[Batch]:
+        tokens = self._tokenize(window.contents)
+        sizes = np.array([len(sequence) for sequence in tokens.sequences])
+        counts = np.bincount(tokens.owner, minlength=len(window.keys))
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]])  # position of each text's first sequence
+        lengths = np.maximum.reduceat(sizes, first)
+        chunked = bool((counts > 1).any())
+        n_truncated = tokens.n_truncated
+        for rows in plan_batches(lengths, counts, self.limit.units):
+            at = np.concatenate([np.arange(first[r], first[r] + counts[r]) for r in rows])
+            yield Batch(
+                window.vector_set,
+                [window.keys[r] for r in rows],
+                self._pad([tokens.sequences[i] for i in at]),
+                owner=np.repeat(np.arange(len(rows)), counts[rows]) if chunked else None,
+                weights=sizes[at] if chunked else None,
+                n_truncated=n_truncated,
+            )
+            n_truncated = 0  # counted with the window's first batch
+
+    def _pad(self, sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        longest = max(len(sequence) for sequence in sequences)
+        ids = np.full((len(sequences), longest), self._pad_id, dtype=np.int64)
+        mask = np.zeros((len(sequences), longest), dtype=np.int64)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
+        return ids, mask

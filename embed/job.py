@@ -1,0 +1,202 @@
+"""Plan, prepare, encode, publish: every row that lacks a vector gets one, or a failure on record."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from embed.ahead import Ahead
+from embed.encoders.base import Resolved
+from embed.inputs.batch import Batch, Window
+from embed.limits import Limits, check_coverage, check_failures
+from embed.outbox import Outbox
+from embed.plan import EncoderPlan, Wanted, plan_encoder
+from embed.rows import iter_windows
+from embed.verify import set_aside
+from store.vectors.sets import VectorSet, publish_current
+from store.vectors.shard import failure_names, shard_names
+from store.vectors.spec import EncoderSpec
+from store.workspace import Workspace
+
+LOCK_FILE = "lock"
+
+
+class RunningEncoder(Protocol):
+    """What the job asks of a loaded encoder; `embed.engine.Engine` is the one that holds a model."""
+
+    spec: EncoderSpec
+
+    def begin(self, window: Window) -> str:
+        """Get ready, measuring on the first rows; returns what was chosen, in words."""
+
+    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+        """Prepare inputs; called in a background thread."""
+
+    def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Each batch with its vectors, shape (n_keys, dim)."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What was chosen on this machine."""
+
+
+Loader = Callable[[Sequence[Resolved]], Sequence[RunningEncoder]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One encoder and the vector sets that are wanted of it."""
+
+    resolved: Resolved
+    vector_sets: tuple[VectorSet, ...]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes about it."""
+
+    limits: Limits = field(default_factory=Limits)
+    retry_failed: bool = False
+    shard_bytes: int = 64 * 2**20
+    shard_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did for one encoder."""
+
+    plan: EncoderPlan  # as it stands after the run
+    n_embedded: int
+    n_failed: int  # in this run
+    seconds: float  # from the first batch to the last shard
+    truncated: dict[str, float]  # vector set -> share of its texts, of this run, that lost tokens
+
+
+def run(
+    workspace: Workspace, wishes: Sequence[Wish], options: Options, load: Loader, say: Say
+) -> list[Outcome]:
+    """Embed all that is missing, encoder by encoder; models are loaded only where something is.
+
+    Args:
+        wishes: encoders with the sets wanted of them.
+        load: loads one model, whose encoders come in the order asked for.
+        say: takes lines for people.
+
+    Raises:
+        FailureLimitError: too many inputs fail, or the splits differ too much in coverage.
+        EncoderError: a model can't be loaded.
+        WorkspaceError: the disk is full, or the workspace can't be written. What was published stays.
+    """
+    outcomes: list[Outcome] = []
+    for _, group in itertools.groupby(wishes, key=lambda wish: wish.resolved.model_key):
+        outcomes += _run_model(workspace, list(group), options, load, say)
+    return outcomes
+
+
+def _run_model(
+    workspace: Workspace, wishes: list[Wish], options: Options, load: Loader, say: Say
+) -> list[Outcome]:
+    wanted = [Wanted.read(workspace, wish.vector_sets) for wish in wishes]
+
+    def plan_all() -> list[EncoderPlan]:
+        pairs = zip(wishes, wanted, strict=True)
+        retry = options.retry_failed
+        return [
+            plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry, wanted=k) for w, k in pairs
+        ]
+
+    plans = plan_all()
+    for plan in plans:
+        _check(plan, options.limits)
+    if not any(len(plan.missing) or plan.damaged for plan in plans):
+        for plan in plans:
+            publish_current(workspace, plan.spec)
+        return [Outcome(plan, 0, 0, 0.0, {}) for plan in plans]
+    with ExitStack() as locks:
+        for folder in sorted(plan.spec.folder for plan in plans):
+            locks.enter_context(
+                workspace.lock(
+                    f"{folder}/{LOCK_FILE}", lambda: say("another run is at work here: waiting for it")
+                )
+            )
+        if any(plan.files != _files(workspace, plan.spec) for plan in plans):
+            plans = plan_all()
+        for plan in plans:
+            _mend(workspace, plan, say)
+            publish_current(workspace, plan.spec)
+        encoders = (
+            load([plan.resolved for plan in plans])
+            if any(len(p.missing) for p in plans)
+            else [None] * len(plans)
+        )
+        return [
+            _run_encoder(workspace, plan, keys, encoder, options, say)
+            for plan, keys, encoder in zip(plans, wanted, encoders, strict=True)
+        ]
+
+
+def _run_encoder(
+    workspace: Workspace,
+    plan: EncoderPlan,
+    wanted: Wanted,
+    encoder: RunningEncoder | None,
+    options: Options,
+    say: Say,
+) -> Outcome:
+    if encoder is None or not len(plan.missing):
+        return Outcome(plan, 0, 0, 0.0, {})
+    old_records = failure_names(workspace, plan.spec.folder) if options.retry_failed else []
+    windows = iter_windows(workspace, plan)
+    first = next(windows)
+    say(f"{plan.spec.name}: {len(plan.missing)} to embed, {encoder.begin(first)}")
+    start = time.perf_counter()
+    outbox = Outbox(workspace, plan.spec, encoder.provenance, options.shard_bytes, options.shard_seconds)
+    texts: dict[str, list[int]] = {}
+    with (
+        tqdm(total=len(plan.missing), desc=plan.spec.name, unit=" rows", disable=None, smoothing=0.1) as bar,
+        Ahead(encoder.batches(itertools.chain([first], windows))) as prepared,
+        outbox,  # publishes what is done, however this block is left
+    ):
+        for batch, vectors in encoder.encode(iter(prepared)):
+            outbox.add(batch, vectors)
+            count = texts.setdefault(batch.vector_set, [0, 0])
+            count[0] += len(batch.keys)
+            count[1] += batch.n_truncated
+            bar.update(len(batch.keys) + len(batch.failures))
+            n_failed = plan.n_failed + outbox.n_failed
+            check_failures(plan.spec.name, n_failed, plan.n_wanted, options.limits, outbox.example)
+    seconds = time.perf_counter() - start
+    for (
+        name
+    ) in old_records:  # every failure in them was tried again and now stands elsewhere, if it failed again
+        if name not in outbox.records:
+            workspace.remove(f"{plan.spec.folder}/{name}")
+    after = plan_encoder(workspace, plan.resolved, (), wanted=wanted)
+    check_coverage(after, options.limits)
+    truncated = {
+        name: n / total for name, (total, n) in texts.items() if total and plan.spec.modality == "text"
+    }
+    return Outcome(after, outbox.n_published, outbox.n_failed, seconds, truncated)
+
+
+def _check(plan: EncoderPlan, limits: Limits) -> None:
+    if not plan.has_nothing_to_embed:
+        check_failures(plan.spec.name, plan.n_failed, plan.n_wanted, limits)
+        check_coverage(plan, limits)
+
+
+def _mend(workspace: Workspace, plan: EncoderPlan, say: Say) -> None:
+    """Sweep what killed runs left half-written; put damaged files aside."""
+    workspace.sweep(plan.spec.folder)
+    for reason in plan.damaged.values():
+        say(f"{reason}: put aside, its rows are embedded again")
+    set_aside(workspace, plan.spec.folder, list(plan.damaged))
+
+
+def _files(workspace: Workspace, spec: EncoderSpec) -> tuple[str, ...]:
+    return (*shard_names(workspace, spec.folder), *failure_names(workspace, spec.folder))

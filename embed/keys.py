@@ -1,0 +1,53 @@
+"""Sets of content keys as sorted arrays: 16 bytes a row, whatever the catalogue's size."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from store.schema import KEY_BYTES, KEY_TYPE
+
+DTYPE = np.dtype(f"S{KEY_BYTES}")
+NO_KEYS = np.array([], dtype=DTYPE)
+
+
+def key_array(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Keys that are not null, shape (n_keys,), `S16`. Compare only with such arrays: NumPy hides trailing zeros."""
+    if isinstance(keys, pa.ChunkedArray):
+        keys = keys.combine_chunks()
+    keys = keys.drop_null()
+    return np.frombuffer(keys.buffers()[1], dtype=DTYPE, count=len(keys), offset=keys.offset * KEY_BYTES)
+
+
+def key_bytes(keys: np.ndarray) -> list[bytes]:
+    """All 16 bytes of each key."""
+    content = np.ascontiguousarray(keys).tobytes()
+    return [content[at : at + KEY_BYTES] for at in range(0, len(content), KEY_BYTES)]
+
+
+def arrow_keys(keys: Sequence[bytes]) -> pa.Array:
+    """Keys as Arrow stores them."""
+    return pa.array(keys, KEY_TYPE)
+
+
+def union(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Sorted distinct keys."""
+    return np.unique(np.concatenate(parts)) if parts else NO_KEYS
+
+
+def contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Which of `keys` are in `sorted_keys`, shape (n_keys,) bool."""
+    return locate(sorted_keys, keys) >= 0
+
+
+def locate(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Position of each key in `sorted_keys`, -1 where it is not, shape (n_keys,) int64."""
+    if len(sorted_keys) == 0:
+        return np.full(len(keys), -1)
+    at = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    return np.where(sorted_keys[at] == keys, at, -1)
+
+
+def without(sorted_keys: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """Keys of the first set that are not in the second, sorted."""
+    return sorted_keys[~contains(removed, sorted_keys)]

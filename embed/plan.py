@@ -1,0 +1,197 @@
+"""What is missing and how much work it is. Reads keys only: no model, no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embed.devices import host
+from embed.encoders.base import Resolved
+from embed.keys import NO_KEYS, contains, key_array, union, without
+from embed.verify import read_whole_shard
+from store.catalog.read import present_splits
+from store.errors import CorruptFileError
+from store.schema import KEY_BYTES
+from store.vectors.sets import VectorSet, iter_row_keys
+from store.vectors.shard import failure_names, shard_names
+from store.vectors.spec import EncoderSpec
+from store.workspace import Workspace
+
+SAMPLED_SHARDS = 8  # looked at for the speed of earlier runs
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Rows of one split, as one vector set sees them."""
+
+    n_rows: int
+    n_empty: int  # no picture, or no text left to embed
+    n_failed: int  # there, but on record as failed
+
+    @property
+    def without_vector(self) -> float:
+        """Share of rows that have no vector and will get none."""
+        return (self.n_empty + self.n_failed) / self.n_rows if self.n_rows else 0.0
+
+
+@dataclass(frozen=True)
+class SetPlan:
+    """One vector set: distinct contents."""
+
+    vector_set: VectorSet
+    splits: dict[str, SplitCounts]
+    n_distinct: int
+    n_hits: int
+    n_failed: int
+
+    @property
+    def n_missing(self) -> int:
+        return self.n_distinct - self.n_hits - self.n_failed
+
+
+@dataclass(frozen=True)
+class Cached:
+    """What an encoder's folder holds."""
+
+    present: np.ndarray  # sorted keys that have a vector
+    failed: np.ndarray  # sorted keys on record as failed, without a vector
+    damaged: dict[str, str]  # file -> reason
+    files: tuple[str, ...]  # all that was read: another list means that another run wrote
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """All vector sets of one encoder: they share a folder and one load of the model."""
+
+    resolved: Resolved
+    sets: tuple[SetPlan, ...]
+    missing: np.ndarray  # sorted keys
+    n_wanted: int
+    n_failed: int
+    damaged: dict[str, str]
+    files: tuple[str, ...]
+    rows_per_second: float | None  # of earlier runs on this machine
+
+    @property
+    def spec(self) -> EncoderSpec:
+        return self.resolved.spec
+
+    @property
+    def n_hits(self) -> int:
+        return self.n_wanted - self.n_failed - len(self.missing)
+
+    @property
+    def has_nothing_to_embed(self) -> bool:
+        """The catalogue has no picture at all (or no text)."""
+        return self.n_wanted == 0
+
+    @property
+    def bytes_to_write(self) -> int:
+        return len(self.missing) * (2 * self.spec.dim + KEY_BYTES)
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimate of the work; None where this machine has never run the encoder."""
+        if not len(self.missing):
+            return 0.0
+        return len(self.missing) / self.rows_per_second if self.rows_per_second else None
+
+
+def plan_encoder(
+    workspace: Workspace,
+    resolved: Resolved,
+    vector_sets: Sequence[VectorSet],
+    *,
+    retry_failed: bool = False,
+    wanted: "Wanted | None" = None,
+) -> EncoderPlan:
+    """Wanted keys of every split minus what is present minus what failed before.
+
+    Args:
+        vector_sets: all of this encoder.
+        retry_failed: count failures on record as missing.
+        wanted: keys of the same sets, if they were read already.
+    """
+    spec = resolved.spec
+    cached = read_cached(workspace, spec)
+    failed = NO_KEYS if retry_failed else cached.failed
+    wanted = wanted or Wanted.read(workspace, vector_sets)
+    sets = []
+    for vector_set, splits in wanted.keys.items():
+        counts = {
+            split: SplitCounts(n_rows, n_rows - len(keys), int(contains(failed, keys).sum()))
+            for split, (n_rows, keys) in splits.items()
+        }
+        distinct = union([keys for _, keys in splits.values()])
+        n_hits = int(contains(cached.present, distinct).sum())
+        sets.append(SetPlan(vector_set, counts, len(distinct), n_hits, int(contains(failed, distinct).sum())))
+    everything = union([keys for splits in wanted.keys.values() for _, keys in splits.values()])
+    missing = without(without(everything, cached.present), failed)
+    return EncoderPlan(
+        resolved,
+        tuple(sets),
+        missing,
+        len(everything),
+        int(contains(failed, everything).sum()),
+        cached.damaged,
+        cached.files,
+        _measured_rate(workspace, spec),
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Keys of the catalogue's rows: 16 bytes each, whatever the rows hold."""
+
+    keys: dict[
+        VectorSet, dict[str, tuple[int, np.ndarray]]
+    ]  # set -> split -> (rows, keys of rows with content)
+
+    @classmethod
+    def read(cls, workspace: Workspace, vector_sets: Sequence[VectorSet]) -> "Wanted":
+        """Stream every split once per set."""
+        splits = present_splits(workspace)
+        return cls({s: {split: _split_keys(workspace, s, split) for split in splits} for s in vector_sets})
+
+
+def _split_keys(workspace: Workspace, vector_set: VectorSet, split: str) -> tuple[int, np.ndarray]:
+    n_rows, parts = 0, [NO_KEYS]
+    for batch, keys in iter_row_keys(workspace, vector_set, split):
+        n_rows += batch.num_rows
+        parts.append(key_array(keys).copy())
+    return n_rows, np.concatenate(parts)
+
+
+def read_cached(workspace: Workspace, spec: EncoderSpec) -> Cached:
+    """What an encoder's folder holds; every byte is checked, so that a damaged shard counts as missing."""
+    shards, records = shard_names(workspace, spec.folder), failure_names(workspace, spec.folder)
+    damaged: dict[str, str] = {}
+    present, failed = [NO_KEYS], [NO_KEYS]
+    for name in shards:
+        try:
+            present.append(read_whole_shard(workspace, f"{spec.folder}/{name}", spec.dim).copy())
+        except CorruptFileError as error:
+            damaged[name] = str(error)
+    for name in records:
+        try:
+            failed.append(key_array(workspace.read_table(f"{spec.folder}/{name}", ["key"])["key"]).copy())
+        except CorruptFileError as error:
+            damaged[name] = str(error)
+    have = union(present)
+    return Cached(have, without(union(failed), have), damaged, (*shards, *records))
+
+
+def _measured_rate(workspace: Workspace, spec: EncoderSpec) -> float | None:
+    """Rows per second over some shards that this machine wrote."""
+    n_rows, seconds = 0, 0.0
+    for name in shard_names(workspace, spec.folder)[:SAMPLED_SHARDS]:
+        try:
+            metadata: dict[str, Any] = workspace.read_metadata(f"{spec.folder}/{name}")
+        except CorruptFileError:
+            continue
+        provenance = metadata.get("provenance", {})
+        if provenance.get("host") == host() and provenance.get("seconds"):
+            n_rows += int(provenance.get("rows", 0))
+            seconds += float(provenance["seconds"])
+    return n_rows / seconds if seconds else None

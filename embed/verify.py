@@ -1,0 +1,94 @@
+"""Is every shard whole? Reads all of it, so that page checksums are checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from embed.keys import contains, key_array, union
+from store.errors import CorruptFileError
+from store.vectors.sets import VECTORS
+from store.vectors.shard import failure_names, read_shard, shard_name, shard_names
+from store.vectors.spec import EncoderSpec
+from store.workspace import Workspace
+
+DAMAGED_PREFIX = "damaged-"
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """What `verify` found in one encoder's folder."""
+
+    encoder: str
+    folder: str
+    n_shards: int
+    n_vectors: int  # in whole shards
+    n_duplicates: int  # keys that stand in more than one shard: harmless, space lost
+    damaged: dict[str, str]  # file -> reason
+
+
+def read_whole_shard(workspace: Workspace, relative: str, dim: int) -> np.ndarray:
+    """Keys of a shard whose every byte was read and checked, shape (n_rows,).
+
+    Raises:
+        CorruptFileError: a checksum differs, rows are lost, vectors have another length or are not finite.
+    """
+    keys, vectors = read_shard(workspace, relative)
+    if vectors.shape[1] != dim:
+        raise CorruptFileError(
+            f"{workspace.path(relative)} is damaged: vectors of length {vectors.shape[1]}, not {dim}"
+        )
+    if shard_name(keys) != relative.rpartition("/")[2]:
+        raise CorruptFileError(
+            f"{workspace.path(relative)} is damaged: its {len(keys)} keys are not its name's"
+        )
+    if not np.isfinite(vectors).all():
+        raise CorruptFileError(f"{workspace.path(relative)} is damaged: some values are not finite")
+    return key_array(keys)
+
+
+def verify_folder(workspace: Workspace, spec: EncoderSpec) -> FolderReport:
+    """Check every shard and every record of failures of one encoder."""
+    names = shard_names(workspace, spec.folder)
+    damaged: dict[str, str] = {}
+    parts: list[np.ndarray] = []
+    seen, n_duplicates = union([]), 0
+    for name in names:
+        try:
+            keys = np.sort(read_whole_shard(workspace, f"{spec.folder}/{name}", spec.dim))
+        except CorruptFileError as error:
+            damaged[name] = str(error)
+            continue
+        n_duplicates += len(keys) - len(np.unique(keys)) + int(contains(seen, np.unique(keys)).sum())
+        parts.append(keys)
+        seen = union([seen, keys])
+    for name in failure_names(workspace, spec.folder):
+        try:
+            workspace.read_table(f"{spec.folder}/{name}", ["key", "stage", "reason"])
+        except (CorruptFileError, KeyError) as error:
+            damaged[name] = str(error)
+    return FolderReport(
+        spec.name, spec.folder, len(names), sum(len(part) for part in parts), n_duplicates, damaged
+    )
+
+
+def verify(workspace: Workspace, encoders: Sequence[str] = ()) -> list[FolderReport]:
+    """Check the cache, of the named encoders or of all, every fingerprint that lies there.
+
+    Raises:
+        CorruptFileError: an `encoder.json` can't be read.
+    """
+    reports = []
+    for folder in workspace.names(VECTORS):
+        record = f"{VECTORS}/{folder}/encoder.json"
+        if workspace.exists(record):
+            spec = EncoderSpec.from_json(workspace.read_json(record))
+            if not encoders or spec.name in encoders:
+                reports.append(verify_folder(workspace, spec))
+    return reports
+
+
+def set_aside(workspace: Workspace, folder: str, names: Sequence[str]) -> None:
+    """Rename damaged files so that nothing reads them: the next plan misses just what they held."""
+    for name in names:
+        workspace.rename(f"{folder}/{name}", f"{folder}/{DAMAGED_PREFIX}{name}")
