@@ -20,7 +20,7 @@ class NestedPlan:
     """Rows fall into cells (a fold, or half a fold); a split fits on some cells and scores one."""
 
     cell: np.ndarray  # (n_rows,)
-    folds: tuple[int, ...]
+    folds: tuple[int, ...]  # those held out one after the other
     outer: dict[int, list[Split]]  # fold -> splits that predict it
     inner: dict[int, list[Split]]  # fold -> splits that choose its setting
 
@@ -29,9 +29,9 @@ class NestedPlan:
         return frozenset(self.cell.tolist())
 
     @property
-    def splits(self) -> list[Split]:
-        """Every split that is needed, each once."""
-        wanted = {s for splits in (*self.outer.values(), *self.inner.values()) for s in splits}
+    def inner_splits(self) -> list[Split]:
+        """Every inner split, each once: folds share some."""
+        wanted = {split for splits in self.inner.values() for split in splits}
         return sorted(wanted, key=lambda split: (split[1], sorted(split[0])))
 
     @classmethod
@@ -49,45 +49,52 @@ class NestedPlan:
             outer[held] = [(cells - mine, scored) for scored in sorted(mine)]
             near = [folds[(at + step) % len(folds)] for step in (1, -1)][:n_neighbours]
             scored_cells = cells - mine if halved else frozenset(near)
-            inner[held] = [(cells - mine - {s}, s) for s in sorted(scored_cells) if cells - mine - {s}]
+            inner[held] = [(cells - mine - {s}, s) for s in sorted(scored_cells)]
         return cls(cell, tuple(folds), outer, inner)
 
     @classmethod
     def for_fit(cls, group: np.ndarray, k: int = 5) -> "NestedPlan":
-        """Plan for one fit on all rows: plain folds inside, groups whole, to choose the setting."""
+        """Plan for one fit on all rows: folds inside, groups whole, score the settings; nothing is held out."""
         cell = inner_cells(group, k)
         cells = frozenset(cell.tolist())
-        outer = {c: [(cells - {c}, c)] for c in sorted(cells)} if len(cells) > 1 else {}
-        return cls(cell, tuple(sorted(cells)), outer, {})
+        return cls(cell, (), {}, {0: [(cells - {c}, c) for c in sorted(cells)] if len(cells) > 1 else []})
 
-    def choose(
+    def inner_errors(
         self, log_price: np.ndarray, predicted: Mapping[Split, np.ndarray]
-    ) -> tuple[np.ndarray, list[int], np.ndarray]:
-        """The setting of each fold.
+    ) -> dict[int, np.ndarray]:
+        """Fold -> SMAPE of every setting on its inner splits, percent, shape (n_settings,).
 
         Args:
             log_price: shape (n_rows,).
-            predicted: split -> log price of its scored cell's rows, shape (n_cell_rows, n_settings);
-                a setting that could not be fitted is NaN and is never chosen.
+            predicted: split -> log price of its scored cell's rows, shape (n_cell_rows, n_settings); a
+                setting that could not be fitted is NaN, has an infinite error and is never chosen.
+        """
+        errors = {}
+        for held, splits in self.inner.items():
+            parts = [_smape(log_price[self.cell == split[1]], predicted[split]) for split in splits]
+            if parts:
+                errors[held] = np.mean(parts, axis=0)
+        return errors
+
+    def collect(
+        self, log_price: np.ndarray, predicted: Mapping[Split, np.ndarray], chosen: Mapping[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Out-of-fold log price with each fold's chosen setting, and the out-of-fold SMAPE of every setting.
+
+        Args:
+            predicted: of the outer splits, see `inner_errors`.
+            chosen: fold -> setting.
 
         Returns:
-            Out-of-fold log price, shape (n_rows,); the chosen setting of each fold, in the order of
-            `folds`; the out-of-fold error of every setting, shape (n_settings,), SMAPE in percent.
+            Shapes (n_rows,) and (n_settings,).
         """
-        n_settings = next(iter(predicted.values())).shape[1]
-        oof, chosen = np.full(len(log_price), np.nan), []
-        total = np.zeros(n_settings)
-        for held in self.folds:
-            errors = np.zeros(n_settings)
-            for split in self.inner.get(held, []):
-                errors += _smape_sums(log_price[self.cell == split[1]], predicted[split])
-            best = int(np.argmin(errors)) if self.inner.get(held) else n_settings // 2
-            chosen.append(best)
-            for split in self.outer[held]:
+        oof, errors = np.full(len(log_price), np.nan), []
+        for held, splits in self.outer.items():
+            for split in splits:
                 here = self.cell == split[1]
-                oof[here] = predicted[split][:, best]
-                total += _smape_sums(log_price[here], predicted[split])
-        return oof, chosen, total / len(log_price)
+                oof[here] = predicted[split][:, chosen[held]]
+                errors.append(_smape(log_price[here], predicted[split]) * (here.sum() / len(log_price)))
+        return oof, np.sum(errors, axis=0)
 
 
 def inner_cells(group: np.ndarray, k: int) -> np.ndarray:
@@ -97,6 +104,6 @@ def inner_cells(group: np.ndarray, k: int) -> np.ndarray:
     return (order % k)[inverse]
 
 
-def _smape_sums(log_price: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    errors: np.ndarray = smape_rows(log_price[:, None], predicted).sum(axis=0)
+def _smape(log_price: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    errors: np.ndarray = smape_rows(log_price[:, None], predicted).mean(axis=0)
     return np.where(np.isfinite(errors), errors, np.inf)

@@ -18,8 +18,8 @@ from store.errors import HeadError
 class Ridge(Head):
     """Squared error in log price; the penalty is chosen by SMAPE on folds inside the training rows.
 
-    Sums over folds are shared by every model that `NestedPlan` asks for, so choosing the penalty of each
-    fold without a look at it costs one reduction of a Gram matrix a pair of folds. Test rows: a refit on
+    Sums over folds are shared by every model that `NestedPlan` asks for, so choosing the penalty and
+    the weights of the vector sets without a look at it costs one reduction of a Gram matrix a pair of folds. Test rows: a refit on
     all rows with the penalty of the best out-of-fold SMAPE.
     """
 
@@ -33,8 +33,9 @@ class Ridge(Head):
     high: float = 1.0  # largest
     scale: str = "block"  # vectors: "block" keeps the geometry, "column" gives each column unit variance
     fields: bool = True
-    number_weight: float = 1.0  # scale of the numbers where a vector set has 1
-    category_weight: float = 1.0  # scale of the categories where a vector set has 1
+    held_back: float = 0.3  # weight of a vector set in the weightings that hold one back; 1.0: none is tried
+    number_weight: float = 2.0  # weight of the numbers
+    category_weight: float = 3.0  # weight of the categories
     min_count: int = 5  # training rows that must hold a category
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
@@ -44,44 +45,76 @@ class Ridge(Head):
         self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
     ) -> FoldPredictions:
         """See `Head.fit_predict_folds`; two passes over the rows, one to sum and one to predict."""
-        oof, chosen = self._cross(train, log_price, NestedPlan.of(fold, train.group, self.n_neighbours))
-        learned = [{"penalty": float(self.penalties[setting])} for setting in chosen]
+        oof, learned = self._cross(train, log_price, NestedPlan.of(fold, train.group, self.n_neighbours))
         return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
 
-    def _cross(self, rows: Rows, log_price: np.ndarray, plan: NestedPlan) -> tuple[np.ndarray, list[int]]:
-        """Out-of-fold log price and each fold's setting; leaves the model of all rows in `path_`."""
+    def _cross(
+        self, rows: Rows, log_price: np.ndarray, plan: NestedPlan
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Out-of-fold log price and what each fold chose; leaves the model of all rows in `path_`."""
         if self.scale not in ("block", "column"):
             raise HeadError(f"ridge: scale must be 'block' or 'column', got {self.scale!r}")
-        scaling = Scaling(self.scale, self.number_weight, self.category_weight, self.min_count)
         self.layout_ = Layout.of(rows, self.min_count, self.fields)
         cells = sum_cells(rows, log_price, plan.cell, self.layout_)
+        scalings = self._scalings(len(rows.matrices))
 
-        def solve(fitted: frozenset[int], penalties: np.ndarray) -> Path:
+        def solve(fitted: frozenset[int], scaling: Scaling, penalties: np.ndarray) -> Path:
             return solve_path(
                 Sums.joined([cells[c] for c in sorted(fitted)]), self.layout_, scaling, penalties
             )
 
-        paths = {fitted: solve(fitted, self.penalties) for fitted in {fitted for fitted, _ in plan.splits}}
-        predicted: dict[Split, np.ndarray] = {}
-        for scored in sorted({scored for _, scored in plan.splits}):
-            here = [split for split in plan.splits if split[1] == scored]
-            index = np.flatnonzero(plan.cell == scored)
-            found = predict_paths(self.layout_, rows, index, [paths[fitted] for fitted, _ in here])
-            predicted |= dict(zip(here, found, strict=True))
-        best, oof = self.n_penalties // 2, np.empty(0)
-        chosen: list[int] = []
-        if predicted:
-            oof, chosen, errors = plan.choose(log_price, predicted)
-            best = int(np.argmin(errors))
-        self.penalty_ = float(self.penalties[best])
-        self.path_ = solve(plan.cells, np.array([self.penalty_]))
-        return oof, chosen
+        def predict(paths: dict[Split, Path]) -> dict[Split, np.ndarray]:
+            predicted: dict[Split, np.ndarray] = {}
+            for scored in sorted({scored for _, scored in paths}):
+                here = [split for split in paths if split[1] == scored]
+                index = np.flatnonzero(plan.cell == scored)
+                found = predict_paths(self.layout_, rows, index, [paths[split] for split in here])
+                predicted |= dict(zip(here, found, strict=True))
+            return predicted
+
+        # Settings are weightings of the vector sets times penalties, flat; penalties run fastest.
+        fitted_on = sorted({fitted for fitted, _ in plan.inner_splits}, key=sorted)
+        inner_paths = {
+            f: Path.joined([solve(f, scaling, self.penalties) for scaling in scalings]) for f in fitted_on
+        }
+        inner = plan.inner_errors(
+            log_price, predict({split: inner_paths[split[0]] for split in plan.inner_splits})
+        )
+        chosen = {held: divmod(int(np.argmin(errors)), self.n_penalties) for held, errors in inner.items()}
+        best = (
+            divmod(int(np.argmin(sum(inner.values()))), self.n_penalties)
+            if inner
+            else (0, self.n_penalties // 2)
+        )
+        oof = np.empty(0)
+        if plan.outer:
+            paths: dict[Split, Path] = {}
+            for held, splits in plan.outer.items():
+                path = solve(splits[0][0], scalings[chosen[held][0]], self.penalties)
+                paths |= {split: path for split in splits}
+            settings = {held: penalty for held, (_, penalty) in chosen.items()}
+            oof, errors = plan.collect(log_price, predict(paths), settings)
+            best = best[0], int(np.argmin(errors))
+        self.scaling_, self.penalty_ = scalings[best[0]], float(self.penalties[best[1]])
+        self.path_ = solve(plan.cells, self.scaling_, np.array([self.penalty_]))
+        return oof, [self._describe(scalings[chosen[h][0]], self.penalties[chosen[h][1]]) for h in plan.folds]
+
+    def _scalings(self, n_sets: int) -> list[Scaling]:
+        """Weightings to choose from: all sets alike, and each in turn held back."""
+        weights = np.ones((1 + n_sets, n_sets))
+        weights[np.arange(1, 1 + n_sets), np.arange(n_sets)] = self.held_back
+        n_tried = 1 + n_sets if n_sets > 1 and self.held_back != 1.0 else 1
+        shared = self.scale, self.number_weight, self.category_weight, self.min_count
+        return [Scaling(tuple(weights[i].tolist()), *shared) for i in range(n_tried)]
+
+    def _describe(self, scaling: Scaling, penalty: float) -> dict[str, Any]:
+        return {"penalty": float(penalty), "vector_weights": list(scaling.vector_weights)}
 
     def _predict(self, rows: Rows) -> np.ndarray:
         return predict_paths(self.layout_, rows, np.arange(len(rows)), [self.path_])[0][:, 0]
 
     def learned(self) -> dict[str, Any]:
-        return {"penalty": self.penalty_}
+        return self._describe(self.scaling_, self.penalty_)
 
     def files(self) -> dict[str, bytes]:
         """`ridge.npz`: coefficients on raw columns, shift and intercept; `ridge.json`: what the columns are."""

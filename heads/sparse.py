@@ -60,21 +60,22 @@ class Sparse(Head):
             raise HeadError(
                 f"sparse: no word is held by {self.min_rows} of {len(rows)} rows: the catalogue has no text"
             )
+        splits = plan.inner_splits + [split for splits in plan.outer.values() for split in splits]
         predicted: dict[Split, np.ndarray] = {}
-        for fitted in sorted({fitted for fitted, _ in plan.splits}, key=sorted):
-            scored = [split for split in plan.splits if split[0] == fitted]
+        for fitted in sorted({fitted for fitted, _ in splits}, key=sorted):
             inside = np.isin(plan.cell, sorted(fitted))
             model = _LinearModel.fit(self, [c[inside] for c in counts], log_price[inside], self.penalties)
-            for split in scored:
+            for split in (split for split in splits if split[0] == fitted):
                 predicted[split] = model.predict([c[plan.cell == split[1]] for c in counts])
-        best, oof = self.n_penalties // 2, np.empty(0)
-        chosen: list[int] = []
-        if predicted:
-            oof, chosen, errors = plan.choose(log_price, predicted)
+        inner = plan.inner_errors(log_price, predicted)
+        chosen = {held: int(np.argmin(errors)) for held, errors in inner.items()}
+        oof, best = np.empty(0), chosen.get(0, self.n_penalties // 2)
+        if plan.outer:
+            oof, errors = plan.collect(log_price, predicted, chosen)
             best = int(np.argmin(errors))
         self.penalty_ = float(self.penalties[best])
         self.model_ = _LinearModel.fit(self, counts, log_price, np.array([self.penalty_]))
-        return oof, chosen
+        return oof, [chosen[held] for held in plan.folds]
 
     def _predict(self, rows: Rows) -> np.ndarray:
         counts = [counts_of(v, rows.text(t.composition), fit=False) for t, v in self.vectorizers_.items()]
