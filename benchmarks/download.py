@@ -1,30 +1,30 @@
-"""`python -m benchmarks.download`: pictures of 8 KB from a server on loopback, against what others do.
+"""Pictures of 8 KB from a server on loopback: `shelfprice catalog images` against what others do.
 
 In one run, each in a process of its own, all from the same server:
-- shelfprice: `catalog images` with its defaults, checked, stored, recorded;
-- the same client without storing: nothing is decoded, hashed, written or recorded;
-- threads with `requests.get`, retries and a file per picture, as the winning team's notebook did it;
-- the same with one session for all threads, which that team did not have.
-Memory is measured at the given number of pictures and at four times as many.
+- shelfprice: with its defaults; every picture decoded, hashed, stored, recorded;
+- bare: the same client and schedule, but what arrives is dropped;
+- requests: 32 threads with `requests.get`, retries and a file per picture, as the winning team did it;
+- requests-session: the same with one session for all threads, which that team did not have.
+Memory is measured at this number of pictures and at four times as many.
 """
 
-import argparse
 import asyncio
 import json
-import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import Result, main, scratch
 from store.workspace import Workspace
 
-RESULT = Path("benchmarks/results/download.json")
+N_IMAGES = 10_000
+ROUNDS = 3
+THREADS = 32
 
 
 def make_catalog(workspace: Workspace, port: int, n: int) -> None:
@@ -37,7 +37,7 @@ def make_catalog(workspace: Workspace, port: int, n: int) -> None:
     publish_catalog(workspace, catalog_table(rows))
 
 
-def run_shelfprice(port: int, n: int, folder: str) -> dict[str, Any]:
+def run_shelfprice(port: int, n: int, folder: str) -> float:
     """The whole job."""
     from store.catalog.download.progress import Progress
     from store.catalog.download.run import Settings, download_images
@@ -48,10 +48,10 @@ def run_shelfprice(port: int, n: int, folder: str) -> dict[str, Any]:
     summary = download_images(workspace, Settings(allow_private=True), Progress(show=False))
     seconds = time.perf_counter() - started
     assert summary.n_stored == n, summary
-    return {"seconds": seconds}
+    return seconds
 
 
-def run_bare(port: int, n: int, folder: str) -> dict[str, Any]:
+def run_bare(port: int, n: int, folder: str) -> float:
     """The same schedule and fetcher; what arrives is dropped."""
     from store.catalog.download.fetch import Fetcher, Limits
     from store.catalog.download.run import user_agent
@@ -88,10 +88,10 @@ def run_bare(port: int, n: int, folder: str) -> dict[str, Any]:
 
     started = time.perf_counter()
     asyncio.run(drive())
-    return {"seconds": time.perf_counter() - started}
+    return time.perf_counter() - started
 
 
-def _run_threads(get: Callable[..., Any], port: int, n: int, folder: str) -> dict[str, Any]:
+def _run_threads(get: Callable[..., Any], port: int, n: int, folder: str) -> float:
     def fetch(i: int) -> bool:
         for _ in range(3):
             try:
@@ -104,28 +104,28 @@ def _run_threads(get: Callable[..., Any], port: int, n: int, folder: str) -> dic
         return False
 
     started = time.perf_counter()
-    with ThreadPoolExecutor(32) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         assert all(pool.map(fetch, range(n)))
-    return {"seconds": time.perf_counter() - started}
+    return time.perf_counter() - started
 
 
-def run_requests(port: int, n: int, folder: str) -> dict[str, Any]:
+def run_requests(port: int, n: int, folder: str) -> float:
     """A thread pool with `requests.get`."""
     import requests
 
     return _run_threads(requests.get, port, n, folder)
 
 
-def run_requests_session(port: int, n: int, folder: str) -> dict[str, Any]:
+def run_requests_session(port: int, n: int, folder: str) -> float:
     """A thread pool sharing one session and its connections."""
     import requests
 
     session = requests.Session()
-    session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=32))
+    session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
     return _run_threads(session.get, port, n, folder)
 
 
-RUNS: dict[str, Callable[[int, int, str], dict[str, Any]]] = {
+RUNS: dict[str, Callable[[int, int, str], float]] = {
     "shelfprice": run_shelfprice,
     "bare": run_bare,
     "requests": run_requests,
@@ -133,65 +133,68 @@ RUNS: dict[str, Callable[[int, int, str], dict[str, Any]]] = {
 }
 
 
-def measure(name: str, port: int, n: int) -> dict[str, Any]:
-    """One run in a process of its own: images/s, CPU seconds, peak memory in MB."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.download", "--run", name, str(port), str(n), folder]
-        output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ).stdout
+def _in_own_process(name: str, port: int, n: int) -> dict[str, Any]:
+    """Seconds, images/s, CPU seconds and peak memory in MB of one run."""
+    code = f"from benchmarks.download import child; child({name!r}, {port}, {n})"
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
     result: dict[str, Any] = json.loads(output)
-    result["images_per_second"] = n / result["seconds"]
-    return result
+    return result | {"images_per_second": n / result["seconds"]}
 
 
-def _child(name: str, port: int, n: int, folder: str) -> None:
-    result = RUNS[name](port, n, folder)
+def child(name: str, port: int, n: int) -> None:
+    """Run one of `RUNS` and print what it took."""
+    with scratch() as folder:
+        seconds = RUNS[name](port, n, str(folder))
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    result |= {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
-    print(json.dumps(result))
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": usage.ru_maxrss / 1024}))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", type=int, default=10_000, help="pictures per run")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds; the fastest of each counts")
-    parser.add_argument("--run", nargs=4, metavar=("NAME", "PORT", "N", "DIR"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.run:
-        name, port, n, folder = options.run
-        _child(name, int(port), int(n), folder)
-        return
-    n = options.images
+def measure(data: Path, rows: int | None) -> list[Result]:
+    """Rounds of all runs, one after another; of each the fastest counts."""
+    n = rows or N_IMAGES
     server = subprocess.Popen([sys.executable, "-m", "tests.image_server"], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         port = int(server.stdout.readline())
-        best: dict[str, dict[str, Any]] = {}
-        for _ in range(options.repeats):
-            for name in RUNS:
-                result = measure(name, port, n)
-                if name not in best or result["seconds"] < best[name]["seconds"]:
-                    best[name] = result
-        larger = measure("shelfprice", port, 4 * n)
+        rounds = [{name: _in_own_process(name, port, n) for name in RUNS} for _ in range(ROUNDS)]
+        larger = _in_own_process("shelfprice", port, 4 * n)
     finally:
         server.terminate()
         server.wait()
-    for name, result in best.items():
-        print(
-            f"{name:18s} {result['images_per_second']:7.0f} images/s, {result['cpu_seconds']:.1f} s CPU, "
-            f"{result['peak_mb']:.0f} MB"
-        )
-    speed = {name: result["images_per_second"] for name, result in best.items()}
-    ratios = {name: speed["shelfprice"] / speed[name] for name in speed if name != "shelfprice"}
-    print("shelfprice is " + ", ".join(f"{ratio:.2f} x {name}" for name, ratio in ratios.items()))
-    print(
-        f"peak memory: {best['shelfprice']['peak_mb']:.0f} MB at {n}, {larger['peak_mb']:.0f} MB at {4 * n} images"
-    )
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(
-        json.dumps({"images": n, "runs": best, "ratios": ratios, "four_times_as_many": larger}, indent=2)
-        + "\n"
-    )
+    best = {name: min((one[name] for one in rounds), key=lambda run: float(run["seconds"])) for name in RUNS}
+    speed = {name: float(run["images_per_second"]) for name, run in best.items()}
+    ours, bare = speed["shelfprice"], speed["bare"]
+    peaks = {"peak_mb": best["shelfprice"]["peak_mb"], "peak_mb_four_times_as_many": larger["peak_mb"]}
+    return [
+        Result.at_least(
+            "download against 1,000 images/s, or 0.8 of the same client without storing",
+            max(ours / 1000.0, ours / bare / 0.8),
+            1.0,
+            images=n,
+            images_per_second=ours,
+            bare_images_per_second=bare,
+            cpu_seconds=best["shelfprice"]["cpu_seconds"],
+        ),
+        Result.at_least(
+            "download against threads with requests",
+            ours / speed["requests"],
+            2.0,
+            images=n,
+            images_per_second=ours,
+            requests_images_per_second=speed["requests"],
+            requests_session_images_per_second=speed["requests-session"],
+        ),
+        Result.at_most(
+            "download memory, four times as many pictures",
+            larger["peak_mb"] / best["shelfprice"]["peak_mb"],
+            1.25,
+            **peaks,
+        ),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

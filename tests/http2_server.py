@@ -29,6 +29,7 @@ class Http2Server(asyncio.Protocol):
     def __init__(self, site: Site) -> None:
         self.site = site
         self.waiting: dict[int, bytes] = {}
+        self.endless: set[int] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -57,7 +58,9 @@ class Http2Server(asyncio.Protocol):
         status = b"200" if kind in ("img", "endless", "goaway") else b"404"
         body = self.site.picture(int(rest.partition(".")[0])) if kind == "img" else self.site.picture(0)
         self.h2.send_headers(stream, [(b":status", status), (b"content-type", b"image/jpeg")])
-        self.waiting[stream] = body + bytes(60_000_000 if kind == "endless" else 0)
+        self.waiting[stream] = body
+        if kind == "endless":
+            self.endless.add(stream)
 
     def pump(self) -> None:
         """Send what the windows allow."""
@@ -65,7 +68,7 @@ class Http2Server(asyncio.Protocol):
             body = self.waiting[stream]
             while body and (room := min(self.h2.local_flow_control_window(stream), 16_384)) > 0:
                 self.h2.send_data(stream, body[:room])
-                body = body[room:]
+                body = body[room:] or (bytes(16_384) if stream in self.endless else b"")
             self.waiting[stream] = body
             if not body:
                 del self.waiting[stream]

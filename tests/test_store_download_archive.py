@@ -145,7 +145,7 @@ def test_a_folder_without_a_record_is_one_error(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/1.jpg").write_bytes(b"x")
     with pytest.raises(
-        CatalogError, match="holds no links.parquet: name a folder or tar written by images-export"
+        CatalogError, match=r"holds no links.parquet: name a folder or tar written by images-export"
     ):
         import_images(Workspace(tmp_path / "b"), str(tmp_path / "pictures"))
 
@@ -160,7 +160,7 @@ def test_nothing_is_overwritten_by_an_export(tmp_path):
 
 
 def test_there_must_be_something_to_hand_over(tmp_path):
-    with pytest.raises(CatalogError, match="no pictures in .*: run 'shelfprice catalog images"):
+    with pytest.raises(CatalogError, match=r"no pictures in .*: run 'shelfprice catalog images"):
         export_images(Workspace(tmp_path / "a"), str(tmp_path / "x.tar"))
 
 

@@ -76,7 +76,7 @@ def test_a_certificate_of_no_known_authority_is_refused(tmp_path, site):
 
 def test_an_authority_file_that_is_no_pem_is_one_error(tmp_path):
     (tmp_path / "ca.pem").write_text("nothing")
-    with pytest.raises(ConfigError, match="--ca-file .* can't be read as PEM certificates"):
+    with pytest.raises(ConfigError, match=r"--ca-file .* can't be read as PEM certificates"):
         download_images(
             Workspace(tmp_path), replace(SETTINGS, ca_file=str(tmp_path / "ca.pem")), Progress(show=False)
         )

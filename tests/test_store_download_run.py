@@ -191,7 +191,7 @@ def test_a_full_disk_is_one_error_and_what_was_stored_counts(tmp_path, site, por
     with monkeypatch.context() as patch:
         patch.setattr("store.workspace.publish_local", _full_after(100))
         with pytest.raises(
-            WorkspaceError, match="no space left to write .*: free some and run the command again"
+            WorkspaceError, match=r"no space left to write .*: free some and run the command again"
         ):
             run(workspace)
     assert 0 < len(image_digests(workspace)) <= 100
