@@ -185,3 +185,27 @@ def verify(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> No
             f"{len(damaged)} of the cache's files are damaged (first: {damaged[0]}): run 'shelfprice embed run' to "
             "compute again just what they held"
         )
+
+
+@embed.command()
+@click.argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also copy the files into this folder, to carry to a machine without network and pass as --models.",
+)
+@json_option
+def fetch(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> None:
+    """Download models, so that later runs need no network."""
+    from dataclasses import asdict
+
+    from embed.fetch import fetch as fetch_models
+
+    fetched = fetch_models(encoders, to)
+    if as_json:
+        print_json({"encoders": [asdict(one) for one in fetched]})
+        return
+    for one in fetched:
+        click.echo(f"{one.encoder}: {one.n_bytes / 1e6:,.0f} MB, {next(iter(one.files.values()))}")
+    if to is not None:
+        click.echo(f"on the other machine: shelfprice embed run --models {to} --offline")

@@ -30,6 +30,9 @@ class Sources:
 
     models_dir: Path | None = None  # folder written by `shelfprice embed fetch`
     offline: bool = False  # never ask the hub; its local cache is still read
+    copy_to: Path | None = (
+        None  # folder that files found elsewhere are copied into, for a machine without network
+    )
 
 
 class HashFile(Protocol):

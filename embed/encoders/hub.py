@@ -2,8 +2,10 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,23 @@ def model_folder(
         EncoderError: a local folder lacks files, or nothing was found; names the files, every folder looked in and
             the command that fetches them.
     """
+    folder = _find_folder(address, sources, wanted, complete, packaged)
+    if sources.copy_to is None or Path(address.model).expanduser().is_dir():
+        return folder
+    copied = sources.copy_to / slug(address.model)
+    _copy_model(folder, copied, wanted)
+    if complete(copied):  # the weights go by a name that was not asked for
+        _copy_model(folder, copied, [f"*{suffix}" for suffix in WEIGHT_SUFFIXES])
+    return copied
+
+
+def _find_folder(
+    address: Address,
+    sources: Sources,
+    wanted: Sequence[str],
+    complete: Callable[[Path], list[str]],
+    packaged: Path | None,
+) -> Path:
     local = Path(address.model).expanduser()
     if local.is_dir():
         if lacking := complete(local):
@@ -60,6 +79,25 @@ def model_folder(
         f"{address.name}: no {', '.join(lacking)} of {address.model!r} in {'; '.join(looked)}: on a connected "
         f"machine run 'shelfprice embed fetch {address.name} --to DIR', then pass --models DIR here"
     )
+
+
+def _copy_model(folder: Path, to: Path, wanted: Sequence[str]) -> None:
+    """Copy the files of a model that are not there yet; each appears whole or not at all."""
+    for source in sorted(folder.rglob("*")):
+        relative = source.relative_to(folder)
+        target = to / relative
+        if not source.is_file() or not any(fnmatch(relative.as_posix(), pattern) for pattern in wanted):
+            continue
+        if target.is_file() and target.stat().st_size == source.stat().st_size:
+            continue
+        partial = target.with_name(f".writing-{target.name}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, partial)
+            partial.replace(target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise EncoderError(f"can't write {target}: {error.strerror or error}") from error
 
 
 def _snapshot(repo: str, wanted: Sequence[str], *, local_files_only: bool) -> Path | None:

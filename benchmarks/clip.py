@@ -1,0 +1,108 @@
+"""Full-size CLIP ViT-L/14 with random weights: the embed job on both towers against plain fp32 open_clip in a loop."""
+
+import json
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Result, main, scratch
+from benchmarks.workspaces import EmbedRun, embed, ingested, myntra_rows
+
+ARCHITECTURE = "ViT-L-14"
+ROWS = 96
+PEER_ROWS = 24
+PEER_BATCH = 8
+
+
+def measure(data: Path, rows: int | None) -> list[Result]:
+    """Random weights: the time does not hang on them."""
+    images = data / "myntra/images"
+    found = myntra_rows(data, rows or ROWS)
+    if not found or not images.is_dir():
+        return [Result.skipped("clip", f"no photos in {images}")]
+    with scratch() as folder:
+        model = _save(folder / "clip")
+        workspace = ingested(folder, found, images)
+        pictures = embed(workspace, f"{model}.image")
+        texts = embed(workspace, f"{model}.text@full")
+        photos = [(images / f"{row['sample_id']}.jpg").read_bytes() for row in found[:PEER_ROWS]]
+        peer_pictures, peer_texts = _peer(
+            model, photos, [row["catalog_content"] for row in found[:PEER_ROWS]]
+        )
+    return [
+        *_results("clip, pictures", pictures, peer_pictures),
+        *_results("clip, texts", texts, peer_texts),
+    ]
+
+
+def _results(name: str, run: EmbedRun, peer_rate: float) -> list[Result]:
+    rate = run.n_rows / run.steady_seconds
+    return [
+        Result.at_least(
+            name,
+            rate / peer_rate,
+            3.0,
+            "from the first batch to the last shard",
+            rows=run.n_rows,
+            precision=run.precision,
+            job_rows_per_second=rate,
+            peer_rows_per_second=peer_rate,
+            start_seconds=run.seconds - run.steady_seconds,
+        ),
+        Result.at_least(
+            f"{name}, chosen mode against fp32", run.chosen_over_fp32, 1.0, precision=run.precision
+        ),
+    ]
+
+
+def _save(folder: Path) -> Path:
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = open_clip.create_model(ARCHITECTURE)
+    described = {
+        "model_cfg": open_clip.get_model_config(ARCHITECTURE),
+        "preprocess_cfg": {key: value for key, value in model.visual.preprocess_cfg.items() if key != "size"},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(described))
+    save_file(
+        {k: v.half().contiguous() for k, v in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    return folder
+
+
+def _peer(folder: Path, photos: list[bytes], texts: list[str]) -> tuple[float, float]:
+    """Pictures and texts a second of the library alone."""
+    import open_clip
+    import torch
+    from PIL import Image
+
+    made: Any = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    model, _, transform = made
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    model.eval()
+
+    def pictures(part: list[bytes]) -> None:
+        model.encode_image(torch.stack([transform(Image.open(BytesIO(one))) for one in part])).numpy()
+
+    def sentences(part: list[str]) -> None:
+        model.encode_text(tokenizer(part)).numpy()
+
+    rates = []
+    with torch.inference_mode():
+        for run, inputs in ((pictures, photos), (sentences, texts)):
+            run(inputs[:2])  # type: ignore[operator]
+            start = time.perf_counter()
+            for at in range(0, len(inputs), PEER_BATCH):
+                run(inputs[at : at + PEER_BATCH])  # type: ignore[operator]
+            rates.append(len(inputs) / (time.perf_counter() - start))
+    return rates[0], rates[1]
+
+
+if __name__ == "__main__":
+    main(measure)

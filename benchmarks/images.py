@@ -1,0 +1,136 @@
+"""EfficientNet-Lite0: the whole embed job against timm in fp32 behind a DataLoader, and against what the cores allow."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Result, main, scratch
+from benchmarks.workspaces import embed, ingested, myntra_rows
+
+ENCODER = "efficientnet-lite0"
+ROWS = 4000
+PEER_ROWS = 600
+BATCH = 32
+
+
+def measure(data: Path, rows: int | None) -> list[Result]:
+    """Rows a second, on photos of 224 x 224 pixels."""
+    images = data / "myntra/images"
+    found = myntra_rows(data, rows or ROWS)
+    if not found or not images.is_dir():
+        return [Result.skipped("images", f"no photos in {images}")]
+    with scratch() as folder:
+        workspace = ingested(folder, found, images)
+        run = embed(workspace, ENCODER)
+        spec, contents = _inputs(workspace)
+        n_rows = len(contents)
+        decode_seconds, forward_seconds = _limit(workspace, spec, contents)
+        peer_rate = _peer(workspace, contents[:PEER_ROWS])
+    limit = n_rows / (decode_seconds + forward_seconds)
+    whole, steady = run.n_rows / run.seconds, run.n_rows / run.steady_seconds
+    figures: dict[str, Any] = {"rows": run.n_rows, "precision": run.precision}
+    return [
+        Result.at_least(
+            "images against timm fp32 behind a DataLoader",
+            whole / peer_rate,
+            2.5,
+            **figures,
+            job_rows_per_second=whole,
+            peer_rows_per_second=peer_rate,
+        ),
+        Result.at_least(
+            "images against the limit",
+            steady / limit,
+            0.9,
+            "from the first batch to the last shard",
+            **figures,
+            job_rows_per_second=steady,
+            limit_rows_per_second=limit,
+            decode_seconds=decode_seconds,
+            forward_seconds=forward_seconds,
+        ),
+        Result.at_least(
+            "images, chosen mode against fp32", run.chosen_over_fp32, 1.0, precision=run.precision
+        ),
+    ]
+
+
+def _inputs(workspace: Any) -> tuple[Any, list[bytes]]:
+    """The encoder's spec, and the bytes of every picture of the catalogue."""
+    from store.catalog.images import blob_path, image_digests
+    from store.vectors.sets import current_spec
+
+    digests = dict.fromkeys(image_digests(workspace).values())
+    return current_spec(workspace, ENCODER), [workspace.read_bytes(blob_path(digest)) for digest in digests]
+
+
+def _limit(workspace: Any, spec: Any, contents: list[bytes]) -> tuple[float, float]:
+    """Seconds of decoding alone and of forward passes alone, each with all the cores to itself."""
+    import numpy as np
+
+    from embed.devices import cores
+    from embed.encoders.base import Sources
+    from embed.encoders.resolve import resolve
+    from embed.engine import Settings, load_engines
+    from embed.inputs.batch import Batch, Window
+    from embed.inputs.images import decode_image
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(cores()) as pool:
+        decoded = list(pool.map(partial(decode_image, preprocessing=spec.preprocessing), contents))
+    decode_seconds = time.perf_counter() - start
+    pixels = [one for one in decoded if isinstance(one, np.ndarray)]
+    batches = [
+        Batch(ENCODER, [b""] * len(part), (np.stack(part),))
+        for part in (pixels[at : at + BATCH] for at in range(0, len(pixels), BATCH))
+    ]
+    del decoded, pixels
+    resolved = resolve(workspace, ENCODER, Sources(offline=True))
+    (engine,) = load_engines(workspace, resolved, Settings())
+    engine.begin(Window(ENCODER, [], []))  # what the job measured is remembered
+    for _ in engine.encode(iter(batches[:2])):
+        pass
+    start = time.perf_counter()
+    for _ in engine.encode(iter(batches)):
+        pass
+    return decode_seconds, time.perf_counter() - start
+
+
+def _peer(workspace: Any, contents: list[bytes]) -> float:
+    """Rows a second of the same model in fp32 behind a DataLoader with two workers, as timm's users run it."""
+    import timm
+    import torch
+    from PIL import Image
+
+    from embed.encoders.base import Sources
+    from embed.encoders.registry import library_of
+    from embed.encoders.resolve import resolve
+
+    resolved = resolve(workspace, ENCODER, Sources(offline=True))
+    model: Any = library_of(resolved[0].address).load(resolved)[0].module
+    transform: Any = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
+
+    class Photos(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return len(contents)
+
+        def __getitem__(self, at: int) -> Any:
+            return transform(Image.open(BytesIO(contents[at])).convert("RGB"))
+
+    def run(loader: Iterator[Any]) -> None:
+        with torch.inference_mode():
+            for pixels in loader:
+                model(pixels).numpy()
+
+    run(iter([torch.zeros(BATCH, 3, *resolved[0].spec.preprocessing["size"])]))
+    start = time.perf_counter()
+    run(iter(torch.utils.data.DataLoader(Photos(), BATCH, num_workers=2)))
+    return len(contents) / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,82 @@
+"""Workspaces of real rows, and the embed job on them, as the command runs it."""
+
+import csv
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from store.workspace import Workspace
+
+csv.field_size_limit(2**27)
+
+
+def myntra_rows(data: Path, rows: int) -> list[dict[str, str]]:
+    """The first rows of the Myntra catalogue; none where it is absent."""
+    path = data / "myntra/train.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row, _ in zip(csv.DictReader(file), range(rows), strict=False)]
+
+
+def ingested(folder: Path, rows: Sequence[dict[str, str]], images: Path | None = None) -> Workspace:
+    """A workspace of these rows."""
+    from store.catalog.ingest import ingest
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "train.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    workspace = Workspace(folder / "workspace")
+    ingest(workspace, str(path), images=str(images) if images else None)
+    return workspace
+
+
+@dataclass(frozen=True)
+class EmbedRun:
+    """One `embed run` of one encoder."""
+
+    n_rows: int  # that were embedded
+    seconds: float  # from nothing: model load, measuring, and publishing included
+    steady_seconds: float  # from the first batch to the last shard
+    precision: str
+    chosen_over_fp32: float  # rows a second of the chosen mode over plain fp32, as measured at the start
+
+
+def embed(workspace: Workspace, name: str, **settings: Any) -> EmbedRun:
+    """One `embed run` in this process; `settings` are those of `embed.engine.Settings`."""
+    from embed.encoders.base import Sources
+    from embed.engine import Settings, load_engines
+    from embed.job import Options, run
+    from embed.wishes import find_wishes
+
+    engines: list[Any] = []
+
+    def load(resolved: Any) -> Any:
+        engines.extend(load_engines(workspace, resolved, Settings(**settings)))
+        return engines
+
+    start = time.perf_counter()
+    wishes = find_wishes(workspace, [name], Sources(offline=True))
+    (outcome,) = run(workspace, wishes, Options(), load, lambda line: print(line, file=sys.stderr))
+    seconds = time.perf_counter() - start
+    precision = engines[0].provenance()["precision"]
+    rates = _measured(workspace, outcome.plan.spec.folder)
+    return EmbedRun(
+        outcome.n_embedded,
+        seconds,
+        outcome.seconds,
+        precision,
+        rates.get(precision, 1.0) / rates.get("fp32", 1.0),
+    )
+
+
+def _measured(workspace: Workspace, folder: str) -> dict[str, float]:
+    (record,) = workspace.names(folder, "measured-", ".json")
+    rates: dict[str, float] = workspace.read_json(f"{folder}/{record}")["rows_per_second"]
+    return rates

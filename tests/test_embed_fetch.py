@@ -1,0 +1,109 @@
+import errno
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from embed.encoders.base import Sources
+from embed.encoders.registry import library_of, parse_address
+from embed.fetch import fetch
+from store.errors import EncoderError
+from tests.fake_models import fake_hub_cache, save_tiny_bert, save_tiny_clip
+
+HUB_CLIP = "timm/vit_large_patch14_clip_224.openai"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A hub cache of its own; what is not in it can't be had, as on a machine without network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "cache"
+
+
+def cache_model(cache, repo, folder):
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return fake_hub_cache(cache, repo, files)
+
+
+def hash_file(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def loaded_offline(name, models_dir):
+    address = parse_address(name)
+    library = library_of(address)
+    return library.load(library.resolve(address, Sources(models_dir, offline=True), hash_file))
+
+
+def test_a_portable_folder_loads_where_there_is_neither_hub_nor_cache(cache, tmp_path):
+    cache_model(cache, "somebody/tiny", save_tiny_bert(tmp_path / "bert"))
+    cache_model(cache, "somebody/clip", save_tiny_clip(tmp_path / "clip"))
+    names = ["hf:somebody/tiny?pooling=cls", "open_clip:hf-hub:somebody/clip"]
+    fetched = fetch(names, tmp_path / "models")
+    assert [one.encoder for one in fetched] == names
+    assert all(one.n_bytes > 10_000 for one in fetched)
+    shutil.rmtree(cache)
+    (bert,) = loaded_offline(names[0], tmp_path / "models")
+    image, text = loaded_offline(names[1], tmp_path / "models")
+    assert (bert.spec.dim, image.spec.dim, text.spec.dim) == (32, 16, 16)
+
+
+def test_a_folder_carried_over_hits_the_vectors_of_the_hubs_copy(cache, tmp_path):
+    cache_model(cache, "somebody/tiny", save_tiny_bert(tmp_path / "bert"))
+    (from_cache,) = loaded_offline("hf:somebody/tiny", None)
+    fetch(["hf:somebody/tiny"], tmp_path / "models")
+    (carried,) = loaded_offline("hf:somebody/tiny", tmp_path / "models")
+    assert carried.spec.fingerprint == from_cache.spec.fingerprint
+
+
+def test_only_what_the_model_needs_is_carried(cache, tmp_path):
+    snapshot = cache_model(cache, "somebody/tiny", save_tiny_bert(tmp_path / "bert"))
+    for name in ("flax_model.msgpack", "tf_model.h5", "README.md", "onnx/model.onnx"):
+        (snapshot / name).parent.mkdir(exist_ok=True)
+        (snapshot / name).write_bytes(b"large")
+    fetch(["hf:somebody/tiny"], tmp_path / "models")
+    carried = {path.name for path in (tmp_path / "models").rglob("*") if path.is_file()}
+    assert carried == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+
+def test_weights_in_the_old_format_are_carried_where_there_are_no_others(cache, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    folder = save_tiny_clip(tmp_path / "clip")
+    weights = folder / "open_clip_model.safetensors"
+    torch.save(load_file(weights), folder / "open_clip_pytorch_model.bin")
+    weights.unlink()
+    cache_model(cache, "somebody/clip", folder)
+    fetch(["open_clip:hf-hub:somebody/clip"], tmp_path / "models")
+    assert len(loaded_offline("open_clip:hf-hub:somebody/clip", tmp_path / "models")) == 2
+
+
+def test_fetching_without_a_hub_says_what_is_missing_and_where_it_looked(cache, tmp_path):
+    with pytest.raises(
+        EncoderError, match=rf"clip-vit-l14: no open_clip_model.safetensors of '{HUB_CLIP}' in .*the hub"
+    ):
+        fetch(["clip-vit-l14"], tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_unknown_encoder_is_named_before_anything_is_fetched(cache, tmp_path):
+    cache_model(cache, "somebody/tiny", save_tiny_bert(tmp_path / "bert"))
+    with pytest.raises(EncoderError, match="unknown encoder 'clip-vit-l41', did you mean clip-vit-l14"):
+        fetch(["hf:somebody/tiny", "clip-vit-l41"], tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(cache, tmp_path, monkeypatch):
+    cache_model(cache, "somebody/tiny", save_tiny_bert(tmp_path / "bert"))
+
+    def full(source, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(EncoderError, match=r"can't write .*config.json: No space left on device"):
+        fetch(["hf:somebody/tiny"], tmp_path / "models")
+    assert [path for path in (tmp_path / "models").rglob("*") if path.is_file()] == []
