@@ -15,7 +15,9 @@ from embed.inputs.geometry import TURNS, Geometry, Window
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "ICO", "PPM")
 MAX_PIXELS = 120_000_000  # a 108-megapixel phone's photo passes, a decompression bomb does not
-SCALED_DECODING_MARGIN = 4.0  # at 2 the vectors of a noisy 6-megapixel photo moved by 1.5e-3, at 4 by 4e-4
+SCALED_DECODING_MARGIN = (
+    6.0  # noisy photos of 24 megapixels: vectors within 0.9995 of cosine; at 4 within 0.9988
+)
 MAX_SCALED = 16  # times the pixels kept: beyond, a picture is not resized as a whole before the crop
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 0 to 65,535
 
