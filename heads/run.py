@@ -64,7 +64,7 @@ def run_heads(
     Raises:
         CatalogError: nothing was ingested.
     """
-    folds = ensure_folds(workspace, config)
+    folds = ensure_folds(workspace, config, log)
     digest = catalog_digest(workspace)
     plans, coverage = [], _Coverages(workspace, log)
     for name in dict.fromkeys(names or config.heads.run):
@@ -111,7 +111,7 @@ def plan_head(
         "params": head.get_params(),
         "vectors": [[str(found.vector_set), found.fingerprint, found.digest] for found in sets],
         "texts": list(head.texts),
-        "catalog": catalog,
+        "catalog_digest": catalog,
         "folds_hash": folds.hash,
         "seed": config.seed,
         "code_version": head.code_version,

@@ -1,17 +1,25 @@
 """The fold of each training row: grouped, stratified, decided once, hashed."""
 
+import dataclasses
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.config import Config
-from store.errors import FoldMismatchError
+from store.catalog.images import image_digests
+from store.catalog.read import present_splits, read_split, split_path
+from store.config import Config, Grouping
+from store.errors import CatalogError, FoldMismatchError
+from store.schema import FOLD, GROUP
+from store.stratify import deal_groups
 from store.workspace import Workspace
 
 FOLDS_FILE = "folds.parquet"
+CODE_VERSION = 1  # raised when the same record yields other folds
+MOST_BINS = 50  # of log price
 
 
 @dataclass(frozen=True)
@@ -65,14 +73,122 @@ def read_folds(workspace: Workspace) -> Folds:
     return Folds(sample_id, fold, group, folds_hash(sample_id, fold, group))
 
 
-def ensure_folds(workspace: Workspace, config: Config) -> Folds:
-    """The folds on disk, decided now where there are none: rows with one text stay together."""
+@dataclass(frozen=True)
+class FoldsRecord:
+    """What folds were decided by: the metadata of folds.parquet. A file without it was brought along."""
+
+    k: int
+    seed: int
+    grouping: Grouping
+    train_digest: str  # of the training rows
+    code_version: int
+
+
+def read_record(workspace: Workspace) -> FoldsRecord | None:
+    """What the folds on disk were decided by; None where a file without a record was put there."""
+    found = workspace.read_metadata(FOLDS_FILE)
+    names = {field.name for field in dataclasses.fields(FoldsRecord)}
+    return FoldsRecord(**found) if set(found) == names else None
+
+
+def wanted_record(workspace: Workspace, config: Config) -> FoldsRecord:
+    """What folds would be decided by now."""
+    if "train" not in present_splits(workspace):
+        read_split(workspace, "train")  # says what is missing
+    digest = str(workspace.read_metadata(split_path("train")).get("digest"))
+    return FoldsRecord(config.folds.k, config.seed, config.folds.group, digest, CODE_VERSION)
+
+
+def why_stale(found: FoldsRecord, wanted: FoldsRecord) -> str | None:
+    """Why folds must be decided again, in words; None where they need not be."""
+    if found.train_digest != wanted.train_digest:
+        return "the training catalogue has changed"
+    names = ("k", "grouping", "seed", "code_version")
+    changes = [
+        f"{name} {getattr(found, name)} became {getattr(wanted, name)}"
+        for name in names
+        if getattr(found, name) != getattr(wanted, name)
+    ]
+    return ", ".join(changes) or None
+
+
+def ensure_folds(
+    workspace: Workspace, config: Config, log: Callable[[str], None] = lambda line: None
+) -> Folds:
+    """The folds that the configuration asks for: those on disk while they hold, else decided now.
+
+    A folds.parquet without a record of how it was decided is the user's own: it stays, and must cover
+    exactly the training rows.
+
+    Args:
+        log: takes a line for people when folds are decided again.
+
+    Raises:
+        CatalogError: no train catalogue, or rows that can't be split as asked.
+        FoldMismatchError: the user's own folds are of other rows.
+    """
+    wanted = wanted_record(workspace, config)
     if workspace.exists(FOLDS_FILE):
-        return read_folds(workspace)
-    rows = workspace.read_table("catalog/train.parquet", ["sample_id", "text"]).sort_by("sample_id")
-    group = rows["text"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    order = np.random.default_rng(config.seed).permutation(int(group.max()) + 1)
-    fold = (order[group] % config.folds.k).astype(np.int16)
-    table = pa.table({"sample_id": rows["sample_id"], "fold": fold, "group": group})
-    workspace.publish_table(FOLDS_FILE, table)
+        found = read_record(workspace)
+        if found is None:
+            ids = read_split(workspace, "train", ["sample_id"])["sample_id"].combine_chunks()
+            return read_folds(workspace).aligned(ids)
+        reason = why_stale(found, wanted)
+        if reason is None:
+            return read_folds(workspace)
+        log(f"folds are decided again: {reason}")
+    table = folds_table(workspace, wanted)
+    publish_folds(workspace, table, wanted)
     return read_folds(workspace)
+
+
+def folds_table(workspace: Workspace, record: FoldsRecord) -> pa.Table:
+    """Folds of the ingested training rows, sorted by id: the order of the file decides nothing.
+
+    Raises:
+        CatalogError: no train catalogue, or rows that can't be split as asked.
+    """
+    from store.catalog.duplicates import group_rows
+
+    rows = read_split(workspace, "train", ["sample_id", "text", "image", "price"]).sort_by("sample_id")
+    digests = image_digests(workspace)
+    image = pa.array([digests.get(reference) for reference in rows["image"].to_pylist()], pa.string())
+    group = group_rows(rows["text"], image, near=record.grouping == "near")
+    fold = decide_folds(np.log(rows["price"].to_numpy()), group, record.k, record.seed)
+    columns = [rows["sample_id"], pa.array(fold, FOLD.type), pa.array(group, GROUP.type)]
+    return pa.table(columns, names=["sample_id", FOLD.name, GROUP.name])
+
+
+def publish_folds(workspace: Workspace, table: pa.Table, record: FoldsRecord) -> None:
+    """Put folds in place, with what they were decided by."""
+    workspace.publish_table(FOLDS_FILE, table, metadata=dataclasses.asdict(record))
+
+
+def decide_folds(log_price: np.ndarray, group: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """A fold for each row: groups stay whole, folds are alike in size and in log price.
+
+    Args:
+        log_price: shape (n_rows,).
+        group: int64, shape (n_rows,), 0..n_groups-1.
+
+    Returns:
+        int16, shape (n_rows,), 0..k-1, no fold empty.
+
+    Raises:
+        CatalogError: fewer groups than folds, or one group holds more than half of the rows.
+    """
+    n_rows, size = len(group), np.bincount(group)
+    largest = int(size.max(initial=0))
+    if len(size) < k:
+        raise CatalogError(
+            f"{k} folds need at least {k} groups of rows that are not the same product, got {len(size)} "
+            f"({n_rows} rows): ingest more rows or run 'shelfprice catalog folds -k {max(2, len(size))}'"
+        )
+    if 2 * largest > n_rows:
+        raise CatalogError(
+            f"one group holds {largest} of {n_rows} rows, so that no fold could be predicted from the others: "
+            "run 'shelfprice catalog folds --group exact', or look for one text or picture that fills in for missing ones"
+        )
+    n_bins = max(1, min(MOST_BINS, n_rows // (2 * k)))
+    rank = np.argsort(np.argsort(log_price, kind="stable"), kind="stable")
+    return deal_groups(rank * n_bins // n_rows, group, k, seed)

@@ -17,7 +17,8 @@ class Predictions:
     """What one head says of every row.
 
     `inputs` is all that the predictions depend on (head, parameters, vector sets with fingerprints,
-    catalogue digest, folds hash, seed, code version); its digest names the folder.
+    catalogue digest, folds hash, seed, code version); its digest names the folder. Two of them are read by others
+    and have fixed names: `folds_hash` and `catalog_digest`.
     """
 
     head: str

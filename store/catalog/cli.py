@@ -7,6 +7,7 @@ import click
 
 from store.catalog.demo.cli import demo
 from store.catalog.download.cli import images, images_export, images_import
+from store.catalog.folds_cli import folds
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
@@ -127,3 +128,4 @@ catalog.add_command(demo)
 catalog.add_command(images)
 catalog.add_command(images_export)
 catalog.add_command(images_import)
+catalog.add_command(folds)

@@ -1,0 +1,117 @@
+"""Near-duplicate texts: candidates by MinHash and banding, each proved by its true Jaccard similarity."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+SHINGLE_WORDS = 3
+# A pair of Jaccard 0.8 meets in at least one band of 6 with probability 1 - (1 - 0.8**6)**21 = 0.998.
+BANDS, BAND_HASHES = 21, 6
+WINDOW = 8  # texts of one bucket are compared with so many next to them: links join through neighbours
+_PAIRS_AT_ONCE = 50_000
+_SEED = 1
+
+
+def shingle_matrix(texts: pa.Array | pa.ChunkedArray) -> csr_array:
+    """Which text holds which run of `SHINGLE_WORDS` words, shape (n_texts, n_shingles), 1 or absent.
+
+    Words are runs of letters and digits in lower case; a text of fewer words is one shingle.
+    """
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    words = pc.split_pattern_regex(pc.utf8_lower(texts), pattern=r"[^\pL\pN]+")
+    offsets = words.offsets.to_numpy().astype(np.int64)
+    code = pc.dictionary_encode(words.flatten())
+    vocabulary, ids = len(code.dictionary), code.indices.to_numpy().astype(np.uint64)
+    row = np.repeat(np.arange(len(texts)), np.diff(offsets))
+    kept = ids != _code_of(code.dictionary, "")
+    ids, row = ids[kept], row[kept]
+    length = np.bincount(row, minlength=len(texts))
+    start = np.concatenate([[0], np.cumsum(length)])[:-1]
+    place = np.arange(len(ids)) - start[row]
+    last = np.maximum(length[row] - SHINGLE_WORDS, 0)
+    begins = np.flatnonzero(place <= last)
+    shingle = np.zeros(len(begins), np.uint64)
+    for step in range(SHINGLE_WORDS):
+        inside = begins + step < (start + length)[row[begins]]
+        word = np.where(inside, ids[np.minimum(begins + step, len(ids) - 1)] + np.uint64(1), np.uint64(0))
+        shingle = shingle * np.uint64(vocabulary + 1) + word  # wraps for huge vocabularies: then it is a hash
+    _, column = np.unique(shingle, return_inverse=True)
+    shape = (len(texts), int(column.max(initial=-1)) + 1)
+    matrix = coo_array((np.ones(len(begins), np.int32), (row[begins], column)), shape=shape).tocsr()
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+def _code_of(dictionary: pa.Array, word: str) -> int:
+    return int(pc.index(dictionary, word).as_py())
+
+
+def signatures(shingles: csr_array) -> np.ndarray:
+    """MinHash of each row, uint32, shape (n_texts, BANDS * BAND_HASHES)."""
+    from datasketch import MinHash
+
+    rows = (part.tolist() for part in np.split(shingles.indices, shingles.indptr[1:-1]))
+    hashes = MinHash.generator(rows, num_perm=BANDS * BAND_HASHES, seed=_SEED, hashfunc=_as_is)
+    return np.stack([one.hashvalues for one in hashes]).astype(np.uint32)
+
+
+def _as_is(value: int) -> int:
+    return value
+
+
+def near_pairs(texts: pa.Array | pa.ChunkedArray, threshold: float) -> np.ndarray:
+    """Pairs of texts whose shingles have at least this Jaccard similarity: enough of them to link all such texts.
+
+    Args:
+        texts: distinct texts, shape (n_texts,).
+
+    Returns:
+        Positions, shape (n_pairs, 2). A pair already linked through others may be left out.
+    """
+    shingles = shingle_matrix(texts)
+    signature = signatures(shingles)
+    n_texts = len(texts)
+    linked = np.arange(n_texts)
+    found = [np.empty((0, 2), np.int64)]
+    for pairs in _candidates(signature):
+        fresh = pairs[linked[pairs[:, 0]] != linked[pairs[:, 1]]]
+        proved = fresh[_jaccard(shingles, fresh) >= threshold]
+        if len(proved):
+            found.append(proved)
+            edges = np.concatenate(found)
+            graph = coo_array(
+                (np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(n_texts, n_texts)
+            )
+            linked = connected_components(graph, directed=False)[1]
+    return np.concatenate(found)
+
+
+def _candidates(signature: np.ndarray) -> Iterator[np.ndarray]:
+    """For each band, pairs of texts that agree in it, shape (n_pairs, 2)."""
+    bands = signature.reshape(len(signature), BANDS, BAND_HASHES)
+    for band in range(BANDS):
+        here, after = bands[:, band], bands[:, (band + 1) % BANDS]
+        order = np.lexsort([*after.T, *here.T])  # inside a bucket, like stands beside like
+        ordered = here[order]
+        pairs = []
+        for apart in range(1, WINDOW + 1):
+            same = np.flatnonzero((ordered[apart:] == ordered[:-apart]).all(axis=1))
+            pairs.append(np.stack([order[same], order[same + apart]], axis=1))
+        yield np.concatenate(pairs)
+
+
+def _jaccard(shingles: csr_array, pairs: np.ndarray) -> np.ndarray:
+    """True Jaccard similarity of each pair, shape (n_pairs,)."""
+    size = np.diff(shingles.indptr)
+    parts = [np.empty(0)]
+    for at in range(0, len(pairs), _PAIRS_AT_ONCE):
+        left, right = pairs[at : at + _PAIRS_AT_ONCE].T
+        common = (shingles[left] * shingles[right]).sum(axis=1)
+        parts.append(common / np.maximum(size[left] + size[right] - common, 1))
+    return np.concatenate(parts)
