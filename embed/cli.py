@@ -90,6 +90,13 @@ def plan(
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Most pictures per forward pass. Default: measured."
 )
+@click.option(
+    "--publish-every",
+    type=click.FloatRange(min=0.0),
+    default=60.0,
+    metavar="SECONDS",
+    help="What is embedded is published at least this often: no more is lost when a run is killed.",
+)
 @click.option("--retry-failed", is_flag=True, help="Try inputs again that failed before.")
 @click.option(
     "--max-failures", type=SHARE, help="Stop when a larger share of inputs fails. Default: configuration."
@@ -109,6 +116,7 @@ def run(
     device: str,
     batch_tokens: int | None,
     batch_size: int | None,
+    publish_every: float,
     retry_failed: bool,
     max_failures: float | None,
     max_coverage_gap: float | None,
@@ -137,10 +145,9 @@ def run(
 
     wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end publishes what is done
+    options = Options(limits, retry_failed, shard_seconds=publish_every)
     try:
-        outcomes = run_job(
-            workspace, wishes, Options(limits, retry_failed), load, lambda line: click.echo(line, err=True)
-        )
+        outcomes = run_job(workspace, wishes, options, load, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt as interrupt:
         raise click.ClickException(
             "stopped; what was embedded is published: run the command again to go on"

@@ -23,7 +23,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 32, ("text", "gpu"): 16384, ("image", "gpu"): 64}
 MAX_UNITS = {"text": 262_144, "image": 1024}
 MEASURED_ROWS = (4, 64)  # fewest and most
-MEASURED_SECONDS = 1.0  # one fp32 pass over the measured rows takes about that long
+MEASURED_SECONDS = (
+    0.5  # one fp32 pass over the measured rows takes about that long: a few passes of each mode
+)
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 
 
@@ -194,12 +196,19 @@ class Engine:
         if not sample:  # every input failed: nothing to measure on
             return Choice(modes[0], self._limit.units)
 
-        def forward(mode: Mode) -> np.ndarray:
-            self._apply(mode)
-            with self._running():
+        one = tuple(a[:1] for a in sample[0].arrays)
+        with contextlib.ExitStack() as stack:
+
+            def apply(mode: Mode) -> None:
+                stack.close()
+                self._apply(mode)
+                stack.enter_context(self._running())
+                self._forward(one).cpu()  # weights are cast once per run, not once per batch
+
+            def forward() -> np.ndarray:
                 return np.concatenate([self._vectors(batch).cpu().numpy() for batch in sample])
 
-        choice = choose(forward, modes, self.spec.precision, self._limit.units)
+            choice = choose(apply, forward, modes, self.spec.precision, self._limit.units)
         self._apply(choice.mode)
         if self._kind == "gpu" and self._fixed_units is None:
             choice = replace(choice, units=self._grown(sample))

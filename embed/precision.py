@@ -16,8 +16,8 @@ from store.workspace import Workspace
 
 MIN_COSINE = 0.999  # of every measured row to its fp32 vector
 MIN_GAIN = 1.05  # below that, the plainer choice stays
-ENOUGH_SECONDS = 0.6  # of timed forward passes per candidate
-MAX_PASSES = 4
+ROUNDS = 4
+FAR_BEHIND = 2.0  # times the fastest: not timed again
 
 
 @dataclass(frozen=True)
@@ -62,32 +62,58 @@ def candidates(policy: str, device_type: str, is_convnet: bool) -> list[Mode]:
     return [Mode(dtype, channels_last) for dtype in dtypes for channels_last in layouts]
 
 
-def choose(forward: Callable[[Mode], np.ndarray], modes: Sequence[Mode], policy: str, units: int) -> Choice:
+def choose(
+    apply: Callable[[Mode], None],
+    forward: Callable[[], np.ndarray],
+    modes: Sequence[Mode],
+    policy: str,
+    units: int,
+) -> Choice:
     """Time each mode on the same rows and take the fastest that stays close to fp32.
 
+    The modes take turns, so that whatever else the machine does meanwhile falls on all of them.
+
     Args:
-        forward: vectors of the measured rows in a mode, shape (n_rows, dim); waits for the device.
-        modes: from `candidates`.
+        apply: puts the model into a mode; not timed.
+        forward: vectors of the measured rows in the mode last applied, shape (n_rows, dim); waits for the device.
+        modes: from `candidates`, fp32 first.
         policy: "auto" keeps to `MIN_COSINE`; an explicit type is taken whatever its cosine.
         units: most units per forward pass, passed on.
     """
-    rates: dict[str, float] = {}
     cosines: dict[Mode, float] = {}
-    best = modes[0]
     reference = None
-    for mode in modes:
-        if reference is not None and policy != "auto" and mode.dtype == "fp32":
-            continue  # only a reference here: its other layouts don't matter
-        vectors, seconds = _time(forward, mode)
-        if reference is None:
-            reference = vectors
-        rates[str(mode)] = len(vectors) / seconds
+    for mode in modes:  # warm-up as well: kernels are chosen, memory is laid out
+        apply(mode)
+        vectors = forward()
+        reference = vectors if reference is None else reference
         cosines[mode] = worst_cosine(vectors, reference)
-        close = cosines[mode] >= MIN_COSINE or policy not in ("auto", "fp32")
-        forced = policy in ("bf16", "fp16") and best.dtype == "fp32"
-        if close and (forced or rates[str(mode)] > MIN_GAIN * rates[str(best)]):
+    assert reference is not None
+    allowed = [
+        m for m in modes if policy in ("auto", m.dtype) and (policy != "auto" or cosines[m] >= MIN_COSINE)
+    ]
+    seconds = _take_turns(apply, forward, allowed)
+    best = allowed[0]
+    for mode in allowed[1:]:
+        if MIN_GAIN * seconds[mode] < seconds[best]:
             best = mode
+    rates = {str(mode): round(len(reference) / taken, 1) for mode, taken in seconds.items()}
     return Choice(best, units, None if best.dtype == "fp32" else cosines[best], rates)
+
+
+def _take_turns(
+    apply: Callable[[Mode], None], forward: Callable[[], np.ndarray], modes: Sequence[Mode]
+) -> dict[Mode, float]:
+    """Seconds of each mode's fastest pass; modes far behind leave early."""
+    seconds = dict.fromkeys(modes, np.inf)
+    running = list(modes)
+    for _ in range(ROUNDS):
+        for mode in running:
+            apply(mode)
+            start = time.perf_counter()
+            forward()
+            seconds[mode] = min(seconds[mode], time.perf_counter() - start)
+        running = [mode for mode in running if seconds[mode] < FAR_BEHIND * min(seconds.values())]
+    return seconds
 
 
 def worst_cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -97,20 +123,6 @@ def worst_cosine(a: np.ndarray, b: np.ndarray) -> float:
         return -1.0
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-30)).min())
-
-
-def _time(forward: Callable[[Mode], np.ndarray], mode: Mode) -> tuple[np.ndarray, float]:
-    vectors = forward(mode)  # warm-up: kernels are chosen, weights are cast
-    best = np.inf
-    spent = 0.0
-    for _ in range(MAX_PASSES):
-        start = time.perf_counter()
-        forward(mode)
-        seconds = time.perf_counter() - start
-        best, spent = min(best, seconds), spent + seconds
-        if spent >= ENOUGH_SECONDS:
-            break
-    return vectors, best
 
 
 # ---- remembered in the workspace -----------------------------------------------------------------

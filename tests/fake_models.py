@@ -78,6 +78,39 @@ def save_tiny_bert(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
+def save_tiny_sentence_model(
+    folder: Path, seed: int = 0, max_tokens: int = 24, pooling: str = "mean", **changes: Any
+) -> Path:
+    """A sentence-transformers model: `save_tiny_bert`, pooling, unit length."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    bert = save_tiny_bert(folder.with_name(folder.name + "-bert"), seed, **changes)
+    transformer = Transformer(str(bert), max_seq_length=max_tokens)
+    modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    return folder
+
+
+def save_tiny_timm(folder: Path, seed: int = 0, architecture: str = "resnet10t", **settings: Any) -> Path:
+    """A timm model as `push_to_hf_hub` lays it out, 32 pixels unless `settings` say otherwise."""
+    import timm
+    import torch
+    from timm.models import save_for_hf
+
+    torch.manual_seed(seed)
+    cfg = {
+        "input_size": (3, 32, 32),
+        "crop_pct": 0.875,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        **settings,
+    }
+    model = timm.create_model(architecture, num_classes=7, pretrained_cfg_overlay={**cfg, "num_classes": 7})
+    save_for_hf(model, str(folder), safe_serialization=True)
+    return folder
+
+
 def fake_hub_cache(cache: Path, repo: str, files: dict[str, bytes]) -> Path:
     """A repository in a Hugging Face hub cache; returns its snapshot folder."""
     root = cache / f"models--{repo.replace('/', '--')}"

@@ -1,0 +1,232 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from embed.encoders.base import Sources
+from embed.wishes import find_wishes
+from store.cli import main
+from store.errors import ConfigError
+from store.schema import LINKS
+from store.vectors.matrix import load_matrix
+from store.vectors.sets import VectorSet, current_encoders
+from store.vectors.shard import read_failures, shard_names
+from store.workspace import Workspace
+from tests.fake_images import broken_images, encoded, photo
+from tests.fake_models import WORDS, save_tiny_clip, save_tiny_sentence_model, save_tiny_timm
+from tests.fakes import catalog_table, publish_catalog
+
+NO_TORCH = """
+import sys
+from store.cli import main
+try:
+    main(sys.argv[1:], standalone_mode=True)
+except SystemExit as exit:
+    assert not exit.code, exit.code
+assert 'torch' not in sys.modules, 'torch was imported'
+assert 'transformers' not in sys.modules, 'transformers was imported'
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save_tiny_sentence_model(folder / "text", max_tokens=8)
+    save_tiny_timm(folder / "image")
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "workspace")
+
+
+def text_of(i):
+    return " ".join(WORDS[j] for j in range(len(WORDS)) if i >> j & 1) or "x"
+
+
+def publish_texts(workspace, n):
+    publish_catalog(
+        workspace, catalog_table([{"sample_id": i, "name": text_of(i), "price": 1.0} for i in range(n)])
+    )
+
+
+def publish_images(workspace, contents):
+    links = []
+    for name, content in contents.items():
+        sha256 = hashlib.sha256(content).hexdigest()
+        workspace.publish_bytes(f"images/blobs/{sha256[:2]}/{sha256}", content)
+        links.append({"link": f"file:{name}", "sha256": sha256, "tries": 1, "n_bytes": len(content)})
+    workspace.publish_table("images/links.parquet", pa.Table.from_pylist(links, schema=LINKS))
+    rows = [{"sample_id": name, "image": f"file:{name}", "price": 1.0} for name in contents]
+    publish_catalog(workspace, catalog_table([*rows, {"sample_id": "without", "price": 1.0}]))
+
+
+def shelfprice(workspace, *arguments, code=0):
+    result = CliRunner().invoke(main, ["embed", *arguments, "-w", workspace.root])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def embed(workspace, *arguments, code=0):
+    return shelfprice(workspace, "run", "--offline", "--device", "cpu", *arguments, code=code)
+
+
+def test_a_run_with_nothing_to_do_and_a_plan_import_no_torch(workspace, models):
+    publish_texts(workspace, 20)
+    encoder = f"{models / 'text'}@name"
+    assert "20 embedded" in embed(workspace, "-e", encoder).output
+    for command in ("plan", "run"):
+        arguments = ["embed", command, "--offline", "-e", encoder, "-w", workspace.root]
+        done = subprocess.run([sys.executable, "-c", NO_TORCH, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "20 with a vector, 0 missing" in done.stdout
+
+
+def test_plan_tells_hits_misses_bytes_and_after_a_first_run_the_time(workspace, models):
+    publish_texts(workspace, 8)
+    asked = ("--json", "-e", f"{models / 'text'}@name")
+    first = json.loads(shelfprice(workspace, "plan", *asked).stdout)["encoders"][0]
+    assert (first["hits"], first["missing"], first["bytes_to_write"], first["seconds"]) == (
+        0,
+        8,
+        8 * 80,
+        None,
+    )
+    embed(workspace, *asked)
+    publish_texts(workspace, 20)
+    second = json.loads(shelfprice(workspace, "plan", *asked).stdout)["encoders"][0]
+    assert (second["hits"], second["missing"]) == (8, 12)
+    assert second["seconds"] > 0
+
+
+def test_run_reports_the_share_of_truncated_texts(workspace, models):
+    publish_texts(workspace, 4096)  # max_tokens 8 leaves room for 6 words of 12
+    record = json.loads(embed(workspace, "--json", "-e", f"{models / 'text'}@name").stdout)["encoders"][0]
+    too_long = sum(bin(i).count("1") > 6 for i in range(4096))
+    assert record["truncated"] == {f"{models / 'text'}@name": pytest.approx(too_long / 4096)}
+
+
+def test_an_encoder_alone_stands_for_its_configured_sets(workspace, models):
+    publish_texts(workspace, 4)
+    encoder = str(models / "text")
+    workspace.publish_bytes(
+        "shelfprice.toml", f'[embed]\nvectors = ["{encoder}@name", "{encoder}@full"]\n'.encode()
+    )
+    (wish,) = find_wishes(workspace, [encoder], Sources(offline=True))
+    assert [str(s) for s in wish.vector_sets] == [f"{encoder}@name", f"{encoder}@full"]
+    (wish,) = find_wishes(workspace, [f"{encoder}@structured"], Sources(offline=True))
+    assert [str(s) for s in wish.vector_sets] == [f"{encoder}@structured"]
+
+
+def test_a_model_with_two_towers_makes_two_encoders_and_the_composition_is_the_text_s(workspace, tmp_path):
+    folder = save_tiny_clip(tmp_path / "clip")
+    image, text = find_wishes(workspace, [f"{folder}@name"], Sources(offline=True))
+    assert [str(s) for s in image.vector_sets] == [f"{folder}.image"]
+    assert [str(s) for s in text.vector_sets] == [f"{folder}.text@name"]
+    with pytest.raises(ConfigError, match="embeds pictures and takes no composition"):
+        find_wishes(workspace, [f"{folder}.image@name"], Sources(offline=True))
+
+
+def test_both_towers_come_out_of_one_run(workspace, tmp_path):
+    folder = save_tiny_clip(tmp_path / "clip")
+    publish_texts(workspace, 5)
+    output = embed(workspace, "-e", f"{folder}@name").output
+    assert f"{folder}.text: 5 embedded" in output
+    assert f"{folder}.image: skipped, the catalogue has no picture at all" in output
+    assert f"{folder}.text" in current_encoders(workspace)
+
+
+def test_broken_pictures_are_recorded_failures_and_stop_nothing(workspace, models):
+    broken = broken_images()
+    publish_images(workspace, {**{f"good {i}": encoded(photo(50, 40, seed=i)) for i in range(6)}, **broken})
+    encoder = str(models / "image")
+    record = json.loads(embed(workspace, "--json", "--max-failures", "0.9", "-e", encoder).stdout)[
+        "encoders"
+    ][0]
+    assert (record["embedded"], record["newly_failed"]) == (6, len(broken))
+    assert record["sets"][0]["splits"]["train"] == {
+        "rows": 7 + len(broken),
+        "empty": 1,
+        "failed": len(broken),
+    }
+    matrix = load_matrix(workspace, VectorSet(encoder), "train")
+    assert matrix.valid.tolist() == [True] * 6 + [False] * (len(broken) + 1)
+    assert np.isfinite(matrix.X).all()
+    assert set(read_failures(workspace, record["folder"])["stage"].to_pylist()) == {"decode"}
+    result = embed(workspace, "-e", encoder, code=1)
+    assert "more than --max-failures 0.01" in result.output
+    assert "--retry-failed" in result.output
+
+
+def test_a_picture_that_vanished_is_a_failure_of_reading(workspace, models):
+    publish_images(workspace, {f"good {i}": encoded(photo(50, 40, seed=i)) for i in range(4)})
+    blobs = sorted(Path(workspace.path("images/blobs")).rglob("*"))
+    next(path for path in blobs if path.is_file()).unlink()
+    record = json.loads(
+        embed(workspace, "--json", "--max-failures", "0.9", "-e", str(models / "image")).stdout
+    )
+    assert record["encoders"][0]["newly_failed"] == 1
+    assert read_failures(workspace, record["encoders"][0]["folder"])["stage"].to_pylist() == ["read"]
+
+
+def test_verify_names_a_damaged_shard_and_the_next_run_recomputes_just_what_it_held(workspace, models):
+    publish_texts(workspace, 40)
+    encoder = f"{models / 'text'}@name"
+    asked = ("-e", encoder, "--batch-tokens", "40", "--publish-every", "0")
+    embed(workspace, *asked)
+    folder = find_wishes(workspace, [encoder], Sources(offline=True))[0].resolved.spec.folder
+    assert "40 vectors: whole" in shelfprice(workspace, "verify").output
+    shards = shard_names(workspace, folder)
+    assert len(shards) > 2
+    path = Path(workspace.path(f"{folder}/{shards[1]}"))
+    path.write_bytes(path.read_bytes()[:-50])
+    result = shelfprice(workspace, "verify", code=1)
+    assert shards[1] in result.output
+    assert "run 'shelfprice embed run' to compute again just what they held" in result.output
+    record = json.loads(embed(workspace, "--json", *asked).stdout)["encoders"][0]
+    assert 0 < record["embedded"] < 20
+    assert "40 vectors: whole" in shelfprice(workspace, "verify").output
+
+
+def test_a_run_with_a_real_model_killed_at_work_resumes_complete(workspace, models):
+    n = 3000
+    publish_texts(workspace, n)
+    encoder = f"{models / 'text'}@name"
+    asked = ["--offline", "-e", encoder, "--device", "cpu", "--precision", "fp32", "--batch-tokens", "16"]
+    command = [sys.executable, "-m", "store.cli", "embed", "run", *asked, "--publish-every", "0.05"]
+    folder = find_wishes(workspace, [encoder], Sources(offline=True), "fp32")[0].resolved.spec.folder
+    child = subprocess.Popen(
+        [*command, "-w", workspace.root], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    while child.poll() is None and not shard_names(workspace, folder):
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL, "it must be killed before it is done"
+    record = json.loads(shelfprice(workspace, "run", *asked[:-1], "4096", "--json").stdout)["encoders"][0]
+    assert 0 < record["embedded"] < n
+    assert (record["hits"], record["damaged"]) == (n, [])
+    whole = Workspace(workspace.root + "-uninterrupted")
+    publish_texts(whole, n)
+    shelfprice(whole, "run", *asked[:-1], "4096")
+    matrices = [
+        load_matrix(w, VectorSet(str(models / "text"), "name"), "train").X for w in (workspace, whole)
+    ]
+    np.testing.assert_allclose(*matrices, atol=1e-3)
+
+
+def test_an_unknown_encoder_is_one_line_with_the_nearest_name(workspace):
+    publish_texts(workspace, 3)
+    result = embed(workspace, "-e", "minilmm", code=1)
+    assert result.stderr.count("\n") == 1
+    assert "did you mean minilm?" in result.stderr

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+from embed.encoders.base import Sources, Tokens
+from embed.encoders.resolve import resolve
+from embed.engine import Engine, Settings, load_engines
+from embed.inputs.batch import Batch, Window
+from store.errors import ConfigError
+from store.vectors.spec import EncoderSpec
+from store.workspace import Workspace
+from tests.fake_models import WORDS, save_tiny_sentence_model
+
+torch = pytest.importorskip("torch")
+KEYS = [bytes([i]) * 16 for i in range(40)]
+TEXTS = [" ".join(WORDS[: 1 + i % len(WORDS)]) * (1 + i // 20) for i in range(40)]
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_sentence_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+class SummingEncoder:
+    """A vector is the sum of the token ids and their number; forgets how to do more than `fits` tokens at once."""
+
+    def __init__(self, fits=10**9, modality="text"):
+        preprocessing = {"mean": [0.5, 0.25, 0.0], "std": [1.0, 0.5, 0.25]} if modality == "image" else {}
+        self.spec = EncoderSpec("sum", modality, "fake", "sum", "0" * 64, 2, preprocessing, "sum", False)
+        self.module = torch.nn.Linear(1, 1)
+        self.pad_id = 0
+        self.fits = fits
+        self.passes: list[int] = []
+
+    def tokenize(self, texts):
+        sequences = [np.array([len(word) for word in text.split()], np.int32) for text in texts]
+        return Tokens(sequences, np.arange(len(texts)), 0)
+
+    def forward(self, first, mask=None):
+        if first.numel() > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        self.passes.append(first.numel())
+        if mask is None:
+            return first.mean(dim=(2, 3))[:, :2]
+        return torch.stack([first.sum(1), mask.sum(1)], dim=1)
+
+
+def engine_of(workspace, encoder, **settings):
+    return Engine(workspace, encoder, torch.device("cpu"), Settings("cpu", **settings))
+
+
+def encode(engine, texts=TEXTS):
+    window = Window("sum@name", KEYS[: len(texts)], texts)
+    engine.begin(window)
+    found = {}
+    for batch, vectors in engine.encode(engine.batches(iter([window]))):
+        found.update(zip(batch.keys, vectors, strict=True))
+    return np.stack([found[key] for key in KEYS[: len(texts)]])
+
+
+def test_memory_that_runs_out_halves_the_batch_and_the_vectors_are_the_same(workspace):
+    roomy, tight = SummingEncoder(), SummingEncoder(fits=30)
+    expected = encode(engine_of(workspace, roomy, batch_tokens=1000))
+    engine = engine_of(workspace, tight, batch_tokens=1000)
+    np.testing.assert_array_equal(encode(engine), expected)
+    assert engine.provenance()["units"] <= 30
+
+
+def test_after_memory_ran_out_once_later_batches_are_made_smaller_from_the_start(workspace):
+    encoder = SummingEncoder(fits=30)
+    engine = engine_of(workspace, encoder, batch_tokens=1000)
+    encode(engine)
+    encoder.passes.clear()
+    batches = list(engine.batches(iter([Window("sum@name", KEYS, TEXTS)])))
+    assert max(batch.units for batch in batches) <= 30
+
+
+def test_one_text_that_does_not_fit_alone_is_an_error_not_a_loop(workspace):
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        encode(engine_of(workspace, SummingEncoder(fits=3)))
+
+
+def test_vectors_of_chunks_are_averaged_by_their_length(workspace):
+    engine = engine_of(workspace, SummingEncoder())
+    ids = np.array([[4, 4], [1, 0], [7, 0]])
+    batch = Batch(
+        "sum@name",
+        KEYS[:2],
+        (ids, (ids > 0).astype(int)),
+        owner=np.array([0, 0, 1]),
+        weights=np.array([2, 1, 1]),
+    )
+    ((_, vectors),) = engine.encode(iter([batch]))
+    np.testing.assert_allclose(vectors, [[(2 * 8 + 1 * 1) / 3, (2 * 2 + 1 * 1) / 3], [7, 1]])
+
+
+def test_pictures_are_scaled_by_mean_and_deviation_on_the_device(workspace):
+    engine = engine_of(workspace, SummingEncoder(modality="image"))
+    pixels = np.full((1, 4, 4, 3), 255, np.uint8)
+    ((_, vectors),) = engine.encode(iter([Batch("sum", KEYS[:1], (pixels,))]))
+    np.testing.assert_allclose(vectors, [[(1 - 0.5) / 1.0, (1 - 0.25) / 0.5]])
+
+
+def test_batch_size_does_not_change_vectors_by_more_than_a_thousandth(workspace, folder):
+    resolved = resolve(workspace, str(folder), Sources(offline=True), "fp32")
+    runs = []
+    for tokens in (16, 4096):
+        (engine,) = load_engines(workspace, resolved, Settings("cpu", batch_tokens=tokens))
+        runs.append(encode(engine))
+    np.testing.assert_allclose(runs[0], runs[1], atol=1e-3)
+
+
+def test_precision_is_measured_once_and_remembered(workspace, folder):
+    resolved = resolve(workspace, str(folder), Sources(offline=True))
+    window = Window("tiny@name", KEYS, TEXTS)
+    (engine,) = load_engines(workspace, resolved, Settings("cpu"))
+    said = engine.begin(window)
+    assert "measured: fp32" in said
+    (again,) = load_engines(workspace, resolved, Settings("cpu"))
+    again._measure = None  # would be called
+    assert again.begin(window) == said
+    assert again.provenance()["precision"] == engine.provenance()["precision"]
+
+
+def test_a_device_that_is_not_there_is_an_error_that_says_what_to_pass(workspace, folder):
+    resolved = resolve(workspace, str(folder), Sources(offline=True))
+    with pytest.raises(ConfigError, match=r"device 'cuda:63' can't be used here.*pass --device auto"):
+        load_engines(workspace, resolved, Settings("cuda:63"))

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from embed import precision
+from embed.precision import Choice, Mode, candidates, choose, recall, remember
+from store.errors import ConfigError
+from store.workspace import Workspace
+from tests.fakes import fake_spec
+
+FP32, BF16 = Mode("fp32"), Mode("bf16")
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """A model whose passes take as long as `seconds` says, by a clock of its own, and err as `error` says."""
+
+    class Model:
+        def __init__(self):
+            self.seconds = {"fp32": 1.0, "bf16": 0.5, "fp16": 0.25}
+            self.error = {"fp32": 0.0, "bf16": 0.001, "fp16": 0.001}
+            self.now = 0.0
+            self.mode = FP32
+
+        def apply(self, mode):
+            self.mode = mode
+
+        def forward(self):
+            self.now += self.seconds[self.mode.dtype]
+            exact = np.eye(4)
+            return np.where(np.roll(exact, 1, axis=1) > 0, self.error[self.mode.dtype], exact)
+
+        def choose(self, policy, device="cuda"):
+            return choose(self.apply, self.forward, candidates(policy, device, False), policy, 64)
+
+    made = Model()
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: made.now)
+    return made
+
+
+def test_the_fastest_mode_is_chosen(model):
+    choice = model.choose("auto")
+    assert choice.mode == Mode("fp16")
+    assert choice.rows_per_second == {"fp32": 4.0, "fp16": 16.0, "bf16": 8.0}
+
+
+def test_a_mode_too_far_from_fp32_is_never_chosen_by_auto(model):
+    model.error["fp16"] = 0.1
+    assert model.choose("auto").mode == BF16
+
+
+def test_fp32_stays_where_nothing_is_faster(model):
+    model.seconds |= {"bf16": 1.0, "fp16": 2.0}
+    assert model.choose("auto") == Choice(FP32, 64, None, {"fp32": 4.0, "fp16": 2.0, "bf16": 4.0})
+
+
+def test_an_explicit_policy_is_followed_however_slow(model):
+    model.seconds["bf16"] = 9.0
+    assert model.choose("bf16").mode == BF16
+
+
+def test_a_vector_that_overflows_counts_as_wrong(model):
+    model.error["fp16"] = np.inf
+    assert model.choose("auto").mode == BF16
+
+
+def test_fp16_on_a_cpu_is_an_error_that_says_what_to_pass(model):
+    with pytest.raises(ConfigError, match="pass --precision auto, fp32 or bf16"):
+        model.choose("fp16", device="cpu")
+
+
+def test_layouts_are_tried_for_convolutions_only():
+    assert Mode("bf16", channels_last=True) in candidates("auto", "cpu", True)
+    assert not any(mode.channels_last for mode in candidates("auto", "cpu", False))
+
+
+def test_what_was_measured_is_remembered_for_that_device_and_torch_alone(tmp_path):
+    workspace, spec = Workspace(tmp_path), fake_spec()
+    choice = Choice(Mode("bf16", True), 4096, 0.99995, {"fp32": 10.0, "bf16 channels_last": 30.0})
+    remember(workspace, spec, "cpu A x2", "2.14", choice)
+    assert recall(workspace, spec, "cpu A x2", "2.14") == choice
+    assert recall(workspace, spec, "cpu B x2", "2.14") is None
+    assert recall(workspace, spec, "cpu A x2", "2.15") is None
+    assert recall(workspace, fake_spec(weights="1" * 64), "cpu A x2", "2.14") is None
