@@ -88,7 +88,7 @@ def test_every_misbehaviour_becomes_a_reason(port, path, reason, retry):
         ("longer-than-said", "broken image: truncated"),
         ("empty", "not an image: empty"),
         ("torn", "broken image: truncated"),
-        ("pixels", "too many pixels: over 100000000"),
+        ("pixels", "too many pixels: over 120000000"),
     ],
 )
 def test_a_body_that_does_not_decode_is_found_out(port, path, problem):
