@@ -23,7 +23,7 @@ from tests.fakes import catalog_table, publish_catalog
 from tests.image_server import Site, serving
 
 SETTINGS = Settings(
-    limits=Limits(connect_seconds=2.0, silent_seconds=0.5, total_seconds=1.5),
+    limits=Limits(connect_seconds=10.0, silent_seconds=10.0, total_seconds=30.0),
     policy=Policy(backoff_seconds=0.02, retries=2, dead_seconds=0.5),
     allow_private=True,
 )
