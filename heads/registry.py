@@ -9,6 +9,8 @@ from heads.base import Head, check_params
 from store.errors import HeadError
 
 HEADS: dict[str, str] = {  # name -> module:class
+    "kernel-ridge": "heads.kernel_ridge:KernelRidge",
+    "neighbours": "heads.neighbours:Neighbours",
     "ridge": "heads.ridge:Ridge",
     "sparse": "heads.sparse:Sparse",
 }
