@@ -9,8 +9,10 @@ from heads.base import Head, check_params
 from store.errors import HeadError
 
 HEADS: dict[str, str] = {  # name -> module:class
+    "lightgbm": "heads.lightgbm:LightGBM",
     "ridge": "heads.ridge:Ridge",
     "sparse": "heads.sparse:Sparse",
+    "xgboost-baseline": "heads.baseline:XGBoostBaseline",
 }
 
 
