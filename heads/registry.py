@@ -11,8 +11,10 @@ from store.errors import HeadError
 HEADS: dict[str, str] = {  # name -> module:class
     "kernel-ridge": "heads.kernel_ridge:KernelRidge",
     "neighbours": "heads.neighbours:Neighbours",
+    "lightgbm": "heads.lightgbm:LightGBM",
     "ridge": "heads.ridge:Ridge",
     "sparse": "heads.sparse:Sparse",
+    "xgboost-baseline": "heads.baseline:XGBoostBaseline",
 }
 
 
