@@ -45,7 +45,7 @@ class Folds:
 class Heads:
     """Which heads a run trains, and parameters that differ from their defaults."""
 
-    run: tuple[str, ...] = ("ridge", "lightgbm", "sparse", "xgboost-baseline")
+    run: tuple[str, ...] = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
 
