@@ -37,6 +37,7 @@ class TrainingRows:
     log_actual: np.ndarray  # (n_rows,)
     fold: np.ndarray  # (n_rows,)
     group: np.ndarray  # (n_rows,)
+    n_test: int | None  # rows of the test catalogue; None: there is none
 
 
 def select_predictions(
@@ -138,7 +139,13 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
                 f"{head} has no predictions of the {n_test} test rows: run 'shelfprice heads run --head {head}'"
             )
     return TrainingRows(
-        sample_id, tuple(selection.folders), np.stack(columns, axis=1), log_actual, folds.fold, folds.group
+        sample_id,
+        tuple(selection.folders),
+        np.stack(columns, axis=1),
+        log_actual,
+        folds.fold,
+        folds.group,
+        n_test,
     )
 
 
