@@ -56,7 +56,8 @@ def close_pairs(hashes: np.ndarray, most_bits: int) -> np.ndarray:
     parts = [np.empty((0, 2), np.int64)]
     for start in range(0, len(hashes), 4096):
         limits, _, found = index.range_search(hashes[start : start + 4096], most_bits + 1)  # below, not at
-        left = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)))
+        counts = np.diff(limits.astype(np.int64)).astype(np.int64)
+        left = start + np.repeat(np.arange(len(counts)), counts)
         parts.append(np.stack([left, found], axis=1)[left < found])
     return np.concatenate(parts)
 
