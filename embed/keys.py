@@ -32,7 +32,8 @@ def arrow_keys(keys: Sequence[bytes]) -> pa.Array:
 
 def union(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Sorted distinct keys."""
-    return np.unique(np.concatenate(parts)) if parts else NO_KEYS
+    keys = np.sort(np.concatenate([NO_KEYS, *parts]))
+    return keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
 
 
 def contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def read_whole_shard(workspace: Workspace, relative: str, dim: int) -> np.ndarra
     """Keys of a shard whose every byte was read and checked, shape (n_rows,).
 
     Raises:
-        CorruptFileError: a checksum differs, rows are lost, vectors have another length or are not finite.
+        CorruptFileError: a checksum differs, rows are lost, or vectors have another length.
     """
     keys, vectors = read_shard(workspace, relative)
     if vectors.shape[1] != dim:
@@ -42,8 +42,6 @@ def read_whole_shard(workspace: Workspace, relative: str, dim: int) -> np.ndarra
         raise CorruptFileError(
             f"{workspace.path(relative)} is damaged: its {len(keys)} keys are not its name's"
         )
-    if not np.isfinite(vectors).all():
-        raise CorruptFileError(f"{workspace.path(relative)} is damaged: some values are not finite")
     return key_array(keys)
 
 

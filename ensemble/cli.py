@@ -62,3 +62,27 @@ def submit(out: Path | None, workspace: Workspace, as_json: bool) -> None:
         print_json(result)
     else:
         click.echo("\n".join(submit_lines(result)))
+
+
+@ensemble.command()
+@click.option(
+    "--rows",
+    "max_rows",
+    type=click.IntRange(min=100),
+    default=20_000,
+    show_default=True,
+    help="Rows of each split to look at; larger ones are drawn from.",
+)
+@workspace_option
+@json_option
+def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
+    """Check for leaks, drift and twins: whether the honest score deserves its name."""
+    from ensemble.audit.run import run_audit
+    from ensemble.summary import audit_lines
+
+    config = load_config(workspace)
+    result = run_audit(workspace, config.heads.vectors, config.seed, max_rows)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo("\n".join(audit_lines(result)))

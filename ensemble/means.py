@@ -50,7 +50,11 @@ class Curve:
 
 def _tanh_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     s = np.tanh(0.5 * x)
-    return np.abs(s), np.sign(s) * (0.5 - 0.5 * s * s)
+    steep = s * s
+    steep *= -0.5
+    steep += 0.5
+    np.copysign(steep, s, out=steep)
+    return np.abs(s, out=s), steep
 
 
 def _tanh_bend(low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -61,8 +65,13 @@ def _tanh_bend(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def _ratio_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    s = (x - 1.0) / (x + 1.0)
-    return np.abs(s), np.sign(s) * 0.5 * (1.0 - s) ** 2
+    short = x + 1.0
+    np.divide(2.0, short, out=short)
+    s = 1.0 - short  # (x - 1) / (x + 1)
+    short *= short
+    short *= 0.5
+    np.copysign(short, s, out=short)
+    return np.abs(s, out=s), short
 
 
 def _ratio_bend(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -77,3 +77,9 @@ def _weight(weight: float) -> str:
 
 def _plural(word: str, count: int) -> str:
     return word if count == 1 else word + "s"
+
+
+def audit_lines(result: dict[str, Any]) -> list[str]:
+    """The summary of an audit: a verdict and its words per check."""
+    lines = [f"{check['verdict']:>8}  {check['name']}: {check['words']}" for check in result["checks"]]
+    return [*lines, *(f"    note  {note}" for note in result["notes"])]

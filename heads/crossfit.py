@@ -37,7 +37,7 @@ def crossfit(
         raise HeadError(
             f"{head.name}: all {len(log_price)} training prices are {np.exp(log_price[0]):g}: there is nothing to learn"
         )
-    result = head.fit_predict_folds(train, log_price, fold, test)
+    result = head.clone().fit_predict_folds(train, log_price, fold, test)
     if result is None:
         result = _one_by_one(head, train, log_price, fold, test, on_fit)
     _check_finite(head.name, train, result.oof)

@@ -167,6 +167,7 @@ def sum_cells(rows: Rows, log_price: np.ndarray, cell: np.ndarray, layout: Layou
 class Scaling:
     """How columns are weighted against each other before the penalty: each block gets a total variance."""
 
+    vector_weights: tuple[float, ...]  # of each vector set
     vectors: str  # "block": one divisor a set; "column": unit variance a column first
     number_weight: float
     category_weight: float
@@ -175,12 +176,12 @@ class Scaling:
     def weights(self, layout: Layout, count: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """Factor of each column, 0 for columns constant or too rare in the fitted rows; (n_columns,)."""
         weights = np.zeros(layout.n_columns)
+        factors = [*self.vector_weights]
         for block in layout.blocks:
             here = slice(block.start, block.stop)
             live = variance[here] > 1e-9
-            factor = {"vectors": 1.0, "numbers": self.number_weight, "categories": self.category_weight}[
-                block.kind
-            ]
+            by_kind = {"numbers": self.number_weight, "categories": self.category_weight}
+            factor = by_kind[block.kind] if block.kind in by_kind else factors.pop(0)
             if block.kind == "categories":
                 live &= count[here] >= self.min_count
             if block.kind == "numbers" or (block.kind == "vectors" and self.vectors == "column"):
@@ -198,6 +199,12 @@ class Path:
 
     coefficients: np.ndarray  # (n_columns, n_penalties)
     intercept: np.ndarray  # (n_penalties,)
+
+    @classmethod
+    def joined(cls, paths: list["Path"]) -> "Path":
+        """Paths side by side."""
+        coefficients = np.concatenate([path.coefficients for path in paths], axis=1)
+        return cls(coefficients, np.concatenate([path.intercept for path in paths]))
 
 
 def solve_path(sums: Sums, layout: Layout, scaling: Scaling, penalties: np.ndarray) -> Path:

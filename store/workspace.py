@@ -77,6 +77,10 @@ class Workspace:
             return os.path.getsize(self.path(relative))
         return int(self.filesystem.size(self.path(relative)) or 0)
 
+    def folder_bytes(self, folder: str) -> int:
+        """Bytes of every file under a folder; 0 where it does not exist."""
+        return int(self.filesystem.du(self.path(folder))) if self.exists(folder) else 0
+
     def modified(self, relative: str) -> float:
         """When a file was last published, seconds since 1970."""
         return float(self.filesystem.modified(self.path(relative)).timestamp())

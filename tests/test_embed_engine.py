@@ -130,3 +130,11 @@ def test_a_device_that_is_not_there_is_an_error_that_says_what_to_pass(workspace
     resolved = resolve(workspace, str(folder), Sources(offline=True))
     with pytest.raises(ConfigError, match=r"device 'cuda:63' can't be used here.*pass --device auto"):
         load_engines(workspace, resolved, Settings("cuda:63"))
+
+
+def test_on_a_gpu_the_batch_grows_until_memory_runs_out(workspace):
+    encoder = SummingEncoder(fits=40_000)
+    engine = engine_of(workspace, encoder)
+    engine._kind = "gpu"  # grows by measuring, which on a CPU is not worth its time
+    engine.begin(Window("sum@name", KEYS, TEXTS))
+    assert engine.provenance()["units"] <= 40_000

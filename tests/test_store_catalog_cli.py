@@ -69,3 +69,21 @@ def test_ingest_imports_nothing_heavy(tmp_path, train):
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_two_runs_at_once_both_end_well(tmp_path, train):
+    command = [
+        sys.executable,
+        "-m",
+        "store.cli",
+        "catalog",
+        "ingest",
+        "--train",
+        train,
+        "-w",
+        str(tmp_path / "w"),
+    ]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert sorted("nothing changed" in text for text in told) == [False, True]

@@ -318,3 +318,22 @@ def test_a_changed_train_file_keeps_the_digest_of_an_unchanged_test_file(workspa
     ingest(workspace, write("1,a,,5\n"), test)
     report = ingest(workspace, write("1,a,,6\n"), test)
     assert [report.splits[split].change for split in ("train", "test")] == ["changed", "unchanged"]
+
+
+def test_parquet_columns_of_any_type_are_read_or_named(workspace, tmp_path):
+    columns = {
+        "sample_id": pa.array(["a", "b"]).dictionary_encode(),
+        "catalog_content": ["x", "y"],
+        "price": pa.array(["5", "x"]).dictionary_encode(),
+        "fresh": [True, False],
+        "tags": [["p"], []],
+    }
+    path = str(tmp_path / "t.parquet")
+    pq.write_table(pa.table(columns), path)
+    report = ingest(workspace, path)
+    assert read_split(workspace, "train")["categorical:fresh"].to_pylist() == ["true"]
+    assert any(note.startswith("column 'tags' is left out: it holds list") for note in report.notes)
+    assert rejected(workspace) == [(2, "b", "price is not a number: 'x'")]
+    pq.write_table(pa.table(columns | {"catalog_content": [["x"], ["y"]]}), path)
+    with pytest.raises(CatalogError, match=r"column 'catalog_content' holds list.* can't be read as text"):
+        ingest(workspace, path)

@@ -107,7 +107,11 @@ ROWS = "id,text\n1,\u00e9t\u00e9\n"
         (ROWS.encode("utf-16"), r"is UTF-16 .*iconv -f UTF-16"),
         (ROWS.encode("utf-16-le"), r"not CSV in UTF-8: byte 1 \(line 1\) is zero"),
         (ROWS.encode("latin-1"), r"not UTF-8: byte 10 \(line 2\) is 0xe9.*WINDOWS-1252"),
-        (b"id,text\n" + b"1,a\n" * 400_000 + b"2,\xff\n", r"byte 1600010 \(line 400002\) is 0xff"),
+        # Over one mebibyte, with a character across its end.
+        (
+            b"id,text\n1,x\n" + f"1,{'é' * 599}\n".encode() * 1000 + b"2,\xff\n",
+            r"byte 1201014 \(line 1003\) is 0xff",
+        ),
         (ROWS.encode()[:-2], r"cut off at byte 14|byte 13"),
         (b'id,text\n1,"a"b"\n', r"not CSV: in the row that starts on line 2"),
         (b'id,text\n1,a\n2,"b\nc\n', r"row that starts on line 3: unexpected end of data"),

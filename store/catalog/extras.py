@@ -60,7 +60,7 @@ def decide_extras(
             notes.append(f"column {name!r} is in {train.source.path} only: left out")
             continue
         raw = train.take(train.source.columns[name])
-        kind_or_reason = named.get(name) or _kind(raw)
+        kind_or_reason = named.get(name) or _kind(raw, name)
         if kind_or_reason not in ("numeric", "categorical"):
             notes.append(f"column {name!r} is left out: {kind_or_reason}")
             continue
@@ -71,7 +71,7 @@ def decide_extras(
             cells = rows.take(rows.source.columns[name])
             key = f"{NUMERIC_PREFIX if is_numeric else CATEGORICAL_PREFIX}{name}"
             if is_numeric:
-                values, wrong = _numbers(cells)
+                values, wrong = _numbers(cells, name)
                 if wrong and split == "train":
                     line = rows.source.lines[rows.index[wrong[0][0]]]
                     raise CatalogError(
@@ -85,14 +85,14 @@ def decide_extras(
                     )
                 columns[split][key] = values
             else:
-                columns[split][key] = _categories(cells)
+                columns[split][key] = _categories(cells, name)
     if test is not None:
         only = [name for name in test.source.columns if name not in train.source.columns and name not in used]
         notes.extend(f"column {name!r} is in {test.source.path} only: left out" for name in only)
     return Extras(columns["train"], columns["test"], tuple(notes))
 
 
-def _kind(raw: pa.ChunkedArray) -> str:
+def _kind(raw: pa.ChunkedArray, name: str) -> str:
     """ "numeric", "categorical", or why the column is neither."""
     if pa.types.is_nested(raw.type) or pa.types.is_binary(raw.type) or pa.types.is_large_binary(raw.type):
         return f"it holds {raw.type}"
@@ -100,7 +100,7 @@ def _kind(raw: pa.ChunkedArray) -> str:
         return "categorical"
     if is_number(raw.type):
         return "numeric" if raw.null_count < len(raw) else "it is empty"
-    present = [cell for cell in as_text(raw).to_pylist() if not _is_missing(cell)]
+    present = [cell for cell in as_text(raw, name).to_pylist() if not _is_missing(cell)]
     if not present:
         return "it is empty"
     if all(parse_number(cell) is not None for cell in present):
@@ -114,14 +114,14 @@ def _kind(raw: pa.ChunkedArray) -> str:
     return "categorical"
 
 
-def _numbers(cells: pa.ChunkedArray) -> tuple[pa.Array, list[tuple[int, str]]]:
+def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[pa.Array, list[tuple[int, str]]]:
     """Numbers, null where missing or not finite, and (position, cell) of each that is none."""
     if is_number(cells.type):
         numbers = cells.cast(pa.float64(), safe=False).combine_chunks()
         return pc.if_else(pc.is_finite(numbers), numbers, None), []
     values: list[float | None] = []
     wrong: list[tuple[int, str]] = []
-    for position, cell in enumerate(as_text(cells).to_pylist()):
+    for position, cell in enumerate(as_text(cells, name).to_pylist()):
         number = parse_number(cell)
         if number is None and cell is not None and not _is_missing(cell):
             wrong.append((position, cell))
@@ -129,9 +129,10 @@ def _numbers(cells: pa.ChunkedArray) -> tuple[pa.Array, list[tuple[int, str]]]:
     return pa.array(values, pa.float64()), wrong
 
 
-def _categories(cells: pa.ChunkedArray) -> pa.Array:
+def _categories(cells: pa.ChunkedArray, name: str) -> pa.Array:
     return pa.array(
-        [None if _is_missing(cell) else cell.strip() for cell in as_text(cells).to_pylist()], pa.string()
+        [None if _is_missing(cell) else cell.strip() for cell in as_text(cells, name).to_pylist()],
+        pa.string(),
     )
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from store.catalog.folder import Folder, PictureFile
-from store.catalog.links import LINKS_FILE, merge_links
+from store.catalog.links import LINKS_FILE, merge_links, read_links
 from store.schema import LINKS
 from store.workspace import Workspace
 
@@ -61,8 +61,8 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
     Args:
         names: files of `folder` that belong to a row.
     """
-    known = workspace.read_table(LINKS_FILE) if workspace.exists(LINKS_FILE) else LINKS.empty_table()
-    before = {row["link"]: row for row in known.to_pylist() if row["link"].startswith(FILE_PREFIX)}
+    known = read_links(workspace).to_pylist()
+    before = {row["link"]: row for row in known if row["link"].startswith(FILE_PREFIX)}
     blobs = {name for fan in workspace.names(BLOBS) for name in workspace.names(f"{BLOBS}/{fan}")}
     wanted = sorted(names)
     rows: list[dict[str, object]] = []

@@ -117,7 +117,7 @@ def _read(columns: Columns, train: str, test: str | None, notes: list[str]) -> l
 
 
 def _text(rows: Rows, source: Source, columns: Columns) -> pa.Array:
-    text = as_text(rows.take(source.columns[columns.text]))
+    text = as_text(rows.take(source.columns[columns.text]), columns.text)
     return text.fill_null("").combine_chunks()
 
 
@@ -127,7 +127,8 @@ def _links(rows: Rows, source: Source, columns: Columns, notes: list[str]) -> li
             source.require(columns.image_link, "--image-column")
         notes.append(f"{source.path} has no column {columns.image_link!r}: its rows have no image link")
         return [None] * len(rows.index)
-    links = as_text(rows.take(source.columns[columns.image_link])).to_pylist()
+    column = rows.take(source.columns[columns.image_link])
+    links = as_text(column, columns.image_link).to_pylist()
     return [None if link is None or link.strip().lower() in MISSING else link.strip() for link in links]
 
 

@@ -50,7 +50,9 @@ def usable_rows(
     """
     ids = written_ids(source, id_column)
     prices = source.require(price_column, "--price-column") if price_column else None
-    amounts: list[float | str] = price_values(prices) if prices is not None else [1.0] * len(ids)
+    amounts: list[float | str] = (
+        price_values(prices, str(price_column)) if prices is not None else [1.0] * len(ids)
+    )
     rejected: list[tuple[int, str | None, str]] = [(line, None, reason) for line, reason in source.malformed]
     index: list[int] = []
     sample_id: list[Id] = []
@@ -88,7 +90,7 @@ def written_ids(source: Source, id_column: str) -> list[str | None]:
         column = column.cast(pa.int64())  # integers that a missing id turned into floats
     return [
         None if id is None or id.lower() in MISSING else id
-        for id in map(_stripped, as_text(column).to_pylist())
+        for id in map(_stripped, as_text(column, id_column).to_pylist())
     ]
 
 
@@ -97,15 +99,13 @@ def all_integers(ids: list[str | None]) -> bool:
     return all(id is None or (_INTEGER.fullmatch(id) and -_INT64 <= int(id) < _INT64) for id in ids)
 
 
-def price_values(column: pa.ChunkedArray) -> list[float | str]:
+def price_values(column: pa.ChunkedArray, name: str) -> list[float | str]:
     """Each price as a number, or the reason why it is none."""
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        if not is_number(column.type):
-            return [f"price is not a number: {value!r}"[:120] for value in column.to_pylist()]
+    if is_number(column.type):
         numbers = column.cast(pa.float64(), safe=False).to_pylist()
         return ["price is missing" if number is None else number for number in numbers]
     values: list[float | str] = []
-    for written in column.to_pylist():
+    for written in as_text(column, name).to_pylist():
         number = parse_number(written)
         if number is not None:
             values.append(number)
@@ -124,7 +124,7 @@ def parse_number(written: str | None) -> float | None:
     return float(stripped) if _NUMBER.fullmatch(stripped) else None
 
 
-def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """A column as strings.
 
     Raises:
@@ -135,7 +135,9 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise CatalogError(f"a column of type {column.type} can't be read as text: {error}") from error
+        raise CatalogError(
+            f"column {name!r} holds {column.type}, which can't be read as text: {error}"
+        ) from error
 
 
 def count_reasons(

@@ -56,7 +56,7 @@ def read_link(cell: str | None) -> Link:
     bare = text.strip("\"'`<> \t")
     if bare != text:
         text, note = bare, "quoted: the quotes were taken off"
-    found = _first_of_list(text)
+    found = _first_of_list(text) if text else None
     if found is not None:
         text, note = found, "list: the first link was taken"
     if not text:

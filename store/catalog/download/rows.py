@@ -29,8 +29,10 @@ def show_pictures(workspace: Workspace) -> int:
     Raises:
         CatalogError: the catalogue was ingested by another version of the parser.
     """
-    known, digests = known_links(workspace), image_digests(workspace)
     n_with_picture = 0
+    if not any(workspace.exists(split_path(split)) for split in SPLITS):
+        return n_with_picture
+    known, digests = known_links(workspace), image_digests(workspace)
     with workspace.lock(CATALOG_LOCK):
         for split in SPLITS:
             if not workspace.exists(split_path(split)):

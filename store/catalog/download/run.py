@@ -202,6 +202,9 @@ class _Run:
                     await asyncio.to_thread(partial(fold_journals, self.workspace, trusted=True))
             is_full = len(self.running) >= self.settings.concurrency
             await self._wait(None if is_full else self.schedule.wait_seconds())
+        self._note_ended()
+        if self.error is not None:
+            raise self.error
 
     async def _wait(self, seconds: float | None) -> None:
         if not self.running and seconds is None:

@@ -44,6 +44,7 @@ class Job:
     keep: bool = False  # a refresh: a failure leaves the stored picture as it is
     tries: int = 0
     hops: int = 0
+    host: str = ""  # of `url`; kept by the schedule
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Schedule:
     def finish(self, job: Job, reply: Reply) -> bool:
         """Take a job back; True if it is delivered (a body, or not modified). Else it ended or comes again."""
         now = self._clock()
-        name = host_of(job.url)
+        name = job.host
         host = self._hosts[name]
         host.active -= 1
         self._note(host, job, reply, now)
@@ -148,8 +149,8 @@ class Schedule:
     # ---- inside ----------------------------------------------------------------------------------
 
     def _enqueue(self, job: Job, *, first: bool = False) -> None:
-        name = host_of(job.url)
-        host = self._hosts.setdefault(name, _Host(self.policy.per_host))
+        name = job.host = host_of(job.url)
+        host = self._hosts.get(name) or self._hosts.setdefault(name, _Host(self.policy.per_host))
         if host.sealed is not None:
             self._end(job, host.sealed)
             return

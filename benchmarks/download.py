@@ -1,0 +1,200 @@
+"""Pictures of 8 KB from a server on loopback: `shelfprice catalog images` against what others do.
+
+In one run, each in a process of its own, all from the same server:
+- shelfprice: with its defaults; every picture decoded, hashed, stored, recorded;
+- bare: the same client and schedule, but what arrives is dropped;
+- requests: 32 threads with `requests.get`, retries and a file per picture, as the winning team did it;
+- requests-session: the same with one session for all threads, which that team did not have.
+Memory is measured at this number of pictures and at four times as many.
+"""
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Result, main, scratch
+from store.workspace import Workspace
+
+N_IMAGES = 10_000
+ROUNDS = 3
+THREADS = 32
+
+
+def make_catalog(workspace: Workspace, port: int, n: int) -> None:
+    """Rows whose links lie on the server."""
+    from tests.fakes import catalog_table, publish_catalog
+
+    rows = [
+        {"sample_id": i, "price": 1.0, "image_link": f"http://127.0.0.1:{port}/img/{i}.jpg"} for i in range(n)
+    ]
+    publish_catalog(workspace, catalog_table(rows))
+
+
+def run_shelfprice(port: int, n: int, folder: str) -> float:
+    """The whole job."""
+    from store.catalog.download.progress import Progress
+    from store.catalog.download.run import Settings, download_images
+
+    workspace = Workspace(folder)
+    make_catalog(workspace, port, n)
+    started = time.perf_counter()
+    summary = download_images(workspace, Settings(allow_private=True), Progress(show=False))
+    seconds = time.perf_counter() - started
+    assert summary.n_stored == n, summary
+    return seconds
+
+
+def run_bare(port: int, n: int, folder: str) -> float:
+    """The same schedule and fetcher; what arrives is dropped."""
+    from store.catalog.download.fetch import Fetcher, Limits
+    from store.catalog.download.run import user_agent
+    from store.catalog.download.schedule import Job, Policy, Schedule
+
+    async def drive() -> None:
+        schedule = Schedule(Policy())
+        for i in range(n):
+            url = f"http://127.0.0.1:{port}/img/{i}.jpg"
+            schedule.add(Job(url, url))
+        wake = asyncio.Event()
+        running: set[asyncio.Task[None]] = set()
+
+        async def work(fetcher: Fetcher, job: Job) -> None:
+            reply = await fetcher.fetch(job.url)
+            assert schedule.finish(job, reply)
+            assert reply.body is not None
+            reply.body.close()
+
+        def done(task: asyncio.Task[None]) -> None:
+            running.discard(task)
+            task.result()
+            wake.set()
+
+        async with Fetcher(Limits(), user_agent(None), allow_private=True) as fetcher:
+            while schedule.n_left or running:
+                while len(running) < 64 and (job := schedule.take()) is not None:
+                    task = asyncio.create_task(work(fetcher, job))
+                    running.add(task)
+                    task.add_done_callback(done)
+                if running:
+                    await wake.wait()
+                    wake.clear()
+
+    started = time.perf_counter()
+    asyncio.run(drive())
+    return time.perf_counter() - started
+
+
+def _run_threads(get: Callable[..., Any], port: int, n: int, folder: str) -> float:
+    def fetch(i: int) -> bool:
+        for _ in range(3):
+            try:
+                response = get(f"http://127.0.0.1:{port}/img/{i}.jpg", timeout=10)
+                if response.status_code == 200:
+                    Path(folder, f"{i}.jpg").write_bytes(response.content)
+                    return True
+            except OSError:
+                time.sleep(1)
+        return False
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert all(pool.map(fetch, range(n)))
+    return time.perf_counter() - started
+
+
+def run_requests(port: int, n: int, folder: str) -> float:
+    """A thread pool with `requests.get`."""
+    import requests
+
+    return _run_threads(requests.get, port, n, folder)
+
+
+def run_requests_session(port: int, n: int, folder: str) -> float:
+    """A thread pool sharing one session and its connections."""
+    import requests
+
+    session = requests.Session()
+    session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
+    return _run_threads(session.get, port, n, folder)
+
+
+RUNS: dict[str, Callable[[int, int, str], float]] = {
+    "shelfprice": run_shelfprice,
+    "bare": run_bare,
+    "requests": run_requests,
+    "requests-session": run_requests_session,
+}
+
+
+def _in_own_process(name: str, port: int, n: int) -> dict[str, Any]:
+    """Seconds, images/s, CPU seconds and peak memory in MB of one run."""
+    code = f"from benchmarks.download import child; child({name!r}, {port}, {n})"
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    result: dict[str, Any] = json.loads(output)
+    return result | {"images_per_second": n / result["seconds"]}
+
+
+def child(name: str, port: int, n: int) -> None:
+    """Run one of `RUNS` and print what it took."""
+    with scratch() as folder:
+        seconds = RUNS[name](port, n, str(folder))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": usage.ru_maxrss / 1024}))
+
+
+def measure(data: Path, rows: int | None) -> list[Result]:
+    """Rounds of all runs, one after another; of each the fastest counts."""
+    n = rows or N_IMAGES
+    server = subprocess.Popen([sys.executable, "-m", "tests.image_server"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        rounds = [{name: _in_own_process(name, port, n) for name in RUNS} for _ in range(ROUNDS)]
+        larger = _in_own_process("shelfprice", port, 4 * n)
+    finally:
+        server.terminate()
+        server.wait()
+    best = {name: min((one[name] for one in rounds), key=lambda run: float(run["seconds"])) for name in RUNS}
+    speed = {name: float(run["images_per_second"]) for name, run in best.items()}
+    ours, bare = speed["shelfprice"], speed["bare"]
+    peaks = {"peak_mb": best["shelfprice"]["peak_mb"], "peak_mb_four_times_as_many": larger["peak_mb"]}
+    return [
+        Result.at_least(
+            "download against 1,000 images/s, or 0.8 of the same client without storing",
+            max(ours / 1000.0, ours / bare / 0.8),
+            1.0,
+            images=n,
+            images_per_second=ours,
+            bare_images_per_second=bare,
+            cpu_seconds=best["shelfprice"]["cpu_seconds"],
+        ),
+        Result.at_least(
+            "download against threads with requests",
+            ours / speed["requests"],
+            2.0,
+            images=n,
+            images_per_second=ours,
+            requests_images_per_second=speed["requests"],
+            requests_session_images_per_second=speed["requests-session"],
+        ),
+        Result.at_most(
+            "download memory, four times as many pictures",
+            larger["peak_mb"] / best["shelfprice"]["peak_mb"],
+            1.25,
+            **peaks,
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main(measure)

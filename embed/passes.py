@@ -1,0 +1,112 @@
+"""Forward passes of one encoder on one device, in one mode; halves what does not fit into memory."""
+
+import contextlib
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from embed.encoders.base import Encoder
+from embed.inputs.batch import Batch, BatchLimit, units_of
+from embed.precision import Mode
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Passes:
+    """Batches -> vectors on the device.
+
+    Args:
+        encoder: moved to the device here.
+        limit: most units per pass; lowered when memory runs out.
+    """
+
+    def __init__(self, encoder: Encoder, device: torch.device, limit: BatchLimit) -> None:
+        self.mode = Mode()
+        self._encoder = encoder
+        self._spec = encoder.spec
+        self._device = device
+        self._limit = limit
+        encoder.module.to(device).eval()
+
+    def apply(self, mode: Mode) -> None:
+        """Put the model into a mode; passes run between `running()`'s enter and exit."""
+        if mode.channels_last != self.mode.channels_last:
+            layout = torch.channels_last if mode.channels_last else torch.contiguous_format
+            self._encoder.module.to(memory_format=layout)
+        self.mode = mode
+
+    def running(self) -> contextlib.ExitStack:
+        """No gradients, and autocast where the mode says so.
+
+        Not inference mode: only outside of it does autocast keep its casts of the weights, for as long as this lasts.
+        """
+        stack = contextlib.ExitStack()
+        stack.enter_context(torch.no_grad())
+        if self.mode.dtype != "fp32":
+            stack.enter_context(torch.autocast(self._device.type, dtype=DTYPES[self.mode.dtype]))
+        return stack
+
+    def vectors(self, batch: Batch) -> torch.Tensor:
+        """One vector per key, shape (n_keys, dim) float32, on the device."""
+        vectors = self.forward(batch.arrays)
+        if self.mode.dtype == "fp16" and not bool(torch.isfinite(vectors).all()):
+            with torch.autocast(self._device.type, enabled=False):
+                vectors = self.forward(batch.arrays)
+        if batch.owner is None or batch.weights is None:
+            return vectors
+        owner = torch.from_numpy(batch.owner).to(vectors.device)
+        weights = torch.from_numpy(batch.weights.astype(np.float32)).to(vectors.device)
+        pooled = torch.zeros(len(batch.keys), vectors.shape[1], device=vectors.device)
+        pooled.index_add_(0, owner, vectors * weights[:, None])
+        pooled /= torch.zeros(len(batch.keys), device=vectors.device).index_add_(0, owner, weights)[:, None]
+        return torch.nn.functional.normalize(pooled, dim=-1) if self._spec.normalize else pooled
+
+    def forward(self, arrays: tuple[np.ndarray, ...]) -> torch.Tensor:
+        """Vectors of inputs, shape (n_inputs, dim) float32.
+
+        Raises:
+            OutOfMemoryError: one input alone does not fit.
+        """
+        n = len(arrays[0])
+        if n > 1 and units_of(arrays) > self._limit.units:
+            return self._halves(arrays)
+        try:
+            return self._encoder_forward(arrays).float()
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error) or n == 1:
+                raise
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._limit.units = max(1, units_of(arrays) // 2)
+        return self._halves(arrays)
+
+    def _halves(self, arrays: tuple[np.ndarray, ...]) -> torch.Tensor:
+        middle = (len(arrays[0]) + 1) // 2
+        parts = [tuple(a[:middle] for a in arrays), tuple(a[middle:] for a in arrays)]
+        return torch.cat([self.forward(part) for part in parts])
+
+    def _encoder_forward(self, arrays: tuple[np.ndarray, ...]) -> torch.Tensor:
+        inputs = [torch.from_numpy(a).to(self._device, non_blocking=True) for a in arrays]
+        if self._spec.modality == "image":
+            inputs = [self._scaled(inputs[0])]
+        return cast(torch.Tensor, cast(Any, self._encoder).forward(*inputs))
+
+    def _scaled(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, height, width, 3) -> float (n, 3, height, width) with mean and std applied."""
+        preprocessing = self._spec.preprocessing
+        mean = torch.tensor(preprocessing["mean"], device=self._device).view(1, 3, 1, 1)
+        std = torch.tensor(preprocessing["std"], device=self._device).view(1, 3, 1, 1)
+        planes = pixels.permute(0, 3, 1, 2)  # strides of channels_last as they come
+        if not self.mode.channels_last:
+            planes = planes.contiguous()
+        return planes.to(torch.float32).div_(255.0).sub_(mean).div_(std)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )

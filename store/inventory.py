@@ -1,0 +1,218 @@
+"""What a workspace holds: catalogue, pictures, vectors, folds. Reads contracts alone, no vector and no price."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from store.catalog.links import read_links
+from store.catalog.publish import REJECTED_FILE
+from store.catalog.read import SPLITS, catalog_digest, split_path
+from store.config import Config
+from store.errors import MissingVectorsError, ShelfpriceError
+from store.folds import FOLDS_FILE, read_folds, read_record, wanted_record, why_stale
+from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_row_keys
+from store.vectors.shard import read_failures, read_keys, shard_names
+from store.vectors.spec import EncoderSpec
+from store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class SplitHolding:
+    """Rows of one ingested split."""
+
+    rows: int
+    with_link: int  # rows that name a picture, got or not
+    with_picture: int
+
+
+@dataclass(frozen=True)
+class CatalogHolding:
+    """The ingested catalogue."""
+
+    digest: str
+    splits: dict[str, SplitHolding]
+    rejected: dict[str, int]  # reason -> rows
+
+
+@dataclass(frozen=True)
+class PictureHolding:
+    """The pictures that links.parquet knows."""
+
+    stored: int
+    failed: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which rows of a split have a vector of one set."""
+
+    rows: int
+    have: int
+    failed: int
+    missing: int  # rows with content that was never embedded
+
+    @property
+    def without_content(self) -> int:
+        return self.rows - self.have - self.failed - self.missing
+
+
+@dataclass(frozen=True)
+class VectorHolding:
+    """One vector set that the configuration or the workspace knows."""
+
+    name: str
+    is_configured: bool
+    fingerprint: str | None  # None: never embedded
+    dim: int | None
+    n_shards: int
+    n_bytes: int
+    coverage: dict[str, Coverage]  # split -> rows
+    problem: str | None  # what can't be read, in words
+
+    @property
+    def missing(self) -> int:
+        return sum(split.missing for split in self.coverage.values())
+
+
+@dataclass(frozen=True)
+class FoldsHolding:
+    """The folds on disk."""
+
+    hash: str
+    k: int
+    rows: int
+    groups: int
+    grouping: str | None  # None: brought along by the user
+    seed: int | None
+    stale: str | None  # why they must be decided again
+    is_refused: bool  # brought along for other rows: only 'catalog folds' replaces them
+
+
+def catalog_holding(workspace: Workspace) -> CatalogHolding | None:
+    """None where nothing was ingested."""
+    splits = {}
+    for split in SPLITS:
+        if workspace.exists(split_path(split)):
+            links = workspace.read_table(split_path(split), ["image_link", "image"])
+            n_rows = len(links)
+            with_link = pc.sum(pc.or_(links["image_link"].is_valid(), links["image"].is_valid())).as_py() or 0
+            splits[split] = SplitHolding(n_rows, with_link, n_rows - links["image"].null_count)
+    if not splits:
+        return None
+    rejected: dict[str, int] = {}
+    if workspace.exists(REJECTED_FILE):
+        for reason in workspace.read_table(REJECTED_FILE, ["reason"])["reason"].to_pylist():
+            kind = reason.split(":")[0]  # what follows is the offending value
+            rejected[kind] = rejected.get(kind, 0) + 1
+    return CatalogHolding(catalog_digest(workspace), splits, rejected)
+
+
+def picture_holding(workspace: Workspace) -> PictureHolding | None:
+    """None where no picture was looked for."""
+    links = read_links(workspace)
+    if not len(links):
+        return None
+    stored = links["sha256"].is_valid()
+    once = links.filter(stored).group_by("sha256").aggregate([("n_bytes", "max")])
+    return PictureHolding(
+        stored=len(once),
+        failed=len(links) - (pc.sum(stored).as_py() or 0),
+        n_bytes=int(pc.sum(once["n_bytes_max"]).as_py() or 0),
+    )
+
+
+def vector_holdings(
+    workspace: Workspace, config: Config, catalog: CatalogHolding | None
+) -> list[VectorHolding]:
+    """Every configured vector set in its order, then what else was embedded."""
+    of_heads = [name for params in config.heads.params.values() for name in params.get("vectors", ())]
+    configured = list(dict.fromkeys([*config.embed.vectors, *config.heads.vectors, *of_heads]))
+    encoders = {name.partition("@")[0] for name in configured}
+    others = [name for name in current_encoders(workspace) if name not in encoders]
+    reader = _CoverageReader(workspace, catalog)
+    return [reader.holding(name, name in configured) for name in [*configured, *others]]
+
+
+class _CoverageReader:
+    """Reads the keys of each encoder once, however many sets share them."""
+
+    def __init__(self, workspace: Workspace, catalog: CatalogHolding | None) -> None:
+        self._workspace, self._catalog = workspace, catalog
+        self._keys: dict[str, tuple[Any, Any]] = {}
+
+    def holding(self, name: str, is_configured: bool) -> VectorHolding:
+        splits = self._catalog.splits if self._catalog is not None else {}
+        try:
+            spec = current_spec(self._workspace, name.partition("@")[0])
+        except MissingVectorsError:
+            is_text = "@" in name  # without a spec nothing else tells
+            nothing_yet = {
+                split: Coverage(n.rows, 0, 0, n.rows if is_text else n.with_picture)
+                for split, n in splits.items()
+            }
+            return VectorHolding(name, is_configured, None, None, 0, 0, nothing_yet, None)
+        coverage, problem = {}, None
+        try:
+            vector_set = VectorSet.parse(name, is_text=spec.modality == "text")
+            coverage = {split: self._coverage(spec, vector_set, split) for split in splits}
+        except ShelfpriceError as error:
+            problem = str(error)
+        return VectorHolding(
+            name=str(vector_set) if problem is None else name,
+            is_configured=is_configured,
+            fingerprint=spec.fingerprint,
+            dim=spec.dim,
+            n_shards=len(shard_names(self._workspace, spec.folder)),
+            n_bytes=self._workspace.folder_bytes(spec.folder),
+            coverage=coverage,
+            problem=problem,
+        )
+
+    def _coverage(self, spec: EncoderSpec, vector_set: VectorSet, split: str) -> Coverage:
+        if spec.folder not in self._keys:
+            have = read_keys(self._workspace, spec.folder)
+            self._keys[spec.folder] = (
+                have,
+                read_failures(self._workspace, spec.folder)["key"].combine_chunks(),
+            )
+        have, failed = self._keys[spec.folder]
+        n_rows = n_have = n_failed = n_missing = 0
+        for _, keys in iter_row_keys(self._workspace, vector_set, split):
+            found = pc.is_in(keys, value_set=have, skip_nulls=True)
+            bad = pc.and_not(pc.is_in(keys, value_set=failed, skip_nulls=True), found)
+            n_rows += len(keys)
+            n_have += pc.sum(found).as_py() or 0
+            n_failed += pc.sum(bad).as_py() or 0
+            n_missing += pc.sum(pc.and_not(keys.is_valid(), pc.or_(found, bad))).as_py() or 0
+        return Coverage(n_rows, n_have, n_failed, n_missing)
+
+
+def folds_holding(workspace: Workspace, config: Config) -> FoldsHolding | None:
+    """None where none were decided."""
+    if not workspace.exists(FOLDS_FILE):
+        return None
+    folds, record = read_folds(workspace), read_record(workspace)
+    stale, is_refused = None, False
+    if not workspace.exists(split_path("train")):
+        stale = "there is no train catalogue"
+    elif record is not None:
+        stale = why_stale(record, wanted_record(workspace, config))
+    else:
+        try:
+            folds.aligned(
+                workspace.read_table(split_path("train"), ["sample_id"])["sample_id"].combine_chunks()
+            )
+        except ShelfpriceError:
+            stale, is_refused = "it was brought along and is of other rows than the catalogue", True
+    return FoldsHolding(
+        hash=folds.hash,
+        k=folds.k,
+        rows=len(folds.fold),
+        groups=len(pc.unique(folds.group)),
+        grouping=record.grouping if record else None,
+        seed=record.seed if record else None,
+        stale=stale,
+        is_refused=is_refused,
+    )

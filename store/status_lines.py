@@ -1,0 +1,113 @@
+"""The status of a workspace for people."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from store.inventory import VectorHolding
+    from store.status import Status
+
+MARGIN = 12
+
+
+def lines_of(status: "Status", step: tuple[str, str] | None) -> Iterator[str]:
+    """One line a thing, its subject in the margin."""
+    yield from _subject("workspace", [status.workspace])
+    yield from _subject("catalogue", _catalog(status))
+    yield from _subject("vectors", [_vectors(one) for one in status.vectors])
+    yield from _subject("folds", [_folds(status)])
+    yield from _subject("heads", _heads(status))
+    yield from _subject("blend", [_blend(status)])
+    yield from _subject("submission", [_submission(status)])
+    yield from _subject("next", [f"{step[0]}  ({step[1]})" if step else "nothing: all is up to date"])
+
+
+def _subject(subject: str, lines: Sequence[str]) -> Iterator[str]:
+    for number, line in enumerate(lines or ["none"]):
+        yield f"{subject if number == 0 else '':<{MARGIN}}{line}"
+
+
+def _catalog(status: "Status") -> list[str]:
+    if status.catalog is None:
+        return []
+    lines = []
+    for name, split in status.catalog.splits.items():
+        to_get = split.with_link - split.with_picture
+        lines.append(
+            f"{name:<6}{split.rows:>9,} rows, {split.with_picture:,} with a picture"
+            + (f", {to_get:,} with a link alone" if to_get else "")
+        )
+    rejected = status.catalog.rejected
+    if rejected:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items())
+        lines.append(f"{sum(rejected.values()):,} rows rejected: {reasons}")
+    if status.pictures is not None:
+        pictures = status.pictures
+        failed = f", {pictures.failed:,} failed" if pictures.failed else ""
+        lines.append(f"{pictures.stored:,} distinct pictures, {size_text(pictures.n_bytes)}{failed}")
+    return lines
+
+
+def _vectors(one: "VectorHolding") -> str:
+    if one.problem is not None:
+        return f"{one.name:<22}{one.problem}"
+    parts = []
+    for split, rows in one.coverage.items():
+        notes = [f"{rows.failed:,} failed"] if rows.failed else []
+        notes += [f"{rows.missing:,} missing"] if rows.missing else []
+        parts.append(f"{split} {rows.have:,} of {rows.rows:,}" + (f" ({', '.join(notes)})" if notes else ""))
+    about = (
+        f"{one.dim}-d, {size_text(one.n_bytes)}, {one.fingerprint}" if one.fingerprint else "never embedded"
+    )
+    extra = "" if one.is_configured else ", not configured"
+    return f"{one.name:<22}{', '.join(parts)}{'; ' if parts else ''}{about}{extra}"
+
+
+def _folds(status: "Status") -> str:
+    folds = status.folds
+    if folds is None:
+        return "none: the next 'heads run' decides them"
+    how = f"{folds.grouping} groups, seed {folds.seed}" if folds.grouping else "brought along"
+    stale = f"; stale: {folds.stale}" if folds.stale else ""
+    return f"{folds.k} folds of {folds.rows:,} rows in {folds.groups:,} groups, {how}, {folds.hash}{stale}"
+
+
+def _heads(status: "Status") -> list[str]:
+    lines = []
+    for one in status.heads:
+        if one.stale:
+            state = f"stale: {'; '.join(one.stale)}"
+        else:
+            state = "older run" if one.is_superseded else "up to date"
+        smape = f"{one.smape:8.3f}" if one.smape is not None else " " * 8
+        lines.append(f"{one.head:<18} SMAPE{smape}  {state}")
+    stale = {one.head for one in status.heads}
+    lines.extend(f"{head:<18} not trained" for head in status.untrained if head not in stale)
+    return lines
+
+
+def _blend(status: "Status") -> str:
+    blend = status.blend
+    if blend is None:
+        return "none"
+    weights = ", ".join(f"{head} {weight:.2f}" for head, weight in blend.weights.items())
+    score = f"honest SMAPE {blend.nested:.3f}, " if blend.nested is not None else ""
+    return f"{score}{weights}; {'stale: ' + '; '.join(blend.stale) if blend.stale else 'up to date'}"
+
+
+def _submission(status: "Status") -> str:
+    submission = status.submission
+    if submission is None:
+        return "none"
+    state = f"stale: {'; '.join(submission.stale)}" if submission.stale else "up to date"
+    return f"submission.csv, {size_text(submission.n_bytes)}; {state}"
+
+
+def size_text(n_bytes: int) -> str:
+    """Bytes in the unit that reads best."""
+    size = float(n_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"

@@ -1,0 +1,186 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from ensemble.audit.evidence import compress, read_evidence
+from ensemble.audit.order import check_ids_and_order
+from ensemble.audit.run import run_audit
+from ensemble.audit.shuffled import check_shuffled_target
+from ensemble.audit.told import check_drift, check_folds_unknown
+from ensemble.audit.twins import check_twins, expected_share, share_with_twin_elsewhere
+from store.cli import main
+from store.errors import CatalogError
+from store.vectors.sets import VectorSet
+from store.workspace import Workspace
+from tests.fakes import catalog_table, publish_catalog, publish_folds, publish_vectors
+
+N_TRAIN, N_TEST, DIM = 600, 200, 6
+WORDS = [f"word{i}" for i in range(400)]
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+def lay_out(workspace, *, sort=False, drift=0.0, twins_in_test=0, twins_in_train=0, fold_column=False):
+    """A catalogue without any fault but those asked for."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(N_TRAIN + N_TEST, DIM))
+    log_price = X[:, 0] + generator.normal(0, 0.3, len(X)) + 3
+    if sort:
+        order = np.argsort(log_price[:N_TRAIN])
+        X[:N_TRAIN], log_price[:N_TRAIN] = X[:N_TRAIN][order], log_price[:N_TRAIN][order]
+    X[N_TRAIN:] += drift
+    texts = [" ".join(generator.choice(WORDS, 20)) for _ in X]
+    fold = generator.integers(0, 5, N_TRAIN)
+    for i in range(twins_in_train):
+        texts[i] = texts[N_TRAIN - 1 - i] + " other"
+        fold[i] = (fold[N_TRAIN - 1 - i] + 1) % 5
+    for i in range(twins_in_test):
+        texts[N_TRAIN + i] = texts[200 + i] + " more"
+    rows = [
+        {"sample_id": i, "name": text, "text": text, "price": float(np.exp(p)), "value": float(abs(x[1]))}
+        for i, (text, p, x) in enumerate(zip(texts, log_price, X, strict=True))
+    ]
+    if fold_column:
+        for i, row in enumerate(rows):
+            row["numeric:batch"] = float(fold[i]) if i < N_TRAIN else None
+    publish_catalog(workspace, catalog_table(rows[:N_TRAIN]), catalog_table(rows[N_TRAIN:], priced=False))
+    publish_folds(workspace, fold)
+    publish_vectors(workspace, VectorSet("fake", "name"), {"train": X[:N_TRAIN], "test": X[N_TRAIN:]})
+
+
+def verdicts(workspace):
+    result = run_audit(workspace, ["fake@name"])
+    return {check["name"]: check for check in result["checks"]}, result
+
+
+def test_a_sound_catalogue_passes_every_check(workspace):
+    lay_out(workspace)
+    checks, result = verdicts(workspace)
+    assert {name: c["verdict"] for name, c in checks.items()} == {
+        "shuffled target": "ok",
+        "ids and order": "ok",
+        "folds unknown": "ok",
+        "drift": "ok",
+        "twins": "ok",
+    }
+    assert result["verdict"] == "ok"
+    shuffled = checks["shuffled target"]["figures"]
+    assert shuffled["blend_smape"] == pytest.approx(shuffled["median_smape"], abs=2)
+
+
+def test_a_catalogue_sorted_by_price_is_told_by_its_order(workspace):
+    lay_out(workspace, sort=True)
+    check = check_ids_and_order(read_evidence(workspace, [], 1000, 0)[0], 0)
+    assert check.verdict == "caution"
+    assert "the catalogue is sorted" in check.words
+    assert check.figures["order_smape"] < check.figures["median_smape"] / 2
+
+
+def test_a_column_that_tells_the_fold_fails(workspace):
+    lay_out(workspace, fold_column=True)
+    check = check_folds_unknown(read_evidence(workspace, ["fake@name"], 1000, 0)[0], 0)
+    assert check.verdict == "fail"
+    assert check.figures["accuracy"] > 0.9
+
+
+def test_test_rows_of_another_kind_fail_naming_what_moved(workspace):
+    lay_out(workspace, drift=3.0)
+    train, test, _ = read_evidence(workspace, ["fake@name"], 1000, 0)
+    check = check_drift(train, test, 0)
+    assert check.verdict == "fail"
+    assert check.figures["auc"] > 0.9
+    assert "most by fake@name" in check.words
+
+
+def test_a_feature_that_knows_shuffled_prices_fails(workspace):
+    lay_out(workspace)
+    rows = read_evidence(workspace, [], 1000, 0)[0]
+    leak = np.random.default_rng(7).permutation(rows.log_actual)[:, None]
+    check = check_shuffled_target(dataclasses.replace(rows, blocks={"leak": leak}), seed=7)
+    assert check.verdict == "fail"
+    assert "prices leak across folds" in check.words
+
+
+def test_more_twins_in_the_test_set_than_any_folds_could_show_promise_a_better_score(workspace):
+    lay_out(workspace, twins_in_test=120)
+    check = check_twins(workspace)
+    figures = check.figures
+    assert check.verdict == "caution"
+    assert "harder than the test set, and no grouping comes nearer: expect a better score" in check.words
+    assert figures["test_share"] == pytest.approx(0.6)
+    assert figures["test_share_identical"] == 0
+    assert figures["folds_share"] == 0
+
+
+def test_twins_across_folds_that_the_test_set_lacks_call_for_near_grouping(workspace):
+    lay_out(workspace, twins_in_train=150)
+    check = check_twins(workspace)
+    assert check.verdict == "caution"
+    assert check.figures["fits"] == "near"
+    assert check.figures["folds_share"] == pytest.approx(0.5)
+    assert "catalog folds --group near" in check.words
+
+
+def test_twins_in_the_test_set_as_inside_the_folds_keep_exact_grouping(workspace):
+    lay_out(workspace, twins_in_train=150, twins_in_test=100)
+    check = check_twins(workspace)
+    assert check.verdict == "ok"
+    assert check.figures["fits"] == "exact"
+    assert check.figures["folds_share_if_exact"] == pytest.approx(0.4)
+
+
+def test_shares_of_twins_follow_from_families_folds_and_groups():
+    family = np.array([0, 0, 1, 1, 2])
+    assert share_with_twin_elsewhere(family, np.array([0, 1, 0, 0, 0])) == pytest.approx(2 / 5)
+    # Family 0 is two groups, which part with probability 3/4; family 1 is one group and never does.
+    assert expected_share(family, np.array([0, 1, 2, 2, 3]), 4) == pytest.approx(0.75 * 2 / 5)
+
+
+def test_without_test_rows_or_vectors_the_other_checks_still_run(workspace):
+    rows = [{"sample_id": f"id-{i}", "price": 1.0 + i % 7, "value": float(i % 3)} for i in range(300)]
+    publish_catalog(workspace, catalog_table(rows))
+    publish_folds(workspace, np.random.default_rng(0).integers(0, 3, 300))
+    checks, result = verdicts(workspace)
+    assert checks["drift"]["verdict"] == checks["twins"]["verdict"] == "skipped"
+    assert checks["shuffled target"]["verdict"] == "ok"
+    assert any("fake@name is left out" in note for note in result["notes"])
+
+
+def test_features_are_compressed_by_what_the_chosen_rows_know():
+    generator = np.random.default_rng(0)
+    block = generator.normal(size=(100, 30)).astype(np.float32)
+    block[3] = np.nan
+    inside = np.arange(100) < 60
+    before = compress([block], inside, 5, seed=0)
+    assert before.shape == (100, 6)
+    assert np.isfinite(before).all()
+    block[60:] *= 100
+    np.testing.assert_array_equal(before[:60], compress([block], inside, 5, seed=0)[:60])
+
+
+def test_rows_beyond_the_limit_are_drawn_the_same_way_each_time(workspace):
+    lay_out(workspace)
+    one, test, _ = read_evidence(workspace, ["fake@name"], 100, seed=1)
+    other, _, _ = read_evidence(workspace, ["fake@name"], 100, seed=1)
+    assert one.sample_id.equals(other.sample_id)
+    assert len(one.position) == len(test.position) == 100
+    assert one.blocks["fake@name"].shape == (100, DIM)
+
+
+def test_an_empty_workspace_says_what_to_run(workspace):
+    with pytest.raises(CatalogError, match="run 'shelfprice catalog ingest"):
+        run_audit(workspace, [])
+
+
+def test_the_command_prints_a_verdict_per_check_and_json(workspace):
+    lay_out(workspace)
+    run = CliRunner().invoke(main, ["ensemble", "audit", "-w", workspace.root], catch_exceptions=False)
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 5 + ["note"] * 2
+    run = CliRunner().invoke(main, ["ensemble", "audit", "-w", workspace.root, "--json"])
+    assert len(json.loads(run.stdout)["checks"]) == 5

@@ -1,0 +1,102 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.catalog.download.addresses import MAX_LINK_CHARS, address_problem, link_url, read_link
+
+
+@pytest.mark.parametrize(
+    ("cell", "url"),
+    [
+        (
+            "https://m.media-amazon.com/images/I/51mo8htwTHL.jpg",
+            "https://m.media-amazon.com/images/I/51mo8htwTHL.jpg",
+        ),
+        ("HTTP://Shop.Example:80/A.jpg#top", "http://shop.example/A.jpg"),
+        ('  "https://a.example/x.jpg" ', "https://a.example/x.jpg"),
+        ("https://a.example/x y.jpg", "https://a.example/x%20y.jpg"),
+        ("https://bücher.example/ä.jpg?q=ü", "https://xn--bcher-kva.example/%C3%A4.jpg?q=%C3%BC"),
+        ("https://a.example/100%25.jpg", "https://a.example/100%25.jpg"),
+        ("['https://a.example/1.jpg', 'https://a.example/2.jpg']", "https://a.example/1.jpg"),
+        ('["https://a.example/1.jpg"]', "https://a.example/1.jpg"),
+        ("https://a.example/w_1,h_2/1.jpg,https://a.example/2.jpg", "https://a.example/w_1,h_2/1.jpg"),
+        ("https://a.example/1.jpg | https://a.example/2.jpg", "https://a.example/1.jpg"),
+        ("http://[::1]:8080/x", "http://[::1]:8080/x"),
+    ],
+)
+def test_a_usable_cell_becomes_one_canonical_url(cell, url):
+    assert read_link(cell).url == url
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        ("images/1.jpg", "relative link"),
+        ("//host/x.png", "relative link"),
+        ("nan", "not a link"),
+        ("file:///etc/passwd", "scheme not allowed: file"),
+        ("javascript:alert(1)", "scheme not allowed: javascript"),
+        ("http:///x.jpg", "not a link: no host"),
+        ("http://user:secret@a.example/x.jpg", "not a link: user name in it"),
+        ("http://a.example\\@127.0.0.1/x", "not a link: backslash"),
+        ("http://a..example/x", "bad host: not a domain name"),
+        ("http://a.example:99999/x", "not a link: Port out of range 0-65535"),
+        ("http://a.example/\nx.jpg", "not a link: control character"),
+        ("http://a.example/" + "x" * 5000, f"link too long: over {MAX_LINK_CHARS} characters"),
+    ],
+)
+def test_an_unusable_cell_says_why(cell, problem):
+    link = read_link(cell)
+    assert (link.url, link.problem) == (None, problem)
+
+
+@pytest.mark.parametrize("cell", [None, "", "   ", '""', "[]"])
+def test_an_empty_cell_is_no_problem(cell):
+    assert (read_link(cell).url, read_link(cell).problem) == (None, None)
+
+
+def test_what_had_to_be_done_to_read_a_cell_is_noted():
+    assert read_link("'https://a.example/x'").note == "quoted: the quotes were taken off"
+    assert read_link("['https://a.example/x']").note == "list: the first link was taken"
+    assert read_link("https://a.example/x").note is None
+
+
+@given(st.text(max_size=60) | st.text(max_size=60).map("http://".__add__))
+def test_any_cell_is_read_without_an_error_and_a_url_reads_as_itself(cell):
+    url = link_url(cell)
+    if url is not None:
+        assert url.isascii()
+        assert url.startswith(("http://", "https://"))
+        assert link_url(url) == url
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"),
+        *("10.1.2.3", "172.16.0.1", "192.168.1.1", "fd12::1", "100.64.0.1"),
+        *("169.254.1.1", "fe80::1%eth0", "169.254.169.254", "168.63.129.16", "fd00:ec2::254"),
+        *("0.0.0.0", "224.0.0.1", "255.255.255.255", "240.0.0.1", "ff02::1"),
+        *("2002:7f00:1::", "64:ff9b::a00:1"),  # 127.0.0.1 and 10.0.0.1 inside IPv6
+    ],
+)
+def test_addresses_inside_a_network_are_refused(address):
+    assert address_problem(address).startswith("address refused: ")
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"])
+def test_public_addresses_are_allowed(address):
+    assert address_problem(address) is None
+
+
+def test_allowing_private_addresses_never_allows_metadata_services():
+    assert address_problem("10.0.0.1", allow_private=True) is None
+    assert address_problem("127.0.0.1", allow_private=True) is None
+    for address in (
+        "169.254.169.254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+        "::ffff:169.254.169.254",
+    ):
+        assert address_problem(address, allow_private=True) is not None

@@ -1,0 +1,176 @@
+"""Pictures handed over as a folder or a tar."""
+
+import hashlib
+import io
+import json
+import tarfile
+
+import pytest
+from click.testing import CliRunner
+
+from store.catalog.download.archive import export_images, import_images
+from store.catalog.download.record import Journal, LinkRecord, fold_journals
+from store.catalog.images import blob_path, image_digests
+from store.catalog.links import read_links
+from store.cli import main
+from store.errors import CatalogError
+from store.workspace import Workspace
+from tests.fakes import catalog_table, publish_catalog
+
+
+def filled(path, contents=("one", "two", "three")):
+    """A workspace with some pictures (any bytes will do) and one failed link."""
+    workspace = Workspace(path)
+    records = [LinkRecord("http://a/failed", None, "http 404", 1, 404)]
+    for content in contents:
+        sha256 = hashlib.sha256(content.encode()).hexdigest()
+        workspace.publish_bytes(blob_path(sha256), content.encode())
+        records.append(LinkRecord(f"http://a/{content}", sha256, None, 1, 200, len(content)))
+    Journal(workspace).write(records)
+    fold_journals(workspace)
+    return workspace
+
+
+@pytest.mark.parametrize("name", ["handed", "handed.tar"])
+def test_what_is_handed_over_arrives_whole_elsewhere(tmp_path, name):
+    source, target = filled(tmp_path / "a"), Workspace(tmp_path / "b")
+    assert export_images(source, str(tmp_path / name)).n_pictures == 3
+    done = import_images(target, str(tmp_path / name))
+    assert (done.n_pictures, done.n_links, done.passed_over) == (3, 4, [])
+    assert read_links(target).to_pylist() == read_links(source).to_pylist()
+    for sha256 in image_digests(source).values():
+        assert target.read_bytes(blob_path(sha256)) == source.read_bytes(blob_path(sha256))
+    again = import_images(target, str(tmp_path / name))
+    assert (again.n_pictures, again.n_present, again.n_links) == (0, 3, 0)
+
+
+def test_the_images_folder_of_a_workspace_is_taken_as_it_lies_even_after_a_kill(tmp_path):
+    source = filled(tmp_path / "a")
+    sha256 = hashlib.sha256(b"late").hexdigest()
+    source.publish_bytes(blob_path(sha256), b"late")
+    Journal(source).write([LinkRecord("http://a/late", sha256, None, 1, 200, 4)])
+    target = Workspace(tmp_path / "b")
+    assert import_images(target, str(tmp_path / "a/images")).n_pictures == 4
+    assert image_digests(target)["http://a/late"] == sha256
+
+
+def test_the_same_pictures_give_the_same_tar(tmp_path):
+    export_images(filled(tmp_path / "a"), str(tmp_path / "a.tar"))
+    export_images(filled(tmp_path / "b"), str(tmp_path / "b.tar"))
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_a_picture_here_is_kept_and_a_failure_here_is_mended(tmp_path):
+    source, target = filled(tmp_path / "a", ["one", "two"]), Workspace(tmp_path / "b")
+    mine = hashlib.sha256(b"mine").hexdigest()
+    target.publish_bytes(blob_path(mine), b"mine")
+    Journal(target).write([LinkRecord("http://a/one", mine), LinkRecord("http://a/two", None, "http 500")])
+    import_images(target, str(tmp_path / "a/images"))
+    digests = image_digests(target)
+    assert digests["http://a/one"] == mine
+    assert digests["http://a/two"] == image_digests(source)["http://a/two"]
+
+
+def test_rows_see_imported_pictures(tmp_path):
+    filled(tmp_path / "a")
+    target = Workspace(tmp_path / "b")
+    publish_catalog(target, catalog_table([{"sample_id": 1, "image_link": "http://a/one", "price": 1.0}]))
+    import_images(target, str(tmp_path / "a/images"))
+    assert target.read_table("catalog/train.parquet")["image"].to_pylist() == ["http://a/one"]
+
+
+def test_a_picture_that_does_not_match_its_digest_and_odd_files_are_passed_over(tmp_path):
+    source = filled(tmp_path / "a")
+    sha256 = image_digests(source)["http://a/two"]
+    (tmp_path / "a" / blob_path(sha256)).write_bytes(b"forged")
+    for name in (
+        "blobs/readme.txt",
+        "Ärger \n mit Namen.jpg",
+        "blobs/ab/" + "z" * 64,
+        "blobs/ab/" + "a" * 63,
+    ):
+        path = tmp_path / "a/images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    target = Workspace(tmp_path / "b")
+    done = import_images(target, str(tmp_path / "a/images"))
+    assert dict(done.passed_over) == {
+        "pictures whose bytes do not match their digest": 1,
+        "files that are no picture by digest": 4,
+    }
+    assert set(image_digests(target)) == {"http://a/one", "http://a/three"}
+
+
+def test_a_tar_can_not_write_outside_the_workspace(tmp_path):
+    export_images(filled(tmp_path / "a"), str(tmp_path / "a.tar"))
+    evil = tmp_path / "evil.tar"
+    digest = hashlib.sha256(b"evil").hexdigest()
+    with tarfile.open(tmp_path / "a.tar") as good, tarfile.open(evil, "w") as tar:
+        for member in good:
+            tar.addfile(member, good.extractfile(member))
+        for name in ("../../escaped", str(tmp_path / "escaped"), f"../blobs/{digest[:2]}/{digest}"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 4
+            tar.addfile(entry, io.BytesIO(b"evil"))
+        link = tarfile.TarInfo(f"blobs/{'0' * 2}/{'0' * 64}")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    target = Workspace(tmp_path / "deep/er/b")
+    before = set(tmp_path.rglob("*"))
+    import_images(target, str(evil))
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert all(path.is_relative_to(tmp_path / "deep/er/b/images") for path in files - before)
+    assert set(image_digests(target)) == {"http://a/one", "http://a/two", "http://a/three"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"no tar at all", "is not a whole tar"), (b"", "is not a whole tar|holds no links.parquet")],
+)
+def test_a_source_that_is_no_tar_is_one_error(tmp_path, content, message):
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(CatalogError, match=message):
+        import_images(Workspace(tmp_path / "b"), str(tmp_path / "x.tar"))
+
+
+def test_a_tar_cut_short_is_one_error(tmp_path):
+    export_images(filled(tmp_path / "a", [str(i) for i in range(50)]), str(tmp_path / "a.tar"))
+    content = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(content[: len(content) // 2 + 100])
+    with pytest.raises(CatalogError, match="is not a whole tar"):
+        import_images(Workspace(tmp_path / "b"), str(tmp_path / "cut.tar"))
+
+
+def test_a_folder_without_a_record_is_one_error(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/1.jpg").write_bytes(b"x")
+    with pytest.raises(
+        CatalogError, match=r"holds no links.parquet: name a folder or tar written by images-export"
+    ):
+        import_images(Workspace(tmp_path / "b"), str(tmp_path / "pictures"))
+
+
+def test_nothing_is_overwritten_by_an_export(tmp_path):
+    source = filled(tmp_path / "a")
+    (tmp_path / "x.tar").write_bytes(b"mine")
+    with pytest.raises(CatalogError, match="exists: name another"):
+        export_images(source, str(tmp_path / "x.tar"))
+    with pytest.raises(CatalogError, match="exists: name another"):
+        export_images(source, str(tmp_path / "a"))
+
+
+def test_there_must_be_something_to_hand_over(tmp_path):
+    with pytest.raises(CatalogError, match=r"no pictures in .*: run 'shelfprice catalog images"):
+        export_images(Workspace(tmp_path / "a"), str(tmp_path / "x.tar"))
+
+
+def test_both_commands_print_what_they_did(tmp_path):
+    filled(tmp_path / "a")
+    runner = CliRunner()
+    tar = str(tmp_path / "x.tar")
+    out = runner.invoke(main, ["catalog", "images-export", "-w", str(tmp_path / "a"), "--to", tar])
+    assert "3 pictures (0.0 MB) of 4 links" in out.stdout
+    told = runner.invoke(
+        main, ["catalog", "images-import", "-w", str(tmp_path / "b"), "--from", tar, "--json"]
+    )
+    assert json.loads(told.stdout)["n_pictures"] == 3
