@@ -13,6 +13,7 @@ import torch
 from embed.devices import cores, device_name, open_device
 from embed.encoders.base import Encoder, Resolved, TextEncoder
 from embed.encoders.registry import library_of
+from embed.fusing import FusedConvolution
 from embed.inputs.batch import Batch, BatchLimit, Preparer, Window, units_of
 from embed.inputs.pictures import PicturePreparer
 from embed.inputs.texts import TextPreparer
@@ -20,7 +21,7 @@ from embed.passes import Passes
 from embed.precision import Choice, Mode, candidates, choose, recall, remember
 from store.workspace import Workspace
 
-START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 32, ("text", "gpu"): 16384, ("image", "gpu"): 64}
+START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
 MAX_UNITS = {"text": 262_144, "image": 1024}
 MEASURED_ROWS = (4, 64)  # fewest and most
 MEASURED_SECONDS = (
@@ -183,7 +184,8 @@ class Engine:
         return best_units
 
     def _is_convnet(self) -> bool:
-        convolutions = [m for m in self._encoder.module.modules() if isinstance(m, torch.nn.Conv2d)]
+        kinds = (torch.nn.Conv2d, FusedConvolution)
+        convolutions = [m for m in self._encoder.module.modules() if isinstance(m, kinds)]
         return self.spec.modality == "image" and len(convolutions) > 1
 
     def _make_preparer(self) -> Preparer:

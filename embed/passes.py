@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from embed.encoders.base import Encoder
+from embed.fusing import fuse_convolutions
 from embed.inputs.batch import Batch, BatchLimit, units_of
 from embed.precision import Mode
 
@@ -28,6 +29,9 @@ class Passes:
         self._device = device
         self._limit = limit
         encoder.module.to(device).eval()
+        size = self._spec.preprocessing.get("size")
+        if device.type == "cpu" and size is not None:
+            fuse_convolutions(encoder.module, tuple(size))
 
     def apply(self, mode: Mode) -> None:
         """Put the model into a mode; passes run between `running()`'s enter and exit."""
