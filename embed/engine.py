@@ -20,7 +20,7 @@ from embed.passes import Passes
 from embed.precision import Choice, Mode, candidates, choose, recall, remember
 from store.workspace import Workspace
 
-START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 32, ("text", "gpu"): 16384, ("image", "gpu"): 64}
+START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
 MAX_UNITS = {"text": 262_144, "image": 1024}
 MEASURED_ROWS = (4, 64)  # fewest and most
 MEASURED_SECONDS = (

@@ -8,6 +8,7 @@ import torch
 
 from embed.convnet import is_convnet, keep_in_fp32
 from embed.encoders.base import Encoder
+from embed.fusing import fuse_convolutions
 from embed.inputs.batch import Batch, BatchLimit, units_of
 from embed.precision import Mode
 
@@ -30,6 +31,9 @@ class Passes:
         self._limit = limit
         encoder.module.to(device).eval()
         self.is_convnet = encoder.spec.modality == "image" and is_convnet(encoder.module)
+        size = self._spec.preprocessing.get("size")
+        if device.type == "cpu" and size is not None:
+            fuse_convolutions(encoder.module, tuple(size))
 
     def apply(self, mode: Mode) -> None:
         """Put the model into a mode; passes run between `running()`'s enter and exit."""
