@@ -23,7 +23,8 @@ def smape_loss(predicted: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
 
 def huber_log_loss(predicted: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
     """Mean Huber loss of log price: quadratic within 0.2, about 20% of the price, linear beyond."""
-    return functional.huber_loss(*torch.broadcast_tensors(predicted, actual), delta=HUBER_DELTA) / HUBER_DELTA
+    predicted, actual = torch.broadcast_tensors(predicted, actual)
+    return functional.huber_loss(predicted, actual, delta=HUBER_DELTA) / HUBER_DELTA
 
 
 def mae_log_loss(predicted: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
