@@ -46,12 +46,15 @@ class FusedConvolution(nn.Module):
         self.activation = nn.Identity() if self.fused else activation
         self.exact = exact
         self._packed: dict[torch.dtype, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._packed_rows: dict[torch.dtype, int] = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, channels, height, width) -> the same kind, in the autocast type unless `exact`."""
         low = torch.is_autocast_enabled("cpu") and not self.exact
         dtype = torch.get_autocast_dtype("cpu") if low else torch.float32
-        weight, bias = self._packed.get(dtype) or self._pack(dtype, x)
+        if self._packed_rows.get(dtype, 0) < len(x):  # a layout for one picture is a third slower on many
+            self._pack(dtype, x)
+        weight, bias = self._packed[dtype]
         name, scalars = self.fused or ("none", [])
         x = torch.ops.mkldnn._convolution_pointwise(
             x.to(dtype),
@@ -67,13 +70,13 @@ class FusedConvolution(nn.Module):
         )
         return self.activation(x)
 
-    def _pack(self, dtype: torch.dtype, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pack(self, dtype: torch.dtype, x: torch.Tensor) -> None:
         weight = self.weight.to(dtype).contiguous(memory_format=torch.channels_last)
         packed = torch.ops.mkldnn._reorder_convolution_weight(
             weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
         )
         self._packed[dtype] = packed, self.bias.to(dtype)
-        return self._packed[dtype]
+        self._packed_rows[dtype] = len(x)
 
 
 @torch.no_grad()
