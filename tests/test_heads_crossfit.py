@@ -78,7 +78,7 @@ def test_rows_of_one_fold_alone_are_an_error():
 
 
 def test_equal_prices_are_an_error_that_states_the_price():
-    with pytest.raises(HeadError, match="all 80 training prices are 2.71828"):
+    with pytest.raises(HeadError, match=r"all 80 training prices are 2\.71828"):
         crossfit(Mean(), ROWS, np.ones(80), FOLD)
 
 
