@@ -1,5 +1,6 @@
 """`lightgbm`: gradient boosted trees on vectors and fields, binned once for all folds."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -103,6 +104,7 @@ class LightGBM(Head):
     def _bin(self, rows: Rows, log_price: np.ndarray) -> Any:
         import lightgbm
 
+        lightgbm.register_logger(_quiet_logger())
         columns = self.columns_
 
         class Batches(lightgbm.Sequence):
@@ -145,3 +147,10 @@ class LightGBM(Head):
         import lightgbm
 
         return lightgbm.train(self._params(), binned.subset(index), num_boost_round=iterations)
+
+
+def _quiet_logger() -> logging.Logger:
+    """LightGBM prints warnings to stdout, where results belong; here only errors are shown, on stderr."""
+    logger = logging.getLogger("lightgbm")
+    logger.setLevel(logging.ERROR)
+    return logger
