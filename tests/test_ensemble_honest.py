@@ -7,7 +7,8 @@ from ensemble.calibrate import Calibration, fit_calibration
 from ensemble.conformal import crossfitted_coverage, fit_intervals
 from ensemble.groups import bootstrap_interval, expected_interval, gain_and_error
 from ensemble.honest import Maker
-from ensemble.rivals import METHODS
+from ensemble.rivals import METHODS, Rivals
+from ensemble.simplex import compositions
 from store.metric import smape_log
 
 
@@ -78,6 +79,35 @@ def test_weights_are_taken_when_one_head_is_far_better():
     assert blend.mix.method != "average"
     assert blend.mix.weights[0] > 0.8
     assert blend.gain > blend.gain_error > 0
+
+
+@pytest.mark.parametrize("method", [*METHODS, "average"])
+def test_every_rival_shares_out_one_whole_weight_by_its_own_rows_alone(method):
+    log_prices, log_actual, fold, _ = heads_of(5)
+    mix = Rivals(log_prices, log_actual, fold).fit(method, [0, 2])
+    assert mix.weights.sum() == pytest.approx(1)
+    assert (mix.weights >= 0).all()
+    inside = np.isin(fold, [0, 2])
+    alone = Rivals(log_prices[inside], log_actual[inside], fold[inside] // 2).fit(method, [0, 1])
+    np.testing.assert_allclose(mix.weights, alone.weights, atol=1e-5)
+
+
+def test_convex_weights_have_the_least_absolute_log_error_of_the_simplex():
+    log_prices, log_actual, fold, _ = heads_of(6)
+    weights = Rivals(log_prices, log_actual, fold).fit("convex", range(4)).weights
+
+    def error(w):
+        return np.abs(log_prices @ w - log_actual).mean()
+
+    least = min(error(w) for w in compositions(3, 40) / 40)
+    assert error(weights) <= least * 1.002
+
+
+def test_greedy_selection_may_take_a_good_head_again():
+    log_prices, log_actual, fold, _ = heads_of(7, spread=(0.1, 0.3, 0.5))
+    weights = Rivals(log_prices, log_actual, fold).fit("greedy", range(4)).weights
+    assert weights[0] > 0.6
+    assert 0 < weights[1] < weights[0]
 
 
 def test_two_folds_are_enough_for_an_honest_score():
