@@ -9,6 +9,7 @@ from store.catalog.clean.cli import clean
 from store.catalog.demo.cli import demo
 from store.catalog.download.cli import images, images_export, images_import
 from store.catalog.folds_cli import folds
+from store.catalog.show.cli import show
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
@@ -131,3 +132,4 @@ catalog.add_command(images_export)
 catalog.add_command(images_import)
 catalog.add_command(folds)
 catalog.add_command(clean)
+catalog.add_command(show)

@@ -1,7 +1,9 @@
 """Pictures that look alike: a perceptual hash of each, remembered by content, compared by Hamming distance.
 
-The hash is the usual one: grey, 32 x 32, the 16 x 16 lowest frequencies of the cosine transform, a bit for each that
-is above their median. A JPEG is decoded no finer than that needs.
+The hash of the shape is the usual one: grey, 32 x 32, the 16 x 16 lowest frequencies of the cosine transform, a bit for
+each that is above their median. Shops show one article in many colours by one picture recoloured, which grey can't tell
+apart: so the mean Y, Cb and Cr of 8 x 8 fields are kept beside it, and must agree as well. A JPEG is decoded no finer
+than that needs.
 Source: Zauner, Implementation and benchmarking of perceptual image hash functions, 2010.
 """
 
@@ -21,7 +23,10 @@ from store.workspace import Workspace
 HASHES_FILE = "images/hashes.parquet"
 HASHES_LOCK = "images/.hashes.lock"
 SIDE, FREQUENCIES = 32, 16
-NEAR_BITS = 12  # of 256: pictures that differ in so many or fewer look alike
+SHAPE_BYTES = FREQUENCIES * FREQUENCIES // 8
+FIELDS = 8  # a side, whose mean colours are kept
+NEAR_BITS = 16  # of 256: pictures that differ in so many or fewer look alike
+NEAR_LEVELS = 4  # of 256: by which no field's colour may differ
 LEAST_CONTRAST = 4.0  # standard deviation in grey levels below which a picture shows nothing
 MOST_PIXELS = 100_000_000
 _BATCH = 512
@@ -37,14 +42,18 @@ def alike_pairs(workspace: Workspace, digests: Sequence[str], threads: int = 2) 
     if len(at) < 2:
         return np.empty((0, 2), np.int64)
     hashes = np.frombuffer(b"".join(known[digests[i]] or b"" for i in at.tolist()), np.uint8)
-    return at[close_pairs(hashes.reshape(-1, PERCEPTUAL_BYTES), NEAR_BITS)]
+    both = hashes.reshape(-1, PERCEPTUAL_BYTES)
+    pairs = close_pairs(both[:, :SHAPE_BYTES], NEAR_BITS)
+    color = both[:, SHAPE_BYTES:].astype(np.int16)
+    apart = np.abs(color[pairs[:, 0]] - color[pairs[:, 1]]).max(axis=1, initial=0)
+    return at[pairs[apart <= NEAR_LEVELS]]
 
 
 def close_pairs(hashes: np.ndarray, most_bits: int) -> np.ndarray:
     """Every pair within a Hamming distance.
 
     Args:
-        hashes: uint8, shape (n_hashes, PERCEPTUAL_BYTES).
+        hashes: uint8, shape (n_hashes, n_bytes).
 
     Returns:
         Positions, the lower first, shape (n_pairs, 2).
@@ -110,8 +119,9 @@ def _compute(
             here = digests[start : start + _BATCH]
             small = list(pool.map(shrink, here, chunksize=16))
             seen = [i for i, one in enumerate(small) if isinstance(one, np.ndarray)]
-            grey = np.stack([small[i] for i in seen]) if seen else np.empty((0, SIDE, SIDE), np.float32)
-            hashed = dict(zip(seen, hash_greys(grey), strict=True))
+            shape = (0, SIDE, SIDE, 3)
+            pixels = np.stack([small[i] for i in seen]) if seen else np.empty(shape, np.uint8)
+            hashed = dict(zip(seen, hash_pictures(pixels), strict=True))
             for i, digest in enumerate(here):
                 value, reason = hashed.get(i), small[i] if isinstance(small[i], str) else None
                 yield digest, value, str(reason) if reason else None if value else "shows nothing"
@@ -119,27 +129,31 @@ def _compute(
 
 
 def shrunk(content: bytes) -> np.ndarray:
-    """A picture as grey levels, float32, shape (SIDE, SIDE)."""
+    """A picture as Y, Cb, Cr, uint8, shape (SIDE, SIDE, 3)."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content)) as picture:
         if picture.width * picture.height > MOST_PIXELS:
             raise ValueError(f"{picture.width} x {picture.height} pixels are more than {MOST_PIXELS}")
-        picture.draft("L", (SIDE, SIDE))  # JPEG: decoded at an eighth of its size where that suffices
+        picture.draft("YCbCr", (2 * SIDE, 2 * SIDE))  # JPEG: decoded at an eighth of its size where that suffices
         if "A" in picture.getbands() or "transparency" in picture.info:
             layer = picture.convert("RGBA")
             white = Image.new("RGBA", layer.size, "white")
-            grey = Image.alpha_composite(white, layer).convert("L")
+            flat = Image.alpha_composite(white, layer).convert("RGB").convert("YCbCr")
         else:
-            grey = picture.convert("L")
-        return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+            flat = picture if picture.mode == "YCbCr" else picture.convert("RGB").convert("YCbCr")
+        return np.asarray(flat.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def hash_greys(grey: np.ndarray) -> list[bytes | None]:
-    """The hash of each picture, None for one that shows nothing; float32, shape (n_pictures, SIDE, SIDE)."""
+def hash_pictures(pixels: np.ndarray) -> list[bytes | None]:
+    """Shape and colour of each picture, None for one that shows nothing; uint8, shape (n_pictures, SIDE, SIDE, 3)."""
     from scipy.fft import dctn
 
-    low = dctn(grey, axes=(1, 2), norm="ortho")[:, :FREQUENCIES, :FREQUENCIES].reshape(len(grey), -1)
-    bits = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
+    grey, n = pixels[..., 0].astype(np.float32), len(pixels)
+    low = dctn(grey, axes=(1, 2), norm="ortho")[:, :FREQUENCIES, :FREQUENCIES].reshape(n, -1)
+    shape = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
+    width = SIDE // FIELDS
+    fields = pixels.reshape(n, FIELDS, width, FIELDS, width, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+    both = np.concatenate([shape, fields.reshape(n, 3 * FIELDS * FIELDS)], axis=1)
     shows = grey.std(axis=(1, 2)) >= LEAST_CONTRAST
-    return [bits[i].tobytes() if shows[i] else None for i in range(len(grey))]
+    return [both[i].tobytes() if shows[i] else None for i in range(n)]

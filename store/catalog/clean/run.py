@@ -115,7 +115,7 @@ def clean_catalog(
     }
     workspace.publish_table(CLEANING_FILE, table, metadata=metadata)
     dropped = table.filter(pc.equal(table["decision"], "drop"))["sample_id"]
-    reports = [_report(table, name, getattr(config.clean, name, "keep")) for name in FINDINGS]
+    reports = [report_of(table, name, getattr(config.clean, name, "keep")) for name in FINDINGS]
     return CleanReport(len(rows), reports, len(pc.unique(dropped)), digest, config != before, seconds)
 
 
@@ -140,7 +140,8 @@ def find_all(rows: Catalogue, workspace: Workspace, threads: int, seconds: dict[
     return found
 
 
-def _report(table: pa.Table, name: str, policy: str) -> FindingReport:
+def report_of(table: pa.Table, name: str, policy: str) -> FindingReport:
+    """Counts of one finding in a table of decisions."""
     here = table.filter(pc.equal(table["finding"], name))
     train = here.filter(pc.equal(here["split"], "train"))
     counts = {row["values"]: row["counts"] for row in pc.value_counts(train["decision"]).to_pylist()}

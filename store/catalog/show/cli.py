@@ -1,0 +1,32 @@
+"""`shelfprice catalog show`."""
+
+import click
+
+from store.options import workspace_option
+from store.workspace import Workspace
+
+PAGE_FILE = "catalog.html"
+
+
+@click.command()
+@workspace_option
+@click.option("--text", is_flag=True, help="Print only: write no page.")
+def show(workspace: Workspace, text: bool) -> None:
+    """Show the catalogue: counts, prices, lengths, fields, duplicates, missing pictures, train against test.
+
+    Printed, and written to catalog.html, one page that needs no network. Duplicates are those that 'shelfprice catalog
+    clean' found.
+    """
+    from store.catalog.show.facts import read_facts
+    from store.catalog.show.words import lines_of
+
+    facts = read_facts(workspace)
+    for line in lines_of(facts):
+        click.echo(line)
+    if text:
+        return
+    from store.catalog.show.page import page_of, thumbnail_of
+
+    page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
+    workspace.publish_bytes(PAGE_FILE, page.encode())
+    click.echo(f"\nwrote {workspace.path(PAGE_FILE)}")

@@ -1,0 +1,170 @@
+"""What there is to say of a catalogue: counted here, written as a page or as text elsewhere."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from store.catalog.images import image_digests
+from store.catalog.links import read_links
+from store.catalog.read import extra_columns, present_splits, read_split
+from store.catalog.show.doubts import Doubts, read_doubts
+from store.workspace import Workspace
+
+BINS = 36
+_FIELDS = ("name", "bullets", "description", "value", "unit", "quantity", "image_link")
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """One split, counted in rows."""
+
+    name: str
+    rows: int
+    with_link: int
+    with_picture: int
+    texts: int  # distinct
+    pictures: int  # distinct
+    missing: dict[str, int]  # why rows have no picture -> rows, most frequent first
+    missing_ids: dict[str, list[str]]  # the same -> first rows
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts in bins of equal width on a log axis."""
+
+    edges: np.ndarray  # (n_bins + 1,)
+    counts: dict[str, np.ndarray]  # split -> (n_bins,)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that is shown."""
+
+    workspace: str
+    splits: list[SplitFacts]
+    price: Histogram  # training rows, currency of the catalogue
+    price_quantiles: dict[str, float]  # "1%" -> price
+    length: Histogram  # characters of the text, rows with text
+    coverage: dict[str, dict[str, float]]  # field -> split -> share of rows that have it
+    against: list[tuple[str, float, float]]  # (what, in train, in test); empty without a test split
+    doubts: Doubts
+
+
+def read_facts(workspace: Workspace) -> Facts:
+    """Take stock of the ingested catalogue.
+
+    Raises:
+        CatalogError: there is no train catalogue.
+    """
+    read_split(workspace, "train", ["sample_id"])  # says what is missing
+    tables = {split: read_split(workspace, split) for split in present_splits(workspace)}
+    digests = image_digests(workspace)
+    links = read_links(workspace)
+    failed = dict(zip(links["link"].to_pylist(), links["reason"].to_pylist(), strict=True))
+    pictures = {
+        split: pa.array(
+            [digests.get(link) if link else None for link in table["image"].to_pylist()], pa.string()
+        )
+        for split, table in tables.items()
+    }
+    price = tables["train"]["price"].to_numpy()
+    lengths = {split: pc.utf8_length(table["text"]).to_numpy() for split, table in tables.items()}
+    quantiles = {f"{q:g}%": float(np.percentile(price, q)) for q in (0, 1, 25, 50, 75, 99, 100)}
+    coverage = _coverage(tables)
+    return Facts(
+        workspace=workspace.root,
+        splits=[_split(name, table, pictures[name], failed) for name, table in tables.items()],
+        price=histogram({"train": price}),
+        price_quantiles=quantiles,
+        length=histogram(lengths),
+        coverage=coverage,
+        against=_against(tables, lengths, coverage) if "test" in tables else [],
+        doubts=read_doubts(workspace, tables, pictures),
+    )
+
+
+def histogram(values: dict[str, np.ndarray], bins: int = BINS) -> Histogram:
+    """Values above 0 by split, in bins of equal width on a log axis."""
+    logs = {split: np.log10(found[found > 0]) for split, found in values.items()}
+    together = np.concatenate(list(logs.values()))
+    low, high = (float(together.min()), float(together.max())) if len(together) else (0.0, 1.0)
+    if high - low < 0.02:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, bins + 1)
+    counts = {split: np.histogram(found, edges)[0] for split, found in logs.items()}
+    return Histogram(10**edges, counts)
+
+
+def _split(name: str, table: pa.Table, picture: pa.Array, failed: dict[str, str | None]) -> SplitFacts:
+    reasons: list[str] = []
+    where: dict[str, list[str]] = {}
+    lacking = np.flatnonzero(~np.array(picture.is_valid(), dtype=bool))
+    columns = (
+        table.select(["sample_id", "image", "image_link"]).take(pa.array(lacking, pa.int64())).to_pylist()
+    )
+    for row in columns:
+        if row["image"] is None:
+            reason = "a link, not fetched yet" if row["image_link"] else "no link"
+        else:
+            reason = failed.get(row["image"]) or "a link, not fetched yet"
+        reasons.append(reason)
+        first = where.setdefault(reason, [])
+        if len(first) < 3:
+            first.append(str(row["sample_id"]))
+    missing = dict(Counter(reasons).most_common())
+    return SplitFacts(
+        name=name,
+        rows=len(table),
+        with_link=len(table) - table["image_link"].null_count,
+        with_picture=len(picture) - picture.null_count,
+        texts=len(pc.unique(table["text"])),
+        pictures=len(pc.unique(picture.drop_null())),
+        missing=missing,
+        missing_ids={reason: where[reason] for reason in missing},
+    )
+
+
+def _coverage(tables: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
+    extras = [name for table in tables.values() for part in extra_columns(table.schema) for name in part]
+    names = list(dict.fromkeys([*_FIELDS, *extras]))
+    shares: dict[str, dict[str, float]] = {name: {} for name in names}
+    for split, table in tables.items():
+        for name in names:
+            shares[name][split] = _share(table, name)
+    return shares
+
+
+def _share(table: pa.Table, name: str) -> float:
+    if name not in table.column_names or len(table) == 0:
+        return 0.0
+    column = table[name]
+    if pa.types.is_list(column.type):
+        return float(pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() or 0) / len(table)
+    return 1.0 - column.null_count / len(table)
+
+
+def _against(
+    tables: dict[str, pa.Table], lengths: dict[str, np.ndarray], coverage: dict[str, dict[str, float]]
+) -> list[tuple[str, float, float]]:
+    """What differs between train and test, the medians first."""
+    found: list[tuple[str, float, float]] = []
+    parts = {"characters of text": lengths}
+    parts["bullets"] = {s: pc.list_value_length(t["bullets"]).to_numpy() for s, t in tables.items()}
+    for label, values in parts.items():
+        found.append(
+            (
+                f"mean {label}",
+                *(float(np.mean(values[s])) if len(values[s]) else 0.0 for s in ("train", "test")),
+            )
+        )
+    for unit in ("g", "ml", "count"):
+        shares = [
+            float(pc.sum(pc.equal(tables[s]["quantity_unit"], unit)).as_py() or 0) / max(len(tables[s]), 1)
+            for s in ("train", "test")
+        ]
+        found.append((f"share sold by {unit}", shares[0], shares[1]))
+    found.extend((f"share with {name}", by["train"], by["test"]) for name, by in coverage.items())
+    return found

@@ -1,0 +1,64 @@
+"""The facts of a catalogue as text for the terminal."""
+
+import numpy as np
+
+from store.catalog.show.charts import label
+from store.catalog.show.facts import Facts, Histogram
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def lines_of(facts: Facts) -> list[str]:
+    """Everything that the page says, pictures apart."""
+    lines = []
+    for split in facts.splits:
+        lines.append(
+            f"{split.name:<7}{split.rows:>9,} rows, {split.texts:,} distinct texts; {split.with_picture:,} with a picture, "
+            f"{split.pictures:,} distinct"
+        )
+        for reason, n in split.missing.items():
+            lines.append(f"       {n:>9,} without: {reason} (first: {', '.join(split.missing_ids[reason])})")
+    quantiles = ", ".join(f"{name} {price:,.2f}" for name, price in facts.price_quantiles.items())
+    lines += [
+        "",
+        f"price  {quantiles}",
+        *_sparks(facts.price),
+        "",
+        "characters of text",
+        *_sparks(facts.length),
+    ]
+    lines += ["", f"{'field':<26}" + "".join(f"{split.name:>9}" for split in facts.splits)]
+    for field, shares in facts.coverage.items():
+        lines.append(f"{field:<26}" + "".join(f"{share:>9.1%}" for share in shares.values()))
+    if facts.against:
+        lines += ["", f"{'train against test':<34}{'train':>10}{'test':>10}"]
+        lines += [f"{what:<34}{_number(what, a):>10}{_number(what, b):>10}" for what, a, b in facts.against]
+    lines.append("")
+    if facts.doubts.note:
+        lines.append(f"doubtful rows: {facts.doubts.note}")
+    for one in facts.doubts.findings:
+        groups = f"{one.groups:,} groups, " if one.groups else ""
+        lines.append(
+            f"{one.name:<17}{groups}{one.train_rows:,} train and {one.test_rows:,} test rows, policy {one.policy}: {one.summary}"
+        )
+        for example in facts.doubts.examples.get(one.name, [])[:2]:
+            first = example.rows[0]
+            lines.append(f"    {first.sample_id}: {example.reason}; {' '.join(first.name.split())[:80]}")
+    return lines
+
+
+def _sparks(found: Histogram) -> list[str]:
+    ends = f"{label(float(f'{found.edges[0]:.3g}'))} to {label(float(f'{found.edges[-1]:.3g}'))}"
+    return [
+        f"  {split:<6} {''.join(_BLOCKS[i] for i in _heights(counts))}  {ends}, log axis"
+        for split, counts in found.counts.items()
+    ]
+
+
+def _heights(counts: np.ndarray) -> list[int]:
+    scaled = np.ceil(8 * counts / max(int(counts.max(initial=0)), 1))
+    return [int(one) for one in scaled]
+
+
+def _number(what: str, value: float) -> str:
+    return f"{value:.1%}" if what.startswith("share") else f"{value:,.1f}"
