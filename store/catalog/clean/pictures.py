@@ -21,6 +21,7 @@ from store.schema import PERCEPTUAL_BYTES, PERCEPTUAL_HASHES
 from store.workspace import Workspace
 
 HASHES_FILE = "images/hashes.parquet"
+HASHES_VERSION = 1  # raised when the same bytes yield another hash: those remembered are then computed again
 HASHES_LOCK = "images/.hashes.lock"
 SIDE, FREQUENCIES = 32, 16
 SHAPE_BYTES = FREQUENCIES * FREQUENCIES // 8
@@ -75,11 +76,7 @@ def perceptual_hashes(
     workspace: Workspace, digests: Sequence[str], threads: int = 2
 ) -> dict[str, bytes | None]:
     """The hash of each picture, None where there is none; computed once for each content and remembered."""
-    table = (
-        workspace.read_table(HASHES_FILE)
-        if workspace.exists(HASHES_FILE)
-        else PERCEPTUAL_HASHES.empty_table()
-    )
+    table = _remembered(workspace)
     known = dict(zip(table["sha256"].to_pylist(), table["hash"].to_pylist(), strict=True))
     missing = [digest for digest in dict.fromkeys(digests) if digest not in known]
     if missing:
@@ -93,13 +90,20 @@ def perceptual_hashes(
     return {digest: known[digest] for digest in digests}
 
 
+def _remembered(workspace: Workspace) -> pa.Table:
+    if not workspace.exists(HASHES_FILE) or workspace.read_metadata(HASHES_FILE) != {
+        "version": HASHES_VERSION
+    }:
+        return PERCEPTUAL_HASHES.empty_table()
+    return workspace.read_table(HASHES_FILE)
+
+
 def _remember(workspace: Workspace, fresh: pa.Table) -> None:
     with workspace.lock(HASHES_LOCK):
-        parts = [fresh]
-        if workspace.exists(HASHES_FILE):
-            old = workspace.read_table(HASHES_FILE)
-            parts.insert(0, old.filter(pc.invert(pc.is_in(old["sha256"], fresh["sha256"]))))
-        workspace.publish_table(HASHES_FILE, pa.concat_tables(parts).combine_chunks())
+        old = _remembered(workspace)
+        kept = old.filter(pc.invert(pc.is_in(old["sha256"], value_set=fresh["sha256"].combine_chunks())))
+        merged = pa.concat_tables([kept.cast(PERCEPTUAL_HASHES), fresh]).combine_chunks()
+        workspace.publish_table(HASHES_FILE, merged, metadata={"version": HASHES_VERSION})
 
 
 def _compute(
@@ -135,7 +139,9 @@ def shrunk(content: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as picture:
         if picture.width * picture.height > MOST_PIXELS:
             raise ValueError(f"{picture.width} x {picture.height} pixels are more than {MOST_PIXELS}")
-        picture.draft("YCbCr", (2 * SIDE, 2 * SIDE))  # JPEG: decoded at an eighth of its size where that suffices
+        picture.draft(
+            "YCbCr", (2 * SIDE, 2 * SIDE)
+        )  # JPEG: decoded at an eighth of its size where that suffices
         if "A" in picture.getbands() or "transparency" in picture.info:
             layer = picture.convert("RGBA")
             white = Image.new("RGBA", layer.size, "white")

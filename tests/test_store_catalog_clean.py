@@ -1,0 +1,263 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from store.catalog.clean.pictures import alike_pairs, perceptual_hashes
+from store.catalog.clean.quantity import disagreement
+from store.catalog.clean.run import clean_catalog
+from store.catalog.units import normalise
+from store.config import load_config
+from store.errors import CatalogError, ConfigError
+from store.workspace import Workspace
+from tests.clean_rows import found, picture, publish, reason
+
+BODY = "cold pressed from late harvest fruit and bottled within the day for salads bread and grilled fish of every kind"
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+def row(sample_id, text="", price=10.0, image=None):
+    return {
+        "sample_id": sample_id,
+        "text": text or f"thing number {sample_id}",
+        "price": price,
+        "image": image,
+    }
+
+
+def others(first, n=6):
+    return [row(first + i) for i in range(n)]
+
+
+def folds_for(rows):
+    return [i % 2 for i in range(len(rows))]
+
+
+def test_rows_that_are_the_same_twice_are_told_apart_by_text_and_picture(workspace):
+    pictures = {name: picture(seed) for seed, name in enumerate("abc")}
+    train = [row(1, "olive", image="a"), row(2, "olive", image="a")]
+    train += [row(3, "fig", image="b"), row(4, "plum", image="b")]
+    train += [row(5, "tea", image="c"), row(6, "tea"), row(7, "rice"), row(8, "rice"), row(9, "bean")]
+    publish(workspace, train, pictures=pictures, fold=folds_for(train))
+    clean_catalog(workspace)
+    assert set(found(workspace, "same_text_image")) == {1, 2, 7, 8}
+    assert set(found(workspace, "same_image")) == {3, 4}
+    assert set(found(workspace, "same_text")) == {5, 6}
+    assert reason(workspace, "same_text_image", 2) == "same text and picture in 2 rows, first 1"
+
+
+def test_a_text_with_a_word_changed_is_nearly_the_same(workspace):
+    train = [row(1, f"oil {BODY}"), row(2, f"jam {BODY}"), *others(3)]
+    publish(workspace, train, fold=folds_for(train))
+    clean_catalog(workspace)
+    assert set(found(workspace, "near_text")) == {1, 2}
+
+
+def test_a_picture_saved_again_smaller_or_as_png_is_nearly_the_same_and_a_recoloured_one_is_not(workspace):
+    kinds = {
+        "plain": {},
+        "again": {"quality": 60},
+        "small": {"side": 160},
+        "png": {"form": "PNG"},
+        "red": {"turn": 40},
+    }
+    pictures = {f"{name}{seed}": picture(seed, **how) for seed in range(5) for name, how in kinds.items()}
+    train = [row(i, image=name) for i, name in enumerate(pictures)]
+    publish(workspace, train, pictures=pictures, fold=folds_for(train))
+    clean_catalog(workspace)
+    red = {i for i, name in enumerate(pictures) if name.startswith("red")}
+    assert set(found(workspace, "near_image")) == set(range(len(train))) - red
+
+
+def test_a_hash_is_remembered_and_never_computed_twice(workspace, monkeypatch):
+    pictures = {name: picture(seed) for seed, name in enumerate("ab")} | {
+        "broken": b"no picture",
+        "grey": _grey(),
+    }
+    train = [row(i, image=name) for i, name in enumerate(pictures)]
+    publish(workspace, train, pictures=pictures, fold=folds_for(train))
+    digests = [one["sha256"] for one in workspace.read_table("images/links.parquet").to_pylist()]
+    first = perceptual_hashes(workspace, digests)
+    assert sorted(value is None for value in first.values()) == [False, False, True, True]
+
+    def never(content):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("store.catalog.clean.pictures.shrunk", never)
+    assert perceptual_hashes(workspace, digests) == first
+    assert len(alike_pairs(workspace, digests)) == 0
+
+
+def _grey():
+    import io
+
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(content, "PNG")
+    return content.getvalue()
+
+
+def test_prices_of_one_text_contradict_from_a_quarter_on(workspace):
+    train = [row(1, "oil", 10.0), row(2, "oil", 12.6), row(3, "jam", 10.0), row(4, "jam", 12.0), *others(5)]
+    publish(workspace, train, fold=folds_for(train))
+    clean_catalog(workspace)
+    assert set(found(workspace, "price")) == {1, 2}
+    assert "sells for 10.00 to 12.60 in 2 rows" in reason(workspace, "price", 1)
+
+
+def outlier_rows(n=240):
+    draw = np.random.default_rng(0)
+    kinds = [("shoe leather black", 50.0), ("tea green leaf", 5.0), ("gold ring fine", 500.0)]
+    rows = []
+    for i in range(n):
+        words, price = kinds[i % 3]
+        rows.append(row(i, f"{words} number {draw.integers(20)}", float(price * draw.lognormal(0, 0.1))))
+    return rows
+
+
+def test_a_price_far_from_those_of_like_names_is_an_outlier(workspace):
+    train = outlier_rows()
+    train[7]["price"] *= 20
+    publish(workspace, train, fold=folds_for(train))
+    clean_catalog(workspace)
+    assert set(found(workspace, "outlier")) == {7}
+
+
+def test_prices_of_one_fold_say_nothing_about_outliers_of_another(workspace, tmp_path):
+    train, fold = outlier_rows(), folds_for(outlier_rows())
+    train[7]["price"] *= 20
+    publish(workspace, train, fold=fold)
+    clean_catalog(workspace)
+    before = {i for i in found(workspace, "outlier") if fold[i] == 1}
+    for i, one in enumerate(train):
+        if fold[i] == 0:
+            one["price"] = float(1 + (i * 7919) % 1000)
+    other = Workspace(tmp_path / "other")
+    publish(other, train, fold=fold)
+    clean_catalog(other)
+    assert {i for i in found(other, "outlier") if fold[i] == 1} == before == {7}
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "name"),
+    [
+        (1.0, "Ounce", "Alfredo Pasta Sauce, 15 Ounce"),
+        (10752.0, "Ounce", "Snack Mix, 1.75 Ounce (Pack of 64)"),
+        (5.0, "Count", "Soup, Pack of 12"),
+    ],
+)
+def test_lines_that_fit_nothing_in_the_title_disagree(value, unit, name):
+    assert f"{value:g}" in disagreement(value, normalise(unit), name)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "name"),
+    [
+        (112.0, "Ounce", "Snack Mix, 1.75 Ounce (Pack of 64)"),
+        (1.75, "Ounce", "Snack Mix, 1.75 Ounce (Pack of 64)"),
+        (16.0, "Ounce", "Water 16 fl oz"),
+        (12.0, "Count", "Soup, Pack of 12"),
+        (16.0, "Count", "Water 16 fl oz"),
+        (8.0, "Ounce", "Fine tea"),
+        (250.0, "gram", "Tea 8.8 oz"),
+    ],
+)
+def test_lines_that_fit_the_title_or_that_it_says_nothing_of_agree(value, unit, name):
+    assert disagreement(value, normalise(unit), name) is None
+
+
+def test_damaged_characters_and_other_languages_are_found(workspace):
+    english = "This is the oil for your salad and it is made with the fruit of our trees."
+    texts = {
+        1: "caf\u00c3\u00a9 au lait",
+        2: "oil \ufffd jar",
+        3: "oil \x07 jar",
+        4: "salt &amp; pepper",
+        5: "El aceite para los platos de la casa y las ensaladas, con más sabor y una botella del campo.",
+        6: "これは日本のとても美味しい緑茶です。毎日飲んでください。",
+        7: "Crème brûlée – 100 % café, piñata & jalapeño",
+    }
+    train = [row(i, text) for i, text in texts.items()] + [row(10 + i, f"{english} {i}") for i in range(9)]
+    publish(workspace, train, fold=folds_for(train))
+    clean_catalog(workspace)
+    assert set(found(workspace, "encoding")) == {1, 2, 3, 4}
+    assert set(found(workspace, "language")) == {5, 6}
+    assert "Spanish" in reason(workspace, "language", 5)
+
+
+def test_a_test_row_that_repeats_a_train_row_is_told_and_never_changed(workspace):
+    train = [row(1, "oil", image="a"), *others(2)]
+    test = [{"sample_id": 100, "text": "oil", "image": "a"}, {"sample_id": 101, "text": "new", "image": None}]
+    publish(workspace, train, test, {"a": picture(0)}, folds_for(train))
+    clean_catalog(workspace, ("same_text_image=drop",))
+    assert found(workspace, "test_repeats") == {100: "keep"}
+    assert reason(workspace, "test_repeats", 100) == "text of train row 1 and picture of train row 1"
+    assert found(workspace, "same_text_image") == {1: "keep", 100: "keep"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "decisions"),
+    [("keep", "keep keep"), ("drop", "drop drop"), ("median", "median median"), ("first", "keep drop")],
+)
+def test_a_policy_becomes_a_decision_on_each_row(workspace, policy, decisions):
+    train = [row(1, "oil", 10.0), row(2, "oil", 30.0), *others(3)]
+    publish(workspace, train, fold=folds_for(train))
+    clean_catalog(workspace, (f"price={policy}",))
+    assert list(found(workspace, "price").values()) == decisions.split()
+
+
+def test_the_catalogue_stays_as_it_is_and_policies_are_saved(workspace):
+    train = [row(1, "oil", 10.0), row(2, "oil", 30.0), *others(3)]
+    publish(workspace, train, fold=folds_for(train))
+    before = workspace.read_bytes("catalog/train.parquet")
+    report = clean_catalog(workspace, ("price=drop",))
+    assert workspace.read_bytes("catalog/train.parquet") == before
+    assert (report.dropped, load_config(workspace).clean.price) == (2, "drop")
+    assert clean_catalog(workspace).digest == report.digest
+    assert clean_catalog(workspace, ("price=keep",)).digest is None
+
+
+def test_decisions_do_not_depend_on_the_order_of_the_rows(workspace, tmp_path):
+    train = [row(1, "oil", 10.0), row(2, "oil", 30.0), row(3, "fig"), row(4, "fig"), *others(5)]
+    fold = folds_for(train)
+    publish(workspace, train, fold=fold)
+    other = Workspace(tmp_path / "other")
+    publish(other, train[::-1], fold=fold[::-1])
+    policies = ("price=median", "same_text_image=first")
+    assert clean_catalog(workspace, policies).digest == clean_catalog(other, policies).digest
+    tables = [w.read_table("cleaning.parquet") for w in (workspace, other)]
+    assert tables[0].equals(tables[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("price", "a policy is written FINDING=POLICY, such as price=median, got 'price'"),
+        ("prize=drop", "unknown key 'clean.prize', expected one of .*price"),
+        ("price=burn", "clean.price must be one of keep, drop, median, first, weight, got 'burn'"),
+        ("outlier=median", "clean.outlier must be one of keep, drop, got 'median'"),
+    ],
+)
+def test_a_policy_that_is_not_understood_is_named_and_nothing_is_written(workspace, given, message):
+    publish(workspace, others(1), fold=[0, 1, 0, 1, 0, 1])
+    with pytest.raises(ConfigError, match=message):
+        clean_catalog(workspace, (given,))
+    assert not workspace.exists("cleaning.parquet")
+    assert not workspace.exists("shelfprice.toml")
+
+
+def test_without_a_catalogue_the_next_step_is_named(workspace):
+    with pytest.raises(CatalogError, match=r"no catalogue in .*catalog ingest"):
+        clean_catalog(workspace)
+
+
+def test_an_empty_table_of_links_and_texts_is_cleaned(workspace):
+    train = [row(i, " ") | {"text": ""} for i in range(6)]
+    publish(workspace, train, [{"sample_id": 9, "text": "", "image": None}], fold=folds_for(train))
+    report = clean_catalog(workspace)
+    assert sum(one.train_rows + one.test_rows for one in report.findings) == 0
+    assert isinstance(workspace.read_table("cleaning.parquet"), pa.Table)

@@ -1,0 +1,119 @@
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.catalog.clean.run import clean_catalog
+from store.catalog.cli import catalog
+from store.catalog.show.charts import label, ticks
+from store.catalog.show.facts import histogram, read_facts
+from store.workspace import Workspace
+from tests.clean_rows import picture, publish
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    found = Workspace(tmp_path)
+    names = {"a": picture(0), "b": picture(1), "broken": b"nothing"}
+    train = [
+        {
+            "sample_id": i,
+            "text": f"Item Name: <b>Fig & jam</b> {i % 7}, {i} oz",
+            "price": 2.0 + i,
+            "image": "a",
+        }
+        for i in range(10)
+    ]
+    train += [
+        {"sample_id": 20, "text": "Item Name: oil", "price": 3.0, "image": "b"},
+        {"sample_id": 21, "text": "Item Name: oil", "price": 9.0, "image": "broken"},
+        {"sample_id": 22, "text": "tea", "price": 1.0, "image": None},
+        {"sample_id": 23, "text": "", "price": 2000.0, "image": "https://nowhere.example/x.jpg"},
+    ]
+    test = [{"sample_id": 30, "text": "Item Name: oil", "image": "b"}]
+    publish(found, train, test, names, [i % 2 for i in range(len(train))])
+    return found
+
+
+def run(workspace, *options):
+    return CliRunner().invoke(catalog, ["show", "-w", workspace.root, *options], catch_exceptions=False)
+
+
+def test_the_page_needs_nothing_but_itself(workspace):
+    clean_catalog(workspace)
+    assert run(workspace).exit_code == 0
+    page = workspace.read_bytes("catalog.html").decode()
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
+    assert not re.search(r"<script|<link|@import|url\(", page)
+    assert "default-src 'none'" in page
+
+
+def test_texts_of_the_catalogue_can_not_write_html(workspace):
+    clean_catalog(workspace)
+    run(workspace)
+    page = workspace.read_bytes("catalog.html").decode()
+    assert "<b>Fig" not in page
+    assert "&lt;b&gt;Fig &amp; jam&lt;/b&gt;" in page
+
+
+def test_duplicates_are_shown_with_their_pictures_and_a_broken_one_says_so(workspace):
+    clean_catalog(workspace)
+    run(workspace)
+    page = workspace.read_bytes("catalog.html").decode()
+    assert page.count("data:image/jpeg;base64,") > 4
+    assert "no picture" in page
+    assert "Prices of one text that contradict" in page
+
+
+def test_page_and_terminal_say_the_same_counts(workspace):
+    clean_catalog(workspace)
+    printed = run(workspace).output
+    page = workspace.read_bytes("catalog.html").decode()
+    facts = read_facts(workspace)
+    assert [split.rows for split in facts.splits] == [14, 1]
+    assert facts.splits[0].missing == {"no link": 1, "a link, not fetched yet": 1}
+    for words in ("no link", "a link, not fetched yet", "2,000.00", "image_link"):
+        assert words in printed
+        assert words in page
+
+
+def test_without_clean_the_next_step_is_named_and_text_alone_writes_nothing(workspace):
+    shown = run(workspace, "--text")
+    assert "not looked for yet: run 'shelfprice catalog clean'" in shown.output
+    assert not workspace.exists("catalog.html")
+
+
+def test_findings_of_another_catalogue_are_not_shown(workspace):
+    clean_catalog(workspace)
+    train = [{"sample_id": i, "text": f"new {i}", "price": 1.0 + i, "image": None} for i in range(4)]
+    publish(workspace, train, fold=[0, 1, 0, 1])
+    workspace.remove("catalog/test.parquet")
+    shown = run(workspace, "--text")
+    assert "the catalogue has changed since they were found" in shown.output
+
+
+def test_one_price_and_one_length_make_a_page(tmp_path):
+    found = Workspace(tmp_path)
+    publish(found, [{"sample_id": i, "text": f"t{i}", "price": 5.0, "image": None} for i in range(3)])
+    assert run(found).exit_code == 0
+    assert "<svg" in found.read_bytes("catalog.html").decode()
+
+
+@given(st.lists(st.floats(1e-3, 1e7), min_size=1, max_size=40))
+def test_every_value_falls_into_a_bin(values):
+    found = histogram({"train": np.array(values)})
+    assert found.counts["train"].sum() == len(values)
+
+
+@given(st.floats(1e-2, 1e6), st.floats(1.05, 1e5))
+def test_ticks_are_inside_the_axis_and_not_too_many(low, factor):
+    found = ticks(low, low * factor)
+    assert all(low <= tick <= low * factor for tick in found)
+    assert len(found) <= 14
+
+
+def test_numbers_on_an_axis_are_short():
+    assert [label(value) for value in (0.1, 20, 1000, 5e6)] == ["0.1", "20", "1k", "5M"]
