@@ -90,12 +90,13 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         n_bytes = put_pictures(Workspace(root), links)
         _run("ingest", "--train", str(train), "-w", str(root))
         _run("folds", "-w", str(root))
-        first, peak = _run("clean", "-w", str(root))
-        again, peak_again = _run("clean", "-w", str(root))
+        first, cpu, peak = _run("clean", "-w", str(root))
+        again, _, peak_again = _run("clean", "-w", str(root))
     figures = {
         "rows": n_rows,
         "pictures": len(links),
         "kb_per_picture": round(n_bytes / len(links) / 1000, 1),
+        "cpu_seconds": cpu,
         "seconds_again_with_hashes_remembered": again,
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
@@ -106,15 +107,15 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     ]
 
 
-def _run(*arguments: str) -> tuple[float, float]:
-    """Seconds and peak megabytes of `shelfprice catalog …`."""
+def _run(*arguments: str) -> tuple[float, float, float]:
+    """Seconds, seconds of CPU and peak megabytes of `shelfprice catalog …`."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "store.cli", "catalog", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} ended with status {status}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -154,12 +154,8 @@ def _against(
     parts = {"characters of text": lengths}
     parts["bullets"] = {s: pc.list_value_length(t["bullets"]).to_numpy() for s, t in tables.items()}
     for label, values in parts.items():
-        found.append(
-            (
-                f"mean {label}",
-                *(float(np.mean(values[s])) if len(values[s]) else 0.0 for s in ("train", "test")),
-            )
-        )
+        means = [float(np.mean(values[s])) if len(values[s]) else 0.0 for s in ("train", "test")]
+        found.append((f"mean {label}", means[0], means[1]))
     for unit in ("g", "ml", "count"):
         shares = [
             float(pc.sum(pc.equal(tables[s]["quantity_unit"], unit)).as_py() or 0) / max(len(tables[s]), 1)
