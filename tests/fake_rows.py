@@ -11,7 +11,9 @@ QUICK: dict[str, dict[str, object]] = {
     "lightgbm": {"n_estimators": 80, "learning_rate": 0.2, "num_leaves": 7, "feature_fraction": 1.0},
     "xgboost-baseline": {"n_estimators": 40, "max_depth": 3, "learning_rate": 0.2, "brands": False},
     "xgboost": {"rounds": 60, "learning_rate": 0.2, "columns": 1.0, "n_jobs": 1},
-    **dict.fromkeys(("fusion", "mlp-batchnorm", "mlp-layernorm", "tabm", "sparse-mlp"), {"epochs": 2, "seeds": 1}),
+    **dict.fromkeys(
+        ("fusion", "mlp-batchnorm", "mlp-layernorm", "tabm", "sparse-mlp"), {"epochs": 2, "seeds": 1}
+    ),
 }
 BRANDS = ("acme", "bolt", "crest", "dune", "elm", "fern", "gale", "hart")
 

@@ -1,10 +1,15 @@
+import json
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
 from store.catalog.clean.pictures import alike_pairs, perceptual_hashes
 from store.catalog.clean.quantity import disagreement
 from store.catalog.clean.run import clean_catalog
+from store.catalog.cli import catalog
 from store.catalog.units import normalise
 from store.config import load_config
 from store.errors import CatalogError, ConfigError
@@ -261,3 +266,18 @@ def test_an_empty_table_of_links_and_texts_is_cleaned(workspace):
     report = clean_catalog(workspace)
     assert sum(one.train_rows + one.test_rows for one in report.findings) == 0
     assert isinstance(workspace.read_table("cleaning.parquet"), pa.Table)
+
+
+def test_the_command_prints_each_finding_with_its_decisions_and_as_json(workspace):
+    train = [row(1, "oil", 10.0), row(2, "oil", 30.0), *others(3)]
+    publish(workspace, train, fold=folds_for(train))
+    runner = CliRunner()
+    kept = runner.invoke(catalog, ["clean", "-w", workspace.root], catch_exceptions=False).output
+    assert "every policy is 'keep'" in kept
+    told = runner.invoke(
+        catalog, ["clean", "-w", workspace.root, "--policy", "price=first"], catch_exceptions=False
+    ).output
+    assert re.search(r"price +1 +2 +0 +first +drop 1", told)
+    assert "1 training rows are left out of a fit on all rows" in told
+    shown = json.loads(runner.invoke(catalog, ["clean", "-w", workspace.root, "--json"]).stdout)
+    assert {one["name"]: one["decisions"] for one in shown["findings"]}["price"] == {"keep": 1, "drop": 1}
