@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 class Fusion(NetworkHead):
     """Each vector set projected to 512, attention between them, an MLP 1536-768-384-192-1.
 
-    Fields, where taken in, are one more modality: the MLP then starts at 2048.
+    Fields, where taken in, are one more modality that the vector sets attend to: the layers stay the same.
     """
 
     name: ClassVar[str] = "fusion"
     summary: ClassVar[str] = "vector sets projected to 512, attention between them, MLP 1536-768-384-192-1"
 
-    fields: bool = False  # take parsed fields in
+    projected: int = 512  # features that each vector set is projected to
+    hidden: tuple[int, ...] = (768, 384, 192)
 
     def _network(self, widths: list[int]) -> "nn.Module":
         from heads.networks import Filled, FusionNetwork
 
-        return Filled(widths, FusionNetwork(widths, self.dropout))
+        side = len(widths) - len(self.design_.blocks_) if self.design_.blocks_ else 0
+        return Filled(widths, FusionNetwork(widths, self.projected, self.hidden, self.dropout, side))

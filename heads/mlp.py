@@ -16,10 +16,12 @@ class MlpLayerNorm(NetworkHead):
     name: ClassVar[str] = "mlp-layernorm"
     summary: ClassVar[str] = "network 1024-512-256-128-1, LayerNorm, GELU, on vectors and fields"
 
+    hidden: tuple[int, ...] = (1024, 512, 256, 128)
+
     def _network(self, widths: list[int]) -> "nn.Module":
         from heads.networks import Filled, layer_norm_mlp
 
-        return Filled(widths, layer_norm_mlp(sum(widths), dropout=self.dropout))
+        return Filled(widths, layer_norm_mlp(sum(widths), self.hidden, dropout=self.dropout))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -29,7 +31,9 @@ class MlpBatchNorm(NetworkHead):
     name: ClassVar[str] = "mlp-batchnorm"
     summary: ClassVar[str] = "network 2048-1024-512-256-128-1, BatchNorm, ReLU, on vectors and fields"
 
+    hidden: tuple[int, ...] = (2048, 1024, 512, 256, 128)
+
     def _network(self, widths: list[int]) -> "nn.Module":
         from heads.networks import Filled, batch_norm_mlp
 
-        return Filled(widths, batch_norm_mlp(sum(widths), dropout=self.dropout))
+        return Filled(widths, batch_norm_mlp(sum(widths), self.hidden, dropout=self.dropout))

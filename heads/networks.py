@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-FUSION_WIDTH = 512  # each modality is projected to so many features
-FUSION_HEADS = 8
+ATTENTION_HEADS = 8
 
 
 class Filled(nn.Module):
@@ -70,20 +69,29 @@ class FusionNetwork(nn.Module):
     For two modalities the MLP reads 1536 features: both projections and what attention makes of them.
     """
 
-    def __init__(self, widths: Sequence[int], dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        projected: int = 512,
+        hidden: Sequence[int] = (768, 384, 192),
+        dropout: float = 0.2,
+        side: int = 0,
+    ) -> None:
         """Args:
         widths: features of each modality, side by side in the input.
+        projected: features that each is projected to, divisible by 8.
+        side: so many of the last modalities reach the MLP through attention alone.
         """
         super().__init__()
         self.widths = tuple(widths)
+        self.main = len(widths) - side
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, FUSION_WIDTH), nn.LayerNorm(FUSION_WIDTH), nn.GELU())
-            for width in widths
+            nn.Sequential(nn.Linear(width, projected), nn.LayerNorm(projected), nn.GELU()) for width in widths
         )
-        self.attention = nn.MultiheadAttention(FUSION_WIDTH, FUSION_HEADS, dropout=dropout, batch_first=True)
-        self.norm = nn.LayerNorm(FUSION_WIDTH)
-        fused = FUSION_WIDTH * (len(widths) + 1)
-        self.mlp = layer_norm_mlp(fused, (768, 384, 192), dropout)
+        self.attention = nn.MultiheadAttention(projected, ATTENTION_HEADS, dropout=dropout, batch_first=True)
+        self.norm = nn.LayerNorm(projected)
+        fused = projected * (self.main + 1)
+        self.mlp = layer_norm_mlp(fused, hidden, dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n_rows, sum of widths) -> (n_rows, 1) log price."""
@@ -92,7 +100,7 @@ class FusionNetwork(nn.Module):
         tokens = torch.stack(projected, dim=1)
         attended, _ = self.attention(tokens, tokens, tokens, need_weights=False)
         together = self.norm(tokens + attended).mean(dim=1)
-        prices: torch.Tensor = self.mlp(torch.cat([*projected, together], dim=1))
+        prices: torch.Tensor = self.mlp(torch.cat([*projected[: self.main], together], dim=1))
         return prices
 
 

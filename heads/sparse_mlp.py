@@ -33,6 +33,7 @@ class SparseMlp(NetworkHead):
     epochs: int = 12
     patience: int = 3
     seeds: int = 3
+    hidden: tuple[int, ...] = (192, 64, 64)
     min_rows: int = 2  # training rows that must hold a word
     max_words: int = 60_000
 
@@ -55,7 +56,7 @@ class SparseMlp(NetworkHead):
     def _network(self, widths: list[int]) -> "nn.Module":
         from heads.networks import SparseNetwork
 
-        return SparseNetwork(len(self.words_.vocabulary_), widths[0])
+        return SparseNetwork(len(self.words_.vocabulary_), widths[0], self.hidden)
 
     def _batch(self, rows: Rows) -> "Batch":
         import torch

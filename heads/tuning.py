@@ -1,0 +1,74 @@
+"""What a search for parameters found, on disk: `tuning/<head>.json`, and when a run may use it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from heads.base import Head
+from store.workspace import Workspace
+
+# Parts of a head's inputs that the found parameters belong to; other folds would make them dishonest.
+BOUND_TO = ("vectors", "texts", "catalog", "folds_hash")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Parameters for each fold, each found without a look at that fold, and for the refit on all rows."""
+
+    head: str
+    bound_to: dict[str, Any]  # the parts `BOUND_TO` of the inputs it was found with
+    folds: dict[int, dict[str, Any]]  # held-out fold -> parameters
+    refit: dict[str, Any]  # for a fit on all training rows
+    trials: int  # finished, over all folds
+    inner_smape: dict[str, float]  # "default" and "found": mean over folds on their inner folds, percent
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The part that decides predictions, as JSON."""
+        return {"folds": {str(fold): found for fold, found in self.folds.items()}, "refit": self.refit}
+
+    def head_for_fold(self, head: Head, fold: int) -> Head:
+        """An unfitted head with what was found for a held-out fold."""
+        return head.clone().set_params(**self.folds.get(fold, {}))
+
+    def without(self, names: set[str]) -> "Tuning":
+        """The same less parameters that the user has set."""
+
+        def less(found: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in found.items() if name not in names}
+
+        folds = {fold: less(found) for fold, found in self.folds.items()}
+        return Tuning(self.head, self.bound_to, folds, less(self.refit), self.trials, self.inner_smape)
+
+
+def tuning_path(head: str) -> str:
+    return f"tuning/{head.replace(':', '.')}.json"
+
+
+def publish_tuning(workspace: Workspace, tuning: Tuning) -> None:
+    """Write what was found; replaces what an earlier search found."""
+    workspace.publish_json(
+        tuning_path(tuning.head),
+        {
+            "head": tuning.head,
+            "bound_to": tuning.bound_to,
+            **tuning.described,
+            "trials": tuning.trials,
+            "inner_smape": tuning.inner_smape,
+        },
+    )
+
+
+def read_tuning(workspace: Workspace, head: str) -> Tuning | None:
+    """What the last search for a head found; None: there was none."""
+    if not workspace.exists(tuning_path(head)):
+        return None
+    record = workspace.read_json(tuning_path(head))
+    folds = {int(fold): found for fold, found in record["folds"].items()}
+    return Tuning(
+        record["head"], record["bound_to"], folds, record["refit"], record["trials"], record["inner_smape"]
+    )
+
+
+def bound_parts(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a head's inputs that found parameters belong to."""
+    return {name: inputs[name] for name in BOUND_TO}
