@@ -40,7 +40,9 @@ class Search:
     space: Space
     deadline: float  # time.monotonic()
     log: Log
-    default: dict[int, float] = field(default_factory=dict)  # study -> inner SMAPE with the default parameters
+    default: dict[int, float] = field(
+        default_factory=dict
+    )  # study -> inner SMAPE with the default parameters
 
     def study_error(self, trial: "Trial", held: int) -> float:
         """SMAPE of a trial's parameters on the inner folds of a study, percent."""
@@ -70,7 +72,13 @@ def inner_folds(fold: np.ndarray, held: int) -> list[int]:
 
 
 def tune_head(
-    workspace: Workspace, head: Head, name: str, record: dict[str, Any], inputs: Inputs, minutes: float, log: Log
+    workspace: Workspace,
+    head: Head,
+    name: str,
+    record: dict[str, Any],
+    inputs: Inputs,
+    minutes: float,
+    log: Log,
 ) -> Tuning:
     """Search for so many minutes, beginning where the last call stopped, and store what is best so far.
 
@@ -91,7 +99,9 @@ def tune_head(
     if len(folds) < 3:
         raise HeadError(f"tuning {name} inside the folds needs at least 3 of them, got {len(folds)}")
     if not workspace.is_local:
-        raise WorkspaceError(f"trials are kept in a local file and {workspace.root} is not local: tune in a local one")
+        raise WorkspaceError(
+            f"trials are kept in a local file and {workspace.root} is not local: tune in a local one"
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = Search(head, inputs, space, time.monotonic() + 60 * minutes, log)
     with workspace.lock("tuning/.lock"):
@@ -104,7 +114,9 @@ def tune_head(
                 storage=storage,
                 study_name=f"{name}-{key}-{held}",
                 load_if_exists=True,
-                sampler=optuna.samplers.TPESampler(seed=held + 1, multivariate=True, warn_independent_sampling=False),
+                sampler=optuna.samplers.TPESampler(
+                    seed=held + 1, multivariate=True, warn_independent_sampling=False
+                ),
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
             )
         _search(search, studies, {key: head.get_params()[key] for key in space})
@@ -120,9 +132,13 @@ def _search(search: Search, studies: dict[int, "Study"], default: dict[str, Any]
             study.enqueue_trial(default)
     while True:
         for held, study in studies.items():
-            study.optimize(lambda trial, held=held: search.study_error(trial, held), n_trials=1, catch=(HeadError,))
+            study.optimize(
+                lambda trial, held=held: search.study_error(trial, held), n_trials=1, catch=(HeadError,)
+            )
             last = study.trials[-1]
-            outcome = f"SMAPE {last.value:.3f}" if last.state.name == "COMPLETE" and last.value else last.state.name
+            outcome = (
+                f"SMAPE {last.value:.3f}" if last.state.name == "COMPLETE" and last.value else last.state.name
+            )
             search.log(f"{_study_name(held)}: trial {len(study.trials)}, {outcome.lower()}")
             if time.monotonic() > search.deadline and all(s.trials for s in studies.values()):
                 return
@@ -134,7 +150,9 @@ def _found(name: str, bound: dict[str, Any], studies: dict[int, "Study"], space:
     for held, study in studies.items():
         done = [trial for trial in study.trials if trial.state.name == "COMPLETE" and trial.value is not None]
         if not done:
-            raise HeadError(f"tuning {name}: every trial of {_study_name(held)} failed; run it alone to see why")
+            raise HeadError(
+                f"tuning {name}: every trial of {_study_name(held)} failed; run it alone to see why"
+            )
         chosen = min(done, key=lambda trial: trial.value if trial.value is not None else np.inf)
         best[held] = {key: chosen.params[key] for key in space}
         found.append(float(chosen.value or 0.0))

@@ -16,10 +16,6 @@ QUICK: dict[str, dict[str, object]] = {
     "tabm": {"members": 4, "width": 16, "blocks": 1, "batch_rows": 64, "epochs": 20},
     "xgboost": {"rounds": 60, "learning_rate": 0.2, "max_depth": 3, "columns": 1.0, "rows": 1.0, "n_jobs": 1},
     "xgboost-baseline": {"n_estimators": 40, "max_depth": 3, "learning_rate": 0.2, "brands": False},
-    "xgboost": {"rounds": 60, "learning_rate": 0.2, "columns": 1.0, "n_jobs": 1},
-    **dict.fromkeys(
-        ("fusion", "mlp-batchnorm", "mlp-layernorm", "tabm", "sparse-mlp"), {"epochs": 2, "seeds": 1}
-    ),
 }
 BRANDS = ("acme", "bolt", "crest", "dune", "elm", "fern", "gale", "hart")
 
