@@ -8,6 +8,7 @@ One more study, over all folds, serves the refit on all training rows.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,9 +133,7 @@ def _search(search: Search, studies: dict[int, "Study"], default: dict[str, Any]
             study.enqueue_trial(default)
     while True:
         for held, study in studies.items():
-            study.optimize(
-                lambda trial, held=held: search.study_error(trial, held), n_trials=1, catch=(HeadError,)
-            )
+            study.optimize(partial(search.study_error, held=held), n_trials=1, catch=(HeadError,))
             last = study.trials[-1]
             outcome = (
                 f"SMAPE {last.value:.3f}" if last.state.name == "COMPLETE" and last.value else last.state.name
