@@ -1,7 +1,10 @@
 """The commands `shelfprice embed ...`."""
 
+import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,19 @@ def _encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Take a polite request to end as Ctrl-C, so that what is done is published."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group()
@@ -124,6 +140,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Embed every row that has no vector yet; whatever ends a run, the next goes on where it stopped."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
     from embed.encoders.base import Sources
     from embed.job import Options
     from embed.job import run as run_job
@@ -144,10 +161,10 @@ def run(
         return load_engines(workspace, resolved, Settings(device, batch_tokens, batch_size))
 
     wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end publishes what is done
     options = Options(limits, retry_failed, shard_seconds=publish_every)
     try:
-        outcomes = run_job(workspace, wishes, options, load, lambda line: click.echo(line, err=True))
+        with _terminate_as_interrupt():
+            outcomes = run_job(workspace, wishes, options, load, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt as interrupt:
         raise click.ClickException(
             "stopped; what was embedded is published: run the command again to go on"

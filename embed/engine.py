@@ -27,6 +27,7 @@ MEASURED_ROWS = (4, 64)  # fewest and most
 MEASURED_SECONDS = (
     0.5  # one fp32 pass over the measured rows takes about that long: a few passes of each mode
 )
+MOST_FP32_STAGES = 8
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 
 
@@ -120,7 +121,7 @@ class Engine:
     # ---- measuring -------------------------------------------------------------------------------
 
     def _measure(self, window: Window) -> Choice:
-        modes = candidates(self.spec.precision, self._device.type, self._is_convnet())
+        modes = candidates(self.spec.precision, self._device.type, self._passes.is_convnet)
         sample = self._sample(window)
         if not sample:  # every input failed: nothing to measure on
             return Choice(modes[0], self._limit.units)
@@ -133,7 +134,15 @@ class Engine:
                 stack.enter_context(self._passes.running())
                 self._passes.forward(one).cpu()  # weights are cast once per run, not once per batch
 
-            choice = choose(apply, lambda: self._run(sample), modes, self.spec.precision, self._limit.units)
+            most_fp32_stages = MOST_FP32_STAGES if self._passes.is_convnet else 0
+            choice = choose(
+                apply,
+                lambda: self._run(sample),
+                modes,
+                self.spec.precision,
+                self._limit.units,
+                most_fp32_stages,
+            )
         self._passes.apply(choice.mode)
         if self._kind == "gpu" and self._fixed_units is None:
             choice = replace(choice, units=self._grown(sample))
@@ -183,11 +192,14 @@ class Engine:
             best, best_units, units = rate, units, 2 * units
         return best_units
 
+<<<<<<< HEAD
     def _is_convnet(self) -> bool:
         kinds = (torch.nn.Conv2d, FusedConvolution)
         convolutions = [m for m in self._encoder.module.modules() if isinstance(m, kinds)]
         return self.spec.modality == "image" and len(convolutions) > 1
 
+=======
+>>>>>>> origin/embed
     def _make_preparer(self) -> Preparer:
         if self.spec.modality == "text":
             encoder = cast(TextEncoder, self._encoder)

@@ -155,7 +155,14 @@ def _run_encoder(
     first = next(windows)
     say(f"{plan.spec.name}: {len(plan.missing)} to embed, {encoder.begin(first)}")
     start = time.perf_counter()
-    outbox = Outbox(workspace, plan.spec, encoder.provenance, options.shard_bytes, options.shard_seconds)
+    library = f"{plan.spec.library} {plan.resolved.library_version}"
+    outbox = Outbox(
+        workspace,
+        plan.spec,
+        lambda: {"library": library, **encoder.provenance()},
+        options.shard_bytes,
+        options.shard_seconds,
+    )
     texts: dict[str, list[int]] = {}
     with (
         tqdm(total=len(plan.missing), desc=plan.spec.name, unit=" rows", disable=None, smoothing=0.1) as bar,

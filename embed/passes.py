@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from embed.convnet import is_convnet, keep_in_fp32
 from embed.encoders.base import Encoder
 from embed.fusing import fuse_convolutions
 from embed.inputs.batch import Batch, BatchLimit, units_of
@@ -29,15 +30,21 @@ class Passes:
         self._device = device
         self._limit = limit
         encoder.module.to(device).eval()
+<<<<<<< HEAD
         size = self._spec.preprocessing.get("size")
         if device.type == "cpu" and size is not None:
             fuse_convolutions(encoder.module, tuple(size))
+=======
+        self.is_convnet = encoder.spec.modality == "image" and is_convnet(encoder.module)
+>>>>>>> origin/embed
 
     def apply(self, mode: Mode) -> None:
         """Put the model into a mode; passes run between `running()`'s enter and exit."""
         if mode.channels_last != self.mode.channels_last:
             layout = torch.channels_last if mode.channels_last else torch.contiguous_format
             self._encoder.module.to(memory_format=layout)
+        if self.is_convnet:
+            keep_in_fp32(self._encoder.module, mode.fp32_stages, self._device.type)
         self.mode = mode
 
     def running(self) -> contextlib.ExitStack:

@@ -5,7 +5,7 @@ The fingerprint holds the policy; what was chosen here is provenance.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,11 @@ class Mode:
 
     dtype: str = "fp32"  # "fp32", or the autocast type: "bf16", "fp16"
     channels_last: bool = False
+    fp32_stages: int = 0  # that many first stages of a convolutional network stay in fp32
 
     def __str__(self) -> str:
-        return self.dtype + (" channels_last" if self.channels_last else "")
+        layout = " channels_last" if self.channels_last else ""
+        return self.dtype + layout + (f" after {self.fp32_stages} fp32 stages" if self.fp32_stages else "")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def choose(
     modes: Sequence[Mode],
     policy: str,
     units: int,
+    most_fp32_stages: int = 0,
 ) -> Choice:
     """Time each mode on the same rows and take the fastest that stays close to fp32.
 
@@ -79,6 +82,7 @@ def choose(
         modes: from `candidates`, fp32 first.
         policy: "auto" keeps to `MIN_COSINE`; an explicit type is taken whatever its cosine.
         units: most units per forward pass, passed on.
+        most_fp32_stages: under "auto", a type that is too coarse gets that many first stages in fp32 at the most.
     """
     cosines: dict[Mode, float] = {}
     reference = None
@@ -88,8 +92,16 @@ def choose(
         reference = vectors if reference is None else reference
         cosines[mode] = worst_cosine(vectors, reference)
     assert reference is not None
+    if policy == "auto":
+        for mode in [m for m in modes if cosines[m] < MIN_COSINE]:
+            for n_stages in range(1, most_fp32_stages + 1):
+                finer = replace(mode, fp32_stages=n_stages)
+                apply(finer)
+                cosines[finer] = worst_cosine(forward(), reference)
+                if cosines[finer] >= MIN_COSINE:
+                    break
     allowed = [
-        m for m in modes if policy in ("auto", m.dtype) and (policy != "auto" or cosines[m] >= MIN_COSINE)
+        m for m in cosines if policy in ("auto", m.dtype) and (policy != "auto" or cosines[m] >= MIN_COSINE)
     ]
     seconds = _take_turns(apply, forward, allowed)
     best = allowed[0]

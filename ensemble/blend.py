@@ -12,7 +12,7 @@ from store.predictions import oof_predictions_table
 from store.vectors.spec import digest
 from store.workspace import Workspace
 
-CODE_VERSION = 1
+CODE_VERSION = 2  # raised when the same predictions make another blend, or blend.json changes
 CURRENT_FILE = "blend/current.json"  # which blend `submit` takes: the one that was asked for last
 INTERVAL_LEVEL = 0.95
 
@@ -79,20 +79,25 @@ def read_current_blend(workspace: Workspace) -> dict[str, Any]:
     """blend.json of the blend that was asked for last, with its `folder`.
 
     Raises:
-        WorkspaceError: nothing was blended yet.
+        WorkspaceError: nothing was blended yet, or by another version.
     """
     folder = current_folder(workspace)
     if folder is None or not workspace.exists(f"{folder}/blend.json"):
         raise WorkspaceError(
             f"no blend in {workspace.root}: run 'shelfprice ensemble blend -w {workspace.root}'"
         )
-    return dict(workspace.read_json(f"{folder}/blend.json")) | {"folder": folder}
+    record = dict(workspace.read_json(f"{folder}/blend.json"))
+    if record["inputs"]["code_version"] != CODE_VERSION:
+        raise WorkspaceError(
+            f"{folder} was made by another version of shelfprice: run 'shelfprice ensemble blend -w {workspace.root}'"
+        )
+    return record | {"folder": folder}
 
 
 def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
     """The content of blend.json, and every row's nested log price, shape (n_rows,)."""
     from ensemble.conformal import crossfitted_coverage, fit_intervals
-    from ensemble.groups import bootstrap_interval
+    from ensemble.groups import bootstrap_interval, expected_interval
     from ensemble.honest import RULE, Maker
     from store.metric import smape_log, smape_rows
 
@@ -128,6 +133,9 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
             "nested": float(loss.mean()),
             "nested_interval": interval(loss),
             "interval_level": INTERVAL_LEVEL,
+            "test_interval": None
+            if rows.n_test is None
+            else list(expected_interval(loss, rows.group, rows.n_test, INTERVAL_LEVEL)),
             "optimism": float(loss.mean()) - naive,
             "average": smape_log(rows.log_actual, average),
             "gain_over_average": float(over_average.mean()),
@@ -145,6 +153,7 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
             for b in nested.blends
         ],
         "n_rows": len(rows.log_actual),
+        "n_test": rows.n_test,
         "n_groups": len(np.unique(rows.group)),
         "n_folds": len(np.unique(rows.fold)),
         "seconds": round(time.perf_counter() - started, 2),

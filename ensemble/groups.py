@@ -40,3 +40,18 @@ def bootstrap_interval(
         means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def expected_interval(
+    rows: np.ndarray, group: np.ndarray, n_new: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Where the mean of `n_new` fresh rows of the same kind will lie: wider than the mean's own interval.
+
+    Two errors add up, that of the known mean and that of the fresh one; both shrink with the root of
+    their rows.
+    """
+    from scipy.stats import norm
+
+    mean, error = gain_and_error(rows, group)
+    reach = float(norm.ppf((1 + level) / 2)) * error * np.sqrt(1.0 + len(rows) / n_new)
+    return mean - reach, mean + reach

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.read import catalog_digest, present_splits, read_split
+from store.cleaning import decided_digest
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError
 from store.folds import read_folds
 from store.predictions import finished_folders, read_predictions
@@ -37,6 +38,7 @@ class TrainingRows:
     log_actual: np.ndarray  # (n_rows,)
     fold: np.ndarray  # (n_rows,)
     group: np.ndarray  # (n_rows,)
+    n_test: int | None  # rows of the test catalogue; None: there is none
 
 
 def select_predictions(
@@ -54,6 +56,7 @@ def select_predictions(
         RowMismatchError: a head's predictions belong to another catalogue.
     """
     folds_hash, digest = read_folds(workspace).hash, catalog_digest(workspace)
+    cleaning = decided_digest(workspace)
     records = {folder: workspace.read_json(f"{folder}/head.json") for folder in finished_folders(workspace)}
     of_head: dict[str, list[str]] = {}
     for folder, record in records.items():
@@ -69,11 +72,13 @@ def select_predictions(
                 )
             notes.append(f"{head} is left out: it has no finished predictions")
             continue
-        current = [f for f in of_head[head] if _is_current(records[f]["inputs"], folds_hash, digest)]
+        current = [
+            f for f in of_head[head] if _is_current(records[f]["inputs"], folds_hash, digest, cleaning)
+        ]
         if not current:
             if head in asked or head in configured:
                 _refuse_stale(head, [records[f]["inputs"] for f in of_head[head]], folds_hash)
-            notes.append(f"{head} is left out: its predictions belong to other folds or rows")
+            notes.append(f"{head} is left out: its predictions belong to other folds, rows or decisions")
             continue
         newest = max(current, key=lambda folder: workspace.modified(f"{folder}/head.json"))
         if len(current) > 1:
@@ -86,15 +91,16 @@ def select_predictions(
     return Selection(folders, folds_hash, digest, tuple(notes))
 
 
-def _is_current(inputs: dict[str, Any], folds_hash: str, digest: str) -> bool:
-    return inputs.get("folds_hash") == folds_hash and inputs.get("catalog_digest") == digest
+def _is_current(inputs: dict[str, Any], folds_hash: str, digest: str, cleaning: str | None) -> bool:
+    wanted = {"folds_hash": folds_hash, "catalog_digest": digest, "cleaning": cleaning}
+    return all(inputs.get(name) == value for name, value in wanted.items())
 
 
 def _refuse_stale(head: str, inputs: list[dict[str, Any]], folds_hash: str) -> None:
     others = sorted({str(i.get("folds_hash")) for i in inputs})
     if folds_hash in others:
         raise RowMismatchError(
-            f"predictions of {head} belong to another catalogue than the one ingested: "
+            f"predictions of {head} belong to another catalogue, or other decisions of 'catalog clean', than now: "
             f"run 'shelfprice heads run --head {head}'"
         )
     raise FoldMismatchError(
@@ -138,7 +144,13 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
                 f"{head} has no predictions of the {n_test} test rows: run 'shelfprice heads run --head {head}'"
             )
     return TrainingRows(
-        sample_id, tuple(selection.folders), np.stack(columns, axis=1), log_actual, folds.fold, folds.group
+        sample_id,
+        tuple(selection.folders),
+        np.stack(columns, axis=1),
+        log_actual,
+        folds.fold,
+        folds.group,
+        n_test,
     )
 
 

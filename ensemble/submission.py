@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.blend import read_current_blend
-from ensemble.inputs import read_test_log_prices
+from ensemble.inputs import read_test_log_prices, select_predictions
 from store.catalog.read import catalog_digest, present_splits, read_split
 from store.config import Columns
 from store.errors import CatalogError, FoldMismatchError, RowMismatchError, WorkspaceError
@@ -66,9 +66,10 @@ def submit(workspace: Workspace, columns: Columns, out: Path | None = None) -> d
         "median_price": float(np.median(price)),
         "rejected": rejected_counts(workspace),
         "nested_smape": record["scores"]["nested"],
-        "nested_interval": record["scores"]["nested_interval"],
+        "test_interval": record["scores"]["test_interval"],
         "coverage": record["intervals"]["coverage"],
         "measured_coverage": record["intervals"]["measured_coverage"],
+        "notes": newer_predictions(workspace, record["inputs"]["heads"]),
     }
 
 
@@ -99,6 +100,16 @@ def rejected_counts(workspace: Workspace) -> dict[str, int]:
         return {}
     files = workspace.read_table("catalog/rejected.parquet", ["file"])["file"]
     return {str(entry["values"]): int(entry["counts"]) for entry in files.value_counts().to_pylist()}
+
+
+def newer_predictions(workspace: Workspace, folders: dict[str, str]) -> list[str]:
+    """A note for each blended head that has finished another run since."""
+    newest = select_predictions(workspace, tuple(folders)).folders
+    return [
+        f"{head} has newer predictions than the blend: run 'shelfprice ensemble blend' to use them"
+        for head in folders
+        if newest[head] != folders[head]
+    ]
 
 
 def _blended(

@@ -25,6 +25,12 @@ def blend_lines(record: dict[str, Any]) -> list[str]:
         "",
         *_verdict(record),
     ]
+    if scores["test_interval"] is not None:
+        low, high = scores["test_interval"]
+        lines += [
+            f"Expect {scores['nested']:.2f} on the {record['n_test']:,} test rows, {low:.2f} to {high:.2f}, "
+            "if they are like the training rows ('shelfprice ensemble audit' looks)."
+        ]
     factor, interval = record["intervals"]["median_factor"], record["intervals"]
     lines += [
         f"Intervals: {interval['coverage']:.0%} stated, {interval['measured_coverage']:.1%} of unseen rows inside; "
@@ -56,10 +62,10 @@ def _verdict(record: dict[str, Any]) -> list[str]:
 
 def submit_lines(result: dict[str, Any]) -> list[str]:
     """The summary of one submission."""
-    low, high = result["nested_interval"]
+    low, high = result["test_interval"]
     lines = [
-        f"{result['n_rows']:,} prices written to {result['file']} (median {result['median_price']:,.2f}); "
-        f"expect SMAPE {result['nested_smape']:.2f}, {low:.2f} to {high:.2f}, if the test rows are like the training rows.",
+        f"{result['n_rows']:,} prices written to {result['file']}, median {result['median_price']:,.2f}; "
+        f"expect SMAPE {result['nested_smape']:.2f}, {low:.2f} to {high:.2f}.",
         f"{result['coverage']:.0%} intervals per row: {result['intervals_file']}",
     ]
     if result["n_at_floor"]:
@@ -68,7 +74,7 @@ def submit_lines(result: dict[str, Any]) -> list[str]:
         )
     for file, count in result["rejected"].items():
         lines.append(f"{count:,} {_plural('row', count)} of {file} rejected at ingest: not predicted.")
-    return lines
+    return [*lines, *(f"Note: {note}." for note in result["notes"])]
 
 
 def _weight(weight: float) -> str:

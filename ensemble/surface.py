@@ -7,6 +7,7 @@ the weights for all rows and for every held-out fold come from the same sums.
 from collections.abc import Sequence
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from ensemble.means import Curve
 
@@ -32,6 +33,9 @@ class Surface:
         self.x = np.ascontiguousarray(curve.coordinate(log_prices - log_actual[:, None])[order])
         self.counts = np.bincount(part)
         self.n_heads = int(self.x.shape[1])
+        # The products here are so small that a second thread costs more than it brings, and on a busy
+        # machine a hundred times more: it is waited for at each one.
+        self._threads = ThreadpoolController()
         self._ends = np.concatenate([[0], np.cumsum(self.counts)])
         self._known: dict[bytes, int] = {}
         n_parts = len(self.counts)
@@ -57,7 +61,8 @@ class Surface:
         keys = [point.tobytes() for point in points]
         fresh = {key: i for i, key in enumerate(keys) if key not in self._known}
         if fresh:
-            values, slopes = self._sums(points[list(fresh.values())])
+            with self._threads.limit(limits=1):
+                values, slopes = self._sums(points[list(fresh.values())])
             first = len(self._known)
             self._known |= {key: first + i for i, key in enumerate(fresh)}
             if len(self._known) > len(self._values):
@@ -81,11 +86,13 @@ class Surface:
         """Mean loss of every point, shape (n_points,), in blocks; nothing is kept or skipped."""
         rows = np.concatenate([np.arange(self._ends[p], self._ends[p + 1]) for p in sorted(parts)])
         total = np.zeros(len(points))
-        for a in range(0, len(rows), ROWS_PER_BLOCK):
-            x = self.x[rows[a : a + ROWS_PER_BLOCK]]
-            for b in range(0, len(points), POINTS_PER_BLOCK):
-                block = points[b : b + POINTS_PER_BLOCK]
-                total[b : b + POINTS_PER_BLOCK] += self.curve.loss_and_slope(x @ block.T)[0].sum(axis=0)
+        with self._threads.limit(limits=1):
+            for a in range(0, len(rows), ROWS_PER_BLOCK):
+                x = self.x[rows[a : a + ROWS_PER_BLOCK]]
+                for b in range(0, len(points), POINTS_PER_BLOCK):
+                    block = points[b : b + POINTS_PER_BLOCK]
+                    loss, _ = self.curve.loss_and_slope(x @ block.T)
+                    total[b : b + POINTS_PER_BLOCK] += loss.sum(axis=0)
         return 200.0 * total / len(rows)
 
     def _sums(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -106,9 +106,8 @@ class Head:
             from sklearn.utils.validation import check_is_fitted, validate_data
 
             check_is_fitted(self)
-            X = Rows.from_array(
-                validate_data(self, X, reset=False, dtype=[np.float64, np.float32, np.float16])
-            )
+            checked = validate_data(self, X, reset=False, dtype=[np.float64, np.float32, np.float16])
+            X = Rows.from_array(checked, seen=False)
         return np.asarray(self._predict(X), dtype=np.float64)
 
     def score(self, X: Rows | np.ndarray, y: np.ndarray) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from heads.base import FoldPredictions, Head
+from heads.cleaning import Cleaning
 from heads.rows import Rows
 from store.errors import HeadError
 
@@ -16,6 +17,7 @@ def crossfit(
     fold: np.ndarray,
     test: Rows | None = None,
     on_fit: Callable[[], None] = lambda: None,
+    cleaning: Cleaning | None = None,
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
 
@@ -24,6 +26,8 @@ def crossfit(
         log_price: shape (n_train,).
         fold: shape (n_train,), which rows are held out together.
         on_fit: called after each fit, for progress.
+        cleaning: what is done to the rows that a model is fitted on. Each fold's model sees rows and prices of its
+            own then, so that folds are fitted one after the other.
 
     Raises:
         HeadError: fewer than two folds hold rows, every price is the same, or a prediction is not finite.
@@ -37,9 +41,9 @@ def crossfit(
         raise HeadError(
             f"{head.name}: all {len(log_price)} training prices are {np.exp(log_price[0]):g}: there is nothing to learn"
         )
-    result = head.clone().fit_predict_folds(train, log_price, fold, test)
+    result = None if cleaning else head.clone().fit_predict_folds(train, log_price, fold, test)
     if result is None:
-        result = _one_by_one(head, train, log_price, fold, test, on_fit)
+        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning)
     _check_finite(head.name, train, result.oof)
     if test is not None and result.test is not None:
         _check_finite(head.name, test, result.test)
@@ -53,14 +57,21 @@ def _one_by_one(
     fold: np.ndarray,
     test: Rows | None,
     on_fit: Callable[[], None],
+    cleaning: Cleaning | None,
 ) -> FoldPredictions:
+    def fit(unfitted: Head, inside: np.ndarray) -> Head:
+        if cleaning is None:
+            return unfitted.fit(train.subset(inside), log_price[inside])
+        kept, target = cleaning.training_part(inside, log_price)
+        return unfitted.fit(train.subset(kept), target)
+
     oof = np.full(len(train), np.nan)
     learned, test_sum = [], np.zeros(0 if test is None else len(test))
     folds = np.unique(fold)
     model = head
     for held_out in folds:
-        inside, outside = fold != held_out, fold == held_out
-        model = head.clone().fit(train.subset(inside), log_price[inside])
+        inside, outside = np.flatnonzero(fold != held_out), fold == held_out
+        model = fit(head.clone(), inside)
         oof[outside] = model.predict(train.subset(outside))
         learned.append(model.learned())
         if test is not None and head.test_mode == "average":
@@ -68,7 +79,7 @@ def _one_by_one(
         on_fit()
     if head.test_mode == "average":
         return FoldPredictions(oof, None if test is None else test_sum / len(folds), learned, model)
-    model = head.for_refit(learned).fit(train, log_price)
+    model = fit(head.for_refit(learned), np.arange(len(train)))
     on_fit()
     return FoldPredictions(oof, None if test is None else model.predict(test), learned, model)
 

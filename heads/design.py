@@ -148,3 +148,51 @@ def _moments(matrix: Matrix, rows: int = 8192) -> tuple[np.ndarray, np.ndarray]:
         squares += np.einsum("ij,ij->j", X, X)
     mean = total / max(count, 1)
     return mean, np.maximum(squares / max(count, 1) - mean**2, 0.0)
+
+
+@dataclass(frozen=True)
+class TreeColumns:
+    """Columns for boosted trees, which need no scaling and take missing values: nothing is fitted.
+
+    Vectors (NaN where there is none), numbers (NaN where missing), one integer code a category.
+    """
+
+    n_vectors: int
+    n_numbers: int
+    levels: dict[str, dict[str, int]]  # category -> level -> code
+    batch_rows: int = 4096
+
+    @classmethod
+    def of(cls, rows: Rows, *, fields: bool = True) -> "TreeColumns":
+        """The columns of these rows; a level that they do not hold is missing later."""
+        held = {
+            name: {
+                category.levels[code]: i
+                for i, code in enumerate(np.unique(category.codes[category.codes >= 0]))
+            }
+            for name, category in (rows.fields.categories.items() if fields else ())
+        }
+        levels = {name: found for name, found in held.items() if len(found) > 1}
+        n_numbers = rows.fields.X.shape[1] if fields else 0
+        return cls(sum(matrix.dim for matrix in rows.matrices), n_numbers, levels)
+
+    @property
+    def categorical(self) -> list[int]:
+        """Positions of the categories."""
+        return list(
+            range(self.n_vectors + self.n_numbers, self.n_vectors + self.n_numbers + len(self.levels))
+        )
+
+    def values(self, rows: Rows, index: slice | np.ndarray) -> np.ndarray:
+        """Shape (n_chosen, n_columns) float32."""
+        parts = []
+        for matrix in rows.matrices:
+            X = matrix.X[index].astype(np.float32)
+            X[~matrix.valid[index]] = np.nan
+            parts.append(X)
+        parts.append(rows.fields.X[index, : self.n_numbers].astype(np.float32))
+        for name, codes in self.levels.items():
+            category = rows.fields.categories[name]
+            code_of = np.array([codes.get(level, np.nan) for level in category.levels] + [np.nan], np.float32)
+            parts.append(code_of[category.codes[index]][:, None])
+        return np.concatenate(parts, axis=1)

@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heads.cleaning import Cleaning
 from heads.fields import field_columns, parse_fields
 from heads.rows import Fields, Rows
 from store.catalog.compose import compose, composition_columns
 from store.catalog.read import present_splits, read_split
+from store.cleaning import read_decided
 from store.errors import CatalogError, MissingVectorsError
 from store.folds import Folds
 from store.vectors.matrix import load_matrix
@@ -28,6 +30,7 @@ class Inputs:
     log_price: np.ndarray  # (n_train,)
     fold: np.ndarray  # (n_train,)
     test: Rows | None  # None: no test catalogue
+    cleaning: Cleaning | None = None  # None: rows are fitted on as they are
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ def read_inputs(
         group = folds.group if split == "train" else -1 - np.arange(table.num_rows)
         rows[split] = _rows_of(workspace, split, table, sets, texts, fields.subset(here), group)
     price = tables["train"]["price"].to_numpy()
-    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"))
+    cleaning = Cleaning.of(read_decided(workspace), rows["train"].sample_id)
+    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning)
 
 
 def _rows_of(

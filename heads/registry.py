@@ -9,8 +9,19 @@ from heads.base import Head, check_params
 from store.errors import HeadError
 
 HEADS: dict[str, str] = {  # name -> module:class
+    "fusion": "heads.fusion:Fusion",
+    "kernel-ridge": "heads.kernel_ridge:KernelRidge",
+    "lightgbm": "heads.lightgbm:LightGBM",
+    "mlp-batchnorm": "heads.mlp:MlpBatchNorm",
+    "mlp-layernorm": "heads.mlp:MlpLayerNorm",
+    "neighbours": "heads.neighbours:Neighbours",
     "ridge": "heads.ridge:Ridge",
     "sparse": "heads.sparse:Sparse",
+    "sparse-mlp": "heads.sparse_mlp:SparseMlp",
+    "svr": "heads.svr:SVR",
+    "tabm": "heads.tabm:TabM",
+    "xgboost": "heads.xgboost:XGBoost",
+    "xgboost-baseline": "heads.baseline:XGBoostBaseline",
 }
 
 

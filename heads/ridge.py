@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from heads.base import FoldPredictions, Head
-from heads.gram import Layout, Path, Scaling, Sums, predict_paths, solve_path, sum_cells
+from heads.gram import Sums, sum_cells
+from heads.layout import Layout
 from heads.nested import NestedPlan, Split
+from heads.path import Path, Scaling, predict_paths, solve_path
 from heads.rows import Rows
 from store.errors import HeadError
 

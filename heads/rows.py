@@ -77,13 +77,17 @@ class Rows:
         return self.texts[composition]
 
     @classmethod
-    def from_array(cls, X: np.ndarray) -> "Rows":
-        """A plain matrix, shape (n_rows, n_columns), as rows with one vector set, each its own group."""
+    def from_array(cls, X: np.ndarray, *, seen: bool = True) -> "Rows":
+        """A plain matrix, shape (n_rows, n_columns), as rows with one vector set, each its own group.
+
+        Args:
+            seen: False for rows to predict: their groups are none of the training rows'.
+        """
         n_rows = len(X)
         return cls(
             sample_id=pa.array(np.arange(n_rows)),
             matrices=(Matrix("X", X, np.ones(n_rows, dtype=bool)),),
             fields=Fields((), np.empty((n_rows, 0))),
             texts={},
-            group=np.arange(n_rows),
+            group=np.arange(n_rows) if seen else -1 - np.arange(n_rows),
         )

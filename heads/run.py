@@ -10,6 +10,7 @@ from heads.base import Head
 from heads.inputs import Coverage, Inputs, coverage_of, read_inputs, resolve_set
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, read_split
+from store.cleaning import cleaning_digest
 from store.config import Config
 from store.errors import MissingVectorsError, ShelfpriceError
 from store.folds import Folds, ensure_folds
@@ -116,6 +117,9 @@ def plan_head(
         "seed": config.seed,
         "code_version": head.code_version,
     }
+    cleaning = cleaning_digest(workspace, folds.hash)
+    if cleaning is not None:
+        inputs["cleaning"] = cleaning
     folder = predictions_folder(name, inputs)
     return Plan(name, head, sets, inputs, folder, predictions_exist(workspace, name, inputs))
 
@@ -134,7 +138,7 @@ def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> He
     test = None if inputs.test is None else inputs.test.select(names)
     log(f"{plan.name}: training on {len(train)} rows, {', '.join(names) or 'no vectors'}")
     started = time.perf_counter()
-    result = crossfit(plan.head, train, inputs.log_price, inputs.fold, test)
+    result = crossfit(plan.head, train, inputs.log_price, inputs.fold, test, cleaning=inputs.cleaning)
     seconds = time.perf_counter() - started
     report: dict[str, Any] = {
         **scores(inputs.log_price, result.oof),

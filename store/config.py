@@ -3,13 +3,16 @@
 import dataclasses
 import tomllib
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from store.errors import ConfigError
 from store.workspace import Workspace
 
 CONFIG_FILE = "shelfprice.toml"
 Grouping = Literal["exact", "near"]
+Table = TypeVar("Table")
+RowPolicy = Literal["keep", "drop"]
+GroupPolicy = Literal["keep", "drop", "median", "first", "weight"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,26 @@ class Folds:
 
 
 @dataclass(frozen=True)
+class Clean:
+    """What training does about each finding of `shelfprice catalog clean`; rows that are scored are never touched."""
+
+    same_text_image: GroupPolicy = "keep"
+    same_image: GroupPolicy = "keep"
+    same_text: GroupPolicy = "keep"
+    near_text: GroupPolicy = "keep"
+    near_image: GroupPolicy = "keep"
+    price: GroupPolicy = "keep"
+    outlier: RowPolicy = "keep"
+    quantity: RowPolicy = "keep"
+    encoding: RowPolicy = "keep"
+    language: RowPolicy = "keep"
+
+
+@dataclass(frozen=True)
 class Heads:
     """Which heads a run trains, and parameters that differ from their defaults."""
 
-    run: tuple[str, ...] = ("ridge", "lightgbm", "sparse", "xgboost-baseline")
+    run: tuple[str, ...] = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
 
@@ -59,6 +78,7 @@ class Config:
     embed: Embed = field(default_factory=Embed)
     folds: Folds = field(default_factory=Folds)
     heads: Heads = field(default_factory=Heads)
+    clean: Clean = field(default_factory=Clean)
 
 
 def load_config(workspace: Workspace) -> Config:
@@ -77,6 +97,16 @@ def load_config(workspace: Workspace) -> Config:
     if config.folds.k < 2:
         raise ConfigError(f"{CONFIG_FILE}: folds.k must be at least 2, got {config.folds.k}")
     return config
+
+
+def check_table(cls: type[Table], value: dict[str, Any], where: str) -> Table:
+    """A table of the configuration out of plain values, checked as if it stood in the file.
+
+    Raises:
+        ConfigError: an unknown key, or a value that it can't have.
+    """
+    built: Table = _build(cls, value, where)
+    return built
 
 
 def save_config(workspace: Workspace, config: Config) -> None:

@@ -76,3 +76,24 @@ GROUP = pa.field("group", pa.int64(), nullable=False)
 
 # predictions/<head>-<hash>/{oof,test}.parquet -----------------------------------------------------
 LOG_PRICE = pa.field("log_price", pa.float64(), nullable=False)
+
+# cleaning.parquet ---------------------------------------------------------------------------------
+# `sample_id` first, as in the catalogue; a row is there once for each finding that it is part of.
+CLEANING: tuple[pa.Field, ...] = (
+    pa.field("split", pa.string(), nullable=False),  # "train" or "test"; a test row is never changed
+    pa.field("finding", pa.string(), nullable=False),
+    pa.field("group", pa.int64()),  # rows of one finding that belong together; null: the row alone
+    pa.field("policy", pa.string(), nullable=False),  # as configured for the finding
+    pa.field("decision", pa.string(), nullable=False),  # for a fit on all rows: keep, drop, median or weight
+    pa.field("reason", pa.string(), nullable=False),
+)
+
+# images/hashes.parquet ----------------------------------------------------------------------------
+PERCEPTUAL_BYTES = 32
+PERCEPTUAL_HASHES = pa.schema(
+    [
+        ("sha256", pa.string()),
+        ("hash", pa.binary(PERCEPTUAL_BYTES)),  # null where there is none
+        ("reason", pa.string()),  # why there is none
+    ]
+)

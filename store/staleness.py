@@ -52,6 +52,7 @@ class Present:
     vectors: tuple[VectorHolding, ...]
     fingerprints: dict[str, str]  # encoder -> fingerprint of its vectors
     config: Config
+    cleaning: str | None = None  # digest of the decisions that training goes by; None: there are none
 
 
 def head_holdings(workspace: Workspace, present: Present) -> list[HeadHolding]:
@@ -76,6 +77,8 @@ def head_holdings(workspace: Workspace, present: Present) -> list[HeadHolding]:
 
 def _why_head(head: str, inputs: Mapping[str, Any], present: Present) -> tuple[str, ...]:
     reasons = _why_rows(inputs, present)
+    if inputs.get("cleaning") != present.cleaning:
+        reasons.append("decisions of 'catalog clean' have changed")
     missing = {holding.name: holding.missing for holding in present.vectors}
     for name, fingerprint, *_ in inputs.get("vectors", ()):
         found = present.fingerprints.get(name.partition("@")[0])

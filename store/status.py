@@ -37,13 +37,16 @@ def read_status(workspace: Workspace, config: "Config") -> Status:
         CorruptFileError: a file of the contract can't be read; damaged shards are told, not raised.
     """
     from store import inventory, staleness
+    from store.cleaning import decided_digest
     from store.vectors.sets import current_encoders, current_spec
 
     catalog = inventory.catalog_holding(workspace)
     vectors = inventory.vector_holdings(workspace, config, catalog)
     folds = inventory.folds_holding(workspace, config)
     fingerprints = {name: current_spec(workspace, name).fingerprint for name in current_encoders(workspace)}
-    present = staleness.Present(catalog, folds, tuple(vectors), fingerprints, config)
+    present = staleness.Present(
+        catalog, folds, tuple(vectors), fingerprints, config, decided_digest(workspace)
+    )
     heads = staleness.head_holdings(workspace, present)
     blend = staleness.blend_holding(workspace, present, heads)
     standing = {one.head for one in heads if not one.stale}

@@ -81,3 +81,42 @@ def test_what_was_measured_is_remembered_for_that_device_and_torch_alone(tmp_pat
     assert recall(workspace, spec, "cpu B x2", "2.14") is None
     assert recall(workspace, spec, "cpu A x2", "2.15") is None
     assert recall(workspace, fake_spec(weights="1" * 64), "cpu A x2", "2.14") is None
+
+
+def test_a_type_that_is_too_coarse_keeps_first_stages_in_fp32_until_it_is_close_enough():
+    mode = [Mode()]
+    reference = np.eye(4, dtype=np.float32)
+    error = {0: 0.2, 1: 0.1, 2: 0.001, 3: 0.0}
+
+    def forward():
+        return reference + (error[mode[0].fp32_stages] if mode[0].dtype == "bf16" else 0.0)
+
+    def apply(new):
+        mode[0] = new
+
+    choose(apply, forward, [Mode(), Mode("bf16")], "auto", 1, most_fp32_stages=3)
+    assert mode[0].fp32_stages <= 2
+    tried = choose(apply, forward, [Mode(), Mode("bf16")], "auto", 1, most_fp32_stages=3).rows_per_second
+    assert list(tried) == ["fp32", "bf16 after 2 fp32 stages"]
+
+
+def test_stages_in_fp32_see_no_autocast_and_later_ones_do():
+    import torch
+
+    from embed.convnet import keep_in_fp32, stages
+
+    seen = []
+
+    class Part(torch.nn.Module):
+        def forward(self, x):
+            seen.append((x.dtype, torch.is_autocast_enabled("cpu")))
+            return x.to(torch.bfloat16)
+
+    net = torch.nn.Sequential(Part(), torch.nn.Sequential(Part(), Part()))
+    assert len(stages(net)) == 3
+    for n_stages, expected in ((2, [False, False, True]), (0, [True, True, True])):
+        seen.clear()
+        keep_in_fp32(net, n_stages, "cpu")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            net(torch.zeros(1))
+        assert [autocast for _, autocast in seen] == expected

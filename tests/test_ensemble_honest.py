@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ensemble.calibrate import Calibration, fit_calibration
 from ensemble.conformal import crossfitted_coverage, fit_intervals
-from ensemble.groups import bootstrap_interval, gain_and_error
+from ensemble.groups import bootstrap_interval, expected_interval, gain_and_error
 from ensemble.honest import Maker
 from ensemble.rivals import METHODS
 from store.metric import smape_log
@@ -20,7 +20,7 @@ def heads_of(seed, n_rows=400, spread=(0.2, 0.3, 0.4), n_folds=4, bias=0.0):
 
 
 @given(seed=st.integers(0, 10_000), n_heads=st.integers(1, 5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_a_blend_is_never_worse_than_its_best_head_on_the_rows_it_was_fitted_on(seed, n_heads):
     spread = np.random.default_rng(seed).uniform(0.1, 1.0, n_heads)
     log_prices, log_actual, fold, group = heads_of(seed, 80, tuple(spread))
@@ -159,6 +159,16 @@ def test_the_error_of_a_gain_grows_when_rows_come_in_groups():
     low, high = bootstrap_interval(rows, group, seed=1)
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.15)
     assert low < mean < high
+
+
+def test_the_score_of_fresh_rows_falls_into_the_expected_interval_as_often_as_stated():
+    generator = np.random.default_rng(0)
+    hits = []
+    for _ in range(400):
+        known, fresh = generator.exponential(20, 500), generator.exponential(20, 200)
+        low, high = expected_interval(known, np.arange(500), 200)
+        hits.append(low <= fresh.mean() <= high)
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.03)
 
 
 def test_one_group_of_rows_tells_nothing_of_the_error():

@@ -135,7 +135,7 @@ def test_a_picture_that_cannot_be_read_is_recorded_with_the_reason_and_the_row_k
 
 def test_without_a_folder_a_row_has_the_picture_that_was_downloaded_for_its_link(workspace, folder, take):
     downloaded = {"link": "http://x/a.jpg", "sha256": "0" * 64, "reason": None, "tries": 1}
-    downloaded |= {"http_status": 200, "n_bytes": 3, "mtime_ns": None}
+    downloaded |= {"http_status": 200, "n_bytes": 3, "mtime_ns": None, "etag": None, "last_modified": None}
     workspace.publish_table(LINKS_FILE, LINKS.empty_table().from_pylist([downloaded], schema=LINKS))
     take([(1, "http://x/a.jpg"), (2, "http://x/b.jpg")], images=False)
     assert images(workspace) == ["http://x/a.jpg", None]

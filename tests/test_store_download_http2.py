@@ -15,7 +15,7 @@ from tests.http2_server import certificates, http2_server
 from tests.image_server import Site, serving
 
 SETTINGS = Settings(
-    limits=Limits(connect_seconds=2.0, silent_seconds=2.0, total_seconds=5.0),
+    limits=Limits(connect_seconds=10.0, silent_seconds=20.0, total_seconds=60.0),
     policy=Policy(backoff_seconds=0.02),
     allow_private=True,
 )

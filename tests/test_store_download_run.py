@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -23,7 +24,7 @@ from tests.fakes import catalog_table, publish_catalog
 from tests.image_server import Site, serving
 
 SETTINGS = Settings(
-    limits=Limits(connect_seconds=2.0, silent_seconds=0.5, total_seconds=1.5),
+    limits=Limits(connect_seconds=10.0, silent_seconds=10.0, total_seconds=30.0),
     policy=Policy(backoff_seconds=0.02, retries=2, dead_seconds=0.5),
     allow_private=True,
 )
@@ -168,6 +169,17 @@ def test_rows_see_what_arrived_and_a_later_ingest_agrees(tmp_path, site, port):
     assert catalog_digest(workspace) == after
     run(workspace)
     assert catalog_digest(workspace) == after
+
+
+def test_a_column_of_lists_gives_each_row_its_first_link(tmp_path, site, port):
+    base, workspace = f"http://127.0.0.1:{port}", Workspace(tmp_path / "w")
+    cells = [[f"{base}/img/1.jpg", f"{base}/img/2.jpg"], [], None, [f"{base}/img/3.jpg"]]
+    names = {"sample_id": [1, 2, 3, 4], "catalog_content": ["a", "b", "c", "d"], "price": [1.0] * 4}
+    pq.write_table(pa.table(names | {"image_link": cells}), tmp_path / "train.parquet")
+    ingest(workspace, str(tmp_path / "train.parquet"))
+    summary = run(workspace)
+    assert set(image_digests(workspace)) == {f"{base}/img/1.jpg", f"{base}/img/3.jpg"}
+    assert (summary.wanted.n_without, summary.n_rows_with_picture) == (2, 2)
 
 
 def test_a_row_with_a_picture_from_a_folder_asks_no_server(tmp_path, site, port):

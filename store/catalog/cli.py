@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from store.catalog.clean.cli import clean
 from store.catalog.demo.cli import demo
 from store.catalog.download.cli import images, images_export, images_import
 from store.catalog.folds_cli import folds
@@ -129,3 +130,4 @@ catalog.add_command(images)
 catalog.add_command(images_export)
 catalog.add_command(images_import)
 catalog.add_command(folds)
+catalog.add_command(clean)

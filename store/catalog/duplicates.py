@@ -24,8 +24,8 @@ def group_rows(
     from scipy.sparse.csgraph import connected_components
 
     n_rows = len(text)
-    text_code, n_texts = _codes(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
-    image_code, n_images = _codes(image)
+    text_code, n_texts = codes(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
+    image_code, n_images = codes(image)
     has_text, has_image = np.flatnonzero(text_code >= 0), np.flatnonzero(image_code >= 0)
     starts = [has_text, has_image]  # rows, then texts, then pictures are the nodes
     ends = [n_rows + text_code[has_text], n_rows + n_texts + image_code[has_image]]
@@ -51,7 +51,7 @@ def first_seen(labels: np.ndarray) -> np.ndarray:
     return rank[inverse]
 
 
-def _codes(values: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, int]:
+def codes(values: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, int]:
     """A number per distinct value, -1 for null, shape (n_rows,), and how many there are."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()

@@ -1,5 +1,6 @@
 """The user's files -> the workspace's catalogue: validated rows, parsed fields, pictures by content."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -128,8 +129,18 @@ def _links(rows: Rows, source: Source, columns: Columns, notes: list[str]) -> li
         notes.append(f"{source.path} has no column {columns.image_link!r}: its rows have no image link")
         return [None] * len(rows.index)
     column = rows.take(source.columns[columns.image_link])
-    links = as_text(column, columns.image_link).to_pylist()
+    links = _link_texts(column, columns.image_link)
     return [None if link is None or link.strip().lower() in MISSING else link.strip() for link in links]
+
+
+def _link_texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
+    """Cells of the link column; a cell that is a list of links becomes its JSON."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return [
+            json.dumps(cell, ensure_ascii=False, default=str) if cell else None for cell in column.to_pylist()
+        ]
+    texts: list[str | None] = as_text(column, name).to_pylist()
+    return texts
 
 
 def _match(folder: Folder, splits: list[Split]) -> None:

@@ -21,15 +21,8 @@ def shingle_matrix(texts: pa.Array | pa.ChunkedArray) -> csr_array:
 
     Words are runs of letters and digits in lower case; a text of fewer words is one shingle.
     """
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    words = pc.split_pattern_regex(pc.utf8_lower(texts), pattern=r"[^\pL\pN]+")
-    offsets = words.offsets.to_numpy().astype(np.int64)
-    code = pc.dictionary_encode(words.flatten())
-    vocabulary, ids = len(code.dictionary), code.indices.to_numpy().astype(np.uint64)
-    row = np.repeat(np.arange(len(texts)), np.diff(offsets))
-    kept = ids != _code_of(code.dictionary, "")
-    ids, row = ids[kept], row[kept]
+    row, ids, dictionary = word_ids(texts)
+    vocabulary, ids = len(dictionary), ids.astype(np.uint64)
     length = np.bincount(row, minlength=len(texts))
     start = np.concatenate([[0], np.cumsum(length)])[:-1]
     place = np.arange(len(ids)) - start[row]
@@ -46,6 +39,23 @@ def shingle_matrix(texts: pa.Array | pa.ChunkedArray) -> csr_array:
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix
+
+
+def word_ids(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, pa.Array]:
+    """Every word (a run of letters and digits, in lower case) of every text, in order.
+
+    Returns:
+        The text each is of, int64, shape (n_words,); which word it is, int64, shape (n_words,); the words.
+    """
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    words = pc.split_pattern_regex(pc.utf8_lower(texts), pattern=r"[^\pL\pN]+")
+    offsets = words.offsets.to_numpy().astype(np.int64)
+    code = pc.dictionary_encode(words.flatten())
+    ids = code.indices.to_numpy().astype(np.int64)
+    row = np.repeat(np.arange(len(texts)), np.diff(offsets))
+    kept = ids != _code_of(code.dictionary, "")
+    return row[kept], ids[kept], code.dictionary
 
 
 def _code_of(dictionary: pa.Array, word: str) -> int:

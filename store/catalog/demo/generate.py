@@ -71,7 +71,8 @@ def rows_of_demo(seed: int, n_train: int, n_test: int) -> tuple[list[Row], list[
     prices = [f"{listing.price:.2f}" for listing in sold]
     if n_train >= traps.PRICES_SPOILED_OVER:
         in_train = (row for row in spoiled if row < n_train)
-        for row, bad in zip(_take(in_train, len(traps.BAD_PRICES)), traps.BAD_PRICES, strict=False):
+        n_bad = min(len(traps.BAD_PRICES), max(2, n_train // 50))
+        for row, bad in zip(_take(in_train, n_bad), traps.BAD_PRICES, strict=False):
             prices[row] = bad
         for row, bad in zip(_take(in_train, 2), ("", ids[0]), strict=False):
             ids[row] = bad

@@ -37,7 +37,7 @@ from store.workspace import Workspace
     default=25_000_000,
     help="Most bytes of one picture, as sent and after unpacking.",
 )
-@click.option("--max-pixels", type=click.IntRange(1), default=100_000_000, help="Most pixels of one picture.")
+@click.option("--max-pixels", type=click.IntRange(1), default=120_000_000, help="Most pixels of one picture.")
 @click.option("--contact", help="E-mail address or page in the user agent, for those who run the servers.")
 @click.option(
     "--ca-file",

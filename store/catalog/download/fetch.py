@@ -31,7 +31,7 @@ class Limits:
     """What one request may take."""
 
     max_bytes: int = 25_000_000  # on the wire, and again after decompression
-    max_pixels: int = 100_000_000
+    max_pixels: int = 120_000_000
     connect_seconds: float = 10.0
     silent_seconds: float = 15.0  # longest time without a byte
     total_seconds: float = 60.0

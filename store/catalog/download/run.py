@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from store.workspace import Workspace
 
 IMAGES_LOCK = "images/.lock"
 CHECKPOINT_LINES = 20_000  # journal lines after which links.parquet is brought up to date
+LOOKUP_THREADS = 32  # names looked up at a time
 KILLED_SECONDS = 600.0  # a file half-written for so long belongs to a killed run
 
 
@@ -82,8 +84,8 @@ def download_images(
     """
     ssl_context = _ssl_context(settings.ca_file)
     _check(settings)
-    started = time.monotonic()
     with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_decoders():
+        started = time.monotonic()
         wanted = read_wanted(workspace)
         summary = Summary(wanted, n_void=fold_journals(workspace))
         for fan in workspace.names(BLOBS):
@@ -164,6 +166,8 @@ class _Run:
     async def drive(self, ssl_context: ssl.SSLContext | None, resolver: Resolver) -> None:
         """Ask until nothing is left."""
         settings = self.settings
+        names = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="dns")
+        asyncio.get_running_loop().set_default_executor(names)
         for job in self.plan.jobs:
             self.schedule.add(job)
         fetcher = Fetcher(

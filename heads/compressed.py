@@ -1,0 +1,60 @@
+"""Rows -> a few hundred columns: principal components of each vector set, then fields; fitted inside the fold."""
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from heads.design import FieldBlock, VectorBlock
+from heads.rows import Rows
+
+FIT_ROWS = 20_000  # rows that components are found on: more change them little
+
+
+@dataclass
+class Compressed:
+    """Each vector set by its first components, keeping the geometry, and fields beside them.
+
+    Args:
+        components: of each vector set; a set of fewer columns keeps them all.
+        fields: whether parsed fields are taken in.
+        unit_columns: scale every column to unit variance, as networks like; otherwise each vector set has a
+            total variance of 1, as kernels like.
+    """
+
+    components: int = 128
+    fields: bool = True
+    unit_columns: bool = False
+    blocks_: list[VectorBlock] = field(init=False, repr=False)
+    pca_: list[Any] = field(init=False, repr=False)
+    field_block_: FieldBlock | None = field(init=False, repr=False)
+    divisor_: np.ndarray | None = field(init=False, repr=False)
+
+    def fit(self, rows: Rows) -> Self:
+        from sklearn.decomposition import PCA
+
+        self.blocks_ = [VectorBlock("block").fit(matrix) for matrix in rows.matrices]
+        sample = rows.subset(np.arange(0, len(rows), max(1, len(rows) // FIT_ROWS)))
+        self.pca_ = []
+        for block, matrix in zip(self.blocks_, sample.matrices, strict=True):
+            X = block.transform(matrix)[:, : matrix.dim]
+            most = min(self.components, *X.shape)
+            self.pca_.append(PCA(most, svd_solver="covariance_eigh").fit(X))
+        self.field_block_ = FieldBlock().fit(rows) if self.fields else None
+        self.divisor_ = None
+        if self.unit_columns:
+            spread = self.transform(sample).std(axis=0)
+            self.divisor_ = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)
+        return self
+
+    def transform(self, rows: Rows) -> np.ndarray:
+        """Shape (n_rows, n_columns) float32."""
+        parts = []
+        for block, pca, matrix in zip(self.blocks_, self.pca_, rows.matrices, strict=True):
+            X = block.transform(matrix)
+            parts.append(pca.transform(X[:, : matrix.dim]).astype(np.float32))
+            parts.append(X[:, matrix.dim :])
+        if self.field_block_ is not None:
+            parts.append(self.field_block_.transform(rows))
+        X = np.concatenate(parts, axis=1)
+        return X if self.divisor_ is None else X / self.divisor_

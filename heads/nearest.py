@@ -1,0 +1,112 @@
+"""Nearest training rows by cosine, a row's own group left out: exact below 200,000 rows, IVF above."""
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from store.vectors.matrix import Matrix
+
+EXACT_BELOW = 200_000  # rows; above, one IVF list in 8 is searched
+PROBED_SHARE = 8
+TRAINED_ROWS = 100_000  # rows that IVF's lists are placed by
+BLOCK_ROWS = 8192
+
+
+@dataclass
+class Nearest:
+    """Index over the training rows that have a vector in one set, their mean taken off all vectors.
+
+    Vectors of one encoder share a large common part, which says nothing and hides what differs.
+
+    Args:
+        exact_below: rows from which an inverted-file index takes over from exhaustive search.
+    """
+
+    exact_below: int = EXACT_BELOW
+    centre_: np.ndarray = field(init=False, repr=False)  # (dim,)
+    unit_: np.ndarray = field(init=False, repr=False)  # (n_train, dim) float32, rows of length 1, or 0
+    valid_: np.ndarray = field(init=False, repr=False)  # (n_train,)
+    group_: np.ndarray = field(init=False, repr=False)  # (n_train,)
+
+    def fit(self, matrix: Matrix, group: np.ndarray) -> Self:
+        import faiss
+
+        self.centre_ = np.zeros(matrix.dim, np.float32)
+        if matrix.valid.any():
+            self.centre_ = matrix.X[matrix.valid].mean(axis=0, dtype=np.float32)
+        self.unit_ = unit_rows(matrix, self.centre_)
+        self.valid_, self.group_ = matrix.valid, group
+        self._position = np.flatnonzero(matrix.valid)
+        held = np.ascontiguousarray(self.unit_[matrix.valid])
+        if len(held) < self.exact_below:
+            self._index: Any = faiss.IndexFlatIP(matrix.dim)
+        else:
+            lists = max(1, int(4 * np.sqrt(len(held))))
+            flat = faiss.IndexFlatIP(matrix.dim)
+            self._index = faiss.IndexIVFFlat(flat, matrix.dim, lists, faiss.METRIC_INNER_PRODUCT)
+            self._flat = flat  # faiss keeps a bare pointer to it
+            self._index.nprobe = max(1, lists // PROBED_SHARE)
+            self._index.cp.seed = 0
+            step = max(1, len(held) // TRAINED_ROWS)
+            self._index.train(held[::step])
+        self._index.add(held)
+        return self
+
+    def search(self, matrix: Matrix, group: np.ndarray, k: int) -> np.ndarray:
+        """Training rows nearest to each row, its own group left out.
+
+        Args:
+            group: shape (n_rows,), of the rows asked about.
+
+        Returns:
+            Positions in the training rows, nearest first, shape (n_rows, k); -1 where there are no more.
+        """
+        unit = unit_rows(matrix, self.centre_)
+        found = np.full((len(unit), k), -1, dtype=np.int64)
+        todo, asked = np.flatnonzero(matrix.valid), min(2 * k, len(self._position))
+        while len(todo) and asked:
+            short = []
+            for start in range(0, len(todo), BLOCK_ROWS):
+                rows = todo[start : start + BLOCK_ROWS]
+                _, near = self._index.search(unit[rows], asked)
+                short.append(rows[self._keep(near, rows, group, k, found)])
+            todo = np.concatenate(short)
+            if asked == len(self._position):
+                break
+            asked = min(4 * asked, len(self._position))
+        return found
+
+    def _keep(
+        self, near: np.ndarray, rows: np.ndarray, group: np.ndarray, k: int, found: np.ndarray
+    ) -> np.ndarray:
+        """Write what was found into `found`; True for a row that lacks some because of its own group."""
+        position = np.where(near >= 0, self._position[near], -1)
+        own = (position >= 0) & (self.group_[position] == group[rows][:, None])
+        allowed = (position >= 0) & ~own
+        order = np.argsort(~allowed, axis=1, kind="stable")[:, :k]
+        kept = np.where(
+            np.take_along_axis(allowed, order, axis=1), np.take_along_axis(position, order, axis=1), -1
+        )
+        found[rows, : kept.shape[1]] = kept
+        return np.asarray((allowed.sum(axis=1) < k) & own.any(axis=1))
+
+    def cosine(self, matrix: Matrix, candidates: np.ndarray) -> np.ndarray:
+        """Cosine of each row with each of its candidates, shape (n_rows, n_candidates); NaN where unknown."""
+        unit = unit_rows(matrix, self.centre_)
+        cosines = np.empty(candidates.shape, np.float32)
+        step = max(1, 2**26 // max(1, candidates.shape[1] * matrix.dim))
+        for start in range(0, len(unit), step):
+            part = slice(start, start + step)
+            cosines[part] = np.einsum("id,ikd->ik", unit[part], self.unit_[candidates[part]])
+        known = self.valid_[candidates] & matrix.valid[:, None] & (candidates >= 0)
+        return np.where(known, cosines, np.nan)
+
+
+def unit_rows(matrix: Matrix, centre: np.ndarray) -> np.ndarray:
+    """Rows less `centre`, scaled to length 1, shape (n_rows, dim) float32; zero where there is no vector."""
+    X = matrix.X.astype(np.float32)
+    X -= centre
+    X /= np.maximum(np.sqrt(np.einsum("ij,ij->i", X, X)), 1e-12)[:, None]
+    X[~matrix.valid] = 0.0
+    return X

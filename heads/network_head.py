@@ -1,0 +1,123 @@
+"""What the heads that are networks share: their recipe, several seeds averaged, features in one tensor."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from heads.base import Head
+from heads.design import Design
+from heads.rows import Rows
+from store.errors import HeadError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from heads.training import Batch, Recipe
+
+PREDICTED_ROWS = 8192
+
+
+@dataclass(kw_only=True, eq=False)
+class NetworkHead(Head):
+    """A network on standardised vectors and fields; a subclass says which.
+
+    Test rows: the mean of the fold models, each the mean of its seeds.
+    """
+
+    test_mode: ClassVar[Literal["refit", "average"]] = "average"
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
+
+    loss: str = "huber-log"  # "smape", "huber-log", "mae-log"
+    rate: float = 1e-3  # peak learning rate
+    weight_decay: float = 1e-4
+    batch_rows: int = 256
+    epochs: int = 40  # at most
+    patience: int = 8  # epochs without a better inner score
+    schedule: str = "cosine"  # "cosine", "plateau"
+    dropout: float = 0.2
+    seeds: int = 2  # networks averaged, each with another inner split for early stopping
+    fields: bool = True  # take parsed fields in
+    precision: str = "auto"  # "float32", "bfloat16", "auto": bfloat16 where the processor has it
+    random_state: int = 42
+
+    # ---- to implement ----------------------------------------------------------------------------
+
+    def _network(self, widths: list[int]) -> "nn.Module":
+        """The network for features of these widths: each vector set, then the fields."""
+        raise NotImplementedError
+
+    # ---- the rest --------------------------------------------------------------------------------
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        from heads.training import seeded, train_network
+
+        if self.seeds < 1:
+            raise HeadError(f"{self.name}: seeds must be at least 1, got {self.seeds}")
+        self._fit_features(rows)
+        batch = self._batch(rows)
+        self.trained_ = []
+        for seed in range(self.random_state, self.random_state + self.seeds):
+            with seeded(seed):
+                network = self._network(self._widths())
+                self.trained_.append(
+                    train_network(self.name, network, batch, log_price, rows.group, self._recipe(), seed)
+                )
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        from heads.training import predict_network
+
+        predicted = np.zeros(len(rows))
+        for start in range(0, len(rows), PREDICTED_ROWS):
+            part = np.arange(start, min(start + PREDICTED_ROWS, len(rows)))
+            batch, here = self._batch(rows.subset(part)), np.arange(len(part))
+            for trained in self.trained_:
+                predicted[part] += (
+                    predict_network(trained.network, batch, here, self.precision) + trained.mean
+                )
+        return predicted / len(self.trained_)
+
+    def learned(self) -> dict[str, Any]:
+        return {
+            "epochs": [trained.epochs for trained in self.trained_],
+            "inner_smape": [trained.smape for trained in self.trained_],
+        }
+
+    def _recipe(self) -> "Recipe":
+        from heads.training import Recipe
+
+        own = self.get_params()
+        return Recipe(
+            **{field.name: own[field.name] for field in dataclasses.fields(Recipe) if field.name in own}
+        )
+
+    def _fit_features(self, rows: Rows) -> None:
+        self.design_ = Design("column", self.fields).fit(rows)
+        self.gaps_ = any(not matrix.valid.all() for matrix in rows.matrices)
+
+    def _widths(self) -> list[int]:
+        widths = [len(block.mean_) + block.indicates_ for block in self.design_.blocks_]
+        block = self.design_.field_block_
+        return [*widths, len(block.names_)] if block is not None and block.names_ else widths
+
+    def _batch(self, rows: Rows) -> "Batch":
+        """Features of these rows as one tensor, and which vectors are missing, ready to be indexed."""
+        import torch
+
+        from heads.training import resolved_precision
+
+        dtype = torch.bfloat16 if resolved_precision(self.precision) == "bfloat16" else torch.float32
+        X = torch.from_numpy(self.design_.transform(rows)).to(dtype)
+        missing = None
+        if self.gaps_:
+            flags = [~matrix.valid for matrix in rows.matrices]
+            flags += [np.zeros(len(rows), bool)] * (len(self._widths()) - len(flags))
+            missing = torch.from_numpy(np.column_stack(flags))
+
+        def batch(network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":
+            out: torch.Tensor = network(X[index], None if missing is None else missing[index])
+            return out
+
+        return batch

@@ -1,0 +1,64 @@
+"""`shelfprice catalog clean`."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from store.options import json_option, print_json, workspace_option
+from store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from store.catalog.clean.run import CleanReport
+
+
+@click.command()
+@workspace_option
+@json_option
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="FINDING=POLICY",
+    help="What training does about a finding: keep, drop; for groups of rows also median, first, weight. Repeat; saved "
+    "to shelfprice.toml.  [default: [clean] of shelfprice.toml, or keep]",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Pictures decoded at once."
+)
+def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], threads: int) -> None:
+    """Find doubtful rows and decide what training does about them; each decision is listed in cleaning.parquet.
+
+    Nothing is deleted from the catalogue, and no row that is scored is changed: a decision holds for the training rows
+    of a fold's model alone.
+    """
+    from store.catalog.clean.run import clean_catalog
+
+    report = clean_catalog(workspace, policies, threads, lambda line: click.echo(line, err=True))
+    if as_json:
+        print_json(dataclasses.asdict(report))
+        return
+    for line in lines_of(report, workspace):
+        click.echo(line)
+
+
+def lines_of(report: "CleanReport", workspace: Workspace) -> list[str]:
+    """The findings for people."""
+    lines = [f"{'finding':<17}{'groups':>8}{'train':>9}{'test':>9}  policy   decisions"]
+    for one in report.findings:
+        changes = {what: n for what, n in one.decisions.items() if what != "keep"}
+        said = ", ".join(f"{what} {n:,}" for what, n in changes.items()) or "-"
+        groups = "" if one.groups is None else f"{one.groups:,}"
+        lines.append(
+            f"{one.name:<17}{groups:>8}{one.train_rows:>9,}{one.test_rows:>9,}  {one.policy:<8} {said}"
+        )
+    lines.append(f"each with its reason in {workspace.path('cleaning.parquet')}")
+    if report.digest is None:
+        lines.append("every policy is 'keep': training goes on as without; see --policy")
+    else:
+        lines.append(
+            f"{report.dropped:,} training rows are left out of a fit on all rows, none of what is scored"
+        )
+    if report.config_written:
+        lines.append("policies saved to shelfprice.toml")
+    return lines

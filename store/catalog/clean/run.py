@@ -1,0 +1,148 @@
+"""Finds what is doubtful in the catalogue and decides about it by policy."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from store.catalog.clean.decide import decisions_digest, decisions_table
+from store.catalog.clean.pictures import alike_pairs
+from store.catalog.clean.prices import contradictions, outliers
+from store.catalog.clean.quantity import disagreements
+from store.catalog.clean.rows import Catalogue, Finding, read_catalogue
+from store.catalog.clean.texts import encoding_damage, other_languages
+from store.catalog.clean.twins import exact_twins, near_images, near_texts, repeats_of_train
+from store.catalog.read import catalog_digest
+from store.cleaning import CLEANING_FILE, CONTRADICTION
+from store.config import Clean, load_config, save_config
+from store.errors import ConfigError
+from store.folds import ensure_folds
+from store.workspace import Workspace
+
+CODE_VERSION = 1  # raised when the same catalogue yields other findings
+
+FINDINGS = {
+    "same_text_image": "same text and same picture (or neither has one)",
+    "same_image": "same picture, other text",
+    "same_text": "same text, other picture",
+    "near_text": "nearly the same text",
+    "near_image": "nearly the same picture",
+    "price": "prices of one text that contradict",
+    "outlier": "price far from its neighbours'",
+    "quantity": "Value and Unit disagree with the title",
+    "encoding": "damaged characters",
+    "language": "another language or script",
+    "test_repeats": "test rows that repeat train rows",
+}
+
+
+@dataclass(frozen=True)
+class FindingReport:
+    """What was found and decided of one kind, counted in rows."""
+
+    name: str
+    summary: str
+    policy: str
+    groups: int | None  # None: rows are found one by one
+    train_rows: int
+    test_rows: int
+    decisions: dict[str, int]  # of training rows, for a fit on all of them
+
+
+@dataclass(frozen=True)
+class CleanReport:
+    """What `shelfprice catalog clean` found and decided."""
+
+    rows: int
+    findings: list[FindingReport]
+    dropped: int  # training rows that a fit on all rows does not see
+    digest: str | None  # None: no decision changes a fit
+    config_written: bool
+    seconds: dict[str, float]
+
+
+def with_policies(policies: Clean, given: tuple[str, ...]) -> Clean:
+    """Policies changed as the options say, each FINDING=POLICY.
+
+    Raises:
+        ConfigError: an option is no pair, or names what does not exist.
+    """
+    from store.config import check_table
+
+    pairs = {}
+    for one in given:
+        finding, equals, policy = one.partition("=")
+        if not equals:
+            raise ConfigError(f"a policy is written FINDING=POLICY, such as price=median, got {one!r}")
+        pairs[finding.strip()] = policy.strip()
+    return check_table(Clean, dataclasses.asdict(policies) | pairs, "clean")
+
+
+def clean_catalog(
+    workspace: Workspace,
+    given: tuple[str, ...] = (),
+    threads: int = 2,
+    log: Callable[[str], None] = lambda line: None,
+) -> CleanReport:
+    """Find, decide, and publish cleaning.parquet; the catalogue stays as it is.
+
+    Args:
+        given: policies that differ from shelfprice.toml, each FINDING=POLICY; they are saved there.
+
+    Raises:
+        CatalogError: no train catalogue, or rows that can't be split into folds.
+        ConfigError: a policy or a finding is unknown.
+    """
+    before = load_config(workspace)
+    config = dataclasses.replace(before, clean=with_policies(before.clean, given))
+    folds = ensure_folds(workspace, config, log)
+    rows = read_catalogue(workspace, folds)
+    seconds: dict[str, float] = {}
+    findings = find_all(rows, workspace, threads, seconds)
+    table = decisions_table(rows, findings, config.clean)
+    digest = decisions_digest(table)
+    if config != before:
+        save_config(workspace, config)
+    metadata = {
+        "catalog_digest": catalog_digest(workspace),
+        "folds_hash": folds.hash,
+        "digest": digest,
+        "contradiction": CONTRADICTION,
+        "code_version": CODE_VERSION,
+    }
+    workspace.publish_table(CLEANING_FILE, table, metadata=metadata)
+    dropped = table.filter(pc.equal(table["decision"], "drop"))["sample_id"]
+    reports = [_report(table, name, getattr(config.clean, name, "keep")) for name in FINDINGS]
+    return CleanReport(len(rows), reports, len(pc.unique(dropped)), digest, config != before, seconds)
+
+
+def find_all(rows: Catalogue, workspace: Workspace, threads: int, seconds: dict[str, float]) -> list[Finding]:
+    """Every finding, in the order in which decisions are applied; `seconds` takes how long each took."""
+    steps: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("exact", lambda: exact_twins(rows)),
+        ("near_text", lambda: [near_texts(rows)]),
+        ("near_image", lambda: [near_images(rows, lambda d: alike_pairs(workspace, d, threads))]),
+        ("price", lambda: [contradictions(rows)]),
+        ("outlier", lambda: [outliers(rows)]),
+        ("quantity", lambda: [disagreements(rows)]),
+        ("encoding", lambda: [encoding_damage(rows)]),
+        ("language", lambda: [other_languages(rows)]),
+        ("test_repeats", lambda: [repeats_of_train(rows)]),
+    ]
+    found: list[Finding] = []
+    for name, step in steps:
+        started = time.perf_counter()
+        found.extend(step())
+        seconds[name] = round(time.perf_counter() - started, 3)
+    return found
+
+
+def _report(table: pa.Table, name: str, policy: str) -> FindingReport:
+    here = table.filter(pc.equal(table["finding"], name))
+    train = here.filter(pc.equal(here["split"], "train"))
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(train["decision"]).to_pylist()}
+    groups = len(pc.unique(here["group"].drop_null())) if len(here["group"].drop_null()) else None
+    return FindingReport(name, FINDINGS[name], policy, groups, len(train), len(here) - len(train), counts)

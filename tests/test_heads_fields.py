@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from heads.design import FieldBlock, TreeColumns
+from heads.fields import facts_of, parse_fields
+from heads.rows import Rows
+from tests.fakes import catalog_table
+
+
+def table(n_rows=40, **columns):
+    rows = [
+        {"sample_id": i, "price": 1.0} | {k: v(i) if callable(v) else v for k, v in columns.items()}
+        for i in range(n_rows)
+    ]
+    return catalog_table(rows)
+
+
+def column(fields, name):
+    return fields.X[:, fields.names.index(name)]
+
+
+@pytest.mark.parametrize(
+    "bullets, facts",
+    [
+        (
+            ["Brand: Levis", "Pattern: Solid; Material: Cotton"],
+            {"brand": "levis", "pattern": "solid", "material": "cotton"},
+        ),
+        (["Brand: first", "Brand: second"], {"brand": "first"}),
+        (["Made with care", "Time: " + "long prose " * 10, "3: x", ""], {}),
+        (None, {}),
+    ],
+)
+def test_bullets_that_state_a_fact_are_read_and_prose_is_not(bullets, facts):
+    assert facts_of(bullets) == facts
+
+
+def test_a_quantity_stands_in_the_column_of_its_unit_and_is_missing_in_the_others():
+    fields = parse_fields(table(quantity=lambda i: 99.0, quantity_unit=lambda i: "g" if i % 2 else "ml"))
+    assert column(fields, "log_quantity:g")[1] == pytest.approx(np.log(100))
+    assert np.isnan(column(fields, "log_quantity:ml")[1])
+    assert column(fields, "log_quantity:ml")[0] == pytest.approx(np.log(100))
+
+
+@pytest.mark.parametrize(
+    "flag, text",
+    [
+        ("organic", "Organic tea"),
+        ("gluten_free", "gluten-free"),
+        ("sugar_free", "Sugar Free"),
+        ("kosher", "KOSHER"),
+    ],
+)
+def test_flags_are_found_whatever_their_spelling(flag, text):
+    fields = parse_fields(table(text=lambda i: text if i == 3 else "plain inorganic sugar"))
+    assert np.flatnonzero(column(fields, f"flag:{flag}")).tolist() == [3]
+
+
+def test_numbers_with_a_frequent_word_become_a_column_and_rare_ones_do_not():
+    def numbers(i):
+        return [{"value": 15.6, "word": "inch"}] if i < 20 else [{"value": 3.0, "word": f"odd{i}"}]
+
+    fields = parse_fields(table(numbers=numbers))
+    assert [name for name in fields.names if name.startswith("number:")] == ["number:inch"]
+    assert column(fields, "number:inch")[0] == pytest.approx(np.log(16.6))
+    assert np.isnan(column(fields, "number:inch")[30])
+
+
+def test_further_columns_of_the_user_reach_the_heads():
+    rows = catalog_table(
+        [
+            {
+                "sample_id": i,
+                "price": 1.0,
+                "numeric:rating": -3.0 if i else None,
+                "categorical:shop": "a" if i % 2 else None,
+            }
+            for i in range(10)
+        ]
+    )
+    fields = parse_fields(rows)
+    assert np.isnan(column(fields, "numeric:rating")[0])
+    assert column(fields, "numeric:rating")[1] == pytest.approx(-np.log(4))
+    assert fields.categories["categorical:shop"].levels == ("a",)
+    assert fields.categories["categorical:shop"].codes.tolist() == [-1, 0] * 5
+
+
+def rows_of(fields):
+    n_rows = len(fields.X)
+    return Rows.from_array(np.zeros((n_rows, 1))).__class__(
+        Rows.from_array(np.zeros((n_rows, 1))).sample_id, (), fields, {}, np.arange(n_rows)
+    )
+
+
+def test_a_category_too_rare_in_the_training_rows_has_no_column():
+    fields = parse_fields(table(unit=lambda i: "ounce" if i < 30 else "count" if i < 38 else "rare"))
+    rows = rows_of(fields)
+    block = FieldBlock(min_count=5).fit(rows)
+    X = block.transform(rows)
+    assert [name for name in block.names_ if name.startswith("unit=")] == ["unit=count", "unit=ounce"]
+    assert X[39, [block.names_.index("unit=count"), block.names_.index("unit=ounce")]].tolist() == [0, 0]
+
+
+def test_a_missing_number_is_the_mean_with_an_indicator():
+    fields = parse_fields(table(value=lambda i: None if i < 10 else float(i)))
+    rows = rows_of(fields)
+    block = FieldBlock().fit(rows)
+    X = block.transform(rows)
+    value, missing = block.names_.index("log_value"), block.names_.index("missing:log_value")
+    assert X[0, value] == 0
+    assert X[:, missing].tolist() == [1.0] * 10 + [0.0] * 30
+    assert X[10:, value].mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_trees_see_missing_numbers_and_levels_as_missing():
+    train = rows_of(
+        parse_fields(
+            table(value=lambda i: None if i < 10 else float(i), unit=lambda i: "g" if i % 2 else "ml")
+        )
+    )
+    columns = TreeColumns.of(train)
+    other = rows_of(parse_fields(table(unit=lambda i: "new" if i % 2 else "ml")))
+    X = columns.values(other, slice(None))
+    assert np.isnan(X[:, 0]).all()
+    assert np.isnan(X[1, columns.categorical[0]])
+    assert X[0, columns.categorical[0]] == columns.levels["unit"]["ml"]

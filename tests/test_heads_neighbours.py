@@ -1,0 +1,134 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from heads.crossfit import crossfit
+from heads.nearest import Nearest
+from heads.neighbours import Neighbours, least_expected_smape
+from heads.rows import Fields, Rows
+from store.errors import HeadError
+from store.metric import smape_log
+from store.vectors.matrix import Matrix
+
+
+def product_lines(n_lines=60, per_line=6, dim=8, seed=0):
+    """Rows whose price is their line's; text and picture vectors of a line lie close together."""
+    rng = np.random.default_rng(seed)
+    line = np.repeat(np.arange(n_lines), per_line)
+    n_rows = len(line)
+    sets = tuple(
+        Matrix(
+            name,
+            (rng.normal(size=(n_lines, dim))[line] + 0.1 * rng.normal(size=(n_rows, dim))).astype(np.float16),
+            np.ones(n_rows, bool),
+        )
+        for name in ("text", "image")
+    )
+    names = np.array([f"line{value} item{i}" for i, value in enumerate(line)], dtype=object)
+    rows = Rows(
+        pa.array([f"p{i}" for i in range(n_rows)]),
+        sets,
+        Fields((), np.empty((n_rows, 0))),
+        {"name": names, "full": names},
+        np.arange(n_rows),
+    )
+    return rows, rng.normal(3, 1, n_lines)[line], np.arange(n_rows) % 5
+
+
+def test_a_row_never_finds_its_own_group_however_large_that_is():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 6)).astype(np.float32)
+    X[:200] = X[0] + 0.001 * rng.normal(size=(200, 6))
+    group = np.where(np.arange(300) < 200, 7, np.arange(300))
+    matrix = Matrix("x", X, np.ones(300, bool))
+    found = Nearest().fit(matrix, group).search(matrix, group, k=5)
+    assert (found >= 0).all()
+    assert not (group[found] == group[:, None]).any()
+
+
+@pytest.mark.parametrize("exact_below", [10**9, 1])
+def test_the_nearest_row_is_the_one_with_the_highest_cosine(exact_below):
+    X = np.random.default_rng(1).normal(size=(500, 16)).astype(np.float32)
+    matrix = Matrix("x", X, np.ones(500, bool))
+    index = Nearest(exact_below).fit(matrix, np.arange(500))
+    found = index.search(matrix, -1 - np.arange(500), k=1)[:, 0]
+    assert (found == np.arange(500)).mean() > 0.95  # an inverted file may miss a few
+
+
+def test_rows_without_a_vector_are_neither_found_nor_looked_for():
+    X = np.random.default_rng(2).normal(size=(50, 4)).astype(np.float32)
+    valid = np.arange(50) % 2 == 0
+    X[~valid] = 0
+    matrix = Matrix("x", X, valid)
+    index = Nearest().fit(matrix, np.arange(50))
+    found = index.search(matrix, np.arange(50), k=3)
+    assert (found[~valid] == -1).all()
+    assert valid[found[valid]].all()
+    assert np.isnan(index.cosine(matrix, np.zeros((50, 1), int))[~valid]).all()
+
+
+def test_siblings_of_a_product_line_give_its_price():
+    rows, log_price, fold = product_lines()
+    result = crossfit(Neighbours(), rows, log_price, fold, rows.subset(np.arange(3)))
+    assert smape_log(log_price, result.oof) < 1.0
+    assert result.test is not None
+    assert np.allclose(result.test, log_price[:3], atol=1e-6)
+
+
+def test_evidence_names_training_rows_of_other_folds_with_weights_that_sum_to_one():
+    rows, log_price, fold = product_lines()
+    result = crossfit(Neighbours(), rows, log_price, fold, rows.subset(np.arange(3)))
+    evidence = pq.read_table(pa.BufferReader(result.model.files()["evidence.parquet"])).to_pylist()
+    fold_of = dict(zip(rows.sample_id.to_pylist(), fold.tolist(), strict=True))
+    total: dict[tuple[str, str], float] = {}
+    for row in evidence:
+        key = (row["split"], row["sample_id"])
+        total[key] = total.get(key, 0.0) + row["weight"]
+        if row["split"] == "oof":
+            assert fold_of[row["sample_id"]] != fold_of[row["neighbour_id"]]
+    assert len(total) == len(rows) + 3
+    assert all(0.97 < weight <= 1.0001 for weight in total.values())
+
+
+def test_a_row_without_any_vector_gets_the_median_price():
+    rows, log_price, _ = product_lines()
+    head = Neighbours().fit(rows, log_price)
+    none = tuple(Matrix(m.name, np.zeros_like(m.X[:2]), np.zeros(2, bool)) for m in rows.matrices)
+    bare = Rows(
+        pa.array(["a", "b"]),
+        none,
+        Fields((), np.empty((2, 0))),
+        {"name": np.array(["", ""])},
+        np.array([-1, -2]),
+    )
+    assert np.allclose(head.predict(bare), np.median(log_price))
+
+
+def test_a_row_without_a_picture_still_finds_its_line_by_text():
+    rows, log_price, fold = product_lines()
+    text, image = rows.matrices
+    valid = np.arange(len(rows)) % 3 > 0
+    half = Matrix(image.name, np.where(valid[:, None], image.X, 0), valid)
+    rows = Rows(rows.sample_id, (text, half), rows.fields, rows.texts, rows.group)
+    result = crossfit(Neighbours(), rows, log_price, fold)
+    assert smape_log(log_price, result.oof) < 1.0
+
+
+def test_folds_that_split_a_group_are_refused():
+    rows, log_price, fold = product_lines()
+    rows = Rows(rows.sample_id, rows.matrices, rows.fields, rows.texts, np.zeros(len(rows), int))
+    with pytest.raises(HeadError, match="shares a group with other folds"):
+        crossfit(Neighbours(), rows, log_price, fold)
+
+
+def test_without_vectors_there_is_an_error_that_says_what_to_name():
+    rows, log_price, _ = product_lines()
+    with pytest.raises(HeadError, match=r"name sets in heads\.vectors"):
+        Neighbours().fit(rows.select([]), log_price)
+
+
+def test_the_price_with_least_expected_smape_is_one_of_the_prices():
+    prices = np.log([[100.0, 100.0, 180.0], [50.0, 60.0, 70.0]])
+    chosen = least_expected_smape(prices, np.full((2, 3), 1 / 3))
+    assert np.allclose(np.exp(chosen), [100.0, 60.0])

@@ -1,0 +1,221 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from heads.inputs import coverage_of
+from heads.run import run_heads
+from store.cli import main
+from store.config import Config, Heads, save_config
+from store.errors import HeadError, MissingVectorsError
+from store.folds import read_folds
+from store.predictions import read_predictions
+from store.vectors.sets import VectorSet
+from store.workspace import Workspace
+from tests.fakes import catalog_table, publish_catalog, publish_vectors
+
+N_TRAIN, N_TEST = 80, 20
+TEXT, PICTURE = VectorSet("minilm", "structured"), VectorSet("efficientnet-lite0")
+WORDS = ["tea", "coffee", "soap", "oil"]
+
+
+def catalog_rows(ids):
+    return [
+        {
+            "sample_id": int(i),
+            "text": f"{WORDS[i % 4]} number {i} {'large' if i % 3 else 'small'}",
+            "name": f"{WORDS[i % 4]} {i}",
+            "description": "fresh from the mill",
+            "price": float(np.exp(1 + i % 4 + (i % 3) * 0.2)),
+        }
+        for i in ids
+    ]
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    train, test = catalog_rows(range(N_TRAIN)), catalog_rows(range(N_TRAIN, N_TRAIN + N_TEST))
+    publish_catalog(workspace, catalog_table(train), catalog_table(test, priced=False))
+    rng = np.random.default_rng(0)
+    publish_vectors(
+        workspace,
+        TEXT,
+        {"train": rng.standard_normal((N_TRAIN, 6)), "test": rng.standard_normal((N_TEST, 6))},
+    )
+    return workspace
+
+
+def configure(workspace, run=("ridge", "sparse"), vectors=("minilm@structured",), **params):
+    save_config(workspace, Config(heads=Heads(run=tuple(run), vectors=tuple(vectors), params=params)))
+
+
+def shelfprice(workspace, *arguments):
+    return CliRunner().invoke(main, ["heads", *arguments, "-w", workspace.root])
+
+
+def test_every_row_is_predicted_once_in_catalogue_order_with_its_fold(workspace):
+    configure(workspace)
+    result = shelfprice(workspace, "run", "--json")
+    assert result.exit_code == 0, result.output
+    for head in json.loads(result.stdout)["heads"]:
+        predictions = read_predictions(workspace, head["folder"])
+        assert predictions.oof["sample_id"].to_pylist() == list(range(N_TRAIN))
+        assert predictions.test["sample_id"].to_pylist() == list(range(N_TRAIN, N_TRAIN + N_TEST))
+        folds = read_folds(workspace).aligned(predictions.oof["sample_id"].combine_chunks())
+        np.testing.assert_array_equal(predictions.oof["fold"].to_numpy(), folds.fold)
+        assert predictions.folds_hash == folds.hash
+        assert head["smape"] == pytest.approx(predictions.report["smape"])
+
+
+def test_a_second_run_trains_nothing_and_only_what_is_missing_is_trained_later(workspace):
+    configure(workspace, run=["ridge"])
+    assert "already there" not in shelfprice(workspace, "run").output
+    assert shelfprice(workspace, "run").output.count("already there") == 1
+    configure(workspace, run=["ridge", "sparse"])
+    result = json.loads(shelfprice(workspace, "run", "--json").stdout)
+    assert [head["status"] for head in result["heads"]] == ["present", "trained"]
+
+
+def test_a_run_with_nothing_to_do_imports_no_library_of_a_head(workspace):
+    configure(workspace)
+    assert shelfprice(workspace, "run").exit_code == 0
+    code = (
+        "import sys; from store.cli import main\n"
+        f"main(['heads', 'run', '-w', {str(workspace.root)!r}], standalone_mode=False)\n"
+        "heavy = {'torch', 'sklearn', 'xgboost', 'lightgbm', 'scipy', 'spacy', 'faiss'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("already there") == 2
+
+
+def test_a_killed_run_left_no_record_so_the_head_is_trained_again(workspace):
+    configure(workspace, run=["ridge"])
+    (first,) = list(run_heads(workspace, Config(heads=Heads(run=("ridge",), vectors=("minilm@structured",)))))
+    workspace.remove(f"{first.folder}/head.json")
+    assert "already there" not in shelfprice(workspace, "run").output
+    assert workspace.exists(f"{first.folder}/head.json")
+
+
+def test_parameters_of_the_configuration_reach_the_head_and_name_other_predictions(workspace):
+    configure(workspace, run=["ridge"])
+    before = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
+    configure(workspace, run=["ridge"], ridge={"n_penalties": 3, "low": 0.5, "high": 2})
+    after = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
+    assert before["folder"] != after["folder"]
+    predictions = read_predictions(workspace, after["folder"])
+    assert predictions.inputs["params"]["n_penalties"] == 3
+    assert all(0.5 <= learned["penalty"] <= 2 for learned in predictions.report["learned"])
+
+
+def test_a_head_under_a_name_of_its_own_takes_its_own_vectors(workspace):
+    configure(workspace, run=["ridge", "ridge:fields"], **{"ridge:fields": {"vectors": []}})
+    result = json.loads(shelfprice(workspace, "run", "--json").stdout)
+    one, other = (read_predictions(workspace, head["folder"]) for head in result["heads"])
+    assert [name for name, *_ in one.inputs["vectors"]] == ["minilm@structured"]
+    assert other.inputs["vectors"] == []
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        ({"alpha": 1}, "ridge has no parameter 'alpha', it takes category_weight"),
+        ({"n_penalties": "many"}, "ridge: parameter n_penalties must be int, got 'many'"),
+        ({"fields": 1}, "ridge: parameter fields must be bool, got 1"),
+    ],
+)
+def test_a_wrong_parameter_fails_its_head_with_a_reason_and_the_others_go_on(workspace, params, message):
+    configure(workspace, ridge=params)
+    result = shelfprice(workspace, "run")
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "sparse               SMAPE" in result.output
+    assert "1 of 2 heads failed: ridge" in result.output
+
+
+def test_an_unknown_head_is_an_error_that_offers_the_nearest(workspace):
+    result = shelfprice(workspace, "run", "--head", "rigde")
+    assert result.exit_code == 1
+    assert "unknown head 'rigde', did you mean ridge" in result.output
+
+
+def test_missing_vectors_are_an_error_that_names_the_command(workspace):
+    configure(workspace, run=["ridge"], vectors=["minilm@name"])
+    result = shelfprice(workspace, "run")
+    assert result.exit_code == 1
+    assert "run 'shelfprice embed run -e minilm@name'" in result.output
+    configure(workspace, run=["ridge"], vectors=["bert-base@name"])
+    assert "run 'shelfprice embed run -e bert-base@name'" in shelfprice(workspace, "run").output
+
+
+def test_a_catalogue_without_pictures_leaves_their_vectors_out_and_says_so(workspace):
+    configure(workspace, run=["ridge"], vectors=["minilm@structured", "efficientnet-lite0"])
+    result = shelfprice(workspace, "run")
+    assert result.exit_code == 0, result.output
+    assert "efficientnet-lite0 is left out: no training row has a picture" in result.output
+
+
+def test_without_test_rows_there_are_out_of_fold_predictions_alone(tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    publish_catalog(workspace, catalog_table(catalog_rows(range(N_TRAIN))))
+    configure(workspace, run=["sparse"])
+    head = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
+    assert read_predictions(workspace, head["folder"]).test is None
+
+
+def test_equal_prices_are_an_error_that_says_so(tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    publish_catalog(workspace, catalog_table([row | {"price": 9.0} for row in catalog_rows(range(N_TRAIN))]))
+    configure(workspace, run=["sparse"])
+    result = shelfprice(workspace, "run")
+    assert result.exit_code == 1
+    assert "all 80 training prices are 9: there is nothing to learn" in result.output
+
+
+def test_nothing_ingested_is_an_error_that_names_the_command(tmp_path):
+    result = shelfprice(Workspace(tmp_path), "run")
+    assert result.exit_code == 1
+    assert "run 'shelfprice catalog ingest" in result.output
+
+
+def test_coverage_does_not_depend_on_row_order_and_changes_with_the_rows(workspace):
+    before = coverage_of(workspace, TEXT)
+    train, test = (workspace.read_table(f"catalog/{split}.parquet") for split in ("train", "test"))
+    publish_catalog(workspace, train.take(np.arange(N_TRAIN)[::-1]), test)
+    assert coverage_of(workspace, TEXT).digest == before.digest
+    publish_catalog(workspace, train.slice(1), test)
+    assert coverage_of(workspace, TEXT).digest != before.digest
+    assert before.n_valid == before.n_rows == N_TRAIN
+
+
+def test_a_row_that_was_never_embedded_is_an_error_before_anything_is_trained(workspace):
+    train = [*catalog_rows(range(N_TRAIN)), {"sample_id": 999, "name": "new", "text": "new", "price": 1.0}]
+    publish_catalog(workspace, catalog_table(train))
+    with pytest.raises(
+        MissingVectorsError, match=r"first: 999\): run 'shelfprice embed run -e minilm@structured'"
+    ):
+        coverage_of(workspace, TEXT)
+
+
+def test_every_head_is_listed_with_what_it_reads_and_its_parameters():
+    result = CliRunner().invoke(main, ["heads", "list", "--json"])
+    listed = {head["head"]: head for head in json.loads(result.stdout)["heads"]}
+    assert {"ridge", "lightgbm", "sparse", "xgboost-baseline"} <= set(listed)
+    assert listed["xgboost-baseline"]["params"]["n_estimators"] == 1000
+    assert listed["xgboost-baseline"]["extra"] == "starter"
+    assert listed["sparse"]["reads"] == ["text full", "text name"]
+    assert "ridge" in CliRunner().invoke(main, ["heads", "list"]).output
+
+
+def test_make_head_says_which_parameters_there_are():
+    from heads.registry import make_head
+
+    with pytest.raises(HeadError, match="ridge has no parameter 'depth', it takes category_weight, fields"):
+        make_head("ridge", {"depth": 3}, 0)
+    assert make_head("lightgbm", {}, seed=7).random_state == 7
+    assert make_head("lightgbm", {"random_state": 3}, seed=7).random_state == 3
