@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -71,6 +72,7 @@ def main(measure: Measure) -> None:
         help="Rows to measure on; the benchmark's own number if not given.",
     )
     def command(as_json: bool, data: Path, rows: int | None) -> None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands run, the peers alike
         results = measure(data, rows)
         if as_json:
             machine = {"python": platform.python_version(), "machine": platform.machine(), "cpu": _cpu()}

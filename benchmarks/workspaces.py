@@ -3,7 +3,7 @@
 import csv
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def myntra_rows(data: Path, rows: int) -> list[dict[str, str]]:
 
 
 def ingested(folder: Path, rows: Sequence[dict[str, str]], images: Path | None = None) -> Workspace:
-    """A workspace of these rows."""
+    """A workspace of these rows; called again with more rows, the same one with more to embed."""
     from store.catalog.ingest import ingest
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,6 +37,12 @@ def ingested(folder: Path, rows: Sequence[dict[str, str]], images: Path | None =
     return workspace
 
 
+def growing(rows: Sequence[dict[str, str]], rounds: int) -> Iterator[list[dict[str, str]]]:
+    """The first part of the rows, then more and more: what is compared takes turns, and noise falls on both."""
+    for turn in range(1, rounds + 1):
+        yield list(rows[: len(rows) * turn // rounds])
+
+
 @dataclass(frozen=True)
 class EmbedRun:
     """One `embed run` of one encoder."""
@@ -45,7 +51,16 @@ class EmbedRun:
     seconds: float  # from nothing: model load, measuring, and publishing included
     steady_seconds: float  # from the first batch to the last shard
     precision: str
-    chosen_over_fp32: float  # rows a second of the chosen mode over plain fp32, as measured at the start
+    chosen_over_fp32: float  # rows a second of the chosen mode over fp32, as measured at the start
+
+    def __add__(self, later: "EmbedRun") -> "EmbedRun":
+        return EmbedRun(
+            self.n_rows + later.n_rows,
+            self.seconds + later.seconds,
+            self.steady_seconds + later.steady_seconds,
+            later.precision,
+            self.chosen_over_fp32,
+        )
 
 
 def embed(workspace: Workspace, name: str, **settings: Any) -> EmbedRun:

@@ -1,5 +1,6 @@
 """The commands `shelfprice embed ...`."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -139,6 +140,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Embed every row that has no vector yet; whatever ends a run, the next goes on where it stopped."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
     from embed.encoders.base import Sources
     from embed.job import Options
     from embed.job import run as run_job

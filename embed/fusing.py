@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # not those that change their weights as they run
 NORMALISATIONS = (nn.BatchNorm2d, BatchNormAct2d)
 TOLERANCE = 1e-4  # of the largest value of the vectors
+MAX_PACKED = 4  # batch sizes and types whose packed weights are kept
 N_EXACT = 3  # convolutions from the input on that stay in fp32: their roundings reach every later layer
 
 
@@ -45,16 +46,13 @@ class FusedConvolution(nn.Module):
         self.fused = _fused(activation)
         self.activation = nn.Identity() if self.fused else activation
         self.exact = exact
-        self._packed: dict[torch.dtype, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._packed_rows: dict[torch.dtype, int] = {}
+        self._packed: dict[tuple[torch.dtype, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, channels, height, width) -> the same kind, in the autocast type unless `exact`."""
         low = torch.is_autocast_enabled("cpu") and not self.exact
         dtype = torch.get_autocast_dtype("cpu") if low else torch.float32
-        if self._packed_rows.get(dtype, 0) < len(x):  # a layout for one picture is a third slower on many
-            self._pack(dtype, x)
-        weight, bias = self._packed[dtype]
+        weight, bias = self._packed.get((dtype, len(x))) or self._pack(dtype, x)
         name, scalars = self.fused or ("none", [])
         x = torch.ops.mkldnn._convolution_pointwise(
             x.to(dtype),
@@ -70,13 +68,16 @@ class FusedConvolution(nn.Module):
         )
         return self.activation(x)
 
-    def _pack(self, dtype: torch.dtype, x: torch.Tensor) -> None:
+    def _pack(self, dtype: torch.dtype, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights laid out for this number of pictures: oneDNN wants others for one than for eight."""
+        if len(self._packed) >= MAX_PACKED:
+            self._packed.clear()
         weight = self.weight.to(dtype).contiguous(memory_format=torch.channels_last)
         packed = torch.ops.mkldnn._reorder_convolution_weight(
             weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
         )
-        self._packed[dtype] = packed, self.bias.to(dtype)
-        self._packed_rows[dtype] = len(x)
+        self._packed[dtype, len(x)] = packed, self.bias.to(dtype)
+        return self._packed[dtype, len(x)]
 
 
 @torch.no_grad()
