@@ -1,5 +1,7 @@
 """Held over every registered head: nothing leaks, nothing is invented, nothing is lost."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -22,13 +24,19 @@ def run(name, rows, log_price, fold, test=None):
     return crossfit(make_head(name, QUICK.get(name, {}), seed=1), rows, log_price, fold, test)
 
 
+@functools.cache
+def plain_run(name):
+    """What several tests compare with, made once a head: real prices, four folds, test rows."""
+    return run(name, *fake_rows(N_ROWS), folds_of(fake_rows(N_ROWS)[0]), fake_rows(200, seed=5)[0])
+
+
 def test_prices_of_a_fold_do_not_enter_its_own_predictions(name):
     rows, log_price = fake_rows(N_ROWS)
     fold = folds_of(rows)
     changed = log_price.copy()
     held = fold == 2
     changed[held] = np.random.default_rng(9).normal(3, 2, held.sum())
-    before, after = run(name, rows, log_price, fold).oof, run(name, rows, changed, fold).oof
+    before, after = plain_run(name).oof, run(name, rows, changed, fold).oof
     np.testing.assert_allclose(before[held], after[held], rtol=0, atol=1e-9)
     assert not np.allclose(before[~held], after[~held])
 
@@ -38,7 +46,7 @@ def test_vectors_fields_and_words_of_a_fold_do_not_enter_predictions_of_its_othe
     rows, log_price = fake_rows(N_ROWS)
     fold = folds_of(rows)
     keep = (fold != 2) | (np.arange(N_ROWS) % 16 < 6)
-    whole = run(name, rows, log_price, fold).oof
+    whole = plain_run(name).oof
     fewer = run(name, rows.subset(keep), log_price[keep], fold[keep]).oof
     both = keep & (fold == 2)
     gap = np.abs(whole[both] - fewer[fold[keep] == 2])
@@ -56,9 +64,9 @@ def test_shuffled_prices_leave_no_skill(name):
 
 
 def test_real_prices_are_predicted_better_than_by_their_median(name):
-    rows, log_price = fake_rows(N_ROWS)
-    test, test_price = fake_rows(200, seed=5)
-    result = run(name, rows, log_price, folds_of(rows), test)
+    _, log_price = fake_rows(N_ROWS)
+    _, test_price = fake_rows(200, seed=5)
+    result = plain_run(name)
     median = np.full(N_ROWS, np.median(log_price))
     assert smape_log(log_price, result.oof) < 0.95 * smape_log(log_price, median)
     assert smape_log(test_price, result.test) < 0.95 * smape_log(test_price, median[:200])
@@ -68,7 +76,7 @@ def test_row_order_does_not_change_what_a_row_is_predicted(name):
     rows, log_price = fake_rows(N_ROWS)
     fold = folds_of(rows)
     order = np.random.default_rng(4).permutation(N_ROWS)
-    one = run(name, rows, log_price, fold).oof
+    one = plain_run(name).oof
     other = run(name, rows.subset(order), log_price[order], fold[order]).oof
     assert np.corrcoef(one[order], other)[0, 1] > 0.9
 
@@ -90,7 +98,6 @@ def test_a_fold_whose_rows_alone_have_pictures_is_predicted(name):
 
 
 def test_the_model_of_a_run_is_saved_without_pickle(name):
-    rows, log_price = fake_rows(N_ROWS)
-    files = run(name, rows, log_price, folds_of(rows)).model.files()
+    files = plain_run(name).model.files()
     assert all(isinstance(content, bytes) and content for content in files.values())
     assert not any(file.endswith((".pkl", ".pickle", ".joblib")) for file in files)
