@@ -136,11 +136,9 @@ def _search(search: Search, studies: dict[int, "Study"], default: dict[str, Any]
     while True:
         for held, study in studies.items():
             study.optimize(partial(search.study_error, held=held), n_trials=1, catch=(HeadError,))
-            last = study.trials[-1]
-            outcome = (
-                f"SMAPE {last.value:.3f}" if last.state.name == "COMPLETE" and last.value else last.state.name
-            )
-            search.log(f"{_study_name(held)}: trial {len(study.trials)}, {outcome.lower()}")
+            done = _finished(study)
+            outcome = f"SMAPE {done[-1].value:.3f}" if done[-1].state.name == "COMPLETE" else "given up"
+            search.log(f"{_study_name(held)}: trial {len(done)}, {outcome}")
             if time.monotonic() > search.deadline and all(_finished(s) for s in studies.values()):
                 return
 
