@@ -42,16 +42,53 @@ def run(names: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
         if result.status == "failed":
             click.echo(f"{result.head:<20} failed: {result.error}", err=True)
         elif result.status == "present":
-            click.echo(f"{result.head:<20} SMAPE {result.smape:7.3f}  already there, {result.folder}")
+            tuned = "tuned, " if result.tuned else ""
+            click.echo(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
         else:
+            tuned = "tuned, " if result.tuned else ""
             click.echo(
-                f"{result.head:<20} SMAPE {result.smape:7.3f}  {result.seconds:.1f} s, {result.folder}"
+                f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}{result.seconds:.1f} s, {result.folder}"
             )
     if as_json:
         print_json({"heads": [dataclasses.asdict(result) for result in results]})
     failed = [result.head for result in results if result.status == "failed"]
     if failed:
         raise HeadError(f"{len(failed)} of {len(results)} heads failed: {', '.join(failed)}")
+
+
+@heads.command()
+@click.option("--head", "name", required=True, metavar="NAME", help="Search for the parameters of this head.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=10.0,
+    help="Time of the search; a trial under way is finished, and every fold gets one at least.",
+)
+@workspace_option
+@json_option
+def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None:
+    """Search for a head's parameters inside the folds; a later call goes on, and `heads run` uses what is found."""
+    from heads.run import tune_head
+    from heads.tuning import tuning_path
+    from store.config import load_config
+
+    tuning = tune_head(
+        workspace, load_config(workspace), name, minutes, lambda line: click.echo(line, err=True)
+    )
+    if as_json:
+        print_json(
+            {"head": name, **tuning.described, "trials": tuning.trials, "inner_smape": tuning.inner_smape}
+        )
+        return
+    inner = tuning.inner_smape
+    before = f"{inner['default']:.3f}" if "default" in inner else "failed"
+    click.echo(
+        f"{name}: {tuning.trials} trials, inner SMAPE {before} with the defaults, {inner['found']:.3f} found"
+    )
+    click.echo(f"  {json.dumps(tuning.described)}")
+    click.echo(
+        f"  in {workspace.path(tuning_path(name))}; the next 'shelfprice heads run --head {name}' uses it"
+    )
 
 
 @heads.command(name="list")

@@ -7,6 +7,7 @@ import numpy as np
 from heads.base import FoldPredictions, Head
 from heads.cleaning import Cleaning
 from heads.rows import Rows
+from heads.tuning import Tuning
 from store.errors import HeadError
 
 
@@ -18,6 +19,7 @@ def crossfit(
     test: Rows | None = None,
     on_fit: Callable[[], None] = lambda: None,
     cleaning: Cleaning | None = None,
+    tuning: Tuning | None = None,
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
 
@@ -28,6 +30,7 @@ def crossfit(
         on_fit: called after each fit, for progress.
         cleaning: what is done to the rows that a model is fitted on. Each fold's model sees rows and prices of its
             own then, so that folds are fitted one after the other.
+        tuning: parameters of each fold's own, found without it; folds are fitted one after the other then.
 
     Raises:
         HeadError: fewer than two folds hold rows, every price is the same, or a prediction is not finite.
@@ -41,9 +44,9 @@ def crossfit(
         raise HeadError(
             f"{head.name}: all {len(log_price)} training prices are {np.exp(log_price[0]):g}: there is nothing to learn"
         )
-    result = None if cleaning else head.clone().fit_predict_folds(train, log_price, fold, test)
+    result = None if cleaning or tuning else head.clone().fit_predict_folds(train, log_price, fold, test)
     if result is None:
-        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning)
+        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning)
     _check_finite(head.name, train, result.oof)
     if test is not None and result.test is not None:
         _check_finite(head.name, test, result.test)
@@ -58,6 +61,7 @@ def _one_by_one(
     test: Rows | None,
     on_fit: Callable[[], None],
     cleaning: Cleaning | None,
+    tuning: Tuning | None,
 ) -> FoldPredictions:
     def fit(unfitted: Head, inside: np.ndarray) -> Head:
         if cleaning is None:
@@ -71,7 +75,7 @@ def _one_by_one(
     model = head
     for held_out in folds:
         inside, outside = np.flatnonzero(fold != held_out), fold == held_out
-        model = fit(head.clone(), inside)
+        model = fit(head.clone() if tuning is None else tuning.head_for_fold(head, int(held_out)), inside)
         oof[outside] = model.predict(train.subset(outside))
         learned.append(model.learned())
         if test is not None and head.test_mode == "average":
@@ -79,7 +83,8 @@ def _one_by_one(
         on_fit()
     if head.test_mode == "average":
         return FoldPredictions(oof, None if test is None else test_sum / len(folds), learned, model)
-    model = fit(head.for_refit(learned), np.arange(len(train)))
+    last = head if tuning is None else head.clone().set_params(**tuning.refit)
+    model = fit(last.for_refit(learned), np.arange(len(train)))
     on_fit()
     return FoldPredictions(oof, None if test is None else model.predict(test), learned, model)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from heads.base import Head
 from heads.inputs import Coverage, Inputs, coverage_of, read_inputs, resolve_set
 from heads.registry import make_head
+from heads.tuning import Tuning, bound_parts, read_tuning
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
 from store.config import Config
@@ -37,6 +38,8 @@ class Plan:
     inputs: dict[str, Any]
     folder: str
     exists: bool
+    given: frozenset[str] = frozenset()  # parameters that the configuration sets
+    tuning: Tuning | None = None  # None: every fold has the head's own parameters
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class HeadResult:
     smape: float | None = None  # out of fold, percent
     seconds: float | None = None  # of fitting and predicting, when it was trained
     error: str | None = None
+    tuned: bool = False  # with parameters that 'shelfprice heads tune' found
 
 
 def run_heads(
@@ -70,13 +74,13 @@ def run_heads(
     plans, coverage = [], _Coverages(workspace, log)
     for name in dict.fromkeys(names or config.heads.run):
         try:
-            plans.append(plan_head(workspace, config, name, folds, digest, coverage))
+            plans.append(plan_head(workspace, config, name, folds, digest, coverage, log))
         except ShelfpriceError as error:
             yield HeadResult(name, "failed", error=str(error))
     for plan in plans:
         if plan.exists:
             smape = workspace.read_json(f"{plan.folder}/head.json")["report"]["smape"]
-            yield HeadResult(plan.name, "present", plan.folder, smape)
+            yield HeadResult(plan.name, "present", plan.folder, smape, tuned=plan.tuning is not None)
     missing = [plan for plan in plans if not plan.exists]
     if not missing:
         return
@@ -91,7 +95,13 @@ def run_heads(
 
 
 def plan_head(
-    workspace: Workspace, config: Config, name: str, folds: Folds, catalog: str, coverage: "_Coverages"
+    workspace: Workspace,
+    config: Config,
+    name: str,
+    folds: Folds,
+    catalog: str,
+    coverage: "_Coverages",
+    log: Log,
 ) -> Plan:
     """What a head would be trained on, and whether that was done; reads no vector, imports no library.
 
@@ -100,7 +110,7 @@ def plan_head(
         MissingVectorsError: rows of the catalogue were not embedded; names the command.
     """
     params = dict(config.heads.params.get(name, {}))
-    wanted = params.pop("vectors", None)
+    wanted, use_tuning = params.pop("vectors", None), params.pop("tuned", True)
     head = make_head(name, params, config.seed)
     names = (
         wanted if wanted is not None else head.vectors if head.vectors is not None else config.heads.vectors
@@ -120,8 +130,28 @@ def plan_head(
     cleaning = cleaning_digest(workspace, folds.hash)
     if cleaning is not None:
         inputs["cleaning"] = cleaning
+    tuning = _usable_tuning(workspace, name, inputs, set(params), log) if use_tuning else None
+    if tuning is not None:
+        inputs["tuned"] = tuning.described
     folder = predictions_folder(name, inputs)
-    return Plan(name, head, sets, inputs, folder, predictions_exist(workspace, name, inputs))
+    exists = predictions_exist(workspace, name, inputs)
+    return Plan(name, head, sets, inputs, folder, exists, frozenset(params), tuning)
+
+
+def _usable_tuning(
+    workspace: Workspace, name: str, inputs: dict[str, Any], given: set[str], log: Log
+) -> Tuning | None:
+    """What tuning found for exactly these rows and folds, less what the configuration sets."""
+    tuning = read_tuning(workspace, name)
+    if tuning is None:
+        return None
+    if tuning.bound_to != bound_parts(inputs):
+        log(
+            f"{name}: parameters found by tuning belong to another catalogue, vectors or folds and are not used: "
+            f"run 'shelfprice heads tune --head {name}' again"
+        )
+        return None
+    return tuning.without(given)
 
 
 def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> HeadResult:
@@ -137,8 +167,12 @@ def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> He
     train = inputs.train.select(names)
     test = None if inputs.test is None else inputs.test.select(names)
     log(f"{plan.name}: training on {len(train)} rows, {', '.join(names) or 'no vectors'}")
+    if plan.tuning is not None:
+        log(f"{plan.name}: with parameters found by tuning ({plan.tuning.trials} trials)")
     started = time.perf_counter()
-    result = crossfit(plan.head, train, inputs.log_price, inputs.fold, test, cleaning=inputs.cleaning)
+    result = crossfit(
+        plan.head, train, inputs.log_price, inputs.fold, test, cleaning=inputs.cleaning, tuning=plan.tuning
+    )
     seconds = time.perf_counter() - started
     report: dict[str, Any] = {
         **scores(inputs.log_price, result.oof),
@@ -153,7 +187,9 @@ def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> He
     if test is not None and result.test is not None:
         predicted = test_predictions_table(test.sample_id, result.test)
     publish_predictions(workspace, Predictions(plan.name, plan.inputs, oof, predicted, report))
-    return HeadResult(plan.name, "trained", plan.folder, report["smape"], seconds)
+    return HeadResult(
+        plan.name, "trained", plan.folder, report["smape"], seconds, tuned=plan.tuning is not None
+    )
 
 
 class _Coverages:
@@ -181,3 +217,29 @@ class _Coverages:
         if found.n_valid == 0:
             self._log(f"{name} is left out: none of {found.n_rows} training rows has a vector")
         return found
+
+
+def tune_head(
+    workspace: Workspace, config: Config, name: str, minutes: float, log: Log = lambda line: None
+) -> Tuning:
+    """Search for the parameters of one head, going on from where the last search stopped.
+
+    Raises:
+        HeadError: the head is unknown, or has nothing to tune; nothing is trained.
+    """
+    from heads.spaces import space_of
+    from heads.tune import search_parameters
+
+    space_of(name)
+    folds = ensure_folds(workspace, config, log)
+    plan = plan_head(
+        workspace,
+        config,
+        name,
+        folds,
+        catalog_digest(workspace),
+        _Coverages(workspace, log),
+        lambda line: None,
+    )
+    inputs = read_inputs(workspace, [found.vector_set for found in plan.sets], plan.head.texts, folds)
+    return search_parameters(workspace, plan.head, name, plan.given, plan.inputs, inputs, minutes, log)

@@ -7,7 +7,7 @@ One more study, over all folds, serves the refit on all training rows.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,11 @@ from store.workspace import Workspace
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 SCORED_FOLDS = 2  # inner folds that a trial is scored on; it may be given up after the first
 REFIT = -1  # the study for the refit
-STORAGE = "tuning/trials.sqlite"
+STORAGE = "tuning/trials.journal"
 
 Log = Callable[[str], None]
 
@@ -41,9 +42,6 @@ class Search:
     space: Space
     deadline: float  # time.monotonic()
     log: Log
-    default: dict[int, float] = field(
-        default_factory=dict
-    )  # study -> inner SMAPE with the default parameters
 
     def study_error(self, trial: "Trial", held: int) -> float:
         """SMAPE of a trial's parameters on the inner folds of a study, percent."""
@@ -54,7 +52,10 @@ class Search:
         for scored in inner_folds(self.inputs.fold, held):
             fold = self.inputs.fold
             fitted, here = np.flatnonzero((fold != held) & (fold != scored)), np.flatnonzero(fold == scored)
-            model = head.clone().fit(self.inputs.train.subset(fitted), self.inputs.log_price[fitted])
+            target = self.inputs.log_price[fitted]
+            if self.inputs.cleaning is not None:
+                fitted, target = self.inputs.cleaning.training_part(fitted, self.inputs.log_price)
+            model = head.clone().fit(self.inputs.train.subset(fitted), target)
             errors.append(
                 smape_log(self.inputs.log_price[here], model.predict(self.inputs.train.subset(here)))
             )
@@ -72,10 +73,11 @@ def inner_folds(fold: np.ndarray, held: int) -> list[int]:
     return [f for f in after if f != held][:SCORED_FOLDS]
 
 
-def tune_head(
+def search_parameters(
     workspace: Workspace,
     head: Head,
     name: str,
+    given: frozenset[str],
     record: dict[str, Any],
     inputs: Inputs,
     minutes: float,
@@ -84,8 +86,9 @@ def tune_head(
     """Search for so many minutes, beginning where the last call stopped, and store what is best so far.
 
     Args:
-        head: unfitted, with the parameters that the user has set; those are not searched.
+        head: unfitted, with the parameters that the user has set.
         name: as the user calls it.
+        given: parameters that the user has set, which are not searched.
         record: all that its predictions depend on, see `Predictions.inputs`.
 
     Raises:
@@ -93,9 +96,9 @@ def tune_head(
         WorkspaceError: the workspace is on an object store, where trials can't be kept.
     """
     import optuna
+    from optuna.storages.journal import JournalFileBackend
 
-    fixed = {key for key, value in head.get_params().items() if value != type(head)().get_params()[key]}
-    space = {key: spread for key, spread in space_of(name).items() if key not in fixed}
+    space = {key: spread for key, spread in space_of(name).items() if key not in given}
     folds = [int(fold) for fold in np.unique(inputs.fold)]
     if len(folds) < 3:
         raise HeadError(f"tuning {name} inside the folds needs at least 3 of them, got {len(folds)}")
@@ -106,7 +109,8 @@ def tune_head(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = Search(head, inputs, space, time.monotonic() + 60 * minutes, log)
     with workspace.lock("tuning/.lock"):
-        storage = optuna.storages.RDBStorage(f"sqlite:///{workspace.path(STORAGE)}")
+        journal = JournalFileBackend(workspace.path(STORAGE))
+        storage = optuna.storages.JournalStorage(journal)
         bound = bound_parts(record)
         key = digest({"head": name, "space": repr(space), "fixed": record["params"], **bound})
         studies = {}
@@ -115,9 +119,7 @@ def tune_head(
                 storage=storage,
                 study_name=f"{name}-{key}-{held}",
                 load_if_exists=True,
-                sampler=optuna.samplers.TPESampler(
-                    seed=held + 1, multivariate=True, warn_independent_sampling=False
-                ),
+                sampler=optuna.samplers.TPESampler(seed=held + 1, multivariate=True),
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
             )
         _search(search, studies, {key: head.get_params()[key] for key in space})
@@ -134,12 +136,10 @@ def _search(search: Search, studies: dict[int, "Study"], default: dict[str, Any]
     while True:
         for held, study in studies.items():
             study.optimize(partial(search.study_error, held=held), n_trials=1, catch=(HeadError,))
-            last = study.trials[-1]
-            outcome = (
-                f"SMAPE {last.value:.3f}" if last.state.name == "COMPLETE" and last.value else last.state.name
-            )
-            search.log(f"{_study_name(held)}: trial {len(study.trials)}, {outcome.lower()}")
-            if time.monotonic() > search.deadline and all(s.trials for s in studies.values()):
+            done = _finished(study)
+            outcome = f"SMAPE {done[-1].value:.3f}" if done[-1].state.name == "COMPLETE" else "given up"
+            search.log(f"{_study_name(held)}: trial {len(done)}, {outcome}")
+            if time.monotonic() > search.deadline and all(_finished(s) for s in studies.values()):
                 return
 
 
@@ -147,7 +147,7 @@ def _found(name: str, bound: dict[str, Any], studies: dict[int, "Study"], space:
     best: dict[int, dict[str, Any]] = {}
     default, found, trials = [], [], 0
     for held, study in studies.items():
-        done = [trial for trial in study.trials if trial.state.name == "COMPLETE" and trial.value is not None]
+        done = [trial for trial in _finished(study) if trial.state.name == "COMPLETE"]
         if not done:
             raise HeadError(
                 f"tuning {name}: every trial of {_study_name(held)} failed; run it alone to see why"
@@ -157,7 +157,7 @@ def _found(name: str, bound: dict[str, Any], studies: dict[int, "Study"], space:
         found.append(float(chosen.value or 0.0))
         first = study.trials[0].value
         default.append(float(first) if first is not None else float("nan"))
-        trials += len(study.trials)
+        trials += len(_finished(study))
     refit = best.pop(REFIT, {})
     inner = {"found": float(np.mean(found))}
     if np.isfinite(default).all():
@@ -167,3 +167,8 @@ def _found(name: str, bound: dict[str, Any], studies: dict[int, "Study"], space:
 
 def _study_name(held: int) -> str:
     return "all folds" if held == REFIT else f"without fold {held}"
+
+
+def _finished(study: "Study") -> list["FrozenTrial"]:
+    """Trials that ran to an end, by number."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]

@@ -7,7 +7,7 @@ from heads.base import Head
 from store.workspace import Workspace
 
 # Parts of a head's inputs that the found parameters belong to; other folds would make them dishonest.
-BOUND_TO = ("vectors", "texts", "catalog", "folds_hash")
+BOUND_TO = ("vectors", "texts", "catalog_digest", "folds_hash", "cleaning")
 
 
 @dataclass(frozen=True)
@@ -71,4 +71,4 @@ def read_tuning(workspace: Workspace, head: str) -> Tuning | None:
 
 def bound_parts(inputs: dict[str, Any]) -> dict[str, Any]:
     """The parts of a head's inputs that found parameters belong to."""
-    return {name: inputs[name] for name in BOUND_TO}
+    return {name: inputs[name] for name in BOUND_TO if name in inputs}

@@ -1,0 +1,199 @@
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from sklearn.utils.estimator_checks import check_estimator
+from torch import nn
+
+from heads.crossfit import crossfit
+from heads.fusion import Fusion
+from heads.mlp import MlpBatchNorm, MlpLayerNorm
+from heads.networks import Filled, FusionNetwork, SparseNetwork, batch_norm_mlp, layer_norm_mlp
+from heads.rows import Fields, Rows
+from heads.sparse_mlp import SparseMlp
+from heads.tabm import TabM
+from heads.training import Recipe, predict_network, set_aside, train_network
+from store.errors import HeadError
+from store.metric import smape_log
+from store.vectors.matrix import Matrix
+from tests.fake_rows import fake_rows
+
+QUICK = Recipe(rate=0.02, batch_rows=32, epochs=30, patience=30, precision="float32", average=0.9)
+
+
+def linear_rows(n_rows=300, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n_rows, 4)).astype(np.float32)
+    return X, 3 + X @ np.array([0.5, -0.3, 0.2, 0.0])
+
+
+def batch_of(X):
+    tensor = torch.from_numpy(X)
+    return lambda network, index: network(tensor[index])
+
+
+def train(X, log_price, recipe=QUICK, seed=0, group=None):
+    torch.manual_seed(seed)
+    group = np.arange(len(X)) if group is None else group
+    return train_network("mlp", nn.Linear(X.shape[1], 1), batch_of(X), log_price, group, recipe, seed)
+
+
+def shapes(network):
+    return [(m.in_features, m.out_features) for m in network.modules() if isinstance(m, nn.Linear)]
+
+
+def test_the_networks_are_layer_for_layer_those_of_the_winning_system():
+    assert shapes(layer_norm_mlp(1536)) == [(1536, 1024), (1024, 512), (512, 256), (256, 128), (128, 1)]
+    assert shapes(batch_norm_mlp(2048))[:3] == [(2048, 2048), (2048, 1024), (1024, 512)]
+    assert shapes(batch_norm_mlp(2048))[3:] == [(512, 256), (256, 128), (128, 1)]
+    fusion = FusionNetwork([1792, 768])
+    assert [p[0].out_features for p in fusion.projections] == [512, 512]
+    assert shapes(fusion.mlp) == [(1536, 768), (768, 384), (384, 192), (192, 1)]
+    assert shapes(FusionNetwork([1792, 768, 30], side=1).mlp)[0] == (1536, 768)
+    assert sum(isinstance(m, nn.LayerNorm) for m in layer_norm_mlp(8).modules()) == 4
+    assert sum(isinstance(m, nn.BatchNorm1d) for m in batch_norm_mlp(8).modules()) == 5
+
+
+@pytest.mark.parametrize("loss", ["smape", "huber-log", "mae-log"])
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_line_is_learned_with_every_loss_and_schedule(loss, schedule):
+    X, log_price = linear_rows()
+    trained = train(X, log_price, dataclasses.replace(QUICK, loss=loss, schedule=schedule))
+    predicted = predict_network(trained.network, batch_of(X), np.arange(len(X)), "float32") + trained.mean
+    assert smape_log(log_price, predicted) < 3.0
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another():
+    X, log_price = linear_rows()
+    first, again, other = (train(X, log_price, seed=seed).network.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_rows_of_one_group_are_set_aside_together_and_others_for_another_seed():
+    group = np.repeat(np.arange(40), 3)
+    aside = set_aside(group, 8, seed=0)
+    assert 0 < aside.sum() < len(group)
+    assert all(len(set(aside[group == g])) == 1 for g in range(40))
+    assert not (aside & set_aside(group, 8, seed=1)).any()
+
+
+def test_a_single_group_sets_nothing_aside_and_trains_to_the_end():
+    X, log_price = linear_rows(50)
+    trained = train(X, log_price, group=np.zeros(50, int))
+    assert trained.smape is None
+    assert trained.epochs == QUICK.epochs
+
+
+def test_weights_with_the_best_score_are_kept_not_the_last():
+    X, log_price = linear_rows(60)
+    recipe = dataclasses.replace(QUICK, rate=0.5, warmup=0.0, average=0.0, schedule="plateau", epochs=25)
+    trained = train(X, log_price, recipe)
+    aside = np.flatnonzero(set_aside(np.arange(60), recipe.aside, 0))
+    predicted = predict_network(trained.network, batch_of(X), aside, "float32") + trained.mean
+    assert smape_log(log_price[aside], predicted) == pytest.approx(trained.smape)
+
+
+def test_training_stops_when_patience_ends():
+    X, _ = linear_rows(200)
+    noise = np.random.default_rng(1).normal(size=200)
+    trained = train(X, noise, dataclasses.replace(QUICK, epochs=500, patience=3))
+    assert trained.epochs < 400
+
+
+def test_a_network_that_diverges_is_an_error_naming_head_and_epoch():
+    X, log_price = linear_rows()
+    X[7] = np.nan
+    with pytest.raises(HeadError, match="mlp diverged in epoch 1: its loss is nan; lower its rate"):
+        train(X, log_price, group=np.zeros(300, int))
+
+
+def test_an_unknown_loss_is_refused_by_name():
+    X, log_price = linear_rows()
+    with pytest.raises(HeadError, match="loss must be one of smape, huber-log, mae-log, got 'rmse'"):
+        train(X, log_price, dataclasses.replace(QUICK, loss="rmse"))
+
+
+def test_a_missing_modality_is_a_learned_vector_not_zeros():
+    filled = Filled([3, 2], nn.Identity())
+    x = torch.zeros(2, 5)
+    out = filled(x, torch.tensor([[False, False], [False, True]]))
+    assert torch.equal(out[0], x[0])
+    assert torch.equal(out[1, :3], x[1, :3])
+    assert torch.equal(out[1, 3:], filled.learned[1].detach())
+    out.sum().backward()
+    assert filled.learned[1].grad is not None
+
+
+def test_rows_without_a_picture_are_told_from_those_with_one():
+    rng = np.random.default_rng(0)
+    valid = rng.random(300) > 0.5
+    X = np.where(valid[:, None], rng.normal(size=(300, 4)), 0).astype(np.float16)
+    rows = Rows(
+        pa.array(np.arange(300)),
+        (Matrix("image", X, valid),),
+        Fields((), np.empty((300, 0))),
+        {},
+        np.arange(300),
+    )
+    log_price = np.where(valid, 3.0, 4.0)
+    head = MlpLayerNorm(hidden=(16,), seeds=1, batch_rows=32, epochs=30, rate=1e-2, dropout=0.0, fields=False)
+    assert smape_log(log_price, crossfit(head, rows, log_price, np.arange(300) % 3).oof) < 10
+
+
+def test_the_sparse_network_is_the_dense_product():
+    import scipy.sparse as sp
+
+    X = sp.random(6, 20, density=0.3, format="csr", dtype=np.float32, random_state=0)
+    network = SparseNetwork(20, hidden=(4, 3))
+    columns, offsets = (
+        torch.from_numpy(X.indices.astype(np.int64)),
+        torch.from_numpy(X.indptr.astype(np.int64)),
+    )
+    out = network(columns, offsets, torch.from_numpy(X.data))
+    dense = torch.from_numpy(X.toarray()) @ network.words.weight + network.bias
+    assert torch.allclose(out, network.mlp(dense), atol=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_as_many_networks_are_averaged_as_there_are_seeds(seeds):
+    rows, log_price = fake_rows(120)
+    head = TabM(members=2, width=8, blocks=1, epochs=2, seeds=seeds).fit(rows, log_price)
+    assert len(head.learned()["epochs"]) == seeds
+    assert head.predict(rows).shape == (120,)
+
+
+def test_no_seed_at_all_is_refused():
+    rows, log_price = fake_rows(40)
+    with pytest.raises(HeadError, match="seeds must be at least 1, got 0"):
+        TabM(seeds=0).fit(rows, log_price)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        MlpLayerNorm(hidden=(16, 8), seeds=1, epochs=15),
+        MlpBatchNorm(hidden=(16, 8), seeds=1, epochs=15),
+        Fusion(projected=16, hidden=(16,), seeds=1, epochs=15),
+        SparseMlp(hidden=(16, 8), seeds=1, epochs=5),
+    ],
+    ids=lambda head: head.name,
+)
+def test_bfloat16_products_predict_what_float32_does(head):
+    rows, log_price = fake_rows(200)
+    results = [
+        head.clone().set_params(precision=p).fit(rows, log_price).predict(rows)
+        for p in ("float32", "bfloat16")
+    ]
+    assert np.corrcoef(results[0], results[1])[0, 1] > 0.9
+
+
+def test_scikit_learn_takes_the_mlp_for_one_of_its_own():
+    head = MlpLayerNorm(
+        hidden=(32,), seeds=1, epochs=60, batch_rows=16, rate=0.01, dropout=0.0, precision="float32"
+    )
+    rounding = "float32: a prediction moves by 1e-7 with the rows beside it"
+    names = ("check_methods_subset_invariance", "check_methods_sample_order_invariance")
+    check_estimator(head, expected_failed_checks=dict.fromkeys(names, rounding))

@@ -1,0 +1,168 @@
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from heads.spaces import SPACES, space_of, suggest
+from heads.tune import REFIT, inner_folds
+from heads.tuning import read_tuning
+from store.cli import main
+from store.config import Config, Heads, save_config
+from store.errors import HeadError
+from store.vectors.sets import VectorSet
+from store.workspace import Workspace
+from tests.fakes import catalog_table, publish_catalog, publish_vectors
+
+N_TRAIN, N_TEST = 90, 10
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(N_TRAIN + N_TEST, 5))
+    rows = [
+        {
+            "sample_id": i,
+            "text": f"thing {i}",
+            "name": f"thing {i}",
+            "price": float(np.exp(3 + np.sin(2 * X[i, 0]))),
+        }
+        for i in range(N_TRAIN + N_TEST)
+    ]
+    publish_catalog(workspace, catalog_table(rows[:N_TRAIN]), catalog_table(rows[N_TRAIN:], priced=False))
+    publish_vectors(workspace, VectorSet("fake", "full"), {"train": X[:N_TRAIN], "test": X[N_TRAIN:]})
+    configure(workspace)
+    return workspace
+
+
+def configure(workspace, **params):
+    save_config(workspace, Config(heads=Heads(run=("svr",), vectors=("fake@full",), params={"svr": params})))
+
+
+def shelfprice(workspace, *arguments):
+    return CliRunner().invoke(main, ["heads", *arguments, "-w", workspace.root])
+
+
+def tune(workspace):
+    return shelfprice(workspace, "tune", "--head", "svr", "--minutes", "0.02")
+
+
+def test_a_search_is_stored_used_by_the_next_run_and_said_so(workspace):
+    before = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
+    found = tune(workspace)
+    assert found.exit_code == 0, found.output
+    tuning = read_tuning(workspace, "svr")
+    assert set(tuning.folds) == {0, 1, 2, 3, 4}
+    assert tuning.inner_smape["found"] <= tuning.inner_smape["default"]
+    after = shelfprice(workspace, "run")
+    assert "tuned" in after.stdout
+    assert "parameters found by tuning" in after.stderr
+    result = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
+    assert result["status"] == "present"
+    assert result["folder"] != before["folder"]
+
+
+def test_a_later_search_goes_on_where_the_first_stopped(workspace):
+    tune(workspace)
+    first = read_tuning(workspace, "svr").trials
+    tune(workspace)
+    assert read_tuning(workspace, "svr").trials > first
+
+
+def test_what_the_configuration_sets_is_neither_searched_nor_overruled(workspace):
+    tune(workspace)
+    configure(workspace, penalty=7.0)
+    head = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
+    inputs = workspace.read_json(f"{head['folder']}/head.json")["inputs"]
+    assert inputs["params"]["penalty"] == 7.0
+    assert all("penalty" not in found for found in inputs["tuned"]["folds"].values())
+    tune(workspace)
+    assert all("penalty" not in found for found in read_tuning(workspace, "svr").folds.values())
+
+
+def test_the_configuration_can_turn_tuning_off(workspace):
+    tune(workspace)
+    configure(workspace, tuned=False)
+    head = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
+    assert head["tuned"] is False
+
+
+def test_parameters_found_for_other_vectors_are_not_used_and_said_so(workspace):
+    tune(workspace)
+    publish_vectors(
+        workspace, VectorSet("other", "full"), {"train": np.ones((N_TRAIN, 3)), "test": np.ones((N_TEST, 3))}
+    )
+    save_config(workspace, Config(heads=Heads(run=("svr",), vectors=("fake@full", "other@full"))))
+    result = shelfprice(workspace, "run")
+    assert "belong to another catalogue, vectors or folds" in result.stderr
+    assert "tuned" not in result.stdout
+
+
+def test_prices_of_a_fold_do_not_enter_the_search_for_its_parameters(workspace):
+    from heads.inputs import Inputs
+    from heads.registry import make_head
+    from heads.tune import search_parameters
+    from heads.tuning import BOUND_TO
+    from tests.fake_rows import fake_rows, folds_of
+
+    rows, log_price = fake_rows(120)
+    fold = folds_of(rows)
+    changed = np.where(fold == 2, -log_price, log_price)
+    found = []
+    for target in (log_price, changed):
+        workspace.remove("tuning")
+        record = dict.fromkeys(BOUND_TO, "") | {"params": {}}
+        inputs = Inputs(rows, target, fold, None)
+        search_parameters(workspace, make_head("svr", {}, 0), "svr", frozenset(), record, inputs, 1e-6, print)
+        import optuna
+
+        backend = optuna.storages.journal.JournalFileBackend(workspace.path("tuning/trials.journal"))
+        storage = optuna.storages.JournalStorage(backend)
+        studies = optuna.get_all_study_names(storage)
+        values = {
+            name.split("-", 2)[2]: optuna.load_study(study_name=name, storage=storage).trials[0].value
+            for name in studies
+        }
+        found.append(values)
+    assert found[0]["2"] == found[1]["2"]
+    assert found[0]["-1"] != found[1]["-1"]
+
+
+def test_inner_folds_of_the_refit_are_any_and_of_a_fold_never_itself():
+    fold = np.repeat([0, 1, 2], 4)
+    assert inner_folds(fold, 0) == [1, 2]
+    assert inner_folds(fold, 2) == [0, 1]
+    assert len(inner_folds(fold, REFIT)) == 2
+
+
+def test_a_head_that_chooses_inside_has_nothing_to_tune(workspace):
+    result = shelfprice(workspace, "tune", "--head", "kernel-ridge")
+    assert result.exit_code == 1
+    assert "nothing to tune" in result.output
+
+
+def test_two_folds_are_too_few_to_tune_inside(tmp_path, workspace):
+    from heads.inputs import Inputs
+    from heads.registry import make_head
+    from heads.tune import search_parameters
+    from tests.fake_rows import fake_rows
+
+    rows, log_price = fake_rows(20)
+    inputs = Inputs(rows, log_price, np.arange(20) % 2, None)
+    with pytest.raises(HeadError, match="at least 3 of them, got 2"):
+        search_parameters(workspace, make_head("svr", {}, 0), "svr", frozenset(), {}, inputs, 1.0, print)
+
+
+@pytest.mark.parametrize("head", sorted(SPACES))
+def test_every_space_names_parameters_of_its_head_and_holds_its_default(head):
+    import optuna
+
+    from heads.registry import make_head
+
+    space = space_of(head)
+    default = {name: make_head(head, {}, 0).get_params()[name] for name in space}
+    study = optuna.create_study()
+    study.enqueue_trial(default)
+    assert suggest(study.ask(), space) == default
