@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from embed.export_cli import export
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
@@ -226,3 +227,6 @@ def fetch(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> None:
         click.echo(f"{one.encoder}: {one.n_bytes / 1e6:,.0f} MB, {next(iter(one.files.values()))}")
     if to is not None:
         click.echo(f"on the other machine: shelfprice embed run --models {to} --offline")
+
+
+embed.add_command(export)

@@ -8,11 +8,11 @@ import numpy as np
 
 from embed.devices import host
 from embed.encoders.base import Resolved
-from embed.keys import NO_KEYS, contains, key_array, union, without
 from embed.verify import read_whole_shard
 from store.catalog.read import present_splits
 from store.errors import CorruptFileError
 from store.schema import KEY_BYTES
+from store.vectors.keys import NO_KEYS, contains, key_array, union, without
 from store.vectors.sets import VectorSet, iter_row_keys
 from store.vectors.shard import failure_names, shard_names
 from store.vectors.spec import EncoderSpec

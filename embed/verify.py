@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embed.keys import contains, key_array, union
 from store.errors import CorruptFileError
+from store.vectors.keys import contains, key_array, union
 from store.vectors.sets import VECTORS
 from store.vectors.shard import failure_names, read_shard, shard_name, shard_names
 from store.vectors.spec import EncoderSpec
