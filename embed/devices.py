@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,15 @@ from store.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run wants its encoders run."""
+
+    device: str = "auto"
+    batch_tokens: int | None = None  # most padded tokens per forward pass; None: found by measuring
+    batch_pictures: int | None = None  # most pictures
 
 
 def cores() -> int:

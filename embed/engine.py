@@ -4,13 +4,13 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from embed.devices import cores, device_name, open_device
+from embed.devices import Settings, cores, device_name, open_device
 from embed.encoders.base import Encoder, Resolved, TextEncoder
 from embed.encoders.registry import library_of
 from embed.inputs.batch import Batch, BatchLimit, Preparer, Window, units_of
@@ -28,15 +28,6 @@ MEASURED_SECONDS = (
 )
 MOST_FP32_STAGES = 8
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run wants its encoders run."""
-
-    device: str = "auto"
-    batch_tokens: int | None = None  # most padded tokens per forward pass; None: found by measuring
-    batch_pictures: int | None = None  # most pictures
 
 
 def load_engines(workspace: Workspace, resolved: Sequence[Resolved], settings: Settings) -> "list[Engine]":
@@ -105,6 +96,11 @@ class Engine:
                     yield _fetched(*waiting.popleft())
             while waiting:
                 yield _fetched(*waiting.popleft())
+
+    @property
+    def units(self) -> int:
+        """Most padded tokens, or pictures, of a forward pass."""
+        return self._limit.units
 
     def provenance(self) -> dict[str, Any]:
         """What was chosen here and with what it ran."""

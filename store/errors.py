@@ -47,3 +47,7 @@ class HeadError(ShelfpriceError):
 
 class NetworkError(ShelfpriceError):
     """No server could be reached at all."""
+
+
+class EngineError(ShelfpriceError):
+    """The engine that a run was given to can't take it, or went away."""
