@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from store.errors import WorkspaceError
+from store.errors import StoreError, WorkspaceError
 
 T = TypeVar("T")
 THROTTLED = {
@@ -59,7 +59,7 @@ class Objects:
 
         Raises:
             FileNotFoundError, FileExistsError: as they come.
-            WorkspaceError: refused, throttled, dropped, or no valid credentials; says which and what to do.
+            StoreError: refused, throttled, dropped, or no valid credentials; says which and what to do.
         """
         try:
             return function(*args, **kwargs)
@@ -69,7 +69,7 @@ class Objects:
             told = self._told(error)
             if told is None:
                 raise
-            raise WorkspaceError(told) from error
+            raise StoreError(told) from error
 
     def _told(self, error: BaseException) -> str | None:
         """What went wrong in one line; None where it is no error of a store."""

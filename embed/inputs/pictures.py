@@ -11,7 +11,7 @@ from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, Window
 from embed.inputs.images import decode_image, quiet_pillow
 from store.catalog.images import blob_path
-from store.errors import WorkspaceError
+from store.errors import StoreError, WorkspaceError
 from store.workspace import Workspace
 
 Decoded = np.ndarray | InputFailure
@@ -70,9 +70,15 @@ class PicturePreparer:
 
 
 def decode_blob(workspace: Workspace, digest: str, preprocessing: dict[str, Any]) -> Decoded:
-    """The picture with that SHA-256, ready to enter the model, or why it can't be."""
+    """The picture with that SHA-256, ready to enter the model, or why it can't be.
+
+    Raises:
+        StoreError: an object store can't be asked; that says nothing about the picture.
+    """
     try:
         content = workspace.read_bytes(blob_path(digest))
+    except StoreError:
+        raise
     except (WorkspaceError, OSError) as error:
         return InputFailure("read", " ".join(str(error).split()))
     return decode_image(content, preprocessing)
