@@ -99,7 +99,12 @@ def plan(
 
 @embed.command()
 @_encoder_options
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--devices",
+    default="auto",
+    metavar="NAME[,NAME...]",
+    help="auto, cpu, cuda, cuda:1 or mps; several at once as cuda:0,cuda:1, every GPU as all.",
+)
 @click.option(
     "--batch-tokens", type=click.IntRange(1), help="Most padded tokens per forward pass. Default: measured."
 )
@@ -129,7 +134,7 @@ def run(
     precision: str,
     models_dir: Path | None,
     offline: bool,
-    device: str,
+    devices: str,
     batch_tokens: int | None,
     batch_size: int | None,
     publish_every: float,
@@ -156,9 +161,11 @@ def run(
     )
 
     def load(resolved: Any) -> Any:
-        from embed.engine import Settings, load_engines
+        from embed.engine import Settings
+        from embed.fleet import load_engines
 
-        return load_engines(workspace, resolved, Settings(device, batch_tokens, batch_size))
+        names = tuple(name.strip() for name in devices.split(","))
+        return load_engines(workspace, resolved, Settings(names, batch_tokens, batch_size))
 
     wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
     options = Options(limits, retry_failed, shard_seconds=publish_every)

@@ -3,7 +3,8 @@ import pytest
 
 from embed.encoders.base import Sources, Tokens
 from embed.encoders.resolve import resolve
-from embed.engine import Engine, Settings, load_engines
+from embed.engine import Engine, Settings
+from embed.fleet import load_engines
 from embed.inputs.batch import Batch, Window
 from store.errors import ConfigError
 from store.vectors.spec import EncoderSpec
@@ -50,12 +51,12 @@ class SummingEncoder:
 
 
 def engine_of(workspace, encoder, **settings):
-    return Engine(workspace, encoder, torch.device("cpu"), Settings("cpu", **settings))
+    return Engine(workspace, encoder, torch.device("cpu"), Settings(("cpu",), **settings))
 
 
 def encode(engine, texts=TEXTS):
     window = Window("sum@name", KEYS[: len(texts)], texts)
-    engine.begin(window)
+    engine.begin(window, len(KEYS))
     found = {}
     for batch, vectors in engine.encode(engine.batches(iter([window]))):
         found.update(zip(batch.keys, vectors, strict=True))
@@ -109,32 +110,32 @@ def test_batch_size_does_not_change_vectors_by_more_than_a_thousandth(workspace,
     resolved = resolve(workspace, str(folder), Sources(offline=True), "fp32")
     runs = []
     for tokens in (16, 4096):
-        (engine,) = load_engines(workspace, resolved, Settings("cpu", batch_tokens=tokens))
+        (engine,) = load_engines(workspace, resolved, Settings(("cpu",), batch_tokens=tokens))
         runs.append(encode(engine))
     np.testing.assert_allclose(runs[0], runs[1], atol=1e-3)
 
 
-def test_precision_is_measured_once_and_remembered(workspace, folder):
+def test_precision_is_measured_once_and_remembered(workspace, folder, monkeypatch):
     resolved = resolve(workspace, str(folder), Sources(offline=True))
     window = Window("tiny@name", KEYS, TEXTS)
-    (engine,) = load_engines(workspace, resolved, Settings("cpu"))
-    said = engine.begin(window)
+    (engine,) = load_engines(workspace, resolved, Settings(("cpu",)))
+    said = engine.begin(window, len(KEYS))
     assert "measured: fp32" in said
-    (again,) = load_engines(workspace, resolved, Settings("cpu"))
-    again._measure = None  # would be called
-    assert again.begin(window) == said
+    (again,) = load_engines(workspace, resolved, Settings(("cpu",)))
+    monkeypatch.setattr("embed.engine.Trial.choose", None)  # would be called
+    assert again.begin(window, len(KEYS)) == said
     assert again.provenance()["precision"] == engine.provenance()["precision"]
 
 
 def test_a_device_that_is_not_there_is_an_error_that_says_what_to_pass(workspace, folder):
     resolved = resolve(workspace, str(folder), Sources(offline=True))
-    with pytest.raises(ConfigError, match=r"device 'cuda:63' can't be used here.*pass --device auto"):
-        load_engines(workspace, resolved, Settings("cuda:63"))
+    with pytest.raises(ConfigError, match=r"device 'cuda:63' can't be used here.*pass --devices auto"):
+        load_engines(workspace, resolved, Settings(("cuda:63",)))
 
 
 def test_on_a_gpu_the_batch_grows_until_memory_runs_out(workspace):
     encoder = SummingEncoder(fits=40_000)
     engine = engine_of(workspace, encoder)
     engine._kind = "gpu"  # grows by measuring, which on a CPU is not worth its time
-    engine.begin(Window("sum@name", KEYS, TEXTS))
+    engine.begin(Window("sum@name", KEYS, TEXTS), len(KEYS))
     assert engine.provenance()["units"] <= 40_000
