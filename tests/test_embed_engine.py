@@ -6,6 +6,7 @@ from embed.encoders.resolve import resolve
 from embed.engine import Engine, Settings
 from embed.fleet import load_engines
 from embed.inputs.batch import Batch, Window
+from embed.precision import Choice, Compiled, Mode
 from store.errors import ConfigError
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
@@ -139,3 +140,71 @@ def test_on_a_gpu_the_batch_grows_until_memory_runs_out(workspace):
     engine._kind = "gpu"  # grows by measuring, which on a CPU is not worth its time
     engine.begin(Window("sum@name", KEYS, TEXTS), len(KEYS))
     assert engine.provenance()["units"] <= 40_000
+
+
+class Overflowing(SummingEncoder):
+    """Gives infinity under autocast, as fp16 does where activations are large."""
+
+    def forward(self, first, mask=None):
+        vectors = super().forward(first, mask).float()
+        return vectors / 0.0 if torch.is_autocast_enabled("cpu") else vectors
+
+
+def test_what_overflows_in_fp16_is_computed_again_in_fp32(workspace):
+    engine = engine_of(workspace, Overflowing())
+    engine._passes.apply(Mode("fp16"))
+    window = Window("sum@name", KEYS[:3], TEXTS[:3])
+    ((_, vectors),) = engine.encode(engine.batches(iter([window])))
+    assert np.isfinite(vectors).all()
+    assert sorted(vectors[:, 1]) == sorted(len(text.split()) for text in TEXTS[:3])
+
+
+# ---- torch.compile, which on a CPU is never tried: here as if it were a GPU --------------------------
+
+
+@pytest.fixture
+def compiling(workspace, monkeypatch):
+    """`begin` for so many rows, with a `torch.compile` of one's own; gives the precision chosen."""
+
+    def begin(compiled, n_rows=10**9):
+        engine = engine_of(workspace, SummingEncoder())
+        engine._device = torch.device("cuda")
+        engine._passes._device = torch.device("cpu")
+        monkeypatch.setattr(torch, "compile", compiled)
+        monkeypatch.setattr("embed.engine.device_name", lambda device: "a GPU")
+        known = Choice(Mode(), 4096, None, {"fp32": 1000.0})
+        monkeypatch.setattr("embed.engine.recall", lambda *arguments: known)
+        return engine, engine.begin(Window("sum@name", KEYS, TEXTS), n_rows)
+
+    return begin
+
+
+def test_a_compiled_model_is_used_where_it_measures_faster_and_repays_itself(compiling):
+    def compiled(module, **options):
+        return module
+
+    engine, said = compiling(compiled)
+    assert engine.provenance()["precision"] == "fp32 compiled"  # summing is faster than 1,000 rows/s
+    assert "fp32 compiled" in said
+    engine, said = compiling(compiled, n_rows=5000)
+    assert engine.provenance()["precision"] == "fp32"
+    assert "compiled" not in said
+
+
+def test_a_machine_without_a_compiler_goes_on_without(compiling):
+    def broken(module, **options):
+        raise RuntimeError("Cannot find a working triton installation")
+
+    engine, said = compiling(broken)
+    assert engine.provenance()["precision"] == "fp32"
+    assert "fp32 compiled 0.0 rows/s" in said
+    assert isinstance(engine._encoder.module, torch.nn.Linear)
+
+
+def test_compiling_is_repaid_only_by_enough_rows():
+    choice = Choice(Mode("bf16"), 64, 1.0, {"fp32": 50.0, "bf16": 100.0}, Compiled(200.0, 60.0))
+    assert choice.mode_for(12_001) == Mode("bf16", compiled=True)
+    assert choice.mode_for(11_999) == Mode("bf16")
+    assert Choice(Mode("bf16"), 64, 1.0, {"bf16": 100.0}, Compiled(104.0, 0.0)).mode_for(10**9) == Mode(
+        "bf16"
+    )
