@@ -8,11 +8,13 @@ import torch
 
 from embed.convnet import is_convnet, keep_in_fp32
 from embed.encoders.base import Encoder
+from embed.fused_linear import fuse_linear_layers
 from embed.fusing import fuse_convolutions
 from embed.inputs.batch import Batch, BatchLimit, units_of
 from embed.precision import Mode
 from embed.transfer import Inputs
 
+EXAMPLE_TOKENS = 4  # of the text that shows how a network is wired
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,9 +34,20 @@ class Passes:
         self._limit = limit
         self._plain = encoder.module.to(device).eval()
         self.is_convnet = encoder.spec.modality == "image" and is_convnet(encoder.module)
-        size = self._spec.preprocessing.get("size")
-        if device.type == "cpu" and size is not None:
-            fuse_convolutions(encoder.module, tuple(size))
+        if device.type == "cpu":
+            self._fuse()
+
+    def _fuse(self) -> None:
+        forward: Any = cast(Any, self._encoder).forward
+        if self._spec.modality == "image":
+            size = tuple(self._spec.preprocessing.get("size", ()))
+            if len(size) == 2:
+                fuse_convolutions(self._plain, size)
+                pixels = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 4 - 2
+                fuse_linear_layers(self._plain, lambda: forward(pixels))
+        else:
+            ids = torch.ones(1, EXAMPLE_TOKENS, dtype=torch.int64)
+            fuse_linear_layers(self._plain, lambda: forward(ids, ids))
 
     def apply(self, mode: Mode) -> None:
         """Put the model into a mode; passes run between `running()`'s enter and exit."""
