@@ -1,7 +1,6 @@
 """One download run: journal of an earlier run, plan, fetch, store, fold."""
 
 import asyncio
-import ssl
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 
+from store.catalog.download.connections import tls_context
 from store.catalog.download.fetch import Fetcher, Limits, Reply
 from store.catalog.download.network import Resolver, resolve
 from store.catalog.download.pictures import quiet_decoders
@@ -82,7 +82,6 @@ def download_images(
         ConfigError: a setting makes no sense.
         WorkspaceError: the workspace can't be written, e.g. the disk is full; what was stored stays.
     """
-    ssl_context = _ssl_context(settings.ca_file)
     _check(settings)
     with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_decoders():
         started = time.monotonic()
@@ -98,7 +97,7 @@ def download_images(
         try:
             if plan.jobs:
                 run = _Run(workspace, settings, plan, journal, summary, progress)
-                asyncio.run(run.drive(ssl_context, resolver))
+                asyncio.run(run.drive(resolver))
         except WorkspaceError:
             _fold_what_can_be(workspace, journal)
             raise
@@ -122,21 +121,11 @@ def _fold_what_can_be(workspace: Workspace, journal: Journal) -> None:
         return
 
 
-def _ssl_context(ca_file: str | None) -> ssl.SSLContext | None:
-    if ca_file is None:
-        return None
-    try:
-        context = ssl.create_default_context()
-        context.load_verify_locations(ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"--ca-file {ca_file} can't be read as PEM certificates: {error}") from error
-    return context
-
-
 def _check(settings: Settings) -> None:
     contact = settings.contact or ""
     if not contact.isascii() or not contact.isprintable() or set("()\\") & set(contact):
         raise ConfigError(f"--contact must be an e-mail address or a URL in plain ASCII, got {contact!r}")
+    tls_context(settings.ca_file)
 
 
 class _Run:
@@ -163,7 +152,7 @@ class _Run:
         self.wake = asyncio.Event()
         self.error: BaseException | None = None
 
-    async def drive(self, ssl_context: ssl.SSLContext | None, resolver: Resolver) -> None:
+    async def drive(self, resolver: Resolver) -> None:
         """Ask until nothing is left."""
         settings = self.settings
         names = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="dns")
@@ -175,7 +164,7 @@ class _Run:
             user_agent(settings.contact),
             connections=settings.concurrency,
             allow_private=settings.allow_private,
-            ssl_context=ssl_context,
+            ca_file=settings.ca_file,
             resolver=resolver,
         )
         with self.progress.open(len(self.plan.jobs)):
@@ -227,7 +216,7 @@ class _Run:
         self.wake.set()
 
     async def _work(self, fetcher: Fetcher, job: Job) -> None:
-        reply = await fetcher.fetch(job.url, job.etag, job.last_modified)
+        reply = await fetcher.fetch(job.url, job.etag, job.last_modified, alone=job.alone)
         if not self.schedule.finish(job, reply):
             return
         if reply.body is None:
