@@ -33,14 +33,14 @@ class RunningEncoder(Protocol):
 
     spec: EncoderSpec
 
-    def begin(self, window: Window) -> str:
-        """Get ready, measuring on the first rows; returns what was chosen, in words."""
+    def begin(self, window: Window, n_rows: int) -> str:
+        """Get ready for so many rows, measuring on the first; returns what was chosen, in words."""
 
     def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
         """Prepare inputs; called in a background thread."""
 
     def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Each batch with its vectors, shape (n_keys, dim)."""
+        """Each batch with its vectors, shape (n_keys, dim), in any order."""
 
     def provenance(self) -> dict[str, Any]:
         """What was chosen on this machine."""
@@ -109,9 +109,12 @@ def run(
         EncoderError: a model can't be loaded.
         WorkspaceError: the disk is full, or the workspace can't be written. What was published stays.
     """
+    models: dict[tuple[str, str, str], list[Wish]] = {}
+    for wish in wishes:
+        models.setdefault(wish.resolved.model_key, []).append(wish)
     outcomes: list[Outcome] = []
-    for _, group in itertools.groupby(wishes, key=lambda wish: wish.resolved.model_key):
-        outcomes += _run_model(workspace, list(group), options, load, say)
+    for group in models.values():
+        outcomes += _run_model(workspace, group, options, load, say)
     return outcomes
 
 
@@ -224,7 +227,7 @@ class _Here:
         windows = iter_windows(self._workspace, plan)
         first = next(windows)
         self._windows = itertools.chain([first], windows)
-        return self._encoder.begin(first)
+        return self._encoder.begin(first, len(plan.missing))
 
     @contextmanager
     def results(self, plan: EncoderPlan) -> Iterator[Iterator[tuple[Batch, np.ndarray]]]:

@@ -82,7 +82,12 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
 @click.command()
 @encoder_options
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--devices",
+    default="auto",
+    metavar="NAME[,NAME...]",
+    help="auto, cpu, cuda, cuda:1 or mps; several at once as cuda:0,cuda:1, every GPU as all.",
+)
 @click.option(
     "--batch-tokens", type=click.IntRange(1), help="Most padded tokens per forward pass. Default: measured."
 )
@@ -143,7 +148,7 @@ def run(
     models_dir: Path | None,
     offline: bool,
     share: Any,
-    device: str,
+    devices: str,
     batch_tokens: int | None,
     batch_size: int | None,
     engine: str,
@@ -178,7 +183,8 @@ def run(
         config.max_coverage_gap if max_coverage_gap is None else max_coverage_gap,
     )
 
-    settings = Settings(device, batch_tokens, batch_size)
+    names = tuple(name.strip() for name in devices.split(","))
+    settings = Settings(names, batch_tokens, batch_size)
     cluster: Any = nullcontext()
     if engine == "ray":
         check_installed()
@@ -187,7 +193,7 @@ def run(
     def load(resolved: Any) -> Any:
         if engine == "ray":
             return load_on_ray(workspace, resolved, cluster, settings)
-        from embed.engine import load_engines
+        from embed.fleet import load_engines
 
         return load_engines(workspace, resolved, settings)
 

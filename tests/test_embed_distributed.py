@@ -79,7 +79,7 @@ def embed(workspace, encoder, *arguments, code=0):
         "embed",
         "run",
         "--offline",
-        "--device",
+        "--devices",
         "cpu",
         "-e",
         str(encoder),
@@ -100,7 +100,7 @@ def embed_pictures(workspace, model, make=RayEncoder, give_up=60.0, **options):
     cluster = Cluster(Wanted(actors=2), None, give_up)
 
     def load(resolved):
-        return [make(workspace, one, cluster, Settings("cpu")) for one in resolved]
+        return [make(workspace, one, cluster, Settings(("cpu",))) for one in resolved]
 
     wishes = find_wishes(workspace, [str(model)], Sources(offline=True))
     settings = Options(Limits(max_failures=0.5), shard_seconds=0.0, **options)
@@ -198,7 +198,7 @@ def test_the_driver_killed_the_local_engine_finishes(models, pictures, tmp_path)
         "embed",
         "run",
         "--offline",
-        "--device",
+        "--devices",
         "cpu",
         "--engine",
         "ray",
@@ -249,7 +249,7 @@ def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictur
     finally:
         for process in stopped:
             process.kill()
-    assert embed_pictures(workspace, models / "image").plan.missing.size == 0
+    embed(workspace, models / "image", "--max-failures", "0.1")
     assert_all_embedded_once(workspace, models / "image")
 
 
@@ -292,13 +292,13 @@ def test_weights_that_an_actor_cannot_load_are_one_clear_line(cluster, tmp_path)
     weights.write_bytes(weights.read_bytes()[:-100])
     output = on_ray(workspace, model, code=1).output
     assert output.count("\n") == 1
-    assert "model.safetensors" in output
-    with pytest.raises(EncoderError, match=r"model\.safetensors"):
+    assert f"{model} can't be loaded" in output
+    with pytest.raises(EncoderError, match="can't be loaded"):
         embed_pictures(workspace, model)
 
 
 def test_a_machine_that_does_not_see_the_workspace_says_so_instead_of_failing_every_picture(tmp_path):
-    work = Work(str(tmp_path / "elsewhere"), None, 1, "cpu", None, None, 1, Window("x", [], []))
+    work = Work(str(tmp_path / "elsewhere"), None, 1, 1, Settings(), 1, Window("x", [], []))
     with pytest.raises(WorkspaceError, match=r"machine .* sees no catalogue at .*elsewhere"):
         opened(work)
 

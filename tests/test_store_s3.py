@@ -120,7 +120,7 @@ def test_embed_heads_and_status_work_on_an_object_store(workspace, tmp_path):
         ),
     )
     at = ("-w", workspace.root)
-    assert "0 there before" in shelfprice("embed", "run", "--offline", "--device", "cpu", *at).output
+    assert "0 there before" in shelfprice("embed", "run", "--offline", "--devices", "cpu", *at).output
     assert "0 embedded" in shelfprice("embed", "run", "--offline", *at).output
     assert "SMAPE" in shelfprice("heads", "run", *at).output
     assert "already there" in shelfprice("heads", "run", *at).output
@@ -138,7 +138,7 @@ def test_a_missing_picture_is_a_failure_and_a_store_that_does_not_answer_is_an_e
     assert decode_blob(workspace, "ab" * 32, preprocessing).shape == (8, 8, 3)
     assert decode_blob(workspace, "cd" * 32, preprocessing).stage == "read"
     proxy.verdict = lambda n, method, path: "drop"
-    with pytest.raises(WorkspaceError, match="the connection to s3://.* fails"):
+    with pytest.raises(WorkspaceError, match=r"the connection to s3://.* fails"):
         decode_blob(workspace, "ab" * 32, preprocessing)
     proxy.verdict = lambda n, method, path: None
 
@@ -238,7 +238,7 @@ def test_an_address_with_credentials_is_refused_and_not_repeated():
 
 
 def test_a_bucket_that_is_not_there_is_named(proxy):
-    with pytest.raises(ShelfpriceError, match="no catalogue in s3://nowhere/run|no bucket"):
+    with pytest.raises(ShelfpriceError, match=r"no catalogue in s3://nowhere/run|no bucket"):
         embed(Workspace("s3://nowhere/run"))
 
 

@@ -58,7 +58,7 @@ class Cluster:
                 ray.init(**options)
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
                 where = self._address or "this machine"
-                raise EngineError(f"no Ray at {where}: {_first_line(error)}") from error
+                raise EngineError(f"no Ray at {where}: {_in_a_line(error)}") from error
             self._is_ours = True
         quiet_data()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -103,30 +103,31 @@ def clear_errors(what: str) -> Iterator[None]:
         yield
     except (RayError, GetTimeoutError, ConnectionError, TimeoutError) as error:
         raise _ours(error) or EngineError(
-            f"{what}: {_first_line(error)}: what was published stays, run the command again to go on"
+            f"{what}: {_in_a_line(error)}: what was published stays, run the command again to go on"
         ) from error
 
 
 def _ours(error: BaseException | None) -> ShelfpriceError | None:
     """The error of ours that a chain of errors began with."""
-    seen: set[int] = set()
+    seen: list[BaseException] = []
     waiting = [error]
     while waiting:
         one = waiting.pop()
-        if one is None or id(one) in seen:
+        if not isinstance(one, BaseException) or one in seen:
             continue
-        seen.add(id(one))
-        if isinstance(one, ShelfpriceError):
-            return (
-                type(one)(one.args[0] if one.args else "") if type(one).__module__ != "store.errors" else one
-            )
+        seen.append(one)
+        if isinstance(one, ShelfpriceError) and type(one).__module__ == "store.errors":
+            return one
         waiting += [one.__cause__, one.__context__, getattr(one, "cause", None)]
     return None
 
 
-def _first_line(error: BaseException) -> str:
+def _in_a_line(error: BaseException) -> str:
+    """The sentence that matters: Ray puts where it was before it, and advice after it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if lines[0].startswith("ray::") else lines[0]
 
 
 def _store_bytes() -> int:

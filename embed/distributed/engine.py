@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from embed.inputs.batch import Batch, Window
 from embed.plan import EncoderPlan
 from embed.rows import iter_places, iter_windows
 from store.catalog.images import image_digests
-from store.errors import EngineError
+from store.errors import EngineError, ShelfpriceError
 from store.vectors.keys import key_bytes
 from store.workspace import Workspace
 
@@ -56,7 +56,7 @@ class RayEncoder:
         with clear_errors(f"{plan.spec.name}: Ray failed"):
             task = ray.remote(probe).options(**options, max_retries=3).remote(self._work)
             try:
-                chosen, self._provenance = ray.get(task, timeout=patience)
+                found = ray.get(task, timeout=patience)
             except GetTimeoutError as error:
                 ray.cancel(task, force=True)
                 free = ray.available_resources()
@@ -65,6 +65,9 @@ class RayEncoder:
                     f"{options['num_gpus']:g} GPUs; free are {free.get('CPU', 0):g} and {free.get('GPU', 0):g}: is "
                     "the cluster busy, or the model slow to load (--give-up-after)?"
                 ) from error
+        if isinstance(found, ShelfpriceError):
+            raise found
+        chosen, self._provenance = found
         return f"{layout} on Ray {ray.__version__}, {chosen}"
 
     @contextmanager
@@ -132,19 +135,14 @@ class RayEncoder:
 
     def _describe(self, plan: EncoderPlan, layout: Layout) -> Work:
         root = os.path.abspath(self.workspace.root) if self.workspace.is_local else self.workspace.root
-        device = self.settings.device
-        if device == "auto" and not layout.actor_gpus:
-            device = "cpu"
-        return Work(
-            root,
-            self.resolved,
-            PIXEL_BYTES,
-            device,
-            self.settings.batch_tokens,
-            self.settings.batch_pictures,
-            layout.threads,
-            _sample(next(iter_windows(self.workspace, plan))),
-        )
+        settings = self.settings
+        if settings.devices == ("auto",):
+            settings = replace(settings, devices=("all" if layout.actor_gpus > 1 else "auto",))
+        if not layout.actor_gpus:
+            settings = replace(settings, devices=("cpu",))
+        n_rows = -(-len(plan.missing) // layout.actors)
+        sample = _sample(next(iter_windows(self.workspace, plan)))
+        return Work(root, self.resolved, PIXEL_BYTES, n_rows, settings, layout.threads, sample)
 
 
 def load_on_ray(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from embed.devices import Settings
 from embed.distributed.wire import failures_of, items_table, pictures_table, pixels_of, results_table
 from embed.encoders.base import Resolved
 from embed.inputs import InputFailure
@@ -16,7 +17,7 @@ from embed.inputs.images import quiet_pillow
 from embed.inputs.pictures import decode_blob
 from embed.rows import contents_of
 from store.catalog.read import split_path
-from store.errors import WorkspaceError
+from store.errors import ShelfpriceError, WorkspaceError
 from store.vectors.keys import key_array, key_bytes
 from store.vectors.sets import VectorSet, columns_of, row_keys
 from store.workspace import Workspace
@@ -31,9 +32,8 @@ class Work:
     root: str  # of the workspace, as every machine reaches it
     resolved: Resolved
     pixel_bytes: int  # decoded pictures are handed on in parts of about so many bytes
-    device: str
-    batch_tokens: int | None
-    batch_pictures: int | None
+    n_rows: int  # that fall to each actor
+    settings: Settings
     threads: int
     sample: Window  # rows that precision is measured on, where a device was never measured
 
@@ -92,7 +92,10 @@ class Encoder:
     """An actor: holds one loaded model."""
 
     def __init__(self, work: Work) -> None:
-        self._engine, self.chosen = loaded(work)
+        try:
+            self._engine, _ = loaded(work)
+        except ShelfpriceError as error:
+            raise type(error)(str(error)) from None
 
     def __call__(self, inputs: pa.Table) -> Iterator[pa.Table]:
         name = inputs["set"][0].as_py()
@@ -113,9 +116,12 @@ class Encoder:
             yield Batch(name, keys[part], (pixels[part].copy(),))  # Ray's memory is read-only, torch's is not
 
 
-def probe(work: Work) -> tuple[str, dict[str, Any]]:
-    """Load the model and measure, as an actor would: what was chosen in words, and as provenance."""
-    engine, chosen = loaded(work)
+def probe(work: Work) -> tuple[str, dict[str, Any]] | ShelfpriceError:
+    """Load the model and measure, as an actor would: what was chosen in words, and as provenance; or why not."""
+    try:
+        engine, chosen = loaded(work)
+    except ShelfpriceError as error:
+        return type(error)(str(error))  # alone: what it came from may not survive the journey
     return chosen, engine.provenance()
 
 
@@ -127,14 +133,13 @@ def loaded(work: Work) -> tuple[Any, str]:
     """
     import torch
 
-    from embed.engine import Settings, load_engines
+    from embed.fleet import load_engines
 
     workspace = opened(work)
-    settings = Settings(work.device, work.batch_tokens, work.batch_pictures)
     torch.set_num_threads(work.threads)
-    (engine,) = load_engines(workspace, [work.resolved], settings)
+    (engine,) = load_engines(workspace, [work.resolved], work.settings)
     torch.set_num_threads(work.threads)
-    return engine, engine.begin(work.sample)
+    return engine, engine.begin(work.sample, work.n_rows)
 
 
 def rows_at(workspace: Workspace, split: str, positions: np.ndarray, columns: list[str]) -> pa.Table:
