@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -94,11 +95,18 @@ def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
 
 
 def read_inputs(
-    workspace: Workspace, sets: Iterable[VectorSet], texts: Sequence[str], folds: Folds
+    workspace: Workspace,
+    sets: Iterable[VectorSet],
+    texts: Sequence[str],
+    folds: Folds,
+    folder: Path | None = None,
 ) -> Inputs:
     """Read rows with the given vector sets and text compositions.
 
     Vectors are float16, as cached: a head converts what it needs, in blocks where it is large.
+
+    Args:
+        folder: put the vectors into files of this folder instead of memory.
 
     Raises:
         MissingVectorsError: some row was never embedded.
@@ -117,7 +125,7 @@ def read_inputs(
         here = np.arange(start, start + table.num_rows)
         start += table.num_rows
         group = folds.group if split == "train" else -1 - np.arange(table.num_rows)
-        rows[split] = _rows_of(workspace, split, table, sets, texts, fields.subset(here), group)
+        rows[split] = _rows_of(workspace, split, table, sets, texts, fields.subset(here), group, folder)
     price = tables["train"]["price"].to_numpy()
     cleaning = Cleaning.of(read_decided(workspace), rows["train"].sample_id)
     return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning)
@@ -131,6 +139,7 @@ def _rows_of(
     texts: Sequence[str],
     fields: Fields,
     group: np.ndarray,
+    folder: Path | None,
 ) -> Rows:
     composed = {}
     for composition in texts:
@@ -138,7 +147,7 @@ def _rows_of(
         composed[composition] = np.array(column.fill_null("").to_pylist(), dtype=object)
     return Rows(
         sample_id=table["sample_id"].combine_chunks(),
-        matrices=tuple(load_matrix(workspace, vector_set, split, np.float16) for vector_set in sets),
+        matrices=tuple(load_matrix(workspace, vector_set, split, np.float16, folder) for vector_set in sets),
         fields=fields,
         texts=composed,
         group=group,

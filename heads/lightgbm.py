@@ -26,6 +26,7 @@ class LightGBM(Head):
     name: ClassVar[str] = "lightgbm"
     summary: ClassVar[str] = "boosted trees on vectors and fields, binned once, stopped early inside folds"
     libraries: ClassVar[tuple[str, ...]] = ("lightgbm",)
+    beyond_memory: ClassVar[bool] = True
 
     objective: str = "huber"  # in log price: "huber", "regression_l1", "regression"
     huber_alpha: float = 0.3  # where Huber's loss turns linear, in log price

@@ -63,6 +63,15 @@ class Rows:
         by_name = {matrix.name: matrix for matrix in self.matrices}
         return dataclasses.replace(self, matrices=tuple(by_name[name] for name in vectors))
 
+    @property
+    def n_columns(self) -> int:
+        """Dimensions of all vector sets together."""
+        return sum(matrix.dim for matrix in self.matrices)
+
+    def in_memory(self) -> "Rows":
+        """The same rows with their vectors in memory."""
+        return dataclasses.replace(self, matrices=tuple(matrix.in_memory() for matrix in self.matrices))
+
     def text(self, composition: str) -> np.ndarray:
         """Texts of one composition, shape (n_rows,) of str.
 

@@ -32,6 +32,12 @@ class Matrix:
     def dim(self) -> int:
         return int(self.X.shape[1])
 
+    def in_memory(self) -> "Matrix":
+        """The same with its vectors in memory."""
+        return (
+            Matrix(self.name, self.X.astype(self.X.dtype), self.valid) if isinstance(self.X, OnDisk) else self
+        )
+
     def rows(self, index: np.ndarray) -> "Matrix":
         """The chosen rows, by positions or mask; those of a file stay there."""
         X = self.X.rows(index) if isinstance(self.X, OnDisk) else self.X[index]
