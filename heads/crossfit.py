@@ -23,6 +23,9 @@ def crossfit(
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
 
+    Where rows have vectors of fine-tuned encoders, each fold's head is fitted on, and predicts, vectors of the model
+    that never saw that fold; test rows are then the mean of the fold models, since no vectors suit a refit.
+
     Args:
         head: unfitted; clones of it are fitted.
         log_price: shape (n_train,).
@@ -44,7 +47,11 @@ def crossfit(
         raise HeadError(
             f"{head.name}: all {len(log_price)} training prices are {np.exp(log_price[0]):g}: there is nothing to learn"
         )
-    result = None if cleaning or tuning else head.clone().fit_predict_folds(train, log_price, fold, test)
+    result = (
+        None
+        if cleaning or tuning or train.folded
+        else head.clone().fit_predict_folds(train, log_price, fold, test)
+    )
     if result is None:
         result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning)
     _check_finite(head.name, train, result.oof)
@@ -63,28 +70,31 @@ def _one_by_one(
     cleaning: Cleaning | None,
     tuning: Tuning | None,
 ) -> FoldPredictions:
-    def fit(unfitted: Head, inside: np.ndarray) -> Head:
+    def fit(unfitted: Head, rows: Rows, inside: np.ndarray) -> Head:
         if cleaning is None:
-            return unfitted.fit(train.subset(inside), log_price[inside])
+            return unfitted.fit(rows.subset(inside), log_price[inside])
         kept, target = cleaning.training_part(inside, log_price)
-        return unfitted.fit(train.subset(kept), target)
+        return unfitted.fit(rows.subset(kept), target)
 
     oof = np.full(len(train), np.nan)
     learned, test_sum = [], np.zeros(0 if test is None else len(test))
     folds = np.unique(fold)
+    averages = head.test_mode == "average" or bool(train.folded)
     model = head
-    for held_out in folds:
+    for held_out in folds.tolist():
+        matched = train.for_fold(held_out)
         inside, outside = np.flatnonzero(fold != held_out), fold == held_out
-        model = fit(head.clone() if tuning is None else tuning.head_for_fold(head, int(held_out)), inside)
-        oof[outside] = model.predict(train.subset(outside))
+        unfitted = head.clone() if tuning is None else tuning.head_for_fold(head, held_out)
+        model = fit(unfitted, matched, inside)
+        oof[outside] = model.predict(matched.subset(outside))
         learned.append(model.learned())
-        if test is not None and head.test_mode == "average":
-            test_sum += model.predict(test)
+        if test is not None and averages:
+            test_sum += model.predict(test.for_fold(held_out))
         on_fit()
-    if head.test_mode == "average":
+    if averages:
         return FoldPredictions(oof, None if test is None else test_sum / len(folds), learned, model)
     last = head if tuning is None else head.clone().set_params(**tuning.refit)
-    model = fit(last.for_refit(learned), np.arange(len(train)))
+    model = fit(last.for_refit(learned), train, np.arange(len(train)))
     on_fit()
     return FoldPredictions(oof, None if test is None else model.predict(test), learned, model)
 
