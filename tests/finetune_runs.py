@@ -1,10 +1,11 @@
 """Tiny encoders on a small demo catalogue, ready to be tuned; and one run in a process of its own, to be killed.
 
-    python -m tests.finetune_runs WORKSPACE NAME [SAVE_STEPS]
+python -m tests.finetune_runs WORKSPACE NAME [SAVE_STEPS]
 """
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from store.config import Config, Embed, Folds, Heads, save_config
 from store.workspace import Workspace
 from tests.fake_models import save_tiny_bert
 
-PARAMS = {"fusion": {"projected": 16, "hidden": [16], "fields": False, "batch_rows": 32, "precision": "float32"}}
+PARAMS = {
+    "fusion": {"projected": 16, "hidden": [16], "fields": False, "batch_rows": 32, "precision": "float32"}
+}
 TINY: dict[str, Any] = {
     "epochs": 2,
     "warmup_epochs": 2,
@@ -32,6 +35,16 @@ TINY: dict[str, Any] = {
     "precision": "fp32",
     "patience": 9,
 }
+
+
+def with_one_thread() -> Iterator[None]:
+    """Threads cost tiny models more than they bring, most of all on a busy machine. For an autouse fixture."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def save_tiny_efficientnet(folder: Path, seed: int = 0) -> Path:
@@ -81,7 +94,10 @@ def embedded(workspace: Workspace, *encoders: str) -> Workspace:
 
 def tiny_models(root: Path) -> tuple[str, str]:
     """Addresses of a tiny EfficientNet and a tiny BERT."""
-    picture, text = save_tiny_efficientnet(root / "picture"), save_tiny_bert(root / "text", hidden_dropout_prob=0.1)
+    picture, text = (
+        save_tiny_efficientnet(root / "picture"),
+        save_tiny_bert(root / "text", hidden_dropout_prob=0.1),
+    )
     return str(picture), f"{text}?max_tokens=24@structured"
 
 

@@ -105,7 +105,7 @@ def publish_prices(job: Job, prices: list[FoldPrices]) -> tuple[str, dict[str, A
     if not predictions_exist(job.workspace, name, record):
         test = None
         if inputs.test is not None:
-            mean = np.mean([one.test for one in prices], axis=0)
+            mean = np.mean([one.test for one in prices if one.test is not None], axis=0)
             test = test_predictions_table(inputs.test.sample_id, mean)
         table = oof_predictions_table(inputs.train.sample_id, inputs.fold, oof)
         publish_predictions(job.workspace, Predictions(name, record, table, test, report))

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,6 +107,7 @@ class FoldRun:
         self._begin()
         recipe, position = self.job.recipe, self.position
         began = time.perf_counter() - position.seconds
+        bar: tqdm[Any]
         with tqdm(
             total=recipe.epochs * self.steps_per_epoch * recipe.batch_rows,
             initial=position.steps * recipe.batch_rows,
@@ -147,7 +149,7 @@ class FoldRun:
         last = max(self.position.best_epoch, self.job.recipe.augmented_warmup)
         return self.position.best_smape is not None and self.position.epoch - last >= self.job.recipe.patience
 
-    def _epoch(self, bar: "tqdm[None]", began: float) -> None:
+    def _epoch(self, bar: "tqdm[Any]", began: float) -> None:
         job, position, recipe = self.job, self.position, self.job.recipe
         self.stepper.network.frozen = position.epoch < recipe.augmented_warmup
         seed = job.seed + 1000 * (self.fold + 1)
@@ -174,7 +176,7 @@ class FoldRun:
         if pending is not None:
             self._record(*pending, bar=bar, began=began)
 
-    def _record(self, step: int, losses: Losses, share: float, *, bar: "tqdm[None]", began: float) -> None:
+    def _record(self, step: int, losses: Losses, share: float, *, bar: "tqdm[Any]", began: float) -> None:
         """Look at a step's loss, one step later, so that a GPU is never waited for."""
         loss, smape = losses.numbers()
         if not math.isfinite(loss):
