@@ -99,6 +99,18 @@ def test_a_hash_is_remembered_and_never_computed_twice(workspace, monkeypatch):
     assert len(alike_pairs(workspace, digests)) == 0
 
 
+@pytest.mark.parametrize("content", [b"<html>no picture</html>", None], ids=["broken", "grey"])
+def test_a_picture_that_shows_nothing_makes_no_two_rows_the_same(workspace, content):
+    train = [row(i, f"article {i}", image=f"p{i % 2}") for i in range(4)] + others(5)
+    train[3] = row(3, "article 1", image=None)
+    pictures = {"p0": picture(0), "p1": content or _grey()}
+    publish(workspace, train, [{"sample_id": 100, "text": "new", "image": "p1"}], pictures, folds_for(train))
+    clean_catalog(workspace)
+    assert set(found(workspace, "same_image")) == {0, 2}
+    assert set(found(workspace, "same_text_image")) == {1, 3}
+    assert found(workspace, "test_repeats") == {}
+
+
 def _grey():
     import io
 
