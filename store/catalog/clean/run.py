@@ -109,6 +109,7 @@ def clean_catalog(
     metadata = {
         "catalog_digest": catalog_digest(workspace),
         "folds_hash": folds.hash,
+        "policies": dataclasses.asdict(config.clean),
         "digest": digest,
         "contradiction": CONTRADICTION,
         "code_version": CODE_VERSION,

@@ -49,7 +49,6 @@ class Journal:
         self._workspace = workspace
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()
-        self.n_lines = 0
         self._start_part()
 
     def _start_part(self) -> None:
@@ -59,7 +58,6 @@ class Journal:
         """Add lines; on a local disk they outlive this process at once."""
         lines = [_line(record) for record in records]
         with self._lock:
-            self.n_lines += len(lines)
             if self._workspace.is_local:
                 if lines:
                     self._workspace.append(self._name, b"".join(lines))
@@ -72,7 +70,6 @@ class Journal:
         """Write out what waits and start a new part."""
         with self._lock:
             self._publish_part()
-            self.n_lines = 0
 
     def _publish_part(self) -> None:
         if self._waiting:
