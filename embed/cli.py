@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from embed.export_cli import export
+from embed.finetune.cli import finetune
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
@@ -83,6 +84,9 @@ def _terminate_as_interrupt() -> Iterator[None]:
 @click.group()
 def embed() -> None:
     """Compute the vectors that rows still lack, once, into the cache."""
+
+
+embed.add_command(finetune)
 
 
 @embed.command()

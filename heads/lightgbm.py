@@ -1,5 +1,7 @@
 """`lightgbm`: gradient boosted trees on components of vectors and fields, a fold a core."""
 
+import io
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,6 +18,7 @@ from store.errors import HeadError
 from store.metric import smape_log
 
 BIN_SAMPLE = 20_000  # rows whose quantiles are the bin edges
+ONE_CORE_CELLS = 4_000_000  # rows times columns; below, cores wait for one another longer than they work
 STOPPING_CELLS = 8  # one in so many groups is set aside to stop early
 BUILT_IN = {"huber-log": "huber", "mae-log": "regression_l1", "mse-log": "regression"}
 
@@ -103,8 +106,16 @@ class LightGBM(Head):
         return {"iterations": self.iterations_}
 
     def files(self) -> dict[str, bytes]:
-        """`model.txt`: LightGBM's own text format; its prices are those of the rows less their median."""
-        return {"model.txt": self.booster_.model_to_string().encode()}
+        """`model.txt`: LightGBM's own text format, of log price less `middle` of `lightgbm.json`; `axes.npz`: of components."""
+        files = {
+            "model.txt": self.booster_.model_to_string().encode(),
+            "lightgbm.json": json.dumps({"middle": self.middle_, "iterations": self.iterations_}).encode(),
+        }
+        if isinstance(self.columns_, CompressedColumns):
+            content = io.BytesIO()
+            np.savez(content, **self.columns_.arrays())
+            files["axes.npz"] = content.getvalue()
+        return files
 
     # ---- parts -----------------------------------------------------------------------------------
 
@@ -160,8 +171,9 @@ class LightGBM(Head):
             def __len__(self) -> int:
                 return len(rows)
 
+        whole = columns.values(rows, slice(None)) if self.components else Batches()  # components are few
         binned = lightgbm.Dataset(
-            Batches(),
+            whole,
             label=np.zeros(len(rows)),
             categorical_feature=columns.categorical,
             params=self._params(),
@@ -194,7 +206,9 @@ class LightGBM(Head):
         import lightgbm
 
         objective = BUILT_IN.get(self.loss) or boosting_objective(self.loss, data.get_label())
-        params = {**self._params(), "objective": objective}
+        few = data.num_data() * data.num_feature() < ONE_CORE_CELLS
+        threads = 1 if few else n_cores(self.n_jobs)
+        params = {**self._params(), "objective": objective, "num_threads": threads}
         return lightgbm.train(params, data, num_boost_round=iterations, **stopping)
 
 

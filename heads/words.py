@@ -66,6 +66,8 @@ class WordPairs:
     def _weighted(self, counts: Any) -> Any:
         from sklearn.preprocessing import normalize
 
+        if not counts.shape[1]:
+            return counts
         counts.data = (1 + np.log(counts.data)) * self.idf_[counts.indices]
         return normalize(counts, copy=False)
 

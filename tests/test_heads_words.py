@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -11,6 +11,7 @@ from heads.words import WordPairs
 TEXTS = st.lists(st.text(alphabet="ab é1-_A ", max_size=20), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS)
 def test_cosines_are_those_of_scikit_learns_tfidf(known, new):
     peer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
