@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tqdm import tqdm
 
@@ -37,7 +38,7 @@ def hashes_in_processes(workspace: Workspace, digests: list[str], processes: int
             return [one for part in parts for one in part]
 
 
-def _told(hashed: Iterator[Hashed], bar: "tqdm[None]") -> Iterator[Hashed]:
+def _told(hashed: Iterator[Hashed], bar: "tqdm[Any]") -> Iterator[Hashed]:
     for one in hashed:
         bar.update(1)
         yield one
