@@ -113,7 +113,7 @@ class LightGBM(Head):
         }
         if isinstance(self.columns_, CompressedColumns):
             content = io.BytesIO()
-            np.savez(content, **self.columns_.arrays())
+            np.savez(content, **self.columns_.arrays())  # type: ignore[arg-type]
             files["axes.npz"] = content.getvalue()
         return files
 
