@@ -37,7 +37,7 @@ def inputs(tmp_path_factory):
     ]
     workspace = Workspace(root / "workspace")
     publish_catalog(workspace, catalog_table(rows))
-    save_config(workspace, Config(embed=Embed(vectors=()), folds=Folds(k=2), heads=Heads(params=PARAMS)))
+    save_config(workspace, Config(embed=Embed(vectors=()), folds=Folds(k=3), heads=Heads(params=PARAMS)))
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     encoder = f"{save_tiny_bert(root / 'text', **still)}@name"
     embedded(workspace, encoder)
@@ -71,7 +71,7 @@ def test_heads_on_fold_matched_vectors_have_no_skill_on_noise(inputs):
 
 
 def test_the_check_would_see_in_sample_vectors(inputs):
-    """Each fold embedded by the model that did see it: the same check must then find skill."""
+    """Each fold embedded by a model that did see it: the same check must then find skill."""
     (folded,) = inputs.train.folded
-    swapped = FoldedMatrix(folded.name, {0: folded.for_fold(1), 1: folded.for_fold(0)})
+    swapped = FoldedMatrix(folded.name, {k: folded.for_fold((k + 1) % 3) for k in range(3)})
     assert skill(inputs, dataclasses.replace(inputs.train, folded=(swapped,))) > 0.2
