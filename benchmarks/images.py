@@ -85,7 +85,8 @@ def _limit(workspace: Any, spec: Any, contents: list[bytes]) -> tuple[float, flo
     from embed.devices import cores
     from embed.encoders.base import Sources
     from embed.encoders.resolve import resolve
-    from embed.engine import Settings, load_engines
+    from embed.engine import Settings
+    from embed.fleet import load_engines
     from embed.inputs.batch import Batch, Window
     from embed.inputs.images import decode_image
 
@@ -97,7 +98,7 @@ def _limit(workspace: Any, spec: Any, contents: list[bytes]) -> tuple[float, flo
     del decoded
     resolved = resolve(workspace, ENCODER, Sources(offline=True))
     (engine,) = load_engines(workspace, resolved, Settings())
-    engine.begin(Window(ENCODER, [], []))  # what the job measured is remembered
+    engine.begin(Window(ENCODER, [], []), 0)  # what the job measured is remembered
     size = engine.provenance()["units"]
     batches = [
         Batch(ENCODER, [b""] * len(part), (np.stack(part),))

@@ -79,9 +79,9 @@ def _fill(workspace: Any) -> int:
     import numpy as np
 
     from embed.encoders.base import Sources
-    from embed.keys import arrow_keys, key_bytes
     from embed.plan import plan_encoder
     from embed.wishes import find_wishes
+    from store.vectors.keys import arrow_keys, key_bytes
     from store.vectors.sets import publish_current
     from store.vectors.shard import publish_shard
 

@@ -93,7 +93,8 @@ def _bare_rate(workspace: Any) -> float:
     """Rows a second of forward passes alone, on the job's own batches, made beforehand."""
     from embed.encoders.base import Sources
     from embed.encoders.resolve import resolve
-    from embed.engine import Settings, load_engines
+    from embed.engine import Settings
+    from embed.fleet import load_engines
     from embed.inputs.batch import Window
     from embed.rows import WINDOW_ROWS
     from store.vectors.content import key_of
@@ -105,7 +106,7 @@ def _bare_rate(workspace: Any) -> float:
     starts = range(0, len(texts), WINDOW_ROWS)
     windows = [Window(ENCODER, keys[s : s + WINDOW_ROWS], texts[s : s + WINDOW_ROWS]) for s in starts]
     (engine,) = load_engines(workspace, resolve(workspace, "minilm", Sources(offline=True)), Settings())
-    engine.begin(windows[0])
+    engine.begin(windows[0], len(texts))
     batches = list(engine.batches(iter(windows)))
     start = time.perf_counter()
     for _ in engine.encode(iter(batches)):

@@ -66,7 +66,8 @@ class EmbedRun:
 def embed(workspace: Workspace, name: str, **settings: Any) -> EmbedRun:
     """One `embed run` in this process; `settings` are those of `embed.engine.Settings`."""
     from embed.encoders.base import Sources
-    from embed.engine import Settings, load_engines
+    from embed.engine import Settings
+    from embed.fleet import load_engines
     from embed.job import Options, run
     from embed.wishes import find_wishes
 

@@ -10,9 +10,20 @@ from typing import Any
 
 import click
 
+from embed.export_cli import export
 from embed.finetune.cli import finetune
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
+
+
+class ShareType(click.ParamType):
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        from embed.share import Share
+
+        return value if isinstance(value, Share) else Share.parse(value)
+
 
 SHARE = click.FloatRange(0.0, 1.0)
 
@@ -44,6 +55,12 @@ def _encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--offline", is_flag=True, help="Never ask the model hub; its local cache is still read."
+            ),
+            click.option(
+                "--shard",
+                "share",
+                type=ShareType(),
+                help="Only the i-th of n shares of what is missing, split by key, for schedulers of many runs.",
             ),
         ]
     ):
@@ -82,6 +99,7 @@ def plan(
     precision: str,
     models_dir: Path | None,
     offline: bool,
+    share: Any,
     retry_failed: bool,
     workspace: Workspace,
     as_json: bool,
@@ -94,6 +112,7 @@ def plan(
 
     wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
     plans = [plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry_failed) for w in wishes]
+    plans = [one.own(share) for one in plans]
     if as_json:
         print_json({"encoders": [plan_record(one) for one in plans]})
         return
@@ -103,7 +122,12 @@ def plan(
 
 @embed.command()
 @_encoder_options
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--devices",
+    default="auto",
+    metavar="NAME[,NAME...]",
+    help="auto, cpu, cuda, cuda:1 or mps; several at once as cuda:0,cuda:1, every GPU as all.",
+)
 @click.option(
     "--batch-tokens", type=click.IntRange(1), help="Most padded tokens per forward pass. Default: measured."
 )
@@ -133,7 +157,8 @@ def run(
     precision: str,
     models_dir: Path | None,
     offline: bool,
-    device: str,
+    share: Any,
+    devices: str,
     batch_tokens: int | None,
     batch_size: int | None,
     publish_every: float,
@@ -160,12 +185,14 @@ def run(
     )
 
     def load(resolved: Any) -> Any:
-        from embed.engine import Settings, load_engines
+        from embed.engine import Settings
+        from embed.fleet import load_engines
 
-        return load_engines(workspace, resolved, Settings(device, batch_tokens, batch_size))
+        names = tuple(name.strip() for name in devices.split(","))
+        return load_engines(workspace, resolved, Settings(names, batch_tokens, batch_size))
 
     wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
-    options = Options(limits, retry_failed, shard_seconds=publish_every)
+    options = Options(limits, retry_failed, share, shard_seconds=publish_every)
     try:
         with _terminate_as_interrupt():
             outcomes = run_job(workspace, wishes, options, load, lambda line: click.echo(line, err=True))
@@ -230,3 +257,6 @@ def fetch(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> None:
         click.echo(f"{one.encoder}: {one.n_bytes / 1e6:,.0f} MB, {next(iter(one.files.values()))}")
     if to is not None:
         click.echo(f"on the other machine: shelfprice embed run --models {to} --offline")
+
+
+embed.add_command(export)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,15 +28,32 @@ def host() -> str:
     return platform.node()
 
 
-def open_device(name: str) -> "torch.device":
-    """A device by name; `auto` is the first GPU, Apple's, or the CPU. Sets the number of CPU threads.
+def open_devices(names: Sequence[str]) -> "list[torch.device]":
+    """Devices by name, `all` standing for every GPU. Sets the number of CPU threads.
 
     Raises:
-        ConfigError: there is no such device on this machine.
+        ConfigError: there is no such device on this machine, or one is named twice.
     """
     import torch
 
     torch.set_num_threads(max(1, min(torch.get_num_threads(), cores())))
+    if "all" in names:
+        names = [f"cuda:{at}" for at in range(torch.cuda.device_count())]
+        if not names:
+            raise ConfigError("--devices all means every GPU, and there is none: pass --devices auto")
+    devices = [_open_device(name) for name in names]
+    for at, device in enumerate(devices):
+        if device in devices[:at]:
+            raise ConfigError(
+                f"device {device} is named twice in --devices {','.join(names)}: name each once"
+            )
+    return devices
+
+
+def _open_device(name: str) -> "torch.device":
+    """`auto` is the first GPU, Apple's, or the CPU."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -43,7 +61,7 @@ def open_device(name: str) -> "torch.device":
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"device {name!r} can't be used here: {str(error).splitlines()[0]}: pass --device auto, cpu, cuda or mps"
+            f"device {name!r} can't be used here: {str(error).splitlines()[0]}: pass --devices auto, cpu, cuda or mps"
         ) from error
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())

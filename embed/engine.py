@@ -1,54 +1,34 @@
 """One loaded encoder at work on one device: chooses by measuring, prepares inputs, runs batches."""
 
-import contextlib
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from embed.devices import cores, device_name, open_device
-from embed.encoders.base import Encoder, Resolved, TextEncoder
-from embed.encoders.registry import library_of
-from embed.inputs.batch import Batch, BatchLimit, Preparer, Window, units_of
+from embed.devices import cores, device_name
+from embed.encoders.base import Encoder, TextEncoder
+from embed.inputs.batch import Batch, BatchLimit, Preparer, Window
 from embed.inputs.pictures import PicturePreparer
 from embed.inputs.texts import TextPreparer
 from embed.passes import Passes
-from embed.precision import Choice, Mode, candidates, choose, recall, remember
+from embed.precision import Choice, recall, remember
+from embed.transfer import Inputs, Pending, pinned, transfer_to
+from embed.trial import COMPILE_SECONDS, Trial
 from store.workspace import Workspace
 
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
-MAX_UNITS = {"text": 262_144, "image": 1024}
-MEASURED_ROWS = (4, 64)  # fewest and most
-MEASURED_SECONDS = (
-    0.5  # one fp32 pass over the measured rows takes about that long: a few passes of each mode
-)
-MOST_FP32_STAGES = 8
-GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a run wants its encoders run."""
 
-    device: str = "auto"
+    devices: tuple[str, ...] = ("auto",)
     batch_tokens: int | None = None  # most padded tokens per forward pass; None: found by measuring
     batch_pictures: int | None = None  # most pictures
-
-
-def load_engines(workspace: Workspace, resolved: Sequence[Resolved], settings: Settings) -> "list[Engine]":
-    """Load one model and put its encoders (two towers at most) on a device.
-
-    Raises:
-        EncoderError: the weights can't be loaded.
-        ConfigError: there is no such device.
-    """
-    device = open_device(settings.device)
-    encoders = library_of(resolved[0].address).load(resolved)
-    return [Engine(workspace, encoder, device, settings) for encoder in encoders]
 
 
 class Engine:
@@ -66,45 +46,59 @@ class Engine:
         self._fixed_units = settings.batch_tokens if is_text else settings.batch_pictures
         self._limit = BatchLimit(self._fixed_units or START_UNITS[self.spec.modality, self._kind])
         self._passes = Passes(encoder, device, self._limit)
+        self._transfer = transfer_to(device)
         self._preparer = self._make_preparer()
         self._choice: Choice | None = None
 
-    def begin(self, window: Window) -> str:
+    @property
+    def units(self) -> int:
+        """Most padded tokens, or pictures, per forward pass."""
+        return self._limit.units
+
+    def begin(self, window: Window, n_rows: int) -> str:
         """Choose precision, layout and batch size, by measuring on the first rows unless that was done before.
+
+        Args:
+            window: the first rows.
+            n_rows: of the whole run; for a few, nothing is compiled.
 
         Returns:
             The choice in words.
         """
         device = device_name(self._device)
-        choice = recall(self._workspace, self.spec, device, torch.__version__)
-        if choice is None:
-            choice = self._measure(window)
-            if choice.rows_per_second:
+        with self._transfer.here():
+            choice = known = recall(self._workspace, self.spec, device, torch.__version__)
+            trial = Trial(self.spec, self._passes, self._preparer, self._limit, self._device.type)
+            if choice is None:
+                choice = trial.choose(window, grow=self._kind == "gpu" and self._fixed_units is None)
+            self._limit.units = self._fixed_units or choice.units
+            if self._deserves_compiling(choice, n_rows):
+                choice = trial.compile(window, choice)
+            if choice != known and choice.rows_per_second:
                 remember(self._workspace, self.spec, device, torch.__version__, choice)
-        self._choice = choice
-        self._limit.units = self._fixed_units or choice.units
-        self._passes.apply(choice.mode)
-        return f"{device}: {choice}"
+            self._choice = choice
+            self._passes.apply(choice.mode_for(n_rows))
+        return f"{device}: {replace(choice, mode=self._passes.mode)}"
 
     def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
         """Prepared inputs of every row; see `Preparer`."""
         for batch in self._preparer.batches(windows):
-            yield batch if self._device.type != "cuda" else _pinned(batch)
+            yield batch if self._device.type != "cuda" else replace(batch, arrays=pinned(batch))
 
     def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
         """Each batch with its vectors, shape (n_keys, dim) float32, in order."""
-        most_waiting = 1 if self._device.type == "cuda" else 0  # the GPU works on while vectors are stored
-        waiting: deque[tuple[Batch, torch.Tensor]] = deque()
-        with self._passes.running():
-            for batch in batches:
+        waiting: deque[tuple[Batch, Inputs, Pending]] = deque()
+        with self._transfer.here(), self._passes.running():
+            for batch, inputs in self._transfer.uploaded(batches):
                 if not batch.keys:
                     yield batch, np.empty((0, self.spec.dim), np.float32)
                     continue
-                waiting.append((batch, self._passes.vectors(batch)))
-                if len(waiting) > most_waiting:
-                    yield _fetched(*waiting.popleft())
+                vectors = self._transfer.download(self._passes.vectors(batch, inputs))
+                waiting.append((batch, inputs, vectors))
+                if len(waiting) > self._transfer.most_waiting:
+                    yield self._fetched(*waiting.popleft())
             while waiting:
-                yield _fetched(*waiting.popleft())
+                yield self._fetched(*waiting.popleft())
 
     def provenance(self) -> dict[str, Any]:
         """What was chosen here and with what it ran."""
@@ -117,79 +111,16 @@ class Engine:
             "torch": torch.__version__,
         }
 
-    # ---- measuring -------------------------------------------------------------------------------
+    def _deserves_compiling(self, choice: Choice, n_rows: int) -> bool:
+        rate = choice.rows_per_second.get(str(choice.mode))
+        untried = self._device.type == "cuda" and choice.compiled is None
+        return bool(untried and rate and n_rows / rate > COMPILE_SECONDS)
 
-    def _measure(self, window: Window) -> Choice:
-        modes = candidates(self.spec.precision, self._device.type, self._passes.is_convnet)
-        sample = self._sample(window)
-        if not sample:  # every input failed: nothing to measure on
-            return Choice(modes[0], self._limit.units)
-        one = tuple(a[:1] for a in sample[0].arrays)
-        with contextlib.ExitStack() as stack:
-
-            def apply(mode: Mode) -> None:
-                stack.close()
-                self._passes.apply(mode)
-                stack.enter_context(self._passes.running())
-                self._passes.forward(one).cpu()  # weights are cast once per run, not once per batch
-
-            most_fp32_stages = MOST_FP32_STAGES if self._passes.is_convnet else 0
-            choice = choose(
-                apply,
-                lambda: self._run(sample),
-                modes,
-                self.spec.precision,
-                self._limit.units,
-                most_fp32_stages,
-            )
-        self._passes.apply(choice.mode)
-        if self._kind == "gpu" and self._fixed_units is None:
-            choice = replace(choice, units=self._grown(sample))
-        return choice
-
-    def _run(self, sample: Sequence[Batch]) -> np.ndarray:
-        return np.concatenate([self._passes.vectors(batch).cpu().numpy() for batch in sample])
-
-    def _sample(self, window: Window) -> list[Batch]:
-        """As many of the window's rows as one fp32 pass takes about `MEASURED_SECONDS` over."""
-        fewest, most = MEASURED_ROWS
-        few = self._prepared(window, fewest)
-        if not few:
-            return []
-        seconds = 0.0
-        with self._passes.running():
-            for _ in ("warm-up", "timed"):
-                start = time.perf_counter()
-                self._run(few)
-                seconds = time.perf_counter() - start
-        n_rows = int(min(most, fewest * MEASURED_SECONDS / max(seconds, 1e-6)))
-        return few if n_rows <= fewest else self._prepared(window, n_rows)
-
-    def _prepared(self, window: Window, n_rows: int) -> list[Batch]:
-        """Batches of `n_rows` spread over the window, fewer where inputs fail."""
-        step = max(1, len(window.keys) // n_rows)
-        chosen = Window(window.vector_set, window.keys[::step][:n_rows], window.contents[::step][:n_rows])
-        return [batch for batch in self._preparer.batches(iter([chosen])) if batch.keys]
-
-    def _grown(self, sample: list[Batch]) -> int:
-        """Batch size doubled for as long as that is faster and fits."""
-        largest = max(sample, key=lambda batch: batch.units)
-        units, best_units, best = self._limit.units, self._limit.units, 0.0
-        while units <= MAX_UNITS[self.spec.modality]:
-            repeats = max(1, units // max(1, largest.units))
-            arrays = tuple(np.concatenate([a] * repeats) for a in largest.arrays)
-            self._limit.units = units_of(arrays)
-            with self._passes.running():
-                self._passes.forward(arrays)  # warm-up
-                start = time.perf_counter()
-                self._passes.forward(arrays).cpu()
-                rate = units_of(arrays) / (time.perf_counter() - start)
-            if self._limit.units < units_of(arrays):  # it did not fit
-                return self._limit.units
-            if rate < GROWTH_GAIN * best:
-                break
-            best, best_units, units = rate, units, 2 * units
-        return best_units
+    def _fetched(self, batch: Batch, inputs: Inputs, pending: Pending) -> tuple[Batch, np.ndarray]:
+        vectors = pending.numpy()
+        if self._passes.mode.dtype == "fp16" and not np.isfinite(vectors).all():
+            vectors = self._passes.exact_vectors(batch, inputs).cpu().numpy()
+        return batch, vectors
 
     def _make_preparer(self) -> Preparer:
         if self.spec.modality == "text":
@@ -197,12 +128,3 @@ class Engine:
             return TextPreparer(encoder.tokenize, encoder.pad_id, self._limit)
         threads = cores() if self._workspace.is_local else 4 * cores()
         return PicturePreparer(self._workspace, self.spec.preprocessing, self._limit, threads)
-
-
-def _fetched(batch: Batch, vectors: torch.Tensor) -> tuple[Batch, np.ndarray]:
-    return batch, vectors.cpu().numpy()
-
-
-def _pinned(batch: Batch) -> Batch:
-    """The same batch in page-locked memory, from which copies run beside the GPU's work."""
-    return replace(batch, arrays=tuple(torch.from_numpy(a).pin_memory().numpy() for a in batch.arrays))

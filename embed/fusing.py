@@ -5,13 +5,14 @@ anew each time. In bf16, folding also spares a rounding.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from embed.wiring import Exchange, find_pairs
 
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # not those that change their weights as they run
 NORMALISATIONS = (nn.BatchNorm2d, BatchNormAct2d)
@@ -99,77 +100,25 @@ def fuse_convolutions(module: nn.Module, size: tuple[int, int]) -> int:
     ):
         return 0
     example = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 4 - 2
-    pairs, before = _pairs(module, example)
-    undo: list[Callable[[], None]] = []
+    pairs, before = find_pairs(module, lambda: module(example), CONVOLUTIONS, NORMALISATIONS)
+    exchange = Exchange(module)
     try:
-        for rank, (conv, norm, arriving) in enumerate(pairs):
-            undo += _replace(module, conv, norm, arriving, exact=rank < N_EXACT)
+        for pair in pairs:
+            conv: Any = module.get_submodule(pair.maker)
+            if conv.padding_mode != "zeros":
+                continue
+            height, width = pair.arriving[-2:]
+            exact = exchange.n < 2 * N_EXACT
+            norm = module.get_submodule(pair.taker)
+            exchange.put(pair.maker, FusedConvolution(conv, norm, (height, width), exact=exact))
+            exchange.put(pair.taker, nn.Identity())
         after = module(example.contiguous(memory_format=torch.channels_last))
         if torch.allclose(after, before, rtol=0, atol=TOLERANCE * float(before.abs().max())):
-            return len(pairs)
+            return exchange.n // 2
     except (RuntimeError, AttributeError, TypeError):  # another oneDNN, or a shape that it does not take
         pass
-    for restore in reversed(undo):
-        restore()
+    exchange.undo()
     return 0
-
-
-def _pairs(
-    module: nn.Module, example: torch.Tensor
-) -> tuple[list[tuple[str, str, tuple[int, int]]], torch.Tensor]:
-    """(convolution, normalisation, height and width arriving) that follow one another, in order; and the output."""
-    made: dict[int, tuple[str, torch.Tensor]] = {}  # holds the tensors, so that no id is given twice
-    sizes: dict[str, tuple[int, int]] = {}
-    takers: dict[str, list[str]] = {}
-    calls: dict[str, int] = {}
-    hooks: list[Any] = []
-
-    def watch(name: str, child: nn.Module) -> None:
-        def arriving(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            for value in inputs:
-                if id(value) in made:
-                    takers.setdefault(made[id(value)][0], []).append(name)
-
-        def leaving(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            if type(child) in CONVOLUTIONS:
-                made[id(output)] = (name, output)
-                sizes[name] = tuple(inputs[0].shape[-2:])
-
-        hooks.append(child.register_forward_pre_hook(arriving))
-        hooks.append(child.register_forward_hook(leaving))
-
-    children = dict(module.named_modules())
-    for name, child in children.items():
-        if type(child) in NORMALISATIONS or not list(child.children()):
-            watch(name, child)
-    try:
-        output = module(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    pairs = []
-    for conv, after in takers.items():
-        alone = len(after) == 1 and calls[conv] == calls[after[0]] == 1
-        if alone and type(children[after[0]]) in NORMALISATIONS and children[conv].padding_mode == "zeros":
-            pairs.append((conv, after[0], sizes[conv]))
-    return pairs, output
-
-
-def _replace(
-    module: nn.Module, conv: str, norm: str, size: tuple[int, int], *, exact: bool
-) -> list[Callable[[], None]]:
-    fused = FusedConvolution(module.get_submodule(conv), module.get_submodule(norm), size, exact=exact)
-    return [_put(module, conv, fused), _put(module, norm, nn.Identity())]
-
-
-def _put(module: nn.Module, name: str, new: nn.Module) -> Callable[[], None]:
-    """Set a submodule; returns what puts the old one back."""
-    parent_name, _, attribute = name.rpartition(".")
-    parent = module.get_submodule(parent_name)
-    old = getattr(parent, attribute)
-    setattr(parent, attribute, new)
-    return lambda: setattr(parent, attribute, old)
 
 
 def _symmetric(weight: torch.Tensor, conv: Any, size: tuple[int, int]) -> tuple[torch.Tensor, list[int]]:

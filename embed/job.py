@@ -17,6 +17,7 @@ from embed.limits import Limits, check_coverage, check_failures
 from embed.outbox import Outbox
 from embed.plan import EncoderPlan, Wanted, plan_encoder
 from embed.rows import iter_windows
+from embed.share import Share
 from embed.verify import set_aside
 from store.vectors.sets import VectorSet, publish_current
 from store.vectors.shard import failure_names, shard_names
@@ -31,14 +32,14 @@ class RunningEncoder(Protocol):
 
     spec: EncoderSpec
 
-    def begin(self, window: Window) -> str:
-        """Get ready, measuring on the first rows; returns what was chosen, in words."""
+    def begin(self, window: Window, n_rows: int) -> str:
+        """Get ready for so many rows, measuring on the first; returns what was chosen, in words."""
 
     def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
         """Prepare inputs; called in a background thread."""
 
     def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Each batch with its vectors, shape (n_keys, dim)."""
+        """Each batch with its vectors, shape (n_keys, dim), in any order."""
 
     def provenance(self) -> dict[str, Any]:
         """What was chosen on this machine."""
@@ -62,6 +63,7 @@ class Options:
 
     limits: Limits = field(default_factory=Limits)
     retry_failed: bool = False
+    share: Share | None = None  # of the missing keys; None: all of them
     shard_bytes: int = 64 * 2**20
     shard_seconds: float = 60.0
 
@@ -92,9 +94,12 @@ def run(
         EncoderError: a model can't be loaded.
         WorkspaceError: the disk is full, or the workspace can't be written. What was published stays.
     """
+    models: dict[tuple[str, str, str], list[Wish]] = {}
+    for wish in wishes:
+        models.setdefault(wish.resolved.model_key, []).append(wish)
     outcomes: list[Outcome] = []
-    for _, group in itertools.groupby(wishes, key=lambda wish: wish.resolved.model_key):
-        outcomes += _run_model(workspace, list(group), options, load, say)
+    for group in models.values():
+        outcomes += _run_model(workspace, group, options, load, say)
     return outcomes
 
 
@@ -113,7 +118,7 @@ def _run_model(
     plans = plan_all()
     for plan in plans:
         _check(plan, options.limits)
-    if not any(len(plan.missing) or plan.damaged for plan in plans):
+    if not any(len(plan.own(options.share).missing) or plan.damaged for plan in plans):
         for plan in plans:
             publish_current(workspace, plan.spec)
         return [Outcome(plan, 0, 0, 0.0, {}) for plan in plans]
@@ -121,7 +126,8 @@ def _run_model(
         for folder in sorted(plan.spec.folder for plan in plans):
             locks.enter_context(
                 workspace.lock(
-                    f"{folder}/{LOCK_FILE}", lambda: say("another run is at work here: waiting for it")
+                    f"{folder}/{_lock_file(options.share)}",
+                    lambda: say("another run is at work here: waiting for it"),
                 )
             )
         if any(plan.files != _files(workspace, plan.spec) for plan in plans):
@@ -131,7 +137,7 @@ def _run_model(
             publish_current(workspace, plan.spec)
         encoders = (
             load([plan.resolved for plan in plans])
-            if any(len(p.missing) for p in plans)
+            if any(len(p.own(options.share).missing) for p in plans)
             else [None] * len(plans)
         )
         return [
@@ -148,12 +154,17 @@ def _run_encoder(
     options: Options,
     say: Say,
 ) -> Outcome:
+    whole, plan = plan, plan.own(options.share)
     if encoder is None or not len(plan.missing):
-        return Outcome(plan, 0, 0, 0.0, {})
-    old_records = failure_names(workspace, plan.spec.folder) if options.retry_failed else []
+        return Outcome(whole, 0, 0, 0.0, {})
+    # Records of failures hold keys of other shares too, which this run does not try again.
+    supersedes = options.retry_failed and options.share is None
+    old_records = failure_names(workspace, plan.spec.folder) if supersedes else []
     windows = iter_windows(workspace, plan)
     first = next(windows)
-    say(f"{plan.spec.name}: {len(plan.missing)} to embed, {encoder.begin(first)}")
+    share = f" (share {options.share} of {len(whole.missing)})" if options.share else ""
+    chosen = encoder.begin(first, len(plan.missing))
+    say(f"{plan.spec.name}: {len(plan.missing)} to embed{share}, {chosen}")
     start = time.perf_counter()
     library = f"{plan.spec.library} {plan.resolved.library_version}"
     outbox = Outbox(
@@ -189,6 +200,10 @@ def _run_encoder(
         name: n / total for name, (total, n) in texts.items() if total and plan.spec.modality == "text"
     }
     return Outcome(after, outbox.n_published, outbox.n_failed, seconds, truncated)
+
+
+def _lock_file(share: Share | None) -> str:
+    return LOCK_FILE if share is None else f"{LOCK_FILE}-{share.i}-of-{share.n}"
 
 
 def _check(plan: EncoderPlan, limits: Limits) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from embed.devices import host
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch
-from embed.keys import arrow_keys
 from store.errors import WorkspaceError
 from store.schema import KEY_BYTES
+from store.vectors.keys import arrow_keys
 from store.vectors.shard import publish_failures, publish_shard
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace

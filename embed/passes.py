@@ -8,10 +8,13 @@ import torch
 
 from embed.convnet import is_convnet, keep_in_fp32
 from embed.encoders.base import Encoder
+from embed.fused_linear import fuse_linear_layers
 from embed.fusing import fuse_convolutions
 from embed.inputs.batch import Batch, BatchLimit, units_of
 from embed.precision import Mode
+from embed.transfer import Inputs
 
+EXAMPLE_TOKENS = 4  # of the text that shows how a network is wired
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -29,19 +32,34 @@ class Passes:
         self._spec = encoder.spec
         self._device = device
         self._limit = limit
-        encoder.module.to(device).eval()
+        self._plain = encoder.module.to(device).eval()
         self.is_convnet = encoder.spec.modality == "image" and is_convnet(encoder.module)
-        size = self._spec.preprocessing.get("size")
-        if device.type == "cpu" and size is not None:
-            fuse_convolutions(encoder.module, tuple(size))
+        if device.type == "cpu":
+            self._fuse()
+
+    def _fuse(self) -> None:
+        forward: Any = cast(Any, self._encoder).forward
+        if self._spec.modality == "image":
+            size = tuple(self._spec.preprocessing.get("size", ()))
+            if len(size) == 2:
+                fuse_convolutions(self._plain, size)
+                pixels = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 4 - 2
+                fuse_linear_layers(self._plain, lambda: forward(pixels))
+        else:
+            ids = torch.ones(1, EXAMPLE_TOKENS, dtype=torch.int64)
+            fuse_linear_layers(self._plain, lambda: forward(ids, ids))
 
     def apply(self, mode: Mode) -> None:
         """Put the model into a mode; passes run between `running()`'s enter and exit."""
         if mode.channels_last != self.mode.channels_last:
             layout = torch.channels_last if mode.channels_last else torch.contiguous_format
-            self._encoder.module.to(memory_format=layout)
+            self._plain.to(memory_format=layout)
         if self.is_convnet:
-            keep_in_fp32(self._encoder.module, mode.fp32_stages, self._device.type)
+            keep_in_fp32(self._plain, mode.fp32_stages, self._device.type)
+        self._encoder.module = self._plain
+        if mode.compiled:  # texts come in as many lengths as there are batches
+            dynamic = True if self._spec.modality == "text" else None
+            self._encoder.module = cast(torch.nn.Module, torch.compile(self._plain, dynamic=dynamic))
         self.mode = mode
 
     def running(self) -> contextlib.ExitStack:
@@ -55,12 +73,13 @@ class Passes:
             stack.enter_context(torch.autocast(self._device.type, dtype=DTYPES[self.mode.dtype]))
         return stack
 
-    def vectors(self, batch: Batch) -> torch.Tensor:
-        """One vector per key, shape (n_keys, dim) float32, on the device."""
-        vectors = self.forward(batch.arrays)
-        if self.mode.dtype == "fp16" and not bool(torch.isfinite(vectors).all()):
-            with torch.autocast(self._device.type, enabled=False):
-                vectors = self.forward(batch.arrays)
+    def vectors(self, batch: Batch, inputs: Inputs) -> torch.Tensor:
+        """One vector per key, shape (n_keys, dim) float32, on the device.
+
+        Args:
+            inputs: the batch's arrays as tensors, wherever they are.
+        """
+        vectors = self.forward(inputs)
         if batch.owner is None or batch.weights is None:
             return vectors
         owner = torch.from_numpy(batch.owner).to(vectors.device)
@@ -70,34 +89,41 @@ class Passes:
         pooled /= torch.zeros(len(batch.keys), device=vectors.device).index_add_(0, owner, weights)[:, None]
         return torch.nn.functional.normalize(pooled, dim=-1) if self._spec.normalize else pooled
 
-    def forward(self, arrays: tuple[np.ndarray, ...]) -> torch.Tensor:
+    def exact_vectors(self, batch: Batch, inputs: Inputs) -> torch.Tensor:
+        """The same in fp32, for what overflows in fp16."""
+        with torch.autocast(self._device.type, enabled=False):
+            return self.vectors(batch, inputs)
+
+    def forward(self, inputs: Inputs) -> torch.Tensor:
         """Vectors of inputs, shape (n_inputs, dim) float32.
 
         Raises:
             OutOfMemoryError: one input alone does not fit.
         """
-        n = len(arrays[0])
-        if n > 1 and units_of(arrays) > self._limit.units:
-            return self._halves(arrays)
+        n = len(inputs[0])
+        if n > 1 and units_of(inputs) > self._limit.units:
+            return self._halves(inputs)
         try:
-            return self._encoder_forward(arrays).float()
+            return self._encoder_forward(inputs).float()
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error) or n == 1:
                 raise
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        self._limit.units = max(1, units_of(arrays) // 2)
-        return self._halves(arrays)
+        elif self._device.type == "mps":
+            torch.mps.empty_cache()
+        self._limit.units = max(1, units_of(inputs) // 2)
+        return self._halves(inputs)
 
-    def _halves(self, arrays: tuple[np.ndarray, ...]) -> torch.Tensor:
-        middle = (len(arrays[0]) + 1) // 2
-        parts = [tuple(a[:middle] for a in arrays), tuple(a[middle:] for a in arrays)]
+    def _halves(self, inputs: Inputs) -> torch.Tensor:
+        middle = (len(inputs[0]) + 1) // 2
+        parts = [tuple(a[:middle] for a in inputs), tuple(a[middle:] for a in inputs)]
         return torch.cat([self.forward(part) for part in parts])
 
-    def _encoder_forward(self, arrays: tuple[np.ndarray, ...]) -> torch.Tensor:
-        inputs = [torch.from_numpy(a).to(self._device, non_blocking=True) for a in arrays]
+    def _encoder_forward(self, inputs: Inputs) -> torch.Tensor:
+        inputs = tuple(a.to(self._device) for a in inputs)
         if self._spec.modality == "image":
-            inputs = [self._scaled(inputs[0])]
+            inputs = (self._scaled(inputs[0]),)
         return cast(torch.Tensor, cast(Any, self._encoder).forward(*inputs))
 
     def _scaled(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -1,18 +1,19 @@
 """What is missing and how much work it is. Reads keys only: no model, no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from embed.devices import host
 from embed.encoders.base import Resolved
-from embed.keys import NO_KEYS, contains, key_array, union, without
+from embed.share import Share
 from embed.verify import read_whole_shard
 from store.catalog.read import present_splits
 from store.errors import CorruptFileError
 from store.schema import KEY_BYTES
+from store.vectors.keys import NO_KEYS, contains, key_array, union, without
 from store.vectors.sets import VectorSet, iter_row_keys
 from store.vectors.shard import failure_names, shard_names
 from store.vectors.spec import EncoderSpec
@@ -72,6 +73,7 @@ class EncoderPlan:
     damaged: dict[str, str]
     files: tuple[str, ...]
     rows_per_second: float | None  # of earlier runs on this machine
+    n_elsewhere: int = 0  # missing keys that fall to other shares of the work
 
     @property
     def spec(self) -> EncoderSpec:
@@ -79,12 +81,19 @@ class EncoderPlan:
 
     @property
     def n_hits(self) -> int:
-        return self.n_wanted - self.n_failed - len(self.missing)
+        return self.n_wanted - self.n_failed - len(self.missing) - self.n_elsewhere
 
     @property
     def has_nothing_to_embed(self) -> bool:
         """The catalogue has no picture at all (or no text)."""
         return self.n_wanted == 0
+
+    def own(self, share: Share | None) -> "EncoderPlan":
+        """The same with the missing keys of one share alone; None: all of them."""
+        if share is None:
+            return self
+        missing = share.of(self.missing)
+        return replace(self, missing=missing, n_elsewhere=len(self.missing) - len(missing))
 
     @property
     def bytes_to_write(self) -> int:

@@ -27,10 +27,20 @@ class Mode:
     dtype: str = "fp32"  # "fp32", or the autocast type: "bf16", "fp16"
     channels_last: bool = False
     fp32_stages: int = 0  # that many first stages of a convolutional network stay in fp32
+    compiled: bool = False  # by `torch.compile`
 
     def __str__(self) -> str:
         layout = " channels_last" if self.channels_last else ""
-        return self.dtype + layout + (f" after {self.fp32_stages} fp32 stages" if self.fp32_stages else "")
+        stages = f" after {self.fp32_stages} fp32 stages" if self.fp32_stages else ""
+        return self.dtype + layout + stages + (" compiled" if self.compiled else "")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What `torch.compile` makes of the chosen mode on one device."""
+
+    rows_per_second: float  # 0 where it can't be compiled, or strays from fp32
+    seconds: float  # that compiling takes, in every process anew
 
 
 @dataclass(frozen=True)
@@ -41,9 +51,21 @@ class Choice:
     units: int  # most padded tokens, or pictures, per forward pass
     cosine: float | None = None  # of the worst measured row to fp32; None where the mode is fp32
     rows_per_second: dict[str, float] = field(default_factory=dict)  # mode -> rows/s
+    compiled: Compiled | None = None  # None where it was not tried
+
+    def mode_for(self, n_rows: int) -> Mode:
+        """The mode for so many rows: compiled where that repays its own time."""
+        plain = self.rows_per_second.get(str(self.mode), 0.0)
+        if self.compiled is None or not plain or self.compiled.rows_per_second < MIN_GAIN * plain:
+            return self.mode
+        repaid = n_rows / plain > self.compiled.seconds + n_rows / self.compiled.rows_per_second
+        return replace(self.mode, compiled=True) if repaid else self.mode
 
     def __str__(self) -> str:
-        rates = ", ".join(f"{mode} {rate:.1f} rows/s" for mode, rate in self.rows_per_second.items())
+        measured = dict(self.rows_per_second)
+        if self.compiled is not None:
+            measured[str(replace(self.mode, compiled=True))] = self.compiled.rows_per_second
+        rates = ", ".join(f"{mode} {rate:.1f} rows/s" for mode, rate in measured.items())
         cosine = f", cosine {self.cosine:.5f}" if self.cosine is not None else ""
         return f"{self.mode}{cosine}" + (f" (measured: {rates})" if rates else "")
 
@@ -80,20 +102,33 @@ def choose(
         apply: puts the model into a mode; not timed.
         forward: vectors of the measured rows in the mode last applied, shape (n_rows, dim); waits for the device.
         modes: from `candidates`, fp32 first.
-        policy: "auto" keeps to `MIN_COSINE`; an explicit type is taken whatever its cosine.
+        policy: "auto" keeps to `MIN_COSINE` and to what the device can do; an explicit type is taken whatever
+            its cosine.
         units: most units per forward pass, passed on.
         most_fp32_stages: under "auto", a type that is too coarse gets that many first stages in fp32 at the most.
+
+    Raises:
+        ConfigError: the type that was asked for is not for this device.
     """
     cosines: dict[Mode, float] = {}
     reference = None
     for mode in modes:  # warm-up as well: kernels are chosen, memory is laid out
-        apply(mode)
-        vectors = forward()
+        try:
+            apply(mode)
+            vectors = forward()
+        except (RuntimeError, TypeError) as error:
+            if reference is None:  # fp32 itself: not for want of a type
+                raise
+            if policy == "auto":
+                continue
+            raise ConfigError(
+                f"this device can't compute in {mode.dtype}: {str(error).splitlines()[0]}: pass --precision auto"
+            ) from error
         reference = vectors if reference is None else reference
         cosines[mode] = worst_cosine(vectors, reference)
     assert reference is not None
     if policy == "auto":
-        for mode in [m for m in modes if cosines[m] < MIN_COSINE]:
+        for mode in [m for m in cosines if cosines[m] < MIN_COSINE]:
             for n_stages in range(1, most_fp32_stages + 1):
                 finer = replace(mode, fp32_stages=n_stages)
                 apply(finer)
@@ -149,8 +184,13 @@ def recall(workspace: Workspace, spec: EncoderSpec, device: str, torch_version: 
         memory = workspace.read_json(record)
         if memory["device"] != device or memory["torch"] != torch_version:
             return None
+        compiled = memory.get("compiled")
         return Choice(
-            Mode(**memory["mode"]), memory["units"], memory["cosine"], dict(memory["rows_per_second"])
+            Mode(**memory["mode"]),
+            memory["units"],
+            memory["cosine"],
+            dict(memory["rows_per_second"]),
+            Compiled(**compiled) if compiled else None,
         )
     except (CorruptFileError, KeyError, TypeError):
         return None

@@ -21,15 +21,19 @@ def plan_lines(plan: EncoderPlan) -> list[str]:
     lines = [_set_line(one) for one in plan.sets]
     for reason in plan.damaged.values():
         lines.append(f"  {reason}")
+    others = f", {plan.n_elsewhere:,} more fall to other shares" if plan.n_elsewhere else ""
     if not len(plan.missing):
-        return [*lines, f"{plan.spec.name}: nothing to do"]
+        return [*lines, f"{plan.spec.name}: nothing to do{others}"]
     time = (
         f"about {duration(plan.seconds)}"
         if plan.seconds is not None
         else "time unknown, never run on this machine"
     )
     gigabytes = plan.bytes_to_write / 1e9
-    return [*lines, f"{plan.spec.name}: {len(plan.missing):,} to embed, {gigabytes:.3f} GB to write, {time}"]
+    return [
+        *lines,
+        f"{plan.spec.name}: {len(plan.missing):,} to embed, {gigabytes:.3f} GB to write, {time}{others}",
+    ]
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:
@@ -70,6 +74,7 @@ def plan_record(plan: EncoderPlan) -> dict[str, Any]:
         "hits": plan.n_hits,
         "failed": plan.n_failed,
         "missing": len(plan.missing),
+        "elsewhere": plan.n_elsewhere,
         "bytes_to_write": plan.bytes_to_write,
         "seconds": plan.seconds,
         "damaged": sorted(plan.damaged),

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from embed.inputs.batch import Window
-from embed.keys import key_array, key_bytes, locate
 from embed.plan import EncoderPlan
 from store.catalog.compose import compose
 from store.catalog.images import image_digests
 from store.catalog.read import present_splits
+from store.vectors.keys import key_array, key_bytes, locate
 from store.vectors.sets import VectorSet, iter_row_keys
 from store.workspace import Workspace
 

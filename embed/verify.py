@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embed.keys import contains, key_array, union
 from store.errors import CorruptFileError
+from store.vectors.keys import contains, key_array, union
 from store.vectors.sets import VECTORS
 from store.vectors.shard import failure_names, read_shard, shard_name, shard_names
 from store.vectors.spec import EncoderSpec
@@ -89,4 +89,5 @@ def verify(workspace: Workspace, encoders: Sequence[str] = ()) -> list[FolderRep
 def set_aside(workspace: Workspace, folder: str, names: Sequence[str]) -> None:
     """Rename damaged files so that nothing reads them: the next plan misses just what they held."""
     for name in names:
-        workspace.rename(f"{folder}/{name}", f"{folder}/{DAMAGED_PREFIX}{name}")
+        if workspace.exists(f"{folder}/{name}"):  # another run may have been here first
+            workspace.rename(f"{folder}/{name}", f"{folder}/{DAMAGED_PREFIX}{name}")

@@ -41,6 +41,8 @@ class Head:
     code_version: ClassVar[int] = 1  # raised when the same parameters yield other predictions
     # Test rows: a refit on all training rows, or the mean of the fold models (no further fit, less variance).
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"
+    # Folds are fitted side by side, each on one core: for heads that gain less from many cores than that.
+    side_by_side: ClassVar[bool] = False
 
     # ---- to implement ----------------------------------------------------------------------------
 

@@ -1,11 +1,14 @@
 """The only fold loop: out-of-fold predictions of the training rows, and test predictions."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from heads.base import FoldPredictions, Head
 from heads.cleaning import Cleaning
+from heads.parallel import each_on_a_core
 from heads.rows import Rows
 from heads.tuning import Tuning
 from store.errors import HeadError
@@ -76,27 +79,39 @@ def _one_by_one(
         kept, target = cleaning.training_part(inside, log_price)
         return unfitted.fit(rows.subset(kept), target)
 
-    oof = np.full(len(train), np.nan)
-    learned, test_sum = [], np.zeros(0 if test is None else len(test))
-    folds = np.unique(fold)
+    folds = [int(held_out) for held_out in np.unique(fold)]
     averages = head.test_mode == "average" or bool(train.folded)
-    model = head
-    for held_out in folds.tolist():
+
+    def one_fold(held_out: int) -> _OneFold:
+        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
         matched = train.for_fold(held_out)
-        inside, outside = np.flatnonzero(fold != held_out), fold == held_out
         unfitted = head.clone() if tuning is None else tuning.head_for_fold(head, held_out)
         model = fit(unfitted, matched, inside)
-        oof[outside] = model.predict(matched.subset(outside))
-        learned.append(model.learned())
-        if test is not None and averages:
-            test_sum += model.predict(test.for_fold(held_out))
+        predicted = model.predict(matched.subset(outside))
+        of_test = model.predict(test.for_fold(held_out)) if test is not None and averages else None
         on_fit()
+        kept = model if averages and held_out == folds[-1] else head
+        return _OneFold(predicted, of_test, model.learned(), kept)
+
+    found = each_on_a_core(one_fold, folds) if head.side_by_side else [one_fold(held) for held in folds]
+    oof, learned = np.full(len(train), np.nan), [one.learned for one in found]
+    for held_out, one in zip(folds, found, strict=True):
+        oof[fold == held_out] = one.oof
     if averages:
-        return FoldPredictions(oof, None if test is None else test_sum / len(folds), learned, model)
+        of_test = [one.test for one in found if one.test is not None]
+        return FoldPredictions(oof, np.mean(of_test, axis=0) if of_test else None, learned, found[-1].model)
     last = head if tuning is None else head.clone().set_params(**tuning.refit)
     model = fit(last.for_refit(learned), train, np.arange(len(train)))
     on_fit()
     return FoldPredictions(oof, None if test is None else model.predict(test), learned, model)
+
+
+@dataclass(frozen=True)
+class _OneFold:
+    oof: np.ndarray  # log price of the rows held out
+    test: np.ndarray | None  # (n_test,) log price
+    learned: dict[str, Any]
+    model: Head  # fitted, where it is the one to keep; else the unfitted head
 
 
 def _check_finite(name: str, rows: Rows, log_price: np.ndarray) -> None:

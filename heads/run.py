@@ -131,7 +131,7 @@ def plan_head(
         "seed": config.seed,
         "code_version": head.code_version,
     }
-    cleaning = cleaning_digest(workspace, folds.hash)
+    cleaning = cleaning_digest(workspace, folds.hash, config.clean)
     if cleaning is not None:
         inputs["cleaning"] = cleaning
     tuning = _usable_tuning(workspace, name, inputs, set(params), log) if use_tuning else None

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from store.catalog.images import image_digests
 from store.catalog.read import present_splits, read_split, split_path
 from store.config import Config, Grouping
-from store.errors import CatalogError, FoldMismatchError
+from store.errors import CatalogError, FoldMismatchError, WorkspaceError
 from store.schema import FOLD, GROUP
 from store.stratify import deal_groups
 from store.workspace import Workspace
@@ -67,6 +67,10 @@ def read_folds(workspace: Workspace) -> Folds:
     Raises:
         WorkspaceError: none were decided yet.
     """
+    if not workspace.exists(FOLDS_FILE):
+        raise WorkspaceError(
+            f"no folds in {workspace.root}: run 'shelfprice heads run -w {workspace.root}', which decides them and trains"
+        )
     table = workspace.read_table(FOLDS_FILE).combine_chunks()
     sample_id = table["sample_id"].combine_chunks()
     fold, group = table["fold"].to_numpy(), table["group"].to_numpy()

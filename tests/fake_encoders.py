@@ -68,7 +68,7 @@ class FakeEncoder:
         self._fails = fails
         self._on_batch = on_batch
 
-    def begin(self, window: Window) -> str:
+    def begin(self, window: Window, n_rows: int) -> str:
         return "nothing to choose"
 
     def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from embed.encoders.base import Sources
-from embed.engine import Settings, load_engines
+from embed.engine import Settings
 from embed.finetune.job import Job, check_configuration, prepare_job
 from embed.finetune.processes import open_processes
 from embed.finetune.recipe import Recipe
 from embed.finetune.run import Outcome, finetune
 from embed.finetune.training import FoldRun, Options
+from embed.fleet import load_engines
 from embed.job import Options as EmbedOptions
 from embed.job import run as run_embed
 from embed.wishes import find_wishes
@@ -98,7 +99,7 @@ def demo_workspace(root: Path, train: int = 150, test: int = 30, k: int = 2) -> 
 def embedded(workspace: Workspace, *encoders: str) -> Workspace:
     """The workspace with these encoders' vectors in the cache."""
     wishes = find_wishes(workspace, encoders, Sources(offline=True), "fp32")
-    settings = Settings("cpu")
+    settings = Settings(("cpu",))
     options = EmbedOptions()
     run_embed(workspace, wishes, options, lambda r: load_engines(workspace, r, settings), lambda line: None)
     return workspace

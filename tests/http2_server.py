@@ -9,7 +9,7 @@ import h2.connection
 import h2.events
 import trustme
 
-from tests.image_server import Site
+from tests.image_server import ImageServer, Site
 
 
 def certificates(folder: object) -> tuple[ssl.SSLContext, str]:
@@ -24,7 +24,10 @@ def certificates(folder: object) -> tuple[ssl.SSLContext, str]:
 
 
 class Http2Server(asyncio.Protocol):
-    """One connection; answers /img/N, /endless, /goaway, and 404 to all else."""
+    """One connection; answers /img/N, /endless, /hang, /stop, /goaway, /lost, and 404 to all else.
+
+    A client that asks for HTTP/1.1 gets `ImageServer`.
+    """
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -33,6 +36,11 @@ class Http2Server(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        if transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+            http1 = ImageServer(self.site)
+            transport.set_protocol(http1)
+            http1.connection_made(transport)
+            return
         self.transport = transport
         self.site.n_connections += 1
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
@@ -40,11 +48,14 @@ class Http2Server(asyncio.Protocol):
         transport.write(self.h2.data_to_send())
 
     def data_received(self, data: bytes) -> None:
-        for event in self.h2.receive_data(data):
-            if isinstance(event, h2.events.RequestReceived):
+        events = self.h2.receive_data(data)
+        given_up = {event.stream_id for event in events if isinstance(event, h2.events.StreamReset)}
+        for event in events:
+            if isinstance(event, h2.events.RequestReceived) and event.stream_id not in given_up:
                 self.answer(event.stream_id, dict(event.headers)[b":path"].decode())
             elif isinstance(event, h2.events.StreamReset):
                 self.waiting.pop(event.stream_id, None)
+                self.site.n_cancelled += 1
         self.pump()
         self.transport.write(self.h2.data_to_send())
 
@@ -55,9 +66,17 @@ class Http2Server(asyncio.Protocol):
             self.h2.close_connection()
             asyncio.get_running_loop().call_soon(self.transport.close)
             return
-        status = b"200" if kind in ("img", "endless", "goaway") else b"404"
+        if kind == "lost":
+            self.transport.abort()
+            return
+        if kind == "hang":
+            return
+        status = b"404" if kind not in ("img", "endless", "stop", "goaway") else b"200"
         body = self.site.picture(int(rest.partition(".")[0])) if kind == "img" else self.site.picture(0)
         self.h2.send_headers(stream, [(b":status", status), (b"content-type", b"image/jpeg")])
+        if kind == "stop":  # a little of a body, and no more
+            self.h2.send_data(stream, body[:4000])
+            return
         self.waiting[stream] = body
         if kind == "endless":
             self.endless.add(stream)
@@ -70,6 +89,7 @@ class Http2Server(asyncio.Protocol):
                 self.h2.send_data(stream, body[:room])
                 body = body[room:] or (bytes(16_384) if stream in self.endless else b"")
             self.waiting[stream] = body
+            self.site.window_is_full |= self.h2.outbound_flow_control_window < 16_384
             if not body:
                 del self.waiting[stream]
                 self.h2.end_stream(stream)

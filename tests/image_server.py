@@ -112,6 +112,8 @@ class Site:
         self.active: Counter[str] = Counter()
         self.most_active = 0
         self.n_connections = 0
+        self.window_is_full = False  # no more may be sent on a connection over HTTP/2
+        self.n_cancelled = 0  # answers over HTTP/2 that the client gave up
         self.version = ETAG
         self.delay = 0.0
 
@@ -145,6 +147,8 @@ class Site:
 
     def answer_same(self, **_: object) -> bytes:
         return _whole("200 OK", self.picture(0))
+
+    answer_goaway = answer_same  # over HTTP/1.1 there is no goodbye to say
 
     def answer_tagged(self, headers: dict[str, str], **_: object) -> bytes:
         if headers.get("if-none-match") == self.version:
@@ -227,6 +231,12 @@ class Site:
             sock.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SO_LINGER 0: close with RST
             transport.write(_head("200 OK", Content_Length=8192) + self.picture(16)[:100])
             await asyncio.sleep(0.01)
+            transport.abort()
+
+        return answer
+
+    def answer_lost(self, **_: object) -> object:
+        async def answer(transport: asyncio.Transport) -> None:
             transport.abort()
 
         return answer

@@ -12,7 +12,7 @@ import sys
 import time
 
 from embed.job import Options, run
-from embed.keys import key_array
+from store.vectors.keys import key_array
 from store.vectors.shard import read_keys
 from store.workspace import Workspace
 from tests.fake_encoders import fake_loader, fake_wish

@@ -78,7 +78,7 @@ def shelfprice(workspace, *arguments, code=0):
 
 
 def embed(workspace, *arguments, code=0):
-    return shelfprice(workspace, "run", "--offline", "--device", "cpu", *arguments, code=code)
+    return shelfprice(workspace, "run", "--offline", "--devices", "cpu", *arguments, code=code)
 
 
 def test_a_run_with_nothing_to_do_and_a_plan_import_no_torch(workspace, models):
@@ -202,7 +202,7 @@ def test_a_run_with_a_real_model_killed_at_work_resumes_complete(workspace, mode
     n = 3000
     publish_texts(workspace, n)
     encoder = f"{models / 'text'}@name"
-    asked = ["--offline", "-e", encoder, "--device", "cpu", "--precision", "fp32", "--batch-tokens", "16"]
+    asked = ["--offline", "-e", encoder, "--devices", "cpu", "--precision", "fp32", "--batch-tokens", "16"]
     command = [sys.executable, "-m", "store.cli", "embed", "run", *asked, "--publish-every", "0.05"]
     folder = find_wishes(workspace, [encoder], Sources(offline=True), "fp32")[0].resolved.spec.folder
     child = subprocess.Popen(

@@ -3,8 +3,10 @@ import pytest
 
 from embed.encoders.base import Sources, Tokens
 from embed.encoders.resolve import resolve
-from embed.engine import Engine, Settings, load_engines
+from embed.engine import Engine, Settings
+from embed.fleet import load_engines
 from embed.inputs.batch import Batch, Window
+from embed.precision import Choice, Compiled, Mode
 from store.errors import ConfigError
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
@@ -50,12 +52,12 @@ class SummingEncoder:
 
 
 def engine_of(workspace, encoder, **settings):
-    return Engine(workspace, encoder, torch.device("cpu"), Settings("cpu", **settings))
+    return Engine(workspace, encoder, torch.device("cpu"), Settings(("cpu",), **settings))
 
 
 def encode(engine, texts=TEXTS):
     window = Window("sum@name", KEYS[: len(texts)], texts)
-    engine.begin(window)
+    engine.begin(window, len(KEYS))
     found = {}
     for batch, vectors in engine.encode(engine.batches(iter([window]))):
         found.update(zip(batch.keys, vectors, strict=True))
@@ -109,32 +111,100 @@ def test_batch_size_does_not_change_vectors_by_more_than_a_thousandth(workspace,
     resolved = resolve(workspace, str(folder), Sources(offline=True), "fp32")
     runs = []
     for tokens in (16, 4096):
-        (engine,) = load_engines(workspace, resolved, Settings("cpu", batch_tokens=tokens))
+        (engine,) = load_engines(workspace, resolved, Settings(("cpu",), batch_tokens=tokens))
         runs.append(encode(engine))
     np.testing.assert_allclose(runs[0], runs[1], atol=1e-3)
 
 
-def test_precision_is_measured_once_and_remembered(workspace, folder):
+def test_precision_is_measured_once_and_remembered(workspace, folder, monkeypatch):
     resolved = resolve(workspace, str(folder), Sources(offline=True))
     window = Window("tiny@name", KEYS, TEXTS)
-    (engine,) = load_engines(workspace, resolved, Settings("cpu"))
-    said = engine.begin(window)
+    (engine,) = load_engines(workspace, resolved, Settings(("cpu",)))
+    said = engine.begin(window, len(KEYS))
     assert "measured: fp32" in said
-    (again,) = load_engines(workspace, resolved, Settings("cpu"))
-    again._measure = None  # would be called
-    assert again.begin(window) == said
+    (again,) = load_engines(workspace, resolved, Settings(("cpu",)))
+    monkeypatch.setattr("embed.engine.Trial.choose", None)  # would be called
+    assert again.begin(window, len(KEYS)) == said
     assert again.provenance()["precision"] == engine.provenance()["precision"]
 
 
 def test_a_device_that_is_not_there_is_an_error_that_says_what_to_pass(workspace, folder):
     resolved = resolve(workspace, str(folder), Sources(offline=True))
-    with pytest.raises(ConfigError, match=r"device 'cuda:63' can't be used here.*pass --device auto"):
-        load_engines(workspace, resolved, Settings("cuda:63"))
+    with pytest.raises(ConfigError, match=r"device 'cuda:63' can't be used here.*pass --devices auto"):
+        load_engines(workspace, resolved, Settings(("cuda:63",)))
 
 
 def test_on_a_gpu_the_batch_grows_until_memory_runs_out(workspace):
     encoder = SummingEncoder(fits=40_000)
     engine = engine_of(workspace, encoder)
     engine._kind = "gpu"  # grows by measuring, which on a CPU is not worth its time
-    engine.begin(Window("sum@name", KEYS, TEXTS))
+    engine.begin(Window("sum@name", KEYS, TEXTS), len(KEYS))
     assert engine.provenance()["units"] <= 40_000
+
+
+class Overflowing(SummingEncoder):
+    """Gives infinity under autocast, as fp16 does where activations are large."""
+
+    def forward(self, first, mask=None):
+        vectors = super().forward(first, mask).float()
+        return vectors / 0.0 if torch.is_autocast_enabled("cpu") else vectors
+
+
+def test_what_overflows_in_fp16_is_computed_again_in_fp32(workspace):
+    engine = engine_of(workspace, Overflowing())
+    engine._passes.apply(Mode("fp16"))
+    window = Window("sum@name", KEYS[:3], TEXTS[:3])
+    ((_, vectors),) = engine.encode(engine.batches(iter([window])))
+    assert np.isfinite(vectors).all()
+    assert sorted(vectors[:, 1]) == sorted(len(text.split()) for text in TEXTS[:3])
+
+
+# ---- torch.compile, which on a CPU is never tried: here as if it were a GPU --------------------------
+
+
+@pytest.fixture
+def compiling(workspace, monkeypatch):
+    """`begin` for so many rows, with a `torch.compile` of one's own; gives the precision chosen."""
+
+    def begin(compiled, n_rows=10**9):
+        engine = engine_of(workspace, SummingEncoder())
+        engine._device = torch.device("cuda")
+        engine._passes._device = torch.device("cpu")
+        monkeypatch.setattr(torch, "compile", compiled)
+        monkeypatch.setattr("embed.engine.device_name", lambda device: "a GPU")
+        known = Choice(Mode(), 4096, None, {"fp32": 1000.0})
+        monkeypatch.setattr("embed.engine.recall", lambda *arguments: known)
+        return engine, engine.begin(Window("sum@name", KEYS, TEXTS), n_rows)
+
+    return begin
+
+
+def test_a_compiled_model_is_used_where_it_measures_faster_and_repays_itself(compiling):
+    def compiled(module, **options):
+        return module
+
+    engine, said = compiling(compiled)
+    assert engine.provenance()["precision"] == "fp32 compiled"  # summing is faster than 1,000 rows/s
+    assert "fp32 compiled" in said
+    engine, said = compiling(compiled, n_rows=5000)
+    assert engine.provenance()["precision"] == "fp32"
+    assert "compiled" not in said
+
+
+def test_a_machine_without_a_compiler_goes_on_without(compiling):
+    def broken(module, **options):
+        raise RuntimeError("Cannot find a working triton installation")
+
+    engine, said = compiling(broken)
+    assert engine.provenance()["precision"] == "fp32"
+    assert "fp32 compiled 0.0 rows/s" in said
+    assert isinstance(engine._encoder.module, torch.nn.Linear)
+
+
+def test_compiling_is_repaid_only_by_enough_rows():
+    choice = Choice(Mode("bf16"), 64, 1.0, {"fp32": 50.0, "bf16": 100.0}, Compiled(200.0, 60.0))
+    assert choice.mode_for(12_001) == Mode("bf16", compiled=True)
+    assert choice.mode_for(11_999) == Mode("bf16")
+    assert Choice(Mode("bf16"), 64, 1.0, {"bf16": 100.0}, Compiled(104.0, 0.0)).mode_for(10**9) == Mode(
+        "bf16"
+    )

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from embed import precision
-from embed.precision import Choice, Mode, candidates, choose, recall, remember
+from embed.precision import Choice, Compiled, Mode, candidates, choose, recall, remember
 from store.errors import ConfigError
 from store.workspace import Workspace
 from tests.fakes import fake_spec
@@ -68,6 +70,24 @@ def test_fp16_on_a_cpu_is_an_error_that_says_what_to_pass(model):
         model.choose("fp16", device="cpu")
 
 
+def test_a_type_that_the_device_lacks_is_passed_over_by_auto_and_named_where_it_was_asked_for(
+    model, monkeypatch
+):
+    forward = model.forward
+
+    def without_fp16():
+        if model.mode.dtype == "fp16":
+            raise RuntimeError("no kernel for Half\non this device")
+        return forward()
+
+    monkeypatch.setattr(model, "forward", without_fp16)
+    assert model.choose("auto").mode == BF16
+    with pytest.raises(
+        ConfigError, match=r"can't compute in fp16: no kernel for Half: pass --precision auto"
+    ):
+        model.choose("fp16")
+
+
 def test_layouts_are_tried_for_convolutions_only():
     assert Mode("bf16", channels_last=True) in candidates("auto", "cpu", True)
     assert not any(mode.channels_last for mode in candidates("auto", "cpu", False))
@@ -78,6 +98,9 @@ def test_what_was_measured_is_remembered_for_that_device_and_torch_alone(tmp_pat
     choice = Choice(Mode("bf16", True), 4096, 0.99995, {"fp32": 10.0, "bf16 channels_last": 30.0})
     remember(workspace, spec, "cpu A x2", "2.14", choice)
     assert recall(workspace, spec, "cpu A x2", "2.14") == choice
+    compiled = replace(choice, compiled=Compiled(200.0, 60.0))
+    remember(workspace, spec, "a GPU", "2.14", compiled)
+    assert recall(workspace, spec, "a GPU", "2.14") == compiled
     assert recall(workspace, spec, "cpu B x2", "2.14") is None
     assert recall(workspace, spec, "cpu A x2", "2.15") is None
     assert recall(workspace, fake_spec(weights="1" * 64), "cpu A x2", "2.14") is None

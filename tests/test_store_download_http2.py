@@ -1,8 +1,11 @@
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from store.catalog.download.fetch import Limits
+from store.catalog.download.connections import Pool, tls_context
+from store.catalog.download.fetch import Fetcher, Limits
+from store.catalog.download.network import CheckedBackend
 from store.catalog.download.progress import Progress
 from store.catalog.download.run import Settings, download_images
 from store.catalog.download.schedule import Policy
@@ -46,13 +49,79 @@ def test_many_pictures_share_one_http2_connection(tmp_path, site):
     assert len(image_digests(Workspace(tmp_path))) == 100
 
 
-def test_an_endless_body_does_not_starve_the_others_on_its_connection(tmp_path, site):
-    paths = [
-        path for i in range(6) for path in (f"endless/{i}", *(f"img/{20 * i + j}.jpg" for j in range(20)))
+def among(bad, n_bad=6, n_good=120):
+    """Links of pictures with a bad one among every few."""
+    every = n_good // n_bad
+    return [
+        path
+        for i in range(n_bad)
+        for path in (f"{bad}/{i}", *(f"img/{every * i + j}.jpg" for j in range(every)))
     ]
-    summary = run(tmp_path, site, paths, limits=replace(SETTINGS.limits, max_bytes=1_000_000))
+
+
+ONE_TRY = Policy(backoff_seconds=0.02, retries=0)
+
+
+def test_an_endless_body_costs_the_others_on_its_connection_nothing(tmp_path, site):
+    limits = replace(SETTINGS.limits, max_bytes=1_000_000)
+    summary = run(tmp_path, site, among("endless"), limits=limits, policy=ONE_TRY)
     assert summary.n_stored == 120
     assert summary.failed == {"too large: over 1000000 bytes": 6}
+    assert site.n_connections == 1
+    assert site.n_cancelled == 6
+    assert set(site.requests.values()) == {1}
+
+
+@pytest.fixture
+def https(tmp_path, site):
+    """URL of a server that speaks HTTP/2, and the file with its authority."""
+    context, authority = certificates(tmp_path)
+    with serving(site, http2_server(site), context) as port:
+        yield f"https://127.0.0.1:{port}", authority
+
+
+@pytest.mark.parametrize("bad", ["hang", "stop"])
+def test_an_answer_given_up_while_it_stalls_leaves_its_connection_to_the_others(https, site, bad):
+    base, authority = https
+
+    async def ask():
+        async with Fetcher(SETTINGS.limits, "test", allow_private=True, ca_file=authority) as fetcher:
+            stalled = asyncio.create_task(fetcher.fetch(f"{base}/{bad}"))
+            while not site.requests[f"/{bad}"]:
+                await asyncio.sleep(0)
+            before = await fetcher.fetch(f"{base}/img/1.jpg")
+            stalled.cancel()
+            await asyncio.wait([stalled])
+            after = await fetcher.fetch(f"{base}/img/2.jpg")
+            for reply in (before, after):
+                reply.body.seek(0)
+            return [reply.body.read() for reply in (before, after)]
+
+    assert asyncio.run(ask()) == [site.picture(1), site.picture(2)]
+    assert (site.n_connections, site.n_cancelled) == (1, 1)
+
+
+def test_what_was_sent_and_never_read_is_given_back_to_the_window(https, site):
+    base, authority = https
+
+    async def ask():
+        backend = CheckedBackend(allow_private=True)
+        async with Pool(ssl_context=tls_context(authority), http2=True, n=1, backend=backend) as pool:
+            async with pool.stream("GET", f"{base}/endless"):
+                starved = asyncio.create_task(pool.request("GET", f"{base}/img/1.jpg"))
+                while not site.window_is_full:
+                    await asyncio.sleep(0)
+                assert not starved.done()
+            return (await starved).content
+
+    assert asyncio.run(ask()) == site.picture(1)
+
+
+def test_a_connection_lost_with_all_its_requests_is_held_against_the_one_to_blame(tmp_path, site):
+    summary = run(tmp_path, site, among("lost"), policy=ONE_TRY)
+    assert summary.n_stored == 120
+    assert summary.n_failed == 6
+    assert max(site.requests.values()) == 2
 
 
 def test_a_server_that_says_goodbye_is_asked_again(tmp_path, site):

@@ -65,3 +65,27 @@ def test_a_damaged_page_is_found_by_its_checksum(workspace):
 def test_a_picture_set_takes_no_composition():
     with pytest.raises(ConfigError, match="embeds pictures"):
         VectorSet.parse("efficientnet-lite0@name", is_text=False)
+
+
+def test_a_matrix_in_a_file_is_read_like_one_in_memory(workspace, tmp_path):
+    names = [f"n{i % 40}" if i % 7 else None for i in range(100)]
+    publish_catalog(workspace, rows(names))
+    X = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float16)
+    publish_vectors(
+        workspace,
+        NAME,
+        {"train": np.stack([X[i % 40] if i % 7 else np.zeros(4, np.float16) for i in range(100)])},
+    )
+    held, filed = (
+        load_matrix(workspace, NAME, "train"),
+        load_matrix(workspace, NAME, "train", folder=tmp_path),
+    )
+    np.testing.assert_array_equal(filed.valid, held.valid)
+    assert filed.X.shape == (100, 4)
+    odd = np.arange(100) % 2 == 1
+    some = np.array([3, 1, 4, 1, 5])
+    for index in (slice(10, 20), odd, some):
+        np.testing.assert_array_equal(filed.X[index], held.X[index])
+    twice_chosen = filed.rows(odd).rows(some)
+    np.testing.assert_array_equal(twice_chosen.X[1:4], held.rows(odd).rows(some).X[1:4])
+    np.testing.assert_array_equal(twice_chosen.valid, held.rows(odd).rows(some).valid)

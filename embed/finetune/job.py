@@ -140,7 +140,7 @@ def prepare_job(
         "seed": config.seed,
         "catalog_digest": catalog_digest(workspace),
         "folds_hash": folds.hash,
-        "cleaning": cleaning_digest(workspace, folds.hash),
+        "cleaning": cleaning_digest(workspace, folds.hash, config.clean),
         "code_version": CODE_VERSION,
     }
     return Job(workspace, name, towers, recipe, params, config.seed, inputs, folds, _plain(configuration))

@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from embed.devices import open_device
+from embed.devices import open_devices
 
 BUCKET = 2**24  # numbers that are summed at once
 PATIENCE = timedelta(hours=2)  # rank 0 reads and warms up while the others wait
@@ -80,15 +80,15 @@ def open_processes(device: str) -> Processes:
     """The processes that `torchrun` or `accelerate launch` started, or this one alone.
 
     Args:
-        device: as `open_device` takes it; with several processes `auto` and `cuda` are each process's own GPU.
+        device: one that `open_devices` takes; with several processes `auto` and `cuda` are each process's own GPU.
     """
     n = int(os.environ.get("WORLD_SIZE", "1"))
     if n == 1:
-        return Processes(0, 1, open_device(device))
+        return Processes(0, 1, open_devices([device])[0])
     if device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
         torch.cuda.set_device(device)
-    found = open_device("cpu" if device == "auto" else device)
+    (found,) = open_devices(["cpu" if device == "auto" else device])
     if not dist.is_initialized():
         dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=PATIENCE)
     return Processes(dist.get_rank(), n, found)

@@ -51,8 +51,8 @@ def embed_fold(job: Job, fold: int, device: str, log: Log) -> None:
     Raises:
         EncoderError, FailureLimitError, WorkspaceError: as `shelfprice embed run`.
     """
-    from embed.devices import open_device
-    from embed.engine import Engine, Settings
+    from embed.engine import Settings
+    from embed.fleet import on_devices
 
     specs = tuned_specs(job, fold)
     wishes = [
@@ -64,13 +64,10 @@ def embed_fold(job: Job, fold: int, device: str, log: Log) -> None:
     def load(resolved: Sequence[Resolved]) -> list[RunningEncoder]:
         if not loaded:
             loaded.update(zip((spec.name for spec in specs), load_tuned(job, fold), strict=True))
-        opened = open_device(device)
-        engines = []
         for one in resolved:
-            encoder = loaded[one.spec.name]
-            encoder.spec = one.spec
-            engines.append(Engine(job.workspace, encoder, opened, Settings(device)))
-        return list[RunningEncoder](engines)
+            loaded[one.spec.name].spec = one.spec
+        encoders = [loaded[one.spec.name] for one in resolved]
+        return on_devices(job.workspace, encoders, Settings((device,)))
 
     run(job.workspace, wishes, Options(), load, log)
 

@@ -1,8 +1,9 @@
 """What passes between the catalogue, the workers that prepare inputs and the model."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,9 +39,10 @@ class Batch:
         return units_of(self.arrays)
 
 
-def units_of(arrays: tuple[np.ndarray, ...]) -> int:
-    """Padded tokens of token ids (two axes), or pictures (four)."""
-    return int(arrays[0].size if arrays[0].ndim == 2 else len(arrays[0]))
+def units_of(arrays: tuple[Any, ...]) -> int:
+    """Padded tokens of token ids (two axes), or pictures (four); arrays or tensors."""
+    shape = arrays[0].shape
+    return math.prod(shape) if len(shape) == 2 else int(shape[0])
 
 
 @dataclass

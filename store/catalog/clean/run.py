@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.clean.decide import decisions_digest, decisions_table
-from store.catalog.clean.pictures import alike_pairs
+from store.catalog.clean.pictures import alike_pairs, perceptual_hashes
 from store.catalog.clean.prices import contradictions, outliers
 from store.catalog.clean.quantity import disagreements
 from store.catalog.clean.rows import Catalogue, Finding, read_catalogue
@@ -22,7 +22,7 @@ from store.errors import ConfigError
 from store.folds import ensure_folds
 from store.workspace import Workspace
 
-CODE_VERSION = 1  # raised when the same catalogue yields other findings
+CODE_VERSION = 2  # raised when the same catalogue yields other findings
 
 FINDINGS = {
     "same_text_image": "same text and same picture (or neither has one)",
@@ -99,8 +99,8 @@ def clean_catalog(
     before = load_config(workspace)
     config = dataclasses.replace(before, clean=with_policies(before.clean, given))
     folds = ensure_folds(workspace, config, log)
-    rows = read_catalogue(workspace, folds)
     seconds: dict[str, float] = {}
+    rows = _without_empty_pictures(read_catalogue(workspace, folds), workspace, threads, seconds)
     findings = find_all(rows, workspace, threads, seconds)
     table = decisions_table(rows, findings, config.clean)
     digest = decisions_digest(table)
@@ -109,6 +109,7 @@ def clean_catalog(
     metadata = {
         "catalog_digest": catalog_digest(workspace),
         "folds_hash": folds.hash,
+        "policies": dataclasses.asdict(config.clean),
         "digest": digest,
         "contradiction": CONTRADICTION,
         "code_version": CODE_VERSION,
@@ -117,6 +118,19 @@ def clean_catalog(
     dropped = table.filter(pc.equal(table["decision"], "drop"))["sample_id"]
     reports = [report_of(table, name, getattr(config.clean, name, "keep")) for name in FINDINGS]
     return CleanReport(len(rows), reports, len(pc.unique(dropped)), digest, config != before, seconds)
+
+
+def _without_empty_pictures(
+    rows: Catalogue, workspace: Workspace, threads: int, seconds: dict[str, float]
+) -> Catalogue:
+    """A picture that can't be decoded, or shows nothing, says of two rows that share it no more than none does."""
+    started = time.perf_counter()
+    distinct = pc.unique(rows.image.drop_null()).to_pylist()
+    hashes = perceptual_hashes(workspace, distinct, threads)
+    shown = pa.array([digest for digest in distinct if hashes[digest] is not None], pa.string())
+    image = pc.if_else(pc.is_in(rows.image, value_set=shown), rows.image, pa.scalar(None, pa.string()))
+    seconds["pictures"] = round(time.perf_counter() - started, 3)
+    return dataclasses.replace(rows, image=image)
 
 
 def find_all(rows: Catalogue, workspace: Workspace, threads: int, seconds: dict[str, float]) -> list[Finding]:

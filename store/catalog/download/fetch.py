@@ -1,7 +1,6 @@
 """One request to one URL: capped in time and size while it streams, its content sniffed, not believed."""
 
 import asyncio
-import ssl
 import tempfile
 import time
 import zlib
@@ -15,13 +14,14 @@ import h2.exceptions
 import httpcore2
 
 from store.catalog.download.addresses import canonical_url
+from store.catalog.download.connections import Pool, tls_context
 from store.catalog.download.network import CheckedBackend, NoConnectionError, Resolver, resolve
 from store.catalog.download.pictures import SNIFF_BYTES, describe_other, sniff
+from store.catalog.download.storing import SPILL_BYTES
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 ENCODINGS = frozenset({"identity", "", "gzip", "x-gzip", "deflate"})
-SPILL_BYTES = 1_000_000  # a larger body waits on disk
 DRAIN_BYTES, DRAIN_SECONDS = 65_536, 1.0  # read on this far to keep a connection, then hang up
 INFLATE_BYTES = 65_536
 
@@ -50,6 +50,7 @@ class Reply:
     retry: bool = False  # the same request may go better later
     retry_after: float | None = None  # seconds, as the server asks
     unreachable: bool = False  # nothing came from the host
+    shared: bool = False  # lost with a connection that others used too: any of them may be to blame
     etag: str | None = None
     last_modified: str | None = None
 
@@ -68,7 +69,7 @@ class Fetcher:
         *,
         connections: int = 64,
         allow_private: bool = False,
-        ssl_context: ssl.SSLContext | None = None,
+        ca_file: str | None = None,
         resolver: Resolver = resolve,
     ) -> None:
         self.limits = limits
@@ -82,28 +83,28 @@ class Fetcher:
             "read": limits.silent_seconds,
             "write": limits.silent_seconds,
         }
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=15.0,
-            http2=True,
-            network_backend=CheckedBackend(allow_private=allow_private, resolver=resolver),
+        backend = CheckedBackend(allow_private=allow_private, resolver=resolver)
+        self._shared, self._alone = (  # a TLS context each: httpcore writes the protocols on offer into it
+            Pool(ssl_context=tls_context(ca_file), http2=http2, n=connections, backend=backend)
+            for http2 in (True, False)
         )
 
     async def __aenter__(self) -> "Fetcher":
-        await self._pool.__aenter__()
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._pool.aclose()
+        await self._shared.aclose()
+        await self._alone.aclose()
 
-    async def fetch(self, url: str, etag: str | None = None, last_modified: str | None = None) -> Reply:
+    async def fetch(
+        self, url: str, etag: str | None = None, last_modified: str | None = None, *, alone: bool = False
+    ) -> Reply:
         """Ask once; never raises for anything a server or a network can do.
 
         Args:
             url: a canonical URL.
             etag, last_modified: of what is stored, for a conditional request.
+            alone: on a connection that no other request uses meanwhile, so HTTP/1.1.
         """
         headers = list(self._headers)
         if etag:
@@ -111,27 +112,27 @@ class Fetcher:
         if last_modified:
             headers.append((b"If-Modified-Since", last_modified.encode("latin-1", "ignore")))
         response: httpcore2.Response | None = None
+        pool = self._alone if alone else self._shared
         try:
             async with asyncio.timeout(self.limits.total_seconds):
-                async with self._pool.stream(
+                async with pool.stream(
                     "GET", url, headers=headers, extensions={"timeout": self._timeouts}
                 ) as response:
                     return await self._read(url, response, conditional=bool(etag or last_modified))
         except NoConnectionError as problem:
             return Reply(reason=problem.reason, retry=problem.retry, unreachable=problem.retry)
         except TimeoutError:
-            await _hang_up(response)
             reason = f"timeout: over {self.limits.total_seconds:g} s"
             return Reply(reason=reason, retry=True, unreachable=response is None)
         except httpcore2.TimeoutException:
             reason = f"timeout: silent for {self.limits.silent_seconds:g} s"
             return Reply(reason=reason, retry=True, unreachable=response is None)
         except httpcore2.NetworkError:
-            return Reply(reason="connection: reset", retry=True)
+            return Reply(reason="connection: reset", retry=True, shared=pool.is_shared(url))
         except httpcore2.RemoteProtocolError as error:
-            return Reply(reason=_protocol_reason(str(error).lower()), retry=True)
+            reason = _protocol_reason(str(error).lower())
+            return Reply(reason=reason, retry=True, shared=pool.is_shared(url))
         except (httpcore2.ProtocolError, h2.exceptions.H2Error, ValueError, KeyError):
-            await _hang_up(response)
             return Reply(reason="protocol: bad response", retry=True)
 
     async def _read(self, url: str, response: httpcore2.Response, *, conditional: bool) -> Reply:
@@ -140,7 +141,7 @@ class Fetcher:
         chunks = response.aiter_stream()
         if status == 200:
             return await self._read_body(response, chunks, headers)
-        await _discard(response, chunks)
+        await _discard(chunks)
         if status == 304 and conditional:
             return Reply(status, not_modified=True)
         if status in REDIRECTS and b"location" in headers:
@@ -160,7 +161,7 @@ class Fetcher:
             n_bytes = await self._stream_into(body, chunks, headers)
         except _UselessBodyError as stop:
             body.close()
-            await _discard(response, chunks)
+            await _discard(chunks)
             return Reply(200, reason=str(stop))
         except BaseException:
             body.close()
@@ -232,27 +233,17 @@ def _retry_after(value: str | None) -> float | None:
         return None
 
 
-async def _discard(response: httpcore2.Response, chunks: AsyncIterator[bytes]) -> None:
-    """Read a short rest so that the connection can be used again; hang up on a long or slow one."""
+async def _discard(chunks: AsyncIterator[bytes]) -> None:
+    """Read a short rest so that the connection can be used again; a long or slow one is given up.
+
+    Over HTTP/1.1 giving up closes the connection, over HTTP/2 it cancels this answer alone.
+    """
     left = DRAIN_BYTES
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
             async for chunk in chunks:
                 left -= len(chunk)
                 if left < 0:
-                    break
-            else:
-                return
+                    return
     except (TimeoutError, httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError):
         pass
-    await _hang_up(response)
-
-
-async def _hang_up(response: httpcore2.Response | None) -> None:
-    """Close the connection of a response that is not read to its end.
-
-    HTTP/1.1 does so by itself. Over HTTP/2 the server would go on sending, and what nobody reads
-    uses up the window that other pictures on this connection share.
-    """
-    if response is not None and response.extensions.get("http_version") == b"HTTP/2":
-        await response.extensions["network_stream"].aclose()

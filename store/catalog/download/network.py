@@ -121,6 +121,11 @@ class Stream(httpcore2.AsyncNetworkStream):
         except (OSError, RuntimeError) as error:  # RuntimeError: the transport is closed already
             raise httpcore2.WriteError(str(error)) from error
 
+    def send(self, buffer: bytes) -> None:
+        """Write without waiting until it has left; nothing happens on a lost connection."""
+        if buffer and not self._writer.is_closing():
+            self._writer.write(buffer)
+
     async def aclose(self) -> None:
         self._writer.transport.abort()  # nothing of ours is left to send, and waiting helps no one
 

@@ -1,14 +1,16 @@
 """One download run: journal of an earlier run, plan, fetch, store, fold."""
 
 import asyncio
-import ssl
+import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from typing import IO
 
+from store.catalog.download.connections import tls_context
 from store.catalog.download.fetch import Fetcher, Limits, Reply
 from store.catalog.download.network import Resolver, resolve
 from store.catalog.download.pictures import quiet_decoders
@@ -16,14 +18,15 @@ from store.catalog.download.progress import Progress
 from store.catalog.download.record import Journal, LinkRecord, fold_journals
 from store.catalog.download.rows import show_pictures
 from store.catalog.download.schedule import Ended, Job, Policy, Schedule
-from store.catalog.download.storing import Stored, Storer
+from store.catalog.download.storer import Storer
+from store.catalog.download.storing import Body, Stored
 from store.catalog.download.wanted import Plan, Wanted, make_plan, read_wanted, unusable_records
 from store.catalog.images import BLOBS
 from store.errors import CatalogError, ConfigError, WorkspaceError
 from store.workspace import Workspace
 
 IMAGES_LOCK = "images/.lock"
-CHECKPOINT_LINES = 20_000  # journal lines after which links.parquet is brought up to date
+CHECKPOINT_LINES = 5_000  # journal lines after which links.parquet is brought up to date
 LOOKUP_THREADS = 32  # names looked up at a time
 KILLED_SECONDS = 600.0  # a file half-written for so long belongs to a killed run
 
@@ -82,7 +85,6 @@ def download_images(
         ConfigError: a setting makes no sense.
         WorkspaceError: the workspace can't be written, e.g. the disk is full; what was stored stays.
     """
-    ssl_context = _ssl_context(settings.ca_file)
     _check(settings)
     with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_decoders():
         started = time.monotonic()
@@ -98,7 +100,7 @@ def download_images(
         try:
             if plan.jobs:
                 run = _Run(workspace, settings, plan, journal, summary, progress)
-                asyncio.run(run.drive(ssl_context, resolver))
+                asyncio.run(run.drive(resolver))
         except WorkspaceError:
             _fold_what_can_be(workspace, journal)
             raise
@@ -122,21 +124,11 @@ def _fold_what_can_be(workspace: Workspace, journal: Journal) -> None:
         return
 
 
-def _ssl_context(ca_file: str | None) -> ssl.SSLContext | None:
-    if ca_file is None:
-        return None
-    try:
-        context = ssl.create_default_context()
-        context.load_verify_locations(ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"--ca-file {ca_file} can't be read as PEM certificates: {error}") from error
-    return context
-
-
 def _check(settings: Settings) -> None:
     contact = settings.contact or ""
     if not contact.isascii() or not contact.isprintable() or set("()\\") & set(contact):
         raise ConfigError(f"--contact must be an e-mail address or a URL in plain ASCII, got {contact!r}")
+    tls_context(settings.ca_file)
 
 
 class _Run:
@@ -158,50 +150,52 @@ class _Run:
         self.summary = summary
         self.progress = progress
         self.schedule = Schedule(settings.policy)
-        self.storer = Storer(workspace, journal, settings.limits.max_pixels)
+        self.unfolded = 0  # lines in journals
         self.running: set[asyncio.Task[None]] = set()
         self.wake = asyncio.Event()
         self.error: BaseException | None = None
 
-    async def drive(self, ssl_context: ssl.SSLContext | None, resolver: Resolver) -> None:
+    async def drive(self, resolver: Resolver) -> None:
         """Ask until nothing is left."""
         settings = self.settings
         names = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="dns")
         asyncio.get_running_loop().set_default_executor(names)
         for job in self.plan.jobs:
             self.schedule.add(job)
+        self.plan.jobs.clear()  # those that are done must not stay in memory
         fetcher = Fetcher(
             settings.limits,
             user_agent(settings.contact),
             connections=settings.concurrency,
             allow_private=settings.allow_private,
-            ssl_context=ssl_context,
+            ca_file=settings.ca_file,
             resolver=resolver,
         )
-        with self.progress.open(len(self.plan.jobs)):
-            try:
-                async with fetcher:
-                    await self._loop(fetcher)
-            finally:
-                for task in self.running:
-                    task.cancel()
-                await asyncio.gather(*self.running, return_exceptions=True)
-                await asyncio.to_thread(self.storer.close)
+        with self.progress.open(self.summary.n_asked):
+            async with Storer(self.workspace, self.journal, settings.limits.max_pixels) as storer:
+                try:
+                    async with fetcher:
+                        await self._loop(fetcher, storer)
+                finally:
+                    for task in self.running:
+                        task.cancel()
+                    await asyncio.gather(*self.running, return_exceptions=True)
 
-    async def _loop(self, fetcher: Fetcher) -> None:
+    async def _loop(self, fetcher: Fetcher, storer: Storer) -> None:
         while self.schedule.n_left or self.running:
             while len(self.running) < self.settings.concurrency:
                 job = self.schedule.take()
                 if job is None:
                     break
-                task = asyncio.create_task(self._work(fetcher, job))
+                task = asyncio.create_task(self._work(fetcher, storer, job))
                 self.running.add(task)
                 task.add_done_callback(self._worked)
             self._note_ended()
             if self.error is not None:
                 raise self.error
-            if self.journal.n_lines >= CHECKPOINT_LINES:
-                async with self.storer.paused():
+            if self.unfolded >= CHECKPOINT_LINES:
+                async with storer.paused():
+                    self.unfolded = 0
                     self.journal.close()
                     await asyncio.to_thread(partial(fold_journals, self.workspace, trusted=True))
             is_full = len(self.running) >= self.settings.concurrency
@@ -226,8 +220,8 @@ class _Run:
             self.error = task.exception()
         self.wake.set()
 
-    async def _work(self, fetcher: Fetcher, job: Job) -> None:
-        reply = await fetcher.fetch(job.url, job.etag, job.last_modified)
+    async def _work(self, fetcher: Fetcher, storer: Storer, job: Job) -> None:
+        reply = await fetcher.fetch(job.url, job.etag, job.last_modified, alone=job.alone)
         if not self.schedule.finish(job, reply):
             return
         if reply.body is None:
@@ -235,13 +229,13 @@ class _Run:
             self.progress.advance(0)
             return
         self.wake.set()  # the host may be asked again while this body is stored
-        self._note_stored(job, reply, await self.storer.put(job, reply))
+        self._note_stored(reply, await storer.put(_body(job, reply, reply.body)))
 
-    def _note_stored(self, job: Job, reply: Reply, stored: Stored) -> None:
-        reason = stored.record.reason
-        if reason is not None:
-            self.summary.failed[reason] += 1
-            self.progress.fail(reason)
+    def _note_stored(self, reply: Reply, stored: Stored) -> None:
+        self.unfolded += 1
+        if stored.reason is not None:
+            self.summary.failed[stored.reason] += 1
+            self.progress.fail(stored.reason)
             return
         self.summary.n_stored += 1
         self.summary.n_new_pictures += stored.is_new
@@ -255,7 +249,15 @@ class _Run:
             self.progress.fail(ended.reason)
             if not ended.job.keep:
                 records.append(_record(ended))
+        self.unfolded += len(records)
         self.journal.write(records)
+
+
+def _body(job: Job, reply: Reply, file: IO[bytes]) -> Body:
+    n_bytes = file.seek(0, os.SEEK_END)
+    return Body(
+        file, n_bytes, job.link, job.tries, reply.status, reply.etag, reply.last_modified, keep=job.keep
+    )
 
 
 def _record(ended: Ended) -> LinkRecord:

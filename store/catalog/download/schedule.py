@@ -44,6 +44,7 @@ class Job:
     keep: bool = False  # a refresh: a failure leaves the stored picture as it is
     tries: int = 0
     hops: int = 0
+    alone: bool = False  # asked on a connection of its own
     host: str = ""  # of `url`; kept by the schedule
 
 
@@ -132,11 +133,11 @@ class Schedule:
             return True
         if reply.redirect is not None:
             self._redirect(job, reply)
+        elif reply.shared and not job.alone and host.sealed is None:
+            job.alone, job.tries = True, job.tries - 1  # not held against it: another may be to blame
+            self._retry(job, 0.0)
         elif reply.retry and job.tries <= self.policy.retries and host.sealed is None:
-            job.url, job.hops = job.link, 0
-            delay = max(self._backoff(job.tries), reply.retry_after or 0.0)
-            self._n += 1
-            heapq.heappush(self._later, (now + delay, self._n, job))
+            self._retry(job, reply.retry_after or 0.0)
         else:
             self._end(job, reply.reason or "", reply.status)
         return False
@@ -156,6 +157,12 @@ class Schedule:
             return
         (host.queue.appendleft if first else host.queue.append)(job)
         self._list(name, host)
+
+    def _retry(self, job: Job, least_seconds: float) -> None:
+        job.url, job.hops = job.link, 0
+        self._n += 1
+        due = self._clock() + max(self._backoff(max(1, job.tries)), least_seconds)
+        heapq.heappush(self._later, (due, self._n, job))
 
     def _list(self, name: str, host: _Host) -> None:
         if host.queue and not host.listed and host.active < host.limit:

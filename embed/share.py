@@ -1,0 +1,43 @@
+"""A share of the work by key: n runs that know nothing of each other do it once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from store.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Share:
+    """The i-th of n ranges of keys. Keys are digests, so that ranges hold about as many each."""
+
+    i: int  # 1 to n
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.i}/{self.n}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        """From `i/n`.
+
+        Raises:
+            ConfigError: not two numbers, or i is not among 1 to n.
+        """
+        i, slash, n = text.partition("/")
+        if not slash or not i.isdecimal() or not n.isdecimal() or not 1 <= int(i) <= int(n):
+            raise ConfigError(f"--shard is i/n with i from 1 to n, such as 1/4 or 4/4, got {text!r}")
+        return cls(int(i), int(n))
+
+    def of(self, sorted_keys: np.ndarray) -> np.ndarray:
+        """Those of the sorted keys that fall to this share."""
+        first, last = self._bound(self.i - 1), self._bound(self.i)
+        start = np.searchsorted(sorted_keys, first) if first is not None else 0
+        stop = np.searchsorted(sorted_keys, last) if last is not None else len(sorted_keys)
+        return sorted_keys[start:stop]
+
+    def _bound(self, i: int) -> np.bytes_ | None:
+        """The first key of the range after i ranges; None before the first and after the last."""
+        if i in (0, self.n):
+            return None
+        return np.bytes_((i * 2**64 // self.n).to_bytes(8, "big"))
