@@ -4,18 +4,23 @@ python -m tests.finetune_runs WORKSPACE NAME [SAVE_STEPS]
 """
 
 import json
+import os
+import signal
+import socket
 import sys
+import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from embed.encoders.base import Sources
 from embed.engine import Settings
-from embed.finetune.job import Job, prepare_job
+from embed.finetune.job import Job, check_configuration, prepare_job
 from embed.finetune.processes import open_processes
 from embed.finetune.recipe import Recipe
 from embed.finetune.run import Outcome, finetune
-from embed.finetune.training import Options
+from embed.finetune.training import FoldRun, Options
 from embed.fleet import load_engines
 from embed.job import Options as EmbedOptions
 from embed.job import run as run_embed
@@ -25,7 +30,14 @@ from store.workspace import Workspace
 from tests.fake_models import save_tiny_bert
 
 PARAMS = {
-    "fusion": {"projected": 16, "hidden": [16], "fields": False, "batch_rows": 32, "precision": "float32"}
+    "fusion": {
+        "projected": 16,
+        "hidden": [16],
+        "dropout": 0.0,
+        "fields": False,
+        "batch_rows": 32,
+        "precision": "float32",
+    }
 }
 TINY: dict[str, Any] = {
     "epochs": 2,
@@ -119,21 +131,57 @@ def tune(job: Job, folds: tuple[int, ...] = (), **options: Any) -> Outcome:
     return outcome
 
 
-def main(root: str, name: str, encoders: str, changes: str, save_steps: str = "200") -> None:
-    """One fold, nothing embedded afterwards: what a test kills, or runs on two processes."""
+def one_fold(root: str, name: str, encoders: list[str], changes: dict[str, Any], save_steps: int) -> None:
+    """Tune without fold 0, nothing embedded afterwards."""
     import torch
 
-    from embed.finetune.job import check_configuration
-    from embed.finetune.training import FoldRun
-
     torch.set_num_threads(1)
-    job = tiny_job(Workspace(root), tuple(json.loads(encoders)), name, **json.loads(changes))
+    job = tiny_job(Workspace(root), tuple(encoders), name, **changes)
     processes = open_processes("cpu")
     if processes.writes:
         check_configuration(job, False, lambda line: None)
     processes.wait()
-    FoldRun(job, 0, processes, Options(save_steps=int(save_steps)), lambda line: None).run()
+    FoldRun(job, 0, processes, Options(save_steps=save_steps), lambda line: None).run()
     processes.close()
+
+
+def start(root: str, run: dict[str, Any], environment: dict[str, str]) -> int:
+    """Fork a child that does a run; its process id."""
+    child = os.fork()
+    if child == 0:
+        os.environ |= environment
+        status = 1
+        try:
+            one_fold(root, **run)
+            status = 0
+        except Exception:  # noqa: BLE001 - a forked child must never run on as its parent
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child
+
+
+def main(root: str, runs: str) -> None:
+    """Each run on as many processes as it says, killed once a checkpoint of the step it says is there."""
+    for run in json.loads(runs):
+        n, kill_at = run.pop("processes", 1), run.pop("kill_at", None)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        children = [
+            start(root, run, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(n)
+        ]
+        if kill_at is not None:
+            folder = Path(root) / f"finetune/{run['name']}/fold-0"
+            while not any(int(p.stem.split("-")[1]) >= kill_at for p in folder.glob("step-*.safetensors")):
+                time.sleep(0.002)
+            os.kill(children[0], signal.SIGKILL)
+            os.waitpid(children[0], 0)
+            assert not (folder / "fold.json").exists(), "it ended before it was killed"
+            continue
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
 
 
 if __name__ == "__main__":

@@ -174,8 +174,8 @@ def test_a_running_mean_is_applied_and_taken_back():
         parameter.add_(1.0)
     mean.update()
     with mean.applied():
-        assert 0.0 < float(parameter[0]) < 1.0
-    assert float(parameter[0]) == 1.0
+        assert 0.0 < parameter[0].item() < 1.0
+    assert parameter[0].item() == 1.0
 
 
 def test_precision_is_chosen_by_device():

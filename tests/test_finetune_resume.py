@@ -1,11 +1,10 @@
 """A run that is killed goes on and ends with the same weights; two processes do what one does."""
 
 import json
-import os
-import signal
+import shutil
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,18 +28,30 @@ FOLDER = "finetune/{}/fold-0"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
+    """A workspace, and encoders: a picture's, a text's with dropout, a text's without."""
     root = tmp_path_factory.mktemp("resume")
-    models = tiny_models(root)
-    return embedded(demo_workspace(root, 120, 0), *models), models
+    picture, text = tiny_models(root)
+    still = f"{_without_dropout(root / 'text', root / 'still')}?max_tokens=24@structured"
+    return embedded(demo_workspace(root, 120, 10), picture, text, still), (picture, text, still)
 
 
-def command(workspace: Workspace, name: str, models: tuple[str, str], changes: dict, save: int) -> list[str]:
-    arguments = [workspace.root, name, json.dumps(models), json.dumps(changes), str(save)]
-    return ["-m", "tests.finetune_runs", *arguments]
-
-
-def run(*arguments: str) -> None:
-    subprocess.run([sys.executable, *arguments], check=True, timeout=300)
+@pytest.fixture(scope="module")
+def runs(place):
+    """Every run of these tests, by one process that imports once."""
+    workspace, (picture, text, still) = place
+    drops = {"encoders": [picture, text], "changes": CHANGES, "save_steps": 2}
+    exact = {"encoders": [picture, still], "changes": {"epochs": 1, "warmup_epochs": 1}, "save_steps": 200}
+    wanted = [
+        {"name": "whole", **drops},
+        {"name": "killed", "kill_at": 2, **drops},
+        {"name": "killed", "kill_at": 6, **drops},
+        {"name": "killed", **drops},
+        {"name": "alone", **exact},
+        {"name": "both", "processes": 2, **exact},
+    ]
+    command = [sys.executable, "-m", "tests.finetune_runs", workspace.root, json.dumps(wanted)]
+    subprocess.run(command, check=True, timeout=300)
+    return workspace
 
 
 def end_of(workspace: Workspace, name: str) -> dict[str, torch.Tensor]:
@@ -49,83 +60,57 @@ def end_of(workspace: Workspace, name: str) -> dict[str, torch.Tensor]:
     return read_tensors(workspace, last)[0]
 
 
-def test_a_run_killed_twice_ends_with_the_same_bits_as_one_left_alone(place):
-    workspace, models = place
-    run(*command(workspace, "whole", models, CHANGES, 2))
-    killed, folder = command(workspace, "killed", models, CHANGES, 2), FOLDER.format("killed")
-    for at_least in (2, 6):
-        child = subprocess.Popen([sys.executable, *killed])
-        while child.poll() is None and _last_step(workspace, folder) < at_least:
-            time.sleep(0.005)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        assert not workspace.exists(f"{folder}/fold.json"), "it ended before it was killed"
-    run(*killed)
-    whole, again = end_of(workspace, "whole"), end_of(workspace, "killed")
+def test_a_run_killed_twice_ends_with_the_same_bits_as_one_left_alone(runs):
+    whole, again = end_of(runs, "whole"), end_of(runs, "killed")
     assert whole.keys() == again.keys()
     assert any(name.startswith("optimizer/") for name in whole)
     assert any(name.startswith("mean/") for name in whole)
     for name, tensor in whole.items():
         assert torch.equal(tensor, again[name]), name
-    best = [workspace.read_bytes(f"{FOLDER.format(n)}/best.safetensors") for n in ("whole", "killed")]
+    best = [runs.read_bytes(f"{FOLDER.format(n)}/best.safetensors") for n in ("whole", "killed")]
     assert best[0] == best[1]
 
 
-def test_two_processes_take_the_steps_that_one_takes(place):
-    workspace, models = place
-    changes = {"epochs": 1, "warmup_epochs": 1, "text_rate": 1e-3}
-    whole = [path.replace("/text?", "/still?") for path in models]
-    _without_dropout(models[1], whole[1])
-    embedded(workspace, *whole)
-    _set_head_without_dropout(workspace)
-    run(*command(workspace, "alone", tuple(whole), changes, 200))
-    elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run(*elastic, *command(workspace, "both", tuple(whole), changes, 200))
-    alone, both = end_of(workspace, "alone"), end_of(workspace, "both")
-    for name, tensor in alone.items():
-        if name.startswith("parameter/"):
-            torch.testing.assert_close(tensor, both[name], rtol=1e-3, atol=2e-5, msg=name)
-    moved = read_tensors(workspace, f"{FOLDER.format('alone')}/warm.safetensors")[0]
+def test_two_processes_take_the_steps_that_one_takes(runs):
+    alone, both = end_of(runs, "alone"), end_of(runs, "both")
+    # Running means of gradients are compared, not weights: AdamW makes as much of a gradient's sign as of its size,
+    # and where one is nothing but rounding, so is its sign.
+    means = [name for name in alone if name.startswith("optimizer/") and name.endswith("/exp_avg")]
+    one, two = (torch.cat([end[name].flatten() for name in means]) for end in (alone, both))
+    assert float((one - two).norm() / one.norm()) < 1e-3
+    losses = [
+        [
+            row["loss"]
+            for row in runs.read_table(f"{FOLDER.format(n)}/history.parquet").to_pylist()
+            if row["loss"]
+        ]
+        for n in ("alone", "both")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert len(losses[0]) > 1
+    warm = read_tensors(runs, f"{FOLDER.format('alone')}/warm.safetensors")[0]
     head = {name.removeprefix("parameter/head."): t for name, t in alone.items() if "/head." in name}
-    assert any(not torch.equal(head[name], moved[name]) for name in head), "nothing was trained"
+    assert any(not torch.equal(head[name], warm[name]) for name in head), "nothing was trained"
+    done = runs.read_json(f"{FOLDER.format('both')}/fold.json")
+    assert done["processes"] == 2
 
 
-def test_rows_that_processes_can_not_share_evenly_are_refused(place, monkeypatch):
+def test_rows_that_processes_can_not_share_evenly_are_refused(place):
     from embed.finetune.processes import Processes
     from embed.finetune.training import FoldRun, Options
     from store.errors import ConfigError
     from tests.finetune_runs import tiny_job
 
-    workspace, models = place
-    job = tiny_job(workspace, models, "odd")
+    workspace, (picture, text, _) = place
+    job = tiny_job(workspace, (picture, text), "odd")
     with pytest.raises(ConfigError, match=r"3 processes can't share 16 rows .* multiple of 3"):
         FoldRun(job, 0, Processes(0, 3, torch.device("cpu")), Options(), lambda line: None)
 
 
-def _last_step(workspace: Workspace, folder: str) -> int:
-    last = latest_checkpoint(workspace, folder)
-    return int(last.rpartition("step-")[2].split(".")[0]) if last else 0
-
-
-def _without_dropout(address: str, target: str) -> None:
-    """The same BERT, in the folder of another address, as one that drops nothing out."""
-    import shutil
-    from pathlib import Path
-
-    source, folder = Path(address.partition("?")[0]), Path(target.partition("?")[0])
-    shutil.copytree(source, folder)
-    config = json.loads((folder / "config.json").read_text())
+def _without_dropout(source: Path, target: Path) -> Path:
+    """The same BERT as one that drops nothing out."""
+    shutil.copytree(source, target)
+    config = json.loads((target / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def _set_head_without_dropout(workspace: Workspace) -> None:
-    import dataclasses
-
-    from store.config import load_config, save_config
-
-    config = load_config(workspace)
-    params = {"fusion": {**config.heads.params["fusion"], "dropout": 0.0}}
-    save_config(
-        workspace, dataclasses.replace(config, heads=dataclasses.replace(config.heads, params=params))
-    )
+    (target / "config.json").write_text(json.dumps(config))
+    return target

@@ -13,6 +13,7 @@ from embed.convnet import is_convnet, stages
 from embed.finetune.recipe import Recipe
 from store.errors import EncoderError
 
+MERGE_WHOLE = "unload_and_optionally_merge_module"  # of peft's layers that hold other adapted layers
 AFTER_BLOCKS = ("proj", "text_projection")  # of open_clip: declared before the blocks, applied after them
 
 
@@ -131,9 +132,16 @@ def merge_adapters(module: nn.Module) -> None:
         from peft.tuners.lora import LoraLayer
     except ImportError:
         return
-    for name, layer in list(module.named_modules()):
-        if isinstance(layer, LoraLayer):
-            adapted: Any = layer
-            adapted.merge()
-            parent, _, own = name.rpartition(".")
-            setattr(module.get_submodule(parent), own, adapted.get_base_layer())
+    adapted = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, LoraLayer)]
+    whole = tuple(f"{name}." for name, layer in adapted if hasattr(layer, MERGE_WHOLE))
+    for name, found in adapted:
+        layer: Any = found
+        if name.startswith(whole):  # part of an attention that is merged as a whole
+            continue
+        if hasattr(layer, MERGE_WHOLE):
+            plain = getattr(layer, MERGE_WHOLE)(merge=True, safe_merge=False, adapter_names=None)
+        else:
+            layer.merge()
+            plain = layer.get_base_layer()
+        parent, _, own = name.rpartition(".")
+        setattr(module.get_submodule(parent), own, plain)
