@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from embed.export_cli import export
+from embed.finetune.cli import finetune
 from embed.run_cli import encoder_options, run
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
@@ -14,6 +15,9 @@ from store.workspace import Workspace
 @click.group()
 def embed() -> None:
     """Compute the vectors that rows still lack, once, into the cache."""
+
+
+embed.add_command(finetune)
 
 
 @embed.command()

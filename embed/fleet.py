@@ -29,9 +29,18 @@ def load_engines(
         EncoderError: the weights can't be loaded.
         ConfigError: there is no such device.
     """
+    return on_devices(workspace, library_of(resolved[0].address).load(resolved), settings)
+
+
+def on_devices(workspace: Workspace, encoders: Sequence[Encoder], settings: Settings) -> list[RunningEncoder]:
+    """Put loaded encoders on every device asked for.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     devices = open_devices(settings.devices)
     running: list[RunningEncoder] = []
-    for encoder in library_of(resolved[0].address).load(resolved):
+    for encoder in encoders:
         replicas = [*(_replica(encoder) for _ in devices[1:]), encoder]
         pairs = zip(replicas, devices, strict=True)
         engines = [Engine(workspace, replica, device, settings) for replica, device in pairs]

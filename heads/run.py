@@ -15,7 +15,7 @@ from heads.tuning import Tuning, bound_parts, read_tuning
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
 from store.config import Config
-from store.errors import MissingVectorsError, ShelfpriceError
+from store.errors import HeadError, MissingVectorsError, ShelfpriceError
 from store.folds import Folds, ensure_folds
 from store.predictions import (
     Predictions,
@@ -25,6 +25,7 @@ from store.predictions import (
     publish_predictions,
     test_predictions_table,
 )
+from store.vectors.folded import check_folds
 from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
@@ -136,6 +137,8 @@ def plan_head(
     )
     required = head.vectors is not None
     sets = tuple(found for found in (coverage.of(n) for n in names) if found and (found.n_valid or required))
+    for found in sets:
+        check_folds(current_spec(workspace, found.vector_set.encoder), folds.hash)
     inputs = {
         "head": name,
         "params": head.get_params(),
@@ -193,6 +196,12 @@ def train_head(
         check_beyond_memory(plan.head, plan.name, len(train), train.n_columns)
     from_file = " from files" if is_on_disk(train.matrices) else ""
     log(f"{plan.name}: training on {len(train)} rows, {', '.join(names) or 'no vectors'}{from_file}")
+    matched = [str(found.vector_set) for found in plan.sets if found.folds]
+    if matched:
+        log(
+            f"{plan.name}: fold-matched vectors of {', '.join(matched)}: each fold is fitted and predicted on those of "
+            "the model that never saw it, test rows are the mean over the folds"
+        )
     if plan.tuning is not None:
         log(f"{plan.name}: with parameters found by tuning ({plan.tuning.trials} trials)")
     started = time.perf_counter()
@@ -204,6 +213,7 @@ def train_head(
         **scores(inputs.log_price, result.oof),
         "seconds": round(seconds, 3),
         "learned": result.learned,
+        **({"fold_matched": matched} if matched else {}),
         "versions": {package: version(package) for package in ("shelfprice", *plan.head.libraries)},
     }
     for file, content in result.model.files().items():
@@ -267,5 +277,10 @@ def tune_head(
         _Coverages(workspace, log),
         lambda line: None,
     )
+    if tuned := [str(found.vector_set) for found in plan.sets if found.folds]:
+        raise HeadError(
+            f"{name} reads {tuned[0]}, whose models have seen every row inside the folds, so that no inner score is "
+            f'honest: tune it without, by vectors of [heads.params."{name}"] in shelfprice.toml'
+        )
     inputs = read_inputs(workspace, [found.vector_set for found in plan.sets], plan.head.texts, folds)
     return search_parameters(workspace, plan.head, name, plan.given, plan.inputs, inputs, minutes, log)
