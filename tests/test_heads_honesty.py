@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 import pytest
+import torch
+from threadpoolctl import threadpool_limits
 
 from heads.crossfit import crossfit
 from heads.registry import HEADS, head_class, make_head
@@ -11,6 +13,16 @@ from store.metric import smape_log
 from tests.fake_rows import QUICK, fake_rows, folds_of, rows_for
 
 N_ROWS = 400
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    """Fits this small are over before a second core has been woken."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=sorted(HEADS))
