@@ -38,6 +38,7 @@ class Head:
     texts: ClassVar[tuple[str, ...]] = ()  # text compositions it reads
     extra: ClassVar[str | None] = None  # extra of setup.cfg without which it can't run
     libraries: ClassVar[tuple[str, ...]] = ()  # distributions whose versions the report names
+    beyond_memory: ClassVar[bool] = False  # trains from vectors in a file, batch by batch
     code_version: ClassVar[int] = 1  # raised when the same parameters yield other predictions
     # Test rows: a refit on all training rows, or the mean of the fold models (no further fit, less variance).
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"

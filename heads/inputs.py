@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -94,11 +95,18 @@ def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
 
 
 def read_inputs(
-    workspace: Workspace, sets: Iterable[VectorSet], texts: Sequence[str], folds: Folds
+    workspace: Workspace,
+    sets: Iterable[VectorSet],
+    texts: Sequence[str],
+    folds: Folds,
+    folder: Path | None = None,
 ) -> Inputs:
     """Read rows with the given vector sets and text compositions.
 
     Vectors are float16, as cached: a head converts what it needs, in blocks where it is large.
+
+    Args:
+        folder: put the vectors into files of this folder instead of memory.
 
     Raises:
         MissingVectorsError: some row was never embedded.
@@ -117,7 +125,9 @@ def read_inputs(
         here = np.arange(start, start + table.num_rows)
         start += table.num_rows
         group = folds.group if split == "train" else -1 - np.arange(table.num_rows)
-        rows[split] = _rows_of(workspace, split, table, sets, texts, fields.subset(here), group, folds.hash)
+        rows[split] = _rows_of(
+            workspace, split, table, sets, texts, fields.subset(here), group, folds.hash, folder
+        )
     price = tables["train"]["price"].to_numpy()
     cleaning = Cleaning.of(read_decided(workspace), rows["train"].sample_id)
     return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning)
@@ -132,12 +142,13 @@ def _rows_of(
     fields: Fields,
     group: np.ndarray,
     folds_hash: str,
+    folder: Path | None,
 ) -> Rows:
     composed = {}
     for composition in texts:
         column = compose(composition, table.select(list(composition_columns(composition))))
         composed[composition] = np.array(column.fill_null("").to_pylist(), dtype=object)
-    loaded = [load_any(workspace, vector_set, split, folds_hash, np.float16) for vector_set in sets]
+    loaded = [load_any(workspace, vector_set, split, folds_hash, np.float16, folder) for vector_set in sets]
     return Rows(
         sample_id=table["sample_id"].combine_chunks(),
         matrices=tuple(matrix for matrix in loaded if isinstance(matrix, Matrix)),

@@ -226,33 +226,6 @@ def test_the_driver_killed_the_local_engine_finishes(models, pictures, tmp_path)
     assert not alive, "Ray's processes outlive the driver"
 
 
-def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictures, tmp_path):
-    workspace = copy_of(pictures, tmp_path)
-    stopped = []
-
-    class Stopping(RayEncoder):
-        @contextlib.contextmanager
-        def results(self, plan):
-            with super().results(plan) as results:
-                yield self.stop_after_one(results)
-
-        def stop_after_one(self, results):
-            for result in results:
-                for process in encoder_processes() if not stopped else ():
-                    process.suspend()
-                    stopped.append(process)
-                yield result
-
-    try:
-        with pytest.raises(EngineError, match=r"Ray failed: .*run the command again to go on"):
-            embed_pictures(workspace, models / "image", Stopping, give_up=4.0)
-    finally:
-        for process in stopped:
-            process.kill()
-    embed(workspace, models / "image", "--max-failures", "0.1")
-    assert_all_embedded_once(workspace, models / "image")
-
-
 def test_a_cluster_that_others_fill_is_an_error_that_says_what_is_free(cluster, models, tmp_path):
     workspace = Workspace(tmp_path / "workspace")
     publish_texts(workspace, 4)
@@ -263,7 +236,7 @@ def test_a_cluster_that_others_fill_is_an_error_that_says_what_is_free(cluster, 
             return True
 
     hog = Hog.remote()
-    ray.get(hog.ready.remote())
+    ray.get(hog.ready.remote(), timeout=60)
     try:
         output = on_ray(workspace, models / "text", "--give-up-after", "2", code=1).output
     finally:
@@ -295,6 +268,33 @@ def test_weights_that_an_actor_cannot_load_are_one_clear_line(cluster, tmp_path)
     assert f"{model} can't be loaded" in output
     with pytest.raises(EncoderError, match="can't be loaded"):
         embed_pictures(workspace, model)
+
+
+def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictures, tmp_path):
+    workspace = copy_of(pictures, tmp_path)
+    stopped = []
+
+    class Stopping(RayEncoder):
+        @contextlib.contextmanager
+        def results(self, plan):
+            with super().results(plan) as results:
+                yield self.stop_after_one(results)
+
+        def stop_after_one(self, results):
+            for result in results:
+                for process in encoder_processes() if not stopped else ():
+                    process.suspend()
+                    stopped.append(process)
+                yield result
+
+    try:
+        with pytest.raises(EngineError, match=r"Ray failed: .*run the command again to go on"):
+            embed_pictures(workspace, models / "image", Stopping, give_up=4.0)
+    finally:
+        for process in stopped:
+            process.kill()
+    embed(workspace, models / "image", "--max-failures", "0.1")
+    assert_all_embedded_once(workspace, models / "image")
 
 
 def test_a_machine_that_does_not_see_the_workspace_says_so_instead_of_failing_every_picture(tmp_path):

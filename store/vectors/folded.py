@@ -6,6 +6,7 @@ its fingerprint, and its vectors lie in a folder of their own. Nothing reads one
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -78,6 +79,10 @@ class FoldedMatrix:
         """The chosen rows, by positions or mask."""
         return FoldedMatrix(self.name, {k: matrix.rows(index) for k, matrix in self.by_fold.items()})
 
+    def in_memory(self) -> "FoldedMatrix":
+        """The same with its vectors in memory."""
+        return FoldedMatrix(self.name, {k: matrix.in_memory() for k, matrix in self.by_fold.items()})
+
     def for_fold(self, fold: int) -> Matrix:
         """All rows as the model that never saw this fold's rows embeds them.
 
@@ -98,11 +103,13 @@ def load_any(
     split: str,
     folds_hash: str,
     dtype: type[np.floating] = np.float32,
+    folder: Path | None = None,
 ) -> Matrix | FoldedMatrix:
     """Vectors of every row of a split in catalogue order, one matrix a fold where the encoder is fine-tuned.
 
     Args:
         folds_hash: of the folds in force.
+        folder: put the vectors into files of this folder instead of memory.
 
     Raises:
         MissingVectorsError: some row's content was never embedded.
@@ -110,11 +117,14 @@ def load_any(
     """
     spec = current_spec(workspace, vector_set.encoder)
     if not is_folded(spec):
-        return matrix_of(workspace, spec, vector_set, split, dtype)
+        return matrix_of(workspace, spec, vector_set, split, dtype, folder)
     check_folds(spec, folds_hash)
     return FoldedMatrix(
         str(vector_set),
-        {k: matrix_of(workspace, one, vector_set, split, dtype) for k, one in fold_specs(spec).items()},
+        {
+            k: matrix_of(workspace, one, vector_set, split, dtype, folder)
+            for k, one in fold_specs(spec).items()
+        },
     )
 
 

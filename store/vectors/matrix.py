@@ -32,6 +32,12 @@ class Matrix:
     def dim(self) -> int:
         return int(self.X.shape[1])
 
+    def in_memory(self) -> "Matrix":
+        """The same with its vectors in memory."""
+        return (
+            Matrix(self.name, self.X.astype(self.X.dtype), self.valid) if isinstance(self.X, OnDisk) else self
+        )
+
     def rows(self, index: np.ndarray) -> "Matrix":
         """The chosen rows, by positions or mask; those of a file stay there."""
         X = self.X.rows(index) if isinstance(self.X, OnDisk) else self.X[index]
@@ -103,7 +109,8 @@ def matrix_of(
     all_keys = pa.concat_arrays(keys)
     file = None
     if folder is not None:
-        file = OnDisk.zeros(folder, f"{split}-{slug(str(vector_set))}", (len(all_keys), spec.dim), dtype)
+        name = f"{split}-{slug(str(vector_set))}-{spec.fingerprint}"
+        file = OnDisk.zeros(folder, name, (len(all_keys), spec.dim), dtype)
     X, found = gather(workspace, spec, all_keys, dtype, file)
     failed = pc.is_in(all_keys, value_set=read_failures(workspace, spec.folder)["key"], skip_nulls=True)
     wanted = all_keys.is_valid().to_numpy(zero_copy_only=False)
