@@ -54,7 +54,9 @@ def test_a_timm_model_of_the_hub_gets_the_preprocessing_it_was_trained_with(
 
 
 def test_clip_h14_is_two_encoders_of_1024_numbers(cache):
-    fake_hub_cache(cache, "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", {"open_clip_model.safetensors": b"weights"})
+    fake_hub_cache(
+        cache, "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", {"open_clip_model.safetensors": b"weights"}
+    )
     image, text = resolved("clip-vit-h14")
     assert (image.spec.name, text.spec.name) == ("clip-vit-h14.image", "clip-vit-h14.text")
     assert image.spec.dim == text.spec.dim == 1024
