@@ -1,15 +1,12 @@
 """The whole way on the Myntra catalogue: ingest, embed, default heads, blend; SMAPE of each, seconds of each stage."""
 
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Result, main, scratch
+from benchmarks.stages import Stages
+from benchmarks.workspaces import first_rows
 
 HEADS_MINUTES = 5.0  # all default heads and the blend
 BEST_BLEND = 12.0  # SMAPE
@@ -22,22 +19,6 @@ PARTS = {
 }
 
 
-@dataclass
-class Stages:
-    """Runs commands of `shelfprice` on one workspace and remembers how long each took."""
-
-    workspace: Path
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def run(self, stage: str, *arguments: str) -> Any:
-        """One command as a process of its own; its JSON."""
-        command = [sys.executable, "-m", "store.cli", *arguments, "-w", str(self.workspace), "--json"]
-        started = time.perf_counter()
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        self.seconds[stage] = time.perf_counter() - started
-        return json.loads(done.stdout)
-
-
 def measure(data: Path, rows: int | None) -> list[Result]:
     """Everything once; `rows` takes only so many training rows."""
     folder = data / "myntra"
@@ -45,7 +26,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         return [Result.skipped("myntra", f"{folder} is absent")]
     with scratch() as work:
         stages = Stages(work / "workspace")
-        train = _first_rows(folder / "train.csv", rows, work / "train.csv") if rows else folder / "train.csv"
+        train = first_rows(folder / "train.csv", rows, work / "train.csv") if rows else folder / "train.csv"
         images = ["--images", str(folder / "images")]
         stages.run(
             "ingest", "catalog", "ingest", "--train", str(train), "--test", str(folder / "test.csv"), *images
@@ -109,19 +90,6 @@ def _smape_of_parts(stages: Stages) -> dict[str, float]:
     names = [argument for name in PARTS for argument in ("--head", name)]
     found: Sequence[dict[str, Any]] = stages.run("parts", "heads", "run", *names)["heads"]
     return {head["head"]: head["smape"] for head in found}
-
-
-def _first_rows(source: Path, rows: int, target: Path) -> Path:
-    import csv
-
-    from benchmarks.workspaces import myntra_rows
-
-    chosen = myntra_rows(source.parent.parent, rows)
-    with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(chosen[0]))
-        writer.writeheader()
-        writer.writerows(chosen)
-    return target
 
 
 if __name__ == "__main__":

@@ -22,6 +22,19 @@ def myntra_rows(data: Path, rows: int) -> list[dict[str, str]]:
         return [row for row, _ in zip(csv.DictReader(file), range(rows), strict=False)]
 
 
+def first_rows(source: Path, rows: int, target: Path) -> Path:
+    """The first rows of a CSV as a file of its own."""
+    with (
+        source.open(encoding="utf-8", newline="") as file,
+        target.open("w", encoding="utf-8", newline="") as out,
+    ):
+        reader = csv.DictReader(file)
+        writer = csv.DictWriter(out, list(reader.fieldnames or []))
+        writer.writeheader()
+        writer.writerows(row for row, _ in zip(reader, range(rows), strict=False))
+    return target
+
+
 def ingested(folder: Path, rows: Sequence[dict[str, str]], images: Path | None = None) -> Workspace:
     """A workspace of these rows; called again with more rows, the same one with more to embed."""
     from store.catalog.ingest import ingest

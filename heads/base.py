@@ -41,6 +41,8 @@ class Head:
     code_version: ClassVar[int] = 1  # raised when the same parameters yield other predictions
     # Test rows: a refit on all training rows, or the mean of the fold models (no further fit, less variance).
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"
+    # Folds are fitted side by side, each on one core: for heads that gain less from many cores than that.
+    side_by_side: ClassVar[bool] = False
 
     # ---- to implement ----------------------------------------------------------------------------
 
@@ -88,6 +90,7 @@ class Head:
 
             checked, y = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32, np.float16])
             X = Rows.from_array(checked)
+        assert not X.folded, "a fold must be chosen first"
         y = np.asarray(y, dtype=np.float64)
         if y.shape != (len(X),) or len(y) == 0:
             raise HeadError(f"{self.name}: fit needs one log price a row, got {y.shape} for {len(X)} rows")
@@ -108,6 +111,7 @@ class Head:
             check_is_fitted(self)
             checked = validate_data(self, X, reset=False, dtype=[np.float64, np.float32, np.float16])
             X = Rows.from_array(checked, seen=False)
+        assert not X.folded, "a fold must be chosen first"
         return np.asarray(self._predict(X), dtype=np.float64)
 
     def score(self, X: Rows | np.ndarray, y: np.ndarray) -> float:

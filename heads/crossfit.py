@@ -1,11 +1,14 @@
 """The only fold loop: out-of-fold predictions of the training rows, and test predictions."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from heads.base import FoldPredictions, Head
 from heads.cleaning import Cleaning
+from heads.parallel import each_on_a_core
 from heads.rows import Rows
 from heads.tuning import Tuning
 from store.errors import HeadError
@@ -22,6 +25,9 @@ def crossfit(
     tuning: Tuning | None = None,
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
+
+    Where rows have vectors of fine-tuned encoders, each fold's head is fitted on, and predicts, vectors of the model
+    that never saw that fold; test rows are then the mean of the fold models, since no vectors suit a refit.
 
     Args:
         head: unfitted; clones of it are fitted.
@@ -44,7 +50,11 @@ def crossfit(
         raise HeadError(
             f"{head.name}: all {len(log_price)} training prices are {np.exp(log_price[0]):g}: there is nothing to learn"
         )
-    result = None if cleaning or tuning else head.clone().fit_predict_folds(train, log_price, fold, test)
+    result = (
+        None
+        if cleaning or tuning or train.folded
+        else head.clone().fit_predict_folds(train, log_price, fold, test)
+    )
     if result is None:
         result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning)
     _check_finite(head.name, train, result.oof)
@@ -63,30 +73,45 @@ def _one_by_one(
     cleaning: Cleaning | None,
     tuning: Tuning | None,
 ) -> FoldPredictions:
-    def fit(unfitted: Head, inside: np.ndarray) -> Head:
+    def fit(unfitted: Head, rows: Rows, inside: np.ndarray) -> Head:
         if cleaning is None:
-            return unfitted.fit(train.subset(inside), log_price[inside])
+            return unfitted.fit(rows.subset(inside), log_price[inside])
         kept, target = cleaning.training_part(inside, log_price)
-        return unfitted.fit(train.subset(kept), target)
+        return unfitted.fit(rows.subset(kept), target)
 
-    oof = np.full(len(train), np.nan)
-    learned, test_sum = [], np.zeros(0 if test is None else len(test))
-    folds = np.unique(fold)
-    model = head
-    for held_out in folds:
-        inside, outside = np.flatnonzero(fold != held_out), fold == held_out
-        model = fit(head.clone() if tuning is None else tuning.head_for_fold(head, int(held_out)), inside)
-        oof[outside] = model.predict(train.subset(outside))
-        learned.append(model.learned())
-        if test is not None and head.test_mode == "average":
-            test_sum += model.predict(test)
+    folds = [int(held_out) for held_out in np.unique(fold)]
+    averages = head.test_mode == "average" or bool(train.folded)
+
+    def one_fold(held_out: int) -> _OneFold:
+        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
+        matched = train.for_fold(held_out)
+        unfitted = head.clone() if tuning is None else tuning.head_for_fold(head, held_out)
+        model = fit(unfitted, matched, inside)
+        predicted = model.predict(matched.subset(outside))
+        of_test = model.predict(test.for_fold(held_out)) if test is not None and averages else None
         on_fit()
-    if head.test_mode == "average":
-        return FoldPredictions(oof, None if test is None else test_sum / len(folds), learned, model)
+        kept = model if averages and held_out == folds[-1] else head
+        return _OneFold(predicted, of_test, model.learned(), kept)
+
+    found = each_on_a_core(one_fold, folds) if head.side_by_side else [one_fold(held) for held in folds]
+    oof, learned = np.full(len(train), np.nan), [one.learned for one in found]
+    for held_out, one in zip(folds, found, strict=True):
+        oof[fold == held_out] = one.oof
+    if averages:
+        of_test = [one.test for one in found if one.test is not None]
+        return FoldPredictions(oof, np.mean(of_test, axis=0) if of_test else None, learned, found[-1].model)
     last = head if tuning is None else head.clone().set_params(**tuning.refit)
-    model = fit(last.for_refit(learned), np.arange(len(train)))
+    model = fit(last.for_refit(learned), train, np.arange(len(train)))
     on_fit()
     return FoldPredictions(oof, None if test is None else model.predict(test), learned, model)
+
+
+@dataclass(frozen=True)
+class _OneFold:
+    oof: np.ndarray  # log price of the rows held out
+    test: np.ndarray | None  # (n_test,) log price
+    learned: dict[str, Any]
+    model: Head  # fitted, where it is the one to keep; else the unfitted head
 
 
 def _check_finite(name: str, rows: Rows, log_price: np.ndarray) -> None:

@@ -56,6 +56,7 @@ class KernelRidge(Head):
     summary: ClassVar[str] = "ridge on a mixture of kernels: each vector set, all jointly, TF-IDF, fields"
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scipy", "scikit-learn")
+    side_by_side: ClassVar[bool] = True
 
     exact_rows: int = 12_000  # most training rows that are solved exactly
     landmarks: int = 4096  # training rows that a larger fit is spanned by
@@ -232,17 +233,17 @@ def solve(kernel: np.ndarray, target: np.ndarray, alpha: float, name: str) -> np
     Raises:
         HeadError: not positive definite even so: alpha is too small for float32.
     """
-    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+    from scipy.linalg import cho_solve
+
+    from heads.lapack import cholesky
 
     kernel[np.diag_indices(len(kernel))] += kernel.dtype.type(alpha)
-    try:  # the transpose of a symmetric C-ordered matrix is what LAPACK wants, without a copy
-        factor = cho_factor(kernel.T, lower=True, overwrite_a=True, check_finite=False)
-    except LinAlgError as error:
+    if not cholesky(kernel):
         raise HeadError(
             f"{name}: the kernel matrix of {len(kernel)} rows is not positive definite at penalty {alpha:g}: "
             "raise the penalty, or leave constant vector sets out"
-        ) from error
-    dual: np.ndarray = cho_solve(factor, target, check_finite=False)
+        )
+    dual: np.ndarray = cho_solve((kernel.T, True), target, check_finite=False)
     return dual
 
 

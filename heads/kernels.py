@@ -8,10 +8,10 @@ import numpy as np
 
 from heads.design import FieldBlock, VectorBlock
 from heads.rows import Rows
+from heads.words import WordPairs
 
 SAMPLED_ROWS = 1024  # pairs among so many rows give a median distance
 COMMON_SHARE = 0.02  # words in a larger share of rows are multiplied as a dense block: ten times faster
-WORD = r"(?u)\b\w+\b"
 JOINT, WORDS, LOCAL_WORDS, NAME, FIELDS = "joint", "words", "words x joint", "name", "fields"
 
 
@@ -105,11 +105,7 @@ class Cosines:
     min_rows: int = 2
 
     def fit(self, rows: Rows) -> Self:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        self.words_ = TfidfVectorizer(
-            ngram_range=(1, 2), token_pattern=WORD, sublinear_tf=True, dtype=np.float32, min_df=1
-        )
+        self.words_ = WordPairs()
         X = self.words_.fit_transform(rows.text(self.composition))
         rows_with = np.bincount(X.indices, minlength=X.shape[1])
         common = rows_with > max(COMMON_SHARE * len(rows), 1)

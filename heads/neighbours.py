@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 
 from heads.base import FoldPredictions, Head
 from heads.nearest import EXACT_BELOW, Nearest
+from heads.parallel import each_on_a_core
 from heads.rows import Rows
+from heads.words import WordPairs
 from store.errors import HeadError
 from store.metric import smape_rows
 
@@ -69,11 +71,7 @@ class Neighbours(Head):
         self.nearest_ = [Nearest(self.exact_below).fit(matrix, rows.group) for matrix in rows.matrices]
         self.words_ = None
         if self.names and any(rows.texts.get("name", ())):
-            from sklearn.feature_extraction.text import TfidfVectorizer
-
-            self.words_ = TfidfVectorizer(
-                ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True, dtype=np.float32
-            )
+            self.words_ = WordPairs()
             self.held_words_ = self.words_.fit_transform(rows.text("name"))
         step = max(1, len(rows) // TUNE_ROWS)
         scored = np.arange(0, len(rows), step)
@@ -94,26 +92,33 @@ class Neighbours(Head):
         self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
     ) -> FoldPredictions:
         """See `Head.fit_predict_folds`: fold by fold, and what was near is kept as evidence."""
-        oof, learned, evidence = np.empty(len(train)), [], []
-        for held_out in np.unique(fold):
-            inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-            if np.isin(train.group[outside], train.group[inside]).any():
+        folds = np.unique(fold).tolist()
+        for held_out in folds:
+            if np.isin(train.group[fold == held_out], train.group[fold != held_out]).any():
                 raise HeadError(
                     f"{self.name}: fold {held_out} shares a group with other folds, so its rows would find "
                     "themselves: run 'shelfprice catalog folds' to decide again"
                 )
+
+        def one_fold(held_out: int) -> tuple[np.ndarray, pa.Table, dict[str, Any]]:
+            inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
             head = self.clone().fit(train.subset(inside), log_price[inside])
             rows = train.subset(outside)
-            oof[outside], near, weight = head._weigh(found := head._candidates(rows))
-            evidence.append(head._evidence(rows, "oof", found, near, weight))
-            learned.append(head.learned())
+            predicted, near, weight = head._weigh(found := head._candidates(rows))
+            return predicted, head._evidence(rows, "oof", found, near, weight), head.learned()
+
+        oof, learned, evidence = np.empty(len(train)), [], []
+        for held_out, (predicted, shown, chosen) in zip(folds, each_on_a_core(one_fold, folds), strict=True):
+            oof[fold == held_out] = predicted
+            evidence.append(shown)
+            learned.append(chosen)
         self.fit(train, log_price)
-        predicted = None
+        of_test = None
         if test is not None:
-            predicted, near, weight = self._weigh(found := self._candidates(test))
+            of_test, near, weight = self._weigh(found := self._candidates(test))
             evidence.append(self._evidence(test, "test", found, near, weight))
         self.evidence_ = pa.concat_tables(evidence)
-        return FoldPredictions(oof, predicted, learned, self)
+        return FoldPredictions(oof, of_test, learned, self)
 
     def evidence(self, rows: Rows) -> pa.Table:
         """Which training rows a fitted head takes the price of each row from.

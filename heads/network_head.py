@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 PREDICTED_ROWS = 8192
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a head that is a network is made of."""
+
+    design: Design  # scales vectors and fields; fitted
+    gaps: bool  # whether some row lacks a vector, so that the network is told which
+    network: "nn.Module"  # untrained
+    recipe: "Recipe"
+
+
 @dataclass(kw_only=True, eq=False)
 class NetworkHead(Head):
     """A network on standardised vectors and fields; a subclass says which.
@@ -48,6 +58,21 @@ class NetworkHead(Head):
     def _network(self, widths: list[int]) -> "nn.Module":
         """The network for features of these widths: each vector set, then the fields."""
         raise NotImplementedError
+
+    # ---- for fine-tuning -------------------------------------------------------------------------
+
+    def parts(self, rows: Rows) -> "Parts":
+        """The head in parts, with what scales its features fitted on `rows`: fine-tuning puts them on encoders."""
+        from heads.training import seeded
+
+        self._fit_features(rows)
+        with seeded(self.random_state):
+            network = self._network(self._widths())
+        return Parts(self.design_, self.gaps_, network, self._recipe())
+
+    def batch_of(self, rows: Rows) -> "Batch":
+        """The network's outputs for these rows by position, off their vectors; after `parts`."""
+        return self._batch(rows)
 
     # ---- the rest --------------------------------------------------------------------------------
 

@@ -104,31 +104,18 @@ def _tridiagonal_path(A: np.ndarray, b: np.ndarray, alphas: np.ndarray) -> np.nd
     """(A + alpha I)^-1 b for every alpha, shape (n_columns, n_alphas); A is symmetric and overwritten."""
     from scipy.linalg import lapack
 
-    p = len(A)
-    if p == 1:
+    from heads.lapack import Tridiagonal
+
+    if len(A) == 1:
         return b[:, None] / (A[0, 0] + alphas)[None, :]
-    reduced, diagonal, off, tau, info = lapack.dsytrd(A.T, lower=1, lwork=64 * p, overwrite_a=1)
-    assert info == 0
-    reflectors = np.asfortranarray(reduced[1:, :-1])
-    rotated = b.copy()
-    rotated[1:] = _apply(reflectors, tau, b[1:, None], "T")[:, 0]
-    solutions = np.full((p, len(alphas)), np.nan)
+    reduced = Tridiagonal(np.ascontiguousarray(A))
+    rotated = reduced.rotate(b[:, None])[:, 0]
+    solutions = np.full((len(A), len(alphas)), np.nan)
     for i, alpha in enumerate(alphas):
-        _, _, x, info = lapack.dptsv(diagonal + alpha, off, rotated)
+        _, _, x, info = lapack.dptsv(reduced.diagonal + alpha, reduced.beside, rotated)
         if info == 0:
             solutions[:, i] = x
-    solutions[1:] = _apply(reflectors, tau, solutions[1:], "N")
-    return solutions
-
-
-def _apply(reflectors: np.ndarray, tau: np.ndarray, X: np.ndarray, transpose: str) -> np.ndarray:
-    from scipy.linalg import lapack
-
-    product, _, info = lapack.dormqr(
-        "L", transpose, reflectors, tau, np.asfortranarray(X), lwork=64 * X.shape[1]
-    )
-    assert info == 0
-    return product
+    return reduced.rotate_back(solutions)
 
 
 def predict_paths(layout: Layout, rows: Rows, index: np.ndarray, paths: list[Path]) -> list[np.ndarray]:

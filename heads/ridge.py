@@ -11,6 +11,7 @@ from heads.base import FoldPredictions, Head
 from heads.gram import Sums, sum_cells
 from heads.layout import Layout
 from heads.nested import NestedPlan, Split
+from heads.parallel import each_on_a_core
 from heads.path import Path, Scaling, predict_paths, solve_path
 from heads.rows import Rows
 from store.errors import HeadError
@@ -76,8 +77,11 @@ class Ridge(Head):
 
         # Settings are weightings of the vector sets times penalties, flat; penalties run fastest.
         fitted_on = sorted({fitted for fitted, _ in plan.inner_splits}, key=sorted)
+        pairs = [(f, scaling) for f in fitted_on for scaling in scalings]
+        solved = each_on_a_core(lambda pair: solve(*pair, self.penalties), pairs)
         inner_paths = {
-            f: Path.joined([solve(f, scaling, self.penalties) for scaling in scalings]) for f in fitted_on
+            f: Path.joined(solved[at * len(scalings) : (at + 1) * len(scalings)])
+            for at, f in enumerate(fitted_on)
         }
         inner = plan.inner_errors(
             log_price, predict({split: inner_paths[split[0]] for split in plan.inner_splits})
@@ -90,15 +94,21 @@ class Ridge(Head):
         )
         oof = np.empty(0)
         if plan.outer:
-            paths: dict[Split, Path] = {}
-            for held, splits in plan.outer.items():
-                path = solve(splits[0][0], scalings[chosen[held][0]], self.penalties)
-                paths |= {split: path for split in splits}
+            of_fold = each_on_a_core(
+                lambda held: solve(plan.outer[held][0][0], scalings[chosen[held][0]], self.penalties),
+                plan.folds,
+            )
+            paths = {
+                split: path
+                for path, splits in zip(of_fold, plan.outer.values(), strict=True)
+                for split in splits
+            }
             settings = {held: penalty for held, (_, penalty) in chosen.items()}
             oof, errors = plan.collect(log_price, predict(paths), settings)
             best = best[0], int(np.argmin(errors))
         self.scaling_, self.penalty_ = scalings[best[0]], float(self.penalties[best[1]])
-        self.path_ = solve(plan.cells, self.scaling_, np.array([self.penalty_]))
+        final = plan.cells, self.scaling_, np.array([self.penalty_])
+        (self.path_,) = each_on_a_core(lambda one: solve(*one), [final])
         return oof, [self._describe(scalings[chosen[h][0]], self.penalties[chosen[h][1]]) for h in plan.folds]
 
     def _scalings(self, n_sets: int) -> list[Scaling]:

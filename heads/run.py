@@ -13,7 +13,7 @@ from heads.tuning import Tuning, bound_parts, read_tuning
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
 from store.config import Config
-from store.errors import MissingVectorsError, ShelfpriceError
+from store.errors import HeadError, MissingVectorsError, ShelfpriceError
 from store.folds import Folds, ensure_folds
 from store.predictions import (
     Predictions,
@@ -23,6 +23,8 @@ from store.predictions import (
     publish_predictions,
     test_predictions_table,
 )
+from store.vectors.folded import check_folds
+from store.vectors.sets import current_spec
 from store.workspace import Workspace
 
 Log = Callable[[str], None]
@@ -117,6 +119,8 @@ def plan_head(
     )
     required = head.vectors is not None
     sets = tuple(found for found in (coverage.of(n) for n in names) if found and (found.n_valid or required))
+    for found in sets:
+        check_folds(current_spec(workspace, found.vector_set.encoder), folds.hash)
     inputs = {
         "head": name,
         "params": head.get_params(),
@@ -127,7 +131,7 @@ def plan_head(
         "seed": config.seed,
         "code_version": head.code_version,
     }
-    cleaning = cleaning_digest(workspace, folds.hash)
+    cleaning = cleaning_digest(workspace, folds.hash, config.clean)
     if cleaning is not None:
         inputs["cleaning"] = cleaning
     tuning = _usable_tuning(workspace, name, inputs, set(params), log) if use_tuning else None
@@ -167,6 +171,12 @@ def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> He
     train = inputs.train.select(names)
     test = None if inputs.test is None else inputs.test.select(names)
     log(f"{plan.name}: training on {len(train)} rows, {', '.join(names) or 'no vectors'}")
+    matched = [str(found.vector_set) for found in plan.sets if found.folds]
+    if matched:
+        log(
+            f"{plan.name}: fold-matched vectors of {', '.join(matched)}: each fold is fitted and predicted on those of "
+            "the model that never saw it, test rows are the mean over the folds"
+        )
     if plan.tuning is not None:
         log(f"{plan.name}: with parameters found by tuning ({plan.tuning.trials} trials)")
     started = time.perf_counter()
@@ -178,6 +188,7 @@ def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> He
         **scores(inputs.log_price, result.oof),
         "seconds": round(seconds, 3),
         "learned": result.learned,
+        **({"fold_matched": matched} if matched else {}),
         "versions": {package: version(package) for package in ("shelfprice", *plan.head.libraries)},
     }
     for file, content in result.model.files().items():
@@ -241,5 +252,10 @@ def tune_head(
         _Coverages(workspace, log),
         lambda line: None,
     )
+    if tuned := [str(found.vector_set) for found in plan.sets if found.folds]:
+        raise HeadError(
+            f"{name} reads {tuned[0]}, whose models have seen every row inside the folds, so that no inner score is "
+            f'honest: tune it without, by vectors of [heads.params."{name}"] in shelfprice.toml'
+        )
     inputs = read_inputs(workspace, [found.vector_set for found in plan.sets], plan.head.texts, folds)
     return search_parameters(workspace, plan.head, name, plan.given, plan.inputs, inputs, minutes, log)

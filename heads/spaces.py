@@ -49,10 +49,12 @@ NETWORK: Space = {
 SPACES: dict[str, Space] = {
     "fusion": NETWORK,
     "lightgbm": {
+        "loss": OneOf(("smape", "huber-log", "mae-log", "mse-log")),
+        "components": OneOf((0, 32, 64, 128)),
         "learning_rate": Real(0.02, 0.2, log=True),
         "num_leaves": Whole(7, 127, log=True),
         "min_data_in_leaf": Whole(3, 50, log=True),
-        "feature_fraction": Real(0.05, 0.6, log=True),
+        "feature_fraction": Real(0.05, 1.0, log=True),
         "bagging_fraction": Real(0.5, 1.0),
         "lambda_l2": Real(0.01, 30.0, log=True),
     },

@@ -9,6 +9,7 @@ import numpy as np
 
 from heads.base import FoldPredictions, Head
 from heads.nested import NestedPlan, Split
+from heads.parallel import each_on_a_core
 from heads.rows import Rows
 from heads.tfidf import Terms, Weighting, counts_of
 from store.errors import HeadError
@@ -62,11 +63,15 @@ class Sparse(Head):
             )
         splits = plan.inner_splits + [split for splits in plan.outer.values() for split in splits]
         predicted: dict[Split, np.ndarray] = {}
-        for fitted in sorted({fitted for fitted, _ in splits}, key=sorted):
+
+        def fit_and_predict(fitted: frozenset[int]) -> dict[Split, np.ndarray]:
             inside = np.isin(plan.cell, sorted(fitted))
             model = _LinearModel.fit(self, [c[inside] for c in counts], log_price[inside], self.penalties)
-            for split in (split for split in splits if split[0] == fitted):
-                predicted[split] = model.predict([c[plan.cell == split[1]] for c in counts])
+            here = [split for split in splits if split[0] == fitted]
+            return {split: model.predict([c[plan.cell == split[1]] for c in counts]) for split in here}
+
+        for found in each_on_a_core(fit_and_predict, sorted({fitted for fitted, _ in splits}, key=sorted)):
+            predicted |= found
         inner = plan.inner_errors(log_price, predicted)
         chosen = {held: int(np.argmin(errors)) for held, errors in inner.items()}
         oof, best = np.empty(0), chosen.get(0, self.n_penalties // 2)

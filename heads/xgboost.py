@@ -8,10 +8,10 @@ import numpy as np
 
 from heads.base import FoldPredictions, Head
 from heads.compressed import Compressed
-from heads.design import TreeColumns
 from heads.nested import inner_cells
 from heads.objectives import DERIVATIVES, boosting_objective
 from heads.rows import Rows
+from heads.tree_columns import TreeColumns
 from store.errors import HeadError
 from store.metric import smape_log
 

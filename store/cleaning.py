@@ -4,6 +4,7 @@
 a workspace without decisions, and one in which all are `keep`, train alike.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.read import catalog_digest
+from store.config import CONFIG_FILE, Clean
 from store.errors import CatalogError
 from store.workspace import Workspace
 
@@ -28,21 +30,22 @@ class Decided:
     group: np.ndarray  # (n_rows,) int64; -1: the row alone
 
 
-def cleaning_digest(workspace: Workspace, folds_hash: str) -> str | None:
+def cleaning_digest(workspace: Workspace, folds_hash: str, policies: Clean) -> str | None:
     """Digest over every decision that can change a fit; None where none can.
 
+    Args:
+        policies: those of shelfprice.toml.
+
     Raises:
-        CatalogError: the decisions were taken for another catalogue or other folds.
+        CatalogError: the decisions were taken for another catalogue, other folds or other policies, or not yet.
     """
-    digest = decided_digest(workspace)
-    if digest is None:
-        return None
-    reason = why_stale(workspace, folds_hash)
+    reason = why_decide_again(workspace, folds_hash, policies)
     if reason is not None:
         raise CatalogError(
-            f"{CLEANING_FILE} no longer fits: {reason}. Run 'shelfprice catalog clean -w {workspace.root}' to decide again"
+            f"decisions about doubtful rows no longer fit: {reason}. Run 'shelfprice catalog clean -w {workspace.root}' "
+            "to take them again"
         )
-    return digest
+    return decided_digest(workspace)
 
 
 def decided_digest(workspace: Workspace) -> str | None:
@@ -53,8 +56,23 @@ def decided_digest(workspace: Workspace) -> str | None:
     return digest
 
 
+def why_decide_again(workspace: Workspace, folds_hash: str, policies: Clean) -> str | None:
+    """Why training can't go by the decisions on disk; None where it can, or needs none."""
+    wanted = dataclasses.asdict(policies)
+    acting = [f"{finding}={policy}" for finding, policy in wanted.items() if policy != "keep"]
+    if not workspace.exists(CLEANING_FILE):
+        return f"{', '.join(acting)} of {CONFIG_FILE} was never applied" if acting else None
+    if not acting and decided_digest(workspace) is None:
+        return None
+    taken = workspace.read_metadata(CLEANING_FILE).get("policies", {})
+    for finding, policy in wanted.items():
+        if taken.get(finding) != policy:
+            return f"{finding}={taken.get(finding)} became {finding}={policy} in {CONFIG_FILE}"
+    return why_stale(workspace, folds_hash)
+
+
 def why_stale(workspace: Workspace, folds_hash: str) -> str | None:
-    """Why the decisions on disk must be taken again; None where they need not be."""
+    """Why what was found must be looked for again; None where it need not be."""
     found = workspace.read_metadata(CLEANING_FILE)
     if found["catalog_digest"] != catalog_digest(workspace):
         return "the catalogue has changed"

@@ -1,9 +1,10 @@
 """What was trained, blended and submitted, and why it no longer stands where it does not."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from store.cleaning import decided_digest, why_decide_again
 from store.config import Config
 from store.inventory import CatalogHolding, FoldsHolding, VectorHolding
 from store.predictions import finished_folders
@@ -44,6 +45,15 @@ class SubmissionHolding:
 
 
 @dataclass(frozen=True)
+class CleaningHolding:
+    """Decisions about doubtful rows that training goes by."""
+
+    policies: dict[str, str]  # finding -> policy, of shelfprice.toml, without those that are 'keep'
+    digest: str | None  # of the decisions on disk; None: none of them changes a fit
+    stale: str | None  # why they must be taken again
+
+
+@dataclass(frozen=True)
 class Present:
     """What results must belong to."""
 
@@ -73,6 +83,16 @@ def head_holdings(workspace: Workspace, present: Present) -> list[HeadHolding]:
         if not one.stale:
             standing.add(one.head)
     return holdings
+
+
+def cleaning_holding(workspace: Workspace, config: Config, folds: FoldsHolding | None) -> CleaningHolding:
+    """What 'shelfprice catalog clean' decided, if it was asked to decide anything."""
+    policies = {name: policy for name, policy in asdict(config.clean).items() if policy != "keep"}
+    stale = why_decide_again(workspace, folds.hash if folds else "", config.clean)
+    digest = decided_digest(workspace)
+    if stale is None and digest is not None and folds is not None and folds.stale is not None:
+        stale = f"folds will be decided again: {folds.stale}"
+    return CleaningHolding(policies, digest, stale)
 
 
 def _why_head(head: str, inputs: Mapping[str, Any], present: Present) -> tuple[str, ...]:

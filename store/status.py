@@ -12,7 +12,7 @@ from store.workspace import Workspace
 if TYPE_CHECKING:
     from store.config import Config
     from store.inventory import CatalogHolding, FoldsHolding, PictureHolding, VectorHolding
-    from store.staleness import BlendHolding, HeadHolding, SubmissionHolding
+    from store.staleness import BlendHolding, CleaningHolding, HeadHolding, SubmissionHolding
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Status:
     pictures: "PictureHolding | None"
     vectors: "list[VectorHolding]"
     folds: "FoldsHolding | None"
+    cleaning: "CleaningHolding | None"
     heads: "list[HeadHolding]"
     untrained: list[str]  # heads of the configuration that no standing run has
     blend: "BlendHolding | None"
@@ -37,16 +38,15 @@ def read_status(workspace: Workspace, config: "Config") -> Status:
         CorruptFileError: a file of the contract can't be read; damaged shards are told, not raised.
     """
     from store import inventory, staleness
-    from store.cleaning import decided_digest
     from store.vectors.sets import current_encoders, current_spec
 
     catalog = inventory.catalog_holding(workspace)
     vectors = inventory.vector_holdings(workspace, config, catalog)
     folds = inventory.folds_holding(workspace, config)
     fingerprints = {name: current_spec(workspace, name).fingerprint for name in current_encoders(workspace)}
-    present = staleness.Present(
-        catalog, folds, tuple(vectors), fingerprints, config, decided_digest(workspace)
-    )
+    cleaning = staleness.cleaning_holding(workspace, config, folds) if catalog else None
+    decided = cleaning.digest if cleaning else None
+    present = staleness.Present(catalog, folds, tuple(vectors), fingerprints, config, decided)
     heads = staleness.head_holdings(workspace, present)
     blend = staleness.blend_holding(workspace, present, heads)
     standing = {one.head for one in heads if not one.stale}
@@ -56,6 +56,7 @@ def read_status(workspace: Workspace, config: "Config") -> Status:
         pictures=inventory.picture_holding(workspace),
         vectors=vectors,
         folds=folds,
+        cleaning=cleaning,
         heads=heads,
         untrained=[head for head in config.heads.run if head not in standing],
         blend=blend,
@@ -79,6 +80,8 @@ def next_step(status: Status) -> tuple[str, str] | None:
         return f"shelfprice embed run{at}", f"rows without a vector: {rows}"
     if status.folds is not None and status.folds.is_refused:
         return f"shelfprice catalog folds{at}", f"folds.parquet: {status.folds.stale}"
+    if status.cleaning is not None and status.cleaning.stale is not None:
+        return f"shelfprice catalog clean{at}", status.cleaning.stale
     if status.untrained:
         stale = {one.head for one in status.heads if one.stale}
         said = [f"{head} is {'stale' if head in stale else 'not trained'}" for head in status.untrained]

@@ -16,6 +16,7 @@ def lines_of(status: "Status", step: tuple[str, str] | None) -> Iterator[str]:
     yield from _subject("catalogue", _catalog(status))
     yield from _subject("vectors", [_vectors(one) for one in status.vectors])
     yield from _subject("folds", [_folds(status)])
+    yield from _subject("cleaning", [_cleaning(status)])
     yield from _subject("heads", _heads(status))
     yield from _subject("blend", [_blend(status)])
     yield from _subject("submission", [_submission(status)])
@@ -70,6 +71,18 @@ def _folds(status: "Status") -> str:
     how = f"{folds.grouping} groups, seed {folds.seed}" if folds.grouping else "brought along"
     stale = f"; stale: {folds.stale}" if folds.stale else ""
     return f"{folds.k} folds of {folds.rows:,} rows in {folds.groups:,} groups, {how}, {folds.hash}{stale}"
+
+
+def _cleaning(status: "Status") -> str:
+    cleaning = status.cleaning
+    if cleaning is None:
+        return "none"
+    policies = ", ".join(f"{finding}={policy}" for finding, policy in cleaning.policies.items())
+    if cleaning.stale is not None:
+        return f"{policies or 'keep'}; stale: {cleaning.stale}"
+    if not policies:
+        return "none: training takes every row as it is"
+    return f"{policies}; {'up to date' if cleaning.digest else 'up to date, no row is concerned'}"
 
 
 def _heads(status: "Status") -> list[str]:

@@ -1,10 +1,17 @@
+import io
+import json
+
 import lightgbm
 import numpy as np
 import pytest
 import xgboost
 
 from heads.baseline import XGBoostBaseline
+from heads.crossfit import crossfit
 from heads.lightgbm import LightGBM
+from heads.tree_columns import principal_axes
+from store.errors import HeadError
+from store.metric import smape_log
 from tests.fake_rows import QUICK, fake_rows, folds_of
 
 N_ROWS = 300
@@ -21,10 +28,40 @@ def test_iterations_are_found_on_rows_set_aside_and_stop_before_the_limit():
 
 def test_the_saved_text_model_predicts_as_the_head_does():
     rows, log_price = fake_rows(N_ROWS)
-    head = LightGBM(**QUICK["lightgbm"]).fit(rows, log_price)
-    saved = lightgbm.Booster(model_str=head.files()["model.txt"].decode())
+    head = LightGBM(**QUICK["lightgbm"], components=4).fit(rows, log_price)
+    files = head.files()
+    saved = lightgbm.Booster(model_str=files["model.txt"].decode())
+    with np.load(io.BytesIO(files["axes.npz"]), allow_pickle=False) as arrays:
+        assert arrays["axes_0"].shape == (12, 4)
     X = head.columns_.values(rows, slice(None))
-    np.testing.assert_allclose(saved.predict(X), head.predict(rows))
+    middle = json.loads(files["lightgbm.json"])["middle"]
+    np.testing.assert_allclose(saved.predict(X) + middle, head.predict(rows))
+
+
+@pytest.mark.parametrize("components", [0, 4])
+@pytest.mark.parametrize("loss", ["smape", "huber-log", "mae-log", "mse-log"])
+def test_every_loss_learns_with_bins_shared_by_folds_and_with_components(loss, components):
+    rows, log_price = fake_rows(N_ROWS)
+    head = LightGBM(**QUICK["lightgbm"], loss=loss, components=components)
+    result = crossfit(head, rows, log_price, folds_of(rows), rows.subset(np.arange(9)))
+    constant = np.full(N_ROWS, np.median(log_price))
+    assert smape_log(log_price, result.oof) < 0.8 * smape_log(log_price, constant)
+    assert result.test.shape == (9,)
+    assert result.model.iterations_ == round(np.mean([fold["iterations"] for fold in result.learned]))
+
+
+def test_an_unknown_loss_of_lightgbm_is_refused_by_name():
+    rows, log_price = fake_rows(50)
+    with pytest.raises(HeadError, match="one of smape, mae-log, huber-log, mse-log, got 'rmse'"):
+        LightGBM(loss="rmse").fit(rows, log_price)
+
+
+def test_components_found_by_iteration_span_what_the_eigenvectors_span():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 6)) @ rng.standard_normal((6, 90)) + 0.1 * rng.standard_normal((400, 90))
+    products = X.T @ X
+    exact, found = np.linalg.eigh(products)[1][:, :-7:-1], principal_axes(products, 6)
+    np.testing.assert_allclose(np.abs(exact.T @ found), np.eye(6), atol=1e-3)
 
 
 def test_the_baseline_is_the_winning_systems():

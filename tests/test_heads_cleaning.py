@@ -174,4 +174,13 @@ def test_decisions_for_another_catalogue_are_refused(workspace):
     rows = [{"sample_id": i, "text": f"tea {i}", "price": 1.0 + i, "image": None} for i in range(40)]
     publish(workspace, rows, fold=[i % 2 for i in range(40)])
     (result,) = run_heads(workspace, load_config(workspace))
-    assert "cleaning.parquet no longer fits: the catalogue has changed" in result.error
+    assert "decisions about doubtful rows no longer fit: the catalogue has changed" in result.error
+
+
+def test_policies_that_were_never_applied_are_refused(workspace):
+    workspace.publish_bytes(
+        "shelfprice.toml", workspace.read_bytes("shelfprice.toml") + b"[clean]\nprice = 'drop'\n"
+    )
+    (result,) = run_heads(workspace, load_config(workspace))
+    assert "price=drop of shelfprice.toml was never applied" in result.error
+    assert "Run 'shelfprice catalog clean" in result.error

@@ -1,14 +1,18 @@
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from store.catalog.clean import hashing
 from store.catalog.clean.pictures import alike_pairs, perceptual_hashes
 from store.catalog.clean.quantity import disagreement
+from store.catalog.clean.rows import Catalogue
 from store.catalog.clean.run import clean_catalog
+from store.catalog.clean.twins import exact_twins
 from store.catalog.cli import catalog
 from store.catalog.units import normalise
 from store.config import load_config
@@ -94,6 +98,37 @@ def test_a_hash_is_remembered_and_never_computed_twice(workspace, monkeypatch):
     monkeypatch.setattr("store.catalog.clean.pictures.shrunk", never)
     assert perceptual_hashes(workspace, digests) == first
     assert len(alike_pairs(workspace, digests)) == 0
+
+
+def test_processes_hash_as_this_one_does_and_in_order(workspace, monkeypatch):
+    contents = {f"p{i}": picture(i) for i in range(7)} | {"broken": b"no picture", "grey": _grey()}
+    publish(workspace, others(1), None, contents)
+    digests = workspace.read_table("images/links.parquet")["sha256"].to_pylist()
+    here = hashing.hashes_in_processes(workspace, digests, 3)
+    monkeypatch.setattr(hashing, "LEAST_EACH", 2)
+    monkeypatch.setattr(hashing, "hashes_of", None)  # not here any more
+    there = hashing.hashes_in_processes(workspace, digests, 3)
+    assert [one[:2] for one in there] == [one[:2] for one in here]
+    assert sum(value is None for _, value, _ in here) == 2
+
+
+def test_a_process_that_dies_while_hashing_is_an_error_with_a_next_step(workspace, monkeypatch):
+    monkeypatch.setattr(hashing, "LEAST_EACH", 2)
+    monkeypatch.setattr(hashing.sys, "executable", "false")
+    with pytest.raises(CatalogError, match=r"ended with status 1 after 0 of 2, .*--processes 1"):
+        hashing.hashes_in_processes(workspace, ["a", "b", "c", "d"], 2)
+
+
+@pytest.mark.parametrize("content", [b"<html>no picture</html>", None], ids=["broken", "grey"])
+def test_a_picture_that_shows_nothing_makes_no_two_rows_the_same(workspace, content):
+    train = [row(i, f"article {i}", image=f"p{i % 2}") for i in range(4)] + others(5)
+    train[3] = row(3, "article 1", image=None)
+    pictures = {"p0": picture(0), "p1": content or _grey()}
+    publish(workspace, train, [{"sample_id": 100, "text": "new", "image": "p1"}], pictures, folds_for(train))
+    clean_catalog(workspace)
+    assert set(found(workspace, "same_image")) == {0, 2}
+    assert set(found(workspace, "same_text_image")) == {1, 3}
+    assert found(workspace, "test_repeats") == {}
 
 
 def _grey():
@@ -281,3 +316,27 @@ def test_the_command_prints_each_finding_with_its_decisions_and_as_json(workspac
     assert "1 training rows are left out of a fit on all rows" in told
     shown = json.loads(runner.invoke(catalog, ["clean", "-w", workspace.root, "--json"]).stdout)
     assert {one["name"]: one["decisions"] for one in shown["findings"]}["price"] == {"keep": 1, "drop": 1}
+
+
+def test_many_texts_and_many_pictures_take_memory_by_rows_not_by_pairs():
+    n = 20_000
+    rows = Catalogue(
+        sample_id=pa.array(range(n)),
+        n_train=n,
+        text=pa.array([str(i // 2) for i in range(n)]),
+        name=pa.nulls(n, pa.string()),
+        image=pa.array([f"{i // 4}" for i in range(n)]),
+        value=pa.nulls(n, pa.float64()),
+        unit=pa.nulls(n, pa.string()),
+        price=np.ones(n),
+        fold=np.zeros(n, np.int64),
+    )
+    tracemalloc.start()
+    try:
+        same_both, same_image, _ = exact_twins(rows)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6
+    assert np.bincount(same_both.group).tolist() == [2] * (n // 2)
+    assert np.bincount(same_image.group).tolist() == [4] * (n // 4)

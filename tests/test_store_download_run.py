@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from store.catalog.download import storer
 from store.catalog.download.fetch import Limits
 from store.catalog.download.progress import Progress
+from store.catalog.download.record import Journal
 from store.catalog.download.run import Settings, download_images
 from store.catalog.download.schedule import Policy
 from store.catalog.images import blob_path, image_digests
@@ -202,6 +204,7 @@ def test_a_full_disk_is_one_error_and_what_was_stored_counts(tmp_path, site, por
     catalog_of(workspace, [f"http://127.0.0.1:{port}/img/{i}.jpg" for i in range(200)])
     with monkeypatch.context() as patch:
         patch.setattr("store.workspace.publish_local", _full_after(100))
+        patch.setattr(storer, "StoreProcess", lambda w, most: storer.StoreThread(w, Journal(w), most))
         with pytest.raises(
             WorkspaceError, match=r"no space left to write .*: free some and run the command again"
         ):

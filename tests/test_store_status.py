@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from store.cli import main
-from store.config import Config, Embed, Heads, save_config
+from store.config import Config, Embed, Heads, load_config, save_config
 from store.folds import ensure_folds
 from store.schema import REJECTED
 from store.staleness import CURRENT_BLEND, SUBMISSION_FILE
@@ -265,6 +265,48 @@ def test_a_submission_of_another_blend_is_stale(submitted):
     submitted.publish_bytes(SUBMISSION_FILE, b"sample_id,price\n1000,3.0\n")
     assert status(submitted)["submission"]["stale"] == ["it is of another blend"]
     assert next_command(submitted) == "shelfprice ensemble submit"
+
+
+def clean(workspace, *policies):
+    command = ["catalog", "clean", "-w", workspace.root, *(f"--policy={one}" for one in policies)]
+    assert CliRunner().invoke(main, command).exit_code == 0
+
+
+def test_decisions_about_doubtful_rows_come_before_training_goes_by_them(submitted):
+    assert status(submitted)["cleaning"] == {"policies": {}, "digest": None, "stale": None}
+    save_config(submitted, replace(CONFIG, clean=replace(CONFIG.clean, outlier="drop")))
+    found = status(submitted)
+    assert found["next"]["command"].startswith("shelfprice catalog clean")
+    assert found["next"]["why"] == "outlier=drop of shelfprice.toml was never applied"
+    clean(submitted)
+    assert "outlier=drop; up to date" in run(submitted)
+    assert next_command(submitted) is None
+
+
+def test_decisions_of_another_catalogue_or_policy_are_taken_again(submitted):
+    double = [
+        row | {"text": "Item Name: twice", "name": "twice", "price": 2.0 + i}
+        for i, row in enumerate(rows(2, 500))
+    ]
+    publish_catalog(
+        submitted, catalog_table([*rows(N_TRAIN), *double]), catalog_table(rows(N_TEST, 1000), priced=False)
+    )
+    clean(submitted, "price=median")
+    assert status(submitted)["cleaning"]["stale"] is None
+    save_config(submitted, replace(load_config(submitted), clean=replace(CONFIG.clean, price="drop")))
+    assert status(submitted)["cleaning"]["stale"] == "price=median became price=drop in shelfprice.toml"
+    clean(submitted)
+    publish_catalog(submitted, catalog_table([*rows(N_TRAIN - 1), *double]))
+    assert status(submitted)["cleaning"]["stale"] == "the catalogue has changed"
+    assert "cleaning    price=drop; stale: the catalogue has changed" in run(submitted)
+
+
+def test_findings_that_decide_nothing_need_not_be_up_to_date(submitted):
+    clean(submitted)
+    publish_catalog(
+        submitted, catalog_table(rows(N_TRAIN - 1)), catalog_table(rows(N_TEST, 1000), priced=False)
+    )
+    assert status(submitted)["cleaning"]["stale"] is None
 
 
 # ---- the command as a whole ----------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from store.errors import MissingVectorsError
 from store.vectors.keys import KeyedRows, key_array
 from store.vectors.ondisk import OnDisk
-from store.vectors.sets import VectorSet, current_spec, iter_row_keys
+from store.vectors.sets import VectorSet, current_spec, how_to_embed, iter_row_keys
 from store.vectors.shard import iter_shards, read_failures
 from store.vectors.spec import EncoderSpec, slug
 from store.workspace import Workspace
@@ -84,7 +84,18 @@ def load_matrix(
     Raises:
         MissingVectorsError: some row's content was never embedded; names the count, a row, the command.
     """
-    spec = current_spec(workspace, vector_set.encoder)
+    return matrix_of(workspace, current_spec(workspace, vector_set.encoder), vector_set, split, dtype, folder)
+
+
+def matrix_of(
+    workspace: Workspace,
+    spec: EncoderSpec,
+    vector_set: VectorSet,
+    split: str,
+    dtype: type[np.floating] = np.float32,
+    folder: Path | None = None,
+) -> Matrix:
+    """`load_matrix` of one fingerprint of the encoder."""
     ids, keys = [], []
     for batch, batch_keys in iter_row_keys(workspace, vector_set, split):
         ids.append(batch.column("sample_id"))
@@ -101,6 +112,6 @@ def load_matrix(
         first = pa.concat_arrays(ids)[int(np.flatnonzero(missing)[0])].as_py()
         raise MissingVectorsError(
             f"{vector_set} has no vector for {int(missing.sum())} of {len(missing)} {split} rows "
-            f"(first: {first}): run 'shelfprice embed run -e {vector_set}'"
+            f"(first: {first}): {how_to_embed(vector_set)}"
         )
     return Matrix(str(vector_set), X, found)

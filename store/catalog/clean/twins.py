@@ -87,7 +87,9 @@ def _first_row(train: np.ndarray, test: np.ndarray) -> np.ndarray:
 
 
 def _joint(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return left * (int(right.max(initial=-1)) + 2) + right + 1
+    """A number per distinct pair, counted from 0: they are bins, of which there must not be rows times rows."""
+    pair = left * (int(right.max(initial=-1)) + 2) + right + 1
+    return np.unique(pair, return_inverse=True)[1]
 
 
 def _linked(code: np.ndarray, pairs_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

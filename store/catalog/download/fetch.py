@@ -17,11 +17,11 @@ from store.catalog.download.addresses import canonical_url
 from store.catalog.download.connections import Pool, tls_context
 from store.catalog.download.network import CheckedBackend, NoConnectionError, Resolver, resolve
 from store.catalog.download.pictures import SNIFF_BYTES, describe_other, sniff
+from store.catalog.download.storing import SPILL_BYTES
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 ENCODINGS = frozenset({"identity", "", "gzip", "x-gzip", "deflate"})
-SPILL_BYTES = 1_000_000  # a larger body waits on disk
 DRAIN_BYTES, DRAIN_SECONDS = 65_536, 1.0  # read on this far to keep a connection, then hang up
 INFLATE_BYTES = 65_536
 

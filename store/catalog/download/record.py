@@ -6,6 +6,7 @@ stored is ever fetched again. Folding flushes the bytes to disk before links.par
 """
 
 import hashlib
+import io
 import json
 import secrets
 import threading
@@ -49,7 +50,6 @@ class Journal:
         self._workspace = workspace
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()
-        self.n_lines = 0
         self._start_part()
 
     def _start_part(self) -> None:
@@ -59,7 +59,6 @@ class Journal:
         """Add lines; on a local disk they outlive this process at once."""
         lines = [_line(record) for record in records]
         with self._lock:
-            self.n_lines += len(lines)
             if self._workspace.is_local:
                 if lines:
                     self._workspace.append(self._name, b"".join(lines))
@@ -72,7 +71,6 @@ class Journal:
         """Write out what waits and start a new part."""
         with self._lock:
             self._publish_part()
-            self.n_lines = 0
 
     def _publish_part(self) -> None:
         if self._waiting:
@@ -91,7 +89,7 @@ def fold_journals(workspace: Workspace, *, trusted: bool = False) -> int:
     names = workspace.names(JOURNAL_FOLDER, suffix=".jsonl")
     if not names:
         return 0
-    records: dict[str, dict[str, Any]] = {}
+    records: dict[str, tuple[Any, ...]] = {}  # tuples: a dict of each would take four times the memory
     n_void = 0
     for name in names:
         for record in read_journal(workspace.read_bytes(f"{JOURNAL_FOLDER}/{name}")):
@@ -99,10 +97,13 @@ def fold_journals(workspace: Workspace, *, trusted: bool = False) -> int:
             if sha256 is not None and not trusted and not blob_is_whole(workspace, sha256):
                 n_void += 1
                 continue
-            records[record["link"]] = record
+            records[record["link"]] = tuple(record.get(column) for column in LINKS.names)
     workspace.flush()
     if records:
-        merge_links(workspace, pa.Table.from_pylist(list(records.values()), schema=LINKS))
+        columns = zip(*records.values(), strict=True)
+        merge_links(
+            workspace, pa.table([pa.array(c, f.type) for c, f in zip(columns, LINKS, strict=True)], LINKS)
+        )
     for name in names:  # oldest first: should we be killed here, what is left still ends in the latest state
         workspace.remove(f"{JOURNAL_FOLDER}/{name}")
     return n_void
@@ -110,8 +111,9 @@ def fold_journals(workspace: Workspace, *, trusted: bool = False) -> int:
 
 def read_journal(content: bytes) -> Iterator[dict[str, Any]]:
     """Records of one journal; a line that a crash cut short is passed over."""
-    for line in content.split(b"\n"):
+    for line in io.BytesIO(content):
         checksum, _, text = line.partition(b" ")
+        text = text.removesuffix(b"\n")
         if text and checksum == b"%08x" % zlib.crc32(text):
             yield json.loads(text)
 

@@ -1,12 +1,14 @@
 """One download run: journal of an earlier run, plan, fetch, store, fold."""
 
 import asyncio
+import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from typing import IO
 
 from store.catalog.download.connections import tls_context
 from store.catalog.download.fetch import Fetcher, Limits, Reply
@@ -16,14 +18,15 @@ from store.catalog.download.progress import Progress
 from store.catalog.download.record import Journal, LinkRecord, fold_journals
 from store.catalog.download.rows import show_pictures
 from store.catalog.download.schedule import Ended, Job, Policy, Schedule
-from store.catalog.download.storing import Stored, Storer
+from store.catalog.download.storer import Storer
+from store.catalog.download.storing import Body, Stored
 from store.catalog.download.wanted import Plan, Wanted, make_plan, read_wanted, unusable_records
 from store.catalog.images import BLOBS
 from store.errors import CatalogError, ConfigError, WorkspaceError
 from store.workspace import Workspace
 
 IMAGES_LOCK = "images/.lock"
-CHECKPOINT_LINES = 20_000  # journal lines after which links.parquet is brought up to date
+CHECKPOINT_LINES = 5_000  # journal lines after which links.parquet is brought up to date
 LOOKUP_THREADS = 32  # names looked up at a time
 KILLED_SECONDS = 600.0  # a file half-written for so long belongs to a killed run
 
@@ -147,7 +150,7 @@ class _Run:
         self.summary = summary
         self.progress = progress
         self.schedule = Schedule(settings.policy)
-        self.storer = Storer(workspace, journal, settings.limits.max_pixels)
+        self.unfolded = 0  # lines in journals
         self.running: set[asyncio.Task[None]] = set()
         self.wake = asyncio.Event()
         self.error: BaseException | None = None
@@ -159,6 +162,7 @@ class _Run:
         asyncio.get_running_loop().set_default_executor(names)
         for job in self.plan.jobs:
             self.schedule.add(job)
+        self.plan.jobs.clear()  # those that are done must not stay in memory
         fetcher = Fetcher(
             settings.limits,
             user_agent(settings.contact),
@@ -167,30 +171,31 @@ class _Run:
             ca_file=settings.ca_file,
             resolver=resolver,
         )
-        with self.progress.open(len(self.plan.jobs)):
-            try:
-                async with fetcher:
-                    await self._loop(fetcher)
-            finally:
-                for task in self.running:
-                    task.cancel()
-                await asyncio.gather(*self.running, return_exceptions=True)
-                await asyncio.to_thread(self.storer.close)
+        with self.progress.open(self.summary.n_asked):
+            async with Storer(self.workspace, self.journal, settings.limits.max_pixels) as storer:
+                try:
+                    async with fetcher:
+                        await self._loop(fetcher, storer)
+                finally:
+                    for task in self.running:
+                        task.cancel()
+                    await asyncio.gather(*self.running, return_exceptions=True)
 
-    async def _loop(self, fetcher: Fetcher) -> None:
+    async def _loop(self, fetcher: Fetcher, storer: Storer) -> None:
         while self.schedule.n_left or self.running:
             while len(self.running) < self.settings.concurrency:
                 job = self.schedule.take()
                 if job is None:
                     break
-                task = asyncio.create_task(self._work(fetcher, job))
+                task = asyncio.create_task(self._work(fetcher, storer, job))
                 self.running.add(task)
                 task.add_done_callback(self._worked)
             self._note_ended()
             if self.error is not None:
                 raise self.error
-            if self.journal.n_lines >= CHECKPOINT_LINES:
-                async with self.storer.paused():
+            if self.unfolded >= CHECKPOINT_LINES:
+                async with storer.paused():
+                    self.unfolded = 0
                     self.journal.close()
                     await asyncio.to_thread(partial(fold_journals, self.workspace, trusted=True))
             is_full = len(self.running) >= self.settings.concurrency
@@ -215,7 +220,7 @@ class _Run:
             self.error = task.exception()
         self.wake.set()
 
-    async def _work(self, fetcher: Fetcher, job: Job) -> None:
+    async def _work(self, fetcher: Fetcher, storer: Storer, job: Job) -> None:
         reply = await fetcher.fetch(job.url, job.etag, job.last_modified, alone=job.alone)
         if not self.schedule.finish(job, reply):
             return
@@ -224,13 +229,13 @@ class _Run:
             self.progress.advance(0)
             return
         self.wake.set()  # the host may be asked again while this body is stored
-        self._note_stored(job, reply, await self.storer.put(job, reply))
+        self._note_stored(reply, await storer.put(_body(job, reply, reply.body)))
 
-    def _note_stored(self, job: Job, reply: Reply, stored: Stored) -> None:
-        reason = stored.record.reason
-        if reason is not None:
-            self.summary.failed[reason] += 1
-            self.progress.fail(reason)
+    def _note_stored(self, reply: Reply, stored: Stored) -> None:
+        self.unfolded += 1
+        if stored.reason is not None:
+            self.summary.failed[stored.reason] += 1
+            self.progress.fail(stored.reason)
             return
         self.summary.n_stored += 1
         self.summary.n_new_pictures += stored.is_new
@@ -244,7 +249,15 @@ class _Run:
             self.progress.fail(ended.reason)
             if not ended.job.keep:
                 records.append(_record(ended))
+        self.unfolded += len(records)
         self.journal.write(records)
+
+
+def _body(job: Job, reply: Reply, file: IO[bytes]) -> Body:
+    n_bytes = file.seek(0, os.SEEK_END)
+    return Body(
+        file, n_bytes, job.link, job.tries, reply.status, reply.etag, reply.last_modified, keep=job.keep
+    )
 
 
 def _record(ended: Ended) -> LinkRecord:

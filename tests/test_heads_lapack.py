@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from scipy.linalg import cho_solve
+
+from heads.lapack import Tridiagonal, cholesky
+from heads.parallel import each_on_a_core, n_cores
+
+
+def positive(n, seed=0):
+    X = np.random.default_rng(seed).standard_normal((n, n + 5))
+    return X @ X.T
+
+
+@pytest.mark.parametrize("n", [2, 3, 70, 150])
+def test_a_matrix_is_taken_apart_and_put_together_again(n):
+    A = positive(n)
+    parts = Tridiagonal(A.copy())
+    T = np.diag(parts.diagonal) + np.diag(parts.beside, 1) + np.diag(parts.beside, -1)
+    np.testing.assert_allclose(parts.rotate_back(parts.rotate_back(T).T), A, atol=1e-9 * n)
+    np.testing.assert_allclose(parts.rotate(parts.rotate_back(np.eye(n))), np.eye(n), atol=1e-12 * n)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_factor_is_what_cho_solve_takes(dtype):
+    A, b = (positive(90) + 90 * np.eye(90)).astype(dtype), np.arange(90).astype(dtype)
+    factor = A.copy()
+    assert cholesky(factor)
+    np.testing.assert_allclose(
+        A @ cho_solve((factor.T, True), b), b, atol=1e-2 if dtype == "float32" else 1e-8
+    )
+
+
+def test_a_matrix_that_is_not_positive_definite_is_told():
+    assert not cholesky(np.diag([1.0, -1.0, 2.0]))
+
+
+def test_items_come_back_in_order_each_having_seen_one_core():
+    assert each_on_a_core(lambda i: (i, n_cores(), n_cores(3)), range(5), cores=3) == [
+        (i, 1, 1) for i in range(5)
+    ]
+    assert n_cores(3) == 3
+
+
+def test_the_first_error_of_an_item_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        each_on_a_core(lambda i: 1 // i, [1, 0, 2], cores=2)

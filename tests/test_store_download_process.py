@@ -1,0 +1,156 @@
+"""The process that stores: its answers, its errors, its death."""
+
+import asyncio
+import errno
+import hashlib
+import io
+import json
+import os
+import signal
+
+import pytest
+
+from store.catalog.download.process import CRASHED, StoreProcess, serve
+from store.catalog.download.record import JOURNAL_FOLDER, fold_journals, read_journal
+from store.catalog.download.storing import SPILL_BYTES, Body, Stored
+from store.catalog.images import blob_path, image_digests
+from store.errors import WorkspaceError
+from store.workspace import Workspace
+from tests.image_server import Site
+
+SITE = Site()
+MOST_PIXELS = 1_000_000
+
+
+def body(content, link="http://a/1", **options):
+    return Body(io.BytesIO(content), len(content), link, 1, 200, **options)
+
+
+def stored(workspace, *batches, make=StoreProcess):
+    """What each batch came to, one process for all."""
+
+    async def run():
+        store = make(workspace, MOST_PIXELS)
+        try:
+            return [await store.store(batch) for batch in batches]
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def test_bodies_are_stored_recorded_and_told(tmp_path):
+    workspace, one, two = Workspace(tmp_path), SITE.picture(1), SITE.picture(2)
+    bodies = [body(one, "http://a/1", etag='"é"'), body(two, "http://ä/2"), body(one, "http://a/3")]
+    told = stored(workspace, bodies, [body(b"<html>", "http://a/4"), body(one, "http://a/5")])
+    assert told == [
+        [Stored(True), Stored(True), Stored(False)],
+        [Stored(False, "not an image: HTML"), Stored(False)],
+    ]
+    fold_journals(workspace)
+    digests = {content: hashlib.sha256(content).hexdigest() for content in (one, two)}
+    assert image_digests(workspace) == {
+        "http://a/1": digests[one],
+        "http://ä/2": digests[two],
+        "http://a/3": digests[one],
+        "http://a/5": digests[one],
+    }
+    assert workspace.read_bytes(blob_path(digests[one])) == one
+
+
+def test_a_body_larger_than_a_pipe_and_than_memory_is_given_arrives_whole(tmp_path):
+    workspace = Workspace(tmp_path)
+    content = SITE.picture(3) + os.urandom(2 * SPILL_BYTES)
+    assert stored(workspace, [body(content), body(SITE.picture(4))]) == [[Stored(True), Stored(True)]]
+    assert workspace.read_bytes(blob_path(hashlib.sha256(content).hexdigest())) == content
+
+
+def test_a_refresh_that_brings_no_picture_leaves_no_record(tmp_path):
+    workspace = Workspace(tmp_path)
+    assert stored(workspace, [body(b"gone", keep=True)]) == [[Stored(False, "not an image: unknown content")]]
+    assert workspace.names(JOURNAL_FOLDER) == []
+
+
+def test_a_workspace_that_can_not_be_written_is_an_error_here(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/blobs").write_bytes(b"a file where a folder should be")
+    with pytest.raises(WorkspaceError, match=r"can't write .*images/blobs"):
+        stored(Workspace(tmp_path), [body(SITE.picture(1))])
+
+
+def test_a_full_disk_is_told_and_the_line_of_what_is_not_there_counts_for_nothing(tmp_path, monkeypatch):
+    def full(target, write, flush=True):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    workspace, content = Workspace(tmp_path), SITE.picture(1)
+    monkeypatch.setattr("store.workspace.publish_local", full)
+    batch = json.dumps([{"n_bytes": len(content), "link": "http://a/1", "tries": 1, "http_status": 200}])
+    answers = io.BytesIO()
+    serve(workspace, MOST_PIXELS, io.BytesIO(batch.encode() + b"\n" + content), answers)
+    assert "no space left to write" in json.loads(answers.getvalue())
+    monkeypatch.undo()
+    assert fold_journals(workspace) == 1
+    assert image_digests(workspace) == {}
+
+
+def test_a_picture_that_crashes_the_decoder_fails_alone(tmp_path):
+    """A decoder can't be made to crash at will, so a stand-in for the process dies of certain bytes."""
+    program = (
+        "import os, sys\n"
+        "import store.catalog.download.storing as storing\n"
+        "from store.catalog.download import process\n"
+        "problem = storing.picture_problem\n"
+        "def picture_problem(file, max_pixels):\n"
+        "    file.seek(0)\n"
+        "    if b'BOOM' in file.read():\n"
+        "        os.kill(os.getpid(), 11)\n"
+        "    return problem(file, max_pixels)\n"
+        "storing.picture_problem = picture_problem\n"
+        "process.main(*sys.argv[1:])\n"
+    )
+
+    class Fragile(StoreProcess):
+        def __init__(self, workspace, max_pixels):
+            super().__init__(workspace, max_pixels)
+            self._command[1:3] = ["-c", program]
+
+    workspace = Workspace(tmp_path)
+    bad = SITE.picture(2) + b"BOOM"
+    batch = [
+        body(SITE.picture(1), "http://a/1"),
+        body(bad, "http://a/2"),
+        body(SITE.picture(3), "http://a/3"),
+    ]
+    assert stored(workspace, batch, make=Fragile) == [[Stored(True), Stored(False, CRASHED), Stored(True)]]
+    fold_journals(workspace)
+    assert set(image_digests(workspace)) == {"http://a/1", "http://a/3"}
+
+
+def test_it_ends_with_the_run_that_is_killed(tmp_path):
+    """Its input ends in the midst of a body."""
+    content = SITE.picture(1)
+    batch = json.dumps([{"n_bytes": len(content), "link": "http://a/1", "tries": 1, "http_status": 200}])
+    source = io.BytesIO(batch.encode() + b"\n" + content[:100])
+    with pytest.raises(SystemExit):
+        serve(Workspace(tmp_path), MOST_PIXELS, source, io.BytesIO())
+    assert not (tmp_path / "images").exists()
+
+
+def test_an_interrupt_is_for_the_run_alone(tmp_path):
+    async def run():
+        store = StoreProcess(Workspace(tmp_path), MOST_PIXELS)
+        before = await store.store([body(SITE.picture(1))])
+        os.kill(store._process.pid, signal.SIGINT)
+        after = await store.store([body(SITE.picture(2))])
+        await store.close()
+        return before + after
+
+    assert asyncio.run(run()) == [Stored(True), Stored(True)]
+
+
+def test_records_are_lines_of_a_journal_before_they_are_folded(tmp_path):
+    workspace = Workspace(tmp_path)
+    stored(workspace, [body(SITE.picture(1))])
+    (name,) = workspace.names(JOURNAL_FOLDER)
+    (record,) = read_journal(workspace.read_bytes(f"{JOURNAL_FOLDER}/{name}"))
+    assert (record["link"], record["tries"], record["http_status"]) == ("http://a/1", 1, 200)
