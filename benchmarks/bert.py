@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Result, main, scratch
-from benchmarks.workspaces import embed, growing, ingested, myntra_rows
+from benchmarks.workspaces import bf16_gain, embed, growing, ingested, myntra_rows
 
 ROWS = 700
 PEER_BATCH = 35
@@ -48,6 +48,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
             job_rows_per_second=rate,
             peer_rows_per_second=peer_rate,
             start_seconds=run.seconds - run.steady_seconds,
+            bf16_over_fp32_in_bare_products=bf16_gain(),
         ),
         Result.at_least("bert, chosen mode against fp32", run.chosen_over_fp32, 1.0, precision=run.precision),
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Result, main, scratch
-from benchmarks.workspaces import EmbedRun, embed, growing, ingested, myntra_rows
+from benchmarks.workspaces import EmbedRun, bf16_gain, embed, growing, ingested, myntra_rows
 
 ARCHITECTURE = "ViT-L-14"
 ROWS = 96
@@ -24,7 +24,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     if not found or not images.is_dir():
         return [Result.skipped("clip", f"no photos in {images}")]
     with scratch() as folder:
-        model = _save(folder / "clip")
+        model = save_clip(folder / "clip", ARCHITECTURE)
         runs: dict[str, list[EmbedRun]] = {"image": [], "text": []}
         seconds = {"image": 0.0, "text": 0.0}
         for part in growing(found, ROUNDS):
@@ -57,6 +57,7 @@ def _results(name: str, run: EmbedRun, peer_rate: float) -> list[Result]:
             job_rows_per_second=rate,
             peer_rows_per_second=peer_rate,
             start_seconds=run.seconds - run.steady_seconds,
+            bf16_over_fp32_in_bare_products=bf16_gain(),
         ),
         Result.at_least(
             f"{name}, chosen mode against fp32", run.chosen_over_fp32, 1.0, precision=run.precision
@@ -64,16 +65,17 @@ def _results(name: str, run: EmbedRun, peer_rate: float) -> list[Result]:
     ]
 
 
-def _save(folder: Path) -> Path:
+def save_clip(folder: Path, architecture: str) -> Path:
+    """A model of full size with random weights in half precision, as hubs keep them."""
     import open_clip
     import torch
     from safetensors.torch import save_file
 
-    folder.mkdir()
+    folder.mkdir(parents=True)
     torch.manual_seed(0)
-    model = open_clip.create_model(ARCHITECTURE, force_quick_gelu=True)  # as OpenAI's weights want it
+    model = open_clip.create_model(architecture, force_quick_gelu=True)  # as OpenAI's weights want it
     described = {
-        "model_cfg": {**open_clip.get_model_config(ARCHITECTURE), "quick_gelu": True},
+        "model_cfg": {**open_clip.get_model_config(architecture), "quick_gelu": True},
         "preprocess_cfg": {key: value for key, value in model.visual.preprocess_cfg.items() if key != "size"},
     }
     (folder / "open_clip_config.json").write_text(json.dumps(described))

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.report import Result, main, scratch
-from benchmarks.workspaces import embed, ingested, myntra_rows
+from benchmarks.workspaces import bf16_gain, copy_measurement, embed, ingested, myntra_rows
 
 ENCODER = "minilm@full"
 TRAIN = "catalog/train.parquet"
@@ -42,7 +42,7 @@ def _compare(folder: Path, name: str, rows: Sequence[dict[str, str]]) -> list[Re
         half = PEER_ROWS // 2
         before = _peer_rate(peer, texts[:half])
         workspace = ingested(folder / f"round{turn}", rows)
-        _copy_measurement(folder / "first/workspace", workspace)
+        copy_measurement(folder / "first/workspace", workspace)
         run = embed(workspace, ENCODER)
         bare = _bare_rate(workspace)
         after = _peer_rate(peer, texts[half : 2 * half])
@@ -56,6 +56,7 @@ def _compare(folder: Path, name: str, rows: Sequence[dict[str, str]]) -> list[Re
             "peer_rows_per_second": peer_rate,
             "bare_rows_per_second": bare,
             "precision": run.precision,
+            "bf16_over_fp32_in_bare_products": bf16_gain(),
         }
     return [
         Result.at_least(
@@ -82,11 +83,6 @@ def _demo_rows(rows: int) -> list[dict[str, str]]:
     return [{"sample_id": str(i), "catalog_content": text, "price": "1"} for i, text in enumerate(texts)][
         :rows
     ]
-
-
-def _copy_measurement(first: Path, workspace: Any) -> None:
-    for path in first.glob("vectors/*/measured-*.json"):
-        workspace.publish_bytes(str(path.relative_to(first)), path.read_bytes())
 
 
 def _bare_rate(workspace: Any) -> float:

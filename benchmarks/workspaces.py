@@ -105,7 +105,29 @@ def embed(workspace: Workspace, name: str, **settings: Any) -> EmbedRun:
     )
 
 
+def copy_measurement(first: Path, workspace: Workspace) -> None:
+    """What a first run measured, for a workspace that is to be like the second one's."""
+    for path in first.glob("vectors/*/measured-*.json"):
+        workspace.publish_bytes(str(path.relative_to(first)), path.read_bytes())
+
+
 def _measured(workspace: Workspace, folder: str) -> dict[str, float]:
     (record,) = workspace.names(folder, "measured-", ".json")
     rates: dict[str, float] = workspace.read_json(f"{folder}/{record}")["rows_per_second"]
     return rates
+
+
+def bf16_gain(edge: int = 2048) -> float:
+    """How many times faster a bare matrix product is in bf16 than in fp32 here: what no encoder can much exceed."""
+    import torch
+
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = (torch.ones(edge, edge, dtype=dtype) for _ in range(2))
+        taken = []
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.mm(a, b)
+            taken.append(time.perf_counter() - start)
+        seconds[dtype] = min(taken)
+    return seconds[torch.float32] / seconds[torch.bfloat16]

@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,15 @@ from store.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run wants its encoders run."""
+
+    devices: tuple[str, ...] = ("auto",)
+    batch_tokens: int | None = None  # most padded tokens per forward pass; None: found by measuring
+    batch_pictures: int | None = None  # most pictures
 
 
 def cores() -> int:

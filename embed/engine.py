@@ -2,13 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from embed.devices import cores, device_name
+from embed.devices import Settings, cores, device_name
 from embed.encoders.base import Encoder, TextEncoder
 from embed.inputs.batch import Batch, BatchLimit, Preparer, Window
 from embed.inputs.pictures import PicturePreparer
@@ -20,15 +20,6 @@ from embed.trial import COMPILE_SECONDS, Trial
 from store.workspace import Workspace
 
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run wants its encoders run."""
-
-    devices: tuple[str, ...] = ("auto",)
-    batch_tokens: int | None = None  # most padded tokens per forward pass; None: found by measuring
-    batch_pictures: int | None = None  # most pictures
 
 
 class Engine:

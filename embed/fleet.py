@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from embed.devices import open_devices
+from embed.devices import Settings, open_devices
 from embed.encoders.base import Encoder, Resolved
 from embed.encoders.registry import library_of
-from embed.engine import Engine, Settings
+from embed.engine import Engine
 from embed.inputs.batch import Batch, Window
 from embed.job import RunningEncoder
 from store.workspace import Workspace
@@ -29,9 +29,18 @@ def load_engines(
         EncoderError: the weights can't be loaded.
         ConfigError: there is no such device.
     """
+    return on_devices(workspace, library_of(resolved[0].address).load(resolved), settings)
+
+
+def on_devices(workspace: Workspace, encoders: Sequence[Encoder], settings: Settings) -> list[RunningEncoder]:
+    """Put loaded encoders on every device asked for.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     devices = open_devices(settings.devices)
     running: list[RunningEncoder] = []
-    for encoder in library_of(resolved[0].address).load(resolved):
+    for encoder in encoders:
         replicas = [*(_replica(encoder) for _ in devices[1:]), encoder]
         pairs = zip(replicas, devices, strict=True)
         engines = [Engine(workspace, replica, device, settings) for replica, device in pairs]
@@ -57,6 +66,11 @@ class Fleet:
         assert len(engines) > 1
         self._engines = list(engines)
         self.spec = engines[0].spec
+
+    @property
+    def units(self) -> int:
+        """Most padded tokens, or pictures, of a forward pass."""
+        return self._engines[0].units
 
     def begin(self, window: Window, n_rows: int) -> str:
         """Each engine measures alone; devices of one kind measure once, as the choice is remembered by kind."""

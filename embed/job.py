@@ -3,9 +3,9 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -15,10 +15,11 @@ from embed.encoders.base import Resolved
 from embed.inputs.batch import Batch, Window
 from embed.limits import Limits, check_coverage, check_failures
 from embed.outbox import Outbox
-from embed.plan import EncoderPlan, Wanted, plan_encoder
+from embed.plan import EncoderPlan, plan_encoder
 from embed.rows import iter_windows
 from embed.share import Share
 from embed.verify import set_aside
+from embed.wanted import Wanted
 from store.vectors.sets import VectorSet, publish_current
 from store.vectors.shard import failure_names, shard_names
 from store.vectors.spec import EncoderSpec
@@ -45,7 +46,21 @@ class RunningEncoder(Protocol):
         """What was chosen on this machine."""
 
 
-Loader = Callable[[Sequence[Resolved]], Sequence[RunningEncoder]]
+@runtime_checkable
+class PlanRunner(Protocol):
+    """An encoder that finds its rows itself, on other machines; `embed.distributed.engine.RayEncoder` is one."""
+
+    def begin(self, plan: EncoderPlan) -> str:
+        """Get ready; returns what was chosen, in words."""
+
+    def results(self, plan: EncoderPlan) -> AbstractContextManager[Iterator[tuple[Batch, np.ndarray]]]:
+        """Each batch with its vectors, shape (n_keys, dim), in any order."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What was chosen, and where it ran."""
+
+
+Loader = Callable[[Sequence[Resolved]], Sequence[RunningEncoder | PlanRunner]]
 Say = Callable[[str], None]
 
 
@@ -150,7 +165,7 @@ def _run_encoder(
     workspace: Workspace,
     plan: EncoderPlan,
     wanted: Wanted,
-    encoder: RunningEncoder | None,
+    encoder: RunningEncoder | PlanRunner | None,
     options: Options,
     say: Say,
 ) -> Outcome:
@@ -160,27 +175,25 @@ def _run_encoder(
     # Records of failures hold keys of other shares too, which this run does not try again.
     supersedes = options.retry_failed and options.share is None
     old_records = failure_names(workspace, plan.spec.folder) if supersedes else []
-    windows = iter_windows(workspace, plan)
-    first = next(windows)
+    runner = encoder if isinstance(encoder, PlanRunner) else _Here(workspace, encoder)
     share = f" (share {options.share} of {len(whole.missing)})" if options.share else ""
-    chosen = encoder.begin(first, len(plan.missing))
-    say(f"{plan.spec.name}: {len(plan.missing)} to embed{share}, {chosen}")
+    say(f"{plan.spec.name}: {len(plan.missing)} to embed{share}, {runner.begin(plan)}")
     start = time.perf_counter()
     library = f"{plan.spec.library} {plan.resolved.library_version}"
     outbox = Outbox(
         workspace,
         plan.spec,
-        lambda: {"library": library, **encoder.provenance()},
+        lambda: {"library": library, **runner.provenance()},
         options.shard_bytes,
         options.shard_seconds,
     )
     texts: dict[str, list[int]] = {}
     with (
         tqdm(total=len(plan.missing), desc=plan.spec.name, unit=" rows", disable=None, smoothing=0.1) as bar,
-        Ahead(encoder.batches(itertools.chain([first], windows))) as prepared,
+        runner.results(plan) as results,
         outbox,  # publishes what is done, however this block is left
     ):
-        for batch, vectors in encoder.encode(iter(prepared)):
+        for batch, vectors in results:
             outbox.add(batch, vectors)
             count = texts.setdefault(batch.vector_set, [0, 0])
             count[0] += len(batch.keys)
@@ -200,6 +213,26 @@ def _run_encoder(
         name: n / total for name, (total, n) in texts.items() if total and plan.spec.modality == "text"
     }
     return Outcome(after, outbox.n_published, outbox.n_failed, seconds, truncated)
+
+
+class _Here:
+    """Runs a plan in this process: a thread prepares inputs ahead of the model."""
+
+    def __init__(self, workspace: Workspace, encoder: RunningEncoder) -> None:
+        self._workspace = workspace
+        self._encoder = encoder
+        self.provenance = encoder.provenance
+
+    def begin(self, plan: EncoderPlan) -> str:
+        windows = iter_windows(self._workspace, plan)
+        first = next(windows)
+        self._windows = itertools.chain([first], windows)
+        return self._encoder.begin(first, len(plan.missing))
+
+    @contextmanager
+    def results(self, plan: EncoderPlan) -> Iterator[Iterator[tuple[Batch, np.ndarray]]]:
+        with Ahead(self._encoder.batches(self._windows)) as prepared:
+            yield self._encoder.encode(iter(prepared))
 
 
 def _lock_file(share: Share | None) -> str:

@@ -55,11 +55,11 @@ class Outbox:
         """Take one batch with its vectors, shape (n_keys, dim); publish if it is time."""
         with np.errstate(over="ignore"):
             half = vectors.astype(np.float16)
-        finite: list[bool] = [bool(row.all()) for row in np.isfinite(half)]
+        finite = np.isfinite(half).all(axis=1)
         self._fail(batch.failures)
-        self._fail([(key, NOT_FINITE) for key, good in zip(batch.keys, finite, strict=True) if not good])
-        self._keys += [key for key, good in zip(batch.keys, finite, strict=True) if good]
-        self._vectors.append(half[np.array(finite, dtype=bool)])
+        self._fail([(batch.keys[i], NOT_FINITE) for i in np.flatnonzero(~finite)])
+        self._keys += batch.keys if finite.all() else [batch.keys[i] for i in np.flatnonzero(finite)]
+        self._vectors.append(half[finite])
         if len(self._keys) >= self._shard_rows or time.perf_counter() - self._since >= self._shard_seconds:
             self.publish()
 
@@ -68,8 +68,8 @@ class Outbox:
         now = time.perf_counter()
         if self._keys:
             provenance = {
-                **self._provenance(),
                 "host": host(),
+                **self._provenance(),
                 "rows": len(self._keys),
                 "seconds": round(now - self._since, 3),
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

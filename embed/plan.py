@@ -1,6 +1,7 @@
 """What is missing and how much work it is. Reads keys only: no model, no torch."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,16 +10,17 @@ import numpy as np
 from embed.devices import host
 from embed.encoders.base import Resolved
 from embed.share import Share
-from embed.verify import read_whole_shard
-from store.catalog.read import present_splits
+from embed.verify import read_checked_keys
+from embed.wanted import Wanted
 from store.errors import CorruptFileError
 from store.schema import KEY_BYTES
-from store.vectors.keys import NO_KEYS, contains, key_array, union, without
-from store.vectors.sets import VectorSet, iter_row_keys
+from store.vectors.keys import NO_KEYS, KeyBuffer, count_of, without
+from store.vectors.sets import VectorSet
 from store.vectors.shard import failure_names, shard_names
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
+STORE_THREADS = 16  # that ask an object store for keys
 SAMPLED_SHARDS = 8  # looked at for the speed of earlier runs
 
 
@@ -113,7 +115,7 @@ def plan_encoder(
     vector_sets: Sequence[VectorSet],
     *,
     retry_failed: bool = False,
-    wanted: "Wanted | None" = None,
+    wanted: Wanted | None = None,
 ) -> EncoderPlan:
     """Wanted keys of every split minus what is present minus what failed before.
 
@@ -127,68 +129,54 @@ def plan_encoder(
     failed = NO_KEYS if retry_failed else cached.failed
     wanted = wanted or Wanted.read(workspace, vector_sets)
     sets = []
-    for vector_set, splits in wanted.keys.items():
+    for vector_set, splits in wanted.sets.items():
         counts = {
-            split: SplitCounts(n_rows, n_rows - len(keys), int(contains(failed, keys).sum()))
-            for split, (n_rows, keys) in splits.items()
+            split: SplitCounts(found.n_rows, found.n_rows - found.n_filled, found.rows_in(failed))
+            for split, found in splits.items()
         }
-        distinct = union([keys for _, keys in splits.values()])
-        n_hits = int(contains(cached.present, distinct).sum())
-        sets.append(SetPlan(vector_set, counts, len(distinct), n_hits, int(contains(failed, distinct).sum())))
-    everything = union([keys for splits in wanted.keys.values() for _, keys in splits.values()])
+        distinct = wanted.distinct(vector_set)
+        n_hits, n_failed = count_of(cached.present, distinct), count_of(failed, distinct)
+        sets.append(SetPlan(vector_set, counts, len(distinct), n_hits, n_failed))
+    everything = wanted.everything()
     missing = without(without(everything, cached.present), failed)
     return EncoderPlan(
         resolved,
         tuple(sets),
         missing,
         len(everything),
-        int(contains(failed, everything).sum()),
+        count_of(failed, everything),
         cached.damaged,
         cached.files,
         _measured_rate(workspace, spec),
     )
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Keys of the catalogue's rows: 16 bytes each, whatever the rows hold."""
-
-    keys: dict[
-        VectorSet, dict[str, tuple[int, np.ndarray]]
-    ]  # set -> split -> (rows, keys of rows with content)
-
-    @classmethod
-    def read(cls, workspace: Workspace, vector_sets: Sequence[VectorSet]) -> "Wanted":
-        """Stream every split once per set."""
-        splits = present_splits(workspace)
-        return cls({s: {split: _split_keys(workspace, s, split) for split in splits} for s in vector_sets})
-
-
-def _split_keys(workspace: Workspace, vector_set: VectorSet, split: str) -> tuple[int, np.ndarray]:
-    n_rows, parts = 0, [NO_KEYS]
-    for batch, keys in iter_row_keys(workspace, vector_set, split):
-        n_rows += batch.num_rows
-        parts.append(key_array(keys).copy())
-    return n_rows, np.concatenate(parts)
-
-
 def read_cached(workspace: Workspace, spec: EncoderSpec) -> Cached:
-    """What an encoder's folder holds; every byte is checked, so that a damaged shard counts as missing."""
+    """What an encoder's folder holds; on a disk every byte is checked, so that a damaged shard counts as missing."""
     shards, records = shard_names(workspace, spec.folder), failure_names(workspace, spec.folder)
     damaged: dict[str, str] = {}
-    present, failed = [NO_KEYS], [NO_KEYS]
-    for name in shards:
+    present, failed = KeyBuffer(), KeyBuffer()
+
+    def keys_of(name: str) -> np.ndarray | CorruptFileError:
         try:
-            present.append(read_whole_shard(workspace, f"{spec.folder}/{name}", spec.dim).copy())
+            relative = f"{spec.folder}/{name}"
+            return read_checked_keys(workspace, relative, spec.dim, keys_only=not workspace.is_local)
         except CorruptFileError as error:
-            damaged[name] = str(error)
+            return error
+
+    with ThreadPoolExecutor(1 if workspace.is_local else STORE_THREADS) as pool:
+        for name, keys in zip(shards, pool.map(keys_of, shards), strict=True):
+            if isinstance(keys, CorruptFileError):
+                damaged[name] = str(keys)
+            else:
+                present.add(keys)
     for name in records:
         try:
-            failed.append(key_array(workspace.read_table(f"{spec.folder}/{name}", ["key"])["key"]).copy())
+            failed.add(workspace.read_table(f"{spec.folder}/{name}", ["key"])["key"])
         except CorruptFileError as error:
             damaged[name] = str(error)
-    have = union(present)
-    return Cached(have, without(union(failed), have), damaged, (*shards, *records))
+    have = present.distinct()
+    return Cached(have, without(failed.distinct(), have), damaged, (*shards, *records))
 
 
 def _measured_rate(workspace: Workspace, spec: EncoderSpec) -> float | None:

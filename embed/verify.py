@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from store.errors import CorruptFileError
 from store.vectors.keys import contains, key_array, union
@@ -27,22 +28,44 @@ class FolderReport:
     damaged: dict[str, str]  # file -> reason
 
 
-def read_whole_shard(workspace: Workspace, relative: str, dim: int) -> np.ndarray:
+def read_checked_keys(
+    workspace: Workspace, relative: str, dim: int, *, keys_only: bool = False
+) -> np.ndarray:
     """Keys of a shard whose every byte was read and checked, shape (n_rows,).
+
+    Args:
+        keys_only: read and check the keys alone, a hundredth of it. For object stores, which keep checksums of their
+            own; vectors are checked when they are read.
 
     Raises:
         CorruptFileError: a checksum differs, rows are lost, or vectors have another length.
     """
-    keys, vectors = read_shard(workspace, relative)
-    if vectors.shape[1] != dim:
+    keys, width = _keys_alone(workspace, relative) if keys_only else _keys_of_whole(workspace, relative)
+    if width != 2 * dim:
         raise CorruptFileError(
-            f"{workspace.path(relative)} is damaged: vectors of length {vectors.shape[1]}, not {dim}"
+            f"{workspace.path(relative)} is damaged: vectors of length {width // 2}, not {dim}"
         )
     if shard_name(keys) != relative.rpartition("/")[2]:
         raise CorruptFileError(
             f"{workspace.path(relative)} is damaged: its {len(keys)} keys are not its name's"
         )
     return key_array(keys)
+
+
+def _keys_of_whole(workspace: Workspace, relative: str) -> tuple[pa.Array, int]:
+    keys, vectors = read_shard(workspace, relative)
+    return keys, 2 * vectors.shape[1]
+
+
+def _keys_alone(workspace: Workspace, relative: str) -> tuple[pa.Array, int]:
+    """Keys, and bytes of a vector as the schema has them."""
+    with workspace.parquet(relative) as file:
+        schema = file.schema_arrow
+        if schema.names != ["key", "vector"] or not pa.types.is_fixed_size_binary(
+            schema.field("vector").type
+        ):
+            raise CorruptFileError(f"{workspace.path(relative)} is not a shard: columns {schema.names}")
+        return file.read(columns=["key"])["key"].combine_chunks(), schema.field("vector").type.byte_width
 
 
 def verify_folder(workspace: Workspace, spec: EncoderSpec) -> FolderReport:
@@ -53,7 +76,7 @@ def verify_folder(workspace: Workspace, spec: EncoderSpec) -> FolderReport:
     seen, n_duplicates = union([]), 0
     for name in names:
         try:
-            keys = np.sort(read_whole_shard(workspace, f"{spec.folder}/{name}", spec.dim))
+            keys = np.sort(read_checked_keys(workspace, f"{spec.folder}/{name}", spec.dim))
         except CorruptFileError as error:
             damaged[name] = str(error)
             continue

@@ -38,6 +38,7 @@ class Head:
     texts: ClassVar[tuple[str, ...]] = ()  # text compositions it reads
     extra: ClassVar[str | None] = None  # extra of setup.cfg without which it can't run
     libraries: ClassVar[tuple[str, ...]] = ()  # distributions whose versions the report names
+    beyond_memory: ClassVar[bool] = False  # trains from vectors in a file, batch by batch
     code_version: ClassVar[int] = 1  # raised when the same parameters yield other predictions
     # Test rows: a refit on all training rows, or the mean of the fold models (no further fit, less variance).
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"
@@ -90,6 +91,7 @@ class Head:
 
             checked, y = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32, np.float16])
             X = Rows.from_array(checked)
+        assert not X.folded, "a fold must be chosen first"
         y = np.asarray(y, dtype=np.float64)
         if y.shape != (len(X),) or len(y) == 0:
             raise HeadError(f"{self.name}: fit needs one log price a row, got {y.shape} for {len(X)} rows")
@@ -110,6 +112,7 @@ class Head:
             check_is_fitted(self)
             checked = validate_data(self, X, reset=False, dtype=[np.float64, np.float32, np.float16])
             X = Rows.from_array(checked, seen=False)
+        assert not X.folded, "a fold must be chosen first"
         return np.asarray(self._predict(X), dtype=np.float64)
 
     def score(self, X: Rows | np.ndarray, y: np.ndarray) -> float:

@@ -22,19 +22,27 @@ def heads() -> None:
     metavar="NAME",
     help="Train this head; may be given again. Without it: `heads.run` of shelfprice.toml.",
 )
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Most memory for vectors, such as 4GB: heads whose vectors take more train from files in TMPDIR. "
+    "Default: no limit.",
+)
 @workspace_option
 @json_option
-def run(names: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
+def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_json: bool) -> None:
     """Train the heads whose predictions are missing, on one set of folds."""
     import dataclasses
 
+    from heads.memory import parse_bytes
     from heads.run import run_heads
     from store.config import load_config
     from store.errors import HeadError
 
     results = []
+    limit = None if memory is None else parse_bytes(memory)
     for result in run_heads(
-        workspace, load_config(workspace), names, lambda line: click.echo(line, err=True)
+        workspace, load_config(workspace), names, lambda line: click.echo(line, err=True), limit
     ):
         results.append(result)
         if as_json:

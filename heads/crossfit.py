@@ -26,6 +26,9 @@ def crossfit(
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
 
+    Where rows have vectors of fine-tuned encoders, each fold's head is fitted on, and predicts, vectors of the model
+    that never saw that fold; test rows are then the mean of the fold models, since no vectors suit a refit.
+
     Args:
         head: unfitted; clones of it are fitted.
         log_price: shape (n_train,).
@@ -47,7 +50,11 @@ def crossfit(
         raise HeadError(
             f"{head.name}: all {len(log_price)} training prices are {np.exp(log_price[0]):g}: there is nothing to learn"
         )
-    result = None if cleaning or tuning else head.clone().fit_predict_folds(train, log_price, fold, test)
+    result = (
+        None
+        if cleaning or tuning or train.folded
+        else head.clone().fit_predict_folds(train, log_price, fold, test)
+    )
     if result is None:
         result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning)
     _check_finite(head.name, train, result.oof)
@@ -66,20 +73,22 @@ def _one_by_one(
     cleaning: Cleaning | None,
     tuning: Tuning | None,
 ) -> FoldPredictions:
-    def fit(unfitted: Head, inside: np.ndarray) -> Head:
+    def fit(unfitted: Head, rows: Rows, inside: np.ndarray) -> Head:
         if cleaning is None:
-            return unfitted.fit(train.subset(inside), log_price[inside])
+            return unfitted.fit(rows.subset(inside), log_price[inside])
         kept, target = cleaning.training_part(inside, log_price)
-        return unfitted.fit(train.subset(kept), target)
+        return unfitted.fit(rows.subset(kept), target)
 
     folds = [int(held_out) for held_out in np.unique(fold)]
-    averages = head.test_mode == "average"
+    averages = head.test_mode == "average" or bool(train.folded)
 
     def one_fold(held_out: int) -> _OneFold:
         inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-        model = fit(head.clone() if tuning is None else tuning.head_for_fold(head, held_out), inside)
-        predicted = model.predict(train.subset(outside))
-        of_test = model.predict(test) if test is not None and averages else None
+        matched = train.for_fold(held_out)
+        unfitted = head.clone() if tuning is None else tuning.head_for_fold(head, held_out)
+        model = fit(unfitted, matched, inside)
+        predicted = model.predict(matched.subset(outside))
+        of_test = model.predict(test.for_fold(held_out)) if test is not None and averages else None
         on_fit()
         kept = model if averages and held_out == folds[-1] else head
         return _OneFold(predicted, of_test, model.learned(), kept)
@@ -92,7 +101,7 @@ def _one_by_one(
         of_test = [one.test for one in found if one.test is not None]
         return FoldPredictions(oof, np.mean(of_test, axis=0) if of_test else None, learned, found[-1].model)
     last = head if tuning is None else head.clone().set_params(**tuning.refit)
-    model = fit(last.for_refit(learned), np.arange(len(train)))
+    model = fit(last.for_refit(learned), train, np.arange(len(train)))
     on_fit()
     return FoldPredictions(oof, None if test is None else model.predict(test), learned, model)
 

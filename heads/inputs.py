@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,9 @@ from store.catalog.read import present_splits, read_split
 from store.cleaning import read_decided
 from store.errors import CatalogError, MissingVectorsError
 from store.folds import Folds
-from store.vectors.matrix import load_matrix
-from store.vectors.sets import VectorSet, current_spec, iter_row_keys
-from store.vectors.shard import read_failures, read_keys
+from store.vectors.folded import FoldedMatrix, embedded_keys, fold_specs, load_any
+from store.vectors.matrix import Matrix
+from store.vectors.sets import VectorSet, current_spec, how_to_embed, iter_row_keys
 from store.workspace import Workspace
 
 
@@ -42,6 +43,7 @@ class Coverage:
     digest: str  # over (sample_id, key, has a vector) of every row: the same whatever the row order
     n_valid: int  # training rows with a vector
     n_rows: int  # training rows
+    folds: tuple[int, ...] = ()  # that have vectors of their own, made without them; empty: not fine-tuned
 
 
 def resolve_set(workspace: Workspace, name: str) -> VectorSet:
@@ -53,9 +55,7 @@ def resolve_set(workspace: Workspace, name: str) -> VectorSet:
     try:
         spec = current_spec(workspace, name.partition("@")[0])
     except MissingVectorsError as error:
-        raise MissingVectorsError(
-            str(error).split(": run")[0] + f": run 'shelfprice embed run -e {name}'"
-        ) from error
+        raise MissingVectorsError(str(error).split(": run")[0] + f": {how_to_embed(name)}") from error
     return VectorSet.parse(name, is_text=spec.modality == "text")
 
 
@@ -66,8 +66,7 @@ def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
         MissingVectorsError: some row was never embedded; names the count, a row, the command.
     """
     spec = current_spec(workspace, vector_set.encoder)
-    have = read_keys(workspace, spec.folder)
-    failed = read_failures(workspace, spec.folder)["key"].combine_chunks()
+    have, failed = embedded_keys(workspace, spec)
     ids, keys, n_train, n_valid = [], [], 0, 0
     for split in present_splits(workspace):
         for batch, batch_keys in iter_row_keys(workspace, vector_set, split):
@@ -78,7 +77,7 @@ def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
                 first = batch.column("sample_id").filter(missing)[0]
                 raise MissingVectorsError(
                     f"{vector_set} has no vector for {n_missing} or more of the {split} rows (first: {first}): "
-                    f"run 'shelfprice embed run -e {vector_set}'"
+                    f"{how_to_embed(vector_set)}"
                 )
             ids.append(batch.column("sample_id"))
             keys.append(pc.if_else(found, batch_keys, pa.scalar(None, batch_keys.type)))
@@ -90,15 +89,24 @@ def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
     content = hashlib.sha256()
     for row_id, key in zip(all_ids.take(order).to_pylist(), all_keys.take(order).to_pylist(), strict=True):
         content.update(f"{row_id}:".encode() + (key or b"-") + b"\n")
-    return Coverage(vector_set, spec.fingerprint, content.hexdigest()[:16], n_valid, n_train)
+    return Coverage(
+        vector_set, spec.fingerprint, content.hexdigest()[:16], n_valid, n_train, tuple(fold_specs(spec))
+    )
 
 
 def read_inputs(
-    workspace: Workspace, sets: Iterable[VectorSet], texts: Sequence[str], folds: Folds
+    workspace: Workspace,
+    sets: Iterable[VectorSet],
+    texts: Sequence[str],
+    folds: Folds,
+    folder: Path | None = None,
 ) -> Inputs:
     """Read rows with the given vector sets and text compositions.
 
     Vectors are float16, as cached: a head converts what it needs, in blocks where it is large.
+
+    Args:
+        folder: put the vectors into files of this folder instead of memory.
 
     Raises:
         MissingVectorsError: some row was never embedded.
@@ -117,7 +125,9 @@ def read_inputs(
         here = np.arange(start, start + table.num_rows)
         start += table.num_rows
         group = folds.group if split == "train" else -1 - np.arange(table.num_rows)
-        rows[split] = _rows_of(workspace, split, table, sets, texts, fields.subset(here), group)
+        rows[split] = _rows_of(
+            workspace, split, table, sets, texts, fields.subset(here), group, folds.hash, folder
+        )
     price = tables["train"]["price"].to_numpy()
     cleaning = Cleaning.of(read_decided(workspace), rows["train"].sample_id)
     return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning)
@@ -131,17 +141,21 @@ def _rows_of(
     texts: Sequence[str],
     fields: Fields,
     group: np.ndarray,
+    folds_hash: str,
+    folder: Path | None,
 ) -> Rows:
     composed = {}
     for composition in texts:
         column = compose(composition, table.select(list(composition_columns(composition))))
         composed[composition] = np.array(column.fill_null("").to_pylist(), dtype=object)
+    loaded = [load_any(workspace, vector_set, split, folds_hash, np.float16, folder) for vector_set in sets]
     return Rows(
         sample_id=table["sample_id"].combine_chunks(),
-        matrices=tuple(load_matrix(workspace, vector_set, split, np.float16) for vector_set in sets),
+        matrices=tuple(matrix for matrix in loaded if isinstance(matrix, Matrix)),
         fields=fields,
         texts=composed,
         group=group,
+        folded=tuple(matrix for matrix in loaded if isinstance(matrix, FoldedMatrix)),
     )
 
 

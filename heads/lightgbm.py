@@ -37,6 +37,7 @@ class LightGBM(Head):
     summary: ClassVar[str] = "boosted trees on components of vectors and fields, stopped early inside folds"
     libraries: ClassVar[tuple[str, ...]] = ("lightgbm",)
     side_by_side: ClassVar[bool] = True
+    beyond_memory: ClassVar[bool] = True
 
     loss: str = "huber-log"  # "smape", "huber-log", "mae-log", "mse-log"
     huber_bend: float = 0.3  # where huber-log turns linear, in log price
@@ -171,7 +172,8 @@ class LightGBM(Head):
             def __len__(self) -> int:
                 return len(rows)
 
-        whole = columns.values(rows, slice(None)) if self.components else Batches()  # components are few
+        few = self.components and not rows.on_disk
+        whole = columns.values(rows, slice(None)) if few else Batches()
         binned = lightgbm.Dataset(
             whole,
             label=np.zeros(len(rows)),

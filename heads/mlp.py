@@ -15,6 +15,7 @@ class MlpLayerNorm(NetworkHead):
 
     name: ClassVar[str] = "mlp-layernorm"
     summary: ClassVar[str] = "network 1024-512-256-128-1, LayerNorm, GELU, on vectors and fields"
+    beyond_memory: ClassVar[bool] = True
 
     hidden: tuple[int, ...] = (1024, 512, 256, 128)
 
@@ -30,6 +31,7 @@ class MlpBatchNorm(NetworkHead):
 
     name: ClassVar[str] = "mlp-batchnorm"
     summary: ClassVar[str] = "network 2048-1024-512-256-128-1, BatchNorm, ReLU, on vectors and fields"
+    beyond_memory: ClassVar[bool] = True
 
     hidden: tuple[int, ...] = (2048, 1024, 512, 256, 128)
 

@@ -1,6 +1,7 @@
 """What the heads that are networks share: their recipe, several seeds averaged, features in one tensor."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from heads.training import Batch, Recipe
 
 PREDICTED_ROWS = 8192
+Order = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a head that is a network is made of."""
+
+    design: Design  # scales vectors and fields; fitted
+    gaps: bool  # whether some row lacks a vector, so that the network is told which
+    network: "nn.Module"  # untrained
+    recipe: "Recipe"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -49,6 +61,21 @@ class NetworkHead(Head):
         """The network for features of these widths: each vector set, then the fields."""
         raise NotImplementedError
 
+    # ---- for fine-tuning -------------------------------------------------------------------------
+
+    def parts(self, rows: Rows) -> "Parts":
+        """The head in parts, with what scales its features fitted on `rows`: fine-tuning puts them on encoders."""
+        from heads.training import seeded
+
+        self._fit_features(rows)
+        with seeded(self.random_state):
+            network = self._network(self._widths())
+        return Parts(self.design_, self.gaps_, network, self._recipe())
+
+    def batch_of(self, rows: Rows) -> "Batch":
+        """The network's outputs for these rows by position, off their vectors; after `parts`."""
+        return self._batch(rows)
+
     # ---- the rest --------------------------------------------------------------------------------
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
@@ -57,13 +84,15 @@ class NetworkHead(Head):
         if self.seeds < 1:
             raise HeadError(f"{self.name}: seeds must be at least 1, got {self.seeds}")
         self._fit_features(rows)
-        batch = self._batch(rows)
+        batch, order_of = self._training_batch(rows)
         self.trained_ = []
         for seed in range(self.random_state, self.random_state + self.seeds):
             with seeded(seed):
                 network = self._network(self._widths())
                 self.trained_.append(
-                    train_network(self.name, network, batch, log_price, rows.group, self._recipe(), seed)
+                    train_network(
+                        self.name, network, batch, log_price, rows.group, self._recipe(), seed, order_of
+                    )
                 )
 
     def _predict(self, rows: Rows) -> np.ndarray:
@@ -102,22 +131,41 @@ class NetworkHead(Head):
         block = self.design_.field_block_
         return [*widths, len(block.names_)] if block is not None and block.names_ else widths
 
+    def _training_batch(self, rows: Rows) -> "tuple[Batch, Order | None]":
+        """The same for rows that are trained on: features lie in a file where the vectors do."""
+        from heads.filed import FiledFeatures
+
+        if not rows.on_disk:
+            return self._batch(rows), None
+        filed = FiledFeatures(self.design_, rows, self._missing(rows), self._dtype())
+        return filed, filed.order
+
     def _batch(self, rows: Rows) -> "Batch":
         """Features of these rows as one tensor, and which vectors are missing, ready to be indexed."""
         import torch
 
-        from heads.training import resolved_precision
-
-        dtype = torch.bfloat16 if resolved_precision(self.precision) == "bfloat16" else torch.float32
-        X = torch.from_numpy(self.design_.transform(rows)).to(dtype)
-        missing = None
-        if self.gaps_:
-            flags = [~matrix.valid for matrix in rows.matrices]
-            flags += [np.zeros(len(rows), bool)] * (len(self._widths()) - len(flags))
-            missing = torch.from_numpy(np.column_stack(flags))
+        X = torch.from_numpy(self.design_.transform(rows)).to(self._dtype())
+        missing = self._missing(rows)
 
         def batch(network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":
             out: torch.Tensor = network(X[index], None if missing is None else missing[index])
             return out
 
         return batch
+
+    def _dtype(self) -> "torch.dtype":
+        import torch
+
+        from heads.training import resolved_precision
+
+        return torch.bfloat16 if resolved_precision(self.precision) == "bfloat16" else torch.float32
+
+    def _missing(self, rows: Rows) -> "torch.Tensor | None":
+        """Which vectors each row lacks, shape (n_rows, n_widths); None where no training row lacks one."""
+        import torch
+
+        if not self.gaps_:
+            return None
+        flags = [~matrix.valid for matrix in rows.matrices]
+        flags += [np.zeros(len(rows), bool)] * (len(self._widths()) - len(flags))
+        return torch.from_numpy(np.column_stack(flags))

@@ -29,6 +29,7 @@ class Ridge(Head):
     name: ClassVar[str] = "ridge"
     summary: ClassVar[str] = "linear in vectors and fields; all folds and penalties from one pass"
     libraries: ClassVar[tuple[str, ...]] = ("scipy",)
+    beyond_memory: ClassVar[bool] = True
 
     n_penalties: int = 20
     n_neighbours: int = 2  # folds that score the penalty of a fold

@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from store.errors import HeadError
+from store.vectors.folded import FoldedMatrix
 from store.vectors.matrix import Matrix
+from store.vectors.ondisk import OnDisk
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Rows:
     fields: Fields
     texts: Mapping[str, np.ndarray]  # composition -> (n_rows,) str objects, "" where there is no text
     group: np.ndarray  # (n_rows,) int64: rows of one group stay together in inner splits
+    folded: tuple[FoldedMatrix, ...] = ()  # of fine-tuned encoders: among `matrices` once a fold is chosen
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -56,12 +59,52 @@ class Rows:
             self.fields.subset(index),
             {name: texts[index] for name, texts in self.texts.items()},
             self.group[index],
+            tuple(matrix.rows(index) for matrix in self.folded),
         )
 
+    def for_fold(self, fold: int) -> "Rows":
+        """The same rows as a head may see them that is fitted without this fold, or predicts it.
+
+        Vectors of fine-tuned encoders are those of the model that never saw the fold.
+
+        Raises:
+            FoldMismatchError: an encoder was not tuned for that fold.
+        """
+        if not self.folded:
+            return self
+        matched = tuple(matrix.for_fold(fold) for matrix in self.folded)
+        return dataclasses.replace(self, matrices=(*self.matrices, *matched), folded=())
+
     def select(self, vectors: Sequence[str]) -> "Rows":
-        """The same rows with the named vector sets alone, in that order."""
-        by_name = {matrix.name: matrix for matrix in self.matrices}
-        return dataclasses.replace(self, matrices=tuple(by_name[name] for name in vectors))
+        """The same rows with the named vector sets alone, in that order, those with a matrix a fold last."""
+        plain = {matrix.name: matrix for matrix in self.matrices}
+        folded = {matrix.name: matrix for matrix in self.folded}
+        assert set(vectors) <= plain.keys() | folded.keys()
+        return dataclasses.replace(
+            self,
+            matrices=tuple(plain[name] for name in vectors if name in plain),
+            folded=tuple(folded[name] for name in vectors if name in folded),
+        )
+
+    @property
+    def n_columns(self) -> int:
+        """Dimensions of all vector sets together, of fine-tuned encoders for every fold."""
+        folded = sum(matrix.dim * len(matrix.by_fold) for matrix in self.folded)
+        return folded + sum(matrix.dim for matrix in self.matrices)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether any vectors lie in a file."""
+        of_folds = [matrix for folded in self.folded for matrix in folded.by_fold.values()]
+        return any(isinstance(matrix.X, OnDisk) for matrix in (*self.matrices, *of_folds))
+
+    def in_memory(self) -> "Rows":
+        """The same rows with their vectors in memory."""
+        return dataclasses.replace(
+            self,
+            matrices=tuple(matrix.in_memory() for matrix in self.matrices),
+            folded=tuple(matrix.in_memory() for matrix in self.folded),
+        )
 
     def text(self, composition: str) -> np.ndarray:
         """Texts of one composition, shape (n_rows,) of str.

@@ -1,19 +1,21 @@
 """Trains the heads that are missing and publishes their predictions; what is there already is not touched."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 from heads.base import Head
 from heads.inputs import Coverage, Inputs, coverage_of, read_inputs, resolve_set
+from heads.memory import check_beyond_memory, fits
 from heads.registry import make_head
 from heads.tuning import Tuning, bound_parts, read_tuning
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
 from store.config import Config
-from store.errors import MissingVectorsError, ShelfpriceError
+from store.errors import HeadError, MissingVectorsError, ShelfpriceError
 from store.folds import Folds, ensure_folds
 from store.predictions import (
     Predictions,
@@ -23,6 +25,9 @@ from store.predictions import (
     publish_predictions,
     test_predictions_table,
 )
+from store.vectors.folded import check_folds, fold_specs
+from store.vectors.ondisk import scratch_folder
+from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
 
 Log = Callable[[str], None]
@@ -56,7 +61,11 @@ class HeadResult:
 
 
 def run_heads(
-    workspace: Workspace, config: Config, names: Sequence[str] = (), log: Log = lambda line: None
+    workspace: Workspace,
+    config: Config,
+    names: Sequence[str] = (),
+    log: Log = lambda line: None,
+    memory: int | None = None,
 ) -> Iterator[HeadResult]:
     """Train each named head whose predictions are missing; yields a result as each is done.
 
@@ -65,6 +74,7 @@ def run_heads(
     Args:
         names: heads to run; none: those of the configuration.
         log: takes lines for people, such as a vector set that was left out.
+        memory: bytes that vectors may take; heads whose vectors take more train from files. None: no limit.
 
     Raises:
         CatalogError: nothing was ingested.
@@ -86,12 +96,23 @@ def run_heads(
         return
     sets = {found.vector_set: None for plan in missing for found in plan.sets}
     texts = sorted({composition for plan in missing for composition in plan.head.texts})
-    inputs = read_inputs(workspace, list(sets), texts, folds)
-    for plan in missing:
-        try:
-            yield train_head(workspace, plan, inputs, log)
-        except ShelfpriceError as error:
-            yield HeadResult(plan.name, "failed", error=str(error))
+    with scratch_folder() as folder:
+        in_memory = fits(_n_rows(missing), _n_columns(workspace, sets), memory)
+        inputs = read_inputs(workspace, list(sets), texts, folds, None if in_memory else Path(folder))
+        for plan in missing:
+            try:
+                yield train_head(workspace, plan, inputs, log, memory)
+            except ShelfpriceError as error:
+                yield HeadResult(plan.name, "failed", error=str(error))
+
+
+def _n_rows(plans: Sequence[Plan]) -> int:
+    return max((found.n_rows for plan in plans for found in plan.sets), default=0)
+
+
+def _n_columns(workspace: Workspace, sets: Iterable[VectorSet]) -> int:
+    specs = [current_spec(workspace, one.encoder) for one in sets]
+    return sum(spec.dim * max(1, len(fold_specs(spec))) for spec in specs)
 
 
 def plan_head(
@@ -117,6 +138,8 @@ def plan_head(
     )
     required = head.vectors is not None
     sets = tuple(found for found in (coverage.of(n) for n in names) if found and (found.n_valid or required))
+    for found in sets:
+        check_folds(current_spec(workspace, found.vector_set.encoder), folds.hash)
     inputs = {
         "head": name,
         "params": head.get_params(),
@@ -154,7 +177,9 @@ def _usable_tuning(
     return tuning.without(given)
 
 
-def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> HeadResult:
+def train_head(
+    workspace: Workspace, plan: Plan, inputs: Inputs, log: Log, memory: int | None = None
+) -> HeadResult:
     """Cross-fit one head and publish predictions, model files and report.
 
     Raises:
@@ -166,7 +191,18 @@ def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> He
     names = [str(found.vector_set) for found in plan.sets]
     train = inputs.train.select(names)
     test = None if inputs.test is None else inputs.test.select(names)
-    log(f"{plan.name}: training on {len(train)} rows, {', '.join(names) or 'no vectors'}")
+    if fits(len(train), train.n_columns, memory):
+        train, test = train.in_memory(), None if test is None else test.in_memory()
+    else:
+        check_beyond_memory(plan.head, plan.name, len(train), train.n_columns)
+    from_file = " from files" if train.on_disk else ""
+    log(f"{plan.name}: training on {len(train)} rows, {', '.join(names) or 'no vectors'}{from_file}")
+    matched = [str(found.vector_set) for found in plan.sets if found.folds]
+    if matched:
+        log(
+            f"{plan.name}: fold-matched vectors of {', '.join(matched)}: each fold is fitted and predicted on those of "
+            "the model that never saw it, test rows are the mean over the folds"
+        )
     if plan.tuning is not None:
         log(f"{plan.name}: with parameters found by tuning ({plan.tuning.trials} trials)")
     started = time.perf_counter()
@@ -178,6 +214,7 @@ def train_head(workspace: Workspace, plan: Plan, inputs: Inputs, log: Log) -> He
         **scores(inputs.log_price, result.oof),
         "seconds": round(seconds, 3),
         "learned": result.learned,
+        **({"fold_matched": matched} if matched else {}),
         "versions": {package: version(package) for package in ("shelfprice", *plan.head.libraries)},
     }
     for file, content in result.model.files().items():
@@ -241,5 +278,10 @@ def tune_head(
         _Coverages(workspace, log),
         lambda line: None,
     )
+    if tuned := [str(found.vector_set) for found in plan.sets if found.folds]:
+        raise HeadError(
+            f"{name} reads {tuned[0]}, whose models have seen every row inside the folds, so that no inner score is "
+            f'honest: tune it without, by vectors of [heads.params."{name}"] in shelfprice.toml'
+        )
     inputs = read_inputs(workspace, [found.vector_set for found in plan.sets], plan.head.texts, folds)
     return search_parameters(workspace, plan.head, name, plan.given, plan.inputs, inputs, minutes, log)

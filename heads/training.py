@@ -73,6 +73,7 @@ def train_network(
     group: np.ndarray,
     recipe: Recipe,
     seed: int,
+    order_of: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
 ) -> Trained:
     """Train on all rows but those set aside; deterministic for a seed and a thread count.
 
@@ -80,6 +81,7 @@ def train_network(
         batch: the network's outputs for rows by position, so that it alone knows where features lie.
         log_price: shape (n_rows,).
         group: shape (n_rows,), rows of one group are set aside together.
+        order_of: an epoch's order of the rows seen, for features that are slow to reach at random; None: any order.
 
     Raises:
         HeadError: the loss is no longer finite; names the head and the epoch.
@@ -103,7 +105,10 @@ def train_network(
     for epoch in range(1, recipe.epochs + 1):
         network.train()
         total = torch.zeros(())
-        order = positions[torch.randperm(len(positions), generator=generator)]
+        if order_of is None:
+            order = positions[torch.randperm(len(positions), generator=generator)]
+        else:
+            order = torch.from_numpy(order_of(seen, np.random.default_rng((seed, epoch))))
         for step in range(per_epoch):
             rows = order[step * batch_rows : (step + 1) * batch_rows]
             with autocast(recipe.precision):

@@ -1,5 +1,6 @@
 """`xgboost`: boosted trees on wide vectors: bins cut once for all folds, few columns a tree, SMAPE as objective."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,9 +15,11 @@ from heads.rows import Rows
 from heads.tree_columns import TreeColumns
 from store.errors import HeadError
 from store.metric import smape_log
+from store.vectors.ondisk import scratch_folder
 
 STOPPING_CELLS = 8  # one in so many groups is set aside to stop early
 BATCH_ROWS = 4096
+PAGE_ROWS = 65_536  # of the binned matrix, where it lies in a file
 
 Values = Callable[[np.ndarray], np.ndarray]  # positions -> (n_chosen, n_columns) float32, NaN where missing
 
@@ -33,6 +36,7 @@ class XGBoost(Head):
     name: ClassVar[str] = "xgboost"
     summary: ClassVar[str] = "histogram trees with SMAPE as objective, bins shared by folds"
     libraries: ClassVar[tuple[str, ...]] = ("xgboost",)
+    beyond_memory: ClassVar[bool] = True
 
     loss: str = "smape"  # "smape", "huber-log", "mae-log", "mse-log"
     learning_rate: float = 0.1
@@ -109,10 +113,12 @@ class XGBoost(Head):
             raise HeadError(f"{self.name}: loss must be one of {', '.join(DERIVATIVES)}, got {self.loss!r}")
 
     def _values_of(self, rows: Rows) -> Values:
+        self._scratch = None
         if self.components:
             self.compressed_ = Compressed(self.components, self.fields).fit(rows)
             X = self.compressed_.transform(rows)
             return lambda index: X[index]
+        self._scratch = scratch_folder() if rows.on_disk else None
         self.columns_ = TreeColumns.of(rows, fields=self.fields)
         return lambda index: self.columns_.values(rows, index)
 
@@ -120,25 +126,29 @@ class XGBoost(Head):
         """A binned matrix of the rows at `index`, read in batches; with the edges of `cuts` where given."""
         import xgboost
 
+        cache = None if self._scratch is None else f"{self._scratch.name}/{secrets.token_hex(4)}"
+        rows = BATCH_ROWS if cache is None else PAGE_ROWS
+
         class Batches(xgboost.DataIter):
             """Rows in batches, so that no float copy of the whole matrix is made."""
 
             def __init__(self) -> None:
-                super().__init__()
+                super().__init__(cache_prefix=cache)
                 self.start = 0
 
             def next(self, input_data: Callable[..., None]) -> bool:
                 if self.start >= len(index):
                     return False
-                part = index[self.start : self.start + BATCH_ROWS]
+                part = index[self.start : self.start + rows]
                 input_data(data=values(part), label=log_price[part])
-                self.start += BATCH_ROWS
+                self.start += rows
                 return True
 
             def reset(self) -> None:
                 self.start = 0
 
-        return xgboost.QuantileDMatrix(Batches(), ref=cuts, max_bin=self.max_bin, nthread=self._threads)
+        kind = xgboost.QuantileDMatrix if cache is None else xgboost.ExtMemQuantileDMatrix
+        return kind(Batches(), ref=cuts, max_bin=self.max_bin, nthread=self._threads)
 
     def _rounds(
         self, values: Values, index: np.ndarray, group: np.ndarray, log_price: np.ndarray, cuts: Any

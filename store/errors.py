@@ -17,6 +17,10 @@ class WorkspaceError(ShelfpriceError):
     """The workspace can't be read or written."""
 
 
+class StoreError(WorkspaceError):
+    """An object store refused, throttled or dropped a request: nothing is known about what was asked for."""
+
+
 class CorruptFileError(WorkspaceError):
     """A published file is damaged: truncated, or a page checksum does not match."""
 
@@ -47,3 +51,7 @@ class HeadError(ShelfpriceError):
 
 class NetworkError(ShelfpriceError):
     """No server could be reached at all."""
+
+
+class EngineError(ShelfpriceError):
+    """The engine that a run was given to can't take it, or went away."""

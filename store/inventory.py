@@ -11,8 +11,9 @@ from store.catalog.read import SPLITS, catalog_digest, split_path
 from store.config import Config
 from store.errors import MissingVectorsError, ShelfpriceError
 from store.folds import FOLDS_FILE, read_folds, read_record, wanted_record, why_stale
+from store.vectors.folded import embedded_keys, fold_specs
 from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_row_keys
-from store.vectors.shard import read_failures, read_keys, shard_names
+from store.vectors.shard import shard_names
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
@@ -159,24 +160,21 @@ class _CoverageReader:
             coverage = {split: self._coverage(spec, vector_set, split) for split in splits}
         except ShelfpriceError as error:
             problem = str(error)
+        folders = [one.folder for one in fold_specs(spec).values()] or [spec.folder]
         return VectorHolding(
             name=str(vector_set) if problem is None else name,
             is_configured=is_configured,
             fingerprint=spec.fingerprint,
             dim=spec.dim,
-            n_shards=len(shard_names(self._workspace, spec.folder)),
-            n_bytes=self._workspace.folder_bytes(spec.folder),
+            n_shards=sum(len(shard_names(self._workspace, folder)) for folder in folders),
+            n_bytes=sum(self._workspace.folder_bytes(folder) for folder in folders),
             coverage=coverage,
             problem=problem,
         )
 
     def _coverage(self, spec: EncoderSpec, vector_set: VectorSet, split: str) -> Coverage:
         if spec.folder not in self._keys:
-            have = read_keys(self._workspace, spec.folder)
-            self._keys[spec.folder] = (
-                have,
-                read_failures(self._workspace, spec.folder)["key"].combine_chunks(),
-            )
+            self._keys[spec.folder] = embedded_keys(self._workspace, spec)
         have, failed = self._keys[spec.folder]
         n_rows = n_have = n_failed = n_missing = 0
         for _, keys in iter_row_keys(self._workspace, vector_set, split):

@@ -7,10 +7,12 @@ import secrets
 from collections.abc import Callable
 from typing import BinaryIO
 
+from store.errors import WorkspaceError
+
 TEMPORARY_PREFIX = ".writing-"
 
 
-def publish_local(target: str, write: Callable[[BinaryIO], None], flush: bool = True) -> None:
+def publish_local(target: str, write: Callable[[BinaryIO], object], flush: bool = True) -> None:
     """Write beside `target`, flush, rename; whoever looks sees the old file or the new one.
 
     Args:
@@ -55,3 +57,10 @@ def flush_filesystem(path: str) -> None:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     finally:
         os.close(folder)
+
+
+def write_error(target: str, error: OSError) -> WorkspaceError:
+    """An error of the operating system while writing, as one of ours."""
+    if error.errno == errno.ENOSPC:
+        return WorkspaceError(f"no space left to write {target}: free some and run the command again")
+    return WorkspaceError(f"can't write {target}: {error.strerror or error}")

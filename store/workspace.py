@@ -4,7 +4,6 @@ A file appears whole or not at all: on a local disk it is written beside its pla
 renamed; on an object store it is one PUT. What was published is replaced, never edited.
 """
 
-import errno
 import json
 import os
 import time
@@ -19,10 +18,13 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from store.errors import CorruptFileError, WorkspaceError
-from store.local import TEMPORARY_PREFIX, append_local, flush_filesystem, publish_local
+from store.lease import held
+from store.local import TEMPORARY_PREFIX, append_local, flush_filesystem, publish_local, write_error
+from store.objects import ObjectFile, Objects, check_address
 
 METADATA_KEY = b"shelfprice"
 ROW_GROUP_ROWS = 8192
+BLOCK_BYTES = 2**20  # least that one request to an object store reads of a file
 
 
 class Workspace:
@@ -30,14 +32,17 @@ class Workspace:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root)
+        check_address(self.root)
+        options: dict[str, Any] = {"use_listings_cache": False} if "://" in self.root else {}
         try:
-            filesystem, path = fsspec.core.url_to_fs(self.root)
+            filesystem, path = fsspec.core.url_to_fs(self.root, **options)
         except (ImportError, ValueError) as error:
             raise WorkspaceError(
                 f"workspace {self.root!r} can't be opened: {error} (for s3:// install 'shelfprice[s3]')"
             ) from error
         self.filesystem = filesystem
         self.is_local = isinstance(filesystem, LocalFileSystem)
+        self._objects = Objects(filesystem, self.root)
         self._base = path.rstrip("/")
 
     def __repr__(self) -> str:
@@ -52,7 +57,7 @@ class Workspace:
     def exists(self, relative: str) -> bool:
         if self.is_local:
             return os.path.exists(self.path(relative))
-        return bool(self.filesystem.exists(self.path(relative)))
+        return self._objects.exists(self.path(relative))
 
     def names(self, folder: str, prefix: str = "", suffix: str = "") -> list[str]:
         """Sorted names (files and folders) directly in `folder`; none where it does not exist."""
@@ -61,10 +66,8 @@ class Workspace:
                 found = os.listdir(self.path(folder))
             else:
                 self.filesystem.invalidate_cache(self.path(folder))
-                found = [
-                    os.path.basename(p.rstrip("/"))
-                    for p in self.filesystem.ls(self.path(folder), detail=False)
-                ]
+                listed = self._objects.call(self.filesystem.ls, self.path(folder), detail=False)
+                found = [os.path.basename(p.rstrip("/")) for p in listed]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(
@@ -75,15 +78,15 @@ class Workspace:
         """Bytes of a file."""
         if self.is_local:
             return os.path.getsize(self.path(relative))
-        return int(self.filesystem.size(self.path(relative)) or 0)
+        return int(self._objects.call(self.filesystem.size, self.path(relative)) or 0)
 
     def folder_bytes(self, folder: str) -> int:
         """Bytes of every file under a folder; 0 where it does not exist."""
-        return int(self.filesystem.du(self.path(folder))) if self.exists(folder) else 0
+        return int(self._objects.call(self.filesystem.du, self.path(folder))) if self.exists(folder) else 0
 
     def modified(self, relative: str) -> float:
         """When a file was last published, seconds since 1970."""
-        return float(self.filesystem.modified(self.path(relative)).timestamp())
+        return float(self._objects.call(self.filesystem.modified, self.path(relative)).timestamp())
 
     def open(self, relative: str) -> BinaryIO:
         """Open for reading.
@@ -92,13 +95,21 @@ class Workspace:
             WorkspaceError: there is no such file.
         """
         try:
-            return cast(BinaryIO, self.filesystem.open(self.path(relative), "rb"))
+            if self.is_local:
+                return open(self.path(relative), "rb")
+            file = self._objects.call(self.filesystem.open, self.path(relative), "rb", block_size=BLOCK_BYTES)
+            return cast(BinaryIO, ObjectFile(self._objects, file))
         except FileNotFoundError as error:
             raise WorkspaceError(f"workspace {self.root} has no {relative}") from error
 
     def read_bytes(self, relative: str) -> bytes:
-        with self.open(relative) as file:
-            return file.read()
+        if self.is_local:
+            with self.open(relative) as file:
+                return file.read()
+        try:
+            return bytes(self._objects.call(self.filesystem.cat_file, self.path(relative)))
+        except FileNotFoundError as error:
+            raise WorkspaceError(f"workspace {self.root} has no {relative}") from error
 
     def read_json(self, relative: str) -> Any:
         try:
@@ -107,28 +118,37 @@ class Workspace:
             raise CorruptFileError(f"{self.path(relative)} is not JSON: {error}") from error
 
     @contextmanager
-    def parquet(self, relative: str) -> Iterator[pq.ParquetFile]:
-        """An open Parquet file whose page checksums are verified as it is read."""
-        if not self.exists(relative):
+    def parquet(
+        self, relative: str, *, memory_map: bool = True, whole: bool = False
+    ) -> Iterator[pq.ParquetFile]:
+        """An open Parquet file whose page checksums are verified as it is read.
+
+        Args:
+            memory_map: map a local file; what was read of it counts as this process's memory until it is closed.
+            whole: all of it will be read: an object store is asked once.
+        """
+        if self.is_local and not self.exists(relative):
             raise WorkspaceError(f"workspace {self.root} has no {relative}")
-        source: Any = (
-            self.path(relative) if self.is_local else self.filesystem.open(self.path(relative), "rb")
-        )
+        source: Any = self.path(relative)
+        if not self.is_local:
+            source = pa.BufferReader(self.read_bytes(relative)) if whole else self.open(relative)
         try:
-            with pq.ParquetFile(source, memory_map=self.is_local, page_checksum_verification=True) as file:
+            with pq.ParquetFile(
+                source, memory_map=self.is_local and memory_map, page_checksum_verification=True
+            ) as file:
                 yield file
         except (pa.ArrowInvalid, OSError) as error:
             raise CorruptFileError(f"{self.path(relative)} is damaged: {error}") from error
 
     def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
-        with self.parquet(relative) as file:
+        with self.parquet(relative, whole=columns is None) as file:
             return file.read(columns=list(columns) if columns is not None else None)
 
     def batches(
         self, relative: str, columns: Sequence[str] | None = None, rows: int = ROW_GROUP_ROWS
     ) -> Iterator[pa.RecordBatch]:
         """Stream a Parquet file; memory holds one batch."""
-        with self.parquet(relative) as file:
+        with self.parquet(relative, memory_map=False) as file:
             yield from file.iter_batches(
                 batch_size=rows, columns=list(columns) if columns is not None else None
             )
@@ -140,7 +160,7 @@ class Workspace:
 
     # ---- publishing ------------------------------------------------------------------------------
 
-    def publish(self, relative: str, write: Callable[[BinaryIO], None], *, flush: bool = True) -> None:
+    def publish(self, relative: str, write: Callable[[BinaryIO], object], *, flush: bool = True) -> None:
         """Make `relative` appear whole, holding what `write` writes; replaces what stood there.
 
         Args:
@@ -157,9 +177,9 @@ class Workspace:
             else:
                 buffer = pa.BufferOutputStream()
                 write(cast(BinaryIO, pa.PythonFile(buffer, mode="w")))
-                self.filesystem.pipe_file(target, buffer.getvalue().to_pybytes())
+                self._objects.call(self.filesystem.pipe_file, target, buffer.getvalue().to_pybytes())
         except OSError as error:
-            raise _write_error(target, error) from error
+            raise write_error(target, error) from error
 
     def flush(self) -> None:
         """Wait until everything published here would outlive a power cut."""
@@ -167,7 +187,7 @@ class Workspace:
             try:
                 flush_filesystem(self.path(""))
             except OSError as error:
-                raise _write_error(self.path(""), error) from error
+                raise write_error(self.path(""), error) from error
 
     def append(self, relative: str, content: bytes) -> None:
         """Add to the end of a local file, in one write; a killed process leaves a part of it at most.
@@ -179,13 +199,18 @@ class Workspace:
         try:
             append_local(target, content)
         except OSError as error:
-            raise _write_error(target, error) from error
+            raise write_error(target, error) from error
+
+    def create(self, relative: str, content: bytes) -> bool:
+        """Publish a file on an object store unless there is one already; whether it was published."""
+        try:
+            self._objects.call(self.filesystem.pipe_file, self.path(relative), content, mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     def publish_bytes(self, relative: str, content: bytes) -> None:
-        def write(file: BinaryIO) -> None:
-            file.write(content)
-
-        self.publish(relative, write)
+        self.publish(relative, lambda file: file.write(content))
 
     def publish_json(self, relative: str, value: Any) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
@@ -212,7 +237,7 @@ class Workspace:
     def remove(self, relative: str) -> None:
         """Delete one file or folder; no error where it is gone already."""
         if self.exists(relative):
-            self.filesystem.rm(self.path(relative), recursive=True)
+            self._objects.call(self.filesystem.rm, self.path(relative), recursive=True)
 
     def rename(self, relative: str, to: str) -> None:
         """Move one file within the workspace.
@@ -221,7 +246,7 @@ class Workspace:
             WorkspaceError: the workspace can't be written.
         """
         try:
-            self.filesystem.mv(self.path(relative), self.path(to))
+            self._objects.call(self.filesystem.mv, self.path(relative), self.path(to))
         except OSError as error:
             raise WorkspaceError(f"can't rename {self.path(relative)}: {error.strerror or error}") from error
 
@@ -231,10 +256,11 @@ class Workspace:
     def lock(self, relative: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold `relative` as an advisory lock: freed by the kernel however the process ends.
 
-        An object store has no lock: there two writers may do the same work twice, harmlessly.
+        An object store has none: there it is a lease, which lapses a minute after its holder died.
         """
         if not self.is_local:
-            yield
+            with held(self, relative, on_wait):
+                yield
             return
         import fcntl
 
@@ -272,9 +298,3 @@ def table_metadata(schema: pa.Schema) -> dict[str, Any]:
     """The JSON that `Workspace.publish_table` stored in a schema; empty where there is none."""
     encoded = (schema.metadata or {}).get(METADATA_KEY)
     return json.loads(encoded) if encoded else {}
-
-
-def _write_error(target: str, error: OSError) -> WorkspaceError:
-    if error.errno == errno.ENOSPC:
-        return WorkspaceError(f"no space left to write {target}: free some and run the command again")
-    return WorkspaceError(f"can't write {target}: {error.strerror or error}")

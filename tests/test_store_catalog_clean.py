@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from store.catalog.clean import hashing
 from store.catalog.clean.pictures import alike_pairs, perceptual_hashes
 from store.catalog.clean.quantity import disagreement
 from store.catalog.clean.rows import Catalogue
@@ -97,6 +98,37 @@ def test_a_hash_is_remembered_and_never_computed_twice(workspace, monkeypatch):
     monkeypatch.setattr("store.catalog.clean.pictures.shrunk", never)
     assert perceptual_hashes(workspace, digests) == first
     assert len(alike_pairs(workspace, digests)) == 0
+
+
+def test_processes_hash_as_this_one_does_and_in_order(workspace, monkeypatch):
+    contents = {f"p{i}": picture(i) for i in range(7)} | {"broken": b"no picture", "grey": _grey()}
+    publish(workspace, others(1), None, contents)
+    digests = workspace.read_table("images/links.parquet")["sha256"].to_pylist()
+    here = hashing.hashes_in_processes(workspace, digests, 3)
+    monkeypatch.setattr(hashing, "LEAST_EACH", 2)
+    monkeypatch.setattr(hashing, "hashes_of", None)  # not here any more
+    there = hashing.hashes_in_processes(workspace, digests, 3)
+    assert [one[:2] for one in there] == [one[:2] for one in here]
+    assert sum(value is None for _, value, _ in here) == 2
+
+
+def test_a_process_that_dies_while_hashing_is_an_error_with_a_next_step(workspace, monkeypatch):
+    monkeypatch.setattr(hashing, "LEAST_EACH", 2)
+    monkeypatch.setattr(hashing.sys, "executable", "false")
+    with pytest.raises(CatalogError, match=r"ended with status 1 after 0 of 2, .*--processes 1"):
+        hashing.hashes_in_processes(workspace, ["a", "b", "c", "d"], 2)
+
+
+@pytest.mark.parametrize("content", [b"<html>no picture</html>", None], ids=["broken", "grey"])
+def test_a_picture_that_shows_nothing_makes_no_two_rows_the_same(workspace, content):
+    train = [row(i, f"article {i}", image=f"p{i % 2}") for i in range(4)] + others(5)
+    train[3] = row(3, "article 1", image=None)
+    pictures = {"p0": picture(0), "p1": content or _grey()}
+    publish(workspace, train, [{"sample_id": 100, "text": "new", "image": "p1"}], pictures, folds_for(train))
+    clean_catalog(workspace)
+    assert set(found(workspace, "same_image")) == {0, 2}
+    assert set(found(workspace, "same_text_image")) == {1, 3}
+    assert found(workspace, "test_repeats") == {}
 
 
 def _grey():

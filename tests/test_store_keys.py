@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.vectors.keys import KeyedRows, contains, key_array, sorting, union, without
+from store.vectors.keys import KeyBuffer, KeyedRows, contains, key_array, sorting, union, without
 
 # few bytes, so that keys often share their first eight
 KEYS = st.lists(
@@ -19,6 +19,24 @@ def array_of(keys):
     return key_array(pa.array(keys, pa.binary(16)))
 
 
+def gathered(keys):
+    buffer = KeyBuffer(capacity=1)
+    for i in range(0, len(keys), 3):
+        buffer.add(pa.array([*keys[i : i + 3], None], pa.binary(16)))
+    return buffer.distinct()
+
+
+@settings(deadline=None)
+@given(KEYS)
+def test_counts_tell_how_often_each_key_was_added(keys):
+    buffer = KeyBuffer()
+    buffer.add(array_of(keys))
+    found, counts = buffer.counted()
+    expected, times = np.unique(array_of(keys), return_counts=True)
+    assert found.tolist() == expected.tolist()
+    assert (np.ones(len(found)) if counts is None else counts).tolist() == times.tolist()
+
+
 @settings(deadline=None)
 @given(KEYS)
 def test_sorting_sorts_keys_that_share_their_first_bytes_too(keys):
@@ -29,7 +47,7 @@ def test_sorting_sorts_keys_that_share_their_first_bytes_too(keys):
 @settings(deadline=None)
 @given(KEYS, KEYS)
 def test_sets_of_keys_behave_as_sets(some, others):
-    a, b = union([array_of(some)]), union([array_of(others)])
+    a, b = gathered(some), gathered(others)
     assert union([a, b]).tolist() == np.unique(np.concatenate([a, b])).tolist()
     assert without(a, b).tolist() == [key for key in a.tolist() if key not in set(b.tolist())]
     assert contains(b, a).tolist() == [key in set(b.tolist()) for key in a.tolist()]

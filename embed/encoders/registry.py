@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from embed.encoders.base import Address, Library
 from store.errors import EncoderError
+from store.vectors.sets import TUNED
 
 # alias -> address; the starter encoders are ordinary aliases whose weights come in pip packages
 ALIASES = {
@@ -63,6 +64,8 @@ def parse_address(text: str) -> Address:
         return Address(text, _library_of_folder(Path(body)), body, None, options)
     if Path(stem).is_dir() and tower:
         return Address(text, _library_of_folder(Path(stem)), stem, tower, options)
+    if text.startswith(TUNED):
+        raise EncoderError(f"{text} is a fine-tuned encoder: 'shelfprice embed finetune' makes its vectors")
     if colon and library not in LIBRARIES:
         raise EncoderError(f"{text}: unknown library {library!r}, one of {', '.join(LIBRARIES)}")
     if colon:

@@ -11,7 +11,7 @@ from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, Window
 from embed.inputs.images import decode_image, quiet_pillow
 from store.catalog.images import blob_path
-from store.errors import WorkspaceError
+from store.errors import StoreError, WorkspaceError
 from store.workspace import Workspace
 
 Decoded = np.ndarray | InputFailure
@@ -59,7 +59,8 @@ class PicturePreparer:
             try:
                 for window in windows:
                     for key, digest in zip(window.keys, window.contents, strict=True):
-                        ahead.append((window.vector_set, key, pool.submit(self._decode, digest)))
+                        future = pool.submit(decode_blob, self._workspace, digest, self._preprocessing)
+                        ahead.append((window.vector_set, key, future))
                         if len(ahead) > self.limit.units + 2 * self._n_threads:
                             yield _finished(ahead.popleft())
                 while ahead:
@@ -67,12 +68,20 @@ class PicturePreparer:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _decode(self, digest: str) -> Decoded:
-        try:
-            content = self._workspace.read_bytes(blob_path(digest))
-        except (WorkspaceError, OSError) as error:
-            return InputFailure("read", " ".join(str(error).split()))
-        return decode_image(content, self._preprocessing)
+
+def decode_blob(workspace: Workspace, digest: str, preprocessing: dict[str, Any]) -> Decoded:
+    """The picture with that SHA-256, ready to enter the model, or why it can't be.
+
+    Raises:
+        StoreError: an object store can't be asked; that says nothing about the picture.
+    """
+    try:
+        content = workspace.read_bytes(blob_path(digest))
+    except StoreError:
+        raise
+    except (WorkspaceError, OSError) as error:
+        return InputFailure("read", " ".join(str(error).split()))
+    return decode_image(content, preprocessing)
 
 
 def _finished(entry: tuple[str, bytes, Future[Decoded]]) -> tuple[str, bytes, Decoded]:

@@ -1,8 +1,11 @@
 """Content keys: the row key of a vector is a digest of the bytes that enter the encoder."""
 
 import hashlib
+import itertools
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from store.schema import KEY_BYTES, KEY_TYPE
 
@@ -14,9 +17,18 @@ def key_of(content: bytes) -> bytes:
 
 def text_keys(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Keys of composed texts, shape (n_rows,); an empty or null text has a null key."""
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    filled = pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)
+    texts = texts.cast(pa.large_binary())
+    ends = np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, 8 * texts.offset)
+    content = memoryview(texts.buffers()[2] or b"")
     sha256 = hashlib.sha256
-    keys = [sha256(text.encode()).digest()[:KEY_BYTES] if text else None for text in texts.to_pylist()]
-    return pa.array(keys, KEY_TYPE)
+    digests = b"".join(
+        [sha256(content[start:end]).digest()[:KEY_BYTES] for start, end in itertools.pairwise(ends.tolist())]
+    )
+    keys = pa.Array.from_buffers(KEY_TYPE, len(texts), [None, pa.py_buffer(digests)])
+    return pc.if_else(filled, keys, pa.scalar(None, KEY_TYPE)) if not pc.all(filled).as_py() else keys
 
 
 def image_keys(sha256_hex: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -33,15 +33,26 @@ def arrow_keys(keys: Sequence[bytes]) -> pa.Array:
 
 
 def union(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Sorted distinct keys."""
-    keys = np.concatenate([NO_KEYS, *parts])
-    keys = keys[sorting(keys)]
-    return keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+    """Sorted distinct keys of sorted distinct parts; one part alone is given back as it is."""
+    filled = [part for part in parts if len(part)]
+    if len(filled) == 1:
+        return filled[0]
+    return _distinct(np.concatenate([NO_KEYS, *filled]))
 
 
 def contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Which of `keys` are in `sorted_keys`, shape (n_keys,) bool."""
-    return locate(sorted_keys, keys) >= 0
+    found = np.zeros(len(keys), dtype=bool)
+    if len(sorted_keys):
+        for start in range(0, len(keys), BLOCK_KEYS):
+            part = slice(start, start + BLOCK_KEYS)
+            found[part] = locate(sorted_keys, keys[part]) >= 0
+    return found
+
+
+def count_of(sorted_keys: np.ndarray, keys: np.ndarray) -> int:
+    """How many of `keys` are in `sorted_keys`."""
+    return int(contains(sorted_keys, keys).sum()) if len(sorted_keys) else 0
 
 
 def locate(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -54,7 +65,53 @@ def locate(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 def without(sorted_keys: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """Keys of the first set that are not in the second, sorted."""
-    return sorted_keys[~contains(removed, sorted_keys)]
+    return sorted_keys[~contains(removed, sorted_keys)] if len(removed) else sorted_keys
+
+
+class KeyBuffer:
+    """Gathers keys in one array, which grows by half where its size was not foreseen."""
+
+    def __init__(self, capacity: int = 0) -> None:
+        self._keys = np.empty(capacity, dtype=DTYPE)
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def add(self, keys: pa.Array | pa.ChunkedArray | np.ndarray) -> None:
+        """Copy keys in; nulls are left out."""
+        new = keys if isinstance(keys, np.ndarray) else key_array(keys)
+        if self._n + len(new) > len(self._keys):
+            self._keys = np.resize(self._keys, max(self._n + len(new), self._n * 3 // 2))
+        self._keys[self._n : self._n + len(new)] = new
+        self._n += len(new)
+
+    def distinct(self) -> np.ndarray:
+        """Sorted distinct keys; leaves the buffer empty."""
+        return self.counted()[0]
+
+    def counted(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Sorted distinct keys and how often each was added, None where each was once; leaves the buffer empty."""
+        keys, self._keys, self._n = self._keys[: self._n], NO_KEYS, 0
+        keys = keys[sorting(keys)]
+        starts = _starts(keys)
+        if starts is None:
+            return keys, None
+        return keys[starts], np.diff(np.append(starts, len(keys))).astype(np.int32)
+
+
+def _distinct(keys: np.ndarray) -> np.ndarray:
+    keys = keys[sorting(keys)]
+    starts = _starts(keys)
+    return keys if starts is None else keys[starts]
+
+
+def _starts(ordered: np.ndarray) -> np.ndarray | None:
+    """Positions where another key begins; None where every key is there once."""
+    if len(ordered) < 2:
+        return None
+    changes = ordered[1:] != ordered[:-1]
+    return None if bool(changes.all()) else np.append(0, np.flatnonzero(changes) + 1)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from store.errors import MissingVectorsError
 from store.vectors.keys import KeyedRows, key_array
 from store.vectors.ondisk import OnDisk
-from store.vectors.sets import VectorSet, current_spec, iter_row_keys
+from store.vectors.sets import VectorSet, current_spec, how_to_embed, iter_row_keys
 from store.vectors.shard import iter_shards, read_failures
 from store.vectors.spec import EncoderSpec, slug
 from store.workspace import Workspace
@@ -31,6 +31,12 @@ class Matrix:
     @property
     def dim(self) -> int:
         return int(self.X.shape[1])
+
+    def in_memory(self) -> "Matrix":
+        """The same with its vectors in memory."""
+        return (
+            Matrix(self.name, self.X.astype(self.X.dtype), self.valid) if isinstance(self.X, OnDisk) else self
+        )
 
     def rows(self, index: np.ndarray) -> "Matrix":
         """The chosen rows, by positions or mask; those of a file stay there."""
@@ -84,7 +90,18 @@ def load_matrix(
     Raises:
         MissingVectorsError: some row's content was never embedded; names the count, a row, the command.
     """
-    spec = current_spec(workspace, vector_set.encoder)
+    return matrix_of(workspace, current_spec(workspace, vector_set.encoder), vector_set, split, dtype, folder)
+
+
+def matrix_of(
+    workspace: Workspace,
+    spec: EncoderSpec,
+    vector_set: VectorSet,
+    split: str,
+    dtype: type[np.floating] = np.float32,
+    folder: Path | None = None,
+) -> Matrix:
+    """`load_matrix` of one fingerprint of the encoder."""
     ids, keys = [], []
     for batch, batch_keys in iter_row_keys(workspace, vector_set, split):
         ids.append(batch.column("sample_id"))
@@ -92,7 +109,8 @@ def load_matrix(
     all_keys = pa.concat_arrays(keys)
     file = None
     if folder is not None:
-        file = OnDisk.zeros(folder, f"{split}-{slug(str(vector_set))}", (len(all_keys), spec.dim), dtype)
+        name = f"{split}-{slug(str(vector_set))}-{spec.fingerprint}"
+        file = OnDisk.zeros(folder, name, (len(all_keys), spec.dim), dtype)
     X, found = gather(workspace, spec, all_keys, dtype, file)
     failed = pc.is_in(all_keys, value_set=read_failures(workspace, spec.folder)["key"], skip_nulls=True)
     wanted = all_keys.is_valid().to_numpy(zero_copy_only=False)
@@ -101,6 +119,6 @@ def load_matrix(
         first = pa.concat_arrays(ids)[int(np.flatnonzero(missing)[0])].as_py()
         raise MissingVectorsError(
             f"{vector_set} has no vector for {int(missing.sum())} of {len(missing)} {split} rows "
-            f"(first: {first}): run 'shelfprice embed run -e {vector_set}'"
+            f"(first: {first}): {how_to_embed(vector_set)}"
         )
     return Matrix(str(vector_set), X, found)

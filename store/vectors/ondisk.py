@@ -48,6 +48,10 @@ class OnDisk:
         self._X[chosen] = rows
         self._touch(chosen, len(rows))
 
+    def astype(self, dtype: Any) -> np.ndarray:
+        """All rows, in memory."""
+        return self[np.arange(len(self))].astype(dtype) if self._index is not None else self[:].astype(dtype)
+
     def rows(self, index: np.ndarray) -> "OnDisk":
         """The chosen rows, by positions or mask, still in the file."""
         positions = np.arange(len(self)) if self._index is None else self._index

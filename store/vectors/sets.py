@@ -78,28 +78,42 @@ def iter_row_keys(
 VECTORS = "vectors"
 
 
+TUNED = "finetuned:"  # what names of fine-tuned encoders begin with
+
+
 def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
-    """Record `spec` as the one that its name stands for, in its folder and under `vectors/current/`."""
+    """Record `spec` as the one that its name stands for, in its folder and under `vectors/current/`.
+
+    The spec of one fold is recorded in its folder alone: a name stands for all folds together, never for one, whose
+    vectors are in-sample for every other.
+    """
     described = spec.to_json()
     if not workspace.exists(f"{spec.folder}/encoder.json"):
         workspace.publish_json(f"{spec.folder}/encoder.json", described)
+    if spec.fold is not None:
+        return
     record = _record(spec.name)
     if not workspace.exists(record) or workspace.read_json(record) != described:
         workspace.publish_json(record, described)
 
 
 def current_spec(workspace: Workspace, encoder: str) -> EncoderSpec:
-    """The spec that the last `embed run` used for an encoder.
+    """The spec that the last `embed run` used for an encoder, or `embed finetune` made (all folds in one).
 
     Raises:
         MissingVectorsError: no run has embedded anything with it.
     """
     record = _record(encoder)
     if not workspace.exists(record):
-        raise MissingVectorsError(
-            f"no vectors of {encoder!r} in {workspace.root}: run 'shelfprice embed run -e {encoder}'"
-        )
+        raise MissingVectorsError(f"no vectors of {encoder!r} in {workspace.root}: {how_to_embed(encoder)}")
     return EncoderSpec.from_json(workspace.read_json(record))
+
+
+def how_to_embed(vector_set: VectorSet | str) -> str:
+    """The next step for who lacks these vectors."""
+    if str(vector_set).startswith(TUNED):
+        return "run 'shelfprice embed finetune' with the encoders it was made of, and let every fold finish"
+    return f"run 'shelfprice embed run -e {vector_set}'"
 
 
 def current_encoders(workspace: Workspace) -> list[str]:

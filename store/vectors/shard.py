@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from store.errors import CorruptFileError
 from store.schema import FAILURES, KEY_TYPE, shard_schema
+from store.vectors.keys import key_array, sorting
 from store.workspace import Workspace
 
 SHARD_PREFIX = "part-"
@@ -18,7 +19,8 @@ SUFFIX = ".parquet"
 
 def shard_name(keys: pa.Array, prefix: str = SHARD_PREFIX) -> str:
     """Name of the shard that holds these keys, in any order: a digest of them."""
-    content = hashlib.sha256(b"".join(sorted(keys.to_pylist())))
+    held = key_array(keys)
+    content = hashlib.sha256(held[sorting(held)].tobytes())
     return f"{prefix}{content.hexdigest()[:16]}{SUFFIX}"
 
 

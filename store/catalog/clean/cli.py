@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     "to shelfprice.toml.  [default: [clean] of shelfprice.toml, or keep]",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Pictures decoded at once."
+    "--processes",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Processes that decode pictures.",
 )
-def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], threads: int) -> None:
+def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], processes: int) -> None:
     """Find doubtful rows and decide what training does about them; each decision is listed in cleaning.parquet.
 
     Nothing is deleted from the catalogue, and no row that is scored is changed: a decision holds for the training rows
@@ -34,7 +38,7 @@ def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], thread
     """
     from store.catalog.clean.run import clean_catalog
 
-    report = clean_catalog(workspace, policies, threads, lambda line: click.echo(line, err=True))
+    report = clean_catalog(workspace, policies, processes, lambda line: click.echo(line, err=True))
     if as_json:
         print_json(dataclasses.asdict(report))
         return

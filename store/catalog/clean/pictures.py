@@ -9,12 +9,10 @@ Source: Zauner, Implementation and benchmarking of perceptual image hash functio
 
 import io
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from store.catalog.images import blob_path
 from store.schema import PERCEPTUAL_BYTES, PERCEPTUAL_HASHES
@@ -31,14 +29,15 @@ NEAR_LEVELS = 4  # of 256: by which no field's colour may differ
 LEAST_CONTRAST = 4.0  # standard deviation in grey levels below which a picture shows nothing
 MOST_PIXELS = 100_000_000
 _BATCH = 512
+Hashed = tuple[str, bytes | None, str | None]  # digest, hash, why there is none
 
 
-def alike_pairs(workspace: Workspace, digests: Sequence[str], threads: int = 2) -> np.ndarray:
+def alike_pairs(workspace: Workspace, digests: Sequence[str], processes: int = 2) -> np.ndarray:
     """Pairs of pictures that look alike, positions in `digests`, shape (n_pairs, 2).
 
     A picture that can't be decoded, or shows nothing, is like no other.
     """
-    known = perceptual_hashes(workspace, digests, threads)
+    known = perceptual_hashes(workspace, digests, processes)
     at = np.array([i for i, digest in enumerate(digests) if known.get(digest) is not None], np.int64)
     if len(at) < 2:
         return np.empty((0, 2), np.int64)
@@ -73,14 +72,16 @@ def close_pairs(hashes: np.ndarray, most_bits: int) -> np.ndarray:
 
 
 def perceptual_hashes(
-    workspace: Workspace, digests: Sequence[str], threads: int = 2
+    workspace: Workspace, digests: Sequence[str], processes: int = 2
 ) -> dict[str, bytes | None]:
     """The hash of each picture, None where there is none; computed once for each content and remembered."""
     table = _remembered(workspace)
     known = dict(zip(table["sha256"].to_pylist(), table["hash"].to_pylist(), strict=True))
     missing = [digest for digest in dict.fromkeys(digests) if digest not in known]
     if missing:
-        fresh = list(_compute(workspace, missing, threads))
+        from store.catalog.clean.hashing import hashes_in_processes
+
+        fresh = hashes_in_processes(workspace, missing, processes if workspace.is_local else 1)
         known |= {digest: value for digest, value, _ in fresh}
         columns = [
             pa.array(list(c), f.type)
@@ -106,30 +107,25 @@ def _remember(workspace: Workspace, fresh: pa.Table) -> None:
         workspace.publish_table(HASHES_FILE, merged, metadata={"version": HASHES_VERSION})
 
 
-def _compute(
-    workspace: Workspace, digests: list[str], threads: int
-) -> Iterator[tuple[str, bytes | None, str | None]]:
+def hashes_of(workspace: Workspace, digests: list[str]) -> Iterator[Hashed]:
+    """Read, decode and hash each picture, in the order given."""
+
     def shrink(digest: str) -> np.ndarray | str:
         try:
             return shrunk(workspace.read_bytes(blob_path(digest)))
         except Exception as error:  # noqa: BLE001 - decoders raise anything on broken bytes
             return f"{type(error).__name__}: {error}"[:200]
 
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(digests), desc="picture hashes", unit="picture", disable=None) as bar,
-    ):
-        for start in range(0, len(digests), _BATCH):
-            here = digests[start : start + _BATCH]
-            small = list(pool.map(shrink, here, chunksize=16))
-            seen = [i for i, one in enumerate(small) if isinstance(one, np.ndarray)]
-            shape = (0, SIDE, SIDE, 3)
-            pixels = np.stack([small[i] for i in seen]) if seen else np.empty(shape, np.uint8)
-            hashed = dict(zip(seen, hash_pictures(pixels), strict=True))
-            for i, digest in enumerate(here):
-                value, reason = hashed.get(i), small[i] if isinstance(small[i], str) else None
-                yield digest, value, str(reason) if reason else None if value else "shows nothing"
-            bar.update(len(here))
+    for start in range(0, len(digests), _BATCH):
+        here = digests[start : start + _BATCH]
+        small = [shrink(digest) for digest in here]
+        seen = [i for i, one in enumerate(small) if isinstance(one, np.ndarray)]
+        shape = (0, SIDE, SIDE, 3)
+        pixels = np.stack([small[i] for i in seen]) if seen else np.empty(shape, np.uint8)
+        hashed = dict(zip(seen, hash_pictures(pixels), strict=True))
+        for i, digest in enumerate(here):
+            value, reason = hashed.get(i), small[i] if isinstance(small[i], str) else None
+            yield digest, value, str(reason) if reason else None if value else "shows nothing"
 
 
 def shrunk(content: bytes) -> np.ndarray:

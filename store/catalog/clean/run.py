@@ -3,13 +3,14 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.clean.decide import decisions_digest, decisions_table
-from store.catalog.clean.pictures import alike_pairs
+from store.catalog.clean.pictures import alike_pairs, perceptual_hashes
 from store.catalog.clean.prices import contradictions, outliers
 from store.catalog.clean.quantity import disagreements
 from store.catalog.clean.rows import Catalogue, Finding, read_catalogue
@@ -22,7 +23,7 @@ from store.errors import ConfigError
 from store.folds import ensure_folds
 from store.workspace import Workspace
 
-CODE_VERSION = 1  # raised when the same catalogue yields other findings
+CODE_VERSION = 2  # raised when the same catalogue yields other findings
 
 FINDINGS = {
     "same_text_image": "same text and same picture (or neither has one)",
@@ -84,7 +85,7 @@ def with_policies(policies: Clean, given: tuple[str, ...]) -> Clean:
 def clean_catalog(
     workspace: Workspace,
     given: tuple[str, ...] = (),
-    threads: int = 2,
+    processes: int = 2,
     log: Callable[[str], None] = lambda line: None,
 ) -> CleanReport:
     """Find, decide, and publish cleaning.parquet; the catalogue stays as it is.
@@ -99,9 +100,9 @@ def clean_catalog(
     before = load_config(workspace)
     config = dataclasses.replace(before, clean=with_policies(before.clean, given))
     folds = ensure_folds(workspace, config, log)
-    rows = read_catalogue(workspace, folds)
     seconds: dict[str, float] = {}
-    findings = find_all(rows, workspace, threads, seconds)
+    rows = read_catalogue(workspace, folds)
+    findings = find_all(rows, workspace, processes, seconds)
     table = decisions_table(rows, findings, config.clean)
     digest = decisions_digest(table)
     if config != before:
@@ -120,25 +121,43 @@ def clean_catalog(
     return CleanReport(len(rows), reports, len(pc.unique(dropped)), digest, config != before, seconds)
 
 
-def find_all(rows: Catalogue, workspace: Workspace, threads: int, seconds: dict[str, float]) -> list[Finding]:
-    """Every finding, in the order in which decisions are applied; `seconds` takes how long each took."""
-    steps: list[tuple[str, Callable[[], list[Finding]]]] = [
-        ("exact", lambda: exact_twins(rows)),
-        ("near_text", lambda: [near_texts(rows)]),
-        ("near_image", lambda: [near_images(rows, lambda d: alike_pairs(workspace, d, threads))]),
-        ("price", lambda: [contradictions(rows)]),
-        ("outlier", lambda: [outliers(rows)]),
-        ("quantity", lambda: [disagreements(rows)]),
-        ("encoding", lambda: [encoding_damage(rows)]),
-        ("language", lambda: [other_languages(rows)]),
-        ("test_repeats", lambda: [repeats_of_train(rows)]),
-    ]
-    found: list[Finding] = []
-    for name, step in steps:
+def _without_empty_pictures(rows: Catalogue, hashes: dict[str, bytes | None]) -> Catalogue:
+    """A picture that can't be decoded, or shows nothing, says of two rows that share it no more than none does."""
+    shown = pa.array([digest for digest, value in hashes.items() if value is not None], pa.string())
+    image = pc.if_else(pc.is_in(rows.image, value_set=shown), rows.image, pa.scalar(None, pa.string()))
+    return dataclasses.replace(rows, image=image)
+
+
+def find_all(
+    rows: Catalogue, workspace: Workspace, processes: int, seconds: dict[str, float]
+) -> list[Finding]:
+    """Every finding, in the order of `FINDINGS`; `seconds` takes how long each step took.
+
+    Pictures are hashed by other processes while the texts are looked at here.
+    """
+    found: dict[str, Finding] = {}
+
+    def step(name: str, find: Callable[[], list[Finding]]) -> None:
         started = time.perf_counter()
-        found.extend(step())
+        found.update((one.name, one) for one in find())
         seconds[name] = round(time.perf_counter() - started, 3)
-    return found
+
+    distinct = pc.unique(rows.image.drop_null()).to_pylist()
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(perceptual_hashes, workspace, distinct, processes)
+        step("near_text", lambda: [near_texts(rows)])
+        step("price", lambda: [contradictions(rows)])
+        step("outlier", lambda: [outliers(rows)])
+        step("quantity", lambda: [disagreements(rows)])
+        step("encoding", lambda: [encoding_damage(rows)])
+        step("language", lambda: [other_languages(rows)])
+        started = time.perf_counter()
+        seen = _without_empty_pictures(rows, hashing.result())
+        seconds["waiting for picture hashes"] = round(time.perf_counter() - started, 3)
+    step("exact", lambda: exact_twins(seen))
+    step("near_image", lambda: [near_images(seen, lambda d: alike_pairs(workspace, d, processes))])
+    step("test_repeats", lambda: [repeats_of_train(seen)])
+    return [found[name] for name in FINDINGS]
 
 
 def report_of(table: pa.Table, name: str, policy: str) -> FindingReport:

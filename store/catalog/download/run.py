@@ -26,7 +26,7 @@ from store.errors import CatalogError, ConfigError, WorkspaceError
 from store.workspace import Workspace
 
 IMAGES_LOCK = "images/.lock"
-CHECKPOINT_LINES = 20_000  # journal lines after which links.parquet is brought up to date
+CHECKPOINT_LINES = 5_000  # journal lines after which links.parquet is brought up to date
 LOOKUP_THREADS = 32  # names looked up at a time
 KILLED_SECONDS = 600.0  # a file half-written for so long belongs to a killed run
 
@@ -162,6 +162,7 @@ class _Run:
         asyncio.get_running_loop().set_default_executor(names)
         for job in self.plan.jobs:
             self.schedule.add(job)
+        self.plan.jobs.clear()  # those that are done must not stay in memory
         fetcher = Fetcher(
             settings.limits,
             user_agent(settings.contact),
@@ -170,7 +171,7 @@ class _Run:
             ca_file=settings.ca_file,
             resolver=resolver,
         )
-        with self.progress.open(len(self.plan.jobs)):
+        with self.progress.open(self.summary.n_asked):
             async with Storer(self.workspace, self.journal, settings.limits.max_pixels) as storer:
                 try:
                     async with fetcher:

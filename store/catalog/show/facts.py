@@ -14,6 +14,7 @@ from store.catalog.show.doubts import Doubts, read_doubts
 from store.workspace import Workspace
 
 BINS = 36
+LEAST_GAP = 0.001  # of a field's shares, below which train and test agree
 _FIELDS = ("name", "bullets", "description", "value", "unit", "quantity", "image_link")
 
 
@@ -149,7 +150,7 @@ def _share(table: pa.Table, name: str) -> float:
 def _against(
     tables: dict[str, pa.Table], lengths: dict[str, np.ndarray], coverage: dict[str, dict[str, float]]
 ) -> list[tuple[str, float, float]]:
-    """What differs between train and test, the medians first."""
+    """Train and test side by side: means, then shares."""
     found: list[tuple[str, float, float]] = []
     parts = {"characters of text": lengths}
     parts["bullets"] = {s: pc.list_value_length(t["bullets"]).to_numpy() for s, t in tables.items()}
@@ -162,5 +163,9 @@ def _against(
             for s in ("train", "test")
         ]
         found.append((f"share sold by {unit}", shares[0], shares[1]))
-    found.extend((f"share with {name}", by["train"], by["test"]) for name, by in coverage.items())
+    found.extend(
+        (f"share with {name}", by["train"], by["test"])
+        for name, by in coverage.items()
+        if abs(by["train"] - by["test"]) >= LEAST_GAP
+    )
     return found

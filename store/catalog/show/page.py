@@ -10,10 +10,12 @@ from store.catalog.show.charts import log_histogram
 from store.catalog.show.doubts import Example, Row
 from store.catalog.show.facts import Facts, SplitFacts
 from store.catalog.show.style import STYLE
+from store.config import Clean
 from store.errors import WorkspaceError
 from store.workspace import Workspace
 
 THUMBNAIL = 112  # pixels a side
+POLICIES = frozenset(Clean.__dataclass_fields__)
 Thumbnail = Callable[[str], str | None]  # digest -> data URL
 
 
@@ -133,7 +135,7 @@ def _against(facts: Facts) -> str:
             f"<tr{mark}><th>{escape(what)}</th><td class=num>{said[0]}</td><td class=num>{said[1]}</td></tr>"
         )
     head = "<tr><th></th><th class=num>train</th><th class=num>test</th></tr>"
-    note = "What differs by more than 5 points, or by a fifth, is marked."
+    note = "Of fields, those whose share differs. By more than 5 points, or by a fifth, is marked."
     return _section("Train against test", f"<table>{head}{''.join(rows)}</table>", note)
 
 
@@ -145,18 +147,25 @@ def _doubts(facts: Facts, thumbnail: Thumbnail) -> str:
     for one in doubts.findings:
         groups = f"{one.groups:,}" if one.groups is not None else ""
         changes = ", ".join(f"{what} {n:,}" for what, n in one.decisions.items() if what != "keep")
+        kind = "" if one.train_rows or one.test_rows else ' class="nothing"'
+        policy = escape(one.policy) if one.name in POLICIES else ""
         rows.append(
-            f"<tr><th>{escape(one.summary)}</th><td class=num>{groups}</td><td class=num>{one.train_rows:,}</td>"
-            f"<td class=num>{one.test_rows:,}</td><td>{escape(one.policy)}</td><td>{escape(changes)}</td></tr>"
+            f"<tr{kind}><th>{escape(one.summary)}</th><td><code>{one.name}</code></td><td class=num>{groups}</td><td class=num>{one.train_rows:,}</td>"
+            f"<td class=num>{one.test_rows:,}</td><td>{policy}</td><td>{escape(changes)}</td></tr>"
         )
-    head = "<tr><th></th><th class=num>groups</th><th class=num>train rows</th><th class=num>test rows</th><th>policy</th><th>decided</th></tr>"
+    head = "<tr><th></th><th>name</th><th class=num>groups</th><th class=num>train rows</th><th class=num>test rows</th><th>policy</th><th>decided</th></tr>"
     table = f"<table>{head}{''.join(rows)}</table>"
     summaries = {one.name: one.summary for one in doubts.findings}
     shown = "".join(
-        f"<h3>{escape(summaries[name].capitalize())}</h3>" + _examples(examples, thumbnail)
+        f"<h3>{escape(summaries[name][0].upper() + summaries[name][1:])} <code>{name}</code></h3>"
+        + _examples(examples, thumbnail)
         for name, examples in doubts.examples.items()
     )
-    return _section("Duplicates and doubtful rows", table + shown, doubts.note or "", kind="wide")
+    note = (
+        doubts.note
+        or "What training does about each is its policy: 'shelfprice catalog clean --policy NAME=POLICY'."
+    )
+    return _section("Duplicates and doubtful rows", table + shown, note, kind="wide")
 
 
 def _examples(examples: list[Example], thumbnail: Thumbnail) -> str:
@@ -173,7 +182,8 @@ def _examples(examples: list[Example], thumbnail: Thumbnail) -> str:
 
 def _row(row: Row, thumbnail: Thumbnail) -> str:
     url = thumbnail(row.picture) if row.picture else None
-    picture = f'<img src="{url}" alt="">' if url else '<div class="none">no picture</div>'
+    lacking = "can't be decoded" if row.picture else "no picture"
+    picture = f'<img src="{url}" alt="">' if url else f'<div class="none">{lacking}</div>'
     price = f"<b>{row.price:,.2f}</b>" if row.price is not None else '<b class="quiet">test</b>'
     name = " ".join(row.name.split())
     shown = name if len(name) <= 90 else f"{name[:89]}…"

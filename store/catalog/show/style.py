@@ -21,6 +21,8 @@ tr:last-child td,tr:last-child th{border-bottom:0}
 tr:first-child th{color:var(--quiet);font-weight:400}
 td.num,th.num{text-align:right;font-variant-numeric:tabular-nums;padding-right:16px}
 .numbers{margin-top:8px}.numbers td,.numbers th{text-align:right;font-variant-numeric:tabular-nums}
+code{font:11.5px ui-monospace,Consolas,monospace;color:var(--quiet);font-weight:400}
+tr.nothing th,tr.nothing td{color:var(--quiet)}
 tr.apart{background:var(--mark)}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--quiet);font-size:11px}
 .grid{stroke:var(--line)}.tick{stroke:var(--quiet)}.bar{fill:var(--bar)}.over{fill:none;stroke:var(--over);stroke-width:2}

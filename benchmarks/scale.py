@@ -1,0 +1,193 @@
+"""Plan, publish, a plan with nothing to do and the matrix of a sample at 0.2, 2 and 20 million rows, with a fake encoder.
+
+Time must grow with the rows and memory must hardly; the plan of 20 million rows has limits of its own. Each step is a
+process of its own, whose peak memory is measured. The picture goes to docs/scale.svg.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Result, main, scratch
+from benchmarks.scale_picture import draw
+from store.workspace import Workspace
+
+ROWS = 20_000_000
+STEPS = ("plan", "publish", "no-op plan", "matrix of a sample")
+DIM = 8
+SAMPLE_ROWS = 10_000
+BATCH_ROWS = 4096
+SHARD_BYTES = 16 * 2**20
+MOST_SECONDS, MOST_GIGABYTES = 60.0, 2.0
+LINEAR = 1.5  # a row may cost so much more at ten times the rows
+PICTURE = Path(__file__).parent.parent / "docs/scale.svg"
+
+
+def measure(data: Path, rows: int | None) -> list[Result]:
+    """Three sizes, ten times apart."""
+    most = rows or ROWS
+    found: dict[int, dict[str, tuple[float, float]]] = {}
+    for n_rows in (most // 100, most // 10, most):
+        with scratch() as folder:
+            made_catalog(Workspace(folder / "workspace"), n_rows)
+            found[n_rows] = {step: _run(step, folder / "workspace") for step in STEPS}
+        print(json.dumps({n_rows: found[n_rows]}), file=sys.stderr)
+    if most == ROWS:
+        PICTURE.write_text(draw(found))
+    seconds, gigabytes = found[most]["no-op plan"]
+    results = [
+        Result.at_most(
+            f"no-op plan of {most:,} rows, seconds", seconds, MOST_SECONDS, "process start included"
+        ),
+        Result.at_most(f"no-op plan of {most:,} rows, gigabytes", gigabytes, MOST_GIGABYTES, "peak resident"),
+    ]
+    for step in STEPS:
+        few, many = (found[n][step][0] / n for n in (most // 10, most))
+        figures = {f"seconds_{n}": found[n][step][0] for n in found} | {
+            f"gigabytes_{n}": found[n][step][1] for n in found
+        }
+        results.append(
+            Result.at_most(f"{step}, seconds a row at ten times the rows", many / few, LINEAR, **figures)
+        )
+    return results
+
+
+def made_catalog(workspace: Workspace, n_rows: int) -> None:
+    """A catalogue of names and quantities, written in batches."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from store.catalog.read import split_path
+    from store.schema import CATALOG_COLUMNS, PRICE
+    from store.workspace import METADATA_KEY
+
+    schema = pa.schema(
+        [pa.field("sample_id", pa.int64()), *(pa.field(n, t) for n, t in CATALOG_COLUMNS.items()), PRICE]
+    ).with_metadata({METADATA_KEY: b'{"digest": "made"}'})
+
+    def write(out: Any) -> None:
+        with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
+            for start in range(0, n_rows, 65_536):
+                ids = range(start, min(start + 65_536, n_rows))
+                n = len(ids)
+                columns = {name: pa.nulls(n, schema.field(name).type) for name in schema.names}
+                columns["sample_id"] = pa.array(ids, pa.int64())
+                columns["name"] = pa.array([f"Farm kitchen smoked something, number {i}" for i in ids])
+                columns["value"] = pa.array([float(1 + i % 40) for i in ids])
+                columns["unit"] = pa.array(["ounce"] * n)
+                columns["pack_count"] = pa.array([float(1 + i % 6) for i in ids])
+                columns["price"] = pa.array([1.0 + i % 100 for i in ids])
+                writer.write_table(pa.table(columns, schema=schema), row_group_size=8192)
+
+    workspace.publish(split_path("train"), write)
+
+
+def _run(step: str, root: Path) -> tuple[float, float]:
+    """Seconds and peak gigabytes of one step in a process of its own."""
+    start = time.perf_counter()
+    child = subprocess.Popen([sys.executable, "-m", "benchmarks.scale", "--step", step, str(root)])
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise RuntimeError(f"{step} ended with code {child.returncode}")
+    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+
+
+# ---- the steps -----------------------------------------------------------------------------------
+
+
+def _wish() -> Any:
+    from embed.encoders.base import Address, Resolved
+    from embed.job import Wish
+    from store.vectors.sets import VectorSet
+    from store.vectors.spec import EncoderSpec
+
+    spec = EncoderSpec("fake", "text", "fake", "fake", "0" * 64, DIM, {}, "mean", False)
+    return Wish(Resolved(Address("fake", "fake", "fake"), spec, {}, "1"), (VectorSet("fake", "structured"),))
+
+
+class FakeEncoder:
+    """Vectors without a model: what is measured is all the rest. Implements `embed.job.RunningEncoder`."""
+
+    def __init__(self, spec: Any) -> None:
+        self.spec = spec
+
+    def begin(self, window: Any, n_rows: int) -> str:
+        return "no model"
+
+    def batches(self, windows: Iterator[Any]) -> Iterator[Any]:
+        from embed.inputs.batch import Batch
+
+        for window in windows:
+            yield Batch(window.vector_set, window.keys, ())
+
+    def encode(self, batches: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+        import numpy as np
+
+        for batch in batches:
+            yield (
+                batch,
+                np.frombuffer(b"".join(batch.keys), np.uint8).reshape(-1, 16)[:, :DIM].astype(np.float32),
+            )
+
+    def provenance(self) -> dict[str, Any]:
+        return {}
+
+
+def plan(workspace: Workspace) -> None:
+    """What `shelfprice embed plan` does."""
+    from embed.plan import plan_encoder
+
+    wish = _wish()
+    plan_encoder(workspace, wish.resolved, wish.vector_sets)
+
+
+def publish(workspace: Workspace) -> None:
+    """What `shelfprice embed run` does, but for the model."""
+    from embed.job import Options, run
+
+    options = Options(shard_bytes=SHARD_BYTES, shard_seconds=1e9)
+    run(
+        workspace,
+        [_wish()],
+        options,
+        lambda found: [FakeEncoder(one.spec) for one in found],
+        lambda line: None,
+    )
+
+
+def matrix(workspace: Workspace) -> None:
+    """Vectors of rows spread over the catalogue, out of all shards."""
+    import numpy as np
+    import pyarrow as pa
+
+    from store.vectors.matrix import gather
+    from store.vectors.shard import iter_shards
+
+    wish, kept = _wish(), []
+    n_shards = len(workspace.names(wish.resolved.spec.folder, "part-"))
+    for keys, _ in iter_shards(workspace, wish.resolved.spec.folder):
+        kept.append(
+            keys.take(pa.array(np.linspace(0, len(keys) - 1, SAMPLE_ROWS // n_shards, dtype=np.int64)))
+        )
+    _, found = gather(workspace, wish.resolved.spec, pa.concat_arrays(kept))
+    assert found.all()
+
+
+DO: dict[str, Callable[[Workspace], None]] = {
+    "plan": plan,
+    "publish": publish,
+    "no-op plan": plan,
+    "matrix of a sample": matrix,
+}
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--step"]:
+        DO[sys.argv[2]](Workspace(sys.argv[3]))
+    else:
+        main(measure)

@@ -1,0 +1,1 @@
+"""Frozen, then fine-tuned: encoders and a head trained together for log price, fold by fold."""

@@ -1,0 +1,117 @@
+"""Augmentation fit for products: what a seller might as well have photographed or written. Quantity never changes."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import torch
+
+LEAST_AREA = 0.7  # of the picture kept by a crop: the product must stay whole enough to be priced
+RATIO = (0.85, 1.18)  # width over height of a crop, relative to the picture's
+COLOUR = 0.2  # brightness, contrast and saturation change by at most so much
+FLIP = 0.5
+ERASE = 0.25  # chance that a rectangle is erased
+ERASED_AREA = (0.02, 0.10)
+DROP = 0.2  # chance of each bullet without a number to be left out
+SHUFFLE = 0.5  # chance that bullets change places
+
+
+def larger(preprocessing: dict[str, Any]) -> dict[str, Any]:
+    """Preprocessing that leaves a picture whole, as it is before the model's own centre crop: crops come later."""
+    return {**preprocessing, "size": preprocessing["resize_to"]}
+
+
+def augment_picture(
+    pixels: np.ndarray, size: tuple[int, int], random: np.random.Generator, fill: tuple[int, int, int]
+) -> np.ndarray:
+    """Crop, flip, colour, erasing.
+
+    Args:
+        pixels: shape (height, width, 3) uint8.
+        size: height and width that enter the model.
+        fill: RGB of what is erased.
+
+    Returns:
+        Shape (*size, 3) uint8.
+    """
+    import torch
+    from torchvision.transforms.v2 import functional as change
+
+    picture: torch.Tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    height, width = pixels.shape[:2]
+    area = random.uniform(LEAST_AREA, 1.0)
+    ratio = np.exp(random.uniform(np.log(RATIO[0]), np.log(RATIO[1])))
+    crop_height = min(height, max(1, round(height * np.sqrt(area / ratio))))
+    crop_width = min(width, max(1, round(width * np.sqrt(area * ratio))))
+    top = int(random.integers(0, height - crop_height + 1))
+    left = int(random.integers(0, width - crop_width + 1))
+    picture = change.resized_crop(
+        picture, top, left, crop_height, crop_width, list(size), antialias=True
+    ).contiguous()
+    if random.random() < FLIP:
+        picture = change.horizontal_flip(picture)
+    for adjust in (change.adjust_brightness, change.adjust_contrast, change.adjust_saturation):
+        picture = adjust(picture, float(random.uniform(1 - COLOUR, 1 + COLOUR)))
+    if random.random() < ERASE:
+        picture = _erase(picture, random, fill)
+    return picture.permute(1, 2, 0).contiguous().numpy()
+
+
+def _erase(
+    picture: "torch.Tensor", random: np.random.Generator, fill: tuple[int, int, int]
+) -> "torch.Tensor":
+    height, width = picture.shape[1:]
+    area = random.uniform(*ERASED_AREA) * height * width
+    ratio = np.exp(random.uniform(np.log(0.5), np.log(2.0)))
+    tall, wide = (
+        min(height, max(1, round(np.sqrt(area / ratio)))),
+        min(width, max(1, round(np.sqrt(area * ratio)))),
+    )
+    top, left = int(random.integers(0, height - tall + 1)), int(random.integers(0, width - wide + 1))
+    picture = picture.clone()
+    picture[:, top : top + tall, left : left + wide] = picture.new_tensor(fill)[:, None, None]
+    return picture
+
+
+def augment_bullets(bullets: list[str], random: np.random.Generator) -> list[str]:
+    """Bullets dropped or shuffled. One with a digit in it is never dropped: it may state the quantity."""
+    kept = [
+        one for one in bullets if any(letter.isdigit() for letter in one) or random.random() >= DROP
+    ] or bullets[:1]
+    if random.random() < SHUFFLE:
+        kept = [kept[i] for i in random.permutation(len(kept))]
+    return kept
+
+
+def augment_text(text: str, bullets: list[str], random: np.random.Generator) -> str:
+    """The same on a text as given: each bullet's place takes another bullet, or none. All else stays as it is."""
+    places = [text.find(bullet) for bullet in bullets]
+    if not bullets or min(places) < 0 or len(set(places)) < len(places):
+        return text
+    changed = augment_bullets(bullets, random)
+    changed += [""] * (len(bullets) - len(changed))
+    order = np.argsort(places)
+    parts, end = [], 0
+    for replacement, at in zip(changed, order.tolist(), strict=True):
+        if places[at] < end:  # one bullet lies in another
+            return text
+        parts += [text[end : places[at]], replacement]
+        end = places[at] + len(bullets[at])
+    return "".join([*parts, text[end:]])
+
+
+def augment_rows(rows: pa.Table, randoms: list[np.random.Generator]) -> pa.Table:
+    """Catalogue rows with their bullets changed, one generator a row; texts as given change with them."""
+    bullets = [list(one or ()) for one in rows["bullets"].to_pylist()]
+    if "text" in rows.column_names:
+        texts = [
+            augment_text(text or "", own, random)
+            for text, own, random in zip(rows["text"].to_pylist(), bullets, randoms, strict=True)
+        ]
+        at = rows.schema.get_field_index("text")
+        return rows.set_column(at, rows.schema.field(at), pa.array(texts, pa.string()))
+    changed = [augment_bullets(own, random) for own, random in zip(bullets, randoms, strict=True)]
+    at = rows.schema.get_field_index("bullets")
+    return rows.set_column(at, rows.schema.field(at), pa.array(changed, rows.schema.field(at).type))

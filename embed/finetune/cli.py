@@ -1,0 +1,162 @@
+"""The command `shelfprice embed finetune`."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embed.finetune.recipe import HEADS, LOSSES, PRECISIONS, SCHEDULES
+from store.options import json_option, print_json, workspace_option
+from store.workspace import Workspace
+
+NOT_SET = "Default: the system's, see docs/finetune.md."
+
+
+def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option a field of `Recipe`; what is not given is the system's default."""
+    options = [
+        click.option("--head", type=click.Choice(HEADS), help="The head that is tuned along."),
+        click.option("--loss", type=click.Choice(LOSSES), help="In log price."),
+        click.option("--epochs", type=int, help="Epochs of fine-tuning, at most."),
+        click.option(
+            "--warmup-epochs", type=int, help="Epochs of the head on cached vectors before, at most."
+        ),
+        click.option(
+            "--augmented-warmup",
+            type=int,
+            help="So many first epochs train the head alone on augmented inputs, which needs the encoder.",
+        ),
+        click.option("--image-rate", type=float, help="Peak learning rate of image encoders."),
+        click.option("--text-rate", type=float, help="Peak learning rate of text encoders."),
+        click.option("--head-rate", type=float, help="Peak learning rate of the head."),
+        click.option(
+            "--layer-decay", type=float, help="Rate of each block relative to the next; 1: all alike."
+        ),
+        click.option(
+            "--lora", type=int, help="Train adapters of this rank instead of the encoders' weights."
+        ),
+        click.option("--last-blocks", type=int, help="Train only so many last blocks of each encoder."),
+        click.option("--weight-decay", type=float, help="Of AdamW."),
+        click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the rates, after their rise."),
+        click.option("--rise", type=float, help="Share of the steps over which the rates rise."),
+        click.option("--batch-rows", type=int, help="Rows of one step, over all processes."),
+        click.option("--clip", type=float, help="Greatest norm of a gradient."),
+        click.option("--average", type=float, help="Decay of a running mean of the weights, which is kept."),
+        click.option("--patience", type=int, help="Epochs without a better inner score before it ends."),
+        click.option("--aside", type=int, help="One in so many groups is set aside for early stopping."),
+        click.option(
+            "--augment/--no-augment", default=None, help="Crop, flip, colour, erase; drop, shuffle bullets."
+        ),
+        click.option("--precision", type=click.Choice(PRECISIONS), help="auto: bf16 where fast, else fp16."),
+        click.option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            "checkpointing",
+            default=None,
+            help="Recompute activations: less memory, more time.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(epilog=f"Options of training that are not given: {NOT_SET[9:]}")
+@click.argument("encoders", nargs=-1, required=True, metavar="ENCODER[@COMPOSITION]...")
+@click.option("--name", help="Of the run, its vectors and its head. Default: the encoders' names.")
+@_recipe_options
+@click.option("--fold", "folds", type=int, multiple=True, help="Tune only this fold now; may be repeated.")
+@click.option("--holdout", is_flag=True, help="The cheap mode: one run, with fold 0 held out.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show steps, hours and memory, and train nothing.")
+@click.option("--restart", is_flag=True, help="Remove what a run of this name has done and begin anew.")
+@click.option(
+    "--micro-rows",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Most rows that enter the model at once; halved when memory runs out.",
+)
+@click.option(
+    "--save-every",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    metavar="STEPS",
+    help="A checkpoint so often, and after each epoch.",
+)
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--models",
+    "models_dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    envvar="SHELFPRICE_MODELS",
+    show_envvar=True,
+    help="Folder of models carried over from a connected machine.",
+)
+@click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
+@workspace_option
+@json_option
+def finetune(
+    encoders: tuple[str, ...],
+    name: str | None,
+    folds: tuple[int, ...],
+    holdout: bool,
+    only_plan: bool,
+    restart: bool,
+    micro_rows: int,
+    save_every: int,
+    device: str,
+    models_dir: Path | None,
+    offline: bool,
+    workspace: Workspace,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Tune encoders and a head together for log price, fold by fold; tuned vectors land in the cache."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from embed.encoders.base import Sources
+    from embed.finetune.job import prepare_job
+    from embed.finetune.processes import open_processes
+    from embed.finetune.recipe import recipe_for
+    from embed.finetune.report import outcome_lines, outcome_record, plan_lines
+    from embed.finetune.run import finetune as tune
+    from embed.finetune.training import Options
+    from store.config import load_config
+
+    recipe = recipe_for(encoders, {key: value for key, value in given.items() if value is not None})
+    processes = open_processes(device)
+
+    def log(line: str) -> None:
+        if processes.writes:
+            click.echo(line, err=True)
+
+    sources = Sources(models_dir, offline)
+    job = prepare_job(workspace, load_config(workspace), encoders, name, recipe, sources, log)
+    chosen = [0] if holdout else list(folds)
+    options = Options(micro_rows, save_every)
+    if only_plan:
+        from embed.finetune.plan import plan
+
+        planned = plan(job, chosen, processes, options)
+        if as_json:
+            print_json(dataclasses.asdict(planned))
+        else:
+            for line in plan_lines(planned):
+                click.echo(line)
+        return
+    try:
+        outcome = tune(job, chosen, processes, options, device, log, restart)
+    except KeyboardInterrupt as interrupt:
+        raise click.ClickException(
+            "stopped: the same command goes on from the last checkpoint"
+        ) from interrupt
+    if outcome is None:
+        return
+    if as_json:
+        print_json(outcome_record(job, outcome))
+        return
+    for line in outcome_lines(job, outcome):
+        click.echo(line)

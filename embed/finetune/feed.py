@@ -1,0 +1,193 @@
+"""Training rows -> batches for the model, prepared ahead of it: which rows in which order, pictures, token ids.
+
+Everything random is drawn from (seed, epoch, row), so that a batch is the same whoever prepares it, on how many
+processes, before or after a kill.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from embed.devices import cores
+from embed.encoders.base import Encoder, TextEncoder
+from embed.finetune.augment import augment_picture, augment_rows, larger
+from embed.finetune.towers import Tower
+from embed.inputs import InputFailure
+from embed.inputs.images import decode_image, quiet_pillow
+from store.catalog.compose import compose
+from store.catalog.images import blob_path, image_digests
+from store.catalog.read import read_split
+from store.errors import WorkspaceError
+from store.vectors.sets import columns_of
+from store.workspace import Workspace
+
+WINDOW_BATCHES = 16  # so many batches are sorted by length together, so that little is padded
+
+
+@dataclass(frozen=True)
+class TowerInput:
+    """What enters one tower."""
+
+    rows: np.ndarray  # (n_present,) positions in the batch of the rows that have such content
+    arrays: tuple[
+        np.ndarray, ...
+    ]  # pictures (n, height, width, 3) uint8, or ids and mask (n_sequences, longest)
+    owner: np.ndarray | None = None  # (n_sequences,): which of `rows`; None: one each
+    weights: np.ndarray | None = None  # (n_sequences,): tokens
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One batch, or a part of it."""
+
+    rows: np.ndarray  # (n_rows,) positions among the training rows
+    inputs: tuple[TowerInput, ...]  # one a tower
+
+
+def epoch_batches(
+    rows: np.ndarray, lengths: np.ndarray, batch_rows: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """All rows in random order as full batches, texts of like length together; the odd rows wait for another epoch.
+
+    Args:
+        rows: positions, shape (n_rows,).
+        lengths: of each training row's text, by position.
+
+    Returns:
+        Positions of each batch, shape (batch_rows,).
+    """
+    random = np.random.default_rng((seed, epoch))
+    order = rows[random.permutation(len(rows))]
+    n_batches = max(1, len(rows) // batch_rows)
+    order = order[: n_batches * batch_rows]
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), WINDOW_BATCHES * batch_rows):
+        window = order[start : start + WINDOW_BATCHES * batch_rows]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        batches += [window[at : at + batch_rows] for at in range(0, len(window), batch_rows)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+class Feed:
+    """Reads, decodes and tokenises the training rows of some towers.
+
+    Args:
+        encoders: of the towers, for their tokenizers.
+        valid: one a tower, shape (n_train,): rows that have a cached vector, and so content that can be read.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        towers: Sequence[Tower],
+        encoders: Sequence[Encoder],
+        valid: Sequence[np.ndarray],
+        seed: int,
+    ) -> None:
+        self._workspace, self._towers, self._encoders, self._valid = workspace, towers, encoders, valid
+        self._seed = seed
+        self._contents: list[Any] = []
+        self.lengths = np.zeros(len(valid[0]), np.int64)
+        for tower in towers:
+            if tower.is_image:
+                digests = image_digests(workspace)
+                images = read_split(workspace, "train", ["image"])["image"].to_pylist()
+                self._contents.append([digests.get(image) if image else None for image in images])
+                continue
+            columns = [*columns_of(tower.vector_set), "bullets"]
+            table = read_split(workspace, "train", list(dict.fromkeys(columns))).combine_chunks()
+            self._contents.append(table)
+            texts = compose(str(tower.vector_set.composition), table)
+            limit = 5 * tower.resolved.spec.preprocessing["max_tokens"]  # longer ones are cut alike
+            self.lengths += np.array([min(len(text or ""), limit) for text in texts.to_pylist()])
+        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+
+    def batches(self, batches: Sequence[np.ndarray], epoch: int | None) -> Iterator[Prepared]:
+        """Each batch prepared.
+
+        Args:
+            batches: positions of rows.
+            epoch: that augmentation is drawn for; None: no augmentation.
+        """
+        with quiet_pillow():
+            for rows in batches:
+                yield self.prepare(rows, epoch)
+
+    def prepare(self, rows: np.ndarray, epoch: int | None) -> Prepared:
+        """One batch."""
+        inputs = []
+        for at, tower in enumerate(self._towers):
+            present = np.flatnonzero(self._valid[at][rows])
+            taken = rows[present]
+            if tower.is_image:
+                inputs.append(TowerInput(present, self._pictures(at, taken, epoch)))
+            else:
+                inputs.append(self._texts(at, taken, present, epoch))
+        return Prepared(rows, tuple(inputs))
+
+    def _random(self, row: int, epoch: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, epoch, row))
+
+    def _pictures(self, at: int, rows: np.ndarray, epoch: int | None) -> tuple[np.ndarray, ...]:
+        preprocessing = self._towers[at].resolved.spec.preprocessing
+        digests = self._contents[at]
+
+        def one(row: int) -> np.ndarray:
+            content = self._workspace.read_bytes(blob_path(digests[row]))
+            decoded = decode_image(content, preprocessing if epoch is None else larger(preprocessing))
+            if isinstance(decoded, InputFailure):
+                raise WorkspaceError(
+                    f"picture {blob_path(digests[row])} could be read when it was embedded and can't now: "
+                    f"{decoded.reason}: run 'shelfprice catalog images' or ingest it again"
+                )
+            if epoch is None:
+                return decoded
+            fill = tuple(round(255 * m) for m in preprocessing["mean"])
+            return augment_picture(
+                decoded,
+                tuple(preprocessing["size"]),
+                self._random(row, epoch),
+                cast(tuple[int, int, int], fill),
+            )
+
+        pictures = list(self._pool.map(one, rows.tolist()))
+        return (np.stack(pictures),) if pictures else ()
+
+    def _texts(self, at: int, rows: np.ndarray, present: np.ndarray, epoch: int | None) -> TowerInput:
+        if not len(rows):
+            return TowerInput(present, ())
+        encoder, table = cast(TextEncoder, self._encoders[at]), self._contents[at].take(pa.array(rows))
+        if epoch is not None:
+            table = augment_rows(table, [self._random(row, epoch) for row in rows.tolist()])
+        texts = compose(str(self._towers[at].vector_set.composition), table)
+        tokens = encoder.tokenize([text or "" for text in texts.to_pylist()])
+        longest = max(len(sequence) for sequence in tokens.sequences)
+        ids = np.full((len(tokens.sequences), longest), encoder.pad_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, sequence in enumerate(tokens.sequences):
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
+        if len(tokens.sequences) == len(rows):
+            return TowerInput(present, (ids, mask))
+        return TowerInput(present, (ids, mask), tokens.owner.astype(np.int64), mask.sum(axis=1))
+
+
+def part_of(prepared: Prepared, start: int, stop: int) -> Prepared:
+    """Rows `start` to `stop` of a batch: what enters the model at once when memory is short."""
+    inputs = []
+    for one in prepared.inputs:
+        kept = np.flatnonzero((one.rows >= start) & (one.rows < stop))
+        if one.owner is None:
+            arrays = tuple(array[kept] for array in one.arrays)
+            inputs.append(TowerInput(one.rows[kept] - start, arrays))
+            continue
+        assert one.weights is not None
+        sequences = np.flatnonzero(np.isin(one.owner, kept))
+        owner = np.searchsorted(kept, one.owner[sequences])
+        arrays = tuple(array[sequences] for array in one.arrays)
+        inputs.append(TowerInput(one.rows[kept] - start, arrays, owner, one.weights[sequences]))
+    return Prepared(prepared.rows[start:stop], tuple(inputs))

@@ -1,0 +1,187 @@
+"""What a fine-tuning run is made of, decided before anything is trained or written."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from embed.encoders.base import Encoder, Sources
+from embed.encoders.registry import library_of
+from embed.finetune.recipe import Recipe
+from embed.finetune.towers import Tower, find_towers
+from heads.inputs import Inputs, read_inputs
+from heads.network_head import NetworkHead
+from heads.registry import make_head
+from heads.rows import Rows
+from heads.training import set_aside
+from store.catalog.read import catalog_digest
+from store.cleaning import cleaning_digest
+from store.config import Config
+from store.errors import ConfigError, HeadError
+from store.folds import Folds, ensure_folds
+from store.vectors.spec import slug
+from store.workspace import Workspace
+
+CODE_VERSION = 1  # raised when the same configuration tunes other weights
+RUNS = "finetune"
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """The rows that one fold's model is tuned on."""
+
+    rows: Rows  # (n_kept,), with cached vectors
+    positions: np.ndarray  # (n_kept,) among the training rows
+    log_price: np.ndarray  # (n_kept,), as decisions of cleaning make it
+    aside: np.ndarray  # (n_kept,) bool: not trained on, for early stopping
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: encoders, head, rows and how they are tuned."""
+
+    workspace: Workspace
+    name: str
+    towers: tuple[Tower, ...]
+    recipe: Recipe
+    params: dict[str, Any]  # of the head
+    seed: int
+    inputs: Inputs
+    folds: Folds
+    configuration: dict[str, Any]  # all that changes the weights, plain data
+
+    @property
+    def folder(self) -> str:
+        return f"{RUNS}/{slug(self.name)}"
+
+    def fold_folder(self, fold: int) -> str:
+        return f"{self.folder}/fold-{fold}"
+
+    @property
+    def all_folds(self) -> list[int]:
+        return [int(k) for k in np.unique(self.inputs.fold)]
+
+    def head(self) -> NetworkHead:
+        """The head, unfitted."""
+        return cast(NetworkHead, make_head(self.recipe.head, self.params, self.seed))
+
+    def training_part(self, fold: int) -> TrainingPart:
+        """Rows of every other fold, less those that cleaning drops."""
+        inputs = self.inputs
+        inside = np.flatnonzero(inputs.fold != fold)
+        target = inputs.log_price[inside]
+        if inputs.cleaning is not None:
+            inside, target = inputs.cleaning.training_part(inside, inputs.log_price)
+        rows = inputs.train.subset(inside)
+        aside = set_aside(rows.group, self.recipe.aside, self.seed)
+        if (~aside).sum() < self.recipe.batch_rows:
+            raise HeadError(
+                f"fine-tuning without fold {fold} has {int((~aside).sum())} rows to train on, fewer than one step takes "
+                f"({self.recipe.batch_rows}): pass a smaller --batch-rows"
+            )
+        return TrainingPart(rows, inside, target, aside)
+
+    def load_encoders(self) -> list[Encoder]:
+        """The encoders before tuning, freshly loaded, in the order of the towers.
+
+        Raises:
+            EncoderError: weights can't be loaded.
+        """
+        found: dict[str, Encoder] = {}
+        groups: dict[tuple[str, str, str], list[Tower]] = {}
+        for tower in self.towers:
+            groups.setdefault(tower.resolved.model_key, []).append(tower)
+        for group in groups.values():
+            resolved = [tower.resolved for tower in group]
+            for one, encoder in zip(resolved, library_of(resolved[0].address).load(resolved), strict=True):
+                found[one.spec.name] = encoder
+        return [found[tower.resolved.spec.name] for tower in self.towers]
+
+
+def prepare_job(
+    workspace: Workspace,
+    config: Config,
+    encoders: Sequence[str],
+    name: str | None,
+    recipe: Recipe,
+    sources: Sources,
+    log: Log,
+) -> Job:
+    """Resolve, read and check everything; writes nothing but folds that were not decided yet.
+
+    Raises:
+        ConfigError: no encoder, or options that contradict one another.
+        EncoderError: an unknown encoder, or its files are missing.
+        MissingVectorsError: rows lack the cached vectors that the frozen phase needs; names the command.
+    """
+    if not encoders:
+        raise ConfigError(
+            "name at least one encoder to tune, such as efficientnet-lite0 or minilm@structured"
+        )
+    name = name or "+".join(sorted(encoder.partition("@")[0] for encoder in encoders))
+    towers = tuple(find_towers(workspace, encoders, name, sources))
+    folds = ensure_folds(workspace, config, log)
+    inputs = read_inputs(workspace, [tower.vector_set for tower in towers], (), folds)
+    if np.ptp(inputs.log_price) == 0:
+        raise HeadError(
+            f"all {len(inputs.log_price)} training prices are the same: there is nothing to learn"
+        )
+    params = {
+        k: v for k, v in config.heads.params.get(recipe.head, {}).items() if k not in ("vectors", "tuned")
+    }
+    head = make_head(recipe.head, params, config.seed)
+    configuration = {
+        "encoders": [[str(tower.vector_set), tower.resolved.spec.fingerprint] for tower in towers],
+        "head": recipe.head,
+        "params": head.get_params(),
+        "recipe": recipe.to_json(),
+        "seed": config.seed,
+        "catalog_digest": catalog_digest(workspace),
+        "folds_hash": folds.hash,
+        "cleaning": cleaning_digest(workspace, folds.hash, config.clean),
+        "code_version": CODE_VERSION,
+    }
+    return Job(workspace, name, towers, recipe, params, config.seed, inputs, folds, _plain(configuration))
+
+
+def check_configuration(job: Job, restart: bool, log: Log) -> None:
+    """A run of this name goes on only as what it began as.
+
+    Args:
+        restart: begin anew instead, removing what is there.
+
+    Raises:
+        ConfigError: it began with another configuration; shows what differs.
+    """
+    workspace, record = job.workspace, f"{job.folder}/run.json"
+    if restart and workspace.exists(job.folder):
+        log(f"begun anew: what {workspace.path(job.folder)} held is removed")
+        workspace.remove(job.folder)
+    if workspace.exists(record):
+        found = workspace.read_json(record)
+        if differences := _differences(found, job.configuration):
+            raise ConfigError(
+                f"{workspace.path(job.folder)} holds a run of another configuration: {'; '.join(differences)}: give the "
+                "options that it began with, another --name, or --restart to begin anew"
+            )
+        return
+    workspace.publish_json(record, job.configuration)
+
+
+def _differences(found: Any, wanted: Any, where: str = "") -> list[str]:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return [
+            line
+            for key in sorted(found.keys() | wanted.keys())
+            for line in _differences(found.get(key), wanted.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if found == wanted else [f"{where} was {found} and is {wanted}"]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: tuples are lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,107 @@
+"""What a run will take: steps are counted, speed and memory are measured on a few steps that nothing keeps."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from embed.devices import device_name
+from embed.finetune.feed import Feed, epoch_batches
+from embed.finetune.job import Job
+from embed.finetune.network import TunedNetwork
+from embed.finetune.processes import Processes
+from embed.finetune.step import Stepper
+from embed.finetune.training import Options
+
+WARM_STEPS, TIMED_STEPS = 1, 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it begins."""
+
+    name: str
+    folds: tuple[int, ...]
+    n_trained: int  # rows of the first fold's model
+    n_aside: int
+    steps: int  # of a fold, at most
+    batch_rows: int
+    micro_rows: int
+    parameters: int
+    trained: int
+    precision: str
+    device: str
+    rows_per_second: float
+    hours: float  # of all folds, without their vectors
+    n_embedded: int  # pictures and texts that each fold's model embeds afterwards, at most
+    memory_bytes: int
+    checkpoint_bytes: int
+
+
+def plan(job: Job, folds: Sequence[int], processes: Processes, options: Options) -> Plan:
+    """Count, and measure a few steps on real rows; nothing is written."""
+    chosen = tuple(folds) or tuple(job.all_folds)
+    part, recipe = job.training_part(chosen[0]), job.recipe
+    head = job.head()
+    parts = head.parts(part.rows)
+    encoders = job.load_encoders()
+    network = TunedNetwork(encoders, parts, parts.network, recipe).to(processes.device)
+    targets = np.zeros(len(job.inputs.log_price))
+    block = parts.design.field_block_
+    fields = block.transform(job.inputs.train) if block is not None and block.names_ else None
+    quiet = Stepper(network, recipe, processes, targets, fields, options.micro_rows, lambda line: None)
+    valid = [matrix.valid for matrix in job.inputs.train.matrices]
+    feed = Feed(job.workspace, job.towers, encoders, valid, job.seed)
+    rows = part.positions[~part.aside]
+    batches = epoch_batches(rows, feed.lengths, recipe.batch_rows, job.seed, 0)
+    steps = recipe.epochs * max(1, len(rows) // recipe.batch_rows)
+    began = 0.0
+    taken = batches[: WARM_STEPS + TIMED_STEPS]
+    for at, batch in enumerate(taken):
+        if at == min(WARM_STEPS, len(taken) - 1):
+            _synchronise(processes.device)
+            began = time.perf_counter()
+        own = batch[processes.rank :: processes.n]
+        quiet.step(feed.prepare(own, 0 if recipe.augment else None), 1e-9)
+    _synchronise(processes.device)
+    timed = max(1, len(taken) - WARM_STEPS)
+    seconds = (time.perf_counter() - began) / timed
+    trained = sum(p.numel() for p in quiet.parameters)
+    parameters = sum(p.numel() for p in network.parameters())
+    checkpoint = 4 * trained * (3 + bool(recipe.average))
+    return Plan(
+        name=job.name,
+        folds=chosen,
+        n_trained=len(rows),
+        n_aside=int(part.aside.sum()),
+        steps=steps,
+        batch_rows=recipe.batch_rows,
+        micro_rows=min(quiet.micro_rows, recipe.batch_rows),
+        parameters=parameters,
+        trained=trained,
+        precision=quiet.precision,
+        device=device_name(processes.device),
+        rows_per_second=recipe.batch_rows / seconds,
+        hours=seconds * steps * len(chosen) / 3600,
+        n_embedded=sum(int(matrix.valid.sum()) for matrix in job.inputs.train.matrices)
+        + sum(int(m.valid.sum()) for m in (job.inputs.test.matrices if job.inputs.test else ())),
+        memory_bytes=_peak_memory(processes.device),
+        checkpoint_bytes=checkpoint,
+    )
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else 1024 * peak)

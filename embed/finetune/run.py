@@ -1,0 +1,90 @@
+"""The whole run: each fold tuned, then its vectors and prices; what is done already is not done again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from embed.finetune.history import History, curve_svg
+from embed.finetune.job import Job, Log, check_configuration
+from embed.finetune.predictions import FoldPrices, predict_fold, publish_prices
+from embed.finetune.processes import Processes
+from embed.finetune.training import DONE, HISTORY_FILE, FoldRun, Options
+from embed.finetune.vectors import embed_fold, finished_folds
+from store.errors import ConfigError
+
+CURVE_FILE = "curve.svg"
+RUN_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run came out."""
+
+    prices: tuple[FoldPrices, ...]  # of the folds done so far
+    missing: tuple[int, ...]  # folds not tuned yet
+    folder: str | None  # predictions; None until every fold is done
+    smape: float | None  # out of fold over all rows, percent
+    frozen_smape: float | None  # of the warm-up's head on frozen vectors, the same rows
+    curve: str
+
+
+def finetune(
+    job: Job,
+    folds: Sequence[int],
+    processes: Processes,
+    options: Options,
+    device: str,
+    log: Log,
+    restart: bool = False,
+) -> Outcome | None:
+    """Tune the chosen folds, embed every row by each fold's model, and publish prices once all folds are done.
+
+    Args:
+        folds: to be worked on now; none: all.
+
+    Returns:
+        None in a process other than the first: that one alone embeds and publishes.
+
+    Raises:
+        ConfigError: there is no such fold, or the run began with another configuration.
+        HeadError: the loss is no longer finite.
+        WorkspaceError: the disk is full.
+    """
+    chosen = list(folds) or job.all_folds
+    if unknown := sorted(set(chosen) - set(job.all_folds)):
+        raise ConfigError(f"there is no fold {unknown[0]}, the folds are {job.all_folds}")
+    if processes.writes:
+        check_configuration(job, restart, log)
+    processes.wait()
+    for fold in chosen:
+        if job.workspace.exists(f"{job.fold_folder(fold)}/{DONE}"):
+            log(f"fold {fold}: tuned already")
+            continue
+        FoldRun(job, fold, processes, options, log).run()
+        if processes.writes:
+            _publish_curve(job)
+    processes.close()
+    if not processes.writes:
+        return None
+    return _results(job, device, log)
+
+
+def _results(job: Job, device: str, log: Log) -> Outcome:
+    done = finished_folds(job)
+    for fold in done:
+        embed_fold(job, fold, device, log)
+    prices = [predict_fold(job, fold) for fold in done]
+    missing = tuple(k for k in job.all_folds if k not in done)
+    curve = job.workspace.path(f"{job.folder}/{CURVE_FILE}")
+    if missing:
+        return Outcome(tuple(prices), missing, None, None, None, curve)
+    folder, report = publish_prices(job, prices)
+    return Outcome(tuple(prices), (), folder, report["smape"], report["frozen_smape"], curve)
+
+
+def _publish_curve(job: Job) -> None:
+    histories = []
+    for fold in job.all_folds:
+        path = f"{job.fold_folder(fold)}/{HISTORY_FILE}"
+        if job.workspace.exists(path):
+            histories.append(History.read(job.workspace, path, fold, up_to=2**62))
+    job.workspace.publish_bytes(f"{job.folder}/{CURVE_FILE}", curve_svg(histories).encode())

@@ -1,0 +1,212 @@
+"""One optimiser step: parts of a batch that fit into memory, precision, clipping, the running mean of the weights."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from embed.finetune.feed import Prepared, part_of
+from embed.finetune.network import TunedNetwork
+from embed.finetune.processes import Processes
+from embed.finetune.recipe import Recipe
+from heads.losses import LOSSES
+from store.errors import HeadError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def training_precision(policy: str, device: torch.device) -> str:
+    """What `auto` stands for on a device: bf16 where it is fast, else fp16 on a GPU, else fp32."""
+    if policy != "auto":
+        return policy
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return "bf16"
+    return "fp32"
+
+
+class RunningMean:
+    """Exponential mean of the trained weights over steps. With a decay of 0 it is the weights themselves."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self._parameters, self._decay = parameters, decay
+        self.steps = 0
+        self.mean = [p.detach().clone() for p in parameters] if decay else []
+
+    @torch.no_grad()
+    def update(self) -> None:
+        if not self._decay:
+            return
+        self.steps += 1
+        share = 1.0 - min(self._decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self._parameters], share)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network holds the mean inside, and its own weights again afterwards."""
+        if not self._decay:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, mean in zip(self._parameters, self.mean, strict=True):
+            held = parameter.detach().clone()
+            parameter.copy_(mean)
+            mean.copy_(held)
+
+
+@dataclass
+class Losses:
+    """What a step found, on the device until it is asked for."""
+
+    sums: torch.Tensor  # (2,): loss and SMAPE, means over the batch
+
+    def numbers(self) -> tuple[float, float]:
+        """Loss, and SMAPE in percent."""
+        loss, smape = self.sums.tolist()
+        return loss, smape
+
+
+class Stepper:
+    """Takes steps.
+
+    Args:
+        log_price: of every training row, less the mean that the head was trained around, shape (n_train,).
+        fields: of every training row, as the head takes them, shape (n_train, n_fields); None: it takes none.
+        micro_rows: rows that enter the model at once; halved when memory runs out, the step stays the same.
+    """
+
+    def __init__(
+        self,
+        network: TunedNetwork,
+        recipe: Recipe,
+        processes: Processes,
+        log_price: np.ndarray,
+        fields: np.ndarray | None,
+        micro_rows: int,
+        log: Callable[[str], None],
+    ) -> None:
+        self.network, self.processes, self.micro_rows = network, processes, micro_rows
+        self.precision = training_precision(recipe.precision, processes.device)
+        self._device, self._recipe, self._log = processes.device, recipe, log
+        self._loss = LOSSES[recipe.loss]
+        self._target = torch.from_numpy(log_price.astype(np.float32))[:, None]
+        self._fields = None if fields is None else torch.from_numpy(fields.astype(np.float32))
+        self.parameters = list(network.trained().values())
+        fused = processes.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.AdamW(network.parameter_groups(), fused=fused)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision == "fp16")
+        self.mean = RunningMean(self.parameters, recipe.average)
+
+    def step(self, prepared: Prepared, share: float) -> Losses:
+        """One step on this process's part of a batch.
+
+        Args:
+            share: of the peak rates.
+
+        Raises:
+            OutOfMemoryError: one row alone does not fit.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        self.network.train()
+        sums = self._gradients_that_fit(prepared)
+        self.processes.sum_gradients(self.parameters)
+        self.processes.sum(sums)
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, self._recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.mean.update()
+        return Losses(sums)
+
+    def _gradients_that_fit(self, prepared: Prepared) -> torch.Tensor:
+        while True:
+            random = _random_state(self._device)
+            try:
+                return self._gradients(prepared)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.micro_rows <= 1:
+                    raise HeadError(
+                        "fine-tuning runs out of memory on a single row: pass --gradient-checkpointing, --lora or "
+                        "--last-blocks, or a smaller picture (ENCODER?size=)"
+                    ) from error
+            self.optimizer.zero_grad(set_to_none=True)
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            _set_random_state(self._device, random)
+            self.micro_rows = max(1, min(self.micro_rows, len(prepared.rows)) // 2)
+            self._log(f"out of memory: {self.micro_rows} rows at once from here on, the same rows a step")
+
+    def _gradients(self, prepared: Prepared) -> torch.Tensor:
+        n_rows = len(prepared.rows)
+        n_all = n_rows * self.processes.n
+        sums = torch.zeros(2, device=self._device)
+        for start in range(0, n_rows, self.micro_rows):
+            stop = min(start + self.micro_rows, n_rows)
+            part = prepared if stop - start == n_rows else part_of(prepared, start, stop)
+            predicted, target = self._predicted(part)
+            share = (stop - start) / n_all
+            loss = self._loss(predicted, target) * share
+            self.scaler.scale(loss).backward()
+            with torch.no_grad():
+                smape = 200.0 * torch.tanh((predicted - target).abs() / 2.0).mean() * share
+                sums += torch.stack([loss.detach(), smape])
+        return sums
+
+    def _predicted(self, part: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = torch.from_numpy(part.rows)
+        fields = None if self._fields is None else self._fields[rows].to(self._device, non_blocking=True)
+        with self.autocast():
+            predicted = self.network(part, fields)
+        return predicted.float(), self._target[rows].to(self._device, non_blocking=True)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Products in the chosen type, sums and weights in fp32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, DTYPES[self.precision])
+
+    @torch.no_grad()
+    def predict(self, batches: Iterator[Prepared]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows and what the network says of them, log price less the mean, with the running mean of the weights."""
+        with self.mean.applied():
+            self.network.eval()
+            for prepared in batches:
+                for start in range(0, len(prepared.rows), self.micro_rows):
+                    part = part_of(prepared, start, min(start + self.micro_rows, len(prepared.rows)))
+                    yield part.rows, self._predicted(part)[0].double().mean(dim=1).cpu().numpy()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a GPU or on the host."""
+    text = str(error).lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )
+
+
+def _random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_random_state(device: torch.device, state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

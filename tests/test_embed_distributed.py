@@ -1,0 +1,330 @@
+"""`embed run --engine ray` on a local Ray of 2 CPUs, shared by the tests: starting one takes seconds."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from embed.devices import Settings
+from embed.distributed.cluster import Cluster
+from embed.distributed.engine import RayEncoder
+from embed.distributed.layout import Wanted
+from embed.distributed.stages import Work, opened
+from embed.encoders.base import Sources
+from embed.inputs.batch import Window
+from embed.job import Options, run
+from embed.limits import Limits
+from embed.wishes import find_wishes
+from store.cli import main
+from store.errors import EncoderError, EngineError, WorkspaceError
+from store.vectors.matrix import load_matrix
+from store.vectors.sets import VectorSet
+from store.vectors.shard import read_failures, read_keys
+from store.workspace import Workspace
+from tests.fake_images import broken_images, encoded, photo
+from tests.fake_models import save_tiny_sentence_model, save_tiny_timm
+from tests.test_embed_cli import publish_images, publish_texts
+
+ray = pytest.importorskip("ray", reason="needs the ray extra")
+N_PICTURES = 400
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray that runs already: the engine connects to it and leaves it running."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save_tiny_sentence_model(folder / "text", max_tokens=8)
+    save_tiny_timm(folder / "image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A workspace of many distinct pictures, one of them broken; copied, never embedded into."""
+    workspace = Workspace(tmp_path_factory.mktemp("pictures") / "workspace")
+    contents = {f"{i}.png": encoded(photo(40, 30, seed=i)) for i in range(N_PICTURES)}
+    publish_images(workspace, contents | {"broken": broken_images()["truncated JPEG"]})
+    return workspace
+
+
+def copy_of(workspace, tmp_path, name="workspace"):
+    subprocess.run(["cp", "-r", workspace.root, tmp_path / name], check=True)
+    return Workspace(tmp_path / name)
+
+
+def embed(workspace, encoder, *arguments, code=0):
+    command = [
+        "embed",
+        "run",
+        "--offline",
+        "--devices",
+        "cpu",
+        "-e",
+        str(encoder),
+        *arguments,
+        "-w",
+        workspace.root,
+    ]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def on_ray(workspace, encoder, *arguments, code=0):
+    return embed(workspace, encoder, "--engine", "ray", *arguments, code=code)
+
+
+def embed_pictures(workspace, model, make=RayEncoder, give_up=60.0, **options):
+    cluster = Cluster(Wanted(actors=2), None, give_up)
+
+    def load(resolved):
+        return [make(workspace, one, cluster, Settings(("cpu",))) for one in resolved]
+
+    wishes = find_wishes(workspace, [str(model)], Sources(offline=True))
+    settings = Options(Limits(max_failures=0.5), shard_seconds=0.0, **options)
+    return run(workspace, wishes, settings, load, lambda line: None)[0]
+
+
+def assert_all_embedded_once(workspace, model):
+    (wish,) = find_wishes(workspace, [str(model)], Sources(offline=True))
+    keys = read_keys(workspace, wish.resolved.spec.folder).to_pylist()
+    assert len(keys) == len(set(keys)) == N_PICTURES
+    assert len(read_failures(workspace, wish.resolved.spec.folder)) == 1
+
+
+def encoder_processes():
+    """Workers of Ray that hold the model."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "Encoder" in " ".join(process.cmdline()) and process.cmdline()[0].startswith("ray::"):
+                found.append(process)
+    return found
+
+
+def test_pictures_come_out_as_from_the_local_engine(cluster, models, pictures, tmp_path):
+    here, there = copy_of(pictures, tmp_path, "here"), copy_of(pictures, tmp_path, "there")
+    asked = (models / "image", "--json", "--max-failures", "0.1", "--precision", "fp32")
+    local = json.loads(embed(here, *asked).stdout)["encoders"][0]
+    remote = json.loads(on_ray(there, *asked, "--actors", "2").stdout)["encoders"][0]
+    for part in (
+        "embedded",
+        "newly_failed",
+        "folder",
+        "wanted",
+        "hits",
+        "failed",
+        "missing",
+        "sets",
+        "truncated",
+    ):
+        assert remote[part] == local[part], part
+    pictures_of = VectorSet(str(models / "image"))
+    X, Y = load_matrix(here, pictures_of, "train"), load_matrix(there, pictures_of, "train")
+    np.testing.assert_allclose(Y.X, X.X, atol=2e-3)
+    np.testing.assert_array_equal(Y.valid, X.valid)
+    reasons = [read_failures(w, local["folder"])["reason"].to_pylist() for w in (here, there)]
+    assert reasons[0] == reasons[1]
+    assert "0 embedded" in embed(there, *asked[0:1], "--max-failures", "0.1", "--precision", "fp32").output
+
+
+def test_texts_of_two_compositions_come_out_as_from_the_local_engine(cluster, models, tmp_path):
+    text = models / "text"
+    workspaces = [Workspace(tmp_path / name) for name in ("here", "there")]
+    outcomes = []
+    for workspace, engine in zip(workspaces, (embed, on_ray), strict=True):
+        publish_texts(workspace, 500)
+        asked = (f"{text}@name", "-e", f"{text}@structured", "--json", "--precision", "fp32")
+        outcomes.append(json.loads(engine(workspace, *asked).stdout)["encoders"][0])
+    assert outcomes[1]["embedded"] == outcomes[0]["embedded"] == 500
+    assert outcomes[1]["truncated"] == outcomes[0]["truncated"]
+    X, Y = (load_matrix(w, VectorSet(str(text), "name"), "train").X for w in workspaces)
+    np.testing.assert_allclose(Y, X, atol=2e-3)
+
+
+def test_workers_killed_three_times_lose_nothing_and_double_nothing(cluster, models, pictures, tmp_path):
+    workspace = copy_of(pictures, tmp_path)
+    killed = []
+
+    class Killing(RayEncoder):
+        @contextlib.contextmanager
+        def results(self, plan):
+            with super().results(plan) as results:
+                yield self.kill_on_the_way(results)
+
+        def kill_on_the_way(self, results):
+            for n, result in enumerate(results):
+                if n in (0, 2, 4):
+                    victim = encoder_processes()[0]
+                    victim.send_signal(signal.SIGKILL)
+                    killed.append(victim.pid)
+                yield result
+
+    outcome = embed_pictures(workspace, models / "image", Killing)
+    assert len(set(killed)) == 3
+    assert outcome.n_embedded == N_PICTURES
+    assert_all_embedded_once(workspace, models / "image")
+
+
+def test_the_driver_killed_the_local_engine_finishes(models, pictures, tmp_path):
+    workspace = copy_of(pictures, tmp_path)
+    asked = ["-e", str(models / "image"), "--max-failures", "0.1", "-w", workspace.root]
+    command = [
+        sys.executable,
+        "-m",
+        "store.cli",
+        "embed",
+        "run",
+        "--offline",
+        "--devices",
+        "cpu",
+        "--engine",
+        "ray",
+    ]
+    child = subprocess.Popen(
+        [*command, "--actors", "1", "--publish-every", "0", *asked],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    (wish,) = find_wishes(workspace, [str(models / "image")], Sources(offline=True))
+    deadline = time.monotonic() + 300
+    while not len(read_keys(workspace, wish.resolved.spec.folder)):
+        assert child.poll() is None, child.stdout.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    others = psutil.Process(child.pid).children(recursive=True)
+    child.kill()
+    child.wait()
+    done = len(read_keys(workspace, wish.resolved.spec.folder))
+    assert (
+        f"{N_PICTURES - done} embedded" in embed(workspace, models / "image", "--max-failures", "0.1").output
+    )
+    assert_all_embedded_once(workspace, models / "image")
+    _, alive = psutil.wait_procs(others, timeout=120)
+    assert not alive, "Ray's processes outlive the driver"
+
+
+def test_a_cluster_that_others_fill_is_an_error_that_says_what_is_free(cluster, models, tmp_path):
+    workspace = Workspace(tmp_path / "workspace")
+    publish_texts(workspace, 4)
+
+    @ray.remote(num_cpus=1.75)
+    class Hog:
+        def ready(self):
+            return True
+
+    hog = Hog.remote()
+    ray.get(hog.ready.remote(), timeout=60)
+    try:
+        output = on_ray(workspace, models / "text", "--give-up-after", "2", code=1).output
+    finally:
+        ray.kill(hog)
+    assert "no actor was ready in 2 s. It wants 1 CPUs and 0 GPUs; free are 0.25 and 0" in output
+
+
+def test_what_the_cluster_cannot_hold_is_refused_at_once(cluster, models, tmp_path):
+    workspace = Workspace(tmp_path / "workspace")
+    publish_texts(workspace, 4)
+    assert (
+        "--num-gpus 1 can't be scheduled"
+        in on_ray(workspace, models / "text", "--num-gpus", "1", code=1).output
+    )
+    assert (
+        "--actors 500 can't be scheduled"
+        in on_ray(workspace, models / "text", "--actors", "500", code=1).output
+    )
+
+
+def test_weights_that_an_actor_cannot_load_are_one_clear_line(cluster, tmp_path):
+    model = save_tiny_sentence_model(tmp_path / "model", max_tokens=8)
+    workspace = Workspace(tmp_path / "workspace")
+    publish_texts(workspace, 4)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    output = on_ray(workspace, model, code=1).output
+    assert output.count("\n") == 1
+    assert f"{model} can't be loaded" in output
+    with pytest.raises(EncoderError, match="can't be loaded"):
+        embed_pictures(workspace, model)
+
+
+def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictures, tmp_path):
+    workspace = copy_of(pictures, tmp_path)
+    stopped = []
+
+    class Stopping(RayEncoder):
+        @contextlib.contextmanager
+        def results(self, plan):
+            with super().results(plan) as results:
+                yield self.stop_after_one(results)
+
+        def stop_after_one(self, results):
+            for result in results:
+                for process in encoder_processes() if not stopped else ():
+                    process.suspend()
+                    stopped.append(process)
+                yield result
+
+    try:
+        with pytest.raises(EngineError, match=r"Ray failed: .*run the command again to go on"):
+            embed_pictures(workspace, models / "image", Stopping, give_up=4.0)
+    finally:
+        for process in stopped:
+            process.kill()
+    embed(workspace, models / "image", "--max-failures", "0.1")
+    assert_all_embedded_once(workspace, models / "image")
+
+
+def test_a_machine_that_does_not_see_the_workspace_says_so_instead_of_failing_every_picture(tmp_path):
+    work = Work(str(tmp_path / "elsewhere"), None, 1, 1, Settings(), 1, Window("x", [], []))
+    with pytest.raises(WorkspaceError, match=r"machine .* sees no catalogue at .*elsewhere"):
+        opened(work)
+
+
+def test_without_ray_the_error_names_the_extra(models, tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "workspace")
+    publish_texts(workspace, 4)
+    monkeypatch.setattr("embed.distributed.cluster.find_spec", lambda name: None)
+    assert "pip install 'shelfprice[ray]'" in on_ray(workspace, models / "text", code=1).output
+
+
+def test_with_nothing_to_do_ray_is_not_started(models, tmp_path):
+    workspace = Workspace(tmp_path / "workspace")
+    publish_texts(workspace, 4)
+    embed(workspace, models / "text")
+    code = "import sys; from store.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'ray' not in sys.modules"
+    arguments = [
+        "embed",
+        "run",
+        "--offline",
+        "--engine",
+        "ray",
+        "-e",
+        str(models / "text"),
+        "-w",
+        workspace.root,
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

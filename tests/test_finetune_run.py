@@ -1,0 +1,308 @@
+"""Frozen, then fine-tuned, the whole way on the demo catalogue with tiny models."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from embed.cli import embed as embed_group
+from embed.finetune.checkpoint import latest_checkpoint, read_tensors
+from embed.finetune.run import Outcome
+from ensemble.inputs import read_training_rows, select_predictions
+from heads.run import run_heads
+from store.config import Config, Folds, Heads, load_config
+from store.errors import (
+    ConfigError,
+    EncoderError,
+    FoldMismatchError,
+    HeadError,
+    MissingVectorsError,
+    RowMismatchError,
+)
+from store.folds import read_folds
+from store.predictions import read_predictions
+from store.status import read_status
+from store.vectors.folded import fold_specs, load_any
+from store.vectors.matrix import load_matrix
+from store.vectors.sets import VectorSet, current_spec
+from store.workspace import Workspace
+from tests.finetune_runs import PARAMS, demo_workspace, embedded, tiny_job, tiny_models, tune, with_one_thread
+
+one_thread = pytest.fixture(scope="module", autouse=True)(with_one_thread)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> tuple[str, str]:
+    return tiny_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, models) -> Workspace:
+    """The demo catalogue with frozen vectors; tests that write take a run of their own name."""
+    return embedded(demo_workspace(tmp_path_factory.mktemp("demo")), *models)
+
+
+@pytest.fixture(scope="module")
+def tuned(workspace, models) -> Outcome:
+    return tune(tiny_job(workspace, models, "tiny"))
+
+
+SETS = ("finetuned:tiny.image", "finetuned:tiny.text@structured")
+
+
+def with_heads(**params: dict) -> Config:
+    return Config(folds=Folds(k=2), heads=Heads(params={**PARAMS, **params}))
+
+
+def test_a_run_gives_every_row_a_price_by_a_model_that_never_saw_its_fold(workspace, tuned):
+    predictions = read_predictions(workspace, tuned.folder)
+    assert predictions.head == "finetuned:tiny"
+    assert len(predictions.oof) == len(read_folds(workspace).fold)
+    assert np.isfinite(predictions.test["log_price"].to_numpy()).all()
+    by_fold = {one.fold: one for one in tuned.prices}
+    fold = predictions.oof["fold"].to_numpy()
+    for k, one in by_fold.items():
+        np.testing.assert_array_equal(predictions.oof["log_price"].to_numpy()[fold == k], one.oof)
+    np.testing.assert_allclose(
+        predictions.test["log_price"].to_numpy(), np.mean([one.test for one in by_fold.values()], axis=0)
+    )
+
+
+def test_tuned_predictions_are_blended_like_any_heads(workspace, tuned):
+    rows = read_training_rows(workspace, select_predictions(workspace, ["finetuned:tiny"]))
+    assert rows.heads == ("finetuned:tiny",)
+    assert rows.n_test == 30
+
+
+def test_each_fold_has_vectors_of_its_own_and_none_go_by_name_alone(workspace, tuned):
+    folds_hash = read_folds(workspace).hash
+    spec = current_spec(workspace, "finetuned:tiny.text")
+    by_fold = fold_specs(spec)
+    assert sorted(by_fold) == [0, 1]
+    assert {one.folds_hash for one in by_fold.values()} == {folds_hash}
+    assert len({one.fingerprint for one in by_fold.values()} | {spec.fingerprint}) == 3
+    matrix = load_any(workspace, VectorSet("finetuned:tiny.text", "structured"), "train", folds_hash)
+    assert not np.allclose(matrix.for_fold(0).X, matrix.for_fold(1).X)
+    with pytest.raises(MissingVectorsError, match="embed finetune"):
+        load_matrix(workspace, VectorSet("finetuned:tiny.text", "structured"), "train")
+
+
+def test_a_head_trains_on_fold_matched_vectors_and_says_so(workspace, tuned):
+    lines: list[str] = []
+    config = with_heads(**{"ridge:tuned": {"vectors": list(SETS)}})
+    (result,) = run_heads(workspace, config, ["ridge:tuned"], lines.append)
+    assert result.status == "trained", result.error
+    assert any("fold-matched vectors of finetuned:tiny.image" in line for line in lines)
+    assert read_predictions(workspace, result.folder).report["fold_matched"] == list(SETS)
+
+
+def test_a_head_may_mix_frozen_and_tuned_vectors(workspace, tuned, models):
+    config = with_heads(**{"ridge:mixed": {"vectors": [SETS[1], models[0]]}})
+    (result,) = run_heads(workspace, config, ["ridge:mixed"])
+    assert result.status == "trained", result.error
+
+
+def test_vectors_tuned_for_other_folds_are_refused(workspace, tuned):
+    with pytest.raises(FoldMismatchError, match=r"was tuned for folds .* run 'shelfprice embed finetune'"):
+        load_any(workspace, VectorSet("finetuned:tiny.image"), "train", "0" * 16)
+
+
+def test_status_counts_tuned_vectors_and_finds_nothing_stale(workspace, tuned):
+    status = read_status(workspace, load_config(workspace))
+    holding = next(one for one in status.vectors if one.name == "finetuned:tiny.image")
+    assert holding.missing == 0
+    assert holding.n_shards >= 2
+    head = next(one for one in status.heads if one.head == "finetuned:tiny")
+    assert head.stale == ()
+
+
+def test_a_second_run_trains_nothing(workspace, tuned, models, monkeypatch):
+    monkeypatch.setattr("embed.finetune.step.Stepper.step", lambda *a: pytest.fail("trained again"))
+    again = tune(tiny_job(workspace, models, "tiny"))
+    assert again.smape == tuned.smape
+
+
+def test_history_and_picture_tell_of_every_step_and_epoch(workspace, tuned):
+    table = workspace.read_table("finetune/tiny/fold-1/history.parquet")
+    steps = [row for row in table.to_pylist() if row["loss"] is not None]
+    assert [row["step"] for row in steps] == list(range(1, len(steps) + 1))
+    inner = [row for row in table.to_pylist() if row["inner_smape"] is not None]
+    assert [row["epoch"] for row in inner] == [0, 1, 2]
+    picture = workspace.read_bytes("finetune/tiny/curve.svg").decode()
+    assert picture.count("fold ") == 2
+    assert "<polyline" in picture
+
+
+def test_of_checkpoints_the_best_and_the_last_are_kept(workspace, tuned):
+    names = workspace.names("finetune/tiny/fold-0", suffix=".safetensors")
+    assert [name.split("-")[0] for name in names] == ["best.safetensors", "step", "warm.safetensors"]
+
+
+def test_a_run_of_another_configuration_is_refused_and_the_difference_shown(workspace, tuned, models):
+    job = tiny_job(workspace, models, "tiny", epochs=3)
+    with pytest.raises(ConfigError, match=r"recipe.epochs was 2 and is 3: .* --restart"):
+        tune(job)
+
+
+def test_restart_removes_what_a_run_of_the_name_did(workspace, models):
+    first = tiny_job(workspace, models, "anew", epochs=1)
+    tune(first, (0,))
+    second = tiny_job(workspace, models, "anew", epochs=1, head_rate=2e-3)
+    from embed.finetune.processes import open_processes
+    from embed.finetune.run import finetune
+    from embed.finetune.training import Options
+
+    outcome = finetune(second, (1,), open_processes("cpu"), Options(), "cpu", lambda line: None, restart=True)
+    assert outcome is not None
+    assert outcome.missing == (0,)
+
+
+def test_one_fold_alone_is_scored_and_nothing_is_published_for_heads(workspace, models):
+    outcome = tune(tiny_job(workspace, models, "part", epochs=1), (1,))
+    assert outcome.missing == (0,)
+    assert outcome.folder is None
+    assert [one.fold for one in outcome.prices] == [1]
+    with pytest.raises(MissingVectorsError, match="let every fold finish"):
+        current_spec(workspace, "finetuned:part.image")
+
+
+def test_tuning_parameters_on_tuned_vectors_is_refused(workspace, tuned):
+    from heads.run import tune_head
+
+    config = with_heads(fusion={"vectors": list(SETS)})
+    with pytest.raises(HeadError, match=r"finetuned:tiny.image, whose models have seen every row"):
+        tune_head(workspace, config, "fusion", 0.01)
+
+
+def test_missing_cached_vectors_name_the_command(workspace, models):
+    with pytest.raises(MissingVectorsError, match=r"run 'shelfprice embed run -e .*@full'"):
+        tiny_job(workspace, (models[0], models[1].replace("@structured", "@full")), "x")
+
+
+def test_cached_vectors_of_other_weights_are_refused(workspace, models, tmp_path):
+    from pathlib import Path
+
+    from tests.finetune_runs import save_tiny_efficientnet
+
+    folder = Path(models[0])
+    before = (folder / "model.safetensors").read_bytes()
+    try:
+        save_tiny_efficientnet(folder, seed=9)
+        with pytest.raises(MissingVectorsError, match=r"other weights or preprocessing .* embed run -e"):
+            tiny_job(workspace, models, "x")
+    finally:
+        (folder / "model.safetensors").write_bytes(before)
+
+
+def test_nan_stops_the_run_names_the_step_and_keeps_the_best(workspace, models, monkeypatch):
+    from embed.finetune.network import TunedNetwork
+
+    forward, calls = TunedNetwork.forward, []
+
+    def broken(self, prepared, fields):
+        calls.append(1)
+        return forward(self, prepared, fields) * (float("nan") if self.training and len(calls) > 2 else 1.0)
+
+    monkeypatch.setattr(TunedNetwork, "forward", broken)
+    job = tiny_job(workspace, models, "nan", warmup_epochs=1)
+    with pytest.raises(
+        HeadError, match=r"diverged at step 3 \(epoch 1\): its loss is nan; .*best.safetensors"
+    ):
+        tune(job, (0,))
+    tensors, record = read_tensors(workspace, "finetune/nan/fold-0/best.safetensors")
+    assert record["epoch"] == 0
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
+
+
+def test_out_of_memory_halves_what_enters_at_once_and_steps_stay_the_same(workspace, models, monkeypatch):
+    from embed.finetune.network import TunedNetwork
+
+    wanted = tiny_job(workspace, models, "roomy", epochs=1, text_rate=1e-4)
+    tune(wanted, (0,))
+    forward = TunedNetwork.forward
+
+    def short(self, prepared, fields):
+        if len(prepared.rows) > 5:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return forward(self, prepared, fields)
+
+    monkeypatch.setattr(TunedNetwork, "forward", short)
+    lines: list[str] = []
+    job = tiny_job(workspace, models, "tight", epochs=1, text_rate=1e-4)
+    from embed.finetune.processes import open_processes
+    from embed.finetune.training import FoldRun, Options
+
+    run = FoldRun(job, 0, open_processes("cpu"), Options(), lines.append)
+    run.stepper.network.eval()
+    run.run()
+    assert any("4 rows at once" in line for line in lines)
+    history = workspace.read_table("finetune/tight/fold-0/history.parquet").to_pylist()
+    roomy = workspace.read_table("finetune/roomy/fold-0/history.parquet").to_pylist()
+    first = [next(row["loss"] for row in rows if row["loss"] is not None) for rows in (history, roomy)]
+    assert first[0] == pytest.approx(first[1], rel=0.05)  # dropout is drawn otherwise
+
+
+def test_memory_for_not_even_one_row_is_an_error_with_ways_out(workspace, models, monkeypatch):
+    from embed.finetune.network import TunedNetwork
+
+    def never(self, prepared, fields):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(TunedNetwork, "forward", never)
+    with pytest.raises(HeadError, match=r"out of memory on a single row: pass --gradient-checkpointing"):
+        tune(tiny_job(workspace, models, "none"), (0,))
+
+
+def test_a_disk_that_fills_while_saving_keeps_the_checkpoint_before(workspace, models, monkeypatch):
+    import errno
+
+    from store import workspace as module
+    from store.errors import WorkspaceError
+
+    publish = module.publish_local
+
+    def full(target, write, flush=True):
+        if "step-000000006" in target:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        publish(target, write, flush)
+
+    monkeypatch.setattr(module, "publish_local", full)
+    job = tiny_job(workspace, models, "full", epochs=2)
+    with pytest.raises(WorkspaceError, match=r"no space left .* the one before it stands"):
+        tune(job, (0,), save_steps=3)
+    assert latest_checkpoint(workspace, job.fold_folder(0)).endswith("step-000000003.safetensors")
+    monkeypatch.setattr(module, "publish_local", publish)
+    assert tune(job, (0,), save_steps=3).prices[0].fold == 0
+
+
+def test_unknown_folds_and_encoders_named_twice_are_refused(workspace, models):
+    with pytest.raises(ConfigError, match=r"there is no fold 7, the folds are \[0, 1\]"):
+        tune(tiny_job(workspace, models, "x7"), (7,))
+    with pytest.raises(ConfigError, match="is named twice"):
+        tiny_job(workspace, (*models, models[0]), "x")
+    with pytest.raises(EncoderError, match="'shelfprice embed finetune' makes its vectors"):
+        embedded(workspace, "finetuned:tiny.image")
+
+
+def test_predictions_of_other_folds_are_refused_by_the_blend(workspace, tuned):
+    record = json.loads(workspace.read_bytes(f"{tuned.folder}/head.json"))
+    assert record["inputs"]["folds_hash"] == read_folds(workspace).hash
+    assert not issubclass(FoldMismatchError, RowMismatchError) or record["inputs"]["catalog_digest"]
+
+
+def test_the_command_plans_and_reports(workspace, tuned, models):
+    options = ["--name", "tiny", "--offline", "-w", workspace.root, "--json"]
+    options += ["--epochs", "2", "--warmup-epochs", "2", "--batch-rows", "16", "--image-rate", "1e-3"]
+    options += ["--text-rate", "1e-3", "--precision", "fp32", "--patience", "9"]
+    planned = CliRunner().invoke(
+        embed_group, ["finetune", *models, *options, "--plan"], catch_exceptions=False
+    )
+    found = json.loads(planned.stdout)
+    assert found["steps"] > 0
+    assert found["rows_per_second"] > 0
+    assert found["memory_bytes"] > 0
+    ran = CliRunner().invoke(embed_group, ["finetune", *models, *options], catch_exceptions=False)
+    assert json.loads(ran.stdout)["smape"] == pytest.approx(tuned.smape)
+    assert dataclasses.asdict(tuned)["folder"] == json.loads(ran.stdout)["folder"]

@@ -1,0 +1,107 @@
+"""Heads trained from vectors in a file against the same heads in memory."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heads.crossfit import crossfit
+from heads.inputs import read_inputs
+from heads.memory import block_order, parse_bytes
+from heads.registry import make_head
+from store.cli import main
+from store.config import Config, Folds, Heads, save_config
+from store.errors import ConfigError
+from store.folds import ensure_folds
+from store.metric import smape_log
+from store.vectors.sets import VectorSet
+from store.workspace import Workspace
+from tests.fakes import catalog_table, publish_catalog, publish_vectors
+
+NAME = VectorSet("fake", "name")
+N, DIM = 600, 24
+QUICK = {"epochs": 10, "seeds": 1, "patience": 10, "batch_rows": 32, "rate": 3e-3}
+# Head -> parameters, largest difference of a log price, of the SMAPE: what docs/scale.md states.
+HEADS = {
+    "ridge": ({}, 0.0, 0.0),
+    "lightgbm": ({"n_estimators": 30, "learning_rate": 0.3, "feature_fraction": 1.0, "n_jobs": 1}, 0.0, 0.0),
+    "xgboost": ({"rounds": 20, "columns": 1.0, "n_jobs": 1}, 0.3, 0.5),
+    "mlp-layernorm": (QUICK | {"hidden": (32, 16)}, np.inf, 3.0),  # batches are drawn in another order
+    "mlp-batchnorm": (QUICK | {"hidden": (32, 16)}, np.inf, 3.0),
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """Prices that hang on vectors and a number; some rows lack a vector."""
+    workspace = Workspace(tmp_path_factory.mktemp("heads") / "workspace")
+    random = np.random.default_rng(0)
+    X = random.standard_normal((N + 50, DIM)).astype(np.float16)
+    log_price = 2.0 + 0.4 * X[:, 0].astype(float) + 0.3 * np.abs(X[:, 1]) + random.normal(0, 0.1, N + 50)
+    rows = [
+        {
+            "sample_id": i,
+            "name": None if i % 20 == 3 else f"n{i}",
+            "value": float(i % 9),
+            "price": float(np.exp(p)),
+        }
+        for i, p in enumerate(log_price)
+    ]
+    publish_catalog(workspace, catalog_table(rows[:N]), catalog_table(rows[N:], priced=False))
+    publish_vectors(workspace, NAME, {"train": X[:N], "test": X[N:]})
+    save_config(workspace, Config(folds=Folds(k=3), heads=Heads(run=("ridge",), vectors=("fake@name",))))
+    return workspace
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_from_a_file_a_head_comes_out_as_in_memory(workspace, tmp_path, name):
+    params, log_price_tolerance, smape_tolerance = HEADS[name]
+    folds = ensure_folds(workspace, Config(folds=Folds(k=3)), lambda line: None)
+    found = []
+    for folder in (None, tmp_path):
+        inputs = read_inputs(workspace, [NAME], [], folds, folder)
+        head = make_head(name, params, 0)
+        found.append(crossfit(head, inputs.train, inputs.log_price, inputs.fold, inputs.test))
+    held, filed = found
+    assert np.abs(filed.oof - held.oof).max() <= log_price_tolerance
+    assert np.abs(filed.test - held.test).max() <= log_price_tolerance
+    scores = [smape_log(inputs.log_price, one.oof) for one in found]
+    assert abs(scores[0] - scores[1]) <= smape_tolerance
+    assert scores[1] < 0.9 * smape_log(inputs.log_price, np.full(N, np.median(inputs.log_price)))
+
+
+def test_the_command_trains_from_files_beyond_the_limit_and_refuses_heads_that_cannot(workspace, tmp_path):
+    def run(*arguments, code):
+        result = CliRunner().invoke(main, ["heads", "run", *arguments, "-w", workspace.root])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    beyond = ("--memory", "10KB")
+    assert "kernel-ridge needs its vectors in memory, 0.0 GB, more than --memory" in run(
+        "--head", "kernel-ridge", *beyond, code=1
+    )
+    assert "600 rows, fake@name from files" in run("--head", "ridge", *beyond, code=0)
+    assert "--memory is a size such as 4GB" in run("--memory", "much", code=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"), [("4GB", 4 * 10**9), ("500 MB", 5 * 10**8), ("1.5g", 15 * 10**8), ("12345", 12345)]
+)
+def test_sizes_are_read(text, n_bytes):
+    assert parse_bytes(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-4GB", "0", "four"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ConfigError, match=r"--memory is a size such as 4GB"):
+        parse_bytes(text)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 500), st.integers(1, 40), st.integers(1, 9), st.integers(0, 3))
+def test_a_block_order_holds_every_row_once(n, block_rows, blocks, seed):
+    positions = np.arange(n) * 3
+    if n:
+        order = block_order(positions, np.random.default_rng(seed), block_rows, blocks)
+        assert sorted(order.tolist()) == positions.tolist()
