@@ -49,7 +49,8 @@ def test_prices_of_a_fold_do_not_enter_its_own_predictions(name):
     held = fold == 2
     changed[held] = np.random.default_rng(9).normal(3, 2, held.sum())
     before, after = plain_run(name).oof, run(name, rows, changed, fold).oof
-    np.testing.assert_allclose(before[held], after[held], rtol=0, atol=1e-9)
+    # Single precision rounds as memory happens to lie; a price that leaked would move its row by far more.
+    np.testing.assert_allclose(before[held], after[held], rtol=0, atol=1e-5)
     assert not np.allclose(before[~held], after[~held])
 
 
