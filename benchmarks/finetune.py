@@ -99,11 +99,11 @@ def _take(run: Any, prepared: Iterator[Any]) -> None:
 def _fold_run(folder: Path, rows: list[dict[str, str]], images: Path, tokenizer: Path) -> Any:
     from embed.encoders.base import Sources
     from embed.engine import Settings
-    from embed.fleet import load_engines
     from embed.finetune.job import prepare_job
     from embed.finetune.processes import open_processes
     from embed.finetune.recipe import Recipe
     from embed.finetune.training import FoldRun, Options
+    from embed.fleet import load_engines
     from embed.job import Options as EmbedOptions
     from embed.job import run as run_embed
     from embed.wishes import find_wishes
