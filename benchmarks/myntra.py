@@ -45,7 +45,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         return [Result.skipped("myntra", f"{folder} is absent")]
     with scratch() as work:
         stages = Stages(work / "workspace")
-        train = _first_rows(folder / "train.csv", rows, work / "train.csv") if rows else folder / "train.csv"
+        train = first_rows(folder / "train.csv", rows, work / "train.csv") if rows else folder / "train.csv"
         images = ["--images", str(folder / "images")]
         stages.run(
             "ingest", "catalog", "ingest", "--train", str(train), "--test", str(folder / "test.csv"), *images
@@ -111,7 +111,7 @@ def _smape_of_parts(stages: Stages) -> dict[str, float]:
     return {head["head"]: head["smape"] for head in found}
 
 
-def _first_rows(source: Path, rows: int, target: Path) -> Path:
+def first_rows(source: Path, rows: int, target: Path) -> Path:
     import csv
 
     from benchmarks.workspaces import myntra_rows
