@@ -18,7 +18,8 @@ CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # not those that change their weights as
 NORMALISATIONS = (nn.BatchNorm2d, BatchNormAct2d)
 TOLERANCE = 1e-4  # of the largest value of the vectors
 MAX_PACKED = 4  # batch sizes and types whose packed weights are kept
-N_EXACT = 3  # convolutions from the input on that stay in fp32: their roundings reach every later layer
+N_EXACT = 4  # convolutions from the input on that stay in fp32: their roundings reach every later layer (with 3, one in
+# 200 drawn packages fell below a cosine of 0.999)
 
 
 class FusedConvolution(nn.Module):

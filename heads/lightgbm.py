@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from heads.base import FoldPredictions, Head
-from heads.memory import is_on_disk
 from heads.nested import inner_cells
 from heads.objectives import DERIVATIVES, boosting_objective
 from heads.parallel import each_on_a_core, n_cores
@@ -173,7 +172,7 @@ class LightGBM(Head):
             def __len__(self) -> int:
                 return len(rows)
 
-        few = self.components and not is_on_disk(rows.matrices)
+        few = self.components and not rows.on_disk
         whole = columns.values(rows, slice(None)) if few else Batches()
         binned = lightgbm.Dataset(
             whole,

@@ -6,7 +6,6 @@ import numpy as np
 
 from heads.base import Head
 from store.errors import ConfigError, HeadError
-from store.vectors.ondisk import OnDisk
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 VALUE_BYTES = 4  # heads compute with float32
@@ -53,8 +52,3 @@ def block_order(
     parts = [positions[b * block_rows : (b + 1) * block_rows] for b in random.permutation(n_blocks)]
     windows = [np.concatenate(parts[start : start + blocks]) for start in range(0, len(parts), blocks)]
     return np.concatenate([random.permutation(window) for window in windows])
-
-
-def is_on_disk(matrices: tuple[object, ...]) -> bool:
-    """Whether any of these matrices lies in a file."""
-    return any(isinstance(getattr(matrix, "X", None), OnDisk) for matrix in matrices)

@@ -9,7 +9,6 @@ import numpy as np
 
 from heads.base import Head
 from heads.design import Design
-from heads.memory import is_on_disk
 from heads.rows import Rows
 from store.errors import HeadError
 
@@ -136,7 +135,7 @@ class NetworkHead(Head):
         """The same for rows that are trained on: features lie in a file where the vectors do."""
         from heads.filed import FiledFeatures
 
-        if not is_on_disk(rows.matrices):
+        if not rows.on_disk:
             return self._batch(rows), None
         filed = FiledFeatures(self.design_, rows, self._missing(rows), self._dtype())
         return filed, filed.order

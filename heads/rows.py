@@ -10,6 +10,7 @@ import pyarrow as pa
 from store.errors import HeadError
 from store.vectors.folded import FoldedMatrix
 from store.vectors.matrix import Matrix
+from store.vectors.ondisk import OnDisk
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,15 @@ class Rows:
 
     @property
     def n_columns(self) -> int:
-        """Dimensions of all vector sets together."""
-        return sum(matrix.dim for matrix in self.matrices) + sum(matrix.dim for matrix in self.folded)
+        """Dimensions of all vector sets together, of fine-tuned encoders for every fold."""
+        folded = sum(matrix.dim * len(matrix.by_fold) for matrix in self.folded)
+        return folded + sum(matrix.dim for matrix in self.matrices)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether any vectors lie in a file."""
+        of_folds = [matrix for folded in self.folded for matrix in folded.by_fold.values()]
+        return any(isinstance(matrix.X, OnDisk) for matrix in (*self.matrices, *of_folds))
 
     def in_memory(self) -> "Rows":
         """The same rows with their vectors in memory."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from heads.base import Head
 from heads.inputs import Coverage, Inputs, coverage_of, read_inputs, resolve_set
-from heads.memory import check_beyond_memory, fits, is_on_disk
+from heads.memory import check_beyond_memory, fits
 from heads.registry import make_head
 from heads.tuning import Tuning, bound_parts, read_tuning
 from store.catalog.read import catalog_digest, read_split
@@ -25,7 +25,7 @@ from store.predictions import (
     publish_predictions,
     test_predictions_table,
 )
-from store.vectors.folded import check_folds
+from store.vectors.folded import check_folds, fold_specs
 from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
@@ -111,7 +111,8 @@ def _n_rows(plans: Sequence[Plan]) -> int:
 
 
 def _n_columns(workspace: Workspace, sets: Iterable[VectorSet]) -> int:
-    return sum(current_spec(workspace, one.encoder).dim for one in sets)
+    specs = [current_spec(workspace, one.encoder) for one in sets]
+    return sum(spec.dim * max(1, len(fold_specs(spec))) for spec in specs)
 
 
 def plan_head(
@@ -194,7 +195,7 @@ def train_head(
         train, test = train.in_memory(), None if test is None else test.in_memory()
     else:
         check_beyond_memory(plan.head, plan.name, len(train), train.n_columns)
-    from_file = " from files" if is_on_disk(train.matrices) else ""
+    from_file = " from files" if train.on_disk else ""
     log(f"{plan.name}: training on {len(train)} rows, {', '.join(names) or 'no vectors'}{from_file}")
     matched = [str(found.vector_set) for found in plan.sets if found.folds]
     if matched:

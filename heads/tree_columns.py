@@ -101,14 +101,14 @@ class CompressedColumns:
 
     def values(self, rows: Rows, index: slice | np.ndarray) -> np.ndarray:
         """Shape (n_chosen, n_columns) float32, NaN where there is no vector."""
-        parts = []
+        parts, positions = [], np.arange(len(rows))[index]
         for matrix, mean, axes in zip(rows.matrices, self.means_, self.axes_, strict=True):
-            vectors, valid = matrix.X[index], matrix.valid[index]
-            X = np.empty((len(vectors), axes.shape[1]), np.float32)
+            X = np.empty((len(positions), axes.shape[1]), np.float32)
             for start in range(0, len(X), self.batch_rows):
                 block = slice(start, start + self.batch_rows)
-                np.matmul(vectors[block].astype(np.float32) - mean, axes, out=X[block])
-            X[~valid] = np.nan
+                vectors = matrix.X[positions[block]].astype(np.float32)
+                np.matmul(vectors - mean, axes, out=X[block])
+            X[~matrix.valid[positions]] = np.nan
             parts.append(X)
         parts.append(self.rest_.values(dataclasses.replace(rows, matrices=()), index))
         return np.concatenate(parts, axis=1)

@@ -9,7 +9,6 @@ import numpy as np
 
 from heads.base import FoldPredictions, Head
 from heads.compressed import Compressed
-from heads.memory import is_on_disk
 from heads.nested import inner_cells
 from heads.objectives import DERIVATIVES, boosting_objective
 from heads.rows import Rows
@@ -119,7 +118,7 @@ class XGBoost(Head):
             self.compressed_ = Compressed(self.components, self.fields).fit(rows)
             X = self.compressed_.transform(rows)
             return lambda index: X[index]
-        self._scratch = scratch_folder() if is_on_disk(rows.matrices) else None
+        self._scratch = scratch_folder() if rows.on_disk else None
         self.columns_ = TreeColumns.of(rows, fields=self.fields)
         return lambda index: self.columns_.values(rows, index)
 

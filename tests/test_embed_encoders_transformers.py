@@ -161,7 +161,7 @@ def test_a_folder_without_its_tokenizer_is_refused(bert):
 
 def test_a_damaged_tokenizer_is_one_clear_line(bert):
     (bert / "tokenizer.json").write_text('{"version": "1.0", "model": ')
-    with pytest.raises(EncoderError, match=r"the tokenizer can't be loaded: .*: fetch it again"):
+    with pytest.raises(EncoderError, match=r"the tokenizer can't be loaded, .*: fetch it again"):
         load(resolved(bert))
 
 

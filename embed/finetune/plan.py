@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from embed.devices import device_name
+from embed.finetune.checkpoint import checkpoint_bytes
 from embed.finetune.feed import Feed, epoch_batches
 from embed.finetune.job import Job
 from embed.finetune.network import TunedNetwork
@@ -70,7 +71,6 @@ def plan(job: Job, folds: Sequence[int], processes: Processes, options: Options)
     seconds = (time.perf_counter() - began) / timed
     trained = sum(p.numel() for p in quiet.parameters)
     parameters = sum(p.numel() for p in network.parameters())
-    checkpoint = 4 * trained * (3 + bool(recipe.average))
     return Plan(
         name=job.name,
         folds=chosen,
@@ -88,7 +88,7 @@ def plan(job: Job, folds: Sequence[int], processes: Processes, options: Options)
         n_embedded=sum(int(matrix.valid.sum()) for matrix in job.inputs.train.matrices)
         + sum(int(m.valid.sum()) for m in (job.inputs.test.matrices if job.inputs.test else ())),
         memory_bytes=_peak_memory(processes.device),
-        checkpoint_bytes=checkpoint,
+        checkpoint_bytes=checkpoint_bytes(trained, bool(recipe.average)),
     )
 
 

@@ -96,7 +96,10 @@ def load_tokenizer(folder: str, **options: Any) -> Any:
             )
     except Exception as error:  # the library raises many kinds over damaged files
         reason = " ".join(str(error).split())[:200]
-        raise EncoderError(f"{folder}: the tokenizer can't be loaded: {reason}: fetch it again") from error
+        raise EncoderError(
+            f"{folder}: the tokenizer can't be loaded, its files are damaged or of a kind not known here: {reason}: "
+            "fetch it again, or put a tokenizer.json there"
+        ) from error
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise EncoderError(f"{folder}: {type(tokenizer).__name__} has no fast form (tokenizer.json)")
     return tokenizer

@@ -109,7 +109,7 @@ def load_any(
 
     Args:
         folds_hash: of the folds in force.
-        folder: put matrices into files of this folder.
+        folder: put the vectors into files of this folder instead of memory.
 
     Raises:
         MissingVectorsError: some row's content was never embedded.
