@@ -280,6 +280,8 @@ def test_unknown_folds_and_encoders_named_twice_are_refused(workspace, models):
         tune(tiny_job(workspace, models, "x7"), (7,))
     with pytest.raises(ConfigError, match="is named twice"):
         tiny_job(workspace, (*models, models[0]), "x")
+    with pytest.raises(ConfigError, match=r"letters, digits and . _ \+ - alone, got '../x'"):
+        tiny_job(workspace, models, "../x")
     with pytest.raises(EncoderError, match="'shelfprice embed finetune' makes its vectors"):
         embedded(workspace, "finetuned:tiny.image")
 

@@ -67,6 +67,7 @@ def plan(job: Job, folds: Sequence[int], processes: Processes, options: Options)
         own = batch[processes.rank :: processes.n]
         quiet.step(feed.prepare(own, 0 if recipe.augment else None), 1e-9)
     _synchronise(processes.device)
+    feed.close()
     timed = max(1, len(taken) - WARM_STEPS)
     seconds = (time.perf_counter() - began) / timed
     trained = sum(p.numel() for p in quiet.parameters)
