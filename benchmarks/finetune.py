@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.report import Result, main, scratch
 from benchmarks.workspaces import ingested, myntra_rows
 
-ROWS = 400
+ROWS = 300
 BATCH_ROWS = 16
 STEPS = 4  # of a turn: the two ways take turns, so that whatever else the machine does falls on both
 TURNS = 3
@@ -119,7 +119,7 @@ def _fold_run(folder: Path, rows: list[dict[str, str]], images: Path, tokenizer:
         workspace,
         wishes,
         EmbedOptions(),
-        lambda found: load_engines(workspace, found, Settings("cpu")),
+        lambda found: load_engines(workspace, found, Settings(("cpu",))),
         lambda line: None,
     )
     recipe = Recipe(batch_rows=BATCH_ROWS, warmup_epochs=1).check()

@@ -74,10 +74,14 @@ def next_step(status: Status) -> tuple[str, str] | None:
     broken = [v.name for v in status.vectors if v.is_configured and v.problem]
     if broken:
         return f"shelfprice embed verify{at}", f"vectors of {', '.join(broken)} can't be read"
+    from store.vectors.sets import TUNED
+
     lacking = [v for v in status.vectors if v.is_configured and v.missing]
     if lacking:
         rows = ", ".join(f"{v.name} {v.missing:,}" for v in lacking)
-        return f"shelfprice embed run{at}", f"rows without a vector: {rows}"
+        is_tuned = all(v.name.startswith(TUNED) for v in lacking)
+        command = "finetune ENCODER..." if is_tuned else "run"
+        return f"shelfprice embed {command}{at}", f"rows without a vector: {rows}"
     if status.folds is not None and status.folds.is_refused:
         return f"shelfprice catalog folds{at}", f"folds.parquet: {status.folds.stale}"
     if status.cleaning is not None and status.cleaning.stale is not None:

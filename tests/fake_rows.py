@@ -15,7 +15,13 @@ QUICK: dict[str, dict[str, object]] = {
     "sparse-mlp": {"hidden": (16, 8), "seeds": 1, "batch_rows": 32, "epochs": 15},
     "tabm": {"members": 4, "width": 16, "blocks": 1, "batch_rows": 64, "epochs": 20},
     "xgboost": {"rounds": 60, "learning_rate": 0.2, "max_depth": 3, "columns": 1.0, "rows": 1.0, "n_jobs": 1},
-    "xgboost-baseline": {"n_estimators": 40, "max_depth": 3, "learning_rate": 0.2, "brands": False},
+    "xgboost-baseline": {
+        "n_estimators": 40,
+        "max_depth": 3,
+        "learning_rate": 0.2,
+        "brands": False,
+        "n_jobs": 1,
+    },
 }
 BRANDS = ("acme", "bolt", "crest", "dune", "elm", "fern", "gale", "hart")
 

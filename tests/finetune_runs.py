@@ -24,6 +24,7 @@ from embed.finetune.training import FoldRun, Options
 from embed.fleet import load_engines
 from embed.job import Options as EmbedOptions
 from embed.job import run as run_embed
+from embed.limits import Limits
 from embed.wishes import find_wishes
 from store.config import Config, Embed, Folds, Heads, save_config
 from store.workspace import Workspace
@@ -100,7 +101,7 @@ def embedded(workspace: Workspace, *encoders: str) -> Workspace:
     """The workspace with these encoders' vectors in the cache."""
     wishes = find_wishes(workspace, encoders, Sources(offline=True), "fp32")
     settings = Settings(("cpu",))
-    options = EmbedOptions()
+    options = EmbedOptions(Limits(1.0, 1.0))
     run_embed(workspace, wishes, options, lambda r: load_engines(workspace, r, settings), lambda line: None)
     return workspace
 
@@ -131,7 +132,7 @@ def tune(job: Job, folds: tuple[int, ...] = (), **options: Any) -> Outcome:
     return outcome
 
 
-def one_fold(root: str, name: str, encoders: list[str], changes: dict[str, Any], save_steps: int) -> None:
+def one_fold(root: str, name: str, encoders: list[str], changes: dict[str, Any], **options: int) -> None:
     """Tune without fold 0, nothing embedded afterwards."""
     import torch
 
@@ -141,7 +142,7 @@ def one_fold(root: str, name: str, encoders: list[str], changes: dict[str, Any],
     if processes.writes:
         check_configuration(job, False, lambda line: None)
     processes.wait()
-    FoldRun(job, 0, processes, Options(save_steps=save_steps), lambda line: None).run()
+    FoldRun(job, 0, processes, Options(**options), lambda line: None).run()
     processes.close()
 
 

@@ -2,18 +2,20 @@
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embed.finetune.augment import augment_bullets, augment_picture, augment_rows, augment_text, larger
 from embed.finetune.feed import Prepared, TowerInput, epoch_batches, part_of
 from store.catalog.compose import compose
 
+AT_ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BULLETS = st.lists(
     st.text("abcdefg 0123456789", min_size=1, max_size=12).map(str.strip).filter(bool), max_size=6
 )
 
 
+@AT_ANY_SPEED
 @given(BULLETS, st.integers(0, 2**16))
 def test_bullets_are_dropped_or_shuffled_and_those_with_numbers_never_dropped(bullets, seed):
     changed = augment_bullets(bullets, np.random.default_rng(seed))
@@ -24,6 +26,7 @@ def test_bullets_are_dropped_or_shuffled_and_those_with_numbers_never_dropped(bu
     assert len(changed) > 0 or not bullets
 
 
+@AT_ANY_SPEED
 @given(BULLETS, st.integers(0, 2**16))
 def test_a_text_as_given_keeps_everything_but_its_bullets(bullets, seed):
     bullets = [f"{at}x{one}" for at, one in enumerate(bullets)]
@@ -62,6 +65,7 @@ def test_crops_are_taken_from_the_whole_picture():
     assert larger({"size": [224, 224], "resize_to": [256, 256], "resize": "shortest"})["size"] == [256, 256]
 
 
+@AT_ANY_SPEED
 @given(st.integers(8, 200), st.integers(1, 8), st.integers(0, 3))
 def test_an_epoch_holds_no_row_twice_and_only_full_batches(n_rows, batch_rows, epoch):
     rows = np.arange(n_rows) + 5

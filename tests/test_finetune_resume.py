@@ -48,6 +48,7 @@ def runs(place):
         {"name": "killed", **drops},
         {"name": "alone", **exact},
         {"name": "both", "processes": 2, **exact},
+        {"name": "cut", "micro_rows": 5, **exact},
     ]
     command = [sys.executable, "-m", "tests.finetune_runs", workspace.root, json.dumps(wanted)]
     subprocess.run(command, check=True, timeout=300)
@@ -71,12 +72,13 @@ def test_a_run_killed_twice_ends_with_the_same_bits_as_one_left_alone(runs):
     assert best[0] == best[1]
 
 
-def test_two_processes_take_the_steps_that_one_takes(runs):
-    alone, both = end_of(runs, "alone"), end_of(runs, "both")
+@pytest.mark.parametrize("name", ["both", "cut"])
+def test_two_processes_or_small_parts_take_the_steps_that_one_batch_takes(runs, name):
+    alone, other = end_of(runs, "alone"), end_of(runs, name)
     # Running means of gradients are compared, not weights: AdamW makes as much of a gradient's sign as of its size,
     # and where one is nothing but rounding, so is its sign.
-    means = [name for name in alone if name.startswith("optimizer/") and name.endswith("/exp_avg")]
-    one, two = (torch.cat([end[name].flatten() for name in means]) for end in (alone, both))
+    means = [key for key in alone if key.startswith("optimizer/") and key.endswith("/exp_avg")]
+    one, two = (torch.cat([end[key].flatten() for key in means]) for end in (alone, other))
     assert float((one - two).norm() / one.norm()) < 1e-3
     losses = [
         [
@@ -84,15 +86,14 @@ def test_two_processes_take_the_steps_that_one_takes(runs):
             for row in runs.read_table(f"{FOLDER.format(n)}/history.parquet").to_pylist()
             if row["loss"]
         ]
-        for n in ("alone", "both")
+        for n in ("alone", name)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert len(losses[0]) > 1
     warm = read_tensors(runs, f"{FOLDER.format('alone')}/warm.safetensors")[0]
-    head = {name.removeprefix("parameter/head."): t for name, t in alone.items() if "/head." in name}
-    assert any(not torch.equal(head[name], warm[name]) for name in head), "nothing was trained"
-    done = runs.read_json(f"{FOLDER.format('both')}/fold.json")
-    assert done["processes"] == 2
+    head = {key.removeprefix("parameter/head."): t for key, t in alone.items() if "/head." in key}
+    assert any(not torch.equal(head[key], warm[key]) for key in head), "nothing was trained"
+    assert runs.read_json(f"{FOLDER.format(name)}/fold.json")["processes"] == (2 if name == "both" else 1)
 
 
 def test_rows_that_processes_can_not_share_evenly_are_refused(place):

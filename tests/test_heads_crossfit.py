@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -5,8 +6,9 @@ import pytest
 
 from heads.base import Head
 from heads.crossfit import crossfit
+from heads.registry import head_class, make_head
 from store.errors import HeadError
-from tests.fake_rows import fake_rows, folds_of
+from tests.fake_rows import QUICK, fake_rows, folds_of, rows_for
 
 
 @dataclass(kw_only=True, eq=False)
@@ -90,3 +92,40 @@ def test_a_price_that_is_not_a_number_is_an_error_naming_the_row():
 def test_fewer_prices_than_rows_are_an_error():
     with pytest.raises(HeadError, match=r"one log price a row, got \(79,\) for 80 rows"):
         Mean().fit(ROWS, LOG_PRICE[:79])
+
+
+def test_folds_side_by_side_predict_what_they_do_one_after_the_other():
+    class Beside(Mean):
+        side_by_side = True
+
+    class AverageBeside(Average):
+        side_by_side = True
+
+    for one, many in ((Mean, Beside), (Average, AverageBeside)):
+        expected, found = (crossfit(head(), ROWS, LOG_PRICE, FOLD, ROWS) for head in (one, many))
+        np.testing.assert_array_equal(found.oof, expected.oof)
+        np.testing.assert_array_equal(found.test, expected.test)
+        assert found.learned == expected.learned
+        assert hasattr(found.model, "mean_")
+
+
+def test_an_error_of_one_fold_ends_a_run_side_by_side():
+    class Failing(Mean):
+        side_by_side = True
+
+        def _fit(self, rows, log_price):
+            raise HeadError("no such luck")
+
+    with pytest.raises(HeadError, match="no such luck"):
+        crossfit(Failing(), ROWS, LOG_PRICE, FOLD)
+
+
+@pytest.mark.parametrize("name", ["kernel-ridge", "lightgbm", "neighbours", "ridge", "sparse", "svr"])
+def test_one_row_a_fold_is_predicted_by_the_others(name):
+    rows, log_price = fake_rows(12)
+    rows = dataclasses.replace(rows, group=np.arange(12))
+    result = crossfit(
+        make_head(name, QUICK.get(name, {}), 1), rows_for(head_class(name), rows), log_price, np.arange(12)
+    )
+    assert np.isfinite(result.oof).all()
+    assert np.abs(result.oof - log_price).max() < 5

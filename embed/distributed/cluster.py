@@ -79,7 +79,7 @@ class Cluster:
 
 def check_installed() -> None:
     """Raises ConfigError that names the extra where Ray is not installed."""
-    if find_spec("ray") is None or find_spec("ray.data") is None:
+    if find_spec("ray") is None:
         raise ConfigError("--engine ray needs Ray, which is not installed: pip install 'shelfprice[ray]'")
 
 

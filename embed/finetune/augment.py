@@ -39,7 +39,7 @@ def augment_picture(
     import torch
     from torchvision.transforms.v2 import functional as change
 
-    picture: torch.Tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    picture: torch.Tensor = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
     height, width = pixels.shape[:2]
     area = random.uniform(LEAST_AREA, 1.0)
     ratio = np.exp(random.uniform(np.log(RATIO[0]), np.log(RATIO[1])))

@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file each, whole or not at all, with all that a run needs to go on as if never stopped."""
 
 import json
+import shutil
 from typing import Any
 
 import torch
@@ -55,6 +56,25 @@ def read_tensors(workspace: Workspace, relative: str) -> tuple[dict[str, torch.T
             f"{workspace.path(relative)} is damaged ({' '.join(str(error).split())[:120]}): remove it, and the same "
             "command goes on without it"
         ) from error
+
+
+def checkpoint_bytes(parameters: int, averaged: bool) -> int:
+    """Size of a checkpoint that trains so many parameters: weights, both moments of AdamW, a running mean."""
+    return 4 * parameters * (4 if averaged else 3)
+
+
+def check_room(workspace: Workspace, stepper: Stepper) -> None:
+    """Raises WorkspaceError where a local disk has no room for two checkpoints and the best state."""
+    if not workspace.is_local:
+        return
+    trained = sum(p.numel() for p in stepper.parameters)
+    needed = 2 * checkpoint_bytes(trained, bool(stepper.mean.mean)) + 4 * trained
+    free = shutil.disk_usage(workspace.path("")).free
+    if free < needed:
+        raise WorkspaceError(
+            f"{free / 1e9:.2f} GB are free under {workspace.root} and checkpoints take up to {needed / 1e9:.2f} GB: free "
+            "some, or train less of the encoders with --last-blocks or --lora"
+        )
 
 
 def publish_checkpoint(

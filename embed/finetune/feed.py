@@ -106,6 +106,10 @@ class Feed:
             self.lengths += np.array([min(len(text or ""), limit) for text in texts.to_pylist()])
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
     def batches(self, batches: Sequence[np.ndarray], epoch: int | None) -> Iterator[Prepared]:
         """Each batch prepared.
 

@@ -1,5 +1,6 @@
 """What a fine-tuning run is made of, decided before anything is trained or written."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -54,7 +55,7 @@ class Job:
 
     @property
     def folder(self) -> str:
-        return f"{RUNS}/{slug(self.name)}"
+        return f"{RUNS}/{self.name}"
 
     def fold_folder(self, fold: int) -> str:
         return f"{self.folder}/fold-{fold}"
@@ -120,7 +121,11 @@ def prepare_job(
         raise ConfigError(
             "name at least one encoder to tune, such as efficientnet-lite0 or minilm@structured"
         )
-    name = name or "+".join(sorted(encoder.partition("@")[0] for encoder in encoders))
+    name = name or "+".join(sorted(slug(encoder.partition("@")[0]) for encoder in encoders))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+        raise ConfigError(
+            f"--name names files and may hold letters, digits and . _ + - alone, got {name!r}: pass another"
+        )
     towers = tuple(find_towers(workspace, encoders, name, sources))
     folds = ensure_folds(workspace, config, log)
     inputs = read_inputs(workspace, [tower.vector_set for tower in towers], (), folds)

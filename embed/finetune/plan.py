@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from embed.devices import device_name
+from embed.finetune.checkpoint import checkpoint_bytes
 from embed.finetune.feed import Feed, epoch_batches
 from embed.finetune.job import Job
 from embed.finetune.network import TunedNetwork
@@ -66,11 +67,11 @@ def plan(job: Job, folds: Sequence[int], processes: Processes, options: Options)
         own = batch[processes.rank :: processes.n]
         quiet.step(feed.prepare(own, 0 if recipe.augment else None), 1e-9)
     _synchronise(processes.device)
+    feed.close()
     timed = max(1, len(taken) - WARM_STEPS)
     seconds = (time.perf_counter() - began) / timed
     trained = sum(p.numel() for p in quiet.parameters)
     parameters = sum(p.numel() for p in network.parameters())
-    checkpoint = 4 * trained * (3 + bool(recipe.average))
     return Plan(
         name=job.name,
         folds=chosen,
@@ -88,7 +89,7 @@ def plan(job: Job, folds: Sequence[int], processes: Processes, options: Options)
         n_embedded=sum(int(matrix.valid.sum()) for matrix in job.inputs.train.matrices)
         + sum(int(m.valid.sum()) for m in (job.inputs.test.matrices if job.inputs.test else ())),
         memory_bytes=_peak_memory(processes.device),
-        checkpoint_bytes=checkpoint,
+        checkpoint_bytes=checkpoint_bytes(trained, bool(recipe.average)),
     )
 
 

@@ -59,7 +59,11 @@ def finetune(
         if job.workspace.exists(f"{job.fold_folder(fold)}/{DONE}"):
             log(f"fold {fold}: tuned already")
             continue
-        FoldRun(job, fold, processes, options, log).run()
+        one = FoldRun(job, fold, processes, options, log)
+        try:
+            one.run()
+        finally:
+            one.feed.close()
         if processes.writes:
             _publish_curve(job)
     processes.close()

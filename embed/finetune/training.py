@@ -13,6 +13,7 @@ from tqdm import tqdm
 from embed.ahead import Ahead
 from embed.finetune.checkpoint import (
     BEST,
+    check_room,
     latest_checkpoint,
     publish_checkpoint,
     publish_tensors,
@@ -76,6 +77,8 @@ class FoldRun:
         self.stepper = Stepper(
             network, recipe, processes, self._targets(), self._fields(), options.micro_rows, log
         )
+        if processes.writes:
+            check_room(job.workspace, self.stepper)
         valid = [matrix.valid for matrix in job.inputs.train.matrices]
         self.feed = Feed(job.workspace, job.towers, encoders, valid, job.seed)
         self.trained_rows = self.part.positions[~self.part.aside]

@@ -13,10 +13,14 @@ from embed.finetune.layers import merge_adapters
 from embed.finetune.network import TunedNetwork
 from embed.finetune.training import DONE
 from embed.job import Options, RunningEncoder, Wish, run
+from embed.limits import Limits
 from heads.network_head import Parts
 from store.vectors.folded import all_folds
 from store.vectors.sets import publish_current
 from store.vectors.spec import EncoderSpec, digest
+
+# How many inputs may fail was decided when the frozen vectors were made: the same ones fail here.
+ANY_SHARE = Options(Limits(1.0, 1.0))
 
 
 def finished_folds(job: Job) -> list[int]:
@@ -69,7 +73,7 @@ def embed_fold(job: Job, fold: int, device: str, log: Log) -> None:
         encoders = [loaded[one.spec.name] for one in resolved]
         return on_devices(job.workspace, encoders, Settings((device,)))
 
-    run(job.workspace, wishes, Options(), load, log)
+    run(job.workspace, wishes, ANY_SHARE, load, log)
 
 
 def load_tuned(job: Job, fold: int) -> list[Encoder]:
