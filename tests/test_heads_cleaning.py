@@ -2,6 +2,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from heads.base import Head
@@ -12,6 +13,7 @@ from heads.ridge import Ridge
 from heads.rows import Rows
 from heads.run import run_heads
 from store.catalog.clean.run import clean_catalog
+from store.cleaning import Decided
 from store.config import load_config
 from store.errors import HeadError
 from store.folds import read_folds
@@ -65,6 +67,19 @@ def test_the_first_row_is_the_first_of_those_fitted_on():
     assert set(without_0) == {2, 4}
     assert set(without_1) == {0, 1, 5}
     assert set(on_all) == {0, 1, 4, 5}
+
+
+def test_the_first_row_is_that_of_the_lowest_id_wherever_the_catalogue_has_it():
+    found = Decided("same_text", "first", pa.array([3, 8]), np.array([0, 0]))
+    cleaning = Cleaning.of([found], pa.array([9, 8, 3, 1]))
+    positions, _ = cleaning.training_part(np.arange(4), np.zeros(4))
+    assert positions.tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize("policy", ["median", "first", "weight"])
+def test_a_group_cut_down_to_one_row_by_the_folds_is_fitted_on_as_it_is(policy):
+    without_0, *_ = fitted_on(decision("same_text", policy, [0, 1, 2], [0, 0, 0]))
+    assert without_0 == {2: 50.0, 3: 8.0, 4: 9.0}
 
 
 def test_a_weighted_group_counts_as_one_row_at_its_median():

@@ -4,14 +4,18 @@ import tracemalloc
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from store.catalog.clean import hashing
 from store.catalog.clean.pictures import alike_pairs, perceptual_hashes
 from store.catalog.clean.quantity import disagreement
 from store.catalog.clean.rows import Catalogue
 from store.catalog.clean.run import clean_catalog
+from store.catalog.clean.texts import letter_counts
 from store.catalog.clean.twins import exact_twins
 from store.catalog.cli import catalog
 from store.catalog.units import normalise
@@ -210,6 +214,17 @@ def test_lines_that_fit_the_title_or_that_it_says_nothing_of_agree(value, unit, 
     assert disagreement(value, normalise(unit), name) is None
 
 
+def test_rows_whose_lines_disagree_with_their_title_are_found_in_train_and_test(workspace):
+    wrong = "Item Name: Pasta Sauce, 15 Ounce\nValue: 1.0\nUnit: Ounce\n"
+    right = "Item Name: Pasta Sauce, 15 Ounce\nValue: 15.0\nUnit: Ounce\n"
+    train = [row(1, wrong), row(2, right), *others(3)]
+    test = [{"sample_id": 100, "text": wrong, "image": None}]
+    publish(workspace, train, test, fold=folds_for(train))
+    clean_catalog(workspace, ("quantity=drop",))
+    assert found(workspace, "quantity") == {1: "drop", 100: "keep"}
+    assert reason(workspace, "quantity", 1) == "1 ounce (28.35 g), the title says 425.2 g"
+
+
 def test_damaged_characters_and_other_languages_are_found(workspace):
     english = "This is the oil for your salad and it is made with the fruit of our trees."
     texts = {
@@ -229,6 +244,14 @@ def test_damaged_characters_and_other_languages_are_found(workspace):
     assert "Spanish" in reason(workspace, "language", 5)
 
 
+@given(st.lists(st.text(max_size=30), max_size=8))
+def test_letters_are_counted_as_a_pattern_counts_them(texts):
+    encoded = pa.array(["x", *texts, "Crème ß 日本 a1", "", "Ωmega"], pa.string())[1:]
+    letters, latin = letter_counts(encoded)
+    assert letters.tolist() == pc.count_substring_regex(encoded, r"\pL").to_pylist()
+    assert latin.tolist() == pc.count_substring_regex(encoded, r"\p{Latin}").to_pylist()
+
+
 def test_a_test_row_that_repeats_a_train_row_is_told_and_never_changed(workspace):
     train = [row(1, "oil", image="a"), *others(2)]
     test = [{"sample_id": 100, "text": "oil", "image": "a"}, {"sample_id": 101, "text": "new", "image": None}]
@@ -241,13 +264,34 @@ def test_a_test_row_that_repeats_a_train_row_is_told_and_never_changed(workspace
 
 @pytest.mark.parametrize(
     ("policy", "decisions"),
-    [("keep", "keep keep"), ("drop", "drop drop"), ("median", "median median"), ("first", "keep drop")],
+    [
+        ("keep", "keep keep"),
+        ("drop", "drop drop"),
+        ("median", "median median"),
+        ("first", "keep drop"),
+        ("weight", "weight weight"),
+    ],
 )
 def test_a_policy_becomes_a_decision_on_each_row(workspace, policy, decisions):
     train = [row(1, "oil", 10.0), row(2, "oil", 30.0), *others(3)]
     publish(workspace, train, fold=folds_for(train))
     clean_catalog(workspace, (f"price={policy}",))
     assert list(found(workspace, "price").values()) == decisions.split()
+
+
+def test_every_decision_has_a_reason_and_test_rows_are_kept_whatever_the_policies(workspace):
+    twin, again = {"text": "oil", "image": "a"}, f"jam {BODY} &amp; more"
+    train = [row(1, "oil", 10.0, "a"), row(2, "oil", 30.0, "a"), row(3, "fig", image="a"), row(4, "fig")]
+    train += [row(5, again), row(6, f"oil {BODY} &amp; more"), *others(7)]
+    test = [{"sample_id": 100, **twin}, {"sample_id": 101, "text": f"tea {BODY} &amp; more", "image": None}]
+    publish(workspace, train, test, {"a": picture(0)}, folds_for(train))
+    names = ("same_text_image", "same_image", "same_text", "near_text", "near_image", "price", "encoding")
+    clean_catalog(workspace, tuple(f"{name}=drop" for name in names))
+    decided = workspace.read_table("cleaning.parquet").to_pylist()
+    assert {one["finding"] for one in decided} == {*names, "test_repeats"} - {"near_image"}
+    assert all(one["reason"] for one in decided)
+    assert {one["decision"] for one in decided if one["split"] == "test"} == {"keep"}
+    assert {one["decision"] for one in decided if one["split"] == "train"} == {"drop"}
 
 
 def test_the_catalogue_stays_as_it_is_and_policies_are_saved(workspace):

@@ -195,6 +195,30 @@ def test_any_link_is_taken_as_it_stands(workspace, folder, take, link):
     assert read_split(workspace, "train")["image_link"].to_pylist()[0] == link
 
 
+def test_a_folder_with_odd_names_gives_its_pictures_and_tells_the_rest(workspace, folder, take):
+    odd = [
+        b"\xff\xfe.jpg",
+        b"1\n.jpg",
+        b" 2.jpg",
+        b".jpg",
+        b"-rf.jpg",
+        "日本 ü.jpg".encode(),
+        b"..jpg.jpg",
+        b"%2e%2e%2f.jpg",
+        b"x" * 240 + b".jpg",
+        b"'; drop.jpg",
+    ]
+    for name in [*odd, b"1.jpg"]:
+        (Path(os.fsdecode(bytes(folder) + b"/" + name))).write_bytes(name)
+    os.symlink(folder / "nowhere", folder / "3.jpg")
+    os.mkfifo(folder / "4.jpg")
+    (folder / "5.jpg").mkdir()
+    take([(1, ""), (2, "http://x/I/%E6%97%A5%E6%9C%AC%20%C3%BC.jpg"), (3, ""), (4, ""), (5, "")])
+    assert images(workspace) == ["file:1.jpg", "file:日本 ü.jpg", "file:3.jpg", None, None]
+    assert workspace.read_bytes(blob_path(links(workspace)["file:日本 ü.jpg"]["sha256"])) == odd[5]
+    assert "No such file" in links(workspace)["file:3.jpg"]["reason"]
+
+
 def test_a_killed_import_goes_on_where_it_stopped(workspace, folder, take, monkeypatch):
     for i in range(50):
         (folder / f"{i}.jpg").write_bytes(b"%d" % i)

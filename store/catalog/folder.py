@@ -58,8 +58,12 @@ def list_folder(path: str) -> Folder:
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if not entry.name.startswith("."):
-                    (subfolders if entry.is_dir() else names).append(entry.name)
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    subfolders.append(entry.name)
+                elif entry.is_file() or not os.path.exists(entry.path):
+                    names.append(entry.name)  # a pipe is none: to read it would wait for ever
     except OSError as error:
         raise CatalogError(f"can't list the image folder {path}: {error.strerror or error}") from error
     if not names:

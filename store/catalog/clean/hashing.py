@@ -4,6 +4,7 @@ Each is given digests on its standard input, a line each, and answers with a lin
 """
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -53,8 +54,9 @@ def _in_process(workspace: Workspace, digests: list[str]) -> Iterator[Hashed]:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write("".join(f"{digest}\n" for digest in digests))
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it died before it had read them: told below
+            process.stdin.write("".join(f"{digest}\n" for digest in digests))
+            process.stdin.close()
         for line in process.stdout:
             digest, value, reason = json.loads(line)
             n_done += 1

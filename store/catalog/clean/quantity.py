@@ -7,6 +7,7 @@ there is nothing to disagree with.
 """
 
 import itertools
+import math
 import re
 
 import numpy as np
@@ -14,11 +15,13 @@ import pyarrow.compute as pc
 
 from store.catalog.clean.rows import Catalogue, Finding
 from store.catalog.packs import Packs, find_packs
-from store.catalog.sizes import Size
 from store.catalog.units import UNITS, Unit, normalise
 
 TOLERANCE = 0.06  # labels round, twice where a size is written in two units
 _OUNCE = {"g": UNITS["ounce"][1], "ml": UNITS["fl oz"][1]}
+_UNIT_SIZES = {
+    dimension: {size for other, size in UNITS.values() if other == dimension} for dimension, _ in UNITS.values()
+}
 _DIGIT = re.compile(r"\d")
 
 
@@ -42,7 +45,7 @@ def disagreement(value: float, unit: Unit | None, name: str) -> str | None:
     packs = find_packs(name)
     if unit.dimension == "count":
         possible = _counts(packs)
-        sizes = {size.amount / UNITS[unit_of][1] for size in packs.sizes for unit_of in _same_dimension(size)}
+        sizes = {size.amount / one for size in packs.sizes for one in _UNIT_SIZES[size.dimension]}
         if possible == {1.0} or value == 1 or any(_near(value, one) for one in possible | sizes):
             return None
         said = ", ".join(f"{one:g}" for one in sorted(possible - {1.0}))
@@ -62,15 +65,12 @@ def disagreement(value: float, unit: Unit | None, name: str) -> str | None:
 
 def _counts(packs: Packs) -> set[float]:
     """Every product of some of the title's counts."""
-    factors = [packs.packs, packs.counted, *(size.times for size in packs.sizes)]
+    written = (packs.packs, packs.counted, *(size.times for size in packs.sizes))
+    factors = [one for one in written if one != 1]
     subsets = itertools.chain.from_iterable(
         itertools.combinations(factors, n) for n in range(min(len(factors), 4) + 1)
     )
-    return {float(np.prod(subset)) if subset else 1.0 for subset in subsets}
-
-
-def _same_dimension(size: Size) -> list[str]:
-    return [name for name, (dimension, _) in UNITS.items() if dimension == size.dimension]
+    return {float(math.prod(subset)) for subset in subsets}
 
 
 def _near(left: float, right: float) -> bool:

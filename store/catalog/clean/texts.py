@@ -22,6 +22,7 @@ LEAST_HITS = 4
 TIMES = 2
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{80}-\x{9f}]"
 _ENTITY = r"&(?:#\d{2,6}|#x[0-9a-fA-F]{2,6}|amp|lt|gt|quot|apos|nbsp|[a-z]{3,6});"
+_ASCII_LETTER = np.array([chr(byte).isalpha() and byte < 128 for byte in range(256)])
 # Frequent words that mean nothing in the other languages of the list, nor as a name of a product.
 _FUNCTION_WORDS = {
     "English": "the and with of for is are this your from that you our to it by or not all",
@@ -65,8 +66,7 @@ def encoding_damage(rows: Catalogue) -> Finding:
 
 def other_languages(rows: Catalogue) -> Finding:
     """Rows written in another script or language than the catalogue."""
-    letters = pc.count_substring_regex(rows.text, r"\pL").to_numpy()
-    latin = pc.count_substring_regex(rows.text, r"\p{Latin}").to_numpy()
+    letters, latin = letter_counts(rows.text)
     is_latin = 2 * latin >= letters
     enough = letters >= LEAST_LETTERS
     most_are_latin = bool(is_latin[enough].mean() >= 0.5) if enough.any() else True
@@ -90,10 +90,32 @@ def other_languages(rows: Catalogue) -> Finding:
     return Finding("language", found, None, reasons)
 
 
+def letter_counts(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Letters of each text, and those of them that are Latin, both int64, shape (n_texts,).
+
+    Bytes under 128 are counted by a table, since a pattern that matches every letter is slow; patterns see the rest.
+    """
+    size = pc.binary_length(texts).to_numpy().astype(np.int64)
+    content = np.frombuffer(b"".join(texts.cast(pa.binary()).to_pylist()), np.uint8)
+    latin = np.zeros(len(texts), np.int64)
+    filled = size > 0
+    if filled.any():
+        starts = (np.cumsum(size) - size)[filled]
+        latin[filled] = np.add.reduceat(_ASCII_LETTER[content], starts, dtype=np.int64)
+    letters = latin.copy()
+    wider = np.flatnonzero(~np.array(pc.string_is_ascii(texts), dtype=bool))
+    rest = pc.replace_substring_regex(texts.take(pa.array(wider)), r"[\x00-\x7f]+", "")
+    letters[wider] += pc.count_substring_regex(rest, r"\pL").to_numpy()
+    latin[wider] += pc.count_substring_regex(rest, r"\p{Latin}").to_numpy()
+    return letters, latin
+
+
 def function_word_hits(texts: pa.Array) -> np.ndarray:
     """Distinct function words of each language in each text, int64, shape (n_texts, n_languages)."""
     row, ids, dictionary = word_ids(texts)
-    keys = np.unique(row * len(dictionary) + ids) if len(dictionary) else np.empty(0, np.int64)
+    every_word = pa.array(sorted({word for words in _FUNCTION_WORDS.values() for word in words.split()}))
+    listed = np.array(pc.is_in(dictionary, every_word), dtype=bool)[ids]
+    keys = np.unique(row[listed] * len(dictionary) + ids[listed])
     row, ids = np.divmod(keys, max(len(dictionary), 1))
     hits = np.zeros((len(texts), len(_FUNCTION_WORDS)), np.int64)
     for column, words in enumerate(_FUNCTION_WORDS.values()):
