@@ -20,7 +20,8 @@ from store.catalog.units import UNITS, Unit, normalise
 TOLERANCE = 0.06  # labels round, twice where a size is written in two units
 _OUNCE = {"g": UNITS["ounce"][1], "ml": UNITS["fl oz"][1]}
 _UNIT_SIZES = {
-    dimension: {size for other, size in UNITS.values() if other == dimension} for dimension, _ in UNITS.values()
+    dimension: {size for other, size in UNITS.values() if other == dimension}
+    for dimension, _ in UNITS.values()
 }
 _DIGIT = re.compile(r"\d")
 
