@@ -14,7 +14,8 @@ def lines_of(status: "Status", step: tuple[str, str] | None) -> Iterator[str]:
     """One line a thing, its subject in the margin."""
     yield from _subject("workspace", [status.workspace])
     yield from _subject("catalogue", _catalog(status))
-    yield from _subject("vectors", [_vectors(one) for one in status.vectors])
+    width = max((len(one.name) for one in status.vectors), default=0) + 2
+    yield from _subject("vectors", [f"{one.name:<{width}}{_vectors(one)}" for one in status.vectors])
     yield from _subject("folds", [_folds(status)])
     yield from _subject("cleaning", [_cleaning(status)])
     yield from _subject("heads", _heads(status))
@@ -51,7 +52,7 @@ def _catalog(status: "Status") -> list[str]:
 
 def _vectors(one: "VectorHolding") -> str:
     if one.problem is not None:
-        return f"{one.name:<22}{one.problem}"
+        return one.problem
     parts = []
     for split, rows in one.coverage.items():
         notes = [f"{rows.failed:,} failed"] if rows.failed else []
@@ -61,7 +62,7 @@ def _vectors(one: "VectorHolding") -> str:
         f"{one.dim}-d, {size_text(one.n_bytes)}, {one.fingerprint}" if one.fingerprint else "never embedded"
     )
     extra = "" if one.is_configured else ", not configured"
-    return f"{one.name:<22}{', '.join(parts)}{'; ' if parts else ''}{about}{extra}"
+    return f"{', '.join(parts)}{'; ' if parts else ''}{about}{extra}"
 
 
 def _folds(status: "Status") -> str:

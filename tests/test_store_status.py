@@ -152,6 +152,15 @@ def test_vectors_are_counted_by_split_with_failures_and_what_is_missing(embedded
     assert "train 60 of 63 (1 failed, 1 missing), test 20 of 20" in run(embedded)
 
 
+def test_a_long_name_of_vectors_keeps_the_columns_apart(embedded):
+    long = "clip-vit-l14-from-some-folder.text@structured"
+    save_config(embedded, replace(CONFIG, embed=Embed(vectors=("fake@name", long))))
+    lines = run(embedded).splitlines()
+    short_line = next(line for line in lines if "fake@name" in line)
+    long_line = next(line for line in lines if long in line)
+    assert long_line.index(" train ") == short_line.index(" train ")
+
+
 def test_pictures_that_nobody_has_are_nothing_to_embed(embedded):
     save_config(embedded, replace(CONFIG, embed=Embed(vectors=("fake@name", "efficientnet-lite0"))))
     assert next_command(embedded) == "shelfprice heads run"
