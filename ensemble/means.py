@@ -14,7 +14,6 @@ import numpy as np
 
 MeanName = Literal["arithmetic", "geometric", "harmonic", "median"]
 LOG_RATIO_LIMIT = 300.0  # beyond it a row scores 200 to the last bit, and exp stays finite
-_STEEPEST_BEND = 2.0 * np.arctanh(1.0 / np.sqrt(3.0))  # where sech^2(d/2) * tanh(d/2) is largest
 
 
 def combine(mean: MeanName, log_prices: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -37,15 +36,16 @@ def combine(mean: MeanName, log_prices: np.ndarray, weights: np.ndarray) -> np.n
 
 @dataclass(frozen=True)
 class Curve:
-    """How a row's loss depends on its weighted coordinate.
+    """How a row's loss depends on its weighted coordinate x; all three take arrays of any shape.
 
-    `loss` and `slope` take x of any shape; `bend` takes the lowest and highest x a row can reach and
-    returns how far the loss falls short of convex there: loss(x) + bend * x^2 / 2 is convex on that range.
+    `overshoot` takes x and a reach, and returns how far the tangent at x rises at most above the loss within
+    that reach of x. Where the loss is convex it rises nowhere; where it is concave, most at an end of the
+    range; beyond the bottom of the loss the tangent only sinks and the loss only rises.
     """
 
     coordinate: Callable[[np.ndarray], np.ndarray]  # ln(predicted / actual) -> x
     loss_and_slope: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    bend: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    overshoot: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _tanh_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -57,11 +57,13 @@ def _tanh_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.abs(s, out=s), steep
 
 
-def _tanh_bend(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    nearest = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
-    farthest = np.maximum(np.abs(low), np.abs(high))
-    t = np.tanh(0.5 * np.clip(_STEEPEST_BEND, nearest, farthest))
-    return 0.5 * (1.0 - t * t) * t
+def _tanh_overshoot(x: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    size = np.abs(x)
+    t, up = np.minimum(np.tanh(0.5 * size), 1.0 - 1e-15), np.tanh(0.5 * reach)
+    down = np.minimum(up, t)  # the bottom at 0 is as far down as counts
+    farther = 0.5 * reach - up / (1.0 + t * up)
+    nearer = down / (1.0 - t * down) - 0.5 * np.minimum(reach, size)
+    return (1.0 - t * t) * np.maximum(farther, nearer, out=farther)
 
 
 def _ratio_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,17 +76,20 @@ def _ratio_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.abs(s, out=s), short
 
 
-def _ratio_bend(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    return np.where(high <= 1.0, 0.0, 4.0 / (np.maximum(low, 1.0) + 1.0) ** 3)
+def _ratio_overshoot(x: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    side = x + 1.0
+    down = np.clip(x - 1.0, 0.0, reach)  # the bottom at 1 is as far down as counts
+    nearer, farther = down * down / np.maximum(side - down, 2.0), reach * reach / (side + reach)
+    return np.where(x > 1.0, 2.0 * np.maximum(nearer, farther, out=farther) / (side * side), 0.0)
 
 
 def _clipped(log_ratio: np.ndarray) -> np.ndarray:
     return np.clip(log_ratio, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
-GEOMETRIC = Curve(_clipped, _tanh_loss, _tanh_bend)
-ARITHMETIC = Curve(lambda d: np.exp(_clipped(d)), _ratio_loss, _ratio_bend)
-HARMONIC = Curve(lambda d: np.exp(-_clipped(d)), _ratio_loss, _ratio_bend)
+GEOMETRIC = Curve(_clipped, _tanh_loss, _tanh_overshoot)
+ARITHMETIC = Curve(lambda d: np.exp(_clipped(d)), _ratio_loss, _ratio_overshoot)
+HARMONIC = Curve(lambda d: np.exp(-_clipped(d)), _ratio_loss, _ratio_overshoot)
 CURVES: dict[MeanName, Curve] = {"arithmetic": ARITHMETIC, "geometric": GEOMETRIC, "harmonic": HARMONIC}
 
 
@@ -94,4 +99,4 @@ def _smooth_absolute(x: np.ndarray, width: float = 0.02) -> tuple[np.ndarray, np
 
 
 # Convex in the weights: the rival that can't end in a wrong valley. Its loss is |log error|, not SMAPE.
-ABSOLUTE_LOG = Curve(_clipped, _smooth_absolute, lambda low, high: np.zeros_like(low))
+ABSOLUTE_LOG = Curve(_clipped, _smooth_absolute, lambda x, reach: np.zeros_like(x))

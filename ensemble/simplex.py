@@ -1,9 +1,9 @@
 """Integer weights: every way to share `total` units among heads, and the best of them, proven.
 
-The loss over the simplex is convex up to a known bend B (`Surface.bend`), so the tangent at any point c
-bounds it everywhere: loss(w) >= loss(c) + slope.(w - c) - (w - c)'B(w - c)/2. Cells of the grid whose
-bound lies above the best point found so far hold nothing better and are never opened. What is left in
-the end is the optimum of the whole grid, at a small share of its points.
+In a cell of the grid the tangent at its middle c rises above the loss by a known amount at most
+(`Surface.overshoot`): loss(w) >= loss(c) + slope.(w - c) - overshoot. Cells whose bound lies above the best
+point found so far hold nothing better and are never opened. What is left in the end is the optimum of the
+whole grid, at a small share of its points.
 """
 
 import itertools
@@ -74,7 +74,6 @@ def best_counts(
     """
     m = surface.n_heads
     limit = np.inf if m <= PROVEN_HEADS else max_evaluations
-    bend = surface.bend(parts)
     lows, highs = np.zeros((1, m), np.int64), np.full((1, m), total, np.int64)
     bounds = np.array([-np.inf])
     starts = np.vstack([total * np.eye(m, dtype=np.int64), _centers(lows, highs, total)])
@@ -90,7 +89,10 @@ def best_counts(
         winner = int(values.argmin())
         if values[winner] < smape - TOLERANCE:
             best, smape = _downhill(surface, parts, centers[winner], float(values[winner]), total)
-        bound = np.maximum(_cell_bounds(low, high, centers, values, slopes, bend, total), bounds[order])
+        tangent = values + _lowest_of_tangent(low, high, centers, slopes, total)
+        reach = np.maximum(high - centers, centers - low)
+        overshoot = surface.overshoot(centers / total, reach / total, parts)
+        bound = np.maximum(tangent - overshoot, bounds[order])
         opened = (high > low).any(axis=1)
         low, high, bound = _halves(low[opened], high[opened], bound[opened], total)
         rest = np.ones(len(bounds), dtype=bool)
@@ -130,31 +132,18 @@ def _centers(low: np.ndarray, high: np.ndarray, total: int) -> np.ndarray:
     return floor + (rank < missing[:, None])
 
 
-def _cell_bounds(
-    low: np.ndarray,
-    high: np.ndarray,
-    centers: np.ndarray,
-    values: np.ndarray,
-    slopes: np.ndarray,
-    bend: np.ndarray,
-    total: int,
+def _lowest_of_tangent(
+    low: np.ndarray, high: np.ndarray, centers: np.ndarray, slopes: np.ndarray, total: int
 ) -> np.ndarray:
-    """No point of a cell scores below this, shape (n_cells,)."""
-    # The tangent's lowest point: fill the flattest heads first until the weights sum to 1.
+    """How far each center's tangent falls below its loss within the cell at most, shape (n_cells,)."""
+    # Fill the heads with the lowest slopes first until the weights sum to 1.
     order = np.argsort(slopes, axis=1)
     room = np.take_along_axis(high - low, order, axis=1)
     short = (total - low.sum(axis=1))[:, None]
     before = np.cumsum(room, axis=1) - room
     filled = np.clip(short - before, 0, room)
     steep = np.take_along_axis(slopes, order, axis=1)
-    lowest = (slopes * (low - centers)).sum(axis=1) + (steep * filled).sum(axis=1)
-    # With D = sqrt(diag(B)), (w - c)'B(w - c) is at most the largest eigenvalue of B / (D D') times the
-    # square of D (w - c), and at most the square of the sum of D |w - c|: whichever is less.
-    scale = np.sqrt(np.maximum(np.diag(bend), 1e-300))
-    reach = np.maximum(high - centers, centers - low) * scale / total
-    stretch = float(np.linalg.eigvalsh(bend / np.outer(scale, scale))[-1]) * (1 + 1e-9)
-    farthest = np.minimum(stretch * (reach**2).sum(axis=1), reach.sum(axis=1) ** 2)
-    return values + lowest / total - 0.5 * farthest
+    return ((slopes * (low - centers)).sum(axis=1) + (steep * filled).sum(axis=1)) / total
 
 
 def _halves(

@@ -4,7 +4,7 @@ A fold's rows are summed by themselves, so one evaluation of a point answers for
 the weights for all rows and for every held-out fold come from the same sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 from ensemble.means import Curve
 
 POINTS_PER_BLOCK = 64
-ROWS_PER_BLOCK = 2048
+ROWS_PER_BLOCK = 512  # what is worked on at a time stays in the cache of a core
 
 
 class Surface:
@@ -37,16 +37,13 @@ class Surface:
         # machine a hundred times more: it is waited for at each one.
         self._threads = ThreadpoolController()
         self._ends = np.concatenate([[0], np.cumsum(self.counts)])
-        self._known: dict[bytes, int] = {}
-        n_parts = len(self.counts)
-        self._values = np.empty((0, n_parts))
-        self._slopes = np.empty((0, n_parts, self.n_heads))
-        self._bends = self._bend_sums()
+        self._points = _Known(len(self.counts), 1 + self.n_heads)
+        self._cells = _Known(len(self.counts), 1)
 
     @property
     def n_points(self) -> int:
         """How many distinct points were evaluated so far."""
-        return len(self._known)
+        return len(self._points)
 
     def evaluate(self, points: np.ndarray, parts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Mean loss and its gradient over the rows of `parts`; points seen before cost nothing.
@@ -57,30 +54,22 @@ class Surface:
         Returns:
             Percent, shape (n_points,), and percent per unit of weight, shape (n_points, n_heads).
         """
-        points = np.ascontiguousarray(points, dtype=np.float64)
-        keys = [point.tobytes() for point in points]
-        fresh = {key: i for i, key in enumerate(keys) if key not in self._known}
-        if fresh:
-            with self._threads.limit(limits=1):
-                values, slopes = self._sums(points[list(fresh.values())])
-            first = len(self._known)
-            self._known |= {key: first + i for i, key in enumerate(fresh)}
-            if len(self._known) > len(self._values):
-                more = max(len(self._known), 2 * len(self._values)) - len(self._values)
-                self._values = np.pad(self._values, ((0, more), (0, 0)))
-                self._slopes = np.pad(self._slopes, ((0, more), (0, 0), (0, 0)))
-            self._values[first : first + len(fresh)] = values
-            self._slopes[first : first + len(fresh)] = slopes
-        at = [self._known[key] for key in keys]
-        chosen = list(parts)
-        n_rows = self.counts[chosen].sum()
-        where = np.ix_(at, chosen)
-        return self._values[where].sum(axis=1) / n_rows, self._slopes[where].sum(axis=1) / n_rows
+        sums = self._points.sums(points, parts, self._sums) / self.counts[list(parts)].sum()
+        return sums[:, 0], sums[:, 1:]
 
-    def bend(self, parts: Sequence[int]) -> np.ndarray:
-        """Symmetric B, shape (n_heads, n_heads): loss(w) + w'Bw/2 is convex on the simplex."""
-        chosen = list(parts)
-        return self._bends[chosen].sum(axis=0) / self.counts[chosen].sum()
+    def overshoot(self, points: np.ndarray, reach: np.ndarray, parts: Sequence[int]) -> np.ndarray:
+        """How far the tangents at points rise at most above the loss around them.
+
+        Args:
+            points: weights, shape (n_points, n_heads).
+            reach: how far each weight may be from the point's, of the same shape.
+
+        Returns:
+            Percent, shape (n_points,): within its reach no point scores below the tangent less this.
+        """
+        cells = np.concatenate([points, reach], axis=1)
+        sums = self._cells.sums(cells, parts, self._overshoot_sums) / self.counts[list(parts)].sum()
+        return sums[:, 0]
 
     def exhaustive(self, points: np.ndarray, parts: Sequence[int]) -> np.ndarray:
         """Mean loss of every point, shape (n_points,), in blocks; nothing is kept or skipped."""
@@ -95,27 +84,62 @@ class Surface:
                     total[b : b + POINTS_PER_BLOCK] += loss.sum(axis=0)
         return 200.0 * total / len(rows)
 
-    def _sums(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        n_parts = len(self.counts)
-        values = np.zeros((len(points), n_parts))
-        slopes = np.zeros((len(points), n_parts, self.n_heads))
-        for part in range(n_parts):
-            for a in range(self._ends[part], self._ends[part + 1], ROWS_PER_BLOCK):
-                x = self.x[a : min(a + ROWS_PER_BLOCK, self._ends[part + 1])]
-                for b in range(0, len(points), POINTS_PER_BLOCK):
-                    chunk = slice(b, b + POINTS_PER_BLOCK)
-                    loss, slope = self.curve.loss_and_slope(x @ points[chunk].T)
-                    values[chunk, part] += loss.sum(axis=0)
-                    slopes[chunk, part] += slope.T @ x
-        return 200.0 * values, 200.0 * slopes
+    def _sums(self, points: np.ndarray) -> np.ndarray:
+        """Loss and slope of each point summed over each part, shape (n_points, n_parts, 1 + n_heads)."""
+        sums = np.zeros((len(points), len(self.counts), 1 + self.n_heads))
+        for part, x in self._blocks():
+            for b in range(0, len(points), POINTS_PER_BLOCK):
+                chunk = slice(b, b + POINTS_PER_BLOCK)
+                loss, slope = self.curve.loss_and_slope(x @ points[chunk].T)
+                sums[chunk, part, 0] += loss.sum(axis=0)
+                sums[chunk, part, 1:] += slope.T @ x
+        return 200.0 * sums
 
-    def _bend_sums(self) -> np.ndarray:
-        low, high = self.x.min(axis=1), self.x.max(axis=1)
-        bend = self.curve.bend(low, high)
-        # Weights sum to 1, so a constant taken from a row's coordinates moves no difference of points.
-        spread = self.x - self.x.mean(axis=1, keepdims=True)
-        sums = [
-            (spread[a:b] * bend[a:b, None]).T @ spread[a:b]
-            for a, b in zip(self._ends[:-1], self._ends[1:], strict=True)
-        ]
-        return 200.0 * np.stack(sums)
+    def _overshoot_sums(self, cells: np.ndarray) -> np.ndarray:
+        """The overshoot in each cell summed over each part, shape (n_cells, n_parts, 1)."""
+        points, reach = np.split(cells, 2, axis=1)
+        sums = np.zeros((len(cells), len(self.counts), 1))
+        for part, x in self._blocks():
+            # Weights sum to 1, so a constant taken from a row's coordinates changes no difference of points.
+            spread = np.abs(x - np.median(x, axis=1, keepdims=True))
+            for b in range(0, len(cells), POINTS_PER_BLOCK):
+                chunk = slice(b, b + POINTS_PER_BLOCK)
+                sums[chunk, part, 0] += self.curve.overshoot(
+                    x @ points[chunk].T, spread @ reach[chunk].T
+                ).sum(axis=0)
+        return 200.0 * sums
+
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Coordinates of a few rows of one part at a time: (part, (n_block_rows, n_heads))."""
+        with self._threads.limit(limits=1):
+            for part in range(len(self.counts)):
+                for a in range(self._ends[part], self._ends[part + 1], ROWS_PER_BLOCK):
+                    yield part, self.x[a : min(a + ROWS_PER_BLOCK, self._ends[part + 1])]
+
+
+class _Known:
+    """Sums over each part of the rows, kept for every argument that they were ever asked for."""
+
+    def __init__(self, n_parts: int, width: int) -> None:
+        self._at: dict[bytes, int] = {}
+        self._sums = np.empty((0, n_parts, width))
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def sums(
+        self, arguments: np.ndarray, parts: Sequence[int], compute: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """Sums over `parts`, shape (n_arguments, width); `compute` answers for rows of `arguments` not seen before."""
+        arguments = np.ascontiguousarray(arguments, dtype=np.float64)
+        keys = [argument.tobytes() for argument in arguments]
+        fresh = {key: i for i, key in enumerate(keys) if key not in self._at}
+        if fresh:
+            first = len(self._at)
+            self._at |= {key: first + i for i, key in enumerate(fresh)}
+            if len(self._at) > len(self._sums):
+                more = max(len(self._at), 2 * len(self._sums)) - len(self._sums)
+                self._sums = np.pad(self._sums, ((0, more), (0, 0), (0, 0)))
+            self._sums[first : len(self._at)] = compute(arguments[list(fresh.values())])
+        summed: np.ndarray = self._sums[np.ix_([self._at[key] for key in keys], list(parts))].sum(axis=1)
+        return summed

@@ -91,6 +91,31 @@ def test_heads_that_all_say_the_same_end_the_search_at_once():
     assert surface.n_points < 500
 
 
+@pytest.mark.parametrize("mean", CURVES)
+def test_wild_heads_do_not_make_the_search_open_the_whole_grid(mean):
+    generator = np.random.default_rng(1)
+    log_actual = generator.normal(3, 1, 80)
+    spread = generator.uniform(0.1, 1.0, 4)
+    log_prices = log_actual[:, None] + generator.laplace(0, 1, (80, 4)) * 2 * spread
+    surface = Surface(CURVES[mean], log_prices, log_actual, np.arange(80) % 4)
+    for parts in ([0, 1, 2, 3], [1, 2, 3], [0, 2, 3]):
+        found = best_counts(surface, parts)
+        assert found.proven
+        assert found.n_evaluations < simplex_size(4, 100) / 50
+
+
+@pytest.mark.parametrize("curve", [*CURVES.values(), ABSOLUTE_LOG])
+@given(ends=st.tuples(st.floats(-12, 12), st.floats(-12, 12)))
+def test_a_tangent_rises_above_the_loss_by_its_overshoot_and_by_no_more(curve, ends):
+    low, high = np.sort(curve.coordinate(np.array(ends)))
+    x, reach = np.array([(low + high) / 2]), np.array([(high - low) / 2])
+    right = curve.coordinate(np.zeros(1))
+    inside = np.append(np.linspace(low, high, 101), np.clip(right, low, high))
+    loss, slope = curve.loss_and_slope(x.copy())
+    highest = (loss + slope * (inside - x) - curve.loss_and_slope(inside.copy())[0]).max()
+    assert curve.overshoot(x, reach)[0] == pytest.approx(max(highest, 0.0), abs=1e-9)
+
+
 def test_prices_that_are_absurd_neither_overflow_nor_hide_the_good_head():
     log_prices, log_actual, part = heads_of(3, n_heads=2)
     log_prices[:, 1] = 1e4
