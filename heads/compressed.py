@@ -1,14 +1,13 @@
 """Rows -> a few hundred columns: principal components of each vector set, then fields; fitted inside the fold."""
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from heads.design import FieldBlock, VectorBlock
 from heads.rows import Rows
-
-FIT_ROWS = 20_000  # rows that components are found on: more change them little
+from heads.tree_columns import FIT_ROWS, principal_axes
 
 
 @dataclass
@@ -26,20 +25,17 @@ class Compressed:
     fields: bool = True
     unit_columns: bool = False
     blocks_: list[VectorBlock] = field(init=False, repr=False)
-    pca_: list[Any] = field(init=False, repr=False)
+    axes_: list[np.ndarray] = field(init=False, repr=False)  # (dim, n_kept) each
     field_block_: FieldBlock | None = field(init=False, repr=False)
     divisor_: np.ndarray | None = field(init=False, repr=False)
 
     def fit(self, rows: Rows) -> Self:
-        from sklearn.decomposition import PCA
-
         self.blocks_ = [VectorBlock("block").fit(matrix) for matrix in rows.matrices]
         sample = rows.subset(np.arange(0, len(rows), max(1, len(rows) // FIT_ROWS)))
-        self.pca_ = []
+        self.axes_ = []
         for block, matrix in zip(self.blocks_, sample.matrices, strict=True):
             X = block.transform(matrix)[:, : matrix.dim]
-            most = min(self.components, *X.shape)
-            self.pca_.append(PCA(most, svd_solver="covariance_eigh").fit(X))
+            self.axes_.append(principal_axes(X.T @ X, min(self.components, *X.shape)))
         self.field_block_ = FieldBlock().fit(rows) if self.fields else None
         self.divisor_ = None
         if self.unit_columns:
@@ -50,10 +46,9 @@ class Compressed:
     def transform(self, rows: Rows) -> np.ndarray:
         """Shape (n_rows, n_columns) float32."""
         parts = []
-        for block, pca, matrix in zip(self.blocks_, self.pca_, rows.matrices, strict=True):
+        for block, axes, matrix in zip(self.blocks_, self.axes_, rows.matrices, strict=True):
             X = block.transform(matrix)
-            parts.append(pca.transform(X[:, : matrix.dim]).astype(np.float32))
-            parts.append(X[:, matrix.dim :])
+            parts += [X[:, : matrix.dim] @ axes, X[:, matrix.dim :]]
         if self.field_block_ is not None:
             parts.append(self.field_block_.transform(rows))
         X = np.concatenate(parts, axis=1)

@@ -20,6 +20,7 @@ class SVR(Head):
     name: ClassVar[str] = "svr"
     summary: ClassVar[str] = "support vector regression on compressed vectors and fields"
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
+    code_version: ClassVar[int] = 2
 
     components: int = 128  # principal components of each vector set
     penalty: float = 3.0  # scikit-learn's C

@@ -103,7 +103,7 @@ def train_network(
     loss_of = LOSSES[recipe.loss]
     best: Trained | None = None
     for epoch in range(1, recipe.epochs + 1):
-        network.train()
+        network.train(batch_rows > 1)  # one row has no spread for BatchNorm to divide by
         total = torch.zeros(())
         if order_of is None:
             order = positions[torch.randperm(len(positions), generator=generator)]

@@ -118,7 +118,7 @@ def principal_axes(products: np.ndarray, count: int) -> np.ndarray:
     """The leading eigenvectors of a symmetric matrix, largest first, shape (dim, at most count) float32.
 
     Of a wide matrix they are found by subspace iteration, which is exact where the spectrum falls off and
-    elsewhere close enough for columns that trees cut.
+    elsewhere close enough: directions told apart badly are about as long as one another.
     """
     dim = len(products)
     if dim <= 4 * count:

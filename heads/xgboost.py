@@ -36,6 +36,7 @@ class XGBoost(Head):
     name: ClassVar[str] = "xgboost"
     summary: ClassVar[str] = "histogram trees with SMAPE as objective, bins shared by folds"
     libraries: ClassVar[tuple[str, ...]] = ("xgboost",)
+    code_version: ClassVar[int] = 2
     beyond_memory: ClassVar[bool] = True
 
     loss: str = "smape"  # "smape", "huber-log", "mae-log", "mse-log"

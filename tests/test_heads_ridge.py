@@ -4,7 +4,6 @@ import json
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as SklearnRidge
-from sklearn.utils.estimator_checks import check_estimator
 
 from heads import gram
 from heads.crossfit import crossfit
@@ -125,11 +124,6 @@ def test_an_unknown_scale_is_an_error_that_names_both():
     rows, log_price = fake_rows(60)
     with pytest.raises(HeadError, match="scale must be 'block' or 'column', got 'rows'"):
         Ridge(scale="rows").fit(rows, log_price)
-
-
-def test_it_is_a_scikit_learn_estimator():
-    with pytest.warns(UserWarning, match="does not inherit"):
-        check_estimator(Ridge())
 
 
 def test_a_design_fills_missing_vectors_with_the_mean_and_an_indicator():

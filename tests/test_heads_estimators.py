@@ -1,0 +1,56 @@
+"""scikit-learn's own checks of every head that takes a plain matrix; `sparse` and `sparse-mlp` need texts."""
+
+import warnings
+
+import pytest
+import torch
+from sklearn.utils.estimator_checks import check_estimator
+from threadpoolctl import threadpool_limits
+
+from heads.registry import HEADS, make_head
+
+# As small as scikit-learn's few dozen rows, and able to learn them by heart, as one check asks.
+NETWORK = {"seeds": 1, "epochs": 25, "batch_rows": 16, "rate": 0.02, "dropout": 0.0, "precision": "float32"}
+TREES = {"learning_rate": 0.3, "n_jobs": 1}
+SMALL: dict[str, dict[str, object]] = {
+    "fusion": {**NETWORK, "batch_rows": 64, "projected": 8, "hidden": (16,)},
+    "kernel-ridge": {"unit": False},
+    "lightgbm": {**TREES, "n_estimators": 100, "patience": 100, "min_data_in_leaf": 1, "components": 8}
+    | {"feature_fraction": 1.0, "bagging_fraction": 1.0},
+    "mlp-batchnorm": {**NETWORK, "hidden": (32,)},
+    "mlp-layernorm": {**NETWORK, "hidden": (32,)},
+    "tabm": {**NETWORK, "members": 4, "width": 16, "blocks": 1},
+    "xgboost": {
+        **TREES,
+        "rounds": 100,
+        "patience": 100,
+        "columns": 1.0,
+        "rows": 1.0,
+        "min_child_weight": 0.1,
+    },
+    "xgboost-baseline": {**TREES, "n_estimators": 60, "brands": False},
+}
+ROUNDING = "float32: a prediction moves by 1e-7 with the rows beside it"
+ROUNDED = {
+    "fusion": ("subset", "sample_order"),
+    "kernel-ridge": ("subset", "sample_order"),
+    "mlp-batchnorm": ("subset", "sample_order"),
+    "mlp-layernorm": ("subset", "sample_order"),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_core():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", sorted(set(HEADS) - {"sparse", "sparse-mlp"}))
+def test_scikit_learn_takes_the_head_for_one_of_its_own(name):
+    rounded = {f"check_methods_{kind}_invariance": ROUNDING for kind in ROUNDED.get(name, ())}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_estimator(make_head(name, SMALL.get(name, {}), seed=0), expected_failed_checks=rounded)
