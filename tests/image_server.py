@@ -258,8 +258,17 @@ class Site:
         return answer
 
     def answer_endless(self, **_: object) -> object:
+        return self._endless(_head("200 OK", Connection="close") + self.picture(18))
+
+    def answer_gzip_endless(self, **_: object) -> object:
+        """All that follows the end of what is packed is of no meaning."""
+        return self._endless(
+            _head("200 OK", Connection="close", Content_Encoding="gzip") + gzip.compress(self.picture(18))
+        )
+
+    def _endless(self, start: bytes) -> object:
         async def answer(transport: asyncio.Transport) -> None:
-            transport.write(_head("200 OK", Connection="close") + self.picture(18))
+            transport.write(start)
             while not transport.is_closing():
                 transport.write(bytes(100_000))
                 await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from store.catalog.show.charts import label, ticks
 from store.catalog.show.facts import histogram, read_facts
 from store.workspace import Workspace
 from tests.clean_rows import picture, publish
+from tests.fakes import catalog_table, publish_catalog
 
 
 @pytest.fixture
@@ -78,6 +79,20 @@ def test_page_and_terminal_say_the_same_counts(workspace):
     for words in ("no link", "a link, not fetched yet", "2,000.00", "image_link"):
         assert words in printed
         assert words in page
+
+
+def test_a_link_that_can_not_be_used_says_why_and_not_that_it_is_still_to_come(tmp_path):
+    workspace = Workspace(tmp_path)
+    links = ["https://a.example/1.jpg", "images/1.jpg", '""', None]
+    publish_catalog(
+        workspace,
+        catalog_table([{"sample_id": i, "price": 1.0, "image_link": link} for i, link in enumerate(links)]),
+    )
+    assert read_facts(workspace).splits[0].missing == {
+        "a link, not fetched yet": 1,
+        "relative link": 1,
+        "no link": 2,
+    }
 
 
 def test_without_clean_the_next_step_is_named_and_text_alone_writes_nothing(workspace):

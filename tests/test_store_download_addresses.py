@@ -78,6 +78,7 @@ def test_any_cell_is_read_without_an_error_and_a_url_reads_as_itself(cell):
         *("169.254.1.1", "fe80::1%eth0", "169.254.169.254", "168.63.129.16", "fd00:ec2::254"),
         *("0.0.0.0", "224.0.0.1", "255.255.255.255", "240.0.0.1", "ff02::1"),
         *("2002:7f00:1::", "64:ff9b::a00:1"),  # 127.0.0.1 and 10.0.0.1 inside IPv6
+        *("fec0::1", "3fff::1", "64:ff9b:1::a00:1"),  # site-local, documentation, NAT64 of one's own
     ],
 )
 def test_addresses_inside_a_network_are_refused(address):
@@ -97,6 +98,8 @@ def test_allowing_private_addresses_never_allows_metadata_services():
         "100.100.100.200",
         "168.63.129.16",
         "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
         "::ffff:169.254.169.254",
     ):
         assert address_problem(address, allow_private=True) is not None

@@ -4,7 +4,10 @@ import hashlib
 import io
 import json
 import tarfile
+import zlib
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +17,7 @@ from store.catalog.images import blob_path, image_digests
 from store.catalog.links import read_links
 from store.cli import main
 from store.errors import CatalogError
+from store.schema import LINKS
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog
 
@@ -97,6 +101,7 @@ def test_a_picture_that_does_not_match_its_digest_and_odd_files_are_passed_over(
     assert dict(done.passed_over) == {
         "pictures whose bytes do not match their digest": 1,
         "files that are no picture by digest": 4,
+        "pictures that its links name and it does not hold": 1,
     }
     assert set(image_digests(target)) == {"http://a/one", "http://a/three"}
 
@@ -117,7 +122,8 @@ def test_a_tar_can_not_write_outside_the_workspace(tmp_path):
         tar.addfile(link)
     target = Workspace(tmp_path / "deep/er/b")
     before = set(tmp_path.rglob("*"))
-    import_images(target, str(evil))
+    done = import_images(target, str(evil))
+    assert dict(done.passed_over)["links and special files"] == 1
     files = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert all(path.is_relative_to(tmp_path / "deep/er/b/images") for path in files - before)
     assert set(image_digests(target)) == {"http://a/one", "http://a/two", "http://a/three"}
@@ -139,6 +145,66 @@ def test_a_tar_cut_short_is_one_error(tmp_path):
     (tmp_path / "cut.tar").write_bytes(content[: len(content) // 2 + 100])
     with pytest.raises(CatalogError, match="is not a whole tar"):
         import_images(Workspace(tmp_path / "b"), str(tmp_path / "cut.tar"))
+
+
+def packed(path, files, mode="w", **changes):
+    """A tar of (name, content)."""
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as tar:
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            for attribute, value in changes.items():
+                setattr(entry, attribute, value)
+            tar.addfile(entry, io.BytesIO(content))
+    return str(path)
+
+
+def records(rows):
+    table, out = pa.Table.from_pylist(rows, schema=LINKS), io.BytesIO()
+    pq.write_table(table, out)
+    return out.getvalue()
+
+
+def test_pictures_that_a_tar_names_and_does_not_hold_are_told(tmp_path):
+    links = records([dict.fromkeys(LINKS.names) | {"link": "http://a/1", "sha256": "a" * 64}])
+    source = packed(tmp_path / "x.tar", [("links.parquet", links)])
+    done = import_images(Workspace(tmp_path / "b"), source)
+    assert (done.n_links, dict(done.passed_over)) == (
+        0,
+        {"pictures that its links name and it does not hold": 1},
+    )
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"link":5}', b'{"link":"x","tries":"many"}'])
+def test_a_journal_that_holds_no_records_is_one_error(tmp_path, content):
+    line = b"%08x %s\n" % (zlib.crc32(content), content)
+    source = packed(tmp_path / "x.tar", [("links.parquet", records([])), ("journal/1.jsonl", line)])
+    with pytest.raises(CatalogError, match=r"journal/1\.jsonl of .*x\.tar can't be read"):
+        import_images(Workspace(tmp_path / "b"), source)
+
+
+@pytest.mark.parametrize("name", ["links.parquet", "journal/1.jsonl"])
+def test_a_terabyte_of_nothing_is_not_read(tmp_path, name):
+    sparse = {"major": "0", "minor": "1", "name": name, "size": str(10**12), "map": "0,512", "numblocks": "1"}
+    headers = {f"GNU.sparse.{key}": value for key, value in sparse.items()}
+    source = packed(tmp_path / "x.tar", [(name, bytes(512))], pax_headers=headers)
+    with pytest.raises(CatalogError, match="can't be read: 1000000000000 bytes"):
+        import_images(Workspace(tmp_path / "b"), source)
+
+
+def test_records_that_unpack_to_more_than_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("store.catalog.download.archive.MOST_RECORD_BYTES", 100_000)
+    rows = [dict.fromkeys(LINKS.names) | {"link": "http://a/" + "x" * 1000, "tries": 1}] * 5000
+    source = packed(tmp_path / "x.tar", [("links.parquet", records(rows))])
+    with pytest.raises(CatalogError, match="more than 100000 bytes when unpacked"):
+        import_images(Workspace(tmp_path / "b"), source)
+
+
+def test_a_damaged_header_is_one_error(tmp_path):
+    headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "many"}
+    source = packed(tmp_path / "x.tar", [("links.parquet", b"x")], pax_headers=headers)
+    with pytest.raises(CatalogError, match="is not a whole tar: damaged header"):
+        import_images(Workspace(tmp_path / "b"), source)
 
 
 def test_a_folder_without_a_record_is_one_error(tmp_path):

@@ -11,9 +11,10 @@ import signal
 import pytest
 
 from store.catalog.download.process import CRASHED, StoreProcess, serve
-from store.catalog.download.record import JOURNAL_FOLDER, fold_journals, read_journal
+from store.catalog.download.record import JOURNAL_FOLDER, Journal, fold_journals, read_journal
 from store.catalog.download.storing import SPILL_BYTES, Body, Stored
 from store.catalog.images import blob_path, image_digests
+from store.catalog.links import read_links
 from store.errors import WorkspaceError
 from store.workspace import Workspace
 from tests.image_server import Site
@@ -30,7 +31,7 @@ def stored(workspace, *batches, make=StoreProcess):
     """What each batch came to, one process for all."""
 
     async def run():
-        store = make(workspace, MOST_PIXELS)
+        store = make(workspace, Journal(workspace), MOST_PIXELS)
         try:
             return [await store.store(batch) for batch in batches]
         finally:
@@ -110,8 +111,8 @@ def test_a_picture_that_crashes_the_decoder_fails_alone(tmp_path):
     )
 
     class Fragile(StoreProcess):
-        def __init__(self, workspace, max_pixels):
-            super().__init__(workspace, max_pixels)
+        def __init__(self, workspace, journal, max_pixels):
+            super().__init__(workspace, journal, max_pixels)
             self._command[1:3] = ["-c", program]
 
     workspace = Workspace(tmp_path)
@@ -124,6 +125,45 @@ def test_a_picture_that_crashes_the_decoder_fails_alone(tmp_path):
     assert stored(workspace, batch, make=Fragile) == [[Stored(True), Stored(False, CRASHED), Stored(True)]]
     fold_journals(workspace)
     assert set(image_digests(workspace)) == {"http://a/1", "http://a/3"}
+    told = {row["link"]: row["reason"] for row in read_links(workspace).to_pylist()}
+    assert told == {"http://a/1": None, "http://a/2": CRASHED, "http://a/3": None}
+
+
+def test_a_process_that_ends_of_itself_is_a_bug_and_no_picture_is_to_blame(tmp_path):
+    class Broken(StoreProcess):
+        def __init__(self, workspace, journal, max_pixels):
+            super().__init__(workspace, journal, max_pixels)
+            self._command[1:3] = ["-c", "import sys; sys.exit(3)"]
+
+    workspace = Workspace(tmp_path)
+    with pytest.raises(RuntimeError, match="ended with status 3"):
+        stored(workspace, [body(SITE.picture(1))], make=Broken)
+    assert workspace.names(JOURNAL_FOLDER) == []
+
+
+def test_a_full_disk_for_temporary_files_is_told_and_the_next_batch_is_stored(tmp_path):
+    workspace, content = Workspace(tmp_path), SITE.picture(1) + bytes(2 * SPILL_BYTES)
+    program = (
+        "import sys\n"
+        "from store.catalog.download import process\n"
+        "def full(file, piece):\n"
+        "    raise process.WorkspaceError('no space left')\n"
+        "process.keep = full\n"
+        "process.main(*sys.argv[1:])\n"
+    )
+
+    async def run():
+        store = StoreProcess(workspace, Journal(workspace), MOST_PIXELS)
+        usual = store._command
+        store._command = [usual[0], "-c", program, *usual[3:]]
+        with pytest.raises(WorkspaceError, match="no space left"):
+            await store.store([body(content), body(SITE.picture(2))])
+        store._command = usual
+        again = await store.store([body(content)])
+        await store.close()
+        return again
+
+    assert asyncio.run(run()) == [Stored(True)]
 
 
 def test_it_ends_with_the_run_that_is_killed(tmp_path):
@@ -138,7 +178,7 @@ def test_it_ends_with_the_run_that_is_killed(tmp_path):
 
 def test_an_interrupt_is_for_the_run_alone(tmp_path):
     async def run():
-        store = StoreProcess(Workspace(tmp_path), MOST_PIXELS)
+        store = StoreProcess(Workspace(tmp_path), Journal(Workspace(tmp_path)), MOST_PIXELS)
         before = await store.store([body(SITE.picture(1))])
         os.kill(store._process.pid, signal.SIGINT)
         after = await store.store([body(SITE.picture(2))])

@@ -1,6 +1,7 @@
 """Whole runs of `shelfprice catalog images` against a server on loopback."""
 
 import errno
+import io
 import json
 from dataclasses import replace
 
@@ -12,7 +13,6 @@ from click.testing import CliRunner
 from store.catalog.download import storer
 from store.catalog.download.fetch import Limits
 from store.catalog.download.progress import Progress
-from store.catalog.download.record import Journal
 from store.catalog.download.run import Settings, download_images
 from store.catalog.download.schedule import Policy
 from store.catalog.images import blob_path, image_digests
@@ -204,7 +204,7 @@ def test_a_full_disk_is_one_error_and_what_was_stored_counts(tmp_path, site, por
     catalog_of(workspace, [f"http://127.0.0.1:{port}/img/{i}.jpg" for i in range(200)])
     with monkeypatch.context() as patch:
         patch.setattr("store.workspace.publish_local", _full_after(100))
-        patch.setattr(storer, "StoreProcess", lambda w, most: storer.StoreThread(w, Journal(w), most))
+        patch.setattr(storer, "StoreProcess", storer.StoreThread)
         with pytest.raises(
             WorkspaceError, match=r"no space left to write .*: free some and run the command again"
         ):
@@ -228,6 +228,20 @@ def _full_after(n):
         publish_local(target, write, flush)
 
     return publish
+
+
+def test_a_full_disk_for_temporary_files_is_one_error_and_no_picture_is_to_blame(tmp_path, port, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, piece):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    workspace = Workspace(tmp_path)
+    catalog_of(workspace, [f"http://127.0.0.1:{port}/same"])
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.SpooledTemporaryFile", lambda most: Full())
+        with pytest.raises(WorkspaceError, match=r"no space left to write a temporary file in .*: free some"):
+            run(workspace)
+    assert run(workspace).n_stored == 1
 
 
 def test_two_runs_at_once_both_end_well_and_nothing_is_fetched_twice(tmp_path, site, port):
@@ -304,6 +318,7 @@ def test_private_addresses_are_refused_unless_allowed(tmp_path, site, port):
     result = invoke("images", "-w", tmp_path)
     assert result.exit_code == 0
     assert "failed: 1 address refused: loopback (127.0.0.1)" in result.stdout
+    assert "only with --allow-private (and --retry-failed)" in result.stdout
     assert site.requests.total() == 0
     assert "stored: 1 " in invoke("images", "-w", tmp_path, "--allow-private", "--retry-failed").stdout
 

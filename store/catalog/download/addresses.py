@@ -15,16 +15,18 @@ SCHEMES = ("http", "https")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Where clouds answer with credentials. Refused even where private addresses are allowed.
-METADATA_ADDRESSES = frozenset(
-    ipaddress.ip_address(address)
-    for address in (
+METADATA_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
         "169.254.169.254",  # most clouds; link-local as well
         "168.63.129.16",  # Azure's host, a public address by its number
         "100.100.100.200",  # Alibaba
         "192.0.0.192",  # Oracle
-        "fd00:ec2::254",  # AWS over IPv6
+        "fd00:ec2::/32",  # AWS over IPv6: metadata, credentials of pods
+        "fd20:ce::254",  # Google over IPv6
     )
 )
+DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637, later than what Python knows
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 _PLAIN_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?", re.ASCII)
@@ -118,7 +120,7 @@ def address_problem(address: str, allow_private: bool = False) -> str | None:
     if inner is not None:
         return address_problem(str(inner), allow_private)
     kind = None
-    if ip in METADATA_ADDRESSES:
+    if any(ip in network for network in METADATA_NETWORKS):
         kind = "a metadata service"
     elif ip.is_link_local:
         kind = "link-local"
@@ -129,7 +131,7 @@ def address_problem(address: str, allow_private: bool = False) -> str | None:
     elif not allow_private:
         if ip.is_loopback:
             kind = "loopback"
-        elif not ip.is_global:
+        elif not ip.is_global or (ip.version == 6 and (ip.is_site_local or ip in DOCUMENTATION)):
             kind = "private"
     return f"address refused: {kind} ({ip})" if kind else None
 

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,8 @@ from store.workspace import Workspace
 _BLOB = re.compile(r"(?:.*/)?blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _LINKS = re.compile(r"(?:\./)?(?:images/)?links\.parquet")
 _JOURNAL = re.compile(r"(?:\./)?(?:images/)?journal/[^/]+\.jsonl")
+MOST_RECORD_BYTES = 2**30  # of one file of records, packed and again unpacked; a link takes about 200
+_RECORDS_AT_ONCE = 1024
 
 
 @dataclass
@@ -101,22 +103,28 @@ def import_images(workspace: Workspace, source: str) -> Transfer:
     with workspace.lock(IMAGES_LOCK):
         fold_journals(workspace)
         there = stored_digests(workspace)
-        with closing(_files_of(source)) as files:
+        with _whole(source), closing(_files_of(source)) as files:
             for name, n_bytes, file in files:
                 blob = _BLOB.fullmatch(name)
-                if blob is not None:
+                if file is None:
+                    done.odd["links and special files"] += 1
+                elif blob is not None:
                     _take_blob(workspace, blob[2], n_bytes, file, there, done)
                 elif _LINKS.fullmatch(name):
-                    records.insert(0, _links_table(source, file.read()))
+                    records.insert(0, _records(source, name, n_bytes, file, _links_table))
                 elif _JOURNAL.fullmatch(name):
-                    records.append(pa.Table.from_pylist(list(read_journal(file.read())), schema=LINKS))
+                    records.append(_records(source, name, n_bytes, file, _journal_table))
                 elif not os.path.basename(name).startswith("."):
                     done.odd["files that are no picture by digest"] += 1
         if not records:
             raise CatalogError(
                 f"{source} holds no links.parquet: name a folder or tar written by images-export"
             )
-        new = _worth_taking(read_links(workspace), _last_of_each(pa.concat_tables(records)), there)
+        offered = _last_of_each(pa.concat_tables(records))
+        lacking = set(offered["sha256"].drop_null().to_pylist()) - there
+        if lacking:  # so is a tar that was cut off between two files
+            done.odd["pictures that its links name and it does not hold"] += len(lacking)
+        new = _worth_taking(read_links(workspace), offered, there)
         workspace.flush()
         if len(new):
             merge_links(workspace, new)
@@ -181,23 +189,34 @@ def _add(tar: tarfile.TarFile, name: str, n_bytes: int, file: IO[bytes]) -> None
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def _files_of(source: str) -> Generator[tuple[str, int, IO[bytes]], None, None]:
-    """(relative name, bytes, open file) of every regular file in a folder or tar."""
+def _files_of(source: str) -> Generator[tuple[str, int, IO[bytes] | None], None, None]:
+    """(relative name, bytes, open file) of every file in a folder or tar; None: it is no regular one."""
     if os.path.isdir(source):
         for folder, _, names in os.walk(source):
             for name in sorted(names):
                 path = os.path.join(folder, name)
-                if os.path.isfile(path):
-                    with _opened(path) as file:
-                        yield os.path.relpath(path, source).replace(os.sep, "/"), os.path.getsize(path), file
+                relative = os.path.relpath(path, source).replace(os.sep, "/")
+                if not os.path.isfile(path):
+                    yield relative, 0, None
+                    continue
+                with _opened(path) as file:
+                    yield relative, os.path.getsize(path), file
         return
     try:
         with tarfile.open(source, "r:") as tar:
             for member in tar:
-                file_of = tar.extractfile(member) if member.isreg() else None
-                if file_of is not None:
-                    yield member.name, member.size, file_of
-    except (tarfile.TarError, EOFError) as error:
+                if not member.isdir():
+                    yield member.name, member.size, tar.extractfile(member) if member.isreg() else None
+    except (EOFError, ValueError, IndexError, KeyError) as error:  # tarfile lets them out of damaged headers
+        raise tarfile.ReadError(f"damaged header, {error}") from error
+
+
+@contextmanager
+def _whole(source: str) -> Iterator[None]:
+    """What tarfile finds out while headers or contents are read, as an error of ours."""
+    try:
+        yield
+    except tarfile.TarError as error:
         raise CatalogError(f"{source} is not a whole tar: {error}") from error
 
 
@@ -236,11 +255,30 @@ def _take_blob(
     done.n_bytes += n_bytes
 
 
-def _links_table(source: str, content: bytes) -> pa.Table:
+def _records(
+    source: str, name: str, n_bytes: int, file: IO[bytes], read: Callable[[bytes], pa.Table]
+) -> pa.Table:
     try:
-        return links_by_schema(pq.read_table(io.BytesIO(content)))
-    except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"links.parquet of {source} can't be read: {error}") from error
+        if n_bytes > MOST_RECORD_BYTES:
+            raise ValueError(f"{n_bytes} bytes, {MOST_RECORD_BYTES} at most")
+        return read(file.read(n_bytes))
+    except (pa.ArrowException, OSError, ValueError, AttributeError) as error:
+        raise CatalogError(f"{name} of {source} can't be read: {error}") from error
+
+
+def _links_table(content: bytes) -> pa.Table:
+    """Of links.parquet, unpacked a little at a time: few bytes can stand for any number of links."""
+    parts, n_bytes = [LINKS.empty_table()], 0
+    for batch in pq.ParquetFile(io.BytesIO(content)).iter_batches(_RECORDS_AT_ONCE):
+        parts.append(links_by_schema(pa.Table.from_batches([batch])))
+        n_bytes += parts[-1].nbytes
+        if n_bytes > MOST_RECORD_BYTES:
+            raise ValueError(f"more than {MOST_RECORD_BYTES} bytes when unpacked")
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _journal_table(content: bytes) -> pa.Table:
+    return pa.Table.from_pylist(list(read_journal(content)), schema=LINKS)
 
 
 def _last_of_each(table: pa.Table) -> pa.Table:

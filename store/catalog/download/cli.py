@@ -37,7 +37,12 @@ from store.workspace import Workspace
     default=25_000_000,
     help="Most bytes of one picture, as sent and after unpacking.",
 )
-@click.option("--max-pixels", type=click.IntRange(1), default=120_000_000, help="Most pixels of one picture.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1, 178_956_970),
+    default=120_000_000,
+    help="Most pixels of one picture; Pillow decodes no more than 178,956,970.",
+)
 @click.option("--contact", help="E-mail address or page in the user agent, for those who run the servers.")
 @click.option(
     "--ca-file",

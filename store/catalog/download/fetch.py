@@ -17,7 +17,7 @@ from store.catalog.download.addresses import canonical_url
 from store.catalog.download.connections import Pool, tls_context
 from store.catalog.download.network import CheckedBackend, NoConnectionError, Resolver, resolve
 from store.catalog.download.pictures import SNIFF_BYTES, describe_other, sniff
-from store.catalog.download.storing import SPILL_BYTES
+from store.catalog.download.storing import SPILL_BYTES, keep
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
@@ -105,6 +105,9 @@ class Fetcher:
             url: a canonical URL.
             etag, last_modified: of what is stored, for a conditional request.
             alone: on a connection that no other request uses meanwhile, so HTTP/1.1.
+
+        Raises:
+            WorkspaceError: the disk for temporary files is full.
         """
         headers = list(self._headers)
         if etag:
@@ -186,16 +189,17 @@ class Fetcher:
         head = b""
         async for chunk in chunks:
             n_wire += len(chunk)
+            if n_wire > max_bytes:
+                raise _UselessBodyError(f"too large: over {max_bytes} bytes")
             for piece in _inflated(inflate, chunk) if inflate else (chunk,):
                 n_body += len(piece)
-                if max(n_body, n_wire) > max_bytes:
-                    unpacked = " when unpacked" if n_wire <= max_bytes else ""
-                    raise _UselessBodyError(f"too large: over {max_bytes} bytes{unpacked}")
+                if n_body > max_bytes:
+                    raise _UselessBodyError(f"too large: over {max_bytes} bytes when unpacked")
                 if len(head) < SNIFF_BYTES:
                     head += piece[:SNIFF_BYTES]
                     if len(head) >= SNIFF_BYTES and sniff(head) is None:
                         raise _UselessBodyError(describe_other(head))
-                body.write(piece)
+                keep(body, piece)
         if inflate is not None and not inflate.eof:
             raise _UselessBodyError("connection: cut off")
         return n_wire

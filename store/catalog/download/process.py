@@ -17,7 +17,7 @@ from typing import IO, Any, BinaryIO
 
 from store.catalog.download.pictures import quiet_decoders
 from store.catalog.download.record import Journal
-from store.catalog.download.storing import SPILL_BYTES, Body, Stored, store_bodies
+from store.catalog.download.storing import SPILL_BYTES, Body, Stored, keep, record_of, store_bodies
 from store.errors import ShelfpriceError, WorkspaceError
 from store.workspace import Workspace
 
@@ -29,7 +29,8 @@ CRASHED = "broken image: crashes the decoder"
 class StoreProcess:
     """Stores batches in a process of its own; a local workspace only."""
 
-    def __init__(self, workspace: Workspace, max_pixels: int) -> None:
+    def __init__(self, workspace: Workspace, journal: Journal, max_pixels: int) -> None:
+        self._journal = journal  # of this process: for what the other can't tell any more
         self._command = [sys.executable, "-m", __name__, workspace.root, str(max_pixels)]
         self._process: asyncio.subprocess.Process | None = None
 
@@ -45,20 +46,23 @@ class StoreProcess:
         for body in bodies:
             body.file.close()
         if answer is None:
+            self._journal.write(record_of(body, None, CRASHED) for body in bodies if not body.keep)
             return [Stored(False, CRASHED)]
         if isinstance(answer, str):
+            await self.close()
             raise WorkspaceError(answer)
         return [Stored(*one) for one in answer]
 
-    async def close(self) -> None:
-        """Wait for its end."""
+    async def close(self) -> int:
+        """Wait for its end; returns its status, 0 where there was none."""
         process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-            await process.wait()
+        if process is None or process.stdin is None:
+            return 0
+        process.stdin.close()
+        return await process.wait()
 
     async def _ask(self, bodies: Sequence[Body]) -> list[Any] | str | None:
-        """The answer to a batch; None: the process died of it."""
+        """The answer to a batch; None: a signal ended the process, as a crash does."""
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -81,7 +85,9 @@ class StoreProcess:
             pass  # it has something to say, or is dead
         line = await stdout.readline()
         if not line.endswith(b"\n"):
-            await self.close()
+            status = await self.close()
+            if status >= 0:
+                raise RuntimeError(f"the process that stores pictures ended with status {status}, see above")
             return None
         answer: list[Any] | str = json.loads(line)
         return answer
@@ -92,19 +98,21 @@ def _described(body: Body) -> dict[str, Any]:
 
 
 def serve(workspace: Workspace, max_pixels: int, source: BinaryIO, answers: BinaryIO) -> None:
-    """Answer batches until there are no more."""
+    """Answer batches until there are no more, or one can't be written."""
     journal = Journal(workspace)
     with quiet_decoders():
         while line := source.readline():
-            bodies = [Body(_received(source, one["n_bytes"]), **one) for one in json.loads(line)]
+            answer: list[Any] | str
             try:
-                answer: object = [
-                    list(asdict(one).values()) for one in store_bodies(workspace, journal, bodies, max_pixels)
-                ]
+                bodies = [Body(_received(source, one["n_bytes"]), **one) for one in json.loads(line)]
+                results = store_bodies(workspace, journal, bodies, max_pixels)
+                answer = [list(asdict(one).values()) for one in results]
             except ShelfpriceError as error:
                 answer = str(error)
             answers.write(json.dumps(answer).encode() + b"\n")
             answers.flush()
+            if isinstance(answer, str):
+                return  # the rest of the batch may not have been read
 
 
 def _received(source: BinaryIO, n_bytes: int) -> IO[bytes]:
@@ -113,7 +121,7 @@ def _received(source: BinaryIO, n_bytes: int) -> IO[bytes]:
         chunk = source.read(min(n_bytes, COPY_BYTES))
         if not chunk:
             sys.exit(1)  # the run was killed in the midst of a body
-        file.write(chunk)
+        keep(file, chunk)
         n_bytes -= len(chunk)
     return file
 

@@ -7,6 +7,7 @@ from store.catalog.download.run import Summary
 from store.errors import NetworkError
 
 UNREACHABLE = ("dns:", "connect:")
+INSIDE = ("address refused: private", "address refused: loopback")
 
 
 def as_dict(summary: Summary) -> dict[str, Any]:
@@ -50,6 +51,10 @@ def as_lines(summary: Summary) -> list[str]:
         f"unchanged: {summary.n_not_modified}, failed: {summary.n_failed}"
     )
     lines += _counted("  failed", summary.failed)
+    if any(reason.startswith(INSIDE) for reason in summary.failed):
+        lines.append(
+            "  private and loopback addresses are asked only with --allow-private (and --retry-failed)"
+        )
     lines.append(f"rows with a picture by link now: {summary.n_rows_with_picture}")
     if summary.n_failed_before:
         lines.append(f"{summary.n_failed_before} links failed in an earlier run: --retry-failed asks again")

@@ -21,7 +21,7 @@ class Store(Protocol):
 
     async def store(self, bodies: Sequence[Body]) -> list[Stored]: ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> object: ...
 
 
 class StoreThread:
@@ -47,9 +47,7 @@ class Storer:
 
     def __init__(self, workspace: Workspace, journal: Journal, max_pixels: int) -> None:
         self._stores: list[Store] = [
-            StoreProcess(workspace, max_pixels)
-            if workspace.is_local
-            else StoreThread(workspace, journal, max_pixels)
+            (StoreProcess if workspace.is_local else StoreThread)(workspace, journal, max_pixels)
             for _ in range(AT_A_TIME)
         ]
         self._waiting: asyncio.Queue[tuple[Body, asyncio.Future[Stored]]] = asyncio.Queue()

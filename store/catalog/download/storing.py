@@ -1,6 +1,7 @@
 """Bodies -> checked, content-addressed blobs. Knows no network."""
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, BinaryIO
@@ -8,6 +9,7 @@ from typing import IO, BinaryIO
 from store.catalog.download.pictures import picture_problem
 from store.catalog.download.record import Journal, LinkRecord, file_sha256
 from store.catalog.images import blob_path
+from store.local import write_error
 from store.workspace import Workspace
 
 SPILL_BYTES = 1_000_000  # a larger body waits on disk
@@ -35,6 +37,18 @@ class Stored:
     reason: str | None = None  # why it is no picture
 
 
+def keep(file: IO[bytes], piece: bytes) -> None:
+    """Add to a body that may have spilled to disk.
+
+    Raises:
+        WorkspaceError: that disk is full.
+    """
+    try:
+        file.write(piece)
+    except OSError as error:
+        raise write_error(f"a temporary file in {tempfile.gettempdir()}", error) from error
+
+
 def store_bodies(
     workspace: Workspace, journal: Journal, bodies: Sequence[Body], max_pixels: int
 ) -> list[Stored]:
@@ -50,7 +64,7 @@ def store_bodies(
         problem = picture_problem(body.file, max_pixels)
         sha256 = file_sha256(body.file) if problem is None else None
         if sha256 is not None or not body.keep:
-            lines.append(_record(body, sha256, problem))
+            lines.append(record_of(body, sha256, problem))
         is_new = sha256 is not None and sha256 not in wanted and not _is_there(workspace, sha256)
         if is_new and sha256 is not None:
             wanted[sha256] = body.file
@@ -63,7 +77,7 @@ def store_bodies(
     return results
 
 
-def _record(body: Body, sha256: str | None, reason: str | None) -> LinkRecord:
+def record_of(body: Body, sha256: str | None, reason: str | None) -> LinkRecord:
     if sha256 is None:
         return LinkRecord(body.link, None, reason, body.tries, body.http_status)
     return LinkRecord(

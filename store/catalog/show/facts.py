@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.catalog.download.addresses import read_link
 from store.catalog.images import image_digests
 from store.catalog.links import read_links
 from store.catalog.read import extra_columns, present_splits, read_split
@@ -107,10 +108,7 @@ def _split(name: str, table: pa.Table, picture: pa.Array, failed: dict[str, str 
         table.select(["sample_id", "image", "image_link"]).take(pa.array(lacking, pa.int64())).to_pylist()
     )
     for row in columns:
-        if row["image"] is None:
-            reason = "a link, not fetched yet" if row["image_link"] else "no link"
-        else:
-            reason = failed.get(row["image"]) or "a link, not fetched yet"
+        reason = failed.get(row["image"]) or _without_picture(row["image_link"])
         reasons.append(reason)
         first = where.setdefault(reason, [])
         if len(first) < 3:
@@ -126,6 +124,13 @@ def _split(name: str, table: pa.Table, picture: pa.Array, failed: dict[str, str 
         missing=missing,
         missing_ids={reason: where[reason] for reason in missing},
     )
+
+
+def _without_picture(cell: str | None) -> str:
+    link = read_link(cell)
+    if link.url is not None:
+        return "a link, not fetched yet"
+    return link.problem or "no link"
 
 
 def _coverage(tables: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
