@@ -71,7 +71,7 @@ def _open_device(name: str) -> "torch.device":
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"device {name!r} can't be used here: {str(error).splitlines()[0]}: pass --devices auto, cpu, cuda or mps"
+            f"device {name!r} can't be used here: {str(error).splitlines()[0]}: name auto, cpu, cuda or mps"
         ) from error
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())

@@ -45,8 +45,14 @@ def field_columns(schema: pa.Schema) -> list[str]:
     return [*FIELD_COLUMNS, *numeric, *categorical]
 
 
-def parse_fields(rows: pa.Table) -> Fields:
-    """Fields of catalogue rows. Train and test must be parsed together, so that their columns agree."""
+def parse_fields(rows: pa.Table, n_train: int | None = None) -> Fields:
+    """Fields of catalogue rows. Train and test must be parsed together, so that their columns agree.
+
+    Args:
+        n_train: the first so many rows decide what becomes a column, so that other test rows change nothing about
+            what models are fitted on; None: all rows decide.
+    """
+    n_train = rows.num_rows if n_train is None else n_train
     numbers: dict[str, np.ndarray] = {}
     numbers["log_value"] = _signed_log(_floats(rows["value"]))
     numbers["log_pack_count"] = _signed_log(_floats(rows["pack_count"]))
@@ -63,7 +69,7 @@ def parse_fields(rows: pa.Table) -> Fields:
     numbers["log_length:description"] = np.log1p([len(d or "") for d in rows["description"].to_pylist()])
     bullets = rows["bullets"].to_pylist()
     numbers["log_bullets"] = np.log1p([len(b or ()) for b in bullets])
-    numbers |= _word_numbers(rows["numbers"])
+    numbers |= _word_numbers(rows["numbers"], n_train)
     numeric, categorical = extra_columns(rows.schema)
     for name in numeric:
         numbers[f"{NUMERIC_PREFIX}{name.removeprefix(NUMERIC_PREFIX)}"] = _signed_log(_floats(rows[name]))
@@ -71,7 +77,7 @@ def parse_fields(rows: pa.Table) -> Fields:
     categories = {"unit": _category(rows["unit"]), "quantity_unit": _category(rows["quantity_unit"])}
     for name in categorical:
         categories[f"{CATEGORICAL_PREFIX}{name.removeprefix(CATEGORICAL_PREFIX)}"] = _category(rows[name])
-    categories |= _fact_categories(bullets)
+    categories |= _fact_categories(bullets, n_train)
     X = np.column_stack(list(numbers.values())) if rows.num_rows else np.empty((0, len(numbers)))
     return Fields(tuple(numbers), X, categories)
 
@@ -111,22 +117,22 @@ def _often(counts: Mapping[str, int], n_rows: int) -> list[str]:
     return sorted(key for key, count in counts.items() if count >= least)
 
 
-def _word_numbers(column: pa.ChunkedArray) -> dict[str, np.ndarray]:
+def _word_numbers(column: pa.ChunkedArray, n_train: int) -> dict[str, np.ndarray]:
     rows = [
         {n["word"]: n["value"] for n in reversed(numbers or ()) if n["word"]}
         for numbers in column.to_pylist()
     ]
-    counts = Counter(word for row in rows for word in row)
+    counts = Counter(word for row in rows[:n_train] for word in row)
     return {
         f"number:{word}": _signed_log(np.array([row.get(word, np.nan) for row in rows], dtype=float))
-        for word in _often(counts, len(rows))
+        for word in _often(counts, n_train)
     }
 
 
-def _fact_categories(bullets: list[list[str] | None]) -> dict[str, Category]:
+def _fact_categories(bullets: list[list[str] | None], n_train: int) -> dict[str, Category]:
     facts = [facts_of(row) for row in bullets]
-    counts = Counter(key for row in facts for key in row)
+    counts = Counter(key for row in facts[:n_train] for key in row)
     return {
         f"fact:{key}": _category(pa.chunked_array([pa.array([row.get(key) for row in facts], pa.string())]))
-        for key in _often(counts, len(facts))
+        for key in _often(counts, n_train)
     }

@@ -120,7 +120,7 @@ def read_inputs(
     folds = folds.aligned(tables["train"]["sample_id"].combine_chunks())
     columns = field_columns(tables["train"].schema)
     together = pa.concat_tables([_with_columns(table, columns) for table in tables.values()])
-    fields, start, rows = parse_fields(together), 0, {}
+    fields, start, rows = parse_fields(together, tables["train"].num_rows), 0, {}
     for split, table in tables.items():
         here = np.arange(start, start + table.num_rows)
         start += table.num_rows

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,14 @@ def test_bullets_are_dropped_or_shuffled_and_those_with_numbers_never_dropped(bu
         left.remove(one)
     assert not any(letter.isdigit() for one in left for letter in one)
     assert len(changed) > 0 or not bullets
+
+
+@pytest.mark.parametrize("bullet", ["Pack of six", "Twin pack", "By the dozen", "A SET OF two", "0.5 kg"])
+def test_a_bullet_that_states_a_quantity_in_words_is_never_dropped(bullet):
+    bullets = [bullet, *(f"{letter} tasty" for letter in "abcdef")]
+    changed = [augment_bullets(bullets, np.random.default_rng(seed)) for seed in range(30)]
+    assert all(bullet in one for one in changed)
+    assert any(len(one) < len(bullets) for one in changed)
 
 
 @AT_ANY_SPEED

@@ -1,5 +1,6 @@
 """What is trained of an encoder: rates by depth, last blocks, adapters, recomputation; schedules and running means."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +9,7 @@ from embed.encoders.registry import library_of, parse_address
 from embed.finetune.layers import Layers, merge_adapters, prepare_tower, rate_groups
 from embed.finetune.recipe import Recipe, recipe_for
 from embed.finetune.schedule import LEAST_SHARE, Schedule
-from embed.finetune.step import RunningMean, training_precision
+from embed.finetune.step import RunningMean, even_ends, training_precision
 from store.errors import ConfigError, EncoderError
 from tests.fake_models import save_tiny_bert, save_tiny_clip
 from tests.finetune_runs import save_tiny_efficientnet, with_one_thread
@@ -141,6 +142,8 @@ def test_the_winning_systems_have_their_own_rates_heads_and_frozen_epochs():
         ({"layer_decay": 1.5}, "layer_decay must be above 0, at most 1"),
         ({"average": 1.0}, "average must be from 0 to below 1"),
         ({"text_rate": -1.0}, "text_rate must not be negative"),
+        ({"head_rate": float("nan")}, "head_rate must be a finite number, got nan"),
+        ({"image_rate": float("inf")}, "image_rate must be a finite number, got inf"),
         ({"augmented_warmup": 2}, "an augmented warm-up needs augmentation"),
     ],
 )
@@ -165,6 +168,18 @@ def test_a_plateau_halves_the_rates_and_its_state_comes_back():
     again = Schedule(Recipe(schedule="plateau", rise=0.0), 100)
     again.load(schedule.state())
     assert vars(again) == vars(schedule)
+
+
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize("n_rows", [2, 3, 16, 33])
+@pytest.mark.parametrize("most", [1, 2, 5, 32])
+def test_parts_of_a_batch_are_alike_in_size_and_none_too_small_for_batch_statistics(n_rows, most, least):
+    ends = even_ends(n_rows, most, least)
+    sizes = np.diff([0, *ends])
+    assert ends[-1] == n_rows
+    assert sizes.min() >= least
+    assert sizes.max() - sizes.min() <= 1
+    assert sizes.max() <= max(most, 2 * least - 1)
 
 
 def test_a_running_mean_is_applied_and_taken_back():

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from embed.finetune.run import Outcome
 from embed.finetune.training import FoldRun
 from heads.crossfit import crossfit
-from heads.inputs import read_inputs
+from heads.inputs import Inputs, read_inputs
 from heads.registry import make_head
 from heads.rows import Rows
 from store.config import Config, Embed, Folds, Heads, save_config
@@ -23,10 +24,11 @@ from tests.finetune_runs import PARAMS, embedded, tiny_job, tune, with_one_threa
 one_thread = pytest.fixture(scope="module", autouse=True)(with_one_thread)
 
 N_ROWS = 96
+HEADS = {"ridge": {"fields": False}, "neighbours": {}, "fusion": {**PARAMS["fusion"], "batch_rows": 8}}
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
+def tuned(tmp_path_factory) -> tuple[Inputs, Outcome]:
     """Rows whose words tell them apart and whose prices are noise, with vectors of an encoder tuned on them."""
     root = tmp_path_factory.mktemp("leaks")
     random = np.random.default_rng(5)
@@ -53,25 +55,46 @@ def inputs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # What leaks most is the last state, which knows its rows by heart: early stopping would hide it.
         patch.setattr(FoldRun, "_inner_smape", lambda self: None)
-        tune(job)
-    return read_inputs(workspace, [VectorSet("finetuned:leaky.text", "name")], (), read_folds(workspace))
+        outcome = tune(job)
+    vectors = [VectorSet("finetuned:leaky.text", "name")]
+    return read_inputs(workspace, vectors, ["name"], read_folds(workspace)), outcome
 
 
-def skill(inputs, train: Rows) -> float:
-    """How much less the error of ridge is than that of the median, as a share of the latter."""
-    predicted = crossfit(make_head("ridge", {"fields": False}, 0), train, inputs.log_price, inputs.fold).oof
+@pytest.fixture(scope="module")
+def inputs(tuned) -> Inputs:
+    return tuned[0]
+
+
+def skill(inputs, predicted: np.ndarray) -> float:
+    """How much less the error of out-of-fold log prices is than that of the median, as a share of the latter."""
     constant = np.empty_like(predicted)
     for k in np.unique(inputs.fold):
         constant[inputs.fold == k] = np.median(inputs.log_price[inputs.fold != k])
     return 1 - smape_log(inputs.log_price, predicted) / smape_log(inputs.log_price, constant)
 
 
-def test_heads_on_fold_matched_vectors_have_no_skill_on_noise(inputs):
-    assert skill(inputs, inputs.train) < 0.05
+def out_of_fold(inputs, head: str, train: Rows) -> np.ndarray:
+    return crossfit(make_head(head, HEADS[head], 0), train, inputs.log_price, inputs.fold).oof
 
 
-def test_the_check_would_see_in_sample_vectors(inputs):
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_on_fold_matched_vectors_have_no_skill_on_noise(inputs, head):
+    assert skill(inputs, out_of_fold(inputs, head, inputs.train)) < 0.05
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_check_would_see_in_sample_vectors(inputs, head):
     """Each fold embedded by a model that did see it: the same check must then find skill."""
     (folded,) = inputs.train.folded
     swapped = FoldedMatrix(folded.name, {k: folded.for_fold((k + 1) % 3) for k in range(3)})
-    assert skill(inputs, dataclasses.replace(inputs.train, folded=(swapped,))) > 0.2
+    assert (
+        skill(inputs, out_of_fold(inputs, head, dataclasses.replace(inputs.train, folded=(swapped,)))) > 0.2
+    )
+
+
+def test_the_tuned_model_itself_has_no_skill_on_noise(tuned):
+    inputs, outcome = tuned
+    predicted = np.empty_like(inputs.log_price)
+    for one in outcome.prices:
+        predicted[inputs.fold == one.fold] = one.oof
+    assert skill(inputs, predicted) < 0.05

@@ -39,7 +39,7 @@ def place(tmp_path_factory):
 def runs(place):
     """Every run of these tests, by one process that imports once."""
     workspace, (picture, text, still) = place
-    drops = {"encoders": [picture, text], "changes": CHANGES, "save_steps": 2}
+    drops = {"encoders": [picture, text], "changes": CHANGES, "save_steps": 2, "micro_rows": 6}
     exact = {"encoders": [picture, still], "changes": {"epochs": 1, "warmup_epochs": 1}, "save_steps": 200}
     wanted = [
         {"name": "whole", **drops},

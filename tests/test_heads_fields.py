@@ -57,6 +57,20 @@ def test_flags_are_found_whatever_their_spelling(flag, text):
     assert np.flatnonzero(column(fields, f"flag:{flag}")).tolist() == [3]
 
 
+def test_test_rows_decide_nothing_about_what_becomes_a_column():
+    def rows(n_rows):
+        return table(
+            n_rows,
+            numbers=lambda i: [{"value": 2.0, "word": "pieces" if i < 40 else "litres"}],
+            bullets=lambda i: ["Brand: a" if i < 40 else "Season: b"],
+        )
+
+    alone, together = parse_fields(rows(40)), parse_fields(rows(90), 40)
+    assert together.names == alone.names
+    assert set(together.categories) == set(alone.categories) > {"fact:brand"}
+    np.testing.assert_array_equal(together.X[:40], alone.X)
+
+
 def test_numbers_with_a_frequent_word_become_a_column_and_rare_ones_do_not():
     def numbers(i):
         return [{"value": 15.6, "word": "inch"}] if i < 20 else [{"value": 3.0, "word": f"odd{i}"}]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from store.catalog.fields import may_state_quantity
+
 if TYPE_CHECKING:
     import torch
 
@@ -14,7 +16,7 @@ COLOUR = 0.2  # brightness, contrast and saturation change by at most so much
 FLIP = 0.5
 ERASE = 0.25  # chance that a rectangle is erased
 ERASED_AREA = (0.02, 0.10)
-DROP = 0.2  # chance of each bullet without a number to be left out
+DROP = 0.2  # chance of each bullet that states no quantity to be left out
 SHUFFLE = 0.5  # chance that bullets change places
 
 
@@ -76,10 +78,8 @@ def _erase(
 
 
 def augment_bullets(bullets: list[str], random: np.random.Generator) -> list[str]:
-    """Bullets dropped or shuffled. One with a digit in it is never dropped: it may state the quantity."""
-    kept = [
-        one for one in bullets if any(letter.isdigit() for letter in one) or random.random() >= DROP
-    ] or bullets[:1]
+    """Bullets dropped or shuffled; one that may state a quantity is never dropped."""
+    kept = [one for one in bullets if may_state_quantity(one) or random.random() >= DROP] or bullets[:1]
     if random.random() < SHUFFLE:
         kept = [kept[i] for i in random.permutation(len(kept))]
     return kept

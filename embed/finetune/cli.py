@@ -125,6 +125,7 @@ def finetune(
     from embed.finetune.run import finetune as tune
     from embed.finetune.training import Options
     from store.config import load_config
+    from store.errors import ConfigError
 
     recipe = recipe_for(encoders, {key: value for key, value in given.items() if value is not None})
     processes = open_processes(device)
@@ -135,17 +136,22 @@ def finetune(
 
     sources = Sources(models_dir, offline)
     job = prepare_job(workspace, load_config(workspace), encoders, name, recipe, sources, log)
+    if holdout and folds:
+        raise ConfigError("--holdout is fold 0 alone: leave it out, or --fold")
     chosen = [0] if holdout else list(folds)
     options = Options(micro_rows, save_every)
     if only_plan:
         from embed.finetune.plan import plan
 
         planned = plan(job, chosen, processes, options)
+        processes.close()
+        if not processes.writes:
+            return
         if as_json:
             print_json(dataclasses.asdict(planned))
-        else:
-            for line in plan_lines(planned):
-                click.echo(line)
+            return
+        for line in plan_lines(planned):
+            click.echo(line)
         return
     try:
         outcome = tune(job, chosen, processes, options, device, log, restart)

@@ -1,12 +1,16 @@
 """How a run went: `history.parquet`, a row a step, and a picture of it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from embed.finetune.job import Job
 from store.workspace import Workspace
 
+HISTORY_FILE = "history.parquet"
+CURVE_FILE = "curve.svg"
 HISTORY = pa.schema(
     [
         ("fold", pa.int16()),
@@ -29,8 +33,8 @@ class History:
     rows: list[dict[str, float | int | None]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, workspace: Workspace, path: str, fold: int, up_to: int) -> "History":
-        """The rows of a run that goes on from a step."""
+    def read(cls, workspace: Workspace, path: str, fold: int, up_to: float = math.inf) -> "History":
+        """The rows of a run up to a step, such as the one that it goes on from."""
         if not workspace.exists(path):
             return cls(fold)
         found = workspace.read_table(path).to_pylist()
@@ -43,9 +47,19 @@ class History:
         workspace.publish_table(path, pa.Table.from_pylist(self.rows, schema=HISTORY))
 
 
+def publish_curve(job: Job) -> None:
+    """Draw every fold of a run, as far as each has come."""
+    histories = []
+    for fold in job.all_folds:
+        path = f"{job.fold_folder(fold)}/{HISTORY_FILE}"
+        if job.workspace.exists(path):
+            histories.append(History.read(job.workspace, path, fold))
+    job.workspace.publish_bytes(f"{job.folder}/{CURVE_FILE}", curve_svg(histories).encode())
+
+
 WIDTH, HEIGHT, MARGIN = 640, 320, 48
 COLOURS = ("#3366cc", "#dc3912", "#109618", "#ff9900", "#990099", "#0099c6", "#dd4477", "#66aa00")
-MOST_POINTS = 200  # of a fold's training curve: means over so many stretches
+MOST_POINTS = 40  # of a fold's training curve: means over so many stretches
 
 
 def curve_svg(histories: Sequence[History]) -> str:

@@ -16,7 +16,7 @@ from heads.network_head import NetworkHead
 from heads.registry import make_head
 from heads.rows import Rows
 from heads.training import set_aside
-from store.catalog.read import catalog_digest
+from store.catalog.read import split_digest
 from store.cleaning import cleaning_digest
 from store.config import Config
 from store.errors import ConfigError, HeadError
@@ -63,6 +63,16 @@ class Job:
     @property
     def all_folds(self) -> list[int]:
         return [int(k) for k in np.unique(self.inputs.fold)]
+
+    def chosen_folds(self, asked: Sequence[int]) -> list[int]:
+        """The folds to work on: those asked for, else all.
+
+        Raises:
+            ConfigError: there is no such fold.
+        """
+        if unknown := sorted(set(asked) - set(self.all_folds)):
+            raise ConfigError(f"there is no fold {unknown[0]}, the folds are {self.all_folds}")
+        return list(dict.fromkeys(asked)) or self.all_folds
 
     def head(self) -> NetworkHead:
         """The head, unfitted."""
@@ -143,7 +153,7 @@ def prepare_job(
         "params": head.get_params(),
         "recipe": recipe.to_json(),
         "seed": config.seed,
-        "catalog_digest": catalog_digest(workspace),
+        "train_digest": split_digest(workspace, "train"),
         "folds_hash": folds.hash,
         "cleaning": cleaning_digest(workspace, folds.hash, config.clean),
         "code_version": CODE_VERSION,

@@ -38,6 +38,8 @@ class TunedNetwork(nn.Module):
         self.layers: list[Layers] = [
             prepare_tower(encoder.module, encoder.spec.name, recipe) for encoder in encoders
         ]
+        # Batch statistics of a single row are none.
+        self.least_rows = 2 if any(map(is_batch_norm, self.head.modules())) else 1
         for tower in self.towers:
             if is_convnet(tower):
                 tower.to(memory_format=torch.channels_last)
@@ -55,7 +57,7 @@ class TunedNetwork(nn.Module):
             if self.frozen:
                 tower.eval()
             for module in tower.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if is_batch_norm(module):
                     module.eval()
         return self
 
@@ -87,7 +89,7 @@ class TunedNetwork(nn.Module):
         return cast(torch.Tensor, self.head(torch.cat(parts, dim=1), flags))
 
     def _vectors(self, at: int, one: TowerInput) -> torch.Tensor | None:
-        if not one.arrays:
+        if not one.arrays or not len(one.rows):
             return None
         if self.frozen:
             with torch.no_grad():
@@ -153,6 +155,11 @@ class TunedNetwork(nn.Module):
         assert own.keys() == given.keys(), "a checkpoint of another configuration"
         for name, tensor in own.items():
             tensor.copy_(given[name])
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether it takes statistics over the rows of a batch."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def _scaled(pixels: torch.Tensor, spec: EncoderSpec) -> torch.Tensor:

@@ -43,7 +43,7 @@ class Plan:
 
 def plan(job: Job, folds: Sequence[int], processes: Processes, options: Options) -> Plan:
     """Count, and measure a few steps on real rows; nothing is written."""
-    chosen = tuple(folds) or tuple(job.all_folds)
+    chosen = tuple(job.chosen_folds(folds))
     part, recipe = job.training_part(chosen[0]), job.recipe
     head = job.head()
     parts = head.parts(part.rows)

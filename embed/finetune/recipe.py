@@ -1,6 +1,7 @@
 """How encoders and head are tuned, and the defaults of the three systems that the challenge was won with."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,9 @@ class Recipe:
                     f"fine-tuning: {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
         least: dict[str, float] = {"epochs": 1, "batch_rows": 1, "patience": 1, "aside": 2}
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"fine-tuning: {name} must be a finite number, got {value}")
         positive = ("head_rate", "clip")
         shares = ("rise", "average")
         for name, limit in least.items():

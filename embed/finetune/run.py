@@ -1,18 +1,15 @@
 """The whole run: each fold tuned, then its vectors and prices; what is done already is not done again."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from embed.finetune.history import History, curve_svg
-from embed.finetune.job import Job, Log, check_configuration
+from embed.finetune.history import CURVE_FILE, publish_curve
+from embed.finetune.job import RUNS, Job, Log, check_configuration
 from embed.finetune.predictions import FoldPrices, predict_fold, publish_prices
 from embed.finetune.processes import Processes
-from embed.finetune.training import DONE, HISTORY_FILE, FoldRun, Options
+from embed.finetune.training import DONE, FoldRun, Options
 from embed.finetune.vectors import embed_fold, finished_folds
-from store.errors import ConfigError
-
-CURVE_FILE = "curve.svg"
-RUN_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -49,13 +46,26 @@ def finetune(
         HeadError: the loss is no longer finite.
         WorkspaceError: the disk is full.
     """
-    chosen = list(folds) or job.all_folds
-    if unknown := sorted(set(chosen) - set(job.all_folds)):
-        raise ConfigError(f"there is no fold {unknown[0]}, the folds are {job.all_folds}")
-    if processes.writes:
-        check_configuration(job, restart, log)
-    processes.wait()
-    for fold in chosen:
+    chosen = job.chosen_folds(folds)
+    with _alone(job, processes, log):
+        if processes.writes:
+            check_configuration(job, restart, log)
+        processes.wait()
+        _tune_folds(job, chosen, processes, options, log)
+        processes.close()
+        return _results(job, device, log) if processes.writes else None
+
+
+def _alone(job: Job, processes: Processes, log: Log) -> AbstractContextManager[None]:
+    """One run of a name at a time: two would take each other's checkpoints for their own."""
+    if not processes.writes:
+        return nullcontext()
+    waiting = f"another run of {job.name} is at work here: waiting for it"
+    return job.workspace.lock(f"{RUNS}/.{job.name}.lock", lambda: log(waiting))
+
+
+def _tune_folds(job: Job, folds: Sequence[int], processes: Processes, options: Options, log: Log) -> None:
+    for fold in folds:
         if job.workspace.exists(f"{job.fold_folder(fold)}/{DONE}"):
             log(f"fold {fold}: tuned already")
             continue
@@ -64,16 +74,11 @@ def finetune(
             one.run()
         finally:
             one.feed.close()
-        if processes.writes:
-            _publish_curve(job)
-    processes.close()
-    if not processes.writes:
-        return None
-    return _results(job, device, log)
 
 
 def _results(job: Job, device: str, log: Log) -> Outcome:
     done = finished_folds(job)
+    publish_curve(job)
     for fold in done:
         embed_fold(job, fold, device, log)
     prices = [predict_fold(job, fold) for fold in done]
@@ -83,12 +88,3 @@ def _results(job: Job, device: str, log: Log) -> Outcome:
         return Outcome(tuple(prices), missing, None, None, None, curve)
     folder, report = publish_prices(job, prices)
     return Outcome(tuple(prices), (), folder, report["smape"], report["frozen_smape"], curve)
-
-
-def _publish_curve(job: Job) -> None:
-    histories = []
-    for fold in job.all_folds:
-        path = f"{job.fold_folder(fold)}/{HISTORY_FILE}"
-        if job.workspace.exists(path):
-            histories.append(History.read(job.workspace, path, fold, up_to=2**62))
-    job.workspace.publish_bytes(f"{job.folder}/{CURVE_FILE}", curve_svg(histories).encode())

@@ -1,6 +1,8 @@
 """One optimiser step: parts of a batch that fit into memory, precision, clipping, the running mean of the weights."""
 
 import contextlib
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -71,9 +73,12 @@ class Losses:
     """What a step found, on the device until it is asked for."""
 
     sums: torch.Tensor  # (2,): loss and SMAPE, means over the batch
+    norm: torch.Tensor | None  # of the gradients; None: a scaler passes over steps whose gradients overflow
 
     def numbers(self) -> tuple[float, float]:
-        """Loss, and SMAPE in percent."""
+        """Loss, and SMAPE in percent; both NaN where the gradients, and so the weights now, are not finite."""
+        if self.norm is not None and not math.isfinite(float(self.norm)):
+            return math.nan, math.nan
         loss, smape = self.sums.tolist()
         return loss, smape
 
@@ -125,12 +130,12 @@ class Stepper:
         self.processes.sum_gradients(self.parameters)
         self.processes.sum(sums)
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.parameters, self._recipe.clip)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self._recipe.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.mean.update()
-        return Losses(sums)
+        return Losses(sums, None if self.scaler.is_enabled() else norm)
 
     def _gradients_that_fit(self, prepared: Prepared) -> torch.Tensor:
         while True:
@@ -140,24 +145,26 @@ class Stepper:
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if self.micro_rows <= 1:
+                least, at_once = self.network.least_rows, min(self.micro_rows, len(prepared.rows))
+                if at_once <= least:
+                    rows = "a single row" if least == 1 else f"{least} rows, the fewest for batch statistics"
                     raise HeadError(
-                        "fine-tuning runs out of memory on a single row: pass --gradient-checkpointing, --lora or "
+                        f"fine-tuning runs out of memory on {rows}: pass --gradient-checkpointing, --lora or "
                         "--last-blocks, or a smaller picture (ENCODER?size=)"
                     ) from error
             self.optimizer.zero_grad(set_to_none=True)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             _set_random_state(self._device, random)
-            self.micro_rows = max(1, min(self.micro_rows, len(prepared.rows)) // 2)
+            self.micro_rows = max(least, at_once // 2)
             self._log(f"out of memory: {self.micro_rows} rows at once from here on, the same rows a step")
 
     def _gradients(self, prepared: Prepared) -> torch.Tensor:
         n_rows = len(prepared.rows)
         n_all = n_rows * self.processes.n
         sums = torch.zeros(2, device=self._device)
-        for start in range(0, n_rows, self.micro_rows):
-            stop = min(start + self.micro_rows, n_rows)
+        ends = even_ends(n_rows, self.micro_rows, self.network.least_rows)
+        for start, stop in itertools.pairwise([0, *ends]):
             part = prepared if stop - start == n_rows else part_of(prepared, start, stop)
             predicted, target = self._predicted(part)
             share = (stop - start) / n_all
@@ -190,6 +197,12 @@ class Stepper:
                 for start in range(0, len(prepared.rows), self.micro_rows):
                     part = part_of(prepared, start, min(start + self.micro_rows, len(prepared.rows)))
                     yield part.rows, self._predicted(part)[0].double().mean(dim=1).cpu().numpy()
+
+
+def even_ends(n_rows: int, most: int, least: int) -> list[int]:
+    """Where parts of a batch end: all of a size within one, at most `most` rows unless that is below `least`."""
+    n_parts = max(1, min(-(-n_rows // most), n_rows // least))
+    return [n_rows * part // n_parts for part in range(1, n_parts + 1)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

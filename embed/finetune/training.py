@@ -1,8 +1,8 @@
 """The run of one fold: epochs of steps, early stopping on rows set aside, checkpoints, going on after a kill."""
 
+import hashlib
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from embed.finetune.checkpoint import (
     read_tensors,
     restore,
 )
-from embed.finetune.feed import Feed, Prepared, epoch_batches
-from embed.finetune.history import History
+from embed.finetune.feed import Feed, epoch_batches
+from embed.finetune.history import HISTORY_FILE, History, publish_curve
+from embed.finetune.inner import inner_smape
 from embed.finetune.job import Job, Log, TrainingPart
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
@@ -30,10 +31,9 @@ from embed.finetune.step import Losses, Stepper
 from embed.finetune.warmup import Warm, warm_up
 from heads.training import seeded
 from store.errors import ConfigError, HeadError
-from store.metric import smape_log, smape_rows
+from store.metric import smape_log
 
 DONE = "fold.json"
-HISTORY_FILE = "history.parquet"
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class FoldRun:
         with seeded(job.seed):
             network = TunedNetwork(encoders, self.warm.parts, self.warm.parts.network, recipe)
         network.to(processes.device)
+        if recipe.batch_rows // processes.n < network.least_rows:
+            raise ConfigError(
+                f"{recipe.head} takes statistics over the rows of a step, of which each process has "
+                f"{recipe.batch_rows // processes.n}: pass --batch-rows of at least {2 * processes.n}"
+            )
         self.stepper = Stepper(
             network, recipe, processes, self._targets(), self._fields(), options.micro_rows, log
         )
@@ -219,6 +224,8 @@ class FoldRun:
         if is_best and self.processes.writes:
             self._publish_best()
         self._save()
+        if self.processes.writes:
+            publish_curve(self.job)
         told = "" if score is None else f", SMAPE {score:.3f} on {len(self.aside_rows)} rows set aside"
         self.log(
             f"fold {self.fold}: epoch {position.epoch} of {self.job.recipe.epochs}{told}"
@@ -228,35 +235,14 @@ class FoldRun:
     def _inner_smape(self) -> float | None:
         if not len(self.aside_rows):
             return None
-        log_price = self.part.log_price[self.part.aside]
-        of_row = np.full(len(self.job.inputs.log_price), np.nan)
-        of_row[self.aside_rows] = log_price
-        sums = torch.zeros(2, dtype=torch.float64)
-        for rows, predicted in self.predict(self.aside_rows):
-            sums[0] += float(smape_rows(of_row[rows], predicted).sum())
-            sums[1] += len(rows)
-        total, count = (
-            sums if self.processes.n == 1 else self.processes.sum(sums.to(self.processes.device))
-        ).tolist()
-        if not math.isfinite(total):
+        smape = inner_smape(self.stepper, self.feed, self.processes, self.aside_rows, self._targets())
+        if not math.isfinite(smape):
             raise HeadError(
                 f"fine-tuning without fold {self.fold} diverged in epoch {self.position.epoch + 1} (step "
                 f"{self.position.steps}): it predicts no finite price; the best state is kept: lower the rates and run "
                 "with --restart"
             )
-        return total / count
-
-    def predict(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """This process's share of some training rows and their log price, not augmented."""
-        order = rows[np.argsort(self.feed.lengths[rows], kind="stable")][
-            self.processes.rank :: self.processes.n
-        ]
-        size = self.stepper.micro_rows
-        batches = [order[at : at + size] for at in range(0, len(order), size)]
-        with Ahead(self.feed.batches(batches, None)) as prepared:
-            source: Iterator[Prepared] = iter(prepared)
-            for own, predicted in self.stepper.predict(source):
-                yield own, predicted + self.warm.mean
+        return smape
 
     # ---- writing ---------------------------------------------------------------------------------
 
@@ -280,11 +266,13 @@ class FoldRun:
 
     def _finish(self) -> None:
         position, held_out = self.position, self.job.inputs.fold == self.fold
+        best = self.job.workspace.read_bytes(f"{self.folder}/{BEST}")
         frozen = smape_log(self.job.inputs.log_price[held_out], self.warm.frozen_oof)
         self.job.workspace.publish_json(
             f"{self.folder}/{DONE}",
             {
                 "fold": self.fold,
+                "weights_sha256": hashlib.sha256(best).hexdigest(),
                 "epochs": position.epoch,
                 "best_epoch": position.best_epoch,
                 "inner_smape": position.best_smape,

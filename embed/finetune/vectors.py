@@ -1,6 +1,5 @@
 """Tuned encoders -> vectors of every row in the cache, a set for each fold."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,8 +29,7 @@ def finished_folds(job: Job) -> list[int]:
 
 def tuned_specs(job: Job, fold: int) -> list[EncoderSpec]:
     """What the tuned encoders of a fold are, one a tower: weights, fold and the folds' hash make their fingerprint."""
-    content = job.workspace.read_bytes(f"{job.fold_folder(fold)}/{BEST}")
-    tuned = hashlib.sha256(content).hexdigest()
+    tuned = job.workspace.read_json(f"{job.fold_folder(fold)}/{DONE}")["weights_sha256"]
     adapters = job.recipe.lora
     specs = []
     for tower in job.towers:

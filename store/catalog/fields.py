@@ -49,11 +49,16 @@ class Fields:
     numbers: list[tuple[float, str]] = field(default_factory=list)
 
 
+def may_state_quantity(text: str) -> bool:
+    """Whether a text holds a digit or words such as `pack of` or `dozen`: without any it states no quantity."""
+    return _DIGIT.search(text) is not None or _COUNT_WORD.search(text) is not None
+
+
 def parse_fields(text: str) -> Fields:
     """The fields of one catalogue text, any text at all; nothing raises."""
     name, bullets, description, value_line, unit_line = _sections(text)
     has_digit = _DIGIT.search(name) is not None
-    packs = find_packs(name) if has_digit or _COUNT_WORD.search(name) else NOTHING
+    packs = find_packs(name) if may_state_quantity(name) else NOTHING
     value = _value(value_line)
     unit = normalise(unit_line) if unit_line else None
     quantity = decide_quantity(value, unit, packs)
