@@ -18,6 +18,7 @@ MISSING = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>"))  # cells t
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _INT64 = 2**63
+MOST_PRICE = 1e15  # in any currency; more is a slip, and its square would overflow
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Rows:
     source: Source
     index: np.ndarray  # int64, positions in the file's columns
     sample_id: list[Id]
-    price: np.ndarray | None  # float64, > 0; None in test
+    price: np.ndarray | None  # float64, 0 < price <= MOST_PRICE; None in test
     rejected: tuple[tuple[int, str | None, str], ...]  # (line, id as given, reason), by line
 
     def take(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -161,6 +162,8 @@ def _refuse_price(price: float) -> str | None:
         return "price is NaN"
     if math.isinf(price):
         return "price is infinite"
+    if price > MOST_PRICE:
+        return f"price is beyond {MOST_PRICE:g}"
     if price == 0:
         return "price is zero"
     return "price is negative" if price < 0 else None
