@@ -152,6 +152,23 @@ def test_rejected_rows_of_parquet_carry_their_row_number(workspace, tmp_path):
     assert rejected(workspace) == [(2, None, "no id"), (3, "3", "price is missing"), (4, "4", "price is NaN")]
 
 
+@pytest.mark.parametrize(
+    "ids, kept",
+    [
+        ([1.0, None, 3.0], [1, 3]),
+        ([1.0, float("nan"), float("inf"), 3.0], [1, 3]),
+        ([1.5, 2.0], ["1.5", "2"]),
+        ([1e300, 2.0], ["1e+300", "2"]),
+    ],
+)
+def test_ids_that_became_floats_are_the_integers_they_were(workspace, tmp_path, ids, kept):
+    table = pa.table({"sample_id": ids, "catalog_content": ["a"] * len(ids), "price": [1.0] * len(ids)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    ingest(workspace, str(tmp_path / "t.parquet"))
+    assert read_split(workspace, "train")["sample_id"].to_pylist() == kept
+    assert [reason for _, _, reason in rejected(workspace)] == ["no id"] * (len(ids) - len(kept))
+
+
 def test_column_names_can_be_given_and_are_written_down_once(workspace, write):
     columns = Columns(sample_id="asin", text="title", image_link="img", price="usd")
     train = write("A1,Tea,,5\nA2,Mug,,6\n", header="asin,title,img,usd")

@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,8 +88,10 @@ def usable_rows(
 def written_ids(source: Source, id_column: str) -> list[str | None]:
     """The ids of a file as text, None where there is none."""
     column = source.require(id_column, "--id-column")
-    if pa.types.is_floating(column.type) and pc.all(pc.equal(column, pc.floor(column))).as_py():
-        column = column.cast(pa.int64())  # integers that a missing id turned into floats
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_finite(column), column, None)
+        with suppress(pa.ArrowInvalid):  # they are no integers
+            column = column.cast(pa.int64())  # integers that a missing id turned into floats
     return [
         None if id is None or id.lower() in MISSING else id
         for id in map(_stripped, as_text(column, id_column).to_pylist())
