@@ -15,7 +15,7 @@ TEST := $(DEMO)/test.csv
 IMAGES := $(DEMO)/images
 CATALOG := $(DEMO)/train.csv
 endif
-INGEST := --train '$(TRAIN)' $(if $(TEST),--test '$(TEST)') $(if $(IMAGES),--images '$(IMAGES)')
+FILES := --train '$(TRAIN)' $(if $(TEST),--test '$(TEST)') $(if $(IMAGES),--images '$(IMAGES)')
 
 BIN := $(VENV)/bin
 SHELFPRICE := $(BIN)/shelfprice
@@ -39,7 +39,7 @@ $(DEMO)/train.csv: | $(INSTALLED)
 	$(SHELFPRICE) catalog demo --to $(DEMO)
 
 embeddings: $(INSTALLED) $(CATALOG) ## Ingest the catalogue and embed what has no vector yet
-	$(SHELFPRICE) catalog ingest $(INGEST) -w '$(WORKSPACE)'
+	$(SHELFPRICE) catalog ingest $(FILES) $(INGEST_OPTIONS) -w '$(WORKSPACE)'
 	$(SHELFPRICE) embed run -w '$(WORKSPACE)'
 
 heads: embeddings ## Train the heads that are missing, off the cache

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from store.errors import CorruptFileError
+from store.errors import CorruptFileError, MissingVectorsError
 from store.vectors.keys import contains, key_array, union
 from store.vectors.sets import VECTORS
 from store.vectors.shard import failure_names, read_shard, shard_name, shard_names
@@ -94,18 +94,28 @@ def verify_folder(workspace: Workspace, spec: EncoderSpec) -> FolderReport:
 
 
 def verify(workspace: Workspace, encoders: Sequence[str] = ()) -> list[FolderReport]:
-    """Check the cache, of the named encoders or of all, every fingerprint that lies there.
+    """Check the cache, of the named encoders (both towers of one that has two) or of all, every fingerprint there.
 
     Raises:
         CorruptFileError: an `encoder.json` can't be read.
+        MissingVectorsError: there is nothing to check of a named encoder, or at all.
     """
-    reports = []
+    reports: list[FolderReport] = []
+    checked: set[str] = set()
     for folder in workspace.names(VECTORS):
         record = f"{VECTORS}/{folder}/encoder.json"
         if workspace.exists(record):
             spec = EncoderSpec.from_json(workspace.read_json(record))
-            if not encoders or spec.name in encoders:
+            asked = {name for name in encoders if spec.name == name or spec.name.startswith(f"{name}.")}
+            if asked or not encoders:
                 reports.append(verify_folder(workspace, spec))
+                checked |= asked
+    absent = sorted(set(encoders) - checked)
+    if absent or not reports:
+        raise MissingVectorsError(
+            f"{workspace.root} holds no vectors{f' of {absent[0]!r}' if absent else ''}: "
+            "run 'shelfprice embed run' to compute them"
+        )
     return reports
 
 

@@ -6,6 +6,7 @@ from embed.encoders.base import Sources
 from embed.encoders.registry import parse_address
 from embed.encoders.resolve import resolve
 from embed.job import Wish
+from store.catalog.read import present_splits
 from store.config import load_config
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
@@ -22,9 +23,11 @@ def find_wishes(
         precision: the policy, part of the fingerprint.
 
     Raises:
+        CatalogError: nothing was ingested; before anything is written.
         ConfigError: an unknown composition, or one for pictures.
         EncoderError: an unknown encoder, or its files are missing.
     """
+    present_splits(workspace)
     configured = load_config(workspace).embed.vectors
     names = [name for one in asked for name in _expand(one, configured)] or list(configured)
     sets: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
 """The only fold loop: out-of-fold predictions of the training rows, and test predictions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from heads.parallel import each_on_a_core
 from heads.rows import Rows
 from heads.tuning import Tuning
 from store.errors import HeadError
+
+# Log price: a prediction further outside of all prices that it was learned from is an accident of one odd row.
+MOST_BEYOND = float(np.log(10.0))
 
 
 def crossfit(
@@ -60,7 +63,7 @@ def crossfit(
     _check_finite(head.name, train, result.oof)
     if test is not None and result.test is not None:
         _check_finite(head.name, test, result.test)
-    return result
+    return _kept_in_range(result, log_price, fold)
 
 
 def _one_by_one(
@@ -112,6 +115,17 @@ class _OneFold:
     test: np.ndarray | None  # (n_test,) log price
     learned: dict[str, Any]
     model: Head  # fitted, where it is the one to keep; else the unfitted head
+
+
+def _kept_in_range(result: FoldPredictions, log_price: np.ndarray, fold: np.ndarray) -> FoldPredictions:
+    def kept(predicted: np.ndarray, learned_from: np.ndarray) -> np.ndarray:
+        return np.clip(predicted, learned_from.min() - MOST_BEYOND, learned_from.max() + MOST_BEYOND)
+
+    oof = result.oof.copy()
+    for held_out in np.unique(fold):
+        outside = fold == held_out
+        oof[outside] = kept(oof[outside], log_price[~outside])
+    return replace(result, oof=oof, test=None if result.test is None else kept(result.test, log_price))
 
 
 def _check_finite(name: str, rows: Rows, log_price: np.ndarray) -> None:

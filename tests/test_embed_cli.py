@@ -130,6 +130,7 @@ def test_an_encoder_alone_stands_for_its_configured_sets(workspace, models):
 
 def test_a_model_with_two_towers_makes_two_encoders_and_the_composition_is_the_text_s(workspace, tmp_path):
     folder = save_tiny_clip(tmp_path / "clip")
+    publish_texts(workspace, 1)
     image, text = find_wishes(workspace, [f"{folder}@name"], Sources(offline=True))
     assert [str(s) for s in image.vector_sets] == [f"{folder}.image"]
     assert [str(s) for s in text.vector_sets] == [f"{folder}.text@name"]
@@ -166,6 +167,21 @@ def test_broken_pictures_are_recorded_failures_and_stop_nothing(workspace, model
     result = embed(workspace, "-e", encoder, code=1)
     assert "more than --max-failures 0.01" in result.output
     assert "--retry-failed" in result.output
+
+
+def test_without_a_catalogue_nothing_is_run_planned_or_written(workspace, models):
+    for command in ("run", "plan"):
+        result = shelfprice(workspace, command, "-e", str(models / "text"), code=1)
+        assert "run 'shelfprice catalog ingest --train FILE" in result.output
+    assert not Path(workspace.root).exists()
+
+
+def test_verify_never_calls_whole_what_is_not_there(workspace, models):
+    publish_texts(workspace, 4)
+    assert "holds no vectors: run 'shelfprice embed run'" in shelfprice(workspace, "verify", code=1).output
+    embed(workspace, "-e", f"{models / 'text'}@name")
+    assert "4 vectors: whole" in shelfprice(workspace, "verify", "-e", str(models / "text")).output
+    assert "holds no vectors of 'minilm'" in shelfprice(workspace, "verify", "-e", "minilm", code=1).output
 
 
 def test_a_picture_that_vanished_is_a_failure_of_reading(workspace, models):

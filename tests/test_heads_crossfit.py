@@ -41,6 +41,11 @@ class Diverging(Mean):
         return np.where(np.arange(len(rows)) == 3, np.inf, self.mean_)
 
 
+class Leaping(Average):
+    def _predict(self, rows):
+        return np.where(np.arange(len(rows)) == 3, 1e300, self.mean_)
+
+
 ROWS, LOG_PRICE = fake_rows(80)
 FOLD = folds_of(ROWS)
 
@@ -55,6 +60,13 @@ def test_test_rows_come_from_a_refit_that_knows_what_the_folds_learned():
     result = crossfit(Mean(), ROWS, LOG_PRICE, FOLD, ROWS)
     np.testing.assert_allclose(result.test, LOG_PRICE.mean() + 4)
     assert len(result.learned) == 4
+
+
+def test_no_prediction_is_beyond_ten_times_the_prices_that_it_was_learned_from():
+    result = crossfit(Leaping(), ROWS, LOG_PRICE, FOLD, ROWS)
+    for fold in range(4):
+        assert result.oof[fold == FOLD].max() == LOG_PRICE[fold != FOLD].max() + np.log(10)
+    assert result.test.max() == LOG_PRICE.max() + np.log(10)
 
 
 def test_a_head_that_averages_takes_the_mean_of_its_fold_models():

@@ -177,6 +177,19 @@ def test_equal_prices_are_an_error_that_says_so(tmp_path):
     assert "all 80 training prices are 9: there is nothing to learn" in result.output
 
 
+def test_a_row_with_an_absurd_number_spoils_no_run(tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    rows = [
+        row | {"numeric:area": 50 + i / 100, "price": float(np.exp(1 + i / 20))}
+        for i, row in enumerate(catalog_rows(range(N_TRAIN)))
+    ]
+    rows[7]["numeric:area"] = 1e308
+    publish_catalog(workspace, catalog_table(rows))
+    configure(workspace, run=["ridge", "lightgbm"], vectors=[])
+    result = shelfprice(workspace, "run")
+    assert result.exit_code == 0, result.exception or result.output
+
+
 def test_nothing_ingested_is_an_error_that_names_the_command(tmp_path):
     result = shelfprice(Workspace(tmp_path), "run")
     assert result.exit_code == 1

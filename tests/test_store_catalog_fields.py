@@ -132,7 +132,7 @@ def test_free_text_has_its_first_line_for_a_name_and_the_rest_for_a_description(
     fields = parse_fields("\n4 bedrooms, 2 baths\nQuiet street.\n\nGarden of 300 sqm")
     assert fields.name == "4 bedrooms, 2 baths"
     assert fields.description == "Quiet street.\nGarden of 300 sqm"
-    assert fields.numbers == [(4.0, "bedrooms"), (2.0, "baths"), (300.0, "sqm")]
+    assert fields.numbers == [(4.0, "bedrooms"), (2.0, "baths"), (300.0, "sq m")]
     assert parse_fields("Garlic press").name == "Garlic press"
 
 
@@ -165,6 +165,28 @@ def test_units_have_one_spelling(spelling, name):
 @pytest.mark.parametrize("spelling", ["None", "", "---", "8", "nan"])
 def test_what_is_no_unit_is_none(spelling):
     assert normalise(spelling) is None
+
+
+@pytest.mark.parametrize("written", ["85 m2", "85m²", "85 sqm", "85 SQ M", "85 sq. m"])
+def test_an_area_is_one_number_however_it_is_written(written):
+    assert parse_fields(f"Sunny flat, {written}, 2 baths").numbers == [(85.0, "sq m"), (2.0, "baths")]
+
+
+def test_a_length_in_metres_keeps_its_word():
+    assert parse_fields("Garden hose 10 m").numbers == [(10.0, "meter")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Item Name: Soap {'9' * 400} oz, pack of 3",
+        f"Item Name: Soap\nBullet Point 1: {'9' * 400} bubbles\nValue: {'9' * 400}\nUnit: Ounce",
+    ],
+)
+def test_a_run_of_digits_too_long_for_an_amount_is_no_number(text):
+    fields = parse_fields(text)
+    assert (fields.value, fields.numbers) == (None, [])
+    assert fields.quantity in (None, 3.0)
 
 
 def test_columns_are_by_contract():

@@ -67,7 +67,7 @@ def test_an_ingested_catalogue_is_by_contract(workspace, write):
 def test_rows_that_cannot_be_used_are_kept_apart_with_their_line_and_reason(workspace, write):
     train = write(
         '1,"two\nlines",,5\n,no id,,5\n1,again,,5\n4,a,,\n5,a,,cheap\n6,a,,nan\n7,a,,inf\n8,a,,0\n9,a,,-3\n10,a\n'
-        '11,"quoted, ""price""",,"12.5"\n12,a,,1_000\n'
+        '11,"quoted, ""price""",,"12.5"\n12,a,,1_000\n13,a,,1e200\n'
     )
     report = ingest(workspace, train)
     assert read_split(workspace, "train")["sample_id"].to_pylist() == [1, 11]
@@ -82,6 +82,7 @@ def test_rows_that_cannot_be_used_are_kept_apart_with_their_line_and_reason(work
         (11, "9", "price is negative"),
         (12, None, "wrong number of fields: 2 where the header has 4"),
         (14, "12", "price is not a number: '1_000'"),
+        (15, "13", "price is beyond 1e+15"),
     ]
     assert report.splits["train"].rejected["price is not a number"] == 2
 
@@ -151,6 +152,23 @@ def test_rejected_rows_of_parquet_carry_their_row_number(workspace, tmp_path):
     assert rejected(workspace) == [(2, None, "no id"), (3, "3", "price is missing"), (4, "4", "price is NaN")]
 
 
+@pytest.mark.parametrize(
+    "ids, kept",
+    [
+        ([1.0, None, 3.0], [1, 3]),
+        ([1.0, float("nan"), float("inf"), 3.0], [1, 3]),
+        ([1.5, 2.0], ["1.5", "2"]),
+        ([1e300, 2.0], ["1e+300", "2"]),
+    ],
+)
+def test_ids_that_became_floats_are_the_integers_they_were(workspace, tmp_path, ids, kept):
+    table = pa.table({"sample_id": ids, "catalog_content": ["a"] * len(ids), "price": [1.0] * len(ids)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    ingest(workspace, str(tmp_path / "t.parquet"))
+    assert read_split(workspace, "train")["sample_id"].to_pylist() == kept
+    assert [reason for _, _, reason in rejected(workspace)] == ["no id"] * (len(ids) - len(kept))
+
+
 def test_column_names_can_be_given_and_are_written_down_once(workspace, write):
     columns = Columns(sample_id="asin", text="title", image_link="img", price="usd")
     train = write("A1,Tea,,5\nA2,Mug,,6\n", header="asin,title,img,usd")
@@ -160,6 +178,18 @@ def test_column_names_can_be_given_and_are_written_down_once(workspace, write):
     workspace.publish_bytes("shelfprice.toml", edited)
     assert not ingest(workspace, train, columns=columns).config_written
     assert load_config(workspace).seed == 7
+
+
+def test_column_names_that_are_given_later_hold_from_then_on(workspace, write):
+    ingest(workspace, write("1,a,,5\n"))
+    edited = workspace.read_bytes("shelfprice.toml").replace(b"seed = 42", b"seed = 7")
+    workspace.publish_bytes("shelfprice.toml", edited)
+    renamed = write("A1,Tea,,6\n", header="asin,title,image_link,usd")
+    columns = Columns(sample_id="asin", text="title", price="usd")
+    assert ingest(workspace, renamed, columns=columns).config_written
+    assert ingest(workspace, renamed).is_unchanged
+    config = load_config(workspace)
+    assert (config.columns, config.seed) == (columns, 7)
 
 
 # ---- wrong files ---------------------------------------------------------------------------------
@@ -175,7 +205,11 @@ def test_column_names_can_be_given_and_are_written_down_once(workspace, write):
         ),
         ("1,a,5\n", "id,catalog_content,price", r"no column 'sample_id'.*--id-column"),
         ("1,a\n", "sample_id,catalog_content", r"no column 'price'.*--price-column"),
-        ("1;a;5\n", "sample_id;catalog_content;price", r"its columns are 'sample_id;catalog_content;price'"),
+        (
+            "1|a|5\n",
+            "sample_id|catalog_content|price",
+            r"its columns are 'sample_id\|catalog_content\|price'",
+        ),
         (
             "1,a,\n2,b,0\n",
             "sample_id,catalog_content,price",

@@ -53,6 +53,21 @@ def test_quotes_commas_newlines_and_formulas_stay_what_they_are(tmp_path):
     assert source.lines.tolist() == [2, 4, 5]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_columns_may_be_parted_by_commas_semicolons_or_tabs(tmp_path, delimiter):
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows([["id", "a text", "price"], ["1", "a, b; c\td", "2.5"]])
+    assert cells(read_source(write(tmp_path, text.getvalue()))) == {
+        "id": ["1"],
+        "a text": ["a, b; c\td"],
+        "price": ["2.5"],
+    }
+
+
+def test_one_column_is_parted_by_nothing(tmp_path):
+    assert cells(read_source(write(tmp_path, "text\na; b\n"))) == {"text": ["a; b"]}
+
+
 def test_a_carriage_return_inside_a_field_is_no_line(tmp_path):
     source = read_source(write(tmp_path, 'id,text\n1,"a\rb"\n2,c\n'))
     assert cells(source)["text"] == ["a\rb", "c"]

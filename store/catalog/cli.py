@@ -29,7 +29,7 @@ def catalog() -> None:
     "--train",
     required=True,
     metavar="FILE",
-    help="Training rows: CSV (also gzipped) or Parquet, with prices.",
+    help="Training rows: CSV (commas, semicolons or tabs; also gzipped) or Parquet, with prices.",
 )
 @click.option("--test", metavar="FILE", help="Test rows; without it a test split from before is removed.")
 @click.option(
@@ -70,7 +70,7 @@ def ingest(
 ) -> None:
     """Validate files, parse their fields, take pictures in, and make them the workspace's catalogue.
 
-    Column names that are not given are those of shelfprice.toml, where there is one.
+    Column names are saved to shelfprice.toml; later runs need not be told again.
     """
     from store.catalog.ingest import ingest as run
     from store.config import load_config

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from store.catalog.packs import NOTHING, find_packs
 from store.catalog.quantity import decide_quantity
-from store.catalog.units import SPELLINGS, normalise
+from store.catalog.units import MOST_AMOUNT, SPELLINGS, normalise
 from store.schema import CATALOG_COLUMNS, NUMBERS_TYPE
 
-FIELDS_VERSION = 1  # raised when the same text yields other fields: the catalogue is then parsed again
+FIELDS_VERSION = 2  # raised when the same text yields other fields: the catalogue is then parsed again
 MOST_NUMBERS = 32  # kept of one row, in the order of the text
 
 _LABEL = re.compile(r"(Item Name|Bullet Point(?: ?\d+)?|Product Description|Value|Unit) ?: ?", re.IGNORECASE)
@@ -26,7 +26,10 @@ _DIGIT = re.compile(r"\d")
 _COUNT_WORD = re.compile(
     r"(?:pack|set|box|case|bundle)s? of |[ne][ -]pack|dozen", re.IGNORECASE
 )  # without a digit
-_NUMBER = re.compile(r"([0-9](?<![\w.,/].)[0-9]*(?:,[0-9]{3})*(?:\.[0-9]+)?)[ -]?([A-Za-z]+|[\"″”%°])")
+_NUMBER = re.compile(
+    r"([0-9](?<![\w.,/].)[0-9]*(?:,[0-9]{3})*(?:\.[0-9]+)?)[ -]?"
+    r"([Ss][Qq]\.? ?(?:[Mm]|[Ff][Tt])\b|[Mm]2\b|[A-Za-z]+²?|[\"″”%°])"
+)
 _VALUE = re.compile(r"[+-]?\d[\d,]*\.?\d*|\.\d+")
 # Words that say nothing of the number before them.
 _NO_WORD = frozenset(
@@ -152,18 +155,20 @@ def _sections(text: str) -> tuple[str, list[str], str, str, str]:
 
 def _value(line: str) -> float | None:
     match = _VALUE.match(line)
-    return float(match[0].replace(",", "")) if match else None
+    value = float(match[0].replace(",", "")) if match else None
+    return value if value is not None and abs(value) <= MOST_AMOUNT else None
 
 
 def _collect(part: str, taken: tuple[tuple[int, int], ...], numbers: list[tuple[float, str]]) -> None:
     """Append the numbers of one part that have a word and were not taken as a size or a count."""
     for match in _NUMBER.finditer(part):
-        word = match[2]
-        lowered = word.lower()
-        if lowered in _NO_WORD or (len(lowered) == 1 and lowered not in SPELLINGS and lowered not in "%°"):
+        lowered = match[2].lower()
+        word = SPELLINGS.get(lowered.replace(".", "").replace(" ", ""), lowered)
+        number = float(match[1].replace(",", ""))
+        if number > MOST_AMOUNT or lowered in _NO_WORD or (len(word) == 1 and word not in "%°"):
             continue
         if taken:
             start, end = match.span(1)
             if any(start < other_end and other_start < end for other_start, other_end in taken):
                 continue
-        numbers.append((float(match[1].replace(",", "")), SPELLINGS.get(lowered, lowered)))
+        numbers.append((number, word))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ from store.catalog.publish import Split, SplitReport, publish_splits
 from store.catalog.read import CATALOG_LOCK, split_path
 from store.catalog.rows import MISSING, Id, Rows, all_integers, as_text, usable_rows, written_ids
 from store.catalog.source import Source, read_source
-from store.config import CONFIG_FILE, Columns, Config, save_config
+from store.config import CONFIG_FILE, Columns, load_config, save_config
 from store.workspace import Workspace
 
 
@@ -46,17 +46,18 @@ def ingest(
     """Make the workspace's catalogue what these files hold.
 
     A test split from before is removed when no test file is given: train and test always belong together. Nothing is
-    rewritten where nothing changed.
+    rewritten where nothing changed. Column names become those of the configuration, so that later runs keep to them.
 
     Args:
         train, test: CSV (also gzipped) or Parquet files; test has no prices.
         images: a folder of pictures, found by id or by the file name of the row's link.
-        columns: column names of the files.
+        columns: column names of the files; None: those of the configuration.
 
     Raises:
         CatalogError: a file can't be used at all, or the folder matches no row; before anything is written.
     """
-    columns = columns or Columns()
+    config = load_config(workspace)
+    columns = columns or config.columns
     notes: list[str] = []
     splits = _read(columns, train, test, notes)
     folder = list_folder(images) if images is not None else None
@@ -71,9 +72,9 @@ def ingest(
             pictures = import_folder(workspace, folder, used)
             n_left_over = len(folder.names) - len(used)
         reports, test_removed = publish_splits(workspace, splits)
-        config_written = not workspace.exists(CONFIG_FILE)
+        config_written = columns != config.columns or not workspace.exists(CONFIG_FILE)
         if config_written:
-            save_config(workspace, Config(columns=columns))
+            save_config(workspace, replace(config, columns=columns))
     names = [name.partition(":") for name in splits[0].extras]
     return IngestReport(
         reports,

@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ MISSING = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>"))  # cells t
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _INT64 = 2**63
+MOST_PRICE = 1e15  # in any currency; more is a slip, and its square would overflow
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Rows:
     source: Source
     index: np.ndarray  # int64, positions in the file's columns
     sample_id: list[Id]
-    price: np.ndarray | None  # float64, > 0; None in test
+    price: np.ndarray | None  # float64, 0 < price <= MOST_PRICE; None in test
     rejected: tuple[tuple[int, str | None, str], ...]  # (line, id as given, reason), by line
 
     def take(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -86,8 +88,10 @@ def usable_rows(
 def written_ids(source: Source, id_column: str) -> list[str | None]:
     """The ids of a file as text, None where there is none."""
     column = source.require(id_column, "--id-column")
-    if pa.types.is_floating(column.type) and pc.all(pc.equal(column, pc.floor(column))).as_py():
-        column = column.cast(pa.int64())  # integers that a missing id turned into floats
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_finite(column), column, None)
+        with suppress(pa.ArrowInvalid):  # they are no integers
+            column = column.cast(pa.int64())  # integers that a missing id turned into floats
     return [
         None if id is None or id.lower() in MISSING else id
         for id in map(_stripped, as_text(column, id_column).to_pylist())
@@ -161,6 +165,8 @@ def _refuse_price(price: float) -> str | None:
         return "price is NaN"
     if math.isinf(price):
         return "price is infinite"
+    if price > MOST_PRICE:
+        return f"price is beyond {MOST_PRICE:g}"
     if price == 0:
         return "price is zero"
     return "price is negative" if price < 0 else None

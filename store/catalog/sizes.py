@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from store.catalog.units import SPELLINGS, UNITS
+from store.catalog.units import MOST_AMOUNT, SPELLINGS, UNITS
 
 Span = tuple[int, int]
 
@@ -57,7 +57,9 @@ def find_sizes(lowered: str, name: str, taken: list[Span]) -> tuple[Size, ...]:
     for match in _SIZE.finditer(lowered):
         start, end = match.span()
         number = _decimal(match["number"].rstrip(".,/"))
-        if number <= 0 or (name[end - 1] == "G" and name[end - 2].isdigit() and number in _WIRELESS):
+        if not 0 < number <= MOST_AMOUNT or (
+            name[end - 1] == "G" and name[end - 2].isdigit() and number in _WIRELESS
+        ):
             continue
         if _OF_SOMETHING.match(lowered, end) or _UP_TO.search(lowered, max(0, start - 14), start):
             continue

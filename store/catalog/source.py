@@ -20,6 +20,7 @@ from store.errors import CatalogError
 
 CHUNK_ROWS = 8192
 MOST_FIELD_CHARACTERS = 10_000_000  # one field; longer is a quote that never closes
+DELIMITERS = ",;\t"
 _SNIFFED_BYTES = 65536
 
 
@@ -108,7 +109,7 @@ def _read_csv(path: str) -> Source:
     chunks: list[list[pa.Array]] = []
     with _open_binary(path) as file, _field_limit():
         text = io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8-sig", newline=newline)
-        rows = _numbered(path, text)
+        rows = _numbered(path, text, _delimiter(head))
         _, header = next(rows, (0, []))
         header = [name.strip() for name in header]
         _refuse_duplicates(path, header)
@@ -133,9 +134,15 @@ def _read_csv(path: str) -> Source:
     return Source(path, columns, np.array(lines, np.int64), tuple(malformed), n_unnamed)
 
 
-def _numbered(path: str, text: TextIO) -> Iterator[tuple[int, list[str]]]:
+def _delimiter(head: bytes) -> str:
+    """What parts the names of the header: commas, or the semicolons and tabs of spreadsheets."""
+    header = next(iter(head.splitlines()), b"")
+    return max(DELIMITERS, key=lambda delimiter: header.count(delimiter.encode()))
+
+
+def _numbered(path: str, text: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """(line where it starts, fields) of each row that is not blank."""
-    reader = csv.reader(text, strict=True)
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     while True:
         start = reader.line_num + 1
         try:

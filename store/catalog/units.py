@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+MOST_AMOUNT = 1e12  # a longer run of digits is a code, not an amount
 # Normalised spelling -> (dimension, size of one in that dimension).
 UNITS: dict[str, tuple[str, float]] = {
     "milligram": ("g", 0.001),
@@ -41,6 +42,10 @@ SPELLINGS: dict[str, str] = {
     **dict.fromkeys(("foot", "feet", "ft"), "foot"),
     **dict.fromkeys(("inch", "inches", "in", '"', "″", "”"), "inch"),
     **dict.fromkeys(("sqft", "squarefoot", "squarefeet"), "sq ft"),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), "meter"),
+    **dict.fromkeys(
+        ("sqm", "m2", "m²", "squaremeter", "squaremeters", "squaremetre", "squaremetres"), "sq m"
+    ),
     **dict.fromkeys(("cm", "cms", "centimeter", "centimeters", "centimetre", "centimetres"), "cm"),
     **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), "mm"),
 }
