@@ -14,7 +14,7 @@ from embed.verify import read_checked_keys
 from embed.wanted import Wanted
 from store.errors import CorruptFileError
 from store.schema import KEY_BYTES
-from store.vectors.keys import NO_KEYS, KeyBuffer, count_of, without
+from store.vectors.keys import NO_KEYS, KeyBuffer, count_of, union, without
 from store.vectors.sets import VectorSet
 from store.vectors.shard import failure_names, shard_names
 from store.vectors.spec import EncoderSpec
@@ -128,23 +128,26 @@ def plan_encoder(
     cached = read_cached(workspace, spec)
     failed = NO_KEYS if retry_failed else cached.failed
     wanted = wanted or Wanted.read(workspace, vector_sets)
-    sets = []
+    sets, everything, missing = [], [], []
     for vector_set, splits in wanted.sets.items():
         counts = {
             split: SplitCounts(found.n_rows, found.n_rows - found.n_filled, found.rows_in(failed))
             for split, found in splits.items()
         }
         distinct = wanted.distinct(vector_set)
-        n_hits, n_failed = count_of(cached.present, distinct), count_of(failed, distinct)
+        n_failed = count_of(failed, distinct)
+        lacking = without(without(distinct, cached.present), failed)
+        n_hits = len(distinct) - n_failed - len(lacking)
         sets.append(SetPlan(vector_set, counts, len(distinct), n_hits, n_failed))
-    everything = wanted.everything()
-    missing = without(without(everything, cached.present), failed)
+        everything.append(distinct)
+        missing.append(lacking)
+    all_keys = union(everything)
     return EncoderPlan(
         resolved,
         tuple(sets),
-        missing,
-        len(everything),
-        count_of(failed, everything),
+        union(missing),
+        len(all_keys),
+        count_of(failed, all_keys),
         cached.damaged,
         cached.files,
         _measured_rate(workspace, spec),

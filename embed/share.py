@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from store.errors import ConfigError
+from store.vectors.keys import first_of_range
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,7 @@ class Share:
 
     def of(self, sorted_keys: np.ndarray) -> np.ndarray:
         """Those of the sorted keys that fall to this share."""
-        first, last = self._bound(self.i - 1), self._bound(self.i)
-        start = np.searchsorted(sorted_keys, first) if first is not None else 0
-        stop = np.searchsorted(sorted_keys, last) if last is not None else len(sorted_keys)
-        return sorted_keys[start:stop]
-
-    def _bound(self, i: int) -> np.bytes_ | None:
-        """The first key of the range after i ranges; None before the first and after the last."""
-        if i in (0, self.n):
-            return None
-        return np.bytes_((i * 2**64 // self.n).to_bytes(8, "big"))
+        start = np.searchsorted(sorted_keys, first_of_range(self.i - 1, self.n))
+        if self.i == self.n:
+            return sorted_keys[start:]
+        return sorted_keys[start : np.searchsorted(sorted_keys, first_of_range(self.i, self.n))]

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from store.errors import CorruptFileError, MissingVectorsError
-from store.vectors.keys import contains, key_array, union
+from store.vectors.keys import KeyBuffer, key_array
 from store.vectors.sets import VECTORS
 from store.vectors.shard import failure_names, read_shard, shard_name, shard_names
 from store.vectors.spec import EncoderSpec
@@ -72,25 +72,20 @@ def verify_folder(workspace: Workspace, spec: EncoderSpec) -> FolderReport:
     """Check every shard and every record of failures of one encoder."""
     names = shard_names(workspace, spec.folder)
     damaged: dict[str, str] = {}
-    parts: list[np.ndarray] = []
-    seen, n_duplicates = union([]), 0
+    keys = KeyBuffer()
     for name in names:
         try:
-            keys = np.sort(read_checked_keys(workspace, f"{spec.folder}/{name}", spec.dim))
+            keys.add(read_checked_keys(workspace, f"{spec.folder}/{name}", spec.dim))
         except CorruptFileError as error:
             damaged[name] = str(error)
-            continue
-        n_duplicates += len(keys) - len(np.unique(keys)) + int(contains(seen, np.unique(keys)).sum())
-        parts.append(keys)
-        seen = union([seen, keys])
+    n_vectors = len(keys)
     for name in failure_names(workspace, spec.folder):
         try:
             workspace.read_table(f"{spec.folder}/{name}", ["key", "stage", "reason"])
         except (CorruptFileError, KeyError) as error:
             damaged[name] = str(error)
-    return FolderReport(
-        spec.name, spec.folder, len(names), sum(len(part) for part in parts), n_duplicates, damaged
-    )
+    n_duplicates = n_vectors - len(keys.distinct())
+    return FolderReport(spec.name, spec.folder, len(names), n_vectors, n_duplicates, damaged)
 
 
 def verify(workspace: Workspace, encoders: Sequence[str] = ()) -> list[FolderReport]:

@@ -1,11 +1,11 @@
-"""Keys that the catalogue's rows want: 16 bytes for each distinct content, whatever the rows hold."""
+"""Keys that the catalogue's rows want: 16 bytes for each distinct content, whatever the rows hold, and beyond a million in a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from store.catalog.read import present_splits, split_path
+from store.catalog.read import present_splits
 from store.vectors.keys import KeyBuffer, contains, count_of, union
 from store.vectors.sets import VectorSet, iter_row_keys
 from store.workspace import Workspace
@@ -43,15 +43,9 @@ class Wanted:
         """Keys of one set, sorted."""
         return union([split.keys for split in self.sets[vector_set].values()])
 
-    def everything(self) -> np.ndarray:
-        """Keys of all sets, sorted."""
-        return union([split.keys for splits in self.sets.values() for split in splits.values()])
-
 
 def _split_keys(workspace: Workspace, vector_set: VectorSet, split: str) -> SplitKeys:
-    with workspace.parquet(split_path(split)) as file:
-        found = KeyBuffer(file.metadata.num_rows)
-    n_rows = 0
+    found, n_rows = KeyBuffer(), 0
     for batch, keys in iter_row_keys(workspace, vector_set, split):
         n_rows += batch.num_rows
         found.add(keys)

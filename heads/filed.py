@@ -1,4 +1,4 @@
-"""Features of a network in a file: written once for a fit, read batch by batch in an order that the disk likes."""
+"""Features of a network in a file: written once for a fit, read batch by batch, the same bits as in memory."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heads.design import Design
-from heads.memory import block_order
 from heads.rows import Rows
 from store.vectors.ondisk import OnDisk, scratch_folder
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 WRITTEN_ROWS = 8192
-BLOCK_ROWS = 64  # read together
-MIXED_BLOCKS = 256  # whose rows are shuffled among each other
 
 
 class FiledFeatures:
@@ -31,15 +28,17 @@ class FiledFeatures:
     def __init__(
         self, design: Design, rows: Rows, missing: "torch.Tensor | None", dtype: "torch.dtype"
     ) -> None:
+        import torch
+
         self._missing, self._dtype = missing, dtype
         self._folder = scratch_folder()
+        kind = np.float32 if dtype == torch.float32 else np.int16  # NumPy has no bfloat16: its bits are kept
         width = design.transform(rows.subset(np.arange(1))).shape[1]
-        # A half keeps more digits of a standardised value than bfloat16 does.
-        kind = np.float32 if str(dtype) == "torch.float32" else np.float16
         self._X = OnDisk.zeros(Path(self._folder.name), "features", (len(rows), width), kind)
         for start in range(0, len(rows), WRITTEN_ROWS):
             part = np.arange(start, min(start + WRITTEN_ROWS, len(rows)))
-            self._X[part] = design.transform(rows.subset(part))
+            features = torch.from_numpy(design.transform(rows.subset(part))).to(dtype)
+            self._X[part] = features.numpy() if dtype == torch.float32 else features.view(torch.int16).numpy()
 
     def __call__(self, network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":
         import torch
@@ -49,9 +48,5 @@ class FiledFeatures:
         X = np.empty((len(positions), self._X.shape[1]), self._X.dtype)
         X[ascending] = self._X[positions[ascending]]
         missing = None if self._missing is None else self._missing[index]
-        out: torch.Tensor = network(torch.from_numpy(X).to(self._dtype), missing)
+        out: torch.Tensor = network(torch.from_numpy(X).view(self._dtype), missing)
         return out
-
-    def order(self, positions: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """An epoch's order of the rows."""
-        return block_order(positions, random, BLOCK_ROWS, MIXED_BLOCKS)

@@ -18,9 +18,12 @@ from store.cleaning import read_decided
 from store.errors import CatalogError, MissingVectorsError
 from store.folds import Folds
 from store.vectors.folded import FoldedMatrix, embedded_keys, fold_specs, load_any
+from store.vectors.keys import among
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet, current_spec, how_to_embed, iter_row_keys
 from store.workspace import Workspace
+
+BLOCK_ROWS = 65_536  # digested together
 
 
 @dataclass(frozen=True)
@@ -70,25 +73,27 @@ def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
     ids, keys, n_train, n_valid = [], [], 0, 0
     for split in present_splits(workspace):
         for batch, batch_keys in iter_row_keys(workspace, vector_set, split):
-            found = pc.is_in(batch_keys, value_set=have, skip_nulls=True)
-            known = pc.or_(found, pc.is_in(batch_keys, value_set=failed, skip_nulls=True))
-            missing = pc.and_(batch_keys.is_valid(), pc.invert(known))
-            if (n_missing := pc.sum(missing).as_py() or 0) > 0:
-                first = batch.column("sample_id").filter(missing)[0]
+            found = among(have, batch_keys)
+            known = found | among(failed, batch_keys)
+            missing = batch_keys.is_valid().to_numpy(zero_copy_only=False) & ~known
+            if (n_missing := int(missing.sum())) > 0:
+                first = batch.column("sample_id").filter(pa.array(missing))[0]
                 raise MissingVectorsError(
                     f"{vector_set} has no vector for {n_missing} or more of the {split} rows (first: {first}): "
                     f"{how_to_embed(vector_set)}"
                 )
             ids.append(batch.column("sample_id"))
-            keys.append(pc.if_else(found, batch_keys, pa.scalar(None, batch_keys.type)))
+            keys.append(pc.if_else(pa.array(found), batch_keys, pa.scalar(None, batch_keys.type)))
             if split == "train":
                 n_train += len(found)
-                n_valid += pc.sum(found).as_py() or 0
+                n_valid += int(found.sum())
     all_ids, all_keys = pa.concat_arrays(ids), pa.concat_arrays(keys)
     order = pc.array_sort_indices(all_ids)
     content = hashlib.sha256()
-    for row_id, key in zip(all_ids.take(order).to_pylist(), all_keys.take(order).to_pylist(), strict=True):
-        content.update(f"{row_id}:".encode() + (key or b"-") + b"\n")
+    for start in range(0, len(order), BLOCK_ROWS):
+        part = order.slice(start, BLOCK_ROWS)
+        for row_id, key in zip(all_ids.take(part).to_pylist(), all_keys.take(part).to_pylist(), strict=True):
+            content.update(f"{row_id}:".encode() + (key or b"-") + b"\n")
     return Coverage(
         vector_set, spec.fingerprint, content.hexdigest()[:16], n_valid, n_train, tuple(fold_specs(spec))
     )

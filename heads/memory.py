@@ -9,6 +9,8 @@ from store.errors import ConfigError, HeadError
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 VALUE_BYTES = 4  # heads compute with float32
+BLOCK_ROWS = 64  # read together
+MIXED_BLOCKS = 1024  # whose rows are shuffled among each other
 
 
 def parse_bytes(text: str) -> int:
@@ -39,9 +41,14 @@ def check_beyond_memory(head: Head, name: str, n_rows: int, n_columns: int) -> N
 
 
 def block_order(
-    positions: np.ndarray, random: np.random.Generator, block_rows: int, blocks: int
+    positions: np.ndarray,
+    random: np.random.Generator,
+    block_rows: int = BLOCK_ROWS,
+    blocks: int = MIXED_BLOCKS,
 ) -> np.ndarray:
     """Positions in a random order that a file is read in quickly: blocks shuffled, then rows within so many blocks.
+
+    Up to `block_rows * blocks` rows it is any order at all.
 
     Args:
         positions: ascending, shape (n_rows,).

@@ -1,7 +1,6 @@
 """What the heads that are networks share: their recipe, several seeds averaged, features in one tensor."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from heads.training import Batch, Recipe
 
 PREDICTED_ROWS = 8192
-Order = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class NetworkHead(Head):
 
     test_mode: ClassVar[Literal["refit", "average"]] = "average"
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
+    code_version: ClassVar[int] = 2
 
     loss: str = "huber-log"  # "smape", "huber-log", "mae-log"
     rate: float = 1e-3  # peak learning rate
@@ -84,15 +83,13 @@ class NetworkHead(Head):
         if self.seeds < 1:
             raise HeadError(f"{self.name}: seeds must be at least 1, got {self.seeds}")
         self._fit_features(rows)
-        batch, order_of = self._training_batch(rows)
+        batch = self._training_batch(rows)
         self.trained_ = []
         for seed in range(self.random_state, self.random_state + self.seeds):
             with seeded(seed):
                 network = self._network(self._widths())
                 self.trained_.append(
-                    train_network(
-                        self.name, network, batch, log_price, rows.group, self._recipe(), seed, order_of
-                    )
+                    train_network(self.name, network, batch, log_price, rows.group, self._recipe(), seed)
                 )
 
     def _predict(self, rows: Rows) -> np.ndarray:
@@ -131,14 +128,13 @@ class NetworkHead(Head):
         block = self.design_.field_block_
         return [*widths, len(block.names_)] if block is not None and block.names_ else widths
 
-    def _training_batch(self, rows: Rows) -> "tuple[Batch, Order | None]":
+    def _training_batch(self, rows: Rows) -> "Batch":
         """The same for rows that are trained on: features lie in a file where the vectors do."""
         from heads.filed import FiledFeatures
 
         if not rows.on_disk:
-            return self._batch(rows), None
-        filed = FiledFeatures(self.design_, rows, self._missing(rows), self._dtype())
-        return filed, filed.order
+            return self._batch(rows)
+        return FiledFeatures(self.design_, rows, self._missing(rows), self._dtype())
 
     def _batch(self, rows: Rows) -> "Batch":
         """Features of these rows as one tensor, and which vectors are missing, ready to be indexed."""

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from heads.losses import LOSSES
+from heads.memory import block_order
 from heads.nested import inner_cells
 from store.errors import HeadError
 from store.metric import smape_log
@@ -73,7 +74,6 @@ def train_network(
     group: np.ndarray,
     recipe: Recipe,
     seed: int,
-    order_of: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
 ) -> Trained:
     """Train on all rows but those set aside; deterministic for a seed and a thread count.
 
@@ -81,18 +81,15 @@ def train_network(
         batch: the network's outputs for rows by position, so that it alone knows where features lie.
         log_price: shape (n_rows,).
         group: shape (n_rows,), rows of one group are set aside together.
-        order_of: an epoch's order of the rows seen, for features that are slow to reach at random; None: any order.
 
     Raises:
         HeadError: the loss is no longer finite; names the head and the epoch.
     """
     recipe.check(name)
-    generator = torch.Generator().manual_seed(seed)
     aside = set_aside(group, recipe.aside, seed)
     seen, held = np.flatnonzero(~aside), np.flatnonzero(aside)
     mean = float(log_price[seen].mean())
     target = torch.from_numpy((log_price - mean).astype(np.float32))[:, None]
-    positions = torch.from_numpy(seen)
     batch_rows = min(recipe.batch_rows, len(seen))
     per_epoch = max(1, len(seen) // batch_rows)
     optimizer = torch.optim.AdamW(
@@ -105,10 +102,7 @@ def train_network(
     for epoch in range(1, recipe.epochs + 1):
         network.train(batch_rows > 1)  # one row has no spread for BatchNorm to divide by
         total = torch.zeros(())
-        if order_of is None:
-            order = positions[torch.randperm(len(positions), generator=generator)]
-        else:
-            order = torch.from_numpy(order_of(seen, np.random.default_rng((seed, epoch))))
+        order = torch.from_numpy(block_order(seen, np.random.default_rng((seed, epoch))))
         for step in range(per_epoch):
             rows = order[step * batch_rows : (step + 1) * batch_rows]
             with autocast(recipe.precision):

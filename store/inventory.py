@@ -1,8 +1,8 @@
 """What a workspace holds: catalogue, pictures, vectors, folds. Reads contracts alone, no vector and no price."""
 
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
 from store.catalog.links import read_links
@@ -12,6 +12,7 @@ from store.config import Config
 from store.errors import MissingVectorsError, ShelfpriceError
 from store.folds import FOLDS_FILE, read_folds, read_record, wanted_record, why_stale
 from store.vectors.folded import embedded_keys, fold_specs
+from store.vectors.keys import among
 from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_row_keys
 from store.vectors.shard import shard_names
 from store.vectors.spec import EncoderSpec
@@ -141,7 +142,7 @@ class _CoverageReader:
 
     def __init__(self, workspace: Workspace, catalog: CatalogHolding | None) -> None:
         self._workspace, self._catalog = workspace, catalog
-        self._keys: dict[str, tuple[Any, Any]] = {}
+        self._keys: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def holding(self, name: str, is_configured: bool) -> VectorHolding:
         splits = self._catalog.splits if self._catalog is not None else {}
@@ -178,12 +179,12 @@ class _CoverageReader:
         have, failed = self._keys[spec.folder]
         n_rows = n_have = n_failed = n_missing = 0
         for _, keys in iter_row_keys(self._workspace, vector_set, split):
-            found = pc.is_in(keys, value_set=have, skip_nulls=True)
-            bad = pc.and_not(pc.is_in(keys, value_set=failed, skip_nulls=True), found)
+            found, filled = among(have, keys), len(keys) - keys.null_count
+            bad = among(failed, keys) & ~found
             n_rows += len(keys)
-            n_have += pc.sum(found).as_py() or 0
-            n_failed += pc.sum(bad).as_py() or 0
-            n_missing += pc.sum(pc.and_not(keys.is_valid(), pc.or_(found, bad))).as_py() or 0
+            n_have += int(found.sum())
+            n_failed += int(bad.sum())
+            n_missing += filled - int(found.sum()) - int(bad.sum())
         return Coverage(n_rows, n_have, n_failed, n_missing)
 
 

@@ -96,8 +96,8 @@ def on_ray(workspace, encoder, *arguments, code=0):
     return embed(workspace, encoder, "--engine", "ray", *arguments, code=code)
 
 
-def embed_pictures(workspace, model, make=RayEncoder, give_up=60.0, **options):
-    cluster = Cluster(Wanted(actors=2), None, give_up)
+def embed_pictures(workspace, model, make=RayEncoder, **options):
+    cluster = Cluster(Wanted(actors=2), None, 120.0)
 
     def load(resolved):
         return [make(workspace, one, cluster, Settings(("cpu",))) for one in resolved]
@@ -122,6 +122,15 @@ def encoder_processes():
             if "Encoder" in " ".join(process.cmdline()) and process.cmdline()[0].startswith("ray::"):
                 found.append(process)
     return found
+
+
+def an_encoder_process():
+    """One of them, waited for: whoever was killed takes a while to come back."""
+    deadline = time.monotonic() + 120
+    while not (found := encoder_processes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found[0]
 
 
 def test_pictures_come_out_as_from_the_local_engine(cluster, models, pictures, tmp_path):
@@ -177,7 +186,7 @@ def test_workers_killed_three_times_lose_nothing_and_double_nothing(cluster, mod
         def kill_on_the_way(self, results):
             for n, result in enumerate(results):
                 if n in (0, 2, 4):
-                    victim = encoder_processes()[0]
+                    victim = an_encoder_process()
                     victim.send_signal(signal.SIGKILL)
                     killed.append(victim.pid)
                 yield result
@@ -277,6 +286,7 @@ def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictur
     class Stopping(RayEncoder):
         @contextlib.contextmanager
         def results(self, plan):
+            self.cluster.give_up_seconds = 15.0  # time enough for actors to load the model on a busy machine
             with super().results(plan) as results:
                 yield self.stop_after_one(results)
 
@@ -288,8 +298,8 @@ def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictur
                 yield result
 
     try:
-        with pytest.raises(EngineError, match=r"Ray failed: .*run the command again to go on"):
-            embed_pictures(workspace, models / "image", Stopping, give_up=4.0)
+        with pytest.raises(EngineError, match=r"made no progress .*run the command again to go on"):
+            embed_pictures(workspace, models / "image", Stopping)
     finally:
         for process in stopped:
             process.kill()

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from store.errors import FoldMismatchError
+from store.vectors.keys import KeyBuffer, contains
 from store.vectors.matrix import Matrix, matrix_of
 from store.vectors.sets import VectorSet, current_spec
-from store.vectors.shard import read_failures, read_keys
+from store.vectors.shard import iter_keys, read_failures
 from store.vectors.spec import EncoderSpec, digest
 from store.workspace import Workspace
 
@@ -52,16 +51,19 @@ def fold_specs(spec: EncoderSpec) -> dict[int, EncoderSpec]:
     return {int(k): replace(spec, fold=int(k), weights_sha256=w, extra=extra) for k, w in weights.items()}
 
 
-def embedded_keys(workspace: Workspace, spec: EncoderSpec) -> tuple[pa.Array, pa.Array]:
-    """Keys that have a vector, of every fold where there are several, and keys on record as failed in any."""
-    have: pa.Array | None = None
-    failed = []
+def embedded_keys(workspace: Workspace, spec: EncoderSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Keys that have a vector, of every fold where there are several, and keys on record as failed in any; sorted."""
+    have: np.ndarray | None = None
+    failed = KeyBuffer()
     for one in fold_specs(spec).values() or [spec]:
-        keys = read_keys(workspace, one.folder)
-        have = keys if have is None else have.filter(pc.is_in(have, value_set=keys))
-        failed.append(read_failures(workspace, one.folder)["key"].combine_chunks())
+        present = KeyBuffer()
+        for keys in iter_keys(workspace, one.folder):
+            present.add(keys)
+        found = present.distinct()
+        have = found if have is None else have[contains(found, have)]
+        failed.add(read_failures(workspace, one.folder)["key"])
     assert have is not None
-    return have, pa.concat_arrays(failed)
+    return have, failed.distinct()
 
 
 @dataclass(frozen=True)

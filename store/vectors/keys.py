@@ -1,4 +1,4 @@
-"""Sets of content keys as sorted arrays: 16 bytes a row, whatever the catalogue's size."""
+"""Sets of content keys as sorted arrays: 16 bytes a row, in a file where there are many of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from store.schema import KEY_BYTES, KEY_TYPE
+from store.vectors.ondisk import Spool, give_back
 
 DTYPE = np.dtype(f"S{KEY_BYTES}")
 BLOCK_KEYS = 2**20  # looked at together
+RUN_KEYS = 2**20  # sorted together, in memory
 NO_KEYS = np.array([], dtype=DTYPE)
 
 
@@ -35,9 +37,7 @@ def arrow_keys(keys: Sequence[bytes]) -> pa.Array:
 def union(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Sorted distinct keys of sorted distinct parts; one part alone is given back as it is."""
     filled = [part for part in parts if len(part)]
-    if len(filled) == 1:
-        return filled[0]
-    return _distinct(np.concatenate([NO_KEYS, *filled]))
+    return filled[0] if len(filled) == 1 else _merged([NO_KEYS, *filled])[0]
 
 
 def contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -47,6 +47,15 @@ def contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
         for start in range(0, len(keys), BLOCK_KEYS):
             part = slice(start, start + BLOCK_KEYS)
             found[part] = locate(sorted_keys, keys[part]) >= 0
+            if len(keys) > BLOCK_KEYS:
+                give_back(sorted_keys, keys)
+    return found
+
+
+def among(sorted_keys: np.ndarray, keys: pa.Array) -> np.ndarray:
+    """Which rows have one of the sorted keys, shape (n_rows,) bool; a row with a null has none."""
+    found = keys.is_valid().to_numpy(zero_copy_only=False)
+    found[found] = contains(sorted_keys, key_array(keys))
     return found
 
 
@@ -69,22 +78,27 @@ def without(sorted_keys: np.ndarray, removed: np.ndarray) -> np.ndarray:
 
 
 class KeyBuffer:
-    """Gathers keys in one array, which grows by half where its size was not foreseen."""
+    """Gathers keys in sorted runs; what exceeds one lies in a file, so that memory does not grow with the keys."""
 
-    def __init__(self, capacity: int = 0) -> None:
-        self._keys = np.empty(capacity, dtype=DTYPE)
-        self._n = 0
+    def __init__(self) -> None:
+        self._run = np.empty(RUN_KEYS, dtype=DTYPE)
+        self._n_in_run = 0
+        self._spilled: Spool | None = None
 
     def __len__(self) -> int:
-        return self._n
+        return self._n_in_run + (len(self._spilled) if self._spilled else 0)
 
     def add(self, keys: pa.Array | pa.ChunkedArray | np.ndarray) -> None:
         """Copy keys in; nulls are left out."""
         new = keys if isinstance(keys, np.ndarray) else key_array(keys)
-        if self._n + len(new) > len(self._keys):
-            self._keys = np.resize(self._keys, max(self._n + len(new), self._n * 3 // 2))
-        self._keys[self._n : self._n + len(new)] = new
-        self._n += len(new)
+        while len(new):
+            taken, new = np.split(new, [RUN_KEYS - self._n_in_run])
+            self._run[self._n_in_run : self._n_in_run + len(taken)] = taken
+            self._n_in_run += len(taken)
+            if self._n_in_run == RUN_KEYS:
+                self._spilled = self._spilled or Spool(DTYPE)
+                self._spilled.add(self._run[sorting(self._run)])
+                self._n_in_run = 0
 
     def distinct(self) -> np.ndarray:
         """Sorted distinct keys; leaves the buffer empty."""
@@ -92,26 +106,38 @@ class KeyBuffer:
 
     def counted(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Sorted distinct keys and how often each was added, None where each was once; leaves the buffer empty."""
-        keys, self._keys, self._n = self._keys[: self._n], NO_KEYS, 0
-        keys = keys[sorting(keys)]
-        starts = _starts(keys)
-        if starts is None:
-            return keys, None
-        return keys[starts], np.diff(np.append(starts, len(keys))).astype(np.int32)
+        last, spilled = self._run[: self._n_in_run], self._spilled
+        self._run, self._n_in_run, self._spilled = np.empty(RUN_KEYS, dtype=DTYPE), 0, None
+        runs = [last[sorting(last)]]
+        if spilled:
+            filed = spilled.array()
+            runs += [filed[start : start + RUN_KEYS] for start in range(0, len(filed), RUN_KEYS)]
+        return _merged(runs)
 
 
-def _distinct(keys: np.ndarray) -> np.ndarray:
-    keys = keys[sorting(keys)]
-    starts = _starts(keys)
-    return keys if starts is None else keys[starts]
+def _merged(runs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Sorted distinct keys of sorted runs and how often each is there, None where each is once.
+
+    A range of keys at a time, in memory where there is one range, else in files.
+    """
+    n_ranges = max(1, -(-sum(map(len, runs)) // RUN_KEYS))
+    bounds = np.array([first_of_range(i, n_ranges) for i in range(1, n_ranges)], dtype=DTYPE)
+    cuts = [[0, *np.searchsorted(run, bounds).tolist(), len(run)] for run in runs]
+    keys, counts, is_once = Spool(DTYPE, n_ranges > 1), Spool(np.dtype(np.int32), n_ranges > 1), True
+    for i in range(n_ranges):
+        part = np.concatenate([run[cut[i] : cut[i + 1]] for run, cut in zip(runs, cuts, strict=True)])
+        part = part[sorting(part)]
+        starts = np.append(0, np.flatnonzero(part[1:] != part[:-1]) + 1)[: len(part)]
+        is_once &= len(starts) == len(part)
+        keys.add(part[starts])
+        counts.add(np.diff(np.append(starts, len(part))).astype(np.int32))
+        give_back(*runs)
+    return keys.array(), None if is_once else counts.array()
 
 
-def _starts(ordered: np.ndarray) -> np.ndarray | None:
-    """Positions where another key begins; None where every key is there once."""
-    if len(ordered) < 2:
-        return None
-    changes = ordered[1:] != ordered[:-1]
-    return None if bool(changes.all()) else np.append(0, np.flatnonzero(changes) + 1)
+def first_of_range(i: int, n: int) -> np.bytes_:
+    """The first key of the i-th of n ranges, from 0. Keys are digests, so that ranges hold about as many each."""
+    return np.bytes_((i * 2**64 // n).to_bytes(8, "big"))
 
 
 @dataclass(frozen=True)

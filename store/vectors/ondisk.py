@@ -1,11 +1,15 @@
 """A matrix in a file: rows are read when they are asked for, so that memory holds what is asked for alone."""
 
+import io
 import mmap
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from store.local import write_error
 
 RESIDENT_BYTES = 32 * 2**20  # mapped pages are given back after so many were touched
 FAULT_BYTES = 64 * 2**10  # that a read of one row maps at the most
@@ -30,8 +34,19 @@ class OnDisk:
 
     @classmethod
     def zeros(cls, folder: Path, name: str, shape: tuple[int, int], dtype: Any) -> "OnDisk":
-        """A new file of zeros, `NAME.npy` in NumPy's format, open for writing."""
-        mapped = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+        """A new file of zeros, `NAME.npy` in NumPy's format, open for writing.
+
+        Raises:
+            WorkspaceError: the disk has no room for it.
+        """
+        path = folder / f"{name}.npy"
+        try:
+            mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+            if hasattr(os, "posix_fallocate"):  # else a disk that fills up ends the process with a signal
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            raise write_error(f"{path} (TMPDIR names another disk)", error) from error
         return cls(mapped)
 
     def __len__(self) -> int:
@@ -65,11 +80,47 @@ class OnDisk:
             give_back(self._X)
 
 
-def give_back(X: np.memmap[Any, Any]) -> None:
-    """Let go of a mapped file's pages: what was written stays in the file, what is read next is mapped again."""
-    mapped = X._mmap  # type: ignore[attr-defined]
-    if hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+class Spool:
+    """An array that grows at its end, in a file without a name that is gone with it, or in memory.
+
+    Args:
+        in_file: whether in a file; `TMPDIR` says on which disk.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], in_file: bool = True) -> None:
+        self._dtype, self._n = dtype, 0
+        # Closed with the last view of it.
+        self._file = tempfile.TemporaryFile(prefix="shelfprice-") if in_file else io.BytesIO()  # noqa: SIM115
+
+    def __len__(self) -> int:
+        return self._n
+
+    def add(self, values: np.ndarray) -> None:
+        """Copy values to the end.
+
+        Raises:
+            WorkspaceError: the disk is full.
+        """
+        try:
+            self._file.write(np.ascontiguousarray(values, self._dtype).data)
+            self._file.flush()
+        except OSError as error:
+            raise write_error(f"to TMPDIR ({tempfile.gettempdir()})", error) from error
+        self._n += len(values)
+
+    def array(self) -> np.ndarray:
+        """All of them, shape (n,), to be read."""
+        if isinstance(self._file, io.BytesIO):
+            return np.frombuffer(self._file.getbuffer(), self._dtype)
+        return np.memmap(self._file, self._dtype, mode="r", shape=(self._n,))
+
+
+def give_back(*arrays: np.ndarray) -> None:
+    """Let go of the pages of mapped files: what was written stays in the file, what is read next is mapped again."""
+    for X in arrays:
+        mapped = getattr(X, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

@@ -77,19 +77,15 @@ def shard_names(workspace: Workspace, folder: str) -> list[str]:
     return workspace.names(folder, SHARD_PREFIX, SUFFIX)
 
 
-def read_keys(workspace: Workspace, folder: str, *, skip_damaged: bool = False) -> pa.Array:
-    """Keys of every vector in a folder, shape (n_vectors,); only the key column is read.
-
-    Args:
-        skip_damaged: leave out shards whose keys can't be read, instead of raising CorruptFileError.
-    """
-    chunks = []
+def iter_keys(workspace: Workspace, folder: str) -> Iterator[pa.ChunkedArray]:
+    """Keys of each shard in a folder; only the key column is read."""
     for name in shard_names(workspace, folder):
-        try:
-            chunks.extend(workspace.read_table(f"{folder}/{name}", ["key"])["key"].chunks)
-        except CorruptFileError:
-            if not skip_damaged:
-                raise
+        yield workspace.read_table(f"{folder}/{name}", ["key"])["key"]
+
+
+def read_keys(workspace: Workspace, folder: str) -> pa.Array:
+    """Keys of every vector in a folder, shape (n_vectors,)."""
+    chunks = [chunk for keys in iter_keys(workspace, folder) for chunk in keys.chunks]
     return pa.concat_arrays(chunks) if chunks else pa.array([], KEY_TYPE)
 
 
