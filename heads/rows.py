@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from store.errors import HeadError
+from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.vectors.folded import FoldedMatrix
 from store.vectors.matrix import Matrix
 from store.vectors.ondisk import OnDisk
@@ -33,6 +34,12 @@ class Fields:
         """The chosen rows, by positions or mask."""
         chosen = {name: Category(c.levels, c.codes[index]) for name, c in self.categories.items()}
         return Fields(self.names, self.X[index], chosen)
+
+    def further(self) -> "Fields":
+        """The further columns of the user's file alone, without what is parsed out of the text."""
+        at = [i for i, name in enumerate(self.names) if name.startswith(NUMERIC_PREFIX)]
+        kept = {name: c for name, c in self.categories.items() if name.startswith(CATEGORICAL_PREFIX)}
+        return Fields(tuple(self.names[i] for i in at), self.X[:, at], kept)
 
 
 @dataclass(frozen=True)

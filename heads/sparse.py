@@ -1,13 +1,17 @@
-"""`sparse`: TF-IDF of words, word pairs and characters, then ridge: what dense vectors can't replace."""
+"""`sparse`: TF-IDF of words, word pairs and characters, then ridge: what dense vectors can't replace.
+
+Beside the words stand the further columns of the user's file; what is parsed out of the text is left to its words.
+"""
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from heads.base import FoldPredictions, Head
+from heads.design import FieldBlock
 from heads.nested import NestedPlan, Split
 from heads.parallel import each_on_a_core
 from heads.rows import Rows
@@ -27,7 +31,8 @@ class Sparse(Head):
     """
 
     name: ClassVar[str] = "sparse"
-    summary: ClassVar[str] = "TF-IDF of words, pairs and the name's characters, then ridge"
+    code_version: ClassVar[int] = 2
+    summary: ClassVar[str] = "TF-IDF of words, pairs and the name's characters, further columns, then ridge"
     vectors: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
@@ -61,14 +66,19 @@ class Sparse(Head):
             raise HeadError(
                 f"sparse: no word is held by {self.min_rows} of {len(rows)} rows: the catalogue has no text"
             )
+        further = _further(rows)
         splits = plan.inner_splits + [split for splits in plan.outer.values() for split in splits]
         predicted: dict[Split, np.ndarray] = {}
 
         def fit_and_predict(fitted: frozenset[int]) -> dict[Split, np.ndarray]:
             inside = np.isin(plan.cell, sorted(fitted))
-            model = _LinearModel.fit(self, [c[inside] for c in counts], log_price[inside], self.penalties)
-            here = [split for split in splits if split[0] == fitted]
-            return {split: model.predict([c[plan.cell == split[1]] for c in counts]) for split in here}
+            seen = [c[inside] for c in counts]
+            model = _LinearModel.fit(self, seen, further.subset(inside), log_price[inside], self.penalties)
+            cells = {split: plan.cell == split[1] for split in splits if split[0] == fitted}
+            return {
+                split: model.predict([c[cell] for c in counts], further.subset(cell))
+                for split, cell in cells.items()
+            }
 
         for found in each_on_a_core(fit_and_predict, sorted({fitted for fitted, _ in splits}, key=sorted)):
             predicted |= found
@@ -79,27 +89,31 @@ class Sparse(Head):
             oof, errors = plan.collect(log_price, predicted, chosen)
             best = int(np.argmin(errors))
         self.penalty_ = float(self.penalties[best])
-        self.model_ = _LinearModel.fit(self, counts, log_price, np.array([self.penalty_]))
+        self.model_ = _LinearModel.fit(self, counts, further, log_price, np.array([self.penalty_]))
         return oof, [chosen[held] for held in plan.folds]
 
     def _predict(self, rows: Rows) -> np.ndarray:
         counts = [counts_of(v, rows.text(t.composition), fit=False) for t, v in self.vectorizers_.items()]
-        return self.model_.predict(counts)[:, 0]
+        return self.model_.predict(counts, _further(rows))[:, 0]
 
     def learned(self) -> dict[str, Any]:
         return {"penalty": self.penalty_}
 
     def files(self) -> dict[str, bytes]:
-        """`sparse.npz`: coefficients, idf and mean; `sparse.json`: the term of each coefficient."""
+        """`sparse.npz`: coefficients, idf, mean and the scale of numbers; `sparse.json`: the term of each coefficient."""
         content, terms = io.BytesIO(), []
         for vectorizer, weighting in zip(self.vectorizers_.values(), self.model_.weightings, strict=True):
             names = vectorizer.get_feature_names_out() if len(weighting.columns) else np.empty(0, object)
             terms.append([str(names[i]) for i in weighting.columns])
+        further = self.model_.further
+        terms.append(further.names_)
         np.savez(
             content,
             coefficients=self.model_.coefficients[:, 0],
             idf=np.concatenate([weighting.idf for weighting in self.model_.weightings]),
             mean=self.model_.mean,
+            number_mean=further.mean_,
+            number_divisor=further.divisor_,
         )
         return {"sparse.npz": content.getvalue(), "sparse.json": json.dumps(terms).encode()}
 
@@ -116,28 +130,36 @@ class Sparse(Head):
 @dataclass(frozen=True)
 class _LinearModel:
     weightings: list[Weighting]
-    coefficients: np.ndarray  # (n_terms, n_penalties) float32
+    further: FieldBlock
+    coefficients: np.ndarray  # (n_terms and further columns, n_penalties) float32
     mean: float
 
     @classmethod
     def fit(
-        cls, head: Sparse, counts: list[Any], log_price: np.ndarray, alphas: np.ndarray
+        cls, head: Sparse, counts: list[Any], further: Rows, log_price: np.ndarray, alphas: np.ndarray
     ) -> "_LinearModel":
         weightings = [Weighting.fit(c, head.min_rows, head.max_terms) for c in counts]
-        X, mean = _side_by_side(weightings, counts), float(log_price.mean())
+        block = FieldBlock().fit(further)
+        X, mean = _side_by_side(weightings, counts, block, further), float(log_price.mean())
         dual = solve_dual(X, log_price - mean, alphas)
-        return cls(weightings, (X.T @ dual).astype(np.float32), mean)
+        return cls(weightings, block, (X.T @ dual).astype(np.float32), mean)
 
-    def predict(self, counts: list[Any]) -> np.ndarray:
+    def predict(self, counts: list[Any], further: Rows) -> np.ndarray:
         """Shape (n_rows, n_penalties)."""
-        return np.asarray(_side_by_side(self.weightings, counts) @ self.coefficients, np.float64) + self.mean
+        X = _side_by_side(self.weightings, counts, self.further, further)
+        return np.asarray(X @ self.coefficients, np.float64) + self.mean
 
 
-def _side_by_side(weightings: list[Weighting], counts: list[Any]) -> Any:
+def _further(rows: Rows) -> Rows:
+    """The rows with the further columns of the user's file as all that they hold."""
+    return replace(rows, matrices=(), folded=(), texts={}, fields=rows.fields.further())
+
+
+def _side_by_side(weightings: list[Weighting], counts: list[Any], block: FieldBlock, further: Rows) -> Any:
     import scipy.sparse as sp
 
     blocks = [weighting.transform(count) for weighting, count in zip(weightings, counts, strict=True)]
-    return sp.hstack(blocks, format="csr")
+    return sp.hstack([*blocks, sp.csr_matrix(block.transform(further))], format="csr")
 
 
 def solve_dual(X: Any, target: np.ndarray, alphas: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:

@@ -1,8 +1,12 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from heads.rows import Category, Fields
 from heads.sparse import Sparse, solve_dual
 from heads.tfidf import Terms, Weighting, counts_of
 from store.errors import HeadError
@@ -55,6 +59,26 @@ def test_words_never_seen_in_training_say_nothing():
     predicted = head.predict(strange)
     assert np.ptp(predicted) == 0
     assert abs(predicted[0] - log_price.mean()) < 0.5
+
+
+def test_further_columns_of_the_file_are_used_beside_the_words():
+    rows, log_price = fake_rows(200)
+    rng = np.random.default_rng(0)
+    said, colour = rng.standard_normal(200), rng.integers(0, 3, 200)
+    fields = Fields(
+        ("numeric:area",),
+        said[:, None],
+        {"categorical:colour": Category(tuple("rgb"), colour.astype(np.int32))},
+    )
+    words = np.array([f"thing {i % 7}" for i in range(200)], dtype=object)
+    rows = replace(rows, fields=fields, texts={"full": words, "name": words})
+    log_price = 2 + said + colour
+    head, unseen = (
+        Sparse().fit(rows.subset(np.arange(150)), log_price[:150]),
+        rows.subset(np.arange(150, 200)),
+    )
+    np.testing.assert_allclose(head.predict(unseen), log_price[150:], atol=0.1)
+    assert json.loads(head.files()["sparse.json"])[-1][0] == "numeric:area"
 
 
 def test_a_catalogue_without_text_is_an_error_that_says_so():
