@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,10 +14,11 @@ from embed.encoders.base import Encoder, TextEncoder
 from embed.inputs.batch import Batch, BatchLimit, Preparer, Window
 from embed.inputs.pictures import PicturePreparer
 from embed.inputs.texts import TextPreparer
-from embed.passes import Passes
+from embed.passes import Passes, is_out_of_memory
 from embed.precision import Choice, recall, remember
 from embed.transfer import Inputs, Pending, pinned, transfer_to
 from embed.trial import COMPILE_SECONDS, Trial
+from store.errors import EncoderError
 from store.workspace import Workspace
 
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
@@ -35,8 +37,10 @@ class Engine:
         self._kind = "cpu" if device.type == "cpu" else "gpu"
         is_text = self.spec.modality == "text"
         self._fixed_units = settings.batch_tokens if is_text else settings.batch_pictures
-        self._limit = BatchLimit(self._fixed_units or START_UNITS[self.spec.modality, self._kind])
-        self._passes = Passes(encoder, device, self._limit)
+        self._start_units = START_UNITS[self.spec.modality, self._kind]
+        self._limit = BatchLimit(self._fixed_units or self._start_units)
+        with self._enough_memory():
+            self._passes = Passes(encoder, device, self._limit)
         self._transfer = transfer_to(device)
         self._preparer = self._make_preparer()
         self._choice: Choice | None = None
@@ -55,14 +59,19 @@ class Engine:
 
         Returns:
             The choice in words.
+
+        Raises:
+            EncoderError: not even one input fits into the device's memory.
         """
         device = device_name(self._device)
-        with self._transfer.here():
+        with self._transfer.here(), self._enough_memory():
             choice = known = recall(self._workspace, self.spec, device, torch.__version__)
             trial = Trial(self.spec, self._passes, self._preparer, self._limit, self._device.type)
             if choice is None:
-                choice = trial.choose(window, grow=self._kind == "gpu" and self._fixed_units is None)
-            self._limit.units = self._fixed_units or choice.units
+                choice = trial.choose(window)
+            if self._kind == "gpu" and self._fixed_units is None and choice.units is None:
+                choice = trial.grow(window, choice)
+            self._limit.units = self._fixed_units or choice.units or self._start_units
             if self._deserves_compiling(choice, n_rows):
                 choice = trial.compile(window, choice)
             if choice != known and choice.rows_per_second:
@@ -77,9 +86,13 @@ class Engine:
             yield batch if self._device.type != "cuda" else replace(batch, arrays=pinned(batch))
 
     def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Each batch with its vectors, shape (n_keys, dim) float32, in order."""
+        """Each batch with its vectors, shape (n_keys, dim) float32, in order.
+
+        Raises:
+            EncoderError: not even one input fits into the device's memory.
+        """
         waiting: deque[tuple[Batch, Inputs, Pending]] = deque()
-        with self._transfer.here(), self._passes.running():
+        with self._enough_memory(), self._transfer.here(), self._passes.running():
             for batch, inputs in self._transfer.uploaded(batches):
                 if not batch.keys:
                     yield batch, np.empty((0, self.spec.dim), np.float32)
@@ -101,6 +114,19 @@ class Engine:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            what = "text" if self.spec.modality == "text" else "picture"
+            raise EncoderError(
+                f"{self.spec.name}: the memory of {device_name(self._device)} is too small for one {what}: "
+                f"{str(error).splitlines()[0]}: free some, or pass --devices cpu"
+            ) from error
 
     def _deserves_compiling(self, choice: Choice, n_rows: int) -> bool:
         rate = choice.rows_per_second.get(str(choice.mode))

@@ -106,7 +106,7 @@ class Passes:
         try:
             return self._encoder_forward(inputs).float()
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error) or n == 1:
+            if not is_out_of_memory(error) or n == 1:
                 raise
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -137,10 +137,12 @@ class Passes:
         return planes.to(torch.float32).div_(255.0).sub_(mean).div_(std)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device has no memory left, in the words of torch or of what lies beneath it."""
     text = str(error).lower()
     return (
         isinstance(error, torch.OutOfMemoryError)
         or "out of memory" in text
+        or "alloc_failed" in text  # cuBLAS and cuDNN
         or "can't allocate memory" in text
     )

@@ -48,7 +48,7 @@ class Choice:
     """What was chosen on one device and what was measured there."""
 
     mode: Mode
-    units: int  # most padded tokens, or pictures, per forward pass
+    units: int | None = None  # fastest batch in padded tokens, or pictures; None where it was not sought
     cosine: float | None = None  # of the worst measured row to fp32; None where the mode is fp32
     rows_per_second: dict[str, float] = field(default_factory=dict)  # mode -> rows/s
     compiled: Compiled | None = None  # None where it was not tried
@@ -91,7 +91,6 @@ def choose(
     forward: Callable[[], np.ndarray],
     modes: Sequence[Mode],
     policy: str,
-    units: int,
     most_fp32_stages: int = 0,
 ) -> Choice:
     """Time each mode on the same rows and take the fastest that stays close to fp32.
@@ -104,7 +103,6 @@ def choose(
         modes: from `candidates`, fp32 first.
         policy: "auto" keeps to `MIN_COSINE` and to what the device can do; an explicit type is taken whatever
             its cosine.
-        units: most units per forward pass, passed on.
         most_fp32_stages: under "auto", a type that is too coarse gets that many first stages in fp32 at the most.
 
     Raises:
@@ -144,7 +142,7 @@ def choose(
         if MIN_GAIN * seconds[mode] < seconds[best]:
             best = mode
     rates = {str(mode): round(len(reference) / taken, 1) for mode, taken in seconds.items()}
-    return Choice(best, units, None if best.dtype == "fp32" else cosines[best], rates)
+    return Choice(best, None, None if best.dtype == "fp32" else cosines[best], rates)
 
 
 def _take_turns(

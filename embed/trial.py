@@ -29,7 +29,7 @@ class Trial:
     Args:
         passes: of the encoder, on its device.
         preparer: of its inputs.
-        limit: units per pass; left as they were.
+        limit: units per pass.
         device_type: "cpu", "cuda" or "mps".
     """
 
@@ -42,23 +42,28 @@ class Trial:
         self._limit = limit
         self._device_type = device_type
 
-    def choose(self, window: Window, *, grow: bool) -> Choice:
-        """Precision and layout, and the batch size where `grow` asks for it."""
+    def choose(self, window: Window) -> Choice:
+        """Precision and layout."""
         modes = candidates(self._spec.precision, self._device_type, self._passes.is_convnet)
         sample = self._sample(window)
         if not sample:  # every input failed: nothing to measure on
-            return Choice(modes[0], self._limit.units)
+            return Choice(modes[0])
         with contextlib.ExitStack() as stack:
-            choice = choose(
+            return choose(
                 lambda mode: self._apply(mode, sample, stack),
                 lambda: self._run(sample),
                 modes,
                 self._spec.precision,
-                self._limit.units,
                 MOST_FP32_STAGES if self._passes.is_convnet else 0,
             )
+
+    def grow(self, window: Window, choice: Choice) -> Choice:
+        """The choice with the batch size that is fastest: doubled for as long as that gains, and fits."""
+        sample = self._sample(window)
+        if not sample:
+            return choice
         self._passes.apply(choice.mode)
-        return replace(choice, units=self._grown(sample)) if grow else choice
+        return replace(choice, units=self._grown(sample))
 
     def compile(self, window: Window, choice: Choice) -> Choice:
         """The choice with what `torch.compile` makes of it; some machines can't, which is no error."""
@@ -116,7 +121,6 @@ class Trial:
         return [batch for batch in self._preparer.batches(iter([chosen])) if batch.keys]
 
     def _grown(self, sample: list[Batch]) -> int:
-        """Batch size doubled for as long as that is faster and fits."""
         largest = max(sample, key=lambda batch: batch.units)
         units, best_units, best = self._limit.units, self._limit.units, 0.0
         while units <= MAX_UNITS[self._spec.modality]:
@@ -124,7 +128,7 @@ class Trial:
             inputs = tuple(torch.from_numpy(np.concatenate([a] * repeats)) for a in largest.arrays)
             self._limit.units = units_of(inputs)
             with self._passes.running():
-                self._passes.forward(inputs)  # warm-up
+                self._passes.forward(inputs).cpu()  # warm-up, and wait for it
                 start = time.perf_counter()
                 self._passes.forward(inputs).cpu()
                 rate = units_of(inputs) / (time.perf_counter() - start)

@@ -7,7 +7,7 @@ from embed.engine import Engine, Settings
 from embed.fleet import load_engines
 from embed.inputs.batch import Batch, Window
 from embed.precision import Choice, Compiled, Mode
-from store.errors import ConfigError
+from store.errors import ConfigError, EncoderError
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 from tests.fake_models import WORDS, save_tiny_sentence_model
@@ -30,12 +30,13 @@ def folder(tmp_path_factory):
 class SummingEncoder:
     """A vector is the sum of the token ids and their number; forgets how to do more than `fits` tokens at once."""
 
-    def __init__(self, fits=10**9, modality="text"):
+    def __init__(self, fits=10**9, modality="text", error=None):
         preprocessing = {"mean": [0.5, 0.25, 0.0], "std": [1.0, 0.5, 0.25]} if modality == "image" else {}
         self.spec = EncoderSpec("sum", modality, "fake", "sum", "0" * 64, 2, preprocessing, "sum", False)
         self.module = torch.nn.Linear(1, 1)
         self.pad_id = 0
         self.fits = fits
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         self.passes: list[int] = []
 
     def tokenize(self, texts):
@@ -44,7 +45,7 @@ class SummingEncoder:
 
     def forward(self, first, mask=None):
         if first.numel() > self.fits:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise self.error
         self.passes.append(first.numel())
         if mask is None:
             return first.mean(dim=(2, 3))[:, :2]
@@ -64,8 +65,16 @@ def encode(engine, texts=TEXTS):
     return np.stack([found[key] for key in KEYS[: len(texts)]])
 
 
-def test_memory_that_runs_out_halves_the_batch_and_the_vectors_are_the_same(workspace):
-    roomy, tight = SummingEncoder(), SummingEncoder(fits=30)
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+    ],
+)
+def test_memory_that_runs_out_halves_the_batch_and_the_vectors_are_the_same(workspace, message):
+    roomy, tight = SummingEncoder(), SummingEncoder(fits=30, error=RuntimeError(message))
     expected = encode(engine_of(workspace, roomy, batch_tokens=1000))
     engine = engine_of(workspace, tight, batch_tokens=1000)
     np.testing.assert_array_equal(encode(engine), expected)
@@ -82,7 +91,7 @@ def test_after_memory_ran_out_once_later_batches_are_made_smaller_from_the_start
 
 
 def test_one_text_that_does_not_fit_alone_is_an_error_not_a_loop(workspace):
-    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+    with pytest.raises(EncoderError, match=r"sum: the memory of cpu .* is too small for one text: CUDA out of"):
         encode(engine_of(workspace, SummingEncoder(fits=3)))
 
 
@@ -140,6 +149,18 @@ def test_on_a_gpu_the_batch_grows_until_memory_runs_out(workspace):
     engine._kind = "gpu"  # grows by measuring, which on a CPU is not worth its time
     engine.begin(Window("sum@name", KEYS, TEXTS), len(KEYS))
     assert engine.provenance()["units"] <= 40_000
+
+
+def test_a_batch_size_that_was_given_once_is_not_taken_for_the_one_that_was_measured(workspace):
+    window = Window("sum@name", KEYS, TEXTS)
+    for settings, at_least in (({"batch_tokens": 8}, 8), ({}, 16384)):
+        engine = engine_of(workspace, SummingEncoder(), **settings)
+        engine._kind, engine._start_units = "gpu", 16384
+        engine.begin(window, len(KEYS))
+        assert engine.units >= at_least
+    again = engine_of(workspace, SummingEncoder())
+    again.begin(window, len(KEYS))
+    assert again.units == engine.units
 
 
 class Overflowing(SummingEncoder):

@@ -32,7 +32,7 @@ def model(monkeypatch):
             return np.where(np.roll(exact, 1, axis=1) > 0, self.error[self.mode.dtype], exact)
 
         def choose(self, policy, device="cuda"):
-            return choose(self.apply, self.forward, candidates(policy, device, False), policy, 64)
+            return choose(self.apply, self.forward, candidates(policy, device, False), policy)
 
     made = Model()
     monkeypatch.setattr(precision.time, "perf_counter", lambda: made.now)
@@ -52,7 +52,7 @@ def test_a_mode_too_far_from_fp32_is_never_chosen_by_auto(model):
 
 def test_fp32_stays_where_nothing_is_faster(model):
     model.seconds |= {"bf16": 1.0, "fp16": 2.0}
-    assert model.choose("auto") == Choice(FP32, 64, None, {"fp32": 4.0, "fp16": 2.0, "bf16": 4.0})
+    assert model.choose("auto") == Choice(FP32, None, None, {"fp32": 4.0, "fp16": 2.0, "bf16": 4.0})
 
 
 def test_an_explicit_policy_is_followed_however_slow(model):
@@ -117,9 +117,9 @@ def test_a_type_that_is_too_coarse_keeps_first_stages_in_fp32_until_it_is_close_
     def apply(new):
         mode[0] = new
 
-    choose(apply, forward, [Mode(), Mode("bf16")], "auto", 1, most_fp32_stages=3)
+    choose(apply, forward, [Mode(), Mode("bf16")], "auto", most_fp32_stages=3)
     assert mode[0].fp32_stages <= 2
-    tried = choose(apply, forward, [Mode(), Mode("bf16")], "auto", 1, most_fp32_stages=3).rows_per_second
+    tried = choose(apply, forward, [Mode(), Mode("bf16")], "auto", most_fp32_stages=3).rows_per_second
     assert list(tried) == ["fp32", "bf16 after 2 fp32 stages"]
 
 
