@@ -49,9 +49,11 @@ def _question(address: Address, sources: Sources) -> dict[str, Any]:
         raise EncoderError(
             f"{address.name} needs {DISTRIBUTIONS[address.library]}: pip install {DISTRIBUTIONS[address.library]}"
         ) from error
+    named = (Path(name).expanduser() for name in (address.model, *address.options.values()) if name)
     return {
         "format": FORMAT,
         "address": dataclasses.asdict(address),
+        "paths": [str(path.resolve()) for path in named if path.exists()],  # the same name elsewhere is another
         "models_dir": str(sources.models_dir) if sources.models_dir else None,
         "version": library_version,
     }
@@ -62,9 +64,8 @@ def _recall(workspace: Workspace, record: str, question: dict[str, Any]) -> list
         return None
     try:
         memory = workspace.read_json(record)
-        if memory["question"] != question or any(_stat(path) != was for path, was in memory["files"].items()):
-            return None
-        return [_from_plain(answer) for answer in memory["answer"]]
+        found = [_from_plain(answer) for answer in memory["answer"]]
+        return found if memory["question"] == question and memory["files"] == _stats(found) else None
     except (CorruptFileError, KeyError, TypeError, OSError):
         return None
 
