@@ -79,15 +79,21 @@ def save_tiny_bert(folder: Path, seed: int = 0, **changes: Any) -> Path:
 
 
 def save_tiny_sentence_model(
-    folder: Path, seed: int = 0, max_tokens: int = 24, pooling: str = "mean", **changes: Any
+    folder: Path,
+    seed: int = 0,
+    max_tokens: int = 24,
+    pooling: str = "mean",
+    dense: int | None = None,
+    **changes: Any,
 ) -> Path:
-    """A sentence-transformers model: `save_tiny_bert`, pooling, unit length."""
+    """A sentence-transformers model: `save_tiny_bert`, pooling, a dense layer to so many numbers, unit length."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
     bert = save_tiny_bert(folder.with_name(folder.name + "-bert"), seed, **changes)
     transformer = Transformer(str(bert), max_seq_length=max_tokens)
-    modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling), Normalize()]
+    width = transformer.get_embedding_dimension()
+    modules = [transformer, Pooling(width, pooling), *([Dense(width, dense)] if dense else []), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder))
     return folder
 

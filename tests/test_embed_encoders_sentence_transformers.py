@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -50,6 +51,31 @@ def test_vectors_are_those_of_the_library(workspace, folder):
     expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(vectors_of(encoder, TEXTS), expected, atol=1e-5)
     assert encoder.tokenize(TEXTS).n_truncated == 1
+
+
+def test_a_dense_layer_after_the_pooling_is_applied_and_its_weights_count(workspace, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    folder = save_tiny_sentence_model(tmp_path / "dense", dense=48)
+    resolved = resolve_one(workspace, folder)
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(vectors_of(load_one(resolved), TEXTS), expected, atol=1e-5)
+    assert resolved.spec.dim == 48
+    other = shutil.copytree(folder, tmp_path / "other")
+    (layer,) = other.glob("2_Dense/model.safetensors")
+    layer.write_bytes(layer.read_bytes()[:-4] + b"\0\0\0\0")
+    assert resolve_one(workspace, other).spec.fingerprint != resolved.spec.fingerprint
+    layer.unlink()
+    with pytest.raises(EncoderError, match=r"other lacks 2_Dense/model\.safetensors"):
+        resolve_one(workspace, other)
+
+
+def test_positions_before_the_first_token_are_not_for_tokens(workspace, folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    roberta = shutil.copytree(folder, tmp_path / "roberta")
+    (roberta / "config.json").write_text(json.dumps({**config, "model_type": "roberta", "pad_token_id": 1}))
+    with pytest.raises(EncoderError, match="max_tokens must be a whole number from 3 to 62, got '64'"):
+        resolve_one(workspace, f"{roberta}?max_tokens=64")
 
 
 def test_the_folder_says_how_long_texts_may_be_and_how_tokens_are_pooled(workspace, folder):

@@ -91,7 +91,9 @@ def test_after_memory_ran_out_once_later_batches_are_made_smaller_from_the_start
 
 
 def test_one_text_that_does_not_fit_alone_is_an_error_not_a_loop(workspace):
-    with pytest.raises(EncoderError, match=r"sum: the memory of cpu .* is too small for one text: CUDA out of"):
+    with pytest.raises(
+        EncoderError, match=r"sum: the memory of cpu .* is too small for one text: CUDA out of"
+    ):
         encode(engine_of(workspace, SummingEncoder(fits=3)))
 
 

@@ -1,15 +1,17 @@
 import errno
 import hashlib
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from embed.encoders.base import Sources
 from embed.encoders.registry import library_of, parse_address
 from embed.fetch import fetch
 from store.errors import EncoderError
-from tests.fake_models import fake_hub_cache, save_tiny_bert, save_tiny_clip
+from tests.fake_models import fake_hub_cache, save_tiny_bert, save_tiny_clip, save_tiny_sentence_model
 
 HUB_CLIP = "timm/vit_large_patch14_clip_224.openai"
 
@@ -79,6 +81,32 @@ def test_weights_in_the_old_format_are_carried_where_there_are_no_others(cache, 
     cache_model(cache, "somebody/clip", folder)
     fetch(["open_clip:hf-hub:somebody/clip"], tmp_path / "models")
     assert len(loaded_offline("open_clip:hf-hub:somebody/clip", tmp_path / "models")) == 2
+
+
+def test_a_sentence_model_in_the_old_format_is_downloaded_with_every_module(cache, tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import load_file
+
+    repo = save_tiny_sentence_model(tmp_path / "repo", dense=48)
+    for weights in list(repo.rglob("model.safetensors")):
+        torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+        weights.unlink()
+
+    def download(name, *, allow_patterns, local_files_only):
+        if local_files_only:
+            raise LocalEntryNotFoundError("nothing cached")
+        snapshot = tmp_path / "snapshot"
+        for path in filter(Path.is_file, repo.rglob("*")):
+            relative = path.relative_to(repo).as_posix()
+            if any(fnmatch(relative, pattern) for pattern in allow_patterns):
+                (snapshot / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, snapshot / relative)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    fetch(["st:somebody/tiny"], tmp_path / "models")
+    (encoder,) = loaded_offline("st:somebody/tiny", tmp_path / "models")
+    assert encoder.spec.dim == 48
 
 
 def test_fetching_without_a_hub_says_what_is_missing_and_where_it_looked(cache, tmp_path):

@@ -53,7 +53,9 @@ def _question(address: Address, sources: Sources) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "address": dataclasses.asdict(address),
-        "paths": [str(path.resolve()) for path in named if path.exists()],  # the same name elsewhere is another
+        "paths": [
+            str(path.resolve()) for path in named if path.exists()
+        ],  # the same name elsewhere is another
         "models_dir": str(sources.models_dir) if sources.models_dir else None,
         "version": library_version,
     }

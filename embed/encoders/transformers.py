@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, Tokens, text_preprocessing
 from embed.encoders.hub import digest_files, model_folder, quiet_loading, read_json
+from embed.encoders.lengths import max_tokens
 from embed.inputs.tokenizer import TOKENIZER_FILES, FastTokenizer, load_tokenizer, tokenizer_sha256
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec, digest
@@ -21,9 +22,7 @@ SHARDS = "model.safetensors.index.json"
 OLD_WEIGHTS = "pytorch_model.bin"  # loaded with weights_only=True
 WANTED = ("config.json", *TOKENIZER_FILES, WEIGHTS, SHARDS, "model-*-of-*.safetensors")
 NOT_IN_VECTORS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
-COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer")
 TWO_HALVES = ("t5", "mt5", "umt5", "t5gemma")  # of which the encoder alone is taken
-LONGEST = 512  # where neither the address nor the model's files say
 
 
 def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:
@@ -51,7 +50,7 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         dim=dim,
         preprocessing=text_preprocessing(
             tokenizer_sha256=tokenizer_sha256(folder, hash_file),
-            max_tokens=_max_tokens(address, folder, config),
+            max_tokens=max_tokens(address, config, _tokenizers_limit(folder)),
             long=_one_of(address, "long", ("truncate", "chunks")),
             prompt=address.options.get("prompt", ""),
         ),
@@ -182,18 +181,6 @@ def _one_of(address: Address, option: str, known: tuple[str, ...]) -> str:
     return value
 
 
-def _max_tokens(address: Address, folder: Path, config: dict[str, Any]) -> int:
-    positions = config.get("max_position_embeddings")
-    if positions and config.get("model_type") in COUNTS_FROM_PADDING:
-        positions -= config.get("pad_token_id", 1) + 1
-    asked = address.options.get("max_tokens")
-    if asked is not None:
-        if not asked.isdecimal() or not 2 < int(asked) <= (positions or 10**6):
-            raise EncoderError(
-                f"{address.name}: max_tokens must be a whole number from 3 to {positions or 'any'}, got {asked!r}"
-            )
-        return int(asked)
+def _tokenizers_limit(folder: Path) -> Any:
     path = folder / "tokenizer_config.json"
-    own = read_json(path).get("model_max_length") if path.is_file() else None
-    limits = [int(limit) for limit in (own, positions) if limit and limit < 10**6]
-    return min(limits, default=LONGEST)
+    return read_json(path).get("model_max_length") if path.is_file() else None

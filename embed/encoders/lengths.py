@@ -1,0 +1,36 @@
+"""How many tokens of a text enter a transformer."""
+
+from typing import Any
+
+from embed.encoders.base import Address
+from store.errors import EncoderError
+
+COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer")
+LONGEST = 512  # where neither the address nor the model's files say
+NO_LIMIT = 10**6  # tokenizers write some such number, or -1, where they know none
+
+
+def max_tokens(address: Address, config: dict[str, Any], own: Any) -> int:
+    """Longest sequence, special tokens included.
+
+    Args:
+        address: its option `max_tokens`, if any, is what the user wants.
+        config: the transformer's `config.json`.
+        own: what the model's other files say, or None.
+
+    Raises:
+        EncoderError: what the user wants is no number, or more than the model has positions for.
+    """
+    positions = config.get("max_position_embeddings")
+    if positions and config.get("model_type") in COUNTS_FROM_PADDING:
+        padding = config.get("pad_token_id")
+        positions -= (1 if padding is None else padding) + 1
+    limits = [int(limit) for limit in (own, positions) if limit and 0 < limit < NO_LIMIT]
+    asked = address.options.get("max_tokens")
+    if asked is None:
+        return min(limits, default=LONGEST)
+    if not asked.isdecimal() or not 2 < int(asked) <= (positions or NO_LIMIT):
+        raise EncoderError(
+            f"{address.name}: max_tokens must be a whole number from 3 to {positions or 'any'}, got {asked!r}"
+        )
+    return int(asked)
