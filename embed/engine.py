@@ -137,6 +137,11 @@ class Engine:
         vectors = pending.numpy()
         if self._passes.mode.dtype == "fp16" and not np.isfinite(vectors).all():
             vectors = self._passes.exact_vectors(batch, inputs).cpu().numpy()
+        if vectors.shape[1] != self.spec.dim:
+            raise EncoderError(
+                f"{self.spec.name}: its files declare vectors of {self.spec.dim} numbers, the model gives "
+                f"{vectors.shape[1]}: use a folder whose configuration belongs to its weights"
+            )
         return batch, vectors
 
     def _make_preparer(self) -> Preparer:

@@ -1,4 +1,5 @@
 import hashlib
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -180,6 +181,27 @@ def test_long_texts_can_be_cut_into_chunks(clip):
     assert sum(len(sequence) - 2 for sequence in tokens.sequences[1:]) == 140
 
 
+def test_chunks_padded_to_full_length_weigh_what_they_hold(tmp_path):
+    folder = save_tiny_clip(save_tiny_tokenizer(tmp_path / "clip"), text_cfg=SIGLIP_TEXT, custom_text=True)
+    (text,) = load(resolved(f"{folder}.text?long=chunks"))
+    tokens = text.tokenize(["red " * 13])
+    assert [len(sequence) for sequence in tokens.sequences] == [12, 12]
+    assert tokens.weights.tolist() == [12, 5]
+
+
+def test_the_configuration_of_a_foreign_text_tower_counts(tmp_path):
+    bert = save_tiny_bert(tmp_path / "bert")
+    foreign = {"hf_model_name": str(bert), "hf_tokenizer_name": str(bert), "hf_pooler_type": "mean_pooler"}
+    clip = save_tiny_clip(
+        tmp_path / "clip", text_cfg={**foreign, "context_length": 20, "hf_proj_type": "mlp"}
+    )
+    image, text = (one.spec.fingerprint for one in resolved(clip))
+    config = json.loads((bert / "config.json").read_text())
+    (bert / "config.json").write_text(json.dumps({**config, "num_attention_heads": 4}))
+    assert resolved(clip)[0].spec.fingerprint == image
+    assert resolved(clip)[1].spec.fingerprint != text
+
+
 def test_two_towers_come_out_of_one_load(clip):
     image, text = resolved(clip)
     assert image.model_key == text.model_key
@@ -254,6 +276,15 @@ def test_a_folder_that_does_not_state_its_preprocessing_is_refused(tmp_path):
         EncoderError, match=r"does not state std, interpolation, resize_mode in preprocess_cfg"
     ):
         resolved(folder)
+
+
+def test_a_configuration_that_describes_no_model_is_one_clear_line(clip):
+    path = clip / "open_clip_config.json"
+    described = json.loads(path.read_text())
+    described["model_cfg"]["vision_cfg"]["layrs"] = 2
+    path.write_text(json.dumps(described))
+    with pytest.raises(EncoderError, match=r"can't build what its configuration describes: .*layrs"):
+        load(resolved(clip))
 
 
 def test_an_unknown_architecture_offers_the_nearest(tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,13 @@ def test_one_text_that_does_not_fit_alone_is_an_error_not_a_loop(workspace):
         EncoderError, match=r"sum: the memory of cpu .* is too small for one text: CUDA out of"
     ):
         encode(engine_of(workspace, SummingEncoder(fits=3)))
+
+
+def test_vectors_of_another_length_than_declared_are_refused(workspace):
+    encoder = SummingEncoder()
+    encoder.spec = replace(encoder.spec, dim=3)
+    with pytest.raises(EncoderError, match="declare vectors of 3 numbers, the model gives 2"):
+        encode(engine_of(workspace, encoder))
 
 
 def test_vectors_of_chunks_are_averaged_by_their_length(workspace):

@@ -63,6 +63,7 @@ class Tokens:
     sequences: list[np.ndarray]  # (n_tokens,) int32 each, special tokens included, at most max_tokens
     owner: np.ndarray  # (n_sequences,) int32: which text each sequence belongs to, ascending
     n_truncated: int  # texts that lost tokens
+    weights: np.ndarray | None = None  # (n_sequences,): tokens that are no padding; None: all of them
 
     def __post_init__(self) -> None:
         assert len(self.sequences) == len(self.owner)

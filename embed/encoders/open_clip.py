@@ -166,6 +166,7 @@ def _text_inputs(
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Files of the text tower besides its weights, and its `spec.preprocessing`."""
     files, options = {}, config.get("tokenizer_kwargs") or {}
+    identity: dict[str, Any] = {"options": options}
     if config.get("tokenizer_mode") or options.get("reduction_mask"):
         raise EncoderError(f"{address.name}: its way of tokenizing is not supported, its .image tower is")
     if name := config.get("hf_tokenizer_name"):
@@ -174,16 +175,17 @@ def _text_inputs(
             replace(address, model=name), sources, wanted=TOKENIZER_FILES, complete=_no_tokenizer
         )
         files["tokenizer"] = str(where)
-        identity = {"files": tokenizer_sha256(where, hash_file), "options": options}
+        identity["files"] = tokenizer_sha256(where, hash_file)
     else:
         from open_clip.tokenizer import default_bpe
 
-        identity = {"files": hash_file(Path(default_bpe())), "options": options}
+        identity["files"] = hash_file(Path(default_bpe()))
     if name := config.get("hf_model_name"):
         found = model_folder(
             replace(address, model=name), sources, wanted=("config.json",), complete=_no_config
         )
         files["text_config"] = str(found / "config.json")
+        identity["model"] = hash_file(found / "config.json")  # heads and activation show in no tensor
     return files, text_preprocessing(
         tokenizer_sha256=digest(identity, characters=64),
         max_tokens=config.get("context_length", CONTEXT_LENGTH),

@@ -172,7 +172,12 @@ def load_towers(resolved: Sequence[Resolved], model_config: dict[str, Any]) -> l
     if text_config is not None:
         text = {**model_config["text_cfg"], "hf_model_name": str(Path(text_config).parent)}
         model_config = {**model_config, "text_cfg": text}
-    model = build(model_config)
+    try:
+        model = build(model_config)
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise EncoderError(
+            f"{first.spec.name}: open_clip can't build what its configuration describes: {error}"
+        ) from error
     load_weights(model, Path(first.files["weights"]), first.spec.name)
     fold_quick_gelu(model)
     encoders: list[Encoder] = []

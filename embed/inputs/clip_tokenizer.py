@@ -61,8 +61,9 @@ class CleaningTokenizer:
         tokens = self._fast([self._clean(text) for text in texts])
         if self._pad_to is None and self._strip is None:
             return tokens
+        weights = np.array([len(sequence) for sequence in tokens.sequences])
         sequences = [self._finished(sequence) for sequence in tokens.sequences]
-        return Tokens(sequences, tokens.owner, tokens.n_truncated)
+        return Tokens(sequences, tokens.owner, tokens.n_truncated, weights)
 
     def _finished(self, sequence: np.ndarray) -> np.ndarray:
         if self._strip is not None:

@@ -57,6 +57,7 @@ class TextPreparer:
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])  # position of each text's first sequence
         lengths = np.maximum.reduceat(sizes, first)
         chunked = bool((counts > 1).any())
+        weights = sizes if tokens.weights is None else tokens.weights
         n_truncated = tokens.n_truncated
         for rows in plan_batches(lengths, counts, self.limit.units):
             at = np.concatenate([np.arange(first[r], first[r] + counts[r]) for r in rows])
@@ -65,7 +66,7 @@ class TextPreparer:
                 [window.keys[r] for r in rows],
                 self._pad([tokens.sequences[i] for i in at]),
                 owner=np.repeat(np.arange(len(rows)), counts[rows]) if chunked else None,
-                weights=sizes[at] if chunked else None,
+                weights=weights[at] if chunked else None,
                 n_truncated=n_truncated,
             )
             n_truncated = 0  # counted with the window's first batch
