@@ -7,7 +7,7 @@ import pytest
 
 from embed.encoders.base import Sources
 from embed.encoders.registry import library_of, parse_address
-from tests.fake_models import fake_hub_cache, save_tiny_sentence_model, save_tiny_tokenizer
+from tests.fake_models import fake_hub_cache, save_tiny_sentence_model, save_tiny_timm, save_tiny_tokenizer
 
 OFFLINE = Sources(offline=True)
 
@@ -51,6 +51,13 @@ def test_a_timm_model_of_the_hub_gets_the_preprocessing_it_was_trained_with(
     assert one.spec.preprocessing["size"] == [size, size]
     assert one.spec.preprocessing["interpolation"] == interpolation
     assert one.spec.preprocessing["mean"] == list(settings["mean"])
+
+
+@pytest.mark.parametrize("name", ["timm:somebody/tiny", "timm:hf-hub:somebody/tiny"])
+def test_a_timm_model_that_is_not_one_of_timms_own_says_itself_what_it_is(cache, tmp_path, name):
+    fake_hub_cache(cache, "somebody/tiny", files_of(save_tiny_timm(tmp_path / "tiny")))
+    (one,) = resolved(name)
+    assert (one.spec.model, one.spec.dim, one.spec.preprocessing["size"]) == ("resnet10t", 512, [32, 32])
 
 
 def test_clip_h14_is_two_encoders_of_1024_numbers(cache):

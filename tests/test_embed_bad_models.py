@@ -58,9 +58,17 @@ def assert_nothing_half_written(workspace):
         ("tensorflow:resnet", ["unknown library 'tensorflow', one of timm, open_clip, hf, st"]),
         ("hf:", ["an address is hf:MODEL"]),
         ("timm:convnext_bse.fb_in22k", ["did you mean", "convnext_base.fb_in22k"]),
+        ("timm:convnext_base.fb_in22kk", ["did you mean convnext_base.fb_in22k"]),
+        ("timm:nobody/nothing", ["config.json", "of 'nobody/nothing'"]),
         ("open_clip:ViT-B-16-SigLIP/weblo", ["has no weights 'weblo', one of webli"]),
         ("hf:nobody/nothing?pooling", ["options are written ?key=value"]),
         ("hf:nobody/nothing", ["config.json", "shelfprice embed fetch hf:nobody/nothing"]),
+        (
+            "hf:nobody/nothing?pooling=cls&long=chunks",
+            ['embed fetch "hf:nobody/nothing?pooling=cls&long=chunks"'],
+        ),
+        ("hf:/nowhere/bert", ["'/nowhere/bert' is no folder here, and no name of a model on the hub"]),
+        ("minilm.image", ["only models of open_clip have towers: leave out .image"]),
         ("st:nobody/nothing@name", ["modules.json", "shelfprice embed fetch st:nobody/nothing"]),
     ],
 )

@@ -9,7 +9,7 @@ from embed.encoders.registry import library_of
 from embed.encoders.resolve import resolve
 from store.errors import EncoderError
 from store.workspace import Workspace
-from tests.fake_models import save_tiny_sentence_model
+from tests.fake_models import save_tiny_sentence_model, save_tiny_tokenizer
 
 TEXTS = ["red cotton shirt", "green coffee beans pack of six", "blue", "small red green blue " * 12]
 
@@ -68,6 +68,21 @@ def test_a_dense_layer_after_the_pooling_is_applied_and_its_weights_count(worksp
     layer.unlink()
     with pytest.raises(EncoderError, match=r"other lacks 2_Dense/model\.safetensors"):
         resolve_one(workspace, other)
+
+
+def test_of_a_model_with_encoder_and_decoder_the_encoder_is_enough(workspace, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import T5Config, T5Model
+
+    t5 = save_tiny_tokenizer(tmp_path / "t5")
+    T5Model(
+        T5Config(vocab_size=100, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2)
+    ).save_pretrained(t5)
+    model = SentenceTransformer(modules=[Transformer(str(t5)), Pooling(32)], device="cpu")
+    model.save(str(tmp_path / "sentences"))  # without the decoder
+    encoder = load_one(resolve_one(workspace, tmp_path / "sentences"))
+    np.testing.assert_allclose(vectors_of(encoder, TEXTS), model.encode(TEXTS), atol=1e-5)
 
 
 def test_positions_before_the_first_token_are_not_for_tokens(workspace, folder, tmp_path):

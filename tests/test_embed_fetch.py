@@ -117,6 +117,19 @@ def test_fetching_without_a_hub_says_what_is_missing_and_where_it_looked(cache, 
     assert not (tmp_path / "models").exists()
 
 
+def test_why_the_hub_gave_nothing_is_said(cache, tmp_path, monkeypatch):
+    def download(name, *, allow_patterns, local_files_only):
+        raise (
+            LocalEntryNotFoundError("nothing") if local_files_only else OSError(errno.ENOSPC, "No space left")
+        )
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(
+        EncoderError, match=r"in the hub's cache; the hub \(.*No space left\): on a connected"
+    ):
+        fetch(["hf:somebody/tiny"])
+
+
 def test_an_unknown_encoder_is_named_before_anything_is_fetched(cache, tmp_path):
     cache_model(cache, "somebody/tiny", save_tiny_bert(tmp_path / "bert"))
     with pytest.raises(EncoderError, match="unknown encoder 'clip-vit-l41', did you mean clip-vit-l14"):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,20 +66,25 @@ def _find_folder(
         if folder.is_dir() and not complete(folder):
             return folder.resolve()
         looked.append(str(folder))
-    cached = _snapshot(address.model, wanted, local_files_only=True)
+    cached, _ = _snapshot(address, wanted, local_files_only=True)
     if cached is not None and not complete(cached):
         return cached
     looked.append(str(cached) if cached is not None else "the hub's cache")
     if not sources.offline:
-        fetched = _snapshot(address.model, wanted, local_files_only=False)
+        fetched, reason = _snapshot(address, wanted, local_files_only=False)
         if fetched is not None and not complete(fetched):
             return fetched
-        looked.append("the hub, which could not be reached or has no such model")
+        looked.append(f"the hub ({reason or 'whose model is not whole'})")
     lacking = complete(cached if cached is not None else Path(looked[0]) / "nothing")
     raise EncoderError(
         f"{address.name}: no {', '.join(lacking)} of {address.model!r} in {'; '.join(looked)}: on a connected "
-        f"machine run 'shelfprice embed fetch {address.name} --to DIR', then pass --models DIR here"
+        f"machine run 'shelfprice embed fetch {_quoted(address.name)} --to DIR', then pass --models DIR here"
     )
+
+
+def _quoted(name: str) -> str:
+    """As a shell takes it: an address may hold question marks and ampersands."""
+    return name if shlex.quote(name) == name else f'"{name}"'
 
 
 def _copy_model(folder: Path, to: Path, wanted: Sequence[str]) -> None:
@@ -100,14 +106,28 @@ def _copy_model(folder: Path, to: Path, wanted: Sequence[str]) -> None:
             raise EncoderError(f"can't write {target}: {error.strerror or error}") from error
 
 
-def _snapshot(repo: str, wanted: Sequence[str], *, local_files_only: bool) -> Path | None:
+def _snapshot(address: Address, wanted: Sequence[str], *, local_files_only: bool) -> tuple[Path | None, str]:
+    """A model's folder in the hub's cache, filled from the hub if need be; or None, and why.
+
+    Raises:
+        EncoderError: what should be a folder is none, and no name of a model either.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repo, allow_patterns=list(wanted), local_files_only=local_files_only))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
-        return None
+        found = snapshot_download(
+            address.model, allow_patterns=list(wanted), local_files_only=local_files_only
+        )
+    except HFValidationError as error:
+        raise EncoderError(
+            f"{address.name}: {address.model!r} is no folder here, and no name of a model on the hub (OWNER/MODEL)"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        return None, "which could not be reached" if error.__cause__ else "where it was not found"
+    except Exception as error:  # noqa: BLE001 - of the hub, of the network beneath it, of a disk that is full
+        return None, " ".join(str(error).split())[:200] or type(error).__name__
+    return Path(found), ""
 
 
 def read_json(path: Path) -> Any:

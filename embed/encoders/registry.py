@@ -55,6 +55,7 @@ def parse_address(text: str) -> Address:
     stem, tower = _split_tower(body)
     if stem in ALIASES:
         target = parse_address(ALIASES[stem])
+        _check_tower(text, target.library, tower)
         return Address(text, target.library, target.model, tower, {**target.options, **options})
     library, colon, model = body.partition(":")
     if colon and library in LIBRARIES and model:
@@ -63,7 +64,9 @@ def parse_address(text: str) -> Address:
     if Path(body).is_dir():
         return Address(text, _library_of_folder(Path(body)), body, None, options)
     if Path(stem).is_dir() and tower:
-        return Address(text, _library_of_folder(Path(stem)), stem, tower, options)
+        library = _library_of_folder(Path(stem))
+        _check_tower(text, library, tower)
+        return Address(text, library, stem, tower, options)
     if text.startswith(TUNED):
         raise EncoderError(f"{text} is a fine-tuned encoder: 'shelfprice embed finetune' makes its vectors")
     if colon and library not in LIBRARIES:
@@ -83,6 +86,11 @@ def canonical_name(text: str) -> str:
 def _split_tower(body: str) -> tuple[str, str | None]:
     stem, _, suffix = body.rpartition(".")
     return (stem, suffix) if stem and suffix in TOWERS else (body, None)
+
+
+def _check_tower(text: str, library: str, tower: str | None) -> None:
+    if tower is not None and library != "open_clip":
+        raise EncoderError(f"{text}: only models of open_clip have towers: leave out .{tower}")
 
 
 def _library_of_folder(folder: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, Tokens, text_preprocessing
 from embed.encoders.hub import digest_files, model_folder, quiet_loading, read_json
 from embed.encoders.lengths import max_tokens
+from embed.encoders.transformers import load_text_model
 from embed.inputs.tokenizer import FastTokenizer, tokenizer_sha256
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec, digest
@@ -94,18 +95,14 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer
 
         folder = Path(resolved.files["folder"])
+        # The library would fill what is missing at random without a word.
+        load_text_model(folder / _modules(folder)[0]["path"], resolved.spec.name)
         try:
             with quiet_loading():
-                missing = _missing_tensors(folder / _modules(folder)[0]["path"])
                 model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
         except Exception as error:  # the libraries raise many kinds over a damaged folder
             reason = " ".join(str(error).split())[:300]
             raise EncoderError(f"{resolved.spec.name}: {folder} can't be loaded: {reason}") from error
-        if missing:
-            raise EncoderError(
-                f"{resolved.spec.name}: the weights in {folder} are of another model, they lack {len(missing)} "
-                f"tensors (first: {missing[0]}): replace the folder with the whole model"
-            )
         self.spec = resolved.spec
         self.module: torch.nn.Module = model.float().eval()
         tokenizer = model.tokenizer
@@ -124,14 +121,6 @@ class SentenceEncoder:
     def forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         return cast("torch.Tensor", self.module(features)["sentence_embedding"])
-
-
-def _missing_tensors(transformer: Path) -> list[str]:
-    """Those that the library would fill at random without a word; the pooler's are not used."""
-    from transformers import AutoModel
-
-    _, report = AutoModel.from_pretrained(transformer, output_loading_info=True, local_files_only=True)
-    return sorted(key for key in report["missing_keys"] if "pooler" not in key)
 
 
 def _packaged(model: str) -> Path | None:

@@ -1,5 +1,6 @@
 """timm models: pooled features before the classifier, with the preprocessing that came with the weights."""
 
+import contextlib
 import difflib
 import math
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from store.vectors.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
+HUB = "hf-hub:"  # as timm itself writes a repository
 OPTIONS = {"size", "crop_pct", "weights", "package"}
 WANTED = ("config.json", "model.safetensors", "pytorch_model.bin")
 # Weights that an installed package carries under other tensor names but in the same order: package -> (file, dim,
@@ -122,7 +124,9 @@ def _resolve_files(address: Address, sources: Sources) -> tuple[str, dict[str, A
             raise EncoderError(f"{address.name}: there is no file {path}: check weights=")
         return address.model.partition(".")[0], _builtin_settings(address), {"weights": str(path.resolve())}
     if not Path(address.model).expanduser().is_dir():
-        address = replace(address, model=_builtin_settings(address).get("hf_hub_id") or address.model)
+        own = "/" in address.model  # a repository of the hub; timm's own names have no slash
+        model = address.model.removeprefix(HUB) if own else _builtin_settings(address).get("hf_hub_id")
+        address = replace(address, model=model or address.model)
     folder = model_folder(address, sources, wanted=WANTED, complete=_lacking)
     config = read_json(folder / "config.json")
     settings = dict(config.get("pretrained_cfg") or config)
@@ -137,9 +141,10 @@ def _resolve_files(address: Address, sources: Sources) -> tuple[str, dict[str, A
 def _builtin_settings(address: Address) -> dict[str, Any]:
     import timm
 
-    settings = (
-        timm.get_pretrained_cfg(address.model) if timm.is_model(address.model.partition(".")[0]) else None
-    )
+    settings = None
+    if timm.is_model(address.model.partition(".")[0]):
+        with contextlib.suppress(RuntimeError):  # an unknown tag
+            settings = timm.get_pretrained_cfg(address.model)
     if settings is None:
         near = difflib.get_close_matches(address.model, [*timm.list_models(), *timm.list_pretrained()], n=3)
         hint = f", did you mean {', '.join(near)}?" if near else ""

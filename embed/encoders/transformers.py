@@ -75,7 +75,7 @@ class HiddenStates:
 
     def __init__(self, resolved: Resolved) -> None:
         self.spec = resolved.spec
-        self.module = _load_module(resolved)
+        self.module = load_text_model(Path(resolved.files["folder"]), resolved.spec.name)
         preprocessing = resolved.spec.preprocessing
         tokenizer = load_tokenizer(resolved.files["folder"])
         self.pad_id = int(tokenizer.pad_token_id or 0)
@@ -106,11 +106,15 @@ def pool(hidden: "torch.Tensor", mask: "torch.Tensor", pooling: str) -> "torch.T
     return (hidden.to(torch.float32) * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def _load_module(resolved: Resolved) -> "torch.nn.Module":
+def load_text_model(folder: Path, name: str) -> "torch.nn.Module":
+    """A text model in fp32; of one with encoder and decoder the encoder.
+
+    Raises:
+        EncoderError: the weights are damaged or belong to another model.
+    """
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
-    folder, name = resolved.files["folder"], resolved.spec.name
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet_loading():
