@@ -130,7 +130,7 @@ def test_precision_is_measured_once_and_remembered(workspace, folder, monkeypatc
 
 def test_a_device_that_is_not_there_is_an_error_that_says_what_to_pass(workspace, folder):
     resolved = resolve(workspace, str(folder), Sources(offline=True))
-    with pytest.raises(ConfigError, match=r"device 'cuda:63' can't be used here.*pass --devices auto"):
+    with pytest.raises(ConfigError, match=r"device 'cuda:63' can't be used here.*name auto"):
         load_engines(workspace, resolved, Settings(("cuda:63",)))
 
 
