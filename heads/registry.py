@@ -7,6 +7,7 @@ from typing import Any
 
 from heads.base import Head, check_params
 from store.errors import HeadError
+from store.vectors.sets import TUNED
 
 HEADS: dict[str, str] = {  # name -> module:class
     "fusion": "heads.fusion:Fusion",
@@ -32,6 +33,8 @@ def head_class(name: str) -> type[Head]:
         HeadError: no such head; offers the nearest names.
     """
     family = name.partition(":")[0]
+    if name.startswith(TUNED):
+        raise HeadError(f"{name} is tuned along with its encoders: run 'shelfprice embed finetune'")
     if family not in HEADS:
         near = difflib.get_close_matches(family, HEADS, cutoff=0.5) or sorted(HEADS)
         raise HeadError(

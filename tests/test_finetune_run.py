@@ -100,6 +100,11 @@ def test_a_head_may_mix_frozen_and_tuned_vectors(workspace, tuned, models):
     assert result.status == "trained", result.error
 
 
+def test_a_tuned_head_asked_of_the_light_ones_names_the_command_that_makes_it(workspace):
+    (result,) = run_heads(workspace, with_heads(), ["finetuned:tiny"])
+    assert "is tuned along with its encoders: run 'shelfprice embed finetune'" in str(result.error)
+
+
 def test_vectors_tuned_for_other_folds_are_refused(workspace, tuned):
     with pytest.raises(FoldMismatchError, match=r"was tuned for folds .* run 'shelfprice embed finetune'"):
         load_any(workspace, VectorSet("finetuned:tiny.image"), "train", "0" * 16)

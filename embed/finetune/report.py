@@ -11,8 +11,8 @@ from store.vectors.sets import TUNED
 def plan_lines(plan: Plan) -> list[str]:
     """A plan for people."""
     lines = [
-        f"{plan.name}: {len(plan.folds)} folds, each trained on {plan.n_trained:,} rows, with {plan.n_aside:,} more set aside "
-        "for early stopping",
+        f"{plan.name}, folds {', '.join(map(str, plan.folds))}: {plan.n_trained:,} rows to train on each, {plan.n_aside:,} "
+        "more set aside for early stopping",
         f"  warm-up off the cache, then at most {plan.steps:,} steps of {plan.batch_rows} rows a fold",
         f"  trained: {plan.trained / 1e6:.1f} of {plan.parameters / 1e6:.1f} million parameters, {plan.precision}",
         f"  measured: {plan.rows_per_second:.1f} rows/s, {plan.micro_rows} rows at once",
