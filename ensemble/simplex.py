@@ -90,9 +90,10 @@ def best_counts(
         if values[winner] < smape - TOLERANCE:
             best, smape = _downhill(surface, parts, centers[winner], float(values[winner]), total)
         tangent = values + _lowest_of_tangent(low, high, centers, slopes, total)
-        reach = np.maximum(high - centers, centers - low)
-        overshoot = surface.overshoot(centers / total, reach / total, parts)
-        bound = np.maximum(tangent - overshoot, bounds[order])
+        closed = tangent >= smape - TOLERANCE  # the others stay open whatever the overshoot is
+        reach = np.maximum(high - centers, centers - low)[closed]
+        tangent[closed] -= surface.overshoot(centers[closed] / total, reach / total, parts)
+        bound = np.where(closed, np.maximum(tangent, bounds[order]), bounds[order])
         opened = (high > low).any(axis=1)
         low, high, bound = _halves(low[opened], high[opened], bound[opened], total)
         rest = np.ones(len(bounds), dtype=bool)

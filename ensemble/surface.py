@@ -31,6 +31,8 @@ class Surface:
         order = np.argsort(part, kind="stable")
         self.curve = curve
         self.x = np.ascontiguousarray(curve.coordinate(log_prices - log_actual[:, None])[order])
+        # Weights sum to 1, so a constant taken from a row's coordinates changes no difference of points.
+        self._spread = np.abs(self.x - np.median(self.x, axis=1, keepdims=True))
         self.counts = np.bincount(part)
         self.n_heads = int(self.x.shape[1])
         # The products here are so small that a second thread costs more than it brings, and on a busy
@@ -87,7 +89,8 @@ class Surface:
     def _sums(self, points: np.ndarray) -> np.ndarray:
         """Loss and slope of each point summed over each part, shape (n_points, n_parts, 1 + n_heads)."""
         sums = np.zeros((len(points), len(self.counts), 1 + self.n_heads))
-        for part, x in self._blocks():
+        for part, rows in self._blocks():
+            x = self.x[rows]
             for b in range(0, len(points), POINTS_PER_BLOCK):
                 chunk = slice(b, b + POINTS_PER_BLOCK)
                 loss, slope = self.curve.loss_and_slope(x @ points[chunk].T)
@@ -99,9 +102,8 @@ class Surface:
         """The overshoot in each cell summed over each part, shape (n_cells, n_parts, 1)."""
         points, reach = np.split(cells, 2, axis=1)
         sums = np.zeros((len(cells), len(self.counts), 1))
-        for part, x in self._blocks():
-            # Weights sum to 1, so a constant taken from a row's coordinates changes no difference of points.
-            spread = np.abs(x - np.median(x, axis=1, keepdims=True))
+        for part, rows in self._blocks():
+            x, spread = self.x[rows], self._spread[rows]
             for b in range(0, len(cells), POINTS_PER_BLOCK):
                 chunk = slice(b, b + POINTS_PER_BLOCK)
                 sums[chunk, part, 0] += self.curve.overshoot(
@@ -109,12 +111,12 @@ class Surface:
                 ).sum(axis=0)
         return 200.0 * sums
 
-    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Coordinates of a few rows of one part at a time: (part, (n_block_rows, n_heads))."""
+    def _blocks(self) -> Iterator[tuple[int, slice]]:
+        """A few rows of one part at a time."""
         with self._threads.limit(limits=1):
             for part in range(len(self.counts)):
                 for a in range(self._ends[part], self._ends[part + 1], ROWS_PER_BLOCK):
-                    yield part, self.x[a : min(a + ROWS_PER_BLOCK, self._ends[part + 1])]
+                    yield part, slice(a, min(a + ROWS_PER_BLOCK, self._ends[part + 1]))
 
 
 class _Known:

@@ -6,12 +6,15 @@ libraries are imported inside `_fit` and `_predict`. `fit` and `predict` also ta
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from heads.rows import Rows
 from store.errors import HeadError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class FoldPredictions:
     test: np.ndarray | None  # (n_test,) log price; None: no test rows
     learned: list[dict[str, Any]]  # per fold: what was chosen inside it (penalty, iterations), JSON
     model: "Head"  # fitted on all training rows, or one of the fold models where those are averaged
+    evidence: "pa.Table | None" = None  # what the prices were taken from, see `Head.explain`
 
 
 @dataclass(kw_only=True, eq=False)
@@ -65,6 +69,14 @@ class Head:
             test: rows to predict after a refit on all training rows; None: there are none.
         """
         return None
+
+    def explain(self, rows: Rows, split: str) -> "tuple[np.ndarray, pa.Table | None]":
+        """Log price of each row, shape (n_rows,), and what it was taken from; None where a head can't say.
+
+        Args:
+            split: which rows these are, for a column of that name: "oof" or "test".
+        """
+        return self.predict(rows), None
 
     def learned(self) -> dict[str, Any]:
         """What a fitted head chose from its training rows (penalty, iterations), as JSON."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from heads.base import FoldPredictions, Head
 from heads.cleaning import Cleaning
@@ -15,6 +16,7 @@ from store.errors import HeadError
 
 # Log price: a prediction further outside of all prices that it was learned from is an accident of one odd row.
 MOST_BEYOND = float(np.log(10.0))
+LEAST_GROUPS = 3  # that a fold's model is fitted on: two to choose on, one to check the choice
 
 
 def crossfit(
@@ -42,13 +44,26 @@ def crossfit(
         tuning: parameters of each fold's own, found without it; folds are fitted one after the other then.
 
     Raises:
-        HeadError: fewer than two folds hold rows, every price is the same, or a prediction is not finite.
+        HeadError: fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
+            from, every price is the same, or a prediction is not finite.
     """
     present = np.unique(fold)
     if len(present) < 2:
         raise HeadError(
             f"{head.name}: out-of-fold predictions need rows in at least 2 folds, got {len(present)}"
         )
+    for held_out in present:
+        inside = np.unique(train.group[fold != held_out])
+        if np.isin(train.group[fold == held_out], inside).any():
+            raise HeadError(
+                f"{head.name}: fold {held_out} shares a group with other folds, so its rows would be predicted by "
+                "what knows them: run 'shelfprice catalog folds' to decide again"
+            )
+        if len(inside) < LEAST_GROUPS:
+            raise HeadError(
+                f"{head.name}: without fold {held_out} only {len(inside)} of the groups of rows are left to learn from, "
+                f"at least {LEAST_GROUPS} are needed: ingest more rows"
+            )
     if np.ptp(log_price) == 0:
         raise HeadError(
             f"{head.name}: all {len(log_price)} training prices are {np.exp(log_price[0]):g}: there is nothing to learn"
@@ -90,23 +105,26 @@ def _one_by_one(
         matched = train.for_fold(held_out)
         unfitted = head.clone() if tuning is None else tuning.head_for_fold(head, held_out)
         model = fit(unfitted, matched, inside)
-        predicted = model.predict(matched.subset(outside))
+        predicted, evidence = model.explain(matched.subset(outside), "oof")
         of_test = model.predict(test.for_fold(held_out)) if test is not None and averages else None
         on_fit()
         kept = model if averages and held_out == folds[-1] else head
-        return _OneFold(predicted, of_test, model.learned(), kept)
+        return _OneFold(predicted, of_test, model.learned(), kept, evidence)
 
     found = each_on_a_core(one_fold, folds) if head.side_by_side else [one_fold(held) for held in folds]
     oof, learned = np.full(len(train), np.nan), [one.learned for one in found]
+    evidence = [one.evidence for one in found]
     for held_out, one in zip(folds, found, strict=True):
         oof[fold == held_out] = one.oof
     if averages:
         of_test = [one.test for one in found if one.test is not None]
-        return FoldPredictions(oof, np.mean(of_test, axis=0) if of_test else None, learned, found[-1].model)
+        mean = np.mean(of_test, axis=0) if of_test else None
+        return FoldPredictions(oof, mean, learned, found[-1].model, _joined(evidence))
     last = head if tuning is None else head.clone().set_params(**tuning.refit)
     model = fit(last.for_refit(learned), train, np.arange(len(train)))
     on_fit()
-    return FoldPredictions(oof, None if test is None else model.predict(test), learned, model)
+    predicted, of_test_rows = (None, None) if test is None else model.explain(test, "test")
+    return FoldPredictions(oof, predicted, learned, model, _joined([*evidence, of_test_rows]))
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,12 @@ class _OneFold:
     test: np.ndarray | None  # (n_test,) log price
     learned: dict[str, Any]
     model: Head  # fitted, where it is the one to keep; else the unfitted head
+    evidence: pa.Table | None  # of the rows held out
+
+
+def _joined(tables: list[pa.Table | None]) -> pa.Table | None:
+    present = [table for table in tables if table is not None]
+    return pa.concat_tables(present) if present else None
 
 
 def _kept_in_range(result: FoldPredictions, log_price: np.ndarray, fold: np.ndarray) -> FoldPredictions:

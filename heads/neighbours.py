@@ -1,6 +1,5 @@
 """`neighbours`: the price of the most similar training products, text and picture weighed together."""
 
-import io
 import itertools
 import json
 from dataclasses import dataclass
@@ -8,11 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from heads.base import FoldPredictions, Head
+from heads.base import Head
 from heads.nearest import EXACT_BELOW, Nearest
-from heads.parallel import each_on_a_core
 from heads.rows import Rows
 from heads.words import WordPairs
 from store.errors import HeadError
@@ -56,6 +53,7 @@ class Neighbours(Head):
     summary: ClassVar[str] = "prices of the most similar training rows, text and picture weighed together"
     texts: ClassVar[tuple[str, ...]] = ("name",)
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
+    side_by_side: ClassVar[bool] = True
 
     candidates: int = 32  # nearest rows taken from each vector set
     names: bool = True  # whether TF-IDF of item names is a further similarity
@@ -88,56 +86,19 @@ class Neighbours(Head):
             "decide": self.choice_.decide,
         }
 
-    def fit_predict_folds(
-        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
-    ) -> FoldPredictions:
-        """See `Head.fit_predict_folds`: fold by fold, and what was near is kept as evidence."""
-        folds = np.unique(fold).tolist()
-        for held_out in folds:
-            if np.isin(train.group[fold == held_out], train.group[fold != held_out]).any():
-                raise HeadError(
-                    f"{self.name}: fold {held_out} shares a group with other folds, so its rows would find "
-                    "themselves: run 'shelfprice catalog folds' to decide again"
-                )
-
-        def one_fold(held_out: int) -> tuple[np.ndarray, pa.Table, dict[str, Any]]:
-            inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-            head = self.clone().fit(train.subset(inside), log_price[inside])
-            rows = train.subset(outside)
-            predicted, near, weight = head._weigh(found := head._candidates(rows))
-            return predicted, head._evidence(rows, "oof", found, near, weight), head.learned()
-
-        oof, learned, evidence = np.empty(len(train)), [], []
-        for held_out, (predicted, shown, chosen) in zip(folds, each_on_a_core(one_fold, folds), strict=True):
-            oof[fold == held_out] = predicted
-            evidence.append(shown)
-            learned.append(chosen)
-        self.fit(train, log_price)
-        of_test = None
-        if test is not None:
-            of_test, near, weight = self._weigh(found := self._candidates(test))
-            evidence.append(self._evidence(test, "test", found, near, weight))
-        self.evidence_ = pa.concat_tables(evidence)
-        return FoldPredictions(oof, of_test, learned, self)
-
-    def evidence(self, rows: Rows) -> pa.Table:
-        """Which training rows a fitted head takes the price of each row from.
+    def explain(self, rows: Rows, split: str) -> tuple[np.ndarray, pa.Table]:
+        """See `Head.explain`: which training rows the price of each row is taken from.
 
         Returns:
-            `sample_id`, `split` ("new"), `rank` (1: most weight), `neighbour_id`, `weight` (sums to 1),
-            `log_price` of the neighbour, and one `cosine:<similarity>` each, null where unknown.
+            Log prices, and a table of `sample_id`, `split`, `rank` (1: most weight), `neighbour_id`, `weight` (sums
+            to 1), `log_price` of the neighbour, and one `cosine:<similarity>` each, null where unknown.
         """
-        _, near, weight = self._weigh(found := self._candidates(rows))
-        return self._evidence(rows, "new", found, near, weight)
+        predicted, near, weight = self._weigh(found := self._candidates(rows))
+        return predicted, self._evidence(rows, split, found, near, weight)
 
     def files(self) -> dict[str, bytes]:
-        """`neighbours.json`: the choices; `evidence.parquet` after a run over folds, see `evidence`."""
-        files = {"neighbours.json": json.dumps(self.learned(), indent=2).encode()}
-        if hasattr(self, "evidence_"):
-            buffer = io.BytesIO()
-            pq.write_table(self.evidence_, buffer, compression="zstd", write_page_checksum=True)
-            files["evidence.parquet"] = buffer.getvalue()
-        return files
+        """`neighbours.json`: the choices."""
+        return {"neighbours.json": json.dumps(self.learned(), indent=2).encode()}
 
     # ---- parts -----------------------------------------------------------------------------------
 

@@ -41,7 +41,9 @@ class NestedPlan:
         cell = fold.astype(np.int64)
         halved = len(folds) == 2  # without either fold nothing is left, so each is halved by group
         if halved:
-            cell = 2 * cell + inner_cells(group, 2)
+            for held in folds:
+                here = fold == held
+                cell[here] = 2 * cell[here] + inner_cells(group[here], 2)
         cells = frozenset(cell.tolist())
         outer, inner = {}, {}
         for at, held in enumerate(folds):

@@ -29,6 +29,7 @@ class Ridge(Head):
     name: ClassVar[str] = "ridge"
     summary: ClassVar[str] = "linear in vectors and fields; all folds and penalties from one pass"
     libraries: ClassVar[tuple[str, ...]] = ("scipy",)
+    code_version: ClassVar[int] = 2
     beyond_memory: ClassVar[bool] = True
 
     n_penalties: int = 20

@@ -30,6 +30,8 @@ from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
 
+EVIDENCE_FILE = "evidence.parquet"  # what a head's prices were taken from, row by row, where it can say
+
 Log = Callable[[str], None]
 
 
@@ -219,6 +221,8 @@ def train_head(
     }
     for file, content in result.model.files().items():
         workspace.publish_bytes(f"{plan.folder}/{file}", content)
+    if result.evidence is not None:
+        workspace.publish_table(f"{plan.folder}/{EVIDENCE_FILE}", result.evidence)
     oof = oof_predictions_table(train.sample_id, inputs.fold, result.oof)
     predicted = None
     if test is not None and result.test is not None:

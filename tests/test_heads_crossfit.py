@@ -91,6 +91,11 @@ def test_rows_of_one_fold_alone_are_an_error():
         crossfit(Mean(), ROWS, LOG_PRICE, np.zeros(80, int))
 
 
+def test_folds_that_leave_too_few_groups_to_learn_from_are_an_error():
+    with pytest.raises(HeadError, match="without fold 1 only 2 of the groups of rows are left"):
+        crossfit(Mean(), ROWS, LOG_PRICE, np.where(ROWS.group < 2, 0, 1))
+
+
 def test_equal_prices_are_an_error_that_states_the_price():
     with pytest.raises(HeadError, match=r"all 80 training prices are 2\.71828"):
         crossfit(Mean(), ROWS, np.ones(80), FOLD)

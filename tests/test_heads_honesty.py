@@ -1,5 +1,6 @@
 """Held over every registered head: nothing leaks, nothing is invented, nothing is lost."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -92,6 +93,13 @@ def test_row_order_does_not_change_what_a_row_is_predicted(name):
     one = plain_run(name).oof
     other = run(name, rows.subset(order), log_price[order], fold[order]).oof
     assert np.corrcoef(one[order], other)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("fold", [[0, 1, 2, 3], [0, 0, 0, 1, 1, 1]])
+def test_the_fewest_rows_that_a_fold_may_leave_are_enough(name, fold):
+    rows, log_price = fake_rows(len(fold), no_image=0.5)
+    rows = dataclasses.replace(rows, group=np.arange(len(fold)))
+    assert np.isfinite(run(name, rows, log_price, np.array(fold), rows).oof).all()
 
 
 def test_rows_without_any_picture_are_predicted(name):

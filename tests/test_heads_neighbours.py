@@ -1,8 +1,8 @@
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from heads.cleaning import Cleaning, Decision
 from heads.crossfit import crossfit
 from heads.nearest import Nearest
 from heads.neighbours import Neighbours, least_expected_smape
@@ -76,13 +76,16 @@ def test_siblings_of_a_product_line_give_its_price():
     assert np.allclose(result.test, log_price[:3], atol=1e-6)
 
 
-def test_evidence_names_training_rows_of_other_folds_with_weights_that_sum_to_one():
+@pytest.mark.parametrize(
+    "cleaning", [None, Cleaning((Decision("price", "drop", np.array([0]), np.array([-1])),))]
+)
+def test_evidence_names_training_rows_of_other_folds_with_weights_that_sum_to_one(cleaning):
     rows, log_price, fold = product_lines()
-    result = crossfit(Neighbours(), rows, log_price, fold, rows.subset(np.arange(3)))
-    evidence = pq.read_table(pa.BufferReader(result.model.files()["evidence.parquet"])).to_pylist()
+    result = crossfit(Neighbours(), rows, log_price, fold, rows.subset(np.arange(3)), cleaning=cleaning)
+    assert result.evidence is not None
     fold_of = dict(zip(rows.sample_id.to_pylist(), fold.tolist(), strict=True))
     total: dict[tuple[str, str], float] = {}
-    for row in evidence:
+    for row in result.evidence.to_pylist():
         key = (row["split"], row["sample_id"])
         total[key] = total.get(key, 0.0) + row["weight"]
         if row["split"] == "oof":
