@@ -7,7 +7,7 @@ import numpy as np
 from store.catalog.show.facts import Histogram
 
 WIDTH, HEIGHT = 560, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 40
 
 
 def log_histogram(found: Histogram, unit: str) -> str:
@@ -38,10 +38,10 @@ def log_histogram(found: Histogram, unit: str) -> str:
             f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{HEIGHT - _BOTTOM}" y2="{HEIGHT - _BOTTOM + 4}"/>'
         )
         parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">{label(tick)}</text>'
+            f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">{label(tick)}</text>'
         )
     parts.append(
-        f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 3}" text-anchor="end" class="unit">{unit}, log axis</text>'
+        f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 5}" text-anchor="end" class="unit">{unit}, log axis</text>'
     )
     edges = [x_of(edge) for edge in found.edges]
     for number, share in enumerate(shares.values()):
@@ -78,6 +78,11 @@ def label(value: float) -> str:
         if value >= size:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
+
+
+def priced(price: float) -> str:
+    """1234.5 -> 1,234 and 12.3 -> 12.30: a price is as long as it must be."""
+    return f"{price:,.{0 if price >= 1000 else 2}f}"
 
 
 def _nice(step: float) -> float:

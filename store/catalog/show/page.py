@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 
 from store.catalog.images import blob_path
-from store.catalog.show.charts import log_histogram
+from store.catalog.show.charts import log_histogram, priced
 from store.catalog.show.doubts import Example, Row
 from store.catalog.show.facts import Facts, SplitFacts
 from store.catalog.show.style import STYLE
@@ -87,7 +87,7 @@ def _cards(splits: list[SplitFacts]) -> str:
 
 
 def _prices(facts: Facts) -> str:
-    cells = "".join(f"<td>{price:,.2f}</td>" for price in facts.price_quantiles.values())
+    cells = "".join(f"<td>{priced(price)}</td>" for price in facts.price_quantiles.values())
     names = {"0%": "lowest", "50%": "median", "100%": "highest"}
     head = "".join(f"<th>{names.get(name, name)}</th>" for name in facts.price_quantiles)
     table = f'<table class="numbers"><tr>{head}</tr><tr>{cells}</tr></table>'
@@ -135,7 +135,7 @@ def _against(facts: Facts) -> str:
             f"<tr{mark}><th>{escape(what)}</th><td class=num>{said[0]}</td><td class=num>{said[1]}</td></tr>"
         )
     head = "<tr><th></th><th class=num>train</th><th class=num>test</th></tr>"
-    note = "Of fields, those whose share differs. By more than 5 points, or by a fifth, is marked."
+    note = "Fields whose shares differ. Marked: shares more than 5 points apart, means more than a fifth."
     return _section("Train against test", f"<table>{head}{''.join(rows)}</table>", note)
 
 
@@ -149,11 +149,12 @@ def _doubts(facts: Facts, thumbnail: Thumbnail) -> str:
         changes = ", ".join(f"{what} {n:,}" for what, n in one.decisions.items() if what != "keep")
         kind = "" if one.train_rows or one.test_rows else ' class="nothing"'
         policy = escape(one.policy) if one.name in POLICIES else ""
+        decided = f'<br><span class="quiet">{escape(changes)}</span>' if changes else ""
         rows.append(
-            f"<tr{kind}><th>{escape(one.summary)}</th><td><code>{one.name}</code></td><td class=num>{groups}</td><td class=num>{one.train_rows:,}</td>"
-            f"<td class=num>{one.test_rows:,}</td><td>{policy}</td><td>{escape(changes)}</td></tr>"
+            f"<tr{kind}><th>{escape(one.summary)} <code>{one.name}</code></th><td class=num>{groups}</td>"
+            f"<td class=num>{one.train_rows:,}</td><td class=num>{one.test_rows:,}</td><td>{policy}{decided}</td></tr>"
         )
-    head = "<tr><th></th><th>name</th><th class=num>groups</th><th class=num>train rows</th><th class=num>test rows</th><th>policy</th><th>decided</th></tr>"
+    head = "<tr><th></th><th class=num>groups</th><th class=num>train rows</th><th class=num>test rows</th><th>policy</th></tr>"
     table = f"<table>{head}{''.join(rows)}</table>"
     summaries = {one.name: one.summary for one in doubts.findings}
     shown = "".join(
@@ -184,7 +185,7 @@ def _row(row: Row, thumbnail: Thumbnail) -> str:
     url = thumbnail(row.picture) if row.picture else None
     lacking = "can't be decoded" if row.picture else "no picture"
     picture = f'<img src="{url}" alt="">' if url else f'<div class="none">{lacking}</div>'
-    price = f"<b>{row.price:,.2f}</b>" if row.price is not None else '<b class="quiet">test</b>'
+    price = f"<b>{priced(row.price)}</b>" if row.price is not None else '<b class="quiet">test</b>'
     name = " ".join(row.name.split())
     shown = name if len(name) <= 90 else f"{name[:89]}…"
     return f'<figure>{picture}<figcaption>{price} <span class="quiet">{escape(row.sample_id)}</span><br>{escape(shown)}</figcaption></figure>'

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from store.catalog.show.charts import label
+from store.catalog.show.charts import label, priced
 from store.catalog.show.facts import Facts, Histogram
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -18,7 +18,7 @@ def lines_of(facts: Facts) -> list[str]:
         )
         for reason, n in split.missing.items():
             lines.append(f"       {n:>9,} without: {reason} (first: {', '.join(split.missing_ids[reason])})")
-    quantiles = ", ".join(f"{name} {price:,.2f}" for name, price in facts.price_quantiles.items())
+    quantiles = ", ".join(f"{name} {priced(price)}" for name, price in facts.price_quantiles.items())
     lines += [
         "",
         f"price  {quantiles}",
