@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import pyarrow as pa
 
 from store.catalog.fields import FIELDS_VERSION
 
 DIGEST_CHARACTERS = 16
+_ROWS_AT_ONCE = 4096
 
 
 def split_metadata(digest: str) -> dict[str, str | int]:
@@ -15,7 +17,7 @@ def split_metadata(digest: str) -> dict[str, str | int]:
     return {"digest": digest, "fields_version": FIELDS_VERSION}
 
 
-def split_digest(given: pa.Table, digests: dict[str, str]) -> str:
+def split_digest(given: pa.Table, digests: Mapping[str, str | None]) -> str:
     """16 hex characters over the rows of one split.
 
     Args:
@@ -26,10 +28,12 @@ def split_digest(given: pa.Table, digests: dict[str, str]) -> str:
     names = sorted(given.column_names)
     described = [[name, str(given.schema.field(name).type)] for name in names]
     content = hashlib.sha256(json.dumps([FIELDS_VERSION, described]).encode())
-    columns = [given.column(name).to_pylist() for name in names]
-    columns.append([digests.get(reference) for reference in given.column("image").to_pylist()])
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-    rows = [hashlib.sha256(encode(row).encode()).digest() for row in zip(*columns, strict=True)]
+    rows: list[bytes] = []
+    for batch in given.select(names).to_batches(_ROWS_AT_ONCE):
+        columns = [column.to_pylist() for column in batch.columns]
+        columns.append([digests.get(reference) for reference in batch.column("image").to_pylist()])
+        rows += (hashlib.sha256(encode(row).encode()).digest() for row in zip(*columns, strict=True))
     for row in sorted(rows):
         content.update(row)
     return content.hexdigest()[:DIGEST_CHARACTERS]

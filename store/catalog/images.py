@@ -28,18 +28,15 @@ def blob_path(sha256_hex: str) -> str:
 
 def image_digests(workspace: Workspace) -> dict[str, str]:
     """Image reference (column `image` of the catalogue) -> hex SHA-256, for every image that is there."""
+    return {link: sha256 for link, sha256 in known_links(workspace).items() if sha256 is not None}
+
+
+def known_links(workspace: Workspace) -> dict[str, str | None]:
+    """Every reference that links.parquet has a row for -> hex SHA-256, None where there is a reason instead."""
     if not workspace.exists(LINKS_FILE):
         return {}
     links = workspace.read_table(LINKS_FILE, ["link", "sha256"])
-    pairs = zip(links["link"].to_pylist(), links["sha256"].to_pylist(), strict=True)
-    return {link: sha256 for link, sha256 in pairs if sha256 is not None}
-
-
-def known_links(workspace: Workspace) -> set[str]:
-    """Every reference that links.parquet has a row for, with bytes or a reason."""
-    if not workspace.exists(LINKS_FILE):
-        return set()
-    return set(workspace.read_table(LINKS_FILE, ["link"])["link"].to_pylist())
+    return dict(zip(links["link"].to_pylist(), links["sha256"].to_pylist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from store.catalog.digest import split_digest, split_metadata
 from store.catalog.download.rows import known_reference
 from store.catalog.fields import field_columns
-from store.catalog.images import FILE_PREFIX, image_digests, known_links
+from store.catalog.images import FILE_PREFIX, known_links
 from store.catalog.read import split_path
 from store.catalog.rows import Rows, count_reasons, rejected_table
 from store.schema import CATALOG_COLUMNS, PRICE
@@ -45,9 +45,9 @@ class Split:
 
 def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str, SplitReport], bool]:
     """Publish what changed: the test split never stands beside a train split that it was not ingested with."""
-    known, digests = known_links(workspace), image_digests(workspace)
+    known = known_links(workspace)
     given = {split.name: _given_table(split, known) for split in splits}
-    digest = {name: split_digest(table, digests) for name, table in given.items()}
+    digest = {name: split_digest(table, known) for name, table in given.items()}
     change = {name: _change(workspace, name, digest[name], table) for name, table in given.items()}
     stands = workspace.exists(split_path("test"))
     is_stale = stands and (
@@ -88,7 +88,7 @@ def _change(workspace: Workspace, split: str, digest: str, given: pa.Table) -> C
     return "unchanged" if before.equals(given["sample_id"]) else "reordered"
 
 
-def _given_table(split: Split, known: set[str]) -> pa.Table:
+def _given_table(split: Split, known: dict[str, str | None]) -> pa.Table:
     """Every column that is not parsed out of the text."""
     files = split.files or [None] * len(split.link)
     image = [

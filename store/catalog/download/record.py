@@ -106,6 +106,7 @@ def fold_journals(workspace: Workspace, *, trusted: bool = False) -> int:
         )
     for name in names:  # oldest first: should we be killed here, what is left still ends in the latest state
         workspace.remove(f"{JOURNAL_FOLDER}/{name}")
+    pa.default_memory_pool().release_unused()  # a long run folds often, each time more
     return n_void
 
 
