@@ -1,4 +1,4 @@
-"""Keys that the catalogue's rows want: 16 bytes for each distinct content, whatever the rows hold, and beyond a million in a file."""
+"""Keys that the catalogue's rows want: 16 bytes for each distinct content, whatever the rows hold, and beyond a quarter of a million in a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

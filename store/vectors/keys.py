@@ -10,8 +10,8 @@ from store.schema import KEY_BYTES, KEY_TYPE
 from store.vectors.ondisk import Spool, give_back
 
 DTYPE = np.dtype(f"S{KEY_BYTES}")
-BLOCK_KEYS = 2**20  # looked at together
-RUN_KEYS = 2**20  # sorted together, in memory
+BLOCK_KEYS = 2**18  # looked at together
+RUN_KEYS = 2**18  # sorted together, in memory
 NO_KEYS = np.array([], dtype=DTYPE)
 
 
