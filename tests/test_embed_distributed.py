@@ -224,6 +224,7 @@ def test_the_driver_killed_the_local_engine_finishes(models, pictures, tmp_path)
         assert time.monotonic() < deadline
         time.sleep(0.02)
     others = psutil.Process(child.pid).children(recursive=True)
+    others = [one for one in others if "Agent" not in one.name()]  # those look for their parent once a minute
     child.kill()
     child.wait()
     done = len(read_keys(workspace, wish.resolved.spec.folder))
@@ -284,9 +285,10 @@ def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictur
     stopped = []
 
     class Stopping(RayEncoder):
+        still_seconds = 10.0  # not 120 for actors that load a model, however busy the machine
+
         @contextlib.contextmanager
         def results(self, plan):
-            self.cluster.give_up_seconds = 15.0  # time enough for actors to load the model on a busy machine
             with super().results(plan) as results:
                 yield self.stop_after_one(results)
 

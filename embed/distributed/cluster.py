@@ -97,11 +97,12 @@ def quiet_data() -> None:
 @contextlib.contextmanager
 def clear_errors(what: str) -> Iterator[None]:
     """Ray's errors as ours: the error of a task or an actor if it is one of ours, else one line of Ray's."""
-    from ray.exceptions import GetTimeoutError, RayError
+    from ray.data.exceptions import ExecutionTimeoutError, SystemException
+    from ray.exceptions import RayError
 
     try:
         yield
-    except (RayError, GetTimeoutError, ConnectionError, TimeoutError) as error:
+    except (RayError, ExecutionTimeoutError, SystemException, ConnectionError, TimeoutError) as error:
         raise _ours(error) or EngineError(
             f"{what}: {_in_a_line(error)}: what was published stays, run the command again to go on"
         ) from error

@@ -76,6 +76,11 @@ class RayEncoder:
         with clear_errors(f"{plan.spec.name}: Ray failed"):
             yield self._stream(plan)
 
+    @property
+    def still_seconds(self) -> float:
+        """How long nothing may move, once the actors have started."""
+        return self.cluster.give_up_seconds
+
     def provenance(self) -> dict[str, Any]:
         """Of the worker that measured; `host` is no single machine."""
         import ray
@@ -93,8 +98,8 @@ class RayEncoder:
         layout = self.cluster.connect()
         context = DataContext.get_current()
         context.target_max_block_size = PIXEL_BYTES
-        context.execution_no_progress_timeout_s = self.cluster.give_up_seconds
         context.wait_for_min_actors_s = int(self.cluster.give_up_seconds)
+        context.execution_no_progress_timeout_s = self.still_seconds
         work, prepare = self._work, decode if plan.spec.modality == "image" else read
         items = [ray.put(table) for table in self._items(plan, _item_rows(len(plan.missing), layout))]
         rows: Any = ray.data.from_arrow_refs(items)  # type: ignore[arg-type]

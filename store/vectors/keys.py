@@ -122,16 +122,22 @@ def _merged(runs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
     """
     n_ranges = max(1, -(-sum(map(len, runs)) // RUN_KEYS))
     bounds = np.array([first_of_range(i, n_ranges) for i in range(1, n_ranges)], dtype=DTYPE)
-    cuts = [[0, *np.searchsorted(run, bounds).tolist(), len(run)] for run in runs]
+    cuts = []
+    for run in runs:
+        cuts.append([0, *np.searchsorted(run, bounds).tolist(), len(run)])
+        give_back(run)
     keys, counts, is_once = Spool(DTYPE, n_ranges > 1), Spool(np.dtype(np.int32), n_ranges > 1), True
     for i in range(n_ranges):
-        part = np.concatenate([run[cut[i] : cut[i + 1]] for run, cut in zip(runs, cuts, strict=True)])
+        parts = []
+        for run, cut in zip(runs, cuts, strict=True):
+            parts.append(np.array(run[cut[i] : cut[i + 1]]))
+            give_back(run)
+        part = np.concatenate(parts)
         part = part[sorting(part)]
         starts = np.append(0, np.flatnonzero(part[1:] != part[:-1]) + 1)[: len(part)]
         is_once &= len(starts) == len(part)
         keys.add(part[starts])
         counts.add(np.diff(np.append(starts, len(part))).astype(np.int32))
-        give_back(*runs)
     return keys.array(), None if is_once else counts.array()
 
 

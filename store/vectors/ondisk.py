@@ -1,9 +1,11 @@
 """A matrix in a file: rows are read when they are asked for, so that memory holds what is asked for alone."""
 
 import io
+import itertools
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import numpy as np
 
 from store.local import write_error
 
-RESIDENT_BYTES = 32 * 2**20  # mapped pages are given back after so many were touched
-FAULT_BYTES = 64 * 2**10  # that a read of one row maps at the most
+PAGE_BYTES = 2**21  # that a read of one row maps at the most
+MAPPED_PAGES = 16  # before they are given back
 
 
 class OnDisk:
@@ -28,7 +30,6 @@ class OnDisk:
     def __init__(self, X: np.memmap[Any, Any], index: np.ndarray | None = None) -> None:
         self._X = X
         self._index = index
-        self._touched = 0
         self.dtype = X.dtype
         self.shape = (len(X) if index is None else len(index), X.shape[1])
 
@@ -53,31 +54,41 @@ class OnDisk:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        chosen = index if self._index is None else self._index[index]
-        rows = np.array(self._X[chosen])
-        self._touch(chosen, len(rows))
+        positions = self._positions(index)
+        rows = np.empty((len(positions), self.shape[1]), self.dtype)
+        for part in self._parts(positions):
+            rows[part] = self._X[positions[part]]
+            give_back(self._X)
         return rows
 
     def __setitem__(self, index: Any, rows: np.ndarray) -> None:
-        chosen = index if self._index is None else self._index[index]
-        self._X[chosen] = rows
-        self._touch(chosen, len(rows))
+        positions = self._positions(index)
+        for part in self._parts(positions):
+            self._X[positions[part]] = rows[part]
+            give_back(self._X)
 
     def astype(self, dtype: Any) -> np.ndarray:
         """All rows, in memory."""
-        return self[np.arange(len(self))].astype(dtype) if self._index is not None else self[:].astype(dtype)
+        return self[:].astype(dtype)
 
     def rows(self, index: np.ndarray) -> "OnDisk":
         """The chosen rows, by positions or mask, still in the file."""
-        positions = np.arange(len(self)) if self._index is None else self._index
-        return OnDisk(self._X, positions[index])
+        return OnDisk(self._X, self._positions(index))
 
-    def _touch(self, chosen: Any, n_rows: int) -> None:
-        row_bytes = self._X.strides[0]
-        self._touched += n_rows * (row_bytes if isinstance(chosen, slice) else max(row_bytes, FAULT_BYTES))
-        if self._touched > RESIDENT_BYTES:
-            self._touched = 0
-            give_back(self._X)
+    def _positions(self, index: Any) -> np.ndarray:
+        """Rows of the file, from a slice, positions or a mask."""
+        if self._index is not None:
+            return self._index[index]
+        if isinstance(index, slice):
+            return np.arange(*index.indices(len(self)))
+        return np.flatnonzero(index) if index.dtype == bool else index
+
+    def _parts(self, positions: np.ndarray) -> Iterator[slice]:
+        """Positions in parts that map few pages."""
+        pages = positions * self._X.strides[0] // PAGE_BYTES
+        other = np.cumsum(pages[1:] != pages[:-1]) // MAPPED_PAGES
+        ends = [*(np.flatnonzero(np.diff(other, prepend=0)) + 1).tolist(), len(positions)]
+        return itertools.starmap(slice, itertools.pairwise([0, *ends]))
 
 
 class Spool:
