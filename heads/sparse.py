@@ -36,7 +36,6 @@ class Sparse(Head):
     vectors: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
-    code_version: ClassVar[int] = 2
 
     low: float = 0.05  # smallest penalty
     high: float = 20.0  # largest
