@@ -24,7 +24,11 @@ from tests.finetune_runs import PARAMS, embedded, tiny_job, tune, with_one_threa
 one_thread = pytest.fixture(scope="module", autouse=True)(with_one_thread)
 
 N_ROWS = 96
-HEADS = {"ridge": {"fields": False}, "neighbours": {}, "fusion": {**PARAMS["fusion"], "batch_rows": 8}}
+HEADS = {
+    "ridge": {"fields": False},
+    "neighbours": {},
+    "fusion": {**PARAMS["fusion"], "batch_rows": 8, "seeds": 4},
+}
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,17 @@ def test_a_run_with_nothing_to_do_publishes_nothing(workspace, proxy):
 @pytest.mark.parametrize("kind", ["drop", "SlowDown"])
 def test_a_store_that_drops_or_throttles_now_and_then_is_asked_again(workspace, proxy, kind):
     publish_names(workspace)
-    proxy.verdict = lambda n, method, path: kind if n % 7 == 0 else None
+    refused = set()
+
+    def now_and_then(n, method, path):
+        """Every seventh request, but never the same one twice in a row, however threads interleave."""
+        if n % 7 or (method, path) in refused:
+            refused.discard((method, path))
+            return None
+        refused.add((method, path))
+        return kind
+
+    proxy.verdict = now_and_then
     assert embed(workspace).n_embedded == N
     proxy.verdict = lambda n, method, path: None
     assert len(keys_of(workspace)) == len(set(keys_of(workspace))) == N
