@@ -1,10 +1,25 @@
 """Rows as heads see them, made on the spot: two vector sets, fields, texts and prices that hang together."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 
 from heads.rows import Category, Fields, Rows
 from store.vectors.matrix import Matrix
+
+
+def with_one_core() -> Iterator[None]:
+    """Fits this small are over before a second core has been woken. For an autouse fixture."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
+
 
 # Parameters that make a head cheap; one that is not named here runs with its defaults.
 QUICK: dict[str, dict[str, object]] = {

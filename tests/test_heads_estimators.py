@@ -3,11 +3,10 @@
 import warnings
 
 import pytest
-import torch
 from sklearn.utils.estimator_checks import check_estimator
-from threadpoolctl import threadpool_limits
 
 from heads.registry import HEADS, make_head
+from tests.fake_rows import with_one_core
 
 # As small as scikit-learn's few dozen rows, and able to learn them by heart, as one check asks.
 NETWORK = {"seeds": 1, "epochs": 25, "batch_rows": 16, "rate": 0.02, "dropout": 0.0, "precision": "float32"}
@@ -39,13 +38,7 @@ ROUNDED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_core():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(threads)
+one_core = pytest.fixture(autouse=True)(with_one_core)
 
 
 @pytest.mark.parametrize("name", sorted(set(HEADS) - {"sparse", "sparse-mlp"}))

@@ -5,25 +5,16 @@ import functools
 
 import numpy as np
 import pytest
-import torch
-from threadpoolctl import threadpool_limits
 
 from heads.crossfit import crossfit
 from heads.registry import HEADS, head_class, make_head
 from store.metric import smape_log
-from tests.fake_rows import QUICK, fake_rows, folds_of, rows_for
+from tests.fake_rows import QUICK, fake_rows, folds_of, rows_for, with_one_core
 
 N_ROWS = 400
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    """Fits this small are over before a second core has been woken."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(threads)
+one_core = pytest.fixture(scope="module", autouse=True)(with_one_core)
 
 
 @pytest.fixture(params=sorted(HEADS))

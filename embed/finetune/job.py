@@ -16,7 +16,7 @@ from heads.network_head import NetworkHead
 from heads.registry import make_head
 from heads.rows import Rows
 from heads.training import set_aside
-from store.catalog.read import split_digest
+from store.catalog.read import recorded_digest
 from store.cleaning import cleaning_digest
 from store.config import Config
 from store.errors import ConfigError, HeadError
@@ -153,7 +153,7 @@ def prepare_job(
         "params": head.get_params(),
         "recipe": recipe.to_json(),
         "seed": config.seed,
-        "train_digest": split_digest(workspace, "train"),
+        "train_digest": recorded_digest(workspace, "train"),
         "folds_hash": folds.hash,
         "cleaning": cleaning_digest(workspace, folds.hash, config.clean),
         "code_version": CODE_VERSION,

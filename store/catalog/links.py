@@ -35,9 +35,7 @@ def links_by_schema(table: pa.Table) -> pa.Table:
 def merge_links(workspace: Workspace, new: pa.Table) -> None:
     """Put these rows in place of those of the same link, whoever else is writing; sorted by link."""
     with workspace.lock(LINKS_LOCK):
-        links = read_links(
-            workspace
-        )  # one name for each state, so that a state is freed before the next but one
+        links = read_links(workspace)  # one name for every state, so that the one before is freed
         links = links.filter(pc.invert(pc.is_in(links["link"], value_set=new["link"].combine_chunks())))
         links = pa.concat_tables([links, links_by_schema(new)]).sort_by("link")
         workspace.publish_table(LINKS_FILE, links)

@@ -45,10 +45,10 @@ def read_split(workspace: Workspace, split: str, columns: Sequence[str] | None =
 
 def catalog_digest(workspace: Workspace) -> str:
     """Digest over every ingested row of every split, independent of row order; changes when any row does."""
-    return "-".join(split_digest(workspace, split) for split in present_splits(workspace))
+    return "-".join(recorded_digest(workspace, split) for split in present_splits(workspace))
 
 
-def split_digest(workspace: Workspace, split: str) -> str:
+def recorded_digest(workspace: Workspace, split: str) -> str:
     """Digest over every row of one split that was ingested."""
     digest: str = workspace.read_metadata(split_path(split))["digest"]
     return digest
