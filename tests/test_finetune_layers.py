@@ -78,6 +78,22 @@ def test_last_blocks_leave_the_first_layers_alone(folders, name, kind):
     assert any(parameter.grad is not None for parameter in encoder.module.parameters())
 
 
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+def test_untrained_parts_hold_every_weight_that_is_not_trained_outside_trained_blocks(folders, name, kind):
+    module = load(folders, name)[kind].module
+    layers = prepare_tower(module, name, Recipe(last_blocks=1))
+    untrained = layers.untrained(module)
+    assert all(not p.requires_grad for part in untrained for p in part.parameters())
+    inside = {id(m) for part in untrained for m in part.modules()}
+    assert all(id(block) in inside for block in layers.blocks[:-1])
+    assert id(layers.blocks[-1]) not in inside
+    own = {id(p) for part in untrained for p in part.parameters()}
+    around = [m for m in module.modules() if any(part is layers.blocks[-1] for part in m.modules())]
+    direct = {id(p) for m in around for p in m.parameters(recurse=False)}  # nothing drops out around them
+    frozen = {id(p) for p in module.parameters() if not p.requires_grad}
+    assert own | direct >= frozen
+
+
 def test_more_last_blocks_than_there_are_is_an_error(folders):
     with pytest.raises(EncoderError, match=r"tiny: the last 9 blocks can't be trained, it has 2"):
         prepare_tower(load(folders, "bert")["text"].module, "tiny", Recipe(last_blocks=9))

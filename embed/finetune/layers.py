@@ -40,6 +40,15 @@ class Layers:
                 depth[name] = len(blocks) + 1 if is_after else 0
         return cls(blocks, depth)
 
+    def untrained(self, module: nn.Module) -> list[nn.Module]:
+        """The greatest parts of the encoder that only compute: whole blocks, and what lies around blocks."""
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            return [module]
+        if any(module is block for block in self.blocks):
+            return []
+        return [part for child in module.children() for part in self.untrained(child)]
+
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
     if is_convnet(module):

@@ -48,14 +48,14 @@ class TunedNetwork(nn.Module):
             self.register_buffer(f"divisor{at}", torch.from_numpy(block.divisor_), persistent=False)
 
     def train(self, mode: bool = True) -> "TunedNetwork":
-        """Training mode, but for the encoders' batch normalisation: its statistics stay the pretrained ones.
+        """Training mode, but for what is not trained, which drops nothing out, and the encoders' batch normalisation.
 
-        So a step is the same however its rows are cut into smaller batches or spread over processes.
+        Its statistics stay the pretrained ones: a step is the same however its rows are cut or spread over processes.
         """
         super().train(mode)
-        for tower in self.towers:
-            if self.frozen:
-                tower.eval()
+        for tower, layers in zip(self.towers, self.layers, strict=True):
+            for part in [tower] if self.frozen else layers.untrained(tower):
+                part.eval()
             for module in tower.modules():
                 if is_batch_norm(module):
                     module.eval()
