@@ -3,6 +3,7 @@
 A row without a vector gets the mean vector of the training rows and an indicator, never zeros unseen.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from heads.rows import Rows
 from store.vectors.matrix import Matrix
+
+PART_ROWS = 1024  # few enough that their float64 stays in memory that is used again and again
 
 
 @dataclass
@@ -136,8 +139,18 @@ class Design:
         """Shape (n_rows, sum of widths) float32."""
         return np.concatenate(self.transform_blocks(rows), axis=1)
 
+    def transform_parts(self, rows: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+        """Part by part, where the whole is to be kept elsewhere: which rows, and what `transform` makes of them."""
+        for start in range(0, len(rows), PART_ROWS):
+            part = slice(start, min(start + PART_ROWS, len(rows)))
+            yield part, self.transform(rows.subset(np.arange(part.start, part.stop)))
 
-def _moments(matrix: Matrix, rows: int = 8192) -> tuple[np.ndarray, np.ndarray]:
+    def width(self, rows: Rows) -> int:
+        """Columns that `transform` makes of such rows."""
+        return self.transform(rows.subset(np.arange(0))).shape[1]
+
+
+def _moments(matrix: Matrix, rows: int = PART_ROWS) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of each column over the valid rows, float64; zero where there are none."""
     count, total, squares = 0, np.zeros(matrix.dim), np.zeros(matrix.dim)
     for start in range(0, len(matrix.X), rows):

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-WRITTEN_ROWS = 8192
-
 
 class FiledFeatures:
     """A batch function of `heads.training` on features that lie in a file, gone with the object.
@@ -33,12 +31,10 @@ class FiledFeatures:
         self._missing, self._dtype = missing, dtype
         self._folder = scratch_folder()
         kind = np.float32 if dtype == torch.float32 else np.int16  # NumPy has no bfloat16: its bits are kept
-        width = design.transform(rows.subset(np.arange(1))).shape[1]
-        self._X = OnDisk.zeros(Path(self._folder.name), "features", (len(rows), width), kind)
-        for start in range(0, len(rows), WRITTEN_ROWS):
-            part = np.arange(start, min(start + WRITTEN_ROWS, len(rows)))
-            features = torch.from_numpy(design.transform(rows.subset(part))).to(dtype)
-            self._X[part] = features.numpy() if dtype == torch.float32 else features.view(torch.int16).numpy()
+        self._X = OnDisk.zeros(Path(self._folder.name), "features", (len(rows), design.width(rows)), kind)
+        for part, features in design.transform_parts(rows):
+            held = torch.from_numpy(features).to(dtype)
+            self._X[part] = held.numpy() if dtype == torch.float32 else held.view(torch.int16).numpy()
 
     def __call__(self, network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":
         import torch

@@ -39,7 +39,7 @@ class NetworkHead(Head):
 
     test_mode: ClassVar[Literal["refit", "average"]] = "average"
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
 
     loss: str = "huber-log"  # "smape", "huber-log", "mae-log"
     rate: float = 1e-3  # peak learning rate
@@ -140,7 +140,9 @@ class NetworkHead(Head):
         """Features of these rows as one tensor, and which vectors are missing, ready to be indexed."""
         import torch
 
-        X = torch.from_numpy(self.design_.transform(rows)).to(self._dtype())
+        X = torch.empty((len(rows), self.design_.width(rows)), dtype=self._dtype())
+        for part, features in self.design_.transform_parts(rows):
+            X[part] = torch.from_numpy(features)
         missing = self._missing(rows)
 
         def batch(network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":

@@ -7,6 +7,25 @@ import torch
 from torch import nn
 
 ATTENTION_HEADS = 8
+BYTE = 256
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout`, several times as fast on a processor, where torch draws one number after another on one core.
+
+    A byte decides on each value, eight from one draw: there the share dropped is the multiple of 1/256 next to `p`.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape and dtype as given."""
+        dropped = round(self.p * BYTE)
+        if x.device.type != "cpu" or dropped >= BYTE:
+            return super().forward(x)
+        if not self.training or not dropped:
+            return x
+        draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+        return x * kept.to(x.dtype).mul_(BYTE / (BYTE - dropped))
 
 
 class Filled(nn.Module):
@@ -47,7 +66,7 @@ def layer_norm_mlp(
     """1024-512-256-128-1 with LayerNorm and GELU, the head on CLIP ViT-L/14; (n_rows, width) -> (n_rows, 1)."""
     layers: list[nn.Module] = []
     for size in hidden:
-        layers += [nn.Linear(width, size), nn.LayerNorm(size), nn.GELU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(width, size), nn.LayerNorm(size), nn.GELU(), Dropout(dropout)]
         width = size
     return nn.Sequential(*layers, nn.Linear(width, 1))
 
@@ -58,7 +77,7 @@ def batch_norm_mlp(
     """2048-1024-512-256-128-1 with BatchNorm and ReLU, the head on CLIP ViT-H/14; (n_rows, width) -> (n_rows, 1)."""
     layers: list[nn.Module] = []
     for size in hidden:
-        layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.ReLU(), Dropout(dropout)]
         width = size
     return nn.Sequential(*layers, nn.Linear(width, 1))
 

@@ -23,6 +23,7 @@ from store.metric import smape_log
 Batch = Callable[[nn.Module, torch.Tensor], torch.Tensor]  # (network, row positions) -> (n, outputs)
 LEAST_RATE = 0.02  # of the peak, where the cosine ends
 PREDICTED_ROWS = 4096
+LONG_EPOCH = 100  # steps: the running mean passes over most of them
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def train_network(
         network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True
     )
     schedule = _Schedule(optimizer, recipe, recipe.epochs * per_epoch)
-    kept = _RunningMean(network, recipe.average)
+    kept = _RunningMean(network, recipe.average, every=4 if per_epoch >= LONG_EPOCH else 1)
     loss_of = LOSSES[recipe.loss]
     best: Trained | None = None
     for epoch in range(1, recipe.epochs + 1):
@@ -110,8 +111,7 @@ def train_network(
             loss = loss_of(predicted.float(), target[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
-            optimizer.step()
+            clipped_step(optimizer, recipe.clip)
             schedule.step()
             kept.update(network)
             total += loss.detach()
@@ -180,12 +180,24 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class _RunningMean:
-    """Exponential mean of the weights over steps: what is scored, kept and predicts."""
+def clipped_step(optimizer: torch.optim.Optimizer, most: float) -> None:
+    """A step on gradients clipped to the norm `most`, which a fused optimiser scales as it reads them."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    optimizer.grad_scale = (norm / most).clamp_(min=1.0)  # type: ignore[attr-defined]
+    optimizer.step()
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+
+class _RunningMean:
+    """Exponential mean of the weights over steps: what is scored, kept and predicts.
+
+    Args:
+        every: so many steps lie between weights that enter, each with the share of as many.
+    """
+
+    def __init__(self, network: nn.Module, decay: float, every: int) -> None:
         self.network = copy.deepcopy(network) if decay else network
-        self._decay, self._steps = decay, 0
+        self._decay, self._every, self._steps = decay, every, 0
         self._pairs = list(zip(self.network.parameters(), network.parameters(), strict=True))
         self._buffers = list(zip(self.network.buffers(), network.buffers(), strict=True))
 
@@ -194,7 +206,9 @@ class _RunningMean:
         if not self._decay:
             return
         self._steps += 1
-        share = 1.0 - min(self._decay, (1 + self._steps) / (10 + self._steps))
+        if self._steps % self._every:
+            return
+        share = 1.0 - min(self._decay, (1 + self._steps) / (10 + self._steps)) ** self._every
         mine, theirs = zip(*self._pairs, strict=True)
         torch._foreach_lerp_(list(mine), list(theirs), share)
         for buffer, source in self._buffers:

@@ -9,11 +9,11 @@ from torch import nn
 from heads.crossfit import crossfit
 from heads.fusion import Fusion
 from heads.mlp import MlpBatchNorm, MlpLayerNorm
-from heads.networks import Filled, FusionNetwork, SparseNetwork, batch_norm_mlp, layer_norm_mlp
+from heads.networks import Dropout, Filled, FusionNetwork, SparseNetwork, batch_norm_mlp, layer_norm_mlp
 from heads.rows import Fields, Rows
 from heads.sparse_mlp import SparseMlp
 from heads.tabm import TabM
-from heads.training import Recipe, predict_network, set_aside, train_network
+from heads.training import Recipe, clipped_step, predict_network, set_aside, train_network
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
@@ -53,6 +53,51 @@ def test_the_networks_are_layer_for_layer_those_of_the_winning_system():
     assert shapes(FusionNetwork([1792, 768, 30], side=1).mlp)[0] == (1536, 768)
     assert sum(isinstance(m, nn.LayerNorm) for m in layer_norm_mlp(8).modules()) == 4
     assert sum(isinstance(m, nn.BatchNorm1d) for m in batch_norm_mlp(8).modules()) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.05, 0.2, 0.5])
+def test_dropout_drops_its_share_keeps_the_mean_and_lets_gradients_through_where_it_kept(p, dtype):
+    dropout, x = Dropout(p), torch.ones(1001, 1003, dtype=dtype, requires_grad=True)
+    torch.manual_seed(0)
+    out = dropout(x)
+    out.sum().backward()
+    kept = out.detach() != 0
+    assert out.dtype == dtype
+    assert 1 - kept.float().mean() == pytest.approx(p, abs=0.5 / 256 + 0.002)
+    assert out.detach().float().mean() == pytest.approx(1, abs=0.01)
+    assert torch.equal(x.grad != 0, kept)
+    assert kept.float().mean(dim=0).std() == pytest.approx((p * (1 - p) / 1001) ** 0.5, rel=0.1)  # no stripes
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), out)
+    assert not torch.equal(dropout(x), out)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.001, 1.0])
+def test_dropout_of_nothing_and_of_everything(p):
+    x = torch.ones(3, 5)
+    assert torch.equal(Dropout(p)(x), torch.zeros(3, 5) if p == 1 else x)
+
+
+@pytest.mark.parametrize("most", [0.01, 100.0])
+def test_a_clipped_step_is_clipping_and_then_a_step(most):
+    def weights(step):
+        torch.manual_seed(0)
+        network = nn.Linear(5, 3)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, fused=True)
+        for x in torch.randn(4, 7, 5):
+            optimizer.zero_grad()
+            network(x).square().sum().backward()
+            step(network, optimizer)
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    def torch_own(network, optimizer):
+        nn.utils.clip_grad_norm_(network.parameters(), most)
+        optimizer.step()
+
+    ours = weights(lambda network, optimizer: clipped_step(optimizer, most))
+    assert torch.allclose(ours, weights(torch_own), rtol=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["smape", "huber-log", "mae-log"])
