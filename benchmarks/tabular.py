@@ -2,7 +2,8 @@
 
 Random folds (`exact`: only the same product stays together) and near-grouped ones. Peers are fitted on all folds
 but the first, in log price, and scored on the first; so is the blend, by its honest prices of those rows. AutoGluon
-runs under the Python named by SHELFPRICE_AUTOGLUON_PYTHON, or is skipped: its needs and ours don't go together.
+runs on random folds, under the Python named by SHELFPRICE_AUTOGLUON_PYTHON, or is skipped: its needs and ours don't go
+together.
 """
 
 import json
@@ -122,6 +123,8 @@ def _compare(catalogue: str, grouping: str, root: Path, work: Path) -> list[Resu
             **figures,
         ),
     ]
+    if grouping != GROUPINGS[0]:  # it knows no groups
+        return results
     python = os.environ.get("SHELFPRICE_AUTOGLUON_PYTHON")
     if not python:
         reason = "SHELFPRICE_AUTOGLUON_PYTHON names no Python with autogluon.tabular"
