@@ -18,7 +18,7 @@ def as_dict(summary: Summary) -> dict[str, Any]:
         "n_rows_from_folder": wanted.n_from_folder,
         "n_rows_without_link": wanted.n_without,
         "n_rows_unusable_link": wanted.n_unusable.total(),
-        "n_links": len(wanted.urls),
+        "n_links": wanted.n_links,
         "n_stored_before": summary.n_stored_before,
         "n_failed_before": summary.n_failed_before,
         "n_asked": summary.n_asked,
@@ -40,7 +40,7 @@ def as_lines(summary: Summary) -> list[str]:
     """The summary as lines to print."""
     wanted = summary.wanted
     lines = [
-        f"{wanted.n_rows} rows: {wanted.n_rows_with_link} with a link ({len(wanted.urls)} different), "
+        f"{wanted.n_rows} rows: {wanted.n_rows_with_link} with a link ({wanted.n_links} different), "
         f"{wanted.n_from_folder} with a picture from a folder, {wanted.n_without} without a link, "
         f"{wanted.n_unusable.total()} with a link that can't be used"
     ]

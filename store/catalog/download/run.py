@@ -95,6 +95,7 @@ def download_images(
         plan = make_plan(workspace, wanted, retry_failed=settings.retry_failed, refresh=settings.refresh)
         summary.n_stored_before, summary.n_failed_before = plan.n_stored, plan.n_failed
         summary.n_asked = len(plan.jobs)
+        wanted.urls.clear()  # those that are done must not stay in memory
         journal = Journal(workspace)
         journal.write(unusable_records(workspace, wanted))
         try:
@@ -151,6 +152,8 @@ class _Run:
         self.progress = progress
         self.schedule = Schedule(settings.policy)
         self.unfolded = 0  # lines in journals
+        # One thread for all: memory that a thread gave back is taken again by that thread alone.
+        self.folding = ThreadPoolExecutor(1, thread_name_prefix="fold")
         self.running: set[asyncio.Task[None]] = set()
         self.wake = asyncio.Event()
         self.error: BaseException | None = None
@@ -162,7 +165,7 @@ class _Run:
         asyncio.get_running_loop().set_default_executor(names)
         for job in self.plan.jobs:
             self.schedule.add(job)
-        self.plan.jobs.clear()  # those that are done must not stay in memory
+        self.plan.jobs.clear()
         fetcher = Fetcher(
             settings.limits,
             user_agent(settings.contact),
@@ -180,6 +183,7 @@ class _Run:
                     for task in self.running:
                         task.cancel()
                     await asyncio.gather(*self.running, return_exceptions=True)
+                    self.folding.shutdown()
 
     async def _loop(self, fetcher: Fetcher, storer: Storer) -> None:
         while self.schedule.n_left or self.running:
@@ -197,7 +201,8 @@ class _Run:
                 async with storer.paused():
                     self.unfolded = 0
                     self.journal.close()
-                    await asyncio.to_thread(partial(fold_journals, self.workspace, trusted=True))
+                    fold = partial(fold_journals, self.workspace, trusted=True)
+                    await asyncio.get_running_loop().run_in_executor(self.folding, fold)
             is_full = len(self.running) >= self.settings.concurrency
             await self._wait(None if is_full else self.schedule.wait_seconds())
         self._note_ended()

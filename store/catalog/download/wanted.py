@@ -21,7 +21,8 @@ class Wanted:
     n_from_folder: int = 0  # rows whose picture is a local file: nothing to fetch
     n_without: int = 0  # rows with an empty cell
     n_rows_with_link: int = 0
-    urls: dict[str, None] = field(default_factory=dict)  # unique, in catalogue order
+    urls: dict[str, None] = field(default_factory=dict)  # unique, in catalogue order; until a plan is made
+    n_links: int = 0  # unique ones
     unusable: dict[str, str] = field(default_factory=dict)  # cell as given -> why
     n_unusable: Counter[str] = field(default_factory=Counter)  # rows by reason
     notes: Counter[str] = field(default_factory=Counter)  # rows by what had to be done to read the cell
@@ -48,6 +49,7 @@ def read_wanted(workspace: Workspace) -> Wanted:
             cells = zip(batch["image"].to_pylist(), batch["image_link"].to_pylist(), strict=True)
             for image, cell in cells:
                 _count(wanted, image, cell)
+    wanted.n_links = len(wanted.urls)
     return wanted
 
 
