@@ -21,7 +21,7 @@ class Recipe:
     head: str = "fusion"
     loss: str = "huber-log"
     epochs: int = 6  # of fine-tuning, at most
-    warmup_epochs: int = 20  # of the head on cached vectors, at most: encoders frozen
+    warmup_epochs: int = 6  # of the head on cached vectors, at most: encoders frozen
     augmented_warmup: int = (
         0  # the first so many epochs of fine-tuning train the head alone, on augmented inputs
     )
@@ -39,7 +39,7 @@ class Recipe:
     batch_rows: int = 32  # of one optimiser step, over all processes
     clip: float = 1.0  # greatest norm of a gradient
     average: float = 0.0  # decay of a running mean of the weights a step, which is then what is kept; 0: off
-    patience: int = 2  # epochs without a better inner score
+    patience: int = 6  # epochs without a better inner score; it often gets better only once the rates fall
     aside: int = 8  # one in so many groups of the training folds is set aside for early stopping
     augment: bool = False
     precision: str = "auto"
@@ -97,6 +97,7 @@ _WON_WITH: dict[str, Any] = {
     "loss": "smape",
     "schedule": "plateau",
     "rise": 0.0,
+    "patience": 5,  # two halvings of the rates
     "clip": 1.0,
     "weight_decay": 1e-4,
 }
