@@ -21,7 +21,7 @@ class Recipe:
     head: str = "fusion"
     loss: str = "huber-log"
     epochs: int = 6  # of fine-tuning, at most
-    warmup_epochs: int = 6  # of the head on cached vectors, at most: encoders frozen
+    warmup_epochs: int = 20  # of the head on cached vectors, at most: encoders frozen
     augmented_warmup: int = (
         0  # the first so many epochs of fine-tuning train the head alone, on augmented inputs
     )
