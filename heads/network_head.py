@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from heads.training import Batch, Recipe
 
 PREDICTED_ROWS = 8192
+SMALL_BATCH = 256  # rows of a step
+LARGE_ROWS = 32_768  # trained on, from which on a step takes twice as many
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class NetworkHead(Head):
     loss: str = "huber-log"  # "smape", "huber-log", "mae-log"
     rate: float = 1e-3  # peak learning rate
     weight_decay: float = 1e-4
-    batch_rows: int = 256
+    batch_rows: int = 0  # of a step; 0: 256, or 512 at twice the rate for many rows: as good, in less time
     epochs: int = 40  # at most
     patience: int = 8  # epochs without a better inner score
     schedule: str = "cosine"  # "cosine", "plateau"
@@ -69,7 +71,7 @@ class NetworkHead(Head):
         self._fit_features(rows)
         with seeded(self.random_state):
             network = self._network(self._widths())
-        return Parts(self.design_, self.gaps_, network, self._recipe())
+        return Parts(self.design_, self.gaps_, network, self._recipe(len(rows)))
 
     def batch_of(self, rows: Rows) -> "Batch":
         """The network's outputs for these rows by position, off their vectors; after `parts`."""
@@ -83,13 +85,13 @@ class NetworkHead(Head):
         if self.seeds < 1:
             raise HeadError(f"{self.name}: seeds must be at least 1, got {self.seeds}")
         self._fit_features(rows)
-        batch = self._training_batch(rows)
+        batch, recipe = self._training_batch(rows), self._recipe(len(rows))
         self.trained_ = []
         for seed in range(self.random_state, self.random_state + self.seeds):
             with seeded(seed):
                 network = self._network(self._widths())
                 self.trained_.append(
-                    train_network(self.name, network, batch, log_price, rows.group, self._recipe(), seed)
+                    train_network(self.name, network, batch, log_price, rows.group, recipe, seed)
                 )
 
     def _predict(self, rows: Rows) -> np.ndarray:
@@ -111,10 +113,13 @@ class NetworkHead(Head):
             "inner_smape": [trained.smape for trained in self.trained_],
         }
 
-    def _recipe(self) -> "Recipe":
+    def _recipe(self, n_rows: int) -> "Recipe":
         from heads.training import Recipe
 
         own = self.get_params()
+        if not self.batch_rows:
+            times = 2 if n_rows >= LARGE_ROWS else 1
+            own |= {"batch_rows": times * SMALL_BATCH, "rate": times * self.rate}
         return Recipe(
             **{field.name: own[field.name] for field in dataclasses.fields(Recipe) if field.name in own}
         )

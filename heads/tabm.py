@@ -28,6 +28,7 @@ class TabM(NetworkHead):
     code_version: ClassVar[int] = 3
 
     rate: float = 2e-3
+    batch_rows: int = 256
     dropout: float = 0.1
     seeds: int = 1
     members: int = 16  # networks that share weights

@@ -9,6 +9,7 @@ from torch import nn
 from heads.crossfit import crossfit
 from heads.fusion import Fusion
 from heads.mlp import MlpBatchNorm, MlpLayerNorm
+from heads.network_head import LARGE_ROWS
 from heads.networks import Dropout, Filled, FusionNetwork, SparseNetwork, batch_norm_mlp, layer_norm_mlp
 from heads.rows import Fields, Rows
 from heads.sparse_mlp import SparseMlp
@@ -232,3 +233,14 @@ def test_bfloat16_products_predict_what_float32_does(head):
         for p in ("float32", "bfloat16")
     ]
     assert np.corrcoef(results[0], results[1])[0, 1] > 0.9
+
+
+def test_many_rows_are_taken_by_twice_as_many_at_twice_the_rate_unless_the_user_says_how_many():
+    def step(head, n_rows):
+        recipe = head._recipe(n_rows)
+        return recipe.batch_rows, recipe.rate
+
+    assert step(MlpLayerNorm(), LARGE_ROWS - 1) == (256, 1e-3)
+    assert step(MlpLayerNorm(), LARGE_ROWS) == (512, 2e-3)
+    assert step(MlpLayerNorm(batch_rows=128), LARGE_ROWS) == (128, 1e-3)
+    assert step(TabM(), LARGE_ROWS) == (256, 2e-3)
