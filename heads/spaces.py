@@ -44,7 +44,7 @@ NETWORK: Space = {
     "rate": Real(2e-4, 5e-3, log=True),
     "weight_decay": Real(1e-5, 1e-1, log=True),
     "dropout": Real(0.0, 0.5),
-    "batch_rows": OneOf((128, 256, 512)),
+    "batch_rows": OneOf((0, 128, 512)),
 }
 SPACES: dict[str, Space] = {
     "fusion": NETWORK,
