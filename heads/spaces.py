@@ -74,6 +74,7 @@ SPACES: dict[str, Space] = {
     },
     "tabm": {
         **NETWORK,
+        "batch_rows": OneOf((128, 256, 512)),
         "components": OneOf((32, 64, 128, 256)),
         "width": OneOf((128, 256, 512)),
         "blocks": Whole(1, 3),
