@@ -25,7 +25,7 @@ class TabM(NetworkHead):
     name: ClassVar[str] = "tabm"
     summary: ClassVar[str] = "TabM: many small networks sharing weights, on compressed vectors and fields"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "tabm")
-    code_version: ClassVar[int] = 3
+    code_version: ClassVar[int] = 4
 
     rate: float = 2e-3
     batch_rows: int = 256
