@@ -25,8 +25,8 @@ NAME = "myntra"
 RECIPE = {
     "head": "fusion",
     "last_blocks": 4,
-    "epochs": 8,
-    "patience": 8,
+    "epochs": 12,
+    "patience": 12,
     "warmup_epochs": 6,
     "average": 0.995,
     "layer_decay": 0.9,
