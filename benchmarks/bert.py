@@ -91,4 +91,4 @@ def _peer(folder: Path, texts: list[str]) -> float:
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure, embeds=True)

@@ -114,4 +114,4 @@ def _peer(folder: Path, photos: list[bytes], texts: list[str]) -> dict[str, floa
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure, embeds=True)

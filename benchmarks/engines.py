@@ -76,4 +76,4 @@ def _run(workspace: Workspace, engine: str) -> tuple[float, int]:
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure, embeds=True)

@@ -167,4 +167,4 @@ def _save_bert(folder: Path, tokenizer: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure, embeds=True)

@@ -145,4 +145,4 @@ def _peer(workspace: Any, contents: list[bytes]) -> float:
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure, embeds=True)

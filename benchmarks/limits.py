@@ -155,4 +155,4 @@ def _has_gpu() -> bool:
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure, embeds=True)

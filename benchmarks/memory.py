@@ -54,4 +54,4 @@ def _text(i: int) -> str:
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure, embeds=True)

@@ -54,8 +54,12 @@ class Result:
 Measure = Callable[[Path, int | None], list[Result]]
 
 
-def main(measure: Measure) -> None:
-    """Give a benchmark its command line: `measure(data, rows)` returns its results."""
+def main(measure: Measure, embeds: bool = False) -> None:
+    """Give a benchmark its command line: `measure(data, rows)` returns its results.
+
+    Args:
+        embeds: it runs encoders in this process: idle threads wait as in the commands that do, the peers' alike.
+    """
 
     @click.command(context_settings={"show_default": True}, help=sys.modules[measure.__module__].__doc__)
     @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
@@ -72,7 +76,8 @@ def main(measure: Measure) -> None:
         help="Rows to measure on; the benchmark's own number if not given.",
     )
     def command(as_json: bool, data: Path, rows: int | None) -> None:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands run, the peers alike
+        if embeds:
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         results = measure(data, rows)
         if as_json:
             machine = {"python": platform.python_version(), "machine": platform.machine(), "cpu": _cpu()}

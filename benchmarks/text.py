@@ -125,4 +125,4 @@ def _peer_rate(model: Any, texts: Sequence[str]) -> float:
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure, embeds=True)
