@@ -1,8 +1,8 @@
-"""`shelfprice catalog clean` of 75,000 made-up rows with pictures: seconds and peak memory.
+"""`shelfprice catalog clean` of 75,000 made-up rows with images: seconds and peak memory.
 
 Rows are those of the ingest benchmark, one in ten a copy of an earlier one: its text, its text with a few words
-changed, its picture, or both. Pictures are JPEGs of 224 x 224. The command runs as a process of its own, start of the
-interpreter included: once over pictures it has never seen, once more with their hashes remembered. Pictures are put in
+changed, its image, or both. Images are JPEGs of 224 x 224. The command runs as a process of its own, start of the
+interpreter included: once over images it has never seen, once more with their hashes remembered. Images are put in
 place without the download; making them is not part of the time.
 """
 
@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from benchmarks.ingest import synthesise
 from benchmarks.report import Result, main, scratch
-from store.catalog.images import blob_path
-from store.catalog.links import merge_links
+from store.catalog.images.blobs import blob_path
+from store.catalog.images.links import merge_links
 from store.schema import LINKS
 from store.workspace import Workspace
 
@@ -41,10 +41,10 @@ def with_copies(path: Path, seed: int = 0) -> list[str]:
     for i in range(1, len(rows)):
         if draw.random() < _COPIES:
             earlier = rows[draw.randrange(i)]
-            kind = draw.choice(("text", "near", "picture", "both"))
+            kind = draw.choice(("text", "near", "image", "both"))
             if kind in ("text", "both"):
                 rows[i]["catalog_content"] = earlier["catalog_content"]
-            if kind in ("picture", "both"):
+            if kind in ("image", "both"):
                 rows[i]["image_link"] = earlier["image_link"]
             if kind == "near":
                 words = earlier["catalog_content"].split(" ")
@@ -57,17 +57,17 @@ def with_copies(path: Path, seed: int = 0) -> list[str]:
     return list(dict.fromkeys(row["image_link"] for row in rows))
 
 
-def put_pictures(workspace: Workspace, links: list[str], seed: int = 0) -> int:
-    """Store a picture for each link; returns the bytes of all."""
+def put_images(workspace: Workspace, links: list[str], seed: int = 0) -> int:
+    """Store an image for each link; returns the bytes of all."""
     from PIL import Image
 
     draw, total = np.random.default_rng(seed), 0
     rows = []
     for link in links:
         coarse = draw.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+        image = Image.fromarray(coarse).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
         content = io.BytesIO()
-        picture.save(content, "JPEG", quality=75)
+        image.save(content, "JPEG", quality=75)
         value = content.getvalue()
         sha256 = hashlib.sha256(value).hexdigest()
         path = Path(workspace.path(blob_path(sha256)))
@@ -87,15 +87,15 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         train, root = folder / "train.csv", folder / "workspace"
         synthesise(train, n_rows)
         links = with_copies(train)
-        n_bytes = put_pictures(Workspace(root), links)
+        n_bytes = put_images(Workspace(root), links)
         _run("ingest", "--train", str(train), "-w", str(root))
         _run("folds", "-w", str(root))
         first, cpu, peak = _run("clean", "-w", str(root))
         again, _, peak_again = _run("clean", "-w", str(root))
     figures = {
         "rows": n_rows,
-        "pictures": len(links),
-        "kb_per_picture": round(n_bytes / len(links) / 1000, 1),
+        "images": len(links),
+        "kb_per_image": round(n_bytes / len(links) / 1000, 1),
         "cpu_seconds": cpu,
         "seconds_again_with_hashes_remembered": again,
         "cores": os.cpu_count(),

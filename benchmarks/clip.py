@@ -36,11 +36,11 @@ def measure(data: Path, rows: int | None) -> list[Result]:
             taken = _peer(model, photos, [row["catalog_content"] for row in rows_now])
             seconds = {tower: seconds[tower] + taken[tower] for tower in seconds}
     n_peer = ROUNDS * PEER_BATCH
-    pictures, texts = reduce(add, runs["image"]), reduce(add, runs["text"])
-    peer_pictures, peer_texts = n_peer / seconds["image"], n_peer / seconds["text"]
+    image_run, text_run = reduce(add, runs["image"]), reduce(add, runs["text"])
+    peer_images, peer_texts = n_peer / seconds["image"], n_peer / seconds["text"]
     return [
-        *_results("clip, pictures", pictures, peer_pictures),
-        *_results("clip, texts", texts, peer_texts),
+        *_results("clip, images", image_run, peer_images),
+        *_results("clip, texts", text_run, peer_texts),
     ]
 
 
@@ -97,7 +97,7 @@ def _peer(folder: Path, photos: list[bytes], texts: list[str]) -> dict[str, floa
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     model.eval()
 
-    def pictures(part: list[bytes]) -> None:
+    def encode_images(part: list[bytes]) -> None:
         model.encode_image(torch.stack([transform(Image.open(BytesIO(one))) for one in part])).numpy()
 
     def sentences(part: list[str]) -> None:
@@ -105,7 +105,7 @@ def _peer(folder: Path, photos: list[bytes], texts: list[str]) -> dict[str, floa
 
     seconds = {}
     with torch.inference_mode():
-        for tower, run, inputs in (("image", pictures, photos), ("text", sentences, texts)):
+        for tower, run, inputs in (("image", encode_images, photos), ("text", sentences, texts)):
             run(inputs[:1])  # type: ignore[operator]
             start = time.perf_counter()
             run(inputs)  # type: ignore[operator]

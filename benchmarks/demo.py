@@ -41,10 +41,10 @@ def measure(data: Path, rows: int | None) -> list[Result]:
             scores["nested"] / floor["all_known"],
             MOST_OVER_FLOOR,
             f"floor: SMAPE {floor['all_known']:.2f} for who knows all but the noise, "
-            f"{floor['without_pictures']:.2f} without a look at the pictures",
+            f"{floor['without_images']:.2f} without a look at the images",
             blend_smape=scores["nested"],
             floor_smape=floor["all_known"],
-            floor_without_pictures_smape=floor["without_pictures"],
+            floor_without_images_smape=floor["without_images"],
             **heads,
         ),
         Result.at_most(

@@ -1,11 +1,11 @@
-"""Pictures of 8 KB from a server on loopback: `shelfprice catalog images` against what others do.
+"""Images of 8 KB from a server on loopback: `shelfprice catalog images` against what others do.
 
 In one run, each in a process of its own, all from the same server:
-- shelfprice: with its defaults; every picture decoded, hashed, stored, recorded;
+- shelfprice: with its defaults; every image decoded, hashed, stored, recorded;
 - bare: the same client and schedule, but what arrives is dropped;
-- requests: 32 threads with `requests.get`, retries and a file per picture, as the winning team did it;
+- requests: 32 threads with `requests.get`, retries and a file per image, as the winning team did it;
 - requests-session: the same with one session for all threads, which that team did not have.
-Memory is measured at this number of pictures and at four times as many.
+Memory is measured at this number of images and at four times as many.
 """
 
 import asyncio
@@ -204,7 +204,7 @@ def _measure(n: int, folder: Path) -> list[Result]:
             requests_session_images_per_second=speed["requests-session"],
         ),
         Result.at_most(
-            "download memory, four times as many pictures",
+            "download memory, four times as many images",
             larger["peak_mb"] / best["shelfprice"]["peak_mb"],
             1.25,
             **peaks,

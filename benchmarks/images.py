@@ -69,8 +69,8 @@ def measure(data: Path, rows: int | None) -> list[Result]:
 
 
 def _new_inputs(workspace: Any, done: set[str]) -> tuple[Any, list[bytes]]:
-    """The encoder's spec, and the bytes of every picture of the catalogue that is not done yet."""
-    from store.catalog.images import blob_path, image_digests
+    """The encoder's spec, and the bytes of every image of the catalogue that is not done yet."""
+    from store.catalog.images.blobs import blob_path, image_digests
     from store.vectors.sets import current_spec
 
     digests = sorted(set(image_digests(workspace).values()) - done)
@@ -82,11 +82,11 @@ def _limit(workspace: Any, spec: Any, contents: list[bytes]) -> tuple[float, flo
     """Seconds of decoding alone and of forward passes alone, each with all the cores to itself."""
     import numpy as np
 
-    from embed.devices import cores
     from embed.encoders.base import Sources
     from embed.encoders.resolve import resolve
-    from embed.engine import Settings
-    from embed.fleet import load_engines
+    from embed.forward.devices import cores
+    from embed.forward.engine import Settings
+    from embed.forward.fleet import load_engines
     from embed.inputs.batch import Batch, Window
     from embed.inputs.images import decode_image
 

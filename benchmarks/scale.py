@@ -2,7 +2,7 @@
 
 Time must grow with the rows and memory must hardly; the plan of 20 million rows has limits of its own. Each step is a
 process of its own, whose peak memory is measured, and the seconds that processors worked for it: those are alike on a
-busy machine. The picture goes to docs/scale.svg.
+busy machine. The image goes to docs/scale.svg.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Result, main, scratch
-from benchmarks.scale_picture import Taken, draw
+from benchmarks.scale_chart import Taken, draw
 from store.workspace import Workspace
 
 ROWS = 20_000_000
@@ -27,7 +27,7 @@ BATCH_ROWS = 4096
 SHARD_BYTES = 2 * 2**20  # 65,536 rows, as many as of a usual encoder make 64 MiB
 MOST_SECONDS, MOST_GIGABYTES = 60.0, 2.0
 LINEAR = 1.5  # a row may cost so much more at ten times the rows
-PICTURE = Path(__file__).parent.parent / "docs/scale.svg"
+IMAGE = Path(__file__).parent.parent / "docs/scale.svg"
 
 
 def measure(data: Path, rows: int | None) -> list[Result]:
@@ -40,7 +40,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
             found[n_rows] = {step: _run(step, folder / "workspace") for step in STEPS}
         print(json.dumps({n_rows: {s: asdict(t) for s, t in found[n_rows].items()}}), file=sys.stderr)
     if most == ROWS:
-        PICTURE.write_text(draw(found))
+        IMAGE.write_text(draw(found))
     noop = found[most]["no-op plan"]
     what = f"no-op plan of {most:,} rows"
     results = [
@@ -106,7 +106,7 @@ def _run(step: str, root: Path) -> Taken:
 
 def _wish() -> Any:
     from embed.encoders.base import Address, Resolved
-    from embed.job import Wish
+    from embed.job.run import Wish
     from store.vectors.sets import VectorSet
     from store.vectors.spec import EncoderSpec
 
@@ -115,7 +115,7 @@ def _wish() -> Any:
 
 
 class FakeEncoder:
-    """Vectors without a model: what is measured is all the rest. Implements `embed.job.RunningEncoder`."""
+    """Vectors without a model: what is measured is all the rest. Implements `embed.job.run.RunningEncoder`."""
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec
@@ -144,7 +144,7 @@ class FakeEncoder:
 
 def plan(workspace: Workspace) -> None:
     """What `shelfprice embed plan` does."""
-    from embed.plan import plan_encoder
+    from embed.job.plan import plan_encoder
 
     wish = _wish()
     plan_encoder(workspace, wish.resolved, wish.vector_sets)
@@ -152,7 +152,7 @@ def plan(workspace: Workspace) -> None:
 
 def publish(workspace: Workspace) -> None:
     """What `shelfprice embed run` does, but for the model."""
-    from embed.job import Options, run
+    from embed.job.run import Options, run
 
     options = Options(shard_bytes=SHARD_BYTES, shard_seconds=1e9)
     run(

@@ -155,7 +155,7 @@ def _compare(catalogue: str, grouping: str, root: Path, work: Path) -> list[Resu
 def _split(workspace: Workspace, blend_folder: str) -> Split:
     from store.catalog.read import read_split
     from store.config import load_config
-    from store.folds import read_folds
+    from store.folds.assign import read_folds
     from store.vectors.matrix import load_matrix
     from store.vectors.sets import VectorSet, current_spec
 
@@ -163,7 +163,7 @@ def _split(workspace: Workspace, blend_folder: str) -> Split:
     for name in load_config(workspace).heads.vectors:
         try:
             spec = current_spec(workspace, name.partition("@")[0])
-        except MissingVectorsError:  # a catalogue without pictures
+        except MissingVectorsError:  # a catalogue without images
             continue
         vector_set = VectorSet.parse(name, is_text=spec.modality == "text")
         parts.append(load_matrix(workspace, vector_set, "train").X.astype(np.float32))

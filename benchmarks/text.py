@@ -89,10 +89,10 @@ def _bare_rate(workspace: Any) -> float:
     """Rows a second of forward passes alone, on the job's own batches, made beforehand."""
     from embed.encoders.base import Sources
     from embed.encoders.resolve import resolve
-    from embed.engine import Settings
-    from embed.fleet import load_engines
+    from embed.forward.engine import Settings
+    from embed.forward.fleet import load_engines
     from embed.inputs.batch import Window
-    from embed.rows import WINDOW_ROWS
+    from embed.job.windows import WINDOW_ROWS
     from store.vectors.content import key_of
 
     texts = [

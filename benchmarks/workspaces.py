@@ -37,7 +37,7 @@ def first_rows(source: Path, rows: int, target: Path) -> Path:
 
 def ingested(folder: Path, rows: Sequence[dict[str, str]], images: Path | None = None) -> Workspace:
     """A workspace of these rows; called again with more rows, the same one with more to embed."""
-    from store.catalog.ingest import ingest
+    from store.catalog.ingest.run import ingest
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "train.csv"
@@ -77,12 +77,12 @@ class EmbedRun:
 
 
 def embed(workspace: Workspace, name: str, **settings: Any) -> EmbedRun:
-    """One `embed run` in this process; `settings` are those of `embed.engine.Settings`."""
+    """One `embed run` in this process; `settings` are those of `embed.forward.engine.Settings`."""
     from embed.encoders.base import Sources
-    from embed.engine import Settings
-    from embed.fleet import load_engines
-    from embed.job import Options, run
-    from embed.wishes import find_wishes
+    from embed.forward.engine import Settings
+    from embed.forward.fleet import load_engines
+    from embed.job.request import find_wishes
+    from embed.job.run import Options, run
 
     engines: list[Any] = []
 

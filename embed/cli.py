@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from embed.export_cli import export
+from embed.export.cli import export
 from embed.finetune.cli import finetune
-from embed.run_cli import encoder_options, run
+from embed.job.cli import encoder_options, run
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
@@ -37,9 +37,9 @@ def plan(
 ) -> None:
     """Show what is missing, gigabytes and time, without loading a model."""
     from embed.encoders.base import Sources
-    from embed.plan import plan_encoder
-    from embed.report import plan_lines, plan_record
-    from embed.wishes import find_wishes
+    from embed.job.plan import plan_encoder
+    from embed.job.report import plan_lines, plan_record
+    from embed.job.request import find_wishes
 
     wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
     plans = [plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry_failed) for w in wishes]
@@ -61,8 +61,8 @@ def verify(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> No
     """Check every shard's checksums and rows; exit code 1 where one is damaged."""
     from dataclasses import asdict
 
-    from embed.report import verify_lines
-    from embed.verify import verify as verify_cache
+    from embed.job.report import verify_lines
+    from embed.job.verify import verify as verify_cache
     from store.errors import CorruptFileError
 
     reports = verify_cache(workspace, [name.partition("@")[0] for name in encoders])
@@ -91,7 +91,7 @@ def fetch(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> None:
     """Download models, so that later runs need no network."""
     from dataclasses import asdict
 
-    from embed.fetch import fetch as fetch_models
+    from embed.encoders.fetch import fetch as fetch_models
 
     fetched = fetch_models(encoders, to)
     if as_json:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from store.catalog.read import catalog_digest, present_splits, read_split
 from store.cleaning import decided_digest
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.predictions import finished_folders, read_predictions
 from store.workspace import Workspace
 

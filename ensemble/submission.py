@@ -13,7 +13,7 @@ from ensemble.inputs import read_test_log_prices, select_predictions
 from store.catalog.read import catalog_digest, present_splits, read_split
 from store.config import Columns
 from store.errors import CatalogError, FoldMismatchError, RowMismatchError, WorkspaceError
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.workspace import Workspace
 
 PRICE_FLOOR = 0.01  # the challenge's smallest price

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from heads.rows import Rows
+from heads.features.rows import Rows
 from store.errors import HeadError
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
     """Train the heads whose predictions are missing, on one set of folds."""
     import dataclasses
 
-    from heads.memory import parse_bytes
+    from heads.features.memory import parse_bytes
     from heads.run import run_heads
     from store.config import load_config
     from store.errors import HeadError
@@ -76,8 +76,8 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
 @json_option
 def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None:
     """Search for a head's parameters inside the folds; a later call goes on, and `heads run` uses what is found."""
+    from heads.folds.tuning import tuning_path
     from heads.run import tune_head
-    from heads.tuning import tuning_path
     from store.config import load_config
 
     tuning = tune_head(

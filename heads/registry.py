@@ -10,19 +10,19 @@ from store.errors import HeadError
 from store.vectors.sets import TUNED
 
 HEADS: dict[str, str] = {  # name -> module:class
-    "fusion": "heads.fusion:Fusion",
-    "kernel-ridge": "heads.kernel_ridge:KernelRidge",
-    "lightgbm": "heads.lightgbm:LightGBM",
-    "mlp-batchnorm": "heads.mlp:MlpBatchNorm",
-    "mlp-layernorm": "heads.mlp:MlpLayerNorm",
-    "neighbours": "heads.neighbours:Neighbours",
-    "ridge": "heads.ridge:Ridge",
-    "sparse": "heads.sparse:Sparse",
-    "sparse-mlp": "heads.sparse_mlp:SparseMlp",
-    "svr": "heads.svr:SVR",
-    "tabm": "heads.tabm:TabM",
-    "xgboost": "heads.xgboost:XGBoost",
-    "xgboost-baseline": "heads.baseline:XGBoostBaseline",
+    "fusion": "heads.networks.fusion:Fusion",
+    "kernel-ridge": "heads.kernels.kernel_ridge:KernelRidge",
+    "lightgbm": "heads.trees.lightgbm:LightGBM",
+    "mlp-batchnorm": "heads.networks.mlp:MlpBatchNorm",
+    "mlp-layernorm": "heads.networks.mlp:MlpLayerNorm",
+    "neighbours": "heads.kernels.neighbours:Neighbours",
+    "ridge": "heads.linear.ridge:Ridge",
+    "sparse": "heads.linear.sparse:Sparse",
+    "sparse-mlp": "heads.networks.sparse_mlp:SparseMlp",
+    "svr": "heads.kernels.svr:SVR",
+    "tabm": "heads.networks.tabm:TabM",
+    "xgboost": "heads.trees.xgboost:XGBoost",
+    "xgboost-baseline": "heads.trees.baseline:XGBoostBaseline",
 }
 
 

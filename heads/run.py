@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heads.base import Head
-from heads.inputs import Coverage, Inputs, coverage_of, read_inputs, resolve_set
-from heads.memory import check_beyond_memory, fits
+from heads.features.inputs import Coverage, Inputs, coverage_of, read_inputs, resolve_set
+from heads.features.memory import check_beyond_memory, fits
+from heads.folds.tuning import Tuning, bound_parts, read_tuning
 from heads.registry import make_head
-from heads.tuning import Tuning, bound_parts, read_tuning
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
 from store.config import Config
 from store.errors import HeadError, MissingVectorsError, ShelfpriceError
-from store.folds import Folds, ensure_folds
+from store.folds.assign import Folds, ensure_folds
 from store.predictions import (
     Predictions,
     oof_predictions_table,
@@ -187,7 +187,7 @@ def train_head(
     Raises:
         HeadError: it misses what it needs, has nothing to learn, or diverged; nothing is published.
     """
-    from heads.crossfit import crossfit
+    from heads.folds.crossfit import crossfit
     from store.metric import scores
 
     names = [str(found.vector_set) for found in plan.sets]
@@ -241,7 +241,7 @@ class _Coverages:
         self._known: dict[str, Coverage | None] = {}
 
     def of(self, name: str) -> Coverage | None:
-        """None where no training row can have such a vector: the catalogue has no pictures."""
+        """None where no training row can have such a vector: the catalogue has no images."""
         if name not in self._known:
             self._known[name] = self._find(name)
         return self._known[name]
@@ -253,7 +253,7 @@ class _Coverages:
             images = read_split(self._workspace, "train", ["image"])["image"]
             if "@" in name or images.null_count < len(images):
                 raise
-            self._log(f"{name} is left out: no training row has a picture")
+            self._log(f"{name} is left out: no training row has an image")
             return None
         if found.n_valid == 0:
             self._log(f"{name} is left out: none of {found.n_rows} training rows has a vector")
@@ -268,8 +268,8 @@ def tune_head(
     Raises:
         HeadError: the head is unknown, or has nothing to tune; nothing is trained.
     """
-    from heads.spaces import space_of
-    from heads.tune import search_parameters
+    from heads.folds.search import search_parameters
+    from heads.folds.search_spaces import space_of
 
     space_of(name)
     folds = ensure_folds(workspace, config, log)

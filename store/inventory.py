@@ -1,16 +1,16 @@
-"""What a workspace holds: catalogue, pictures, vectors, folds. Reads contracts alone, no vector and no price."""
+"""What a workspace holds: catalogue, images, vectors, folds. Reads contracts alone, no vector and no price."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
 
-from store.catalog.links import read_links
-from store.catalog.publish import REJECTED_FILE
+from store.catalog.images.links import read_links
+from store.catalog.ingest.publish import REJECTED_FILE
 from store.catalog.read import SPLITS, catalog_digest, split_path
 from store.config import Config
 from store.errors import MissingVectorsError, ShelfpriceError
-from store.folds import FOLDS_FILE, read_folds, read_record, wanted_record, why_stale
+from store.folds.assign import FOLDS_FILE, read_folds, read_record, wanted_record, why_stale
 from store.vectors.folded import embedded_keys, fold_specs
 from store.vectors.keys import among
 from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_row_keys
@@ -24,8 +24,8 @@ class SplitHolding:
     """Rows of one ingested split."""
 
     rows: int
-    with_link: int  # rows that name a picture, got or not
-    with_picture: int
+    with_link: int  # rows that name an image, got or not
+    with_image: int
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class CatalogHolding:
 
 
 @dataclass(frozen=True)
-class PictureHolding:
-    """The pictures that links.parquet knows."""
+class ImageHolding:
+    """The images that links.parquet knows."""
 
     stored: int
     failed: int
@@ -111,14 +111,14 @@ def catalog_holding(workspace: Workspace) -> CatalogHolding | None:
     return CatalogHolding(catalog_digest(workspace), splits, rejected)
 
 
-def picture_holding(workspace: Workspace) -> PictureHolding | None:
-    """None where no picture was looked for."""
+def image_holding(workspace: Workspace) -> ImageHolding | None:
+    """None where no image was looked for."""
     links = read_links(workspace)
     if not len(links):
         return None
     stored = links["sha256"].is_valid()
     once = links.filter(stored).group_by("sha256").aggregate([("n_bytes", "max")])
-    return PictureHolding(
+    return ImageHolding(
         stored=len(once),
         failed=len(links) - (pc.sum(stored).as_py() or 0),
         n_bytes=int(pc.sum(once["n_bytes_max"]).as_py() or 0),
@@ -151,7 +151,7 @@ class _CoverageReader:
         except MissingVectorsError:
             is_text = "@" in name  # without a spec nothing else tells
             nothing_yet = {
-                split: Coverage(n.rows, 0, 0, n.rows if is_text else n.with_picture)
+                split: Coverage(n.rows, 0, 0, n.rows if is_text else n.with_image)
                 for split, n in splits.items()
             }
             return VectorHolding(name, is_configured, None, None, 0, 0, nothing_yet, None)

@@ -89,7 +89,7 @@ CLEANING: tuple[pa.Field, ...] = (
 )
 
 # images/hashes.parquet ----------------------------------------------------------------------------
-PERCEPTUAL_BYTES = 224  # 32 of shape, 192 of colour, see store/catalog/clean/pictures.py
+PERCEPTUAL_BYTES = 224  # 32 of shape, 192 of colour, see store/catalog/clean/images.py
 PERCEPTUAL_HASHES = pa.schema(
     [
         ("sha256", pa.string()),

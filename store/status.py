@@ -11,7 +11,7 @@ from store.workspace import Workspace
 
 if TYPE_CHECKING:
     from store.config import Config
-    from store.inventory import CatalogHolding, FoldsHolding, PictureHolding, VectorHolding
+    from store.inventory import CatalogHolding, FoldsHolding, ImageHolding, VectorHolding
     from store.staleness import BlendHolding, CleaningHolding, HeadHolding, SubmissionHolding
 
 
@@ -21,7 +21,7 @@ class Status:
 
     workspace: str
     catalog: "CatalogHolding | None"
-    pictures: "PictureHolding | None"
+    images: "ImageHolding | None"
     vectors: "list[VectorHolding]"
     folds: "FoldsHolding | None"
     cleaning: "CleaningHolding | None"
@@ -53,7 +53,7 @@ def read_status(workspace: Workspace, config: "Config") -> Status:
     return Status(
         workspace=workspace.root,
         catalog=catalog,
-        pictures=inventory.picture_holding(workspace),
+        images=inventory.image_holding(workspace),
         vectors=vectors,
         folds=folds,
         cleaning=cleaning,

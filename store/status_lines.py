@@ -34,19 +34,19 @@ def _catalog(status: "Status") -> list[str]:
         return []
     lines = []
     for name, split in status.catalog.splits.items():
-        to_get = split.with_link - split.with_picture
+        to_get = split.with_link - split.with_image
         lines.append(
-            f"{name:<6}{split.rows:>9,} rows, {split.with_picture:,} with a picture"
+            f"{name:<6}{split.rows:>9,} rows, {split.with_image:,} with an image"
             + (f", {to_get:,} with a link alone" if to_get else "")
         )
     rejected = status.catalog.rejected
     if rejected:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items())
         lines.append(f"{sum(rejected.values()):,} rows rejected: {reasons}")
-    if status.pictures is not None:
-        pictures = status.pictures
-        failed = f", {pictures.failed:,} failed" if pictures.failed else ""
-        lines.append(f"{pictures.stored:,} distinct pictures, {size_text(pictures.n_bytes)}{failed}")
+    if status.images is not None:
+        images = status.images
+        failed = f", {images.failed:,} failed" if images.failed else ""
+        lines.append(f"{images.stored:,} distinct images, {size_text(images.n_bytes)}{failed}")
     return lines
 
 

@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from store.catalog.fields import parse_fields
-from store.catalog.images import blob_path
-from store.catalog.links import merge_links
+from store.catalog.images.blobs import blob_path
+from store.catalog.images.links import merge_links
+from store.catalog.parse.fields import parse_fields
 from store.schema import LINKS
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_folds
 
 
-def picture(seed: int, side: int = 224, quality: int = 90, form: str = "JPEG", turn: int = 0) -> bytes:
-    """A picture of its own; `turn` shifts its colours and leaves its brightness."""
+def image_bytes(seed: int, side: int = 224, quality: int = 90, form: str = "JPEG", turn: int = 0) -> bytes:
+    """An image of its own; `turn` shifts its colours and leaves its brightness."""
     coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
     if turn:
@@ -32,12 +32,12 @@ def publish(
     workspace: Workspace,
     train: list[dict[str, Any]],
     test: list[dict[str, Any]] | None = None,
-    pictures: dict[str, bytes] | None = None,
+    images: dict[str, bytes] | None = None,
     fold: list[int] | None = None,
 ) -> None:
     """Put rows (`sample_id`, `text`, `price`, `image`) where ingest would; fields are parsed from the text."""
     links = []
-    for link, content in (pictures or {}).items():
+    for link, content in (images or {}).items():
         sha256 = hashlib.sha256(content).hexdigest()
         workspace.publish_bytes(blob_path(sha256), content)
         links.append(dict.fromkeys(LINKS.names) | {"link": link, "sha256": sha256, "tries": 1})

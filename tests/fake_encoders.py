@@ -10,7 +10,7 @@ import numpy as np
 from embed.encoders.base import Address, Resolved
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, Window
-from embed.job import Wish
+from embed.job.run import Wish
 from store.vectors.sets import VectorSet
 from store.vectors.spec import EncoderSpec
 from tests.fakes import fake_spec
@@ -29,7 +29,7 @@ def fake_resolved(
 
 
 def fake_wish(*vector_sets: str, **changes: Any) -> Wish:
-    """One fake encoder with its sets; `fake_wish("fake@name")`, or a picture set without composition."""
+    """One fake encoder with its sets; `fake_wish("fake@name")`, or an image set without composition."""
     encoder = vector_sets[0].partition("@")[0]
     is_text = "@" in vector_sets[0]
     resolved = fake_resolved(encoder, "text" if is_text else "image", **changes)
@@ -44,7 +44,7 @@ def fake_vector(content: str) -> np.ndarray:
 
 
 class FakeEncoder:
-    """Implements `embed.job.RunningEncoder`.
+    """Implements `embed.job.run.RunningEncoder`.
 
     Args:
         spec: of the encoder it stands for.

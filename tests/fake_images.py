@@ -21,7 +21,7 @@ def photo(width: int, height: int, seed: int = 0, noise: float = 3.0) -> Image.I
 
 
 def two_halves(width: int = 80, height: int = 40, left: Any = RED, right: Any = BLUE) -> Image.Image:
-    """One colour left, another right: shows which way up a picture is."""
+    """One colour left, another right: shows which way up an image is."""
     image = Image.new("RGB", (width, height), left)
     image.paste(right, (width // 2, 0, width, height))
     return image
@@ -74,7 +74,7 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 def broken_images() -> dict[str, bytes]:
-    """Files that can't become a picture, by what is wrong with them."""
+    """Files that can't become an image, by what is wrong with them."""
     jpeg, png = encoded(photo(200, 150)), encoded(photo(200, 150), "PNG")
     return {
         "empty": b"",

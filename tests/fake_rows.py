@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from heads.rows import Category, Fields, Rows
+from heads.features.rows import Category, Fields, Rows
 from store.vectors.matrix import Matrix
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from store.catalog.read import catalog_digest, read_split
-from store.folds import FOLDS_FILE, read_folds
+from store.folds.assign import FOLDS_FILE, read_folds
 from store.predictions import (
     Predictions,
     oof_predictions_table,

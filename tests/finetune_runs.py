@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from embed.encoders.base import Sources
-from embed.engine import Settings
 from embed.finetune.job import Job, check_configuration, prepare_job
 from embed.finetune.processes import open_processes
 from embed.finetune.recipe import Recipe
 from embed.finetune.run import Outcome, finetune
 from embed.finetune.training import FoldRun, Options
-from embed.fleet import load_engines
-from embed.job import Options as EmbedOptions
-from embed.job import run as run_embed
-from embed.limits import Limits
-from embed.wishes import find_wishes
+from embed.forward.engine import Settings
+from embed.forward.fleet import load_engines
+from embed.job.limits import Limits
+from embed.job.request import find_wishes
+from embed.job.run import Options as EmbedOptions
+from embed.job.run import run as run_embed
 from store.config import Config, Embed, Folds, Heads, save_config
 from store.workspace import Workspace
 from tests.fake_models import save_tiny_bert
@@ -72,7 +72,7 @@ def save_tiny_efficientnet(folder: Path, seed: int = 0) -> Path:
     model = timm.create_model(
         "test_efficientnet", num_classes=7, pretrained_cfg_overlay={**cfg, "num_classes": 7}
     )
-    for module in model.modules():  # as pretrained statistics would, or nothing of a picture comes through
+    for module in model.modules():  # as pretrained statistics would, or nothing of an image comes through
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
     model.train()
@@ -86,7 +86,7 @@ def save_tiny_efficientnet(folder: Path, seed: int = 0) -> Path:
 def demo_workspace(root: Path, train: int = 150, test: int = 30, k: int = 2) -> Workspace:
     """An ingested demo catalogue with the configuration of the tests."""
     from store.catalog.demo.generate import generate
-    from store.catalog.ingest import ingest
+    from store.catalog.ingest.run import ingest
 
     generate(root / "demo", 3, train, test)
     workspace = Workspace(root / "workspace")
@@ -108,11 +108,11 @@ def embedded(workspace: Workspace, *encoders: str) -> Workspace:
 
 def tiny_models(root: Path) -> tuple[str, str]:
     """Addresses of a tiny EfficientNet and a tiny BERT."""
-    picture, text = (
-        save_tiny_efficientnet(root / "picture"),
+    image, text = (
+        save_tiny_efficientnet(root / "image"),
         save_tiny_bert(root / "text", hidden_dropout_prob=0.1),
     )
-    return str(picture), f"{text}?max_tokens=24@structured"
+    return str(image), f"{text}?max_tokens=24@structured"
 
 
 def tiny_job(workspace: Workspace, encoders: tuple[str, ...], name: str, **changes: Any) -> Job:

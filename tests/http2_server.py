@@ -1,4 +1,4 @@
-"""The pictures of `tests.image_server` over HTTP/2, on loopback, with TLS."""
+"""The images of `tests.image_server` over HTTP/2, on loopback, with TLS."""
 
 import asyncio
 import ssl
@@ -72,7 +72,9 @@ class Http2Server(asyncio.Protocol):
         if kind == "hang":
             return
         status = b"404" if kind not in ("img", "endless", "stop", "goaway") else b"200"
-        body = self.site.picture(int(rest.partition(".")[0])) if kind == "img" else self.site.picture(0)
+        body = (
+            self.site.image_bytes(int(rest.partition(".")[0])) if kind == "img" else self.site.image_bytes(0)
+        )
         self.h2.send_headers(stream, [(b":status", status), (b"content-type", b"image/jpeg")])
         if kind == "stop":  # a little of a body, and no more
             self.h2.send_data(stream, body[:4000])

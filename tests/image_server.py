@@ -24,7 +24,7 @@ MODIFIED = "Wed, 01 Jan 2025 00:00:00 GMT"
 
 
 def draw_jpeg(n_bytes: int = 8192) -> bytes:
-    """A drawn picture of close to `n_bytes` bytes."""
+    """A drawn image of close to `n_bytes` bytes."""
     image = Image.effect_noise((180, 180), 30).convert("RGB")
     draw = ImageDraw.Draw(image)
     draw.rectangle((40, 30, 140, 150), fill=(200, 40, 40))
@@ -38,7 +38,7 @@ def draw_jpeg(n_bytes: int = 8192) -> bytes:
 
 
 def numbered(jpeg: bytes, n: int, n_bytes: int = 8192) -> bytes:
-    """The same picture with `n` in a comment: other bytes, as many as asked for."""
+    """The same image with `n` in a comment: other bytes, as many as asked for."""
     fill = max(0, n_bytes - len(jpeg) - 4 - 12)
     comment = f"{n:012d}".encode() + b" " * fill
     return jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:]
@@ -117,7 +117,7 @@ class Site:
         self.version = ETAG
         self.delay = 0.0
 
-    def picture(self, n: int) -> bytes:
+    def image_bytes(self, n: int) -> bytes:
         return numbered(self.jpeg, n)
 
     def answer(self, target: str, headers: dict[str, str]) -> object:
@@ -128,7 +128,7 @@ class Site:
         self.headers[target] = headers
         kind, _, rest = parts.path.lstrip("/").partition("/")
         if kind == "img":
-            body = self.picture(int(rest.partition(".")[0]))
+            body = self.image_bytes(int(rest.partition(".")[0]))
             if self.delay:
                 return lambda transport: self._slow(transport, _whole("200 OK", body))
             return _whole("200 OK", body)
@@ -146,7 +146,7 @@ class Site:
     # ---- answers: good ones --------------------------------------------------------------------------
 
     def answer_same(self, **_: object) -> bytes:
-        return _whole("200 OK", self.picture(0))
+        return _whole("200 OK", self.image_bytes(0))
 
     answer_goaway = answer_same  # over HTTP/1.1 there is no goodbye to say
 
@@ -154,24 +154,24 @@ class Site:
         if headers.get("if-none-match") == self.version:
             return _head("304 Not Modified", ETag=self.version)
         n = 1000 + int(self.version.strip('"v'))
-        return _whole("200 OK", self.picture(n), ETag=self.version, Last_Modified=MODIFIED)
+        return _whole("200 OK", self.image_bytes(n), ETag=self.version, Last_Modified=MODIFIED)
 
     def answer_dated(self, headers: dict[str, str], **_: object) -> bytes:
         if headers.get("if-modified-since") == MODIFIED:
             return _head("304 Not Modified")
-        return _whole("200 OK", self.picture(2000), Last_Modified=MODIFIED)
+        return _whole("200 OK", self.image_bytes(2000), Last_Modified=MODIFIED)
 
     def answer_gzip(self, **_: object) -> bytes:
-        return _whole("200 OK", gzip.compress(self.picture(7)), Content_Encoding="gzip")
+        return _whole("200 OK", gzip.compress(self.image_bytes(7)), Content_Encoding="gzip")
 
     def answer_chunked(self, **_: object) -> bytes:
-        body = self.picture(8)
+        body = self.image_bytes(8)
         parts = [body[i : i + 1000] for i in range(0, len(body), 1000)]
         chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
         return _head("200 OK", Transfer_Encoding="chunked") + chunks + b"0\r\n\r\n"
 
     def answer_typeless(self, **_: object) -> bytes:
-        return _whole("200 OK", self.picture(9), "text/html; charset=utf-8")
+        return _whole("200 OK", self.image_bytes(9), "text/html; charset=utf-8")
 
     # ---- refusals ------------------------------------------------------------------------------------
 
@@ -190,12 +190,12 @@ class Site:
     def answer_429_once(self, target: str, query: dict[str, str], **_: object) -> bytes:
         if self.requests[target] == 1:
             return _whole("429 Too Many Requests", b"", "text/plain", Retry_After=query.get("after", 1))
-        return _whole("200 OK", self.picture(10))
+        return _whole("200 OK", self.image_bytes(10))
 
     def answer_500_once(self, target: str, **_: object) -> bytes:
         if self.requests[target] == 1:
             return _whole("500 Internal Server Error", b"oops", "text/plain")
-        return _whole("200 OK", self.picture(11))
+        return _whole("200 OK", self.image_bytes(11))
 
     # ---- lies and accidents --------------------------------------------------------------------------
 
@@ -207,29 +207,29 @@ class Site:
 
     def answer_short(self, **_: object) -> object:
         async def answer(transport: asyncio.Transport) -> None:
-            transport.write(_head("200 OK", Content_Length=8192) + self.picture(12)[:4000])
+            transport.write(_head("200 OK", Content_Length=8192) + self.image_bytes(12)[:4000])
             transport.close()
 
         return answer
 
     def answer_unframed_short(self, **_: object) -> object:
         async def answer(transport: asyncio.Transport) -> None:
-            transport.write(_head("200 OK", Connection="close") + self.picture(13)[:4000])
+            transport.write(_head("200 OK", Connection="close") + self.image_bytes(13)[:4000])
             transport.close()
 
         return answer
 
     def answer_longer_than_said(self, **_: object) -> bytes:
-        return _head("200 OK", Content_Length=4000) + self.picture(14)
+        return _head("200 OK", Content_Length=4000) + self.image_bytes(14)
 
     def answer_huge_length(self, **_: object) -> bytes:
-        return _head("200 OK", Content_Length=10**15) + self.picture(15)
+        return _head("200 OK", Content_Length=10**15) + self.image_bytes(15)
 
     def answer_reset(self, **_: object) -> object:
         async def answer(transport: asyncio.Transport) -> None:
             sock = transport.get_extra_info("socket")
             sock.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SO_LINGER 0: close with RST
-            transport.write(_head("200 OK", Content_Length=8192) + self.picture(16)[:100])
+            transport.write(_head("200 OK", Content_Length=8192) + self.image_bytes(16)[:100])
             await asyncio.sleep(0.01)
             transport.abort()
 
@@ -249,7 +249,7 @@ class Site:
 
     def answer_drip(self, **_: object) -> object:
         async def answer(transport: asyncio.Transport) -> None:
-            body = self.picture(17)
+            body = self.image_bytes(17)
             transport.write(_head("200 OK", Content_Length=len(body)))
             for position in range(len(body)):
                 transport.write(body[position : position + 1])
@@ -258,12 +258,12 @@ class Site:
         return answer
 
     def answer_endless(self, **_: object) -> object:
-        return self._endless(_head("200 OK", Connection="close") + self.picture(18))
+        return self._endless(_head("200 OK", Connection="close") + self.image_bytes(18))
 
     def answer_gzip_endless(self, **_: object) -> object:
         """All that follows the end of what is packed is of no meaning."""
         return self._endless(
-            _head("200 OK", Connection="close", Content_Encoding="gzip") + gzip.compress(self.picture(18))
+            _head("200 OK", Connection="close", Content_Encoding="gzip") + gzip.compress(self.image_bytes(18))
         )
 
     def _endless(self, start: bytes) -> object:
@@ -293,7 +293,7 @@ class Site:
         return _whole("200 OK", pixel_bomb(), "image/png")
 
     def answer_torn(self, **_: object) -> bytes:
-        return _whole("200 OK", self.picture(19)[:5000])
+        return _whole("200 OK", self.image_bytes(19)[:5000])
 
     # ---- redirects -----------------------------------------------------------------------------------
 

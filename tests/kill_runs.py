@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-from embed.job import Options, run
+from embed.job.run import Options, run
 from store.vectors.keys import key_array
 from store.vectors.shard import read_keys
 from store.workspace import Workspace

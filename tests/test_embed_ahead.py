@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from embed.ahead import Ahead
+from embed.forward.prefetch import Ahead
 
 
 def test_items_come_in_order():

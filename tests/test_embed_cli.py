@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from embed.encoders.base import Sources
-from embed.wishes import find_wishes
+from embed.job.request import find_wishes
 from store.cli import main
 from store.errors import ConfigError
 from store.schema import LINKS
@@ -134,7 +134,7 @@ def test_a_model_with_two_towers_makes_two_encoders_and_the_composition_is_the_t
     image, text = find_wishes(workspace, [f"{folder}@name"], Sources(offline=True))
     assert [str(s) for s in image.vector_sets] == [f"{folder}.image"]
     assert [str(s) for s in text.vector_sets] == [f"{folder}.text@name"]
-    with pytest.raises(ConfigError, match="embeds pictures and takes no composition"):
+    with pytest.raises(ConfigError, match="embeds images and takes no composition"):
         find_wishes(workspace, [f"{folder}.image@name"], Sources(offline=True))
 
 
@@ -143,11 +143,11 @@ def test_both_towers_come_out_of_one_run(workspace, tmp_path):
     publish_texts(workspace, 5)
     output = embed(workspace, "-e", f"{folder}@name").output
     assert f"{folder}.text: 5 embedded" in output
-    assert f"{folder}.image: skipped, the catalogue has no picture at all" in output
+    assert f"{folder}.image: skipped, the catalogue has no image at all" in output
     assert f"{folder}.text" in current_encoders(workspace)
 
 
-def test_broken_pictures_are_recorded_failures_and_stop_nothing(workspace, models):
+def test_broken_images_are_recorded_failures_and_stop_nothing(workspace, models):
     broken = broken_images()
     publish_images(workspace, {**{f"good {i}": encoded(photo(50, 40, seed=i)) for i in range(6)}, **broken})
     encoder = str(models / "image")
@@ -184,7 +184,7 @@ def test_verify_never_calls_whole_what_is_not_there(workspace, models):
     assert "holds no vectors of 'minilm'" in shelfprice(workspace, "verify", "-e", "minilm", code=1).output
 
 
-def test_a_picture_that_vanished_is_a_failure_of_reading(workspace, models):
+def test_an_image_that_vanished_is_a_failure_of_reading(workspace, models):
     publish_images(workspace, {f"good {i}": encoded(photo(50, 40, seed=i)) for i in range(4)})
     blobs = sorted(Path(workspace.path("images/blobs")).rglob("*"))
     next(path for path in blobs if path.is_file()).unlink()

@@ -13,16 +13,16 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from embed.devices import Settings
 from embed.distributed.cluster import Cluster
 from embed.distributed.engine import RayEncoder
 from embed.distributed.layout import Wanted
 from embed.distributed.stages import Work, opened
 from embed.encoders.base import Sources
+from embed.forward.devices import Settings
 from embed.inputs.batch import Window
-from embed.job import Options, run
-from embed.limits import Limits
-from embed.wishes import find_wishes
+from embed.job.limits import Limits
+from embed.job.request import find_wishes
+from embed.job.run import Options, run
 from store.cli import main
 from store.errors import EncoderError, EngineError, WorkspaceError
 from store.vectors.matrix import load_matrix
@@ -34,7 +34,7 @@ from tests.fake_models import save_tiny_sentence_model, save_tiny_timm
 from tests.test_embed_cli import publish_images, publish_texts
 
 ray = pytest.importorskip("ray", reason="needs the ray extra")
-N_PICTURES = 400
+N_IMAGES = 400
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,10 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A workspace of many distinct pictures, one of them broken; copied, never embedded into."""
-    workspace = Workspace(tmp_path_factory.mktemp("pictures") / "workspace")
-    contents = {f"{i}.png": encoded(photo(40, 30, seed=i)) for i in range(N_PICTURES)}
+def images(tmp_path_factory):
+    """A workspace of many distinct images, one of them broken; copied, never embedded into."""
+    workspace = Workspace(tmp_path_factory.mktemp("images") / "workspace")
+    contents = {f"{i}.png": encoded(photo(40, 30, seed=i)) for i in range(N_IMAGES)}
     publish_images(workspace, contents | {"broken": broken_images()["truncated JPEG"]})
     return workspace
 
@@ -96,7 +96,7 @@ def on_ray(workspace, encoder, *arguments, code=0):
     return embed(workspace, encoder, "--engine", "ray", *arguments, code=code)
 
 
-def embed_pictures(workspace, model, make=RayEncoder, **options):
+def embed_images(workspace, model, make=RayEncoder, **options):
     cluster = Cluster(Wanted(actors=2), None, 120.0)
 
     def load(resolved):
@@ -110,7 +110,7 @@ def embed_pictures(workspace, model, make=RayEncoder, **options):
 def assert_all_embedded_once(workspace, model):
     (wish,) = find_wishes(workspace, [str(model)], Sources(offline=True))
     keys = read_keys(workspace, wish.resolved.spec.folder).to_pylist()
-    assert len(keys) == len(set(keys)) == N_PICTURES
+    assert len(keys) == len(set(keys)) == N_IMAGES
     assert len(read_failures(workspace, wish.resolved.spec.folder)) == 1
 
 
@@ -133,8 +133,8 @@ def an_encoder_process():
     return found[0]
 
 
-def test_pictures_come_out_as_from_the_local_engine(cluster, models, pictures, tmp_path):
-    here, there = copy_of(pictures, tmp_path, "here"), copy_of(pictures, tmp_path, "there")
+def test_images_come_out_as_from_the_local_engine(cluster, models, images, tmp_path):
+    here, there = copy_of(images, tmp_path, "here"), copy_of(images, tmp_path, "there")
     asked = (models / "image", "--json", "--max-failures", "0.1", "--precision", "fp32")
     local = json.loads(embed(here, *asked).stdout)["encoders"][0]
     remote = json.loads(on_ray(there, *asked, "--actors", "2").stdout)["encoders"][0]
@@ -150,8 +150,8 @@ def test_pictures_come_out_as_from_the_local_engine(cluster, models, pictures, t
         "truncated",
     ):
         assert remote[part] == local[part], part
-    pictures_of = VectorSet(str(models / "image"))
-    X, Y = load_matrix(here, pictures_of, "train"), load_matrix(there, pictures_of, "train")
+    images_of = VectorSet(str(models / "image"))
+    X, Y = load_matrix(here, images_of, "train"), load_matrix(there, images_of, "train")
     np.testing.assert_allclose(Y.X, X.X, atol=2e-3)
     np.testing.assert_array_equal(Y.valid, X.valid)
     reasons = [read_failures(w, local["folder"])["reason"].to_pylist() for w in (here, there)]
@@ -173,8 +173,8 @@ def test_texts_of_two_compositions_come_out_as_from_the_local_engine(cluster, mo
     np.testing.assert_allclose(Y, X, atol=2e-3)
 
 
-def test_workers_killed_three_times_lose_nothing_and_double_nothing(cluster, models, pictures, tmp_path):
-    workspace = copy_of(pictures, tmp_path)
+def test_workers_killed_three_times_lose_nothing_and_double_nothing(cluster, models, images, tmp_path):
+    workspace = copy_of(images, tmp_path)
     killed = []
 
     class Killing(RayEncoder):
@@ -191,14 +191,14 @@ def test_workers_killed_three_times_lose_nothing_and_double_nothing(cluster, mod
                     killed.append(victim.pid)
                 yield result
 
-    outcome = embed_pictures(workspace, models / "image", Killing)
+    outcome = embed_images(workspace, models / "image", Killing)
     assert len(set(killed)) == 3
-    assert outcome.n_embedded == N_PICTURES
+    assert outcome.n_embedded == N_IMAGES
     assert_all_embedded_once(workspace, models / "image")
 
 
-def test_the_driver_killed_the_local_engine_finishes(models, pictures, tmp_path):
-    workspace = copy_of(pictures, tmp_path)
+def test_the_driver_killed_the_local_engine_finishes(models, images, tmp_path):
+    workspace = copy_of(images, tmp_path)
     asked = ["-e", str(models / "image"), "--max-failures", "0.1", "-w", workspace.root]
     command = [
         sys.executable,
@@ -228,9 +228,7 @@ def test_the_driver_killed_the_local_engine_finishes(models, pictures, tmp_path)
     child.kill()
     child.wait()
     done = len(read_keys(workspace, wish.resolved.spec.folder))
-    assert (
-        f"{N_PICTURES - done} embedded" in embed(workspace, models / "image", "--max-failures", "0.1").output
-    )
+    assert f"{N_IMAGES - done} embedded" in embed(workspace, models / "image", "--max-failures", "0.1").output
     assert_all_embedded_once(workspace, models / "image")
     _, alive = psutil.wait_procs(others, timeout=120)
     assert not alive, "Ray's processes outlive the driver"
@@ -277,11 +275,11 @@ def test_weights_that_an_actor_cannot_load_are_one_clear_line(cluster, tmp_path)
     assert output.count("\n") == 1
     assert f"{model} can't be loaded" in output
     with pytest.raises(EncoderError, match="can't be loaded"):
-        embed_pictures(workspace, model)
+        embed_images(workspace, model)
 
 
-def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictures, tmp_path):
-    workspace = copy_of(pictures, tmp_path)
+def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, images, tmp_path):
+    workspace = copy_of(images, tmp_path)
     stopped = []
 
     class Stopping(RayEncoder):
@@ -301,7 +299,7 @@ def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictur
 
     try:
         with pytest.raises(EngineError, match=r"made no progress .*run the command again to go on"):
-            embed_pictures(workspace, models / "image", Stopping)
+            embed_images(workspace, models / "image", Stopping)
     finally:
         for process in stopped:
             process.kill()
@@ -309,7 +307,7 @@ def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, pictur
     assert_all_embedded_once(workspace, models / "image")
 
 
-def test_a_machine_that_does_not_see_the_workspace_says_so_instead_of_failing_every_picture(tmp_path):
+def test_a_machine_that_does_not_see_the_workspace_says_so_instead_of_failing_every_image(tmp_path):
     work = Work(str(tmp_path / "elsewhere"), None, 1, 1, Settings(), 1, Window("x", [], []))
     with pytest.raises(WorkspaceError, match=r"machine .* sees no catalogue at .*elsewhere"):
         opened(work)

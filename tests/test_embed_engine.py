@@ -5,10 +5,10 @@ import pytest
 
 from embed.encoders.base import Sources, Tokens
 from embed.encoders.resolve import resolve
-from embed.engine import Engine, Settings
-from embed.fleet import load_engines
+from embed.forward.engine import Engine, Settings
+from embed.forward.fleet import load_engines
+from embed.forward.precision import Choice, Compiled, Mode
 from embed.inputs.batch import Batch, Window
-from embed.precision import Choice, Compiled, Mode
 from store.errors import ConfigError, EncoderError
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
@@ -120,7 +120,7 @@ def test_vectors_of_chunks_are_averaged_by_their_length(workspace):
     np.testing.assert_allclose(vectors, [[(2 * 8 + 1 * 1) / 3, (2 * 2 + 1 * 1) / 3], [7, 1]])
 
 
-def test_pictures_are_scaled_by_mean_and_deviation_on_the_device(workspace):
+def test_images_are_scaled_by_mean_and_deviation_on_the_device(workspace):
     engine = engine_of(workspace, SummingEncoder(modality="image"))
     pixels = np.full((1, 4, 4, 3), 255, np.uint8)
     ((_, vectors),) = engine.encode(iter([Batch("sum", KEYS[:1], (pixels,))]))
@@ -143,7 +143,7 @@ def test_precision_is_measured_once_and_remembered(workspace, folder, monkeypatc
     said = engine.begin(window, len(KEYS))
     assert "measured: fp32" in said
     (again,) = load_engines(workspace, resolved, Settings(("cpu",)))
-    monkeypatch.setattr("embed.engine.Trial.choose", None)  # would be called
+    monkeypatch.setattr("embed.forward.engine.Trial.choose", None)  # would be called
     assert again.begin(window, len(KEYS)) == said
     assert again.provenance()["precision"] == engine.provenance()["precision"]
 
@@ -205,9 +205,9 @@ def compiling(workspace, monkeypatch):
         engine._device = torch.device("cuda")
         engine._passes._device = torch.device("cpu")
         monkeypatch.setattr(torch, "compile", compiled)
-        monkeypatch.setattr("embed.engine.device_name", lambda device: "a GPU")
+        monkeypatch.setattr("embed.forward.engine.device_name", lambda device: "a GPU")
         known = Choice(Mode(), 4096, None, {"fp32": 1000.0})
-        monkeypatch.setattr("embed.engine.recall", lambda *arguments: known)
+        monkeypatch.setattr("embed.forward.engine.recall", lambda *arguments: known)
         return engine, engine.begin(Window("sum@name", KEYS, TEXTS), n_rows)
 
     return begin

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from embed.encoders.base import Sources
+from embed.encoders.fetch import fetch
 from embed.encoders.registry import library_of, parse_address
-from embed.fetch import fetch
 from store.errors import EncoderError
 from tests.fake_models import fake_hub_cache, save_tiny_bert, save_tiny_clip, save_tiny_sentence_model
 

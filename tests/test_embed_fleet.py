@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from embed.devices import open_devices
 from embed.encoders.base import Sources
 from embed.encoders.resolve import resolve
-from embed.engine import Settings
-from embed.fleet import Fleet, load_engines
+from embed.forward.devices import open_devices
+from embed.forward.engine import Settings
+from embed.forward.fleet import Fleet, load_engines
 from embed.inputs.batch import Batch, Window
 from store.errors import ConfigError
 from store.workspace import Workspace
@@ -119,5 +119,7 @@ def test_all_means_every_gpu(monkeypatch):
         open_devices(["all"])
     opened = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr("embed.devices._open_device", lambda name: opened.append(name) or torch.device(name))
+    monkeypatch.setattr(
+        "embed.forward.devices._open_device", lambda name: opened.append(name) or torch.device(name)
+    )
     assert [str(device) for device in open_devices(["all"])] == opened == ["cuda:0", "cuda:1", "cuda:2"]

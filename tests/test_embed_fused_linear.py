@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from embed.fused_linear import FusedAttention, FusedLinear, Roundings, fuse_linear_layers
+from embed.forward.fused_linear import FusedAttention, FusedLinear, Roundings, fuse_linear_layers
 
 pytestmark = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(),

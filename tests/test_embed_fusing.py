@@ -9,9 +9,9 @@ from torch import nn
 
 from embed.encoders.base import Sources
 from embed.encoders.registry import library_of, parse_address
-from embed.fusing import FusedConvolution, fuse_convolutions
+from embed.forward.fused_convolutions import FusedConvolution, fuse_convolutions
+from embed.forward.precision import MIN_COSINE
 from embed.inputs.images import decode_image
-from embed.precision import MIN_COSINE
 
 SIZE = (64, 64)
 PHOTOS = Path(__file__).parent.parent.parent / "shared/data/myntra/images"
@@ -53,7 +53,7 @@ def test_a_fused_network_gives_the_vectors_of_the_plain_one(name):
 
 
 @pytest.mark.parametrize("size", [(63, 64), (65, 47), (38, 38)])
-def test_odd_picture_sizes_keep_tensorflows_padding(size):
+def test_odd_image_sizes_keep_tensorflows_padding(size):
     plain = randomised(timm.create_model("tf_efficientnet_lite0", num_classes=0))
     fused = copy.deepcopy(plain)
     assert fuse_convolutions(fused, size) == 49

@@ -130,7 +130,7 @@ def test_a_strip_whose_resized_whole_would_fill_the_memory_is_decoded():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(120, 81), (81, 120)])
-def test_a_picture_turned_by_exif_gives_the_pixels_of_the_upright_one(orientation, size):
+def test_an_image_turned_by_exif_gives_the_pixels_of_the_upright_one(orientation, size):
     upright = photo(*size)
     options = {"size": (32, 47), "resize_to": (40, 60)}
     turned = decode(rotated_by_exif(upright, orientation, "PNG"), **options).astype(int)
@@ -262,7 +262,7 @@ def test_an_odd_file_shows_its_colour(content):
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "I;16", "LA"])
-def test_a_grey_picture_gives_three_equal_channels(mode):
+def test_a_grey_image_gives_three_equal_channels(mode):
     value = {"L": 200, "1": 1, "I;16": 200 * 257, "LA": (200, 255)}[mode]
     pixels = decode(encoded(Image.new(mode, (50, 40), value), "PNG"))
     assert_colour(pixels, (255, 255, 255) if mode == "1" else (200, 200, 200), 1)
@@ -303,7 +303,7 @@ def test_transparent_pixels_lie_on_white(mode):
     assert_colour(pixels[:, 34:], (255, 255, 255), 2)
 
 
-def test_a_broken_exif_block_leaves_the_picture_as_it_is_stored():
+def test_a_broken_exif_block_leaves_the_image_as_it_is_stored():
     content = encoded(two_halves(), exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff\x00garbage")
     assert_colour(decode(content, resize="squash")[:, :14], RED, 12)
 

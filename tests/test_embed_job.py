@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed.job import Options, run
-from embed.limits import Limits
-from embed.plan import plan_encoder
+from embed.job.limits import Limits
+from embed.job.plan import plan_encoder
+from embed.job.run import Options, run
 from store.errors import CorruptFileError, FailureLimitError, WorkspaceError
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
@@ -239,10 +239,10 @@ def test_splits_that_differ_in_coverage_stop_the_run_before_a_model_is_loaded(wo
     assert embed(workspace, options=Options(Limits(max_coverage_gap=0.51))).n_embedded == 12
 
 
-def test_a_catalogue_without_pictures_skips_picture_encoders(workspace):
+def test_a_catalogue_without_images_skips_image_encoders(workspace):
     publish_names(workspace, names_of(3))
     loads: list[str] = []
-    outcome = embed(workspace, fake_wish("pictures"), loads=loads)
+    outcome = embed(workspace, fake_wish("images"), loads=loads)
     assert outcome.plan.has_nothing_to_embed
     assert loads == []
 

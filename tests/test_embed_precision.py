@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embed import precision
-from embed.precision import Choice, Compiled, Mode, candidates, choose, recall, remember
+from embed.forward import precision
+from embed.forward.precision import Choice, Compiled, Mode, candidates, choose, recall, remember
 from store.errors import ConfigError
 from store.workspace import Workspace
 from tests.fakes import fake_spec
@@ -126,7 +126,7 @@ def test_a_type_that_is_too_coarse_keeps_first_stages_in_fp32_until_it_is_close_
 def test_stages_in_fp32_see_no_autocast_and_later_ones_do():
     import torch
 
-    from embed.convnet import keep_in_fp32, stages
+    from embed.forward.convnet import keep_in_fp32, stages
 
     seen = []
 

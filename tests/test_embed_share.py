@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embed.job import Options, run
-from embed.limits import Limits
-from embed.share import Share
+from embed.job.limits import Limits
+from embed.job.run import Options, run
+from embed.job.share import Share
 from store.errors import ConfigError
 from store.vectors.keys import key_array
 from store.vectors.matrix import load_matrix

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from embed.forward.transfer import CudaTransfer
 from embed.inputs.batch import Batch
-from embed.transfer import CudaTransfer
 
 CPU = torch.device("cpu")
 

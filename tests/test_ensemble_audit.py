@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from ensemble.audit.adversarial import check_drift, check_folds_unknown
 from ensemble.audit.evidence import compress, read_evidence
 from ensemble.audit.order import check_ids_and_order
 from ensemble.audit.run import run_audit
 from ensemble.audit.shuffled import check_shuffled_target
-from ensemble.audit.told import check_drift, check_folds_unknown
 from ensemble.audit.twins import check_twins, expected_share, share_with_twin_elsewhere
 from store.cli import main
 from store.errors import CatalogError

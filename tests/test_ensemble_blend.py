@@ -16,7 +16,7 @@ from store.catalog.read import read_split
 from store.cli import main
 from store.config import Columns, Config, save_config
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError, WorkspaceError
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.metric import smape
 from store.schema import REJECTED
 from store.workspace import Workspace

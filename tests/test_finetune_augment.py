@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embed.finetune.augment import augment_bullets, augment_picture, augment_rows, augment_text, larger
+from embed.finetune.augment import augment_bullets, augment_image, augment_rows, augment_text, larger
 from embed.finetune.feed import Prepared, TowerInput, epoch_batches, part_of
-from store.catalog.compose import compose
+from store.catalog.parse.compose import compose
 
 AT_ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BULLETS = st.lists(
@@ -59,18 +59,18 @@ def test_quantity_and_name_of_structured_texts_never_change():
     assert len(texts) > 5
 
 
-def test_pictures_change_and_keep_size_and_type():
+def test_images_change_and_keep_size_and_type():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    one = augment_picture(pixels, (32, 32), np.random.default_rng(1), (127, 127, 127))
-    same = augment_picture(pixels, (32, 32), np.random.default_rng(1), (127, 127, 127))
-    other = augment_picture(pixels, (32, 32), np.random.default_rng(2), (127, 127, 127))
+    one = augment_image(pixels, (32, 32), np.random.default_rng(1), (127, 127, 127))
+    same = augment_image(pixels, (32, 32), np.random.default_rng(1), (127, 127, 127))
+    other = augment_image(pixels, (32, 32), np.random.default_rng(2), (127, 127, 127))
     assert one.shape == (32, 32, 3)
     assert one.dtype == np.uint8
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
 
-def test_crops_are_taken_from_the_whole_picture():
+def test_crops_are_taken_from_the_whole_image():
     assert larger({"size": [224, 224], "resize_to": [256, 256], "resize": "shortest"})["size"] == [256, 256]
 
 
@@ -92,8 +92,8 @@ def test_a_part_of_a_batch_holds_its_rows_inputs_alone():
     text = TowerInput(
         np.array([0, 2, 3]), (ids, ids + 1), np.array([0, 0, 1, 2, 2]), np.array([1, 2, 3, 4, 5])
     )
-    picture = TowerInput(np.array([1, 3]), (np.arange(2),))
-    part = part_of(Prepared(np.array([7, 8, 9, 10]), (text, picture)), 2, 4)
+    image = TowerInput(np.array([1, 3]), (np.arange(2),))
+    part = part_of(Prepared(np.array([7, 8, 9, 10]), (text, image)), 2, 4)
     assert part.rows.tolist() == [9, 10]
     assert part.inputs[0].rows.tolist() == [0, 1]
     assert part.inputs[0].arrays[0].tolist() == [[4, 5], [6, 7], [8, 9]]

@@ -5,7 +5,7 @@ import pytest
 
 from embed.finetune.checkpoint import latest_checkpoint, read_tensors
 from store.config import Config, Embed, Folds, Heads, save_config
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.predictions import read_predictions
 from store.vectors.folded import load_any
 from store.vectors.sets import VectorSet

@@ -7,12 +7,12 @@ import pytest
 
 from embed.finetune.run import Outcome
 from embed.finetune.training import FoldRun
-from heads.crossfit import crossfit
-from heads.inputs import Inputs, read_inputs
+from heads.features.inputs import Inputs, read_inputs
+from heads.features.rows import Rows
+from heads.folds.crossfit import crossfit
 from heads.registry import make_head
-from heads.rows import Rows
 from store.config import Config, Embed, Folds, Heads, save_config
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.metric import smape_log
 from store.vectors.folded import FoldedMatrix
 from store.vectors.sets import VectorSet

@@ -28,19 +28,19 @@ FOLDER = "finetune/{}/fold-0"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A workspace, and encoders: a picture's, a text's with dropout, a text's without."""
+    """A workspace, and encoders: an image's, a text's with dropout, a text's without."""
     root = tmp_path_factory.mktemp("resume")
-    picture, text = tiny_models(root)
+    image, text = tiny_models(root)
     still = f"{_without_dropout(root / 'text', root / 'still')}?max_tokens=24@structured"
-    return embedded(demo_workspace(root, 120, 10), picture, text, still), (picture, text, still)
+    return embedded(demo_workspace(root, 120, 10), image, text, still), (image, text, still)
 
 
 @pytest.fixture(scope="module")
 def runs(place):
     """Every run of these tests, by one process that imports once."""
-    workspace, (picture, text, still) = place
-    drops = {"encoders": [picture, text], "changes": CHANGES, "save_steps": 2, "micro_rows": 6}
-    exact = {"encoders": [picture, still], "changes": {"epochs": 1, "warmup_epochs": 1}, "save_steps": 200}
+    workspace, (image, text, still) = place
+    drops = {"encoders": [image, text], "changes": CHANGES, "save_steps": 2, "micro_rows": 6}
+    exact = {"encoders": [image, still], "changes": {"epochs": 1, "warmup_epochs": 1}, "save_steps": 200}
     wanted = [
         {"name": "whole", **drops},
         {"name": "killed", "kill_at": 2, **drops},
@@ -102,8 +102,8 @@ def test_rows_that_processes_can_not_share_evenly_are_refused(place):
     from store.errors import ConfigError
     from tests.finetune_runs import tiny_job
 
-    workspace, (picture, text, _) = place
-    job = tiny_job(workspace, (picture, text), "odd")
+    workspace, (image, text, _) = place
+    job = tiny_job(workspace, (image, text), "odd")
     with pytest.raises(ConfigError, match=r"3 processes can't share 16 rows .* multiple of 3"):
         FoldRun(job, 0, Processes(0, 3, torch.device("cpu")), Options(), lambda line: None)
 

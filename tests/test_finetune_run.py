@@ -10,14 +10,14 @@ from embed.cli import embed as embed_group
 from embed.finetune.run import Outcome
 from ensemble.inputs import read_training_rows, select_predictions
 from heads.run import run_heads
-from store.catalog.ingest import ingest
+from store.catalog.ingest.run import ingest
 from store.config import Config, Folds, Heads, load_config
 from store.errors import (
     FoldMismatchError,
     HeadError,
     MissingVectorsError,
 )
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.predictions import read_predictions
 from store.status import read_status
 from store.vectors.folded import fold_specs, load_any
@@ -125,15 +125,15 @@ def test_a_second_run_trains_nothing(workspace, tuned, models, monkeypatch):
     assert again.smape == tuned.smape
 
 
-def test_history_and_picture_tell_of_every_step_and_epoch(workspace, tuned):
+def test_history_and_chart_tell_of_every_step_and_epoch(workspace, tuned):
     table = workspace.read_table("finetune/tiny/fold-1/history.parquet")
     steps = [row for row in table.to_pylist() if row["loss"] is not None]
     assert [row["step"] for row in steps] == list(range(1, len(steps) + 1))
     inner = [row for row in table.to_pylist() if row["inner_smape"] is not None]
     assert [row["epoch"] for row in inner] == [0, 1, 2]
-    picture = workspace.read_bytes("finetune/tiny/curve.svg").decode()
-    assert picture.count("fold ") == 2
-    assert "<polyline" in picture
+    image = workspace.read_bytes("finetune/tiny/curve.svg").decode()
+    assert image.count("fold ") == 2
+    assert "<polyline" in image
 
 
 def test_of_checkpoints_the_best_and_the_last_are_kept(workspace, tuned):
@@ -205,7 +205,7 @@ def test_other_test_rows_are_embedded_and_priced_without_tuning_again(tmp_path, 
     assert not predictions.test.equals(earlier.test)
 
 
-def test_a_run_killed_before_its_picture_was_drawn_has_one_after_the_next_start(workspace, tuned, models):
+def test_a_run_killed_before_its_chart_was_drawn_has_one_after_the_next_start(workspace, tuned, models):
     workspace.remove("finetune/tiny/curve.svg")
     again = tune(tiny_job(workspace, models, "tiny"))
     assert workspace.exists("finetune/tiny/curve.svg")

@@ -178,7 +178,7 @@ def test_two_runs_of_a_name_take_turns(workspace, models):
     assert any("another run of turns is at work here: waiting for it" in line for line in lines)
 
 
-def test_rows_without_a_picture_go_through_in_parts_of_a_single_row(workspace, models):
+def test_rows_without_an_image_go_through_in_parts_of_a_single_row(workspace, models):
     job = tiny_job(workspace, models, "single", epochs=1, warmup_epochs=1)
     valid = job.inputs.train.matrices[0].valid
     assert not valid.all()

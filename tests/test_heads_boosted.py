@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import xgboost
 
-from heads.baseline import XGBoostBaseline
-from heads.crossfit import crossfit
-from heads.lightgbm import LightGBM
-from heads.rows import Fields
-from heads.tree_columns import principal_axes
+from heads.features.rows import Fields
+from heads.folds.crossfit import crossfit
+from heads.trees.baseline import XGBoostBaseline
+from heads.trees.columns import principal_axes
+from heads.trees.lightgbm import LightGBM
 from store.errors import HeadError
 from store.metric import smape_log
 from tests.fake_rows import QUICK, fake_rows, folds_of
@@ -73,7 +73,7 @@ def test_the_baseline_is_the_winning_systems():
     assert head.vectors == ("minilm@name",)
 
 
-def test_the_baseline_reads_the_vectors_of_the_name_and_no_picture():
+def test_the_baseline_reads_the_vectors_of_the_name_and_no_image():
     rows, log_price = fake_rows(N_ROWS)
     text = rows.select(["minilm@structured"])
     head = XGBoostBaseline(**QUICK["xgboost-baseline"]).fit(text, log_price)

@@ -6,17 +6,17 @@ import pyarrow as pa
 import pytest
 
 from heads.base import Head
-from heads.cleaning import Cleaning, Decision
-from heads.crossfit import crossfit
-from heads.inputs import read_inputs
-from heads.ridge import Ridge
-from heads.rows import Rows
+from heads.features.cleaning import Cleaning, Decision
+from heads.features.inputs import read_inputs
+from heads.features.rows import Rows
+from heads.folds.crossfit import crossfit
+from heads.linear.ridge import Ridge
 from heads.run import run_heads
 from store.catalog.clean.run import clean_catalog
 from store.cleaning import Decided
 from store.config import load_config
 from store.errors import HeadError
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.status import read_status
 from store.workspace import Workspace
 from tests.clean_rows import publish

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from heads.base import Head
-from heads.crossfit import crossfit
+from heads.folds.crossfit import crossfit
 from heads.registry import head_class, make_head
 from store.errors import HeadError
 from tests.fake_rows import QUICK, fake_rows, folds_of, rows_for

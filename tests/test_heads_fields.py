@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from heads.design import FieldBlock
-from heads.fields import facts_of, parse_fields
-from heads.rows import Rows
-from heads.tree_columns import TreeColumns
+from heads.features.design import FieldBlock
+from heads.features.fields import facts_of, parse_fields
+from heads.features.rows import Rows
+from heads.trees.columns import TreeColumns
 from tests.fakes import catalog_table
 
 

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 
-from heads.crossfit import crossfit
+from heads.folds.crossfit import crossfit
 from heads.registry import HEADS, head_class, make_head
 from store.metric import smape_log
 from tests.fake_rows import QUICK, fake_rows, folds_of, rows_for, with_one_core
@@ -93,19 +93,19 @@ def test_the_fewest_rows_that_a_fold_may_leave_are_enough(name, fold):
     assert np.isfinite(run(name, rows, log_price, np.array(fold), rows).oof).all()
 
 
-def test_rows_without_any_picture_are_predicted(name):
+def test_rows_without_any_image_are_predicted(name):
     rows, log_price = fake_rows(N_ROWS, no_image=1.0)
     assert np.isfinite(run(name, rows, log_price, folds_of(rows)).oof).all()
 
 
-def test_a_fold_whose_rows_alone_have_pictures_is_predicted(name):
+def test_a_fold_whose_rows_alone_have_images_is_predicted(name):
     rows, log_price = fake_rows(N_ROWS, no_image=0.0)
     fold = folds_of(rows)
-    picture = rows.matrices[1]
+    image = rows.matrices[1]
     valid = fold == 1
     rows = rows.select([rows.matrices[0].name])
-    picture = type(picture)(picture.name, picture.X * valid[:, None], valid)
-    rows = type(rows)(rows.sample_id, (*rows.matrices, picture), rows.fields, rows.texts, rows.group)
+    image = type(image)(image.name, image.X * valid[:, None], valid)
+    rows = type(rows)(rows.sample_id, (*rows.matrices, image), rows.fields, rows.texts, rows.group)
     assert np.isfinite(run(name, rows, log_price, fold).oof).all()
 
 

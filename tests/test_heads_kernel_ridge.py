@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heads.crossfit import crossfit
-from heads.kernel_ridge import KernelRidge
-from heads.kernels import WORDS, Cosines, Distances, Mixture, default_terms, sources_of
-from heads.rows import Category, Fields, Rows
+from heads.features.rows import Category, Fields, Rows
+from heads.folds.crossfit import crossfit
+from heads.kernels.kernel_ridge import KernelRidge
+from heads.kernels.mixture import WORDS, Cosines, Distances, Mixture, default_terms, sources_of
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix

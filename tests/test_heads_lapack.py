@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.linalg import cho_solve
 
-from heads.lapack import Tridiagonal, cholesky
-from heads.parallel import each_on_a_core, n_cores
+from heads.folds.parallel import each_on_a_core, n_cores
+from heads.linear.lapack import Tridiagonal, cholesky
 
 
 def positive(n, seed=0):

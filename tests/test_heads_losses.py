@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.losses import LOSSES, huber_log_loss, mae_log_loss, smape_loss
-from heads.objectives import DERIVATIVES, boosting_objective
+from heads.networks.losses import LOSSES, huber_log_loss, mae_log_loss, smape_loss
+from heads.trees.objectives import DERIVATIVES, boosting_objective
 from store.metric import smape
 
 residuals = st.floats(-20, 20).filter(lambda d: abs(d) > 1e-3)

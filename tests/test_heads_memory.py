@@ -9,14 +9,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heads.crossfit import crossfit
-from heads.inputs import read_inputs
-from heads.memory import block_order, parse_bytes
+from heads.features.inputs import read_inputs
+from heads.features.memory import block_order, parse_bytes
+from heads.folds.crossfit import crossfit
 from heads.registry import make_head
 from store.cli import main
 from store.config import Config, Folds, Heads, save_config
 from store.errors import ConfigError, WorkspaceError
-from store.folds import ensure_folds
+from store.folds.assign import ensure_folds
 from store.metric import smape_log
 from store.vectors.ondisk import OnDisk
 from store.vectors.sets import VectorSet

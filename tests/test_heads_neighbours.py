@@ -2,18 +2,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heads.cleaning import Cleaning, Decision
-from heads.crossfit import crossfit
-from heads.nearest import Nearest
-from heads.neighbours import Neighbours, least_expected_smape
-from heads.rows import Fields, Rows
+from heads.features.cleaning import Cleaning, Decision
+from heads.features.rows import Fields, Rows
+from heads.folds.crossfit import crossfit
+from heads.kernels.nearest import Nearest
+from heads.kernels.neighbours import Neighbours, least_expected_smape
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
 
 
 def product_lines(n_lines=60, per_line=6, dim=8, seed=0):
-    """Rows whose price is their line's; text and picture vectors of a line lie close together."""
+    """Rows whose price is their line's; text and image vectors of a line lie close together."""
     rng = np.random.default_rng(seed)
     line = np.repeat(np.arange(n_lines), per_line)
     n_rows = len(line)
@@ -108,7 +108,7 @@ def test_a_row_without_any_vector_gets_the_median_price():
     assert np.allclose(head.predict(bare), np.median(log_price))
 
 
-def test_a_row_without_a_picture_still_finds_its_line_by_text():
+def test_a_row_without_an_image_still_finds_its_line_by_text():
     rows, log_price, fold = product_lines()
     text, image = rows.matrices
     valid = np.arange(len(rows)) % 3 > 0

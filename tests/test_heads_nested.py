@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.nested import NestedPlan, inner_cells
+from heads.folds.nested import NestedPlan, inner_cells
 
 
 @given(st.integers(2, 7), st.integers(1, 2), st.integers(0, 100))

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as SklearnRidge
 
-from heads import gram
-from heads.crossfit import crossfit
-from heads.design import Design
-from heads.gram import Sums, sum_cells
-from heads.layout import Layout
-from heads.path import Scaling, predict_paths, solve_path
-from heads.ridge import Ridge
+from heads.features.design import Design
+from heads.folds.crossfit import crossfit
+from heads.linear import gram
+from heads.linear.gram import Sums, sum_cells
+from heads.linear.layout import Layout
+from heads.linear.path import Scaling, predict_paths, solve_path
+from heads.linear.ridge import Ridge
 from store.errors import HeadError
 from store.metric import smape_log
 from tests.fake_rows import fake_rows, folds_of
@@ -80,7 +80,7 @@ def test_a_row_without_a_vector_is_predicted_as_the_mean_of_the_training_rows():
     np.testing.assert_allclose(head.predict(without), head.predict(at_mean), atol=1e-6)
 
 
-def test_text_and_pictures_together_beat_either_alone():
+def test_text_and_images_together_beat_either_alone():
     rows, log_price = fake_rows(600)
     fold, head = folds_of(rows), Ridge(fields=False)
     both, text, image = (

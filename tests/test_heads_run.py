@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from heads.inputs import coverage_of
+from heads.features.inputs import coverage_of
 from heads.run import run_heads
 from store.cli import main
 from store.config import Config, Heads, save_config
 from store.errors import HeadError, MissingVectorsError
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.predictions import read_predictions
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_vectors
 
 N_TRAIN, N_TEST = 80, 20
-TEXT, PICTURE = VectorSet("minilm", "structured"), VectorSet("efficientnet-lite0")
+TEXT, IMAGE = VectorSet("minilm", "structured"), VectorSet("efficientnet-lite0")
 WORDS = ["tea", "coffee", "soap", "oil"]
 
 
@@ -153,11 +153,11 @@ def test_missing_vectors_are_an_error_that_names_the_command(workspace):
     assert "run 'shelfprice embed run -e bert-base@name'" in shelfprice(workspace, "run").output
 
 
-def test_a_catalogue_without_pictures_leaves_their_vectors_out_and_says_so(workspace):
+def test_a_catalogue_without_images_leaves_their_vectors_out_and_says_so(workspace):
     configure(workspace, run=["ridge"], vectors=["minilm@structured", "efficientnet-lite0"])
     result = shelfprice(workspace, "run")
     assert result.exit_code == 0, result.output
-    assert "efficientnet-lite0 is left out: no training row has a picture" in result.output
+    assert "efficientnet-lite0 is left out: no training row has an image" in result.output
 
 
 def test_without_test_rows_there_are_out_of_fold_predictions_alone(tmp_path):

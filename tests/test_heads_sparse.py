@@ -6,9 +6,9 @@ import pytest
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from heads.rows import Category, Fields
-from heads.sparse import Sparse, solve_dual
-from heads.tfidf import Terms, Weighting, counts_of
+from heads.features.rows import Category, Fields
+from heads.features.tfidf import Terms, Weighting, counts_of
+from heads.linear.sparse import Sparse, solve_dual
 from store.errors import HeadError
 from tests.fake_rows import fake_rows
 

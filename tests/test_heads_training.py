@@ -6,16 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from heads import training
-from heads.crossfit import crossfit
-from heads.fusion import Fusion
-from heads.mlp import MlpBatchNorm, MlpLayerNorm
-from heads.network_head import LARGE_ROWS
-from heads.networks import Dropout, Filled, FusionNetwork, SparseNetwork, batch_norm_mlp, layer_norm_mlp
-from heads.rows import Fields, Rows
-from heads.sparse_mlp import SparseMlp
-from heads.tabm import TabM
-from heads.training import Recipe, clipped_step, predict_network, set_aside, train_network
+from heads.features.rows import Fields, Rows
+from heads.folds.crossfit import crossfit
+from heads.networks import training
+from heads.networks.fusion import Fusion
+from heads.networks.head import LARGE_ROWS
+from heads.networks.layers import (
+    Dropout,
+    Filled,
+    FusionNetwork,
+    SparseNetwork,
+    batch_norm_mlp,
+    layer_norm_mlp,
+)
+from heads.networks.mlp import MlpBatchNorm, MlpLayerNorm
+from heads.networks.sparse_mlp import SparseMlp
+from heads.networks.tabm import TabM
+from heads.networks.training import Recipe, clipped_step, predict_network, set_aside, train_network
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
@@ -173,7 +180,7 @@ def test_a_missing_modality_is_a_learned_vector_not_zeros():
     assert filled.learned[1].grad is not None
 
 
-def test_rows_without_a_picture_are_told_from_those_with_one():
+def test_rows_without_an_image_are_told_from_those_with_one():
     rng = np.random.default_rng(0)
     valid = rng.random(300) > 0.5
     X = np.where(valid[:, None], rng.normal(size=(300, 4)), 0).astype(np.float16)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from heads.spaces import SPACES, space_of, suggest
-from heads.tune import REFIT, inner_folds
-from heads.tuning import read_tuning
+from heads.folds.search import REFIT, inner_folds
+from heads.folds.search_spaces import SPACES, space_of, suggest
+from heads.folds.tuning import read_tuning
 from store.cli import main
 from store.config import Config, Heads, save_config
 from store.errors import HeadError
@@ -101,10 +101,10 @@ def test_parameters_found_for_other_vectors_are_not_used_and_said_so(workspace):
 
 
 def test_prices_of_a_fold_do_not_enter_the_search_for_its_parameters(workspace):
-    from heads.inputs import Inputs
+    from heads.features.inputs import Inputs
+    from heads.folds.search import search_parameters
+    from heads.folds.tuning import BOUND_TO
     from heads.registry import make_head
-    from heads.tune import search_parameters
-    from heads.tuning import BOUND_TO
     from tests.fake_rows import fake_rows, folds_of
 
     rows, log_price = fake_rows(120)
@@ -144,9 +144,9 @@ def test_a_head_that_chooses_inside_has_nothing_to_tune(workspace):
 
 
 def test_two_folds_are_too_few_to_tune_inside(tmp_path, workspace):
-    from heads.inputs import Inputs
+    from heads.features.inputs import Inputs
+    from heads.folds.search import search_parameters
     from heads.registry import make_head
-    from heads.tune import search_parameters
     from tests.fake_rows import fake_rows
 
     rows, log_price = fake_rows(20)

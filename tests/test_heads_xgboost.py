@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heads.crossfit import crossfit
-from heads.rows import Fields, Rows
-from heads.xgboost import XGBoost
+from heads.features.rows import Fields, Rows
+from heads.folds.crossfit import crossfit
+from heads.trees.xgboost import XGBoost
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix

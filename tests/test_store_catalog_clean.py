@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.catalog.clean import hashing
-from store.catalog.clean.pictures import alike_pairs, perceptual_hashes
+from store.catalog.clean.images import alike_pairs, perceptual_hashes
 from store.catalog.clean.quantity import disagreement
 from store.catalog.clean.rows import Catalogue
 from store.catalog.clean.run import clean_catalog
 from store.catalog.clean.texts import letter_counts
 from store.catalog.clean.twins import exact_twins
 from store.catalog.cli import catalog
-from store.catalog.units import normalise
+from store.catalog.parse.units import normalise
 from store.config import load_config
 from store.errors import CatalogError, ConfigError
 from store.workspace import Workspace
-from tests.clean_rows import found, picture, publish, reason
+from tests.clean_rows import found, image_bytes, publish, reason
 
 BODY = "cold pressed from late harvest fruit and bottled within the day for salads bread and grilled fish of every kind"
 
@@ -49,17 +49,17 @@ def folds_for(rows):
     return [i % 2 for i in range(len(rows))]
 
 
-def test_rows_that_are_the_same_twice_are_told_apart_by_text_and_picture(workspace):
-    pictures = {name: picture(seed) for seed, name in enumerate("abc")}
+def test_rows_that_are_the_same_twice_are_told_apart_by_text_and_image(workspace):
+    images = {name: image_bytes(seed) for seed, name in enumerate("abc")}
     train = [row(1, "olive", image="a"), row(2, "olive", image="a")]
     train += [row(3, "fig", image="b"), row(4, "plum", image="b")]
     train += [row(5, "tea", image="c"), row(6, "tea"), row(7, "rice"), row(8, "rice"), row(9, "bean")]
-    publish(workspace, train, pictures=pictures, fold=folds_for(train))
+    publish(workspace, train, images=images, fold=folds_for(train))
     clean_catalog(workspace)
     assert set(found(workspace, "same_text_image")) == {1, 2, 7, 8}
     assert set(found(workspace, "same_image")) == {3, 4}
     assert set(found(workspace, "same_text")) == {5, 6}
-    assert reason(workspace, "same_text_image", 2) == "same text and picture in 2 rows, first 1"
+    assert reason(workspace, "same_text_image", 2) == "same text and image in 2 rows, first 1"
 
 
 def test_a_text_with_a_word_changed_is_nearly_the_same(workspace):
@@ -69,7 +69,7 @@ def test_a_text_with_a_word_changed_is_nearly_the_same(workspace):
     assert set(found(workspace, "near_text")) == {1, 2}
 
 
-def test_a_picture_saved_again_smaller_or_as_png_is_nearly_the_same_and_a_recoloured_one_is_not(workspace):
+def test_an_image_saved_again_smaller_or_as_png_is_nearly_the_same_and_a_recoloured_one_is_not(workspace):
     kinds = {
         "plain": {},
         "again": {"quality": 60},
@@ -77,21 +77,21 @@ def test_a_picture_saved_again_smaller_or_as_png_is_nearly_the_same_and_a_recolo
         "png": {"form": "PNG"},
         "red": {"turn": 40},
     }
-    pictures = {f"{name}{seed}": picture(seed, **how) for seed in range(5) for name, how in kinds.items()}
-    train = [row(i, image=name) for i, name in enumerate(pictures)]
-    publish(workspace, train, pictures=pictures, fold=folds_for(train))
+    images = {f"{name}{seed}": image_bytes(seed, **how) for seed in range(5) for name, how in kinds.items()}
+    train = [row(i, image=name) for i, name in enumerate(images)]
+    publish(workspace, train, images=images, fold=folds_for(train))
     clean_catalog(workspace)
-    red = {i for i, name in enumerate(pictures) if name.startswith("red")}
+    red = {i for i, name in enumerate(images) if name.startswith("red")}
     assert set(found(workspace, "near_image")) == set(range(len(train))) - red
 
 
 def test_a_hash_is_remembered_and_never_computed_twice(workspace, monkeypatch):
-    pictures = {name: picture(seed) for seed, name in enumerate("ab")} | {
-        "broken": b"no picture",
+    images = {name: image_bytes(seed) for seed, name in enumerate("ab")} | {
+        "broken": b"no image",
         "grey": _grey(),
     }
-    train = [row(i, image=name) for i, name in enumerate(pictures)]
-    publish(workspace, train, pictures=pictures, fold=folds_for(train))
+    train = [row(i, image=name) for i, name in enumerate(images)]
+    publish(workspace, train, images=images, fold=folds_for(train))
     digests = [one["sha256"] for one in workspace.read_table("images/links.parquet").to_pylist()]
     first = perceptual_hashes(workspace, digests)
     assert sorted(value is None for value in first.values()) == [False, False, True, True]
@@ -99,13 +99,13 @@ def test_a_hash_is_remembered_and_never_computed_twice(workspace, monkeypatch):
     def never(content):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("store.catalog.clean.pictures.shrunk", never)
+    monkeypatch.setattr("store.catalog.clean.images.shrunk", never)
     assert perceptual_hashes(workspace, digests) == first
     assert len(alike_pairs(workspace, digests)) == 0
 
 
 def test_processes_hash_as_this_one_does_and_in_order(workspace, monkeypatch):
-    contents = {f"p{i}": picture(i) for i in range(7)} | {"broken": b"no picture", "grey": _grey()}
+    contents = {f"p{i}": image_bytes(i) for i in range(7)} | {"broken": b"no image", "grey": _grey()}
     publish(workspace, others(1), None, contents)
     digests = workspace.read_table("images/links.parquet")["sha256"].to_pylist()
     here = hashing.hashes_in_processes(workspace, digests, 3)
@@ -123,12 +123,12 @@ def test_a_process_that_dies_while_hashing_is_an_error_with_a_next_step(workspac
         hashing.hashes_in_processes(workspace, ["a", "b", "c", "d"], 2)
 
 
-@pytest.mark.parametrize("content", [b"<html>no picture</html>", None], ids=["broken", "grey"])
-def test_a_picture_that_shows_nothing_makes_no_two_rows_the_same(workspace, content):
+@pytest.mark.parametrize("content", [b"<html>no image</html>", None], ids=["broken", "grey"])
+def test_an_image_that_shows_nothing_makes_no_two_rows_the_same(workspace, content):
     train = [row(i, f"article {i}", image=f"p{i % 2}") for i in range(4)] + others(5)
     train[3] = row(3, "article 1", image=None)
-    pictures = {"p0": picture(0), "p1": content or _grey()}
-    publish(workspace, train, [{"sample_id": 100, "text": "new", "image": "p1"}], pictures, folds_for(train))
+    images = {"p0": image_bytes(0), "p1": content or _grey()}
+    publish(workspace, train, [{"sample_id": 100, "text": "new", "image": "p1"}], images, folds_for(train))
     clean_catalog(workspace)
     assert set(found(workspace, "same_image")) == {0, 2}
     assert set(found(workspace, "same_text_image")) == {1, 3}
@@ -255,10 +255,10 @@ def test_letters_are_counted_as_a_pattern_counts_them(texts):
 def test_a_test_row_that_repeats_a_train_row_is_told_and_never_changed(workspace):
     train = [row(1, "oil", image="a"), *others(2)]
     test = [{"sample_id": 100, "text": "oil", "image": "a"}, {"sample_id": 101, "text": "new", "image": None}]
-    publish(workspace, train, test, {"a": picture(0)}, folds_for(train))
+    publish(workspace, train, test, {"a": image_bytes(0)}, folds_for(train))
     clean_catalog(workspace, ("same_text_image=drop",))
     assert found(workspace, "test_repeats") == {100: "keep"}
-    assert reason(workspace, "test_repeats", 100) == "text of train row 1 and picture of train row 1"
+    assert reason(workspace, "test_repeats", 100) == "text of train row 1 and image of train row 1"
     assert found(workspace, "same_text_image") == {1: "keep", 100: "keep"}
 
 
@@ -284,7 +284,7 @@ def test_every_decision_has_a_reason_and_test_rows_are_kept_whatever_the_policie
     train = [row(1, "oil", 10.0, "a"), row(2, "oil", 30.0, "a"), row(3, "fig", image="a"), row(4, "fig")]
     train += [row(5, again), row(6, f"oil {BODY} &amp; more"), *others(7)]
     test = [{"sample_id": 100, **twin}, {"sample_id": 101, "text": f"tea {BODY} &amp; more", "image": None}]
-    publish(workspace, train, test, {"a": picture(0)}, folds_for(train))
+    publish(workspace, train, test, {"a": image_bytes(0)}, folds_for(train))
     names = ("same_text_image", "same_image", "same_text", "near_text", "near_image", "price", "encoding")
     clean_catalog(workspace, tuple(f"{name}=drop" for name in names))
     decided = workspace.read_table("cleaning.parquet").to_pylist()
@@ -362,7 +362,7 @@ def test_the_command_prints_each_finding_with_its_decisions_and_as_json(workspac
     assert {one["name"]: one["decisions"] for one in shown["findings"]}["price"] == {"keep": 1, "drop": 1}
 
 
-def test_many_texts_and_many_pictures_take_memory_by_rows_not_by_pairs():
+def test_many_texts_and_many_images_take_memory_by_rows_not_by_pairs():
     n = 20_000
     rows = Catalogue(
         sample_id=pa.array(range(n)),

@@ -77,17 +77,17 @@ def test_the_floor_agrees_with_drawing_the_noise():
 
 
 @pytest.mark.parametrize("is_gift", [False, True])
-def test_who_knows_all_but_the_picture_scores_the_blind_floor(full, is_gift):
+def test_who_knows_all_but_the_image_scores_the_blind_floor(full, is_gift):
     products = [row.listing.product for row in [*full[0], *full[1]]]
     rest = np.array(
         [row.listing.noise + row.listing.product.log_price for row in [*full[0], *full[1]]]
-    ) - np.array([_log_price_without_picture(product) for product in products])
+    ) - np.array([_log_price_without_image(product) for product in products])
     rest = rest[[product.line.is_gift == is_gift for product in products]]
     best = min(smape_log(rest, np.full_like(rest, guess)) for guess in np.linspace(-0.5, 2, 101))
     assert best == pytest.approx(smape_floor_blind(is_gift), abs=2.0)
 
 
-def _log_price_without_picture(product) -> float:
+def _log_price_without_image(product) -> float:
     line, category = product.line, product.line.category
     claims = {"Organic": 1.2, "Gluten Free": 1.08}
     price = category.base_price * BRANDS[line.brand][0] * category.items[line.item]
@@ -127,36 +127,36 @@ def test_units_are_spelled_in_many_ways_and_sometimes_left_out(folder):
 
 
 def test_every_kind_of_twin_is_there(full):
-    by_picture, by_text = defaultdict(set), defaultdict(set)
+    by_image, by_text = defaultdict(set), defaultdict(set)
     both = Counter()
     for row in [*full[0], *full[1]]:
         product = row.listing.product
         text = (product.line.writing_seed, row.listing.title_seed, product.size)
-        by_picture[product.picture].add(text)
-        by_text[text].add(product.picture)
-        both[text, product.picture] += 1
+        by_image[product.image].add(text)
+        by_text[text].add(product.image)
+        both[text, product.image] += 1
     assert max(both.values()) > 1
-    assert any(len(texts) > 1 for texts in by_picture.values())
-    assert any(len(pictures) > 1 for pictures in by_text.values())
+    assert any(len(texts) > 1 for texts in by_image.values())
+    assert any(len(images) > 1 for images in by_text.values())
 
 
 def test_twins_have_the_same_bytes(folder):
     train, test = rows_of_demo(7, N_TRAIN, N_TEST)
     contents = defaultdict(set)
     for row in [*train, *test]:
-        if row.has_readable_picture:
+        if row.has_readable_image:
             contents[row.link].add((folder / "images" / row.file).read_bytes())
     assert all(len(same) == 1 for same in contents.values())
 
 
-def test_some_pictures_are_missing_and_less_than_one_in_a_hundred_is_broken(folder):
-    record = json.loads((folder / "catalogue.json").read_text())["pictures"]
+def test_some_images_are_missing_and_less_than_one_in_a_hundred_is_broken(folder):
+    record = json.loads((folder / "catalogue.json").read_text())["images"]
     unreadable = 0
     for path in (folder / "images").iterdir():
         try:
-            with Image.open(path) as picture:
-                picture.load()
-                assert picture.size == (256, 256)
+            with Image.open(path) as image:
+                image.load()
+                assert image.size == (256, 256)
         except (UnidentifiedImageError, OSError):
             unreadable += 1
     assert unreadable == record["broken"] > 0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.catalog.duplicates import NEAR_JACCARD, first_seen, group_rows
-from store.catalog.near import near_pairs, shingle_matrix
+from store.catalog.clean.duplicates import NEAR_JACCARD, first_seen, group_rows
+from store.catalog.clean.near import near_pairs, shingle_matrix
 
 WORDS = "oil jar gold salt leaf tea cup rye mint plum fig oat nut bean rice corn milk cream lime pear".split()
 
@@ -42,20 +42,20 @@ def test_rows_with_one_text_are_together():
     assert groups(["a", "b", "a"]) == [0, 1, 0]
 
 
-def test_rows_with_one_picture_are_together():
+def test_rows_with_one_image_are_together():
     assert groups(["a", "b", "c"], ["x", "y", "x"]) == [0, 1, 0]
 
 
-def test_text_and_picture_link_rows_through_others():
+def test_text_and_image_link_rows_through_others():
     assert groups(["a", "a", "b", "c"], ["x", "y", "y", "z"]) == [0, 0, 0, 1]
 
 
-def test_a_text_is_never_taken_for_a_picture():
+def test_a_text_is_never_taken_for_an_image():
     assert groups(["same", "b"], ["x", "same"]) == [0, 1]
 
 
 @pytest.mark.parametrize("near", [False, True])
-def test_missing_texts_and_pictures_link_nothing(near):
+def test_missing_texts_and_images_link_nothing(near):
     assert groups(["", "", None, None, "a"], [None] * 5, near) == [0, 1, 2, 3, 4]
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.catalog.fields import MOST_NUMBERS, field_columns, parse_fields
-from store.catalog.units import normalise
+from store.catalog.parse.fields import MOST_NUMBERS, field_columns, parse_fields
+from store.catalog.parse.units import normalise
 from store.schema import CATALOG_COLUMNS
 
 OUNCE, FLUID_OUNCE, POUND = 28.349523125, 29.5735295625, 453.59237

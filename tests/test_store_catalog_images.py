@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from store.catalog.images import LINKS_FILE, blob_path, image_digests
-from store.catalog.ingest import ingest
+from store.catalog.images.blobs import LINKS_FILE, blob_path, image_digests
+from store.catalog.ingest.run import ingest
 from store.catalog.read import read_split
 from store.errors import CatalogError
 from store.schema import LINKS
@@ -19,14 +19,14 @@ def workspace(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    path = tmp_path / "pictures"
+    path = tmp_path / "images"
     path.mkdir()
     return path
 
 
 @pytest.fixture
 def take(workspace, folder, tmp_path):
-    """Ingest train rows (id, link) and test rows (id, link) with the folder of pictures."""
+    """Ingest train rows (id, link) and test rows (id, link) with the folder of images."""
 
     def ingest_rows(train, test=(), images=True):
         paths = []
@@ -47,7 +47,7 @@ def images(workspace, split="train"):
     return read_split(workspace, split)["image"].to_pylist()
 
 
-def test_pictures_are_found_by_id_by_split_and_by_the_file_name_of_the_link(workspace, folder, take):
+def test_images_are_found_by_id_by_split_and_by_the_file_name_of_the_link(workspace, folder, take):
     for name in (
         "1.jpg",
         "2.PNG",
@@ -90,22 +90,22 @@ def test_same_bytes_are_stored_once_and_broken_ones_are_stored_too(workspace, fo
     for name, content in (("1.jpg", b"same"), ("2.jpg", b"same"), ("3.jpg", b""), ("4.jpg", b"<html>")):
         (folder / name).write_bytes(content)
     report = take([(i, "") for i in (1, 2, 3, 4)])
-    assert (report.pictures.n_stored, report.pictures.n_present) == (3, 1)
+    assert (report.images.n_stored, report.images.n_present) == (3, 1)
     assert links(workspace)["file:3.jpg"]["n_bytes"] == 0
     assert len(set(image_digests(workspace).values())) == 3
 
 
-def test_an_unchanged_picture_is_not_read_again_and_a_changed_one_changes_the_digest(workspace, folder, take):
+def test_an_unchanged_image_is_not_read_again_and_a_changed_one_changes_the_digest(workspace, folder, take):
     (folder / "1.jpg").write_bytes(b"one")
     (folder / "2.jpg").write_bytes(b"two")
     first = take([(1, ""), (2, "")])
     again = take([(1, ""), (2, "")])
     assert again.is_unchanged
-    assert again.pictures.n_unread == 2
+    assert again.images.n_unread == 2
     (folder / "2.jpg").write_bytes(b"TWO")
     os.utime(folder / "2.jpg", ns=(1, 1))
     changed = take([(1, ""), (2, "")])
-    assert (changed.pictures.n_unread, changed.pictures.n_stored) == (1, 1)
+    assert (changed.images.n_unread, changed.images.n_stored) == (1, 1)
     assert changed.splits["train"].digest != first.splits["train"].digest
 
 
@@ -114,26 +114,26 @@ def test_a_lost_blob_is_copied_again(workspace, folder, take):
     take([(1, "")])
     path = blob_path(image_digests(workspace)["file:1.jpg"])
     workspace.remove(path)
-    assert take([(1, "")]).pictures.n_stored == 1
+    assert take([(1, "")]).images.n_stored == 1
     assert workspace.read_bytes(path) == b"one"
 
 
-def test_a_picture_that_cannot_be_read_is_recorded_with_the_reason_and_the_row_keeps_it(
+def test_an_image_that_cannot_be_read_is_recorded_with_the_reason_and_the_row_keeps_it(
     workspace, folder, take
 ):
     (folder / "1.jpg").symlink_to(folder / "gone")
     (folder / "2.jpg").write_bytes(b"two")
     report = take([(1, ""), (2, "")])
-    assert report.pictures.failed == (("1.jpg", "can't be read: No such file or directory"),)
+    assert report.images.failed == (("1.jpg", "can't be read: No such file or directory"),)
     assert images(workspace) == ["file:1.jpg", "file:2.jpg"]
     assert "file:1.jpg" not in image_digests(workspace)
     (folder / "1.jpg").unlink()
     (folder / "1.jpg").write_bytes(b"one")
-    assert not take([(1, ""), (2, "")]).pictures.failed
+    assert not take([(1, ""), (2, "")]).images.failed
     assert "file:1.jpg" in image_digests(workspace)
 
 
-def test_without_a_folder_a_row_has_the_picture_that_was_downloaded_for_its_link(workspace, folder, take):
+def test_without_a_folder_a_row_has_the_image_that_was_downloaded_for_its_link(workspace, folder, take):
     downloaded = {"link": "http://x/a.jpg", "sha256": "0" * 64, "reason": None, "tries": 1}
     downloaded |= {"http_status": 200, "n_bytes": 3, "mtime_ns": None, "etag": None, "last_modified": None}
     workspace.publish_table(LINKS_FILE, LINKS.empty_table().from_pylist([downloaded], schema=LINKS))
@@ -150,7 +150,7 @@ def test_leaving_the_folder_out_later_is_told(workspace, folder, take):
     take([(1, "")])
     report = take([(1, "")], images=False)
     assert images(workspace) == [None]
-    assert any("1 train rows had a picture out of a folder" in note for note in report.notes)
+    assert any("1 train rows had an image out of a folder" in note for note in report.notes)
 
 
 def test_a_folder_that_matches_no_row_is_an_error_with_examples_of_both_sides(workspace, folder, take):
@@ -195,7 +195,7 @@ def test_any_link_is_taken_as_it_stands(workspace, folder, take, link):
     assert read_split(workspace, "train")["image_link"].to_pylist()[0] == link
 
 
-def test_a_folder_with_odd_names_gives_its_pictures_and_tells_the_rest(workspace, folder, take):
+def test_a_folder_with_odd_names_gives_its_images_and_tells_the_rest(workspace, folder, take):
     odd = [
         b"\xff\xfe.jpg",
         b"1\n.jpg",
@@ -230,7 +230,7 @@ def test_a_killed_import_goes_on_where_it_stopped(workspace, folder, take, monke
         with pytest.raises(KeyboardInterrupt):
             take(rows)
     assert not workspace.exists(LINKS_FILE)
-    assert take(rows).pictures.n_stored == 0
+    assert take(rows).images.n_stored == 0
     blobs = [path for path in Path(workspace.path("images/blobs")).rglob("*") if path.is_file()]
     assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in blobs} == {path.name for path in blobs}
     assert len(blobs) == 50

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.catalog.ingest import ingest
+from store.catalog.ingest.run import ingest
 from store.catalog.read import catalog_digest, read_split
 from store.config import Columns, load_config
 from store.errors import CatalogError

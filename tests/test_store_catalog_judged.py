@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from store.catalog.fields import parse_fields
-from store.catalog.units import UNITS
+from store.catalog.parse.fields import parse_fields
+from store.catalog.parse.units import UNITS
 
 ROWS = Path(__file__).parents[2] / "shared/data/aml2025/train_rows.csv"
 pytestmark = pytest.mark.skipif(not ROWS.exists(), reason="the sample of the challenge's rows is not here")

@@ -11,14 +11,14 @@ from store.catalog.cli import catalog
 from store.catalog.show.charts import label, ticks
 from store.catalog.show.facts import histogram, read_facts
 from store.workspace import Workspace
-from tests.clean_rows import picture, publish
+from tests.clean_rows import image, publish
 from tests.fakes import catalog_table, publish_catalog
 
 
 @pytest.fixture
 def workspace(tmp_path):
     found = Workspace(tmp_path)
-    names = {"a": picture(0), "b": picture(1), "broken": b"nothing"}
+    names = {"a": image(0), "b": image(1), "broken": b"nothing"}
     train = [
         {
             "sample_id": i,
@@ -60,7 +60,7 @@ def test_texts_of_the_catalogue_can_not_write_html(workspace):
     assert "&lt;b&gt;Fig &amp; jam&lt;/b&gt;" in page
 
 
-def test_duplicates_are_shown_with_their_pictures_and_a_broken_one_says_so(workspace):
+def test_duplicates_are_shown_with_their_images_and_a_broken_one_says_so(workspace):
     clean_catalog(workspace)
     run(workspace)
     page = workspace.read_bytes("catalog.html").decode()

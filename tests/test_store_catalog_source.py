@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.catalog.source import read_source
+from store.catalog.ingest.source import read_source
 from store.errors import CatalogError
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.catalog.compose import COMPOSITIONS, compose
+from store.catalog.parse.compose import COMPOSITIONS, compose
 from store.vectors.content import text_keys
 from tests.fakes import catalog_table
 

@@ -1,4 +1,4 @@
-"""Pictures handed over as a folder or a tar."""
+"""Images handed over as a folder or a tar."""
 
 import hashlib
 import io
@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from store.catalog.download.archive import export_images, import_images
 from store.catalog.download.record import Journal, LinkRecord, fold_journals
-from store.catalog.images import blob_path, image_digests
-from store.catalog.links import read_links
+from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.links import read_links
 from store.cli import main
 from store.errors import CatalogError
 from store.schema import LINKS
@@ -23,7 +23,7 @@ from tests.fakes import catalog_table, publish_catalog
 
 
 def filled(path, contents=("one", "two", "three")):
-    """A workspace with some pictures (any bytes will do) and one failed link."""
+    """A workspace with some images (any bytes will do) and one failed link."""
     workspace = Workspace(path)
     records = [LinkRecord("http://a/failed", None, "http 404", 1, 404)]
     for content in contents:
@@ -38,14 +38,14 @@ def filled(path, contents=("one", "two", "three")):
 @pytest.mark.parametrize("name", ["handed", "handed.tar"])
 def test_what_is_handed_over_arrives_whole_elsewhere(tmp_path, name):
     source, target = filled(tmp_path / "a"), Workspace(tmp_path / "b")
-    assert export_images(source, str(tmp_path / name)).n_pictures == 3
+    assert export_images(source, str(tmp_path / name)).n_images == 3
     done = import_images(target, str(tmp_path / name))
-    assert (done.n_pictures, done.n_links, done.passed_over) == (3, 4, [])
+    assert (done.n_images, done.n_links, done.passed_over) == (3, 4, [])
     assert read_links(target).to_pylist() == read_links(source).to_pylist()
     for sha256 in image_digests(source).values():
         assert target.read_bytes(blob_path(sha256)) == source.read_bytes(blob_path(sha256))
     again = import_images(target, str(tmp_path / name))
-    assert (again.n_pictures, again.n_present, again.n_links) == (0, 3, 0)
+    assert (again.n_images, again.n_present, again.n_links) == (0, 3, 0)
 
 
 def test_the_images_folder_of_a_workspace_is_taken_as_it_lies_even_after_a_kill(tmp_path):
@@ -54,17 +54,17 @@ def test_the_images_folder_of_a_workspace_is_taken_as_it_lies_even_after_a_kill(
     source.publish_bytes(blob_path(sha256), b"late")
     Journal(source).write([LinkRecord("http://a/late", sha256, None, 1, 200, 4)])
     target = Workspace(tmp_path / "b")
-    assert import_images(target, str(tmp_path / "a/images")).n_pictures == 4
+    assert import_images(target, str(tmp_path / "a/images")).n_images == 4
     assert image_digests(target)["http://a/late"] == sha256
 
 
-def test_the_same_pictures_give_the_same_tar(tmp_path):
+def test_the_same_images_give_the_same_tar(tmp_path):
     export_images(filled(tmp_path / "a"), str(tmp_path / "a.tar"))
     export_images(filled(tmp_path / "b"), str(tmp_path / "b.tar"))
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
 
-def test_a_picture_here_is_kept_and_a_failure_here_is_mended(tmp_path):
+def test_an_image_here_is_kept_and_a_failure_here_is_mended(tmp_path):
     source, target = filled(tmp_path / "a", ["one", "two"]), Workspace(tmp_path / "b")
     mine = hashlib.sha256(b"mine").hexdigest()
     target.publish_bytes(blob_path(mine), b"mine")
@@ -75,7 +75,7 @@ def test_a_picture_here_is_kept_and_a_failure_here_is_mended(tmp_path):
     assert digests["http://a/two"] == image_digests(source)["http://a/two"]
 
 
-def test_rows_see_imported_pictures(tmp_path):
+def test_rows_see_imported_images(tmp_path):
     filled(tmp_path / "a")
     target = Workspace(tmp_path / "b")
     publish_catalog(target, catalog_table([{"sample_id": 1, "image_link": "http://a/one", "price": 1.0}]))
@@ -83,7 +83,7 @@ def test_rows_see_imported_pictures(tmp_path):
     assert target.read_table("catalog/train.parquet")["image"].to_pylist() == ["http://a/one"]
 
 
-def test_a_picture_that_does_not_match_its_digest_and_odd_files_are_passed_over(tmp_path):
+def test_an_image_that_does_not_match_its_digest_and_odd_files_are_passed_over(tmp_path):
     source = filled(tmp_path / "a")
     sha256 = image_digests(source)["http://a/two"]
     (tmp_path / "a" / blob_path(sha256)).write_bytes(b"forged")
@@ -99,9 +99,9 @@ def test_a_picture_that_does_not_match_its_digest_and_odd_files_are_passed_over(
     target = Workspace(tmp_path / "b")
     done = import_images(target, str(tmp_path / "a/images"))
     assert dict(done.passed_over) == {
-        "pictures whose bytes do not match their digest": 1,
-        "files that are no picture by digest": 4,
-        "pictures that its links name and it does not hold": 1,
+        "images whose bytes do not match their digest": 1,
+        "files that are no image by digest": 4,
+        "images that its links name and it does not hold": 1,
     }
     assert set(image_digests(target)) == {"http://a/one", "http://a/three"}
 
@@ -165,13 +165,13 @@ def records(rows):
     return out.getvalue()
 
 
-def test_pictures_that_a_tar_names_and_does_not_hold_are_told(tmp_path):
+def test_images_that_a_tar_names_and_does_not_hold_are_told(tmp_path):
     links = records([dict.fromkeys(LINKS.names) | {"link": "http://a/1", "sha256": "a" * 64}])
     source = packed(tmp_path / "x.tar", [("links.parquet", links)])
     done = import_images(Workspace(tmp_path / "b"), source)
     assert (done.n_links, dict(done.passed_over)) == (
         0,
-        {"pictures that its links name and it does not hold": 1},
+        {"images that its links name and it does not hold": 1},
     )
 
 
@@ -208,12 +208,12 @@ def test_a_damaged_header_is_one_error(tmp_path):
 
 
 def test_a_folder_without_a_record_is_one_error(tmp_path):
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/1.jpg").write_bytes(b"x")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/1.jpg").write_bytes(b"x")
     with pytest.raises(
         CatalogError, match=r"holds no links.parquet: name a folder or tar written by images-export"
     ):
-        import_images(Workspace(tmp_path / "b"), str(tmp_path / "pictures"))
+        import_images(Workspace(tmp_path / "b"), str(tmp_path / "images"))
 
 
 def test_nothing_is_overwritten_by_an_export(tmp_path):
@@ -226,7 +226,7 @@ def test_nothing_is_overwritten_by_an_export(tmp_path):
 
 
 def test_there_must_be_something_to_hand_over(tmp_path):
-    with pytest.raises(CatalogError, match=r"no pictures in .*: run 'shelfprice catalog images"):
+    with pytest.raises(CatalogError, match=r"no images in .*: run 'shelfprice catalog images"):
         export_images(Workspace(tmp_path / "a"), str(tmp_path / "x.tar"))
 
 
@@ -235,8 +235,8 @@ def test_both_commands_print_what_they_did(tmp_path):
     runner = CliRunner()
     tar = str(tmp_path / "x.tar")
     out = runner.invoke(main, ["catalog", "images-export", "-w", str(tmp_path / "a"), "--to", tar])
-    assert "3 pictures (0.0 MB) of 4 links" in out.stdout
+    assert "3 images (0.0 MB) of 4 links" in out.stdout
     told = runner.invoke(
         main, ["catalog", "images-import", "-w", str(tmp_path / "b"), "--from", tar, "--json"]
     )
-    assert json.loads(told.stdout)["n_pictures"] == 3
+    assert json.loads(told.stdout)["n_images"] == 3

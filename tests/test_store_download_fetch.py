@@ -10,8 +10,8 @@ import pytest
 from store.catalog.download import network
 from store.catalog.download.addresses import address_problem
 from store.catalog.download.fetch import Fetcher, Limits
+from store.catalog.download.images import image_problem
 from store.catalog.download.network import resolve
-from store.catalog.download.pictures import picture_problem
 from tests.image_server import MODIFIED, Site, serving
 
 LIMITS = Limits(connect_seconds=10.0, silent_seconds=10.0, total_seconds=30.0)
@@ -37,7 +37,7 @@ def fetch(url, *, limits=LIMITS, allow_private=True, resolver=resolve, **conditi
             reply = await fetcher.fetch(url, **conditions)
             if reply.body is None:
                 return reply, None
-            problem = picture_problem(reply.body, limits.max_pixels)
+            problem = image_problem(reply.body, limits.max_pixels)
             reply.body.seek(0)
             with reply.body:
                 return reply, problem or reply.body.read()
@@ -45,14 +45,14 @@ def fetch(url, *, limits=LIMITS, allow_private=True, resolver=resolve, **conditi
     return asyncio.run(once())
 
 
-def test_a_picture_arrives_byte_by_byte_as_it_was_sent(site, port):
+def test_an_image_arrives_byte_by_byte_as_it_was_sent(site, port):
     reply, body = fetch(f"http://127.0.0.1:{port}/img/5.jpg")
-    assert (reply.status, reply.reason, body) == (200, None, site.picture(5))
+    assert (reply.status, reply.reason, body) == (200, None, site.image_bytes(5))
 
 
 @pytest.mark.parametrize(("path", "n"), [("gzip", 7), ("chunked", 8), ("typeless", 9)])
 def test_odd_but_honest_answers_are_read_right(site, port, path, n):
-    assert fetch(f"http://127.0.0.1:{port}/{path}")[1] == site.picture(n)
+    assert fetch(f"http://127.0.0.1:{port}/{path}")[1] == site.image_bytes(n)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_small_size_cap_holds_while_the_body_streams(site, port):
     assert fetch(f"http://127.0.0.1:{port}/chunked", limits=limits)[0].reason == "too large: over 5000 bytes"
 
 
-def test_an_unchanged_picture_is_not_sent_again(site, port):
+def test_an_unchanged_image_is_not_sent_again(site, port):
     first, _ = fetch(f"http://127.0.0.1:{port}/tagged")
     again, _ = fetch(f"http://127.0.0.1:{port}/tagged", etag=first.etag)
     dated, _ = fetch(f"http://127.0.0.1:{port}/dated", last_modified=MODIFIED)
@@ -169,7 +169,7 @@ def test_only_the_allowed_one_of_several_addresses_is_asked(site, port):
     async def resolver(host, port):
         return ["169.254.169.254", "127.0.0.1"]
 
-    assert fetch(f"http://public.example:{port}/img/3.jpg", resolver=resolver)[1] == site.picture(3)
+    assert fetch(f"http://public.example:{port}/img/3.jpg", resolver=resolver)[1] == site.image_bytes(3)
 
 
 def test_a_name_that_changes_its_address_after_the_check_gains_nothing(site, port):
@@ -181,7 +181,7 @@ def test_a_name_that_changes_its_address_after_the_check_gains_nothing(site, por
         return answers[len(asked) - 1]
 
     _, body = fetch(f"http://rebinding.example:{port}/img/4.jpg", resolver=resolver)
-    assert body == site.picture(4)
+    assert body == site.image_bytes(4)
     assert asked == ["rebinding.example"]
     assert site.headers["/img/4.jpg"]["host"] == f"rebinding.example:{port}"
 
@@ -215,7 +215,7 @@ def _only_127_0_0_1_is_public(address, allow_private=False):
     return None if address == "127.0.0.1" else address_problem(address, allow_private)
 
 
-def test_no_network_is_told_from_no_picture(port):
+def test_no_network_is_told_from_no_image(port):
     async def resolver(host, port):
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 

@@ -9,8 +9,8 @@ from store.catalog.download.network import CheckedBackend
 from store.catalog.download.progress import Progress
 from store.catalog.download.run import Settings, download_images
 from store.catalog.download.schedule import Policy
-from store.catalog.images import image_digests
-from store.catalog.links import read_links
+from store.catalog.images.blobs import image_digests
+from store.catalog.images.links import read_links
 from store.errors import ConfigError
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog
@@ -42,7 +42,7 @@ def run(folder, site, paths, **changes):
         return download_images(workspace, settings, Progress(show=False))
 
 
-def test_many_pictures_share_one_http2_connection(tmp_path, site):
+def test_many_images_share_one_http2_connection(tmp_path, site):
     summary = run(tmp_path, site, [f"img/{i}.jpg" for i in range(100)])
     assert summary.n_stored == 100
     assert site.n_connections == 1
@@ -50,7 +50,7 @@ def test_many_pictures_share_one_http2_connection(tmp_path, site):
 
 
 def among(bad, n_bad=6, n_good=120):
-    """Links of pictures with a bad one among every few."""
+    """Links of images with a bad one among every few."""
     every = n_good // n_bad
     return [
         path
@@ -97,7 +97,7 @@ def test_an_answer_given_up_while_it_stalls_leaves_its_connection_to_the_others(
                 reply.body.seek(0)
             return [reply.body.read() for reply in (before, after)]
 
-    assert asyncio.run(ask()) == [site.picture(1), site.picture(2)]
+    assert asyncio.run(ask()) == [site.image_bytes(1), site.image_bytes(2)]
     assert (site.n_connections, site.n_cancelled) == (1, 1)
 
 
@@ -114,7 +114,7 @@ def test_what_was_sent_and_never_read_is_given_back_to_the_window(https, site):
                 assert not starved.done()
             return (await starved).content
 
-    assert asyncio.run(ask()) == site.picture(1)
+    assert asyncio.run(ask()) == site.image_bytes(1)
 
 
 def test_a_connection_lost_with_all_its_requests_is_held_against_the_one_to_blame(tmp_path, site):

@@ -1,4 +1,4 @@
-"""kill -9 ten times during 10,000 pictures."""
+"""kill -9 ten times during 10,000 images."""
 
 import hashlib
 import random
@@ -8,8 +8,8 @@ import sys
 import time
 
 from store.catalog.download.record import JOURNAL_FOLDER, read_journal
-from store.catalog.images import blob_path, image_digests
-from store.catalog.links import read_links
+from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.links import read_links
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog
 from tests.image_server import Site, serving
@@ -19,7 +19,7 @@ N_KILLS = 10
 
 
 def stored_links(workspace):
-    """Links whose picture lies here whole, by the record alone."""
+    """Links whose image lies here whole, by the record alone."""
     records = read_links(workspace).to_pylist()
     for name in workspace.names(JOURNAL_FOLDER):
         records += read_journal(workspace.read_bytes(f"{JOURNAL_FOLDER}/{name}"))

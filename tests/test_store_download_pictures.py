@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from store.catalog.download.pictures import picture_problem, sniff
+from store.catalog.download.images import image_problem, sniff
 from tests.image_server import pixel_bomb
 
 
@@ -14,11 +14,11 @@ def saved(kind, mode="RGB", size=(40, 30), **options):
 
 
 def problem(content, max_pixels=1_000_000):
-    return picture_problem(io.BytesIO(content), max_pixels)
+    return image_problem(io.BytesIO(content), max_pixels)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
-def test_a_picture_of_each_format_is_taken(kind):
+def test_an_image_of_each_format_is_taken(kind):
     content = saved(kind)
     assert sniff(content[:32]) == kind
     assert problem(content) is None
@@ -39,7 +39,7 @@ def test_a_picture_of_each_format_is_taken(kind):
     ],
     ids=["cmyk", "palette", "16-bit", "1x1", "animated", "rotated"],
 )
-def test_an_unusual_picture_is_taken(content):
+def test_an_unusual_image_is_taken(content):
     assert problem(content) is None
 
 
@@ -59,10 +59,10 @@ def test_an_unusual_picture_is_taken(content):
         (saved("JPEG", size=(400, 300))[:700], "broken image: truncated"),
     ],
 )
-def test_what_is_no_whole_picture_says_why(content, reason):
+def test_what_is_no_whole_image_says_why(content, reason):
     assert problem(content) == reason
 
 
-def test_a_picture_of_too_many_pixels_is_not_decoded():
+def test_an_image_of_too_many_pixels_is_not_decoded():
     assert problem(pixel_bomb()) == "too many pixels: over 1000000"
     assert problem(saved("PNG", size=(1001, 1000))) == "too many pixels: over 1000000"

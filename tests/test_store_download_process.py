@@ -13,8 +13,8 @@ import pytest
 from store.catalog.download.process import CRASHED, StoreProcess, serve
 from store.catalog.download.record import JOURNAL_FOLDER, Journal, fold_journals, read_journal
 from store.catalog.download.storing import SPILL_BYTES, Body, Stored
-from store.catalog.images import blob_path, image_digests
-from store.catalog.links import read_links
+from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.links import read_links
 from store.errors import WorkspaceError
 from store.workspace import Workspace
 from tests.image_server import Site
@@ -41,7 +41,7 @@ def stored(workspace, *batches, make=StoreProcess):
 
 
 def test_bodies_are_stored_recorded_and_told(tmp_path):
-    workspace, one, two = Workspace(tmp_path), SITE.picture(1), SITE.picture(2)
+    workspace, one, two = Workspace(tmp_path), SITE.image_bytes(1), SITE.image_bytes(2)
     bodies = [body(one, "http://a/1", etag='"é"'), body(two, "http://ä/2"), body(one, "http://a/3")]
     told = stored(workspace, bodies, [body(b"<html>", "http://a/4"), body(one, "http://a/5")])
     assert told == [
@@ -61,12 +61,12 @@ def test_bodies_are_stored_recorded_and_told(tmp_path):
 
 def test_a_body_larger_than_a_pipe_and_than_memory_is_given_arrives_whole(tmp_path):
     workspace = Workspace(tmp_path)
-    content = SITE.picture(3) + os.urandom(2 * SPILL_BYTES)
-    assert stored(workspace, [body(content), body(SITE.picture(4))]) == [[Stored(True), Stored(True)]]
+    content = SITE.image_bytes(3) + os.urandom(2 * SPILL_BYTES)
+    assert stored(workspace, [body(content), body(SITE.image_bytes(4))]) == [[Stored(True), Stored(True)]]
     assert workspace.read_bytes(blob_path(hashlib.sha256(content).hexdigest())) == content
 
 
-def test_a_refresh_that_brings_no_picture_leaves_no_record(tmp_path):
+def test_a_refresh_that_brings_no_image_leaves_no_record(tmp_path):
     workspace = Workspace(tmp_path)
     assert stored(workspace, [body(b"gone", keep=True)]) == [[Stored(False, "not an image: unknown content")]]
     assert workspace.names(JOURNAL_FOLDER) == []
@@ -76,14 +76,14 @@ def test_a_workspace_that_can_not_be_written_is_an_error_here(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images/blobs").write_bytes(b"a file where a folder should be")
     with pytest.raises(WorkspaceError, match=r"can't write .*images/blobs"):
-        stored(Workspace(tmp_path), [body(SITE.picture(1))])
+        stored(Workspace(tmp_path), [body(SITE.image_bytes(1))])
 
 
 def test_a_full_disk_is_told_and_the_line_of_what_is_not_there_counts_for_nothing(tmp_path, monkeypatch):
     def full(target, write, flush=True):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    workspace, content = Workspace(tmp_path), SITE.picture(1)
+    workspace, content = Workspace(tmp_path), SITE.image_bytes(1)
     monkeypatch.setattr("store.workspace.publish_local", full)
     batch = json.dumps([{"n_bytes": len(content), "link": "http://a/1", "tries": 1, "http_status": 200}])
     answers = io.BytesIO()
@@ -94,19 +94,19 @@ def test_a_full_disk_is_told_and_the_line_of_what_is_not_there_counts_for_nothin
     assert image_digests(workspace) == {}
 
 
-def test_a_picture_that_crashes_the_decoder_fails_alone(tmp_path):
+def test_an_image_that_crashes_the_decoder_fails_alone(tmp_path):
     """A decoder can't be made to crash at will, so a stand-in for the process dies of certain bytes."""
     program = (
         "import os, sys\n"
         "import store.catalog.download.storing as storing\n"
         "from store.catalog.download import process\n"
-        "problem = storing.picture_problem\n"
-        "def picture_problem(file, max_pixels):\n"
+        "problem = storing.image_problem\n"
+        "def image_problem(file, max_pixels):\n"
         "    file.seek(0)\n"
         "    if b'BOOM' in file.read():\n"
         "        os.kill(os.getpid(), 11)\n"
         "    return problem(file, max_pixels)\n"
-        "storing.picture_problem = picture_problem\n"
+        "storing.image_problem = image_problem\n"
         "process.main(*sys.argv[1:])\n"
     )
 
@@ -116,11 +116,11 @@ def test_a_picture_that_crashes_the_decoder_fails_alone(tmp_path):
             self._command[1:3] = ["-c", program]
 
     workspace = Workspace(tmp_path)
-    bad = SITE.picture(2) + b"BOOM"
+    bad = SITE.image_bytes(2) + b"BOOM"
     batch = [
-        body(SITE.picture(1), "http://a/1"),
+        body(SITE.image_bytes(1), "http://a/1"),
         body(bad, "http://a/2"),
-        body(SITE.picture(3), "http://a/3"),
+        body(SITE.image_bytes(3), "http://a/3"),
     ]
     assert stored(workspace, batch, make=Fragile) == [[Stored(True), Stored(False, CRASHED), Stored(True)]]
     fold_journals(workspace)
@@ -129,7 +129,7 @@ def test_a_picture_that_crashes_the_decoder_fails_alone(tmp_path):
     assert told == {"http://a/1": None, "http://a/2": CRASHED, "http://a/3": None}
 
 
-def test_a_process_that_ends_of_itself_is_a_bug_and_no_picture_is_to_blame(tmp_path):
+def test_a_process_that_ends_of_itself_is_a_bug_and_no_image_is_to_blame(tmp_path):
     class Broken(StoreProcess):
         def __init__(self, workspace, journal, max_pixels):
             super().__init__(workspace, journal, max_pixels)
@@ -137,12 +137,12 @@ def test_a_process_that_ends_of_itself_is_a_bug_and_no_picture_is_to_blame(tmp_p
 
     workspace = Workspace(tmp_path)
     with pytest.raises(RuntimeError, match="ended with status 3"):
-        stored(workspace, [body(SITE.picture(1))], make=Broken)
+        stored(workspace, [body(SITE.image_bytes(1))], make=Broken)
     assert workspace.names(JOURNAL_FOLDER) == []
 
 
 def test_a_full_disk_for_temporary_files_is_told_and_the_next_batch_is_stored(tmp_path):
-    workspace, content = Workspace(tmp_path), SITE.picture(1) + bytes(2 * SPILL_BYTES)
+    workspace, content = Workspace(tmp_path), SITE.image_bytes(1) + bytes(2 * SPILL_BYTES)
     program = (
         "import sys\n"
         "from store.catalog.download import process\n"
@@ -157,7 +157,7 @@ def test_a_full_disk_for_temporary_files_is_told_and_the_next_batch_is_stored(tm
         usual = store._command
         store._command = [usual[0], "-c", program, *usual[3:]]
         with pytest.raises(WorkspaceError, match="no space left"):
-            await store.store([body(content), body(SITE.picture(2))])
+            await store.store([body(content), body(SITE.image_bytes(2))])
         store._command = usual
         again = await store.store([body(content)])
         await store.close()
@@ -168,7 +168,7 @@ def test_a_full_disk_for_temporary_files_is_told_and_the_next_batch_is_stored(tm
 
 def test_it_ends_with_the_run_that_is_killed(tmp_path):
     """Its input ends in the midst of a body."""
-    content = SITE.picture(1)
+    content = SITE.image_bytes(1)
     batch = json.dumps([{"n_bytes": len(content), "link": "http://a/1", "tries": 1, "http_status": 200}])
     source = io.BytesIO(batch.encode() + b"\n" + content[:100])
     with pytest.raises(SystemExit):
@@ -179,9 +179,9 @@ def test_it_ends_with_the_run_that_is_killed(tmp_path):
 def test_an_interrupt_is_for_the_run_alone(tmp_path):
     async def run():
         store = StoreProcess(Workspace(tmp_path), Journal(Workspace(tmp_path)), MOST_PIXELS)
-        before = await store.store([body(SITE.picture(1))])
+        before = await store.store([body(SITE.image_bytes(1))])
         os.kill(store._process.pid, signal.SIGINT)
-        after = await store.store([body(SITE.picture(2))])
+        after = await store.store([body(SITE.image_bytes(2))])
         await store.close()
         return before + after
 
@@ -190,7 +190,7 @@ def test_an_interrupt_is_for_the_run_alone(tmp_path):
 
 def test_records_are_lines_of_a_journal_before_they_are_folded(tmp_path):
     workspace = Workspace(tmp_path)
-    stored(workspace, [body(SITE.picture(1))])
+    stored(workspace, [body(SITE.image_bytes(1))])
     (name,) = workspace.names(JOURNAL_FOLDER)
     (record,) = read_journal(workspace.read_bytes(f"{JOURNAL_FOLDER}/{name}"))
     assert (record["link"], record["tries"], record["http_status"]) == ("http://a/1", 1, 200)

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from store.catalog.download.record import JOURNAL_FOLDER, Journal, LinkRecord, fold_journals, read_journal
-from store.catalog.images import blob_path, image_digests
-from store.catalog.links import LINKS_FILE, merge_links, read_links
+from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.links import LINKS_FILE, merge_links, read_links
 from store.schema import LINKS
 from store.workspace import Workspace
 
@@ -57,7 +57,7 @@ def test_a_journal_cut_anywhere_gives_its_whole_lines_only(tmp_path, links, data
 
 def test_the_latest_word_on_a_link_counts(tmp_path):
     workspace = Workspace(tmp_path)
-    sha256 = put(workspace, b"picture")
+    sha256 = put(workspace, b"image")
     first, second = Journal(workspace), Journal(workspace)
     first.write([LinkRecord("http://a/1", None, "http 500", 4, 500)])
     second.write([LinkRecord("http://a/1", sha256, None, 1, 200)])
@@ -71,7 +71,7 @@ def test_the_latest_word_on_a_link_counts(tmp_path):
 
 def test_folding_again_after_a_kill_between_publishing_and_removing_changes_nothing(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path)
-    sha256 = put(workspace, b"picture")
+    sha256 = put(workspace, b"image")
     for record in (LinkRecord("http://a/1", None, "http 500"), LinkRecord("http://a/1", sha256)):
         Journal(workspace).write([record])
     removed = []

@@ -15,9 +15,9 @@ from store.catalog.download.fetch import Limits
 from store.catalog.download.progress import Progress
 from store.catalog.download.run import Settings, download_images
 from store.catalog.download.schedule import Policy
-from store.catalog.images import blob_path, image_digests
-from store.catalog.ingest import ingest
-from store.catalog.links import read_links
+from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.links import read_links
+from store.catalog.ingest.run import ingest
 from store.catalog.read import catalog_digest
 from store.cli import main
 from store.errors import ConfigError, WorkspaceError
@@ -58,7 +58,7 @@ def rows(workspace):
     return {row["link"]: row for row in read_links(workspace).to_pylist()}
 
 
-def test_each_link_ends_with_a_picture_or_a_reason_and_the_same_bytes_lie_there_once(tmp_path, site, port):
+def test_each_link_ends_with_an_image_or_a_reason_and_the_same_bytes_lie_there_once(tmp_path, site, port):
     workspace, base = Workspace(tmp_path), f"http://127.0.0.1:{port}"
     paths = [
         "img/1.jpg",
@@ -78,13 +78,13 @@ def test_each_link_ends_with_a_picture_or_a_reason_and_the_same_bytes_lie_there_
     assert set(found) == {f"{base}/{path}" for path in paths}
     assert all((row["sha256"] is None) != (row["reason"] is None) for row in found.values())
     assert found[f"{base}/same"]["sha256"] == found[f"{base}/hops?n=5"]["sha256"]
-    assert (summary.n_asked, summary.n_stored, summary.n_new_pictures) == (9, 4, 3)
+    assert (summary.n_asked, summary.n_stored, summary.n_new_images) == (9, 4, 3)
     assert sum(1 for path in (tmp_path / "images/blobs").rglob("*") if path.is_file()) == 3
     assert dict(summary.failed) == {
         **{"http 404": 1, "not an image: HTML": 1, "broken image: truncated": 1},
         "redirects: over 5": 2,
     }
-    assert (tmp_path / blob_path(found[f"{base}/img/1.jpg"]["sha256"])).read_bytes() == site.picture(1)
+    assert (tmp_path / blob_path(found[f"{base}/img/1.jpg"]["sha256"])).read_bytes() == site.image_bytes(1)
     assert found[f"{base}/500-once"]["tries"] == 2
     assert site.requests["/img/1.jpg"] == 1
 
@@ -101,7 +101,7 @@ def test_a_second_run_asks_for_nothing_and_retry_failed_only_for_failures(tmp_pa
     assert dict(site.requests) == {"/404": 1}
 
 
-def test_a_picture_whose_bytes_have_gone_is_fetched_again(tmp_path, site, port):
+def test_an_image_whose_bytes_have_gone_is_fetched_again(tmp_path, site, port):
     workspace, link = Workspace(tmp_path), f"http://127.0.0.1:{port}/img/1.jpg"
     catalog_of(workspace, [link])
     run(workspace)
@@ -109,7 +109,7 @@ def test_a_picture_whose_bytes_have_gone_is_fetched_again(tmp_path, site, port):
     assert run(workspace).n_stored == 1
 
 
-def test_refresh_asks_conditionally_and_keeps_a_picture_that_is_gone_at_its_server(tmp_path, site, port):
+def test_refresh_asks_conditionally_and_keeps_an_image_that_is_gone_at_its_server(tmp_path, site, port):
     workspace, base = Workspace(tmp_path), f"http://127.0.0.1:{port}"
     catalog_of(workspace, [f"{base}/tagged", f"{base}/500-once", f"{base}/img/1.jpg"])
     run(workspace)
@@ -161,7 +161,7 @@ def test_rows_see_what_arrived_and_a_later_ingest_agrees(tmp_path, site, port):
     )
     ingest(workspace, str(table))
     before = catalog_digest(workspace)
-    assert run(workspace).n_rows_with_picture == 2
+    assert run(workspace).n_rows_with_image == 2
     digests = image_digests(workspace)
     images = workspace.read_table("catalog/train.parquet")["image"].to_pylist()
     assert [image in digests for image in images] == [True, True, False, False, False]
@@ -181,10 +181,10 @@ def test_a_column_of_lists_gives_each_row_its_first_link(tmp_path, site, port):
     ingest(workspace, str(tmp_path / "train.parquet"))
     summary = run(workspace)
     assert set(image_digests(workspace)) == {f"{base}/img/1.jpg", f"{base}/img/3.jpg"}
-    assert (summary.wanted.n_without, summary.n_rows_with_picture) == (2, 2)
+    assert (summary.wanted.n_without, summary.n_rows_with_image) == (2, 2)
 
 
-def test_a_row_with_a_picture_from_a_folder_asks_no_server(tmp_path, site, port):
+def test_a_row_with_an_image_from_a_folder_asks_no_server(tmp_path, site, port):
     workspace = Workspace(tmp_path)
     rows_ = [
         {
@@ -230,7 +230,7 @@ def _full_after(n):
     return publish
 
 
-def test_a_full_disk_for_temporary_files_is_one_error_and_no_picture_is_to_blame(tmp_path, port, monkeypatch):
+def test_a_full_disk_for_temporary_files_is_one_error_and_no_image_is_to_blame(tmp_path, port, monkeypatch):
     class Full(io.BytesIO):
         def write(self, piece):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -260,13 +260,13 @@ def test_two_runs_at_once_both_end_well_and_nothing_is_fetched_twice(tmp_path, s
     assert max(site.requests.values()) == 1
 
 
-def test_an_object_store_takes_pictures_too(tmp_path, site, port):
+def test_an_object_store_takes_images_too(tmp_path, site, port):
     workspace = Workspace(f"memory://{tmp_path.name}")
     catalog_of(workspace, [f"http://127.0.0.1:{port}/img/{i}.jpg" for i in range(20)])
     assert run(workspace).n_stored == 20
     assert run(workspace).n_asked == 0
     (sha256,) = {row["sha256"] for link, row in rows(workspace).items() if link.endswith("/img/7.jpg")}
-    assert workspace.read_bytes(blob_path(sha256)) == site.picture(7)
+    assert workspace.read_bytes(blob_path(sha256)) == site.image_bytes(7)
 
 
 def test_links_parquet_is_brought_up_to_date_while_a_long_run_goes_on(tmp_path, site, port, monkeypatch):

@@ -8,12 +8,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.catalog.images import LINKS_FILE
+from store.catalog.images.blobs import LINKS_FILE
 from store.cli import main
 from store.config import Config, load_config
 from store.config import Folds as FoldsConfig
 from store.errors import CatalogError, FoldMismatchError
-from store.folds import FOLDS_FILE, decide_folds, ensure_folds, read_folds, read_record
+from store.folds.assign import FOLDS_FILE, decide_folds, ensure_folds, read_folds, read_record
 from store.schema import LINKS
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_folds
@@ -120,11 +120,9 @@ def test_folds_do_not_depend_on_row_order(tmp_path_factory, order, named):
     assert found[0].hash == found[1].hash
 
 
-def test_rows_with_one_text_or_one_picture_share_a_fold(workspace):
-    pictures = ["file:a.jpg", "file:b.jpg", None, None, "file:gone.jpg", "file:gone.jpg"] + [None] * 34
-    ingest(
-        workspace, rows(40, image=pictures, text=[f"t{max(i, 3)}" if i > 1 else f"x{i}" for i in range(40)])
-    )
+def test_rows_with_one_text_or_one_image_share_a_fold(workspace):
+    images = ["file:a.jpg", "file:b.jpg", None, None, "file:gone.jpg", "file:gone.jpg"] + [None] * 34
+    ingest(workspace, rows(40, image=images, text=[f"t{max(i, 3)}" if i > 1 else f"x{i}" for i in range(40)]))
     links = [
         ("file:a.jpg", "11" * 32, None),
         ("file:b.jpg", "11" * 32, None),
@@ -138,7 +136,7 @@ def test_rows_with_one_text_or_one_picture_share_a_fold(workspace):
     group = dict(zip(folds.sample_id.to_pylist(), folds.group.tolist(), strict=True))
     assert group[1000] == group[1001]  # two files, the same bytes
     assert group[1002] == group[1003]  # the same text
-    assert group[1004] != group[1005]  # the same link, but no picture behind it
+    assert group[1004] != group[1005]  # the same link, but no image behind it
     assert len(set(group.values())) == 38
 
 

@@ -62,8 +62,8 @@ def test_a_damaged_page_is_found_by_its_checksum(workspace):
         load_matrix(workspace, NAME, "train")
 
 
-def test_a_picture_set_takes_no_composition():
-    with pytest.raises(ConfigError, match="embeds pictures"):
+def test_an_image_set_takes_no_composition():
+    with pytest.raises(ConfigError, match="embeds images"):
         VectorSet.parse("efficientnet-lite0@name", is_text=False)
 
 

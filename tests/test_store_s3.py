@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from embed.encoders.base import image_preprocessing
-from embed.inputs.pictures import decode_blob
-from embed.job import Options, run
-from store.catalog.images import blob_path
+from embed.inputs.image_batches import decode_blob
+from embed.job.run import Options, run
+from store.catalog.images.blobs import blob_path
 from store.cli import main
 from store.config import Config, Embed, Folds, Heads, save_config
 from store.errors import ShelfpriceError, WorkspaceError
@@ -130,7 +130,7 @@ def test_embed_heads_and_status_work_on_an_object_store(workspace, tmp_path):
     assert workspace.names("predictions")
 
 
-def test_a_missing_picture_is_a_failure_and_a_store_that_does_not_answer_is_an_error(workspace, proxy):
+def test_a_missing_image_is_a_failure_and_a_store_that_does_not_answer_is_an_error(workspace, proxy):
     preprocessing = image_preprocessing(
         size=(8, 8), resize="squash", resize_to=(8, 8), interpolation="bilinear", mean=[0] * 3, std=[1] * 3
     )

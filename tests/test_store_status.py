@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from store.cli import main
 from store.config import Config, Embed, Heads, load_config, save_config
-from store.folds import ensure_folds
+from store.folds.assign import ensure_folds
 from store.schema import REJECTED
 from store.staleness import CURRENT_BLEND, SUBMISSION_FILE
 from store.vectors.sets import VectorSet, publish_current
@@ -119,7 +119,7 @@ def test_looking_at_a_workspace_writes_nothing(embedded, tmp_path):
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
-def test_rows_pictures_and_rejections_are_counted(workspace):
+def test_rows_images_and_rejections_are_counted(workspace):
     train = rows(3, image=["file:a.jpg", None, None], image_link=["http://a", "http://b", None])
     publish_catalog(workspace, catalog_table(train))
     reasons = ["price is zero", "duplicate id: first used on line 2", "duplicate id: first used on line 9"]
@@ -129,7 +129,7 @@ def test_rows_pictures_and_rejections_are_counted(workspace):
     ]
     workspace.publish_table("catalog/rejected.parquet", pa.Table.from_pylist(table, REJECTED))
     catalog = status(workspace)["catalog"]
-    assert catalog["splits"] == {"train": {"rows": 3, "with_link": 2, "with_picture": 1}}
+    assert catalog["splits"] == {"train": {"rows": 3, "with_link": 2, "with_image": 1}}
     assert catalog["rejected"] == {"price is zero": 1, "duplicate id": 2}
     assert "3 rows rejected: 1 price is zero, 2 duplicate id" in run(workspace)
 
@@ -161,7 +161,7 @@ def test_a_long_name_of_vectors_keeps_the_columns_apart(embedded):
     assert long_line.index(" train ") == short_line.index(" train ")
 
 
-def test_pictures_that_nobody_has_are_nothing_to_embed(embedded):
+def test_images_that_nobody_has_are_nothing_to_embed(embedded):
     save_config(embedded, replace(CONFIG, embed=Embed(vectors=("fake@name", "efficientnet-lite0"))))
     assert next_command(embedded) == "shelfprice heads run"
 

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-from embed.devices import cores
 from embed.distributed.layout import Layout, Wanted, lay_out
+from embed.forward.devices import cores
 from store.errors import ConfigError, EngineError, ShelfpriceError
 
-LOCAL_STORE_BYTES = 2 * 2**30  # most of a local Ray's object store: decoded pictures on their way
+LOCAL_STORE_BYTES = 2 * 2**30  # most of a local Ray's object store: decoded images on their way
 LEAST_STORE_BYTES = 128 * 2**20
 
 

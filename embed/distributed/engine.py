@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embed.devices import Settings
 from embed.distributed.cluster import Cluster, clear_errors
 from embed.distributed.layout import Layout
 from embed.distributed.stages import Encoder, Work, decode, probe, read
 from embed.distributed.wire import batches_of, items_table, places_table
 from embed.encoders.base import Resolved
+from embed.forward.devices import Settings
 from embed.inputs.batch import Batch, Window
-from embed.plan import EncoderPlan
-from embed.rows import iter_places, iter_windows
-from store.catalog.images import image_digests
+from embed.job.plan import EncoderPlan
+from embed.job.windows import iter_places, iter_windows
+from store.catalog.images.blobs import image_digests
 from store.errors import EngineError, ShelfpriceError
 from store.vectors.keys import key_bytes
 from store.workspace import Workspace
 
-PIXEL_BYTES = 16 * 2**20  # of decoded pictures that one call of an actor takes
+PIXEL_BYTES = 16 * 2**20  # of decoded images that one call of an actor takes
 TASK_BYTES = 4 * PIXEL_BYTES
 ITEM_ROWS = (32, 1024)  # fewest and most rows of a task that reads or decodes
 ITEMS_PER_ACTOR = 8
@@ -32,7 +32,7 @@ SAMPLE_ROWS = 64
 
 @dataclass
 class RayEncoder:
-    """One encoder in a pool of actors. Implements `embed.job.PlanRunner`."""
+    """One encoder in a pool of actors. Implements `embed.job.run.PlanRunner`."""
 
     workspace: Workspace
     resolved: Resolved

@@ -1,4 +1,4 @@
-"""What Ray's workers do: read rows, decode pictures, encode. Each opens the workspace itself; no secret travels."""
+"""What Ray's workers do: read rows, decode images, encode. Each opens the workspace itself; no secret travels."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embed.devices import Settings
-from embed.distributed.wire import failures_of, items_table, pictures_table, pixels_of, results_table
+from embed.distributed.wire import failures_of, images_table, items_table, pixels_of, results_table
 from embed.encoders.base import Resolved
+from embed.forward.devices import Settings
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, Window
+from embed.inputs.image_batches import decode_blob
 from embed.inputs.images import quiet_pillow
-from embed.inputs.pictures import decode_blob
-from embed.rows import contents_of
+from embed.job.windows import contents_of
 from store.catalog.read import split_path
 from store.errors import ShelfpriceError, WorkspaceError
 from store.vectors.keys import key_array, key_bytes
@@ -31,7 +31,7 @@ class Work:
 
     root: str  # of the workspace, as every machine reaches it
     resolved: Resolved
-    pixel_bytes: int  # decoded pictures are handed on in parts of about so many bytes
+    pixel_bytes: int  # decoded images are handed on in parts of about so many bytes
     n_rows: int  # that fall to each actor
     settings: Settings
     threads: int
@@ -66,7 +66,7 @@ def read(places: pa.Table, work: Work) -> pa.Table:
 
 
 def decode(items: pa.Table, work: Work) -> Iterator[pa.Table]:
-    """Digests of pictures -> pixels, in parts; a failure is a row without pixels."""
+    """Digests of images -> pixels, in parts; a failure is a row without pixels."""
     workspace = opened(work)
     preprocessing = work.resolved.spec.preprocessing
     name, size = items["set"][0].as_py(), tuple(preprocessing["size"])
@@ -85,7 +85,7 @@ def decode(items: pa.Table, work: Work) -> Iterator[pa.Table]:
                 else:
                     keys.append(key)
                     pixels.append(found)
-            yield pictures_table(name, keys, pixels, failures, size)
+            yield images_table(name, keys, pixels, failures, size)
 
 
 class Encoder:
@@ -100,14 +100,14 @@ class Encoder:
     def __call__(self, inputs: pa.Table) -> Iterator[pa.Table]:
         name = inputs["set"][0].as_py()
         if "pixels" in inputs.column_names:
-            batches = self._pictures(name, inputs)
+            batches = self._images(name, inputs)
         else:
             window = Window(name, inputs["key"].to_pylist(), inputs["content"].to_pylist())
             batches = self._engine.batches(iter([window]))
         for batch, vectors in self._engine.encode(batches):
             yield results_table(batch, vectors)
 
-    def _pictures(self, name: str, inputs: pa.Table) -> Iterator[Batch]:
+    def _images(self, name: str, inputs: pa.Table) -> Iterator[Batch]:
         keys, pixels = pixels_of(inputs, tuple(self._engine.spec.preprocessing["size"]))
         if failures := failures_of(inputs):
             yield Batch(name, [], (), failures=failures)
@@ -133,7 +133,7 @@ def loaded(work: Work) -> tuple[Any, str]:
     """
     import torch
 
-    from embed.fleet import load_engines
+    from embed.forward.fleet import load_engines
 
     workspace = opened(work)
     torch.set_num_threads(work.threads)

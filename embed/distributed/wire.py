@@ -10,7 +10,7 @@ from store.vectors.keys import arrow_keys
 
 
 def items_table(vector_set: str, keys: list[bytes], contents: list[str]) -> pa.Table:
-    """Rows to prepare: key and composed text, or key and hex SHA-256 of a picture."""
+    """Rows to prepare: key and composed text, or key and hex SHA-256 of an image."""
     return pa.table({"set": _repeated(vector_set, len(keys)), "key": arrow_keys(keys), "content": contents})
 
 
@@ -21,14 +21,14 @@ def places_table(vector_set: str, split: str, positions: np.ndarray) -> pa.Table
     return pa.table(columns)
 
 
-def pictures_table(
+def images_table(
     vector_set: str,
     keys: list[bytes],
     pixels: list[np.ndarray],
     failures: list[tuple[bytes, InputFailure]],
     size: tuple[int, int],
 ) -> pa.Table:
-    """Decoded pictures, each (height, width, 3) uint8 of one size, and failures, which have no pixels."""
+    """Decoded images, each (height, width, 3) uint8 of one size, and failures, which have no pixels."""
     n_rows = len(pixels) + len(failures)
     flat = np.stack(pixels) if pixels else np.empty(0, np.uint8)
     return pa.table(
@@ -42,7 +42,7 @@ def pictures_table(
 
 
 def pixels_of(table: pa.Table, size: tuple[int, int]) -> tuple[list[bytes], np.ndarray]:
-    """Keys and pictures, shape (n, height, width, 3); those that failed are left out."""
+    """Keys and images, shape (n, height, width, 3); those that failed are left out."""
     good = table.filter(table["pixels"].is_valid()) if table["pixels"].null_count else table
     flat = _flat(good["pixels"])
     return good["key"].to_pylist(), flat.reshape(good.num_rows, *size, 3)

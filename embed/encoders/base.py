@@ -97,13 +97,13 @@ class TextEncoder(Encoder, Protocol):
 
 
 class ImageEncoder(Encoder, Protocol):
-    """An encoder of pictures."""
+    """An encoder of images."""
 
     def forward(self, pixels: "torch.Tensor") -> "torch.Tensor":
         """Pooled vectors, as the spec's `pooling` and `normalize` say.
 
         Args:
-            pixels: resized and cropped pictures in RGB with the spec's mean and std already applied,
+            pixels: resized and cropped images in RGB with the spec's mean and std already applied,
                 shape (n_rows, 3, height, width), float32, on the module's device, channels_last where that was
                 chosen. (Workers hand over uint8; the job scales on the device.)
 
@@ -148,7 +148,7 @@ def image_preprocessing(
 ) -> dict[str, Any]:
     """`spec.preprocessing` of an image encoder: one spelling for every library.
 
-    A picture is turned upright (EXIF), laid on `background` where transparent, made RGB, resized, then cropped
+    An image is turned upright (EXIF), laid on `background` where transparent, made RGB, resized, then cropped
     about its centre (or padded with `fill`) to `size`, scaled to 0..1, and mean and std are applied.
 
     Args:
@@ -159,7 +159,7 @@ def image_preprocessing(
         interpolation: "bicubic", "bilinear", "lanczos" or "nearest", Pillow's with antialiasing.
         mean: per channel, of pixels in 0..1.
         std: per channel, of pixels in 0..1.
-        fill: RGB 0..255 of the padding where the resized picture is smaller than `size`.
+        fill: RGB 0..255 of the padding where the resized image is smaller than `size`.
     """
     return {
         "size": list(size),

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.fields import may_state_quantity
+from store.catalog.parse.fields import may_state_quantity
 
 if TYPE_CHECKING:
     import torch
 
-LEAST_AREA = 0.7  # of the picture kept by a crop: the product must stay whole enough to be priced
-RATIO = (0.85, 1.18)  # width over height of a crop, relative to the picture's
+LEAST_AREA = 0.7  # of the image kept by a crop: the product must stay whole enough to be priced
+RATIO = (0.85, 1.18)  # width over height of a crop, relative to the image's
 COLOUR = 0.2  # brightness, contrast and saturation change by at most so much
 FLIP = 0.5
 ERASE = 0.25  # chance that a rectangle is erased
@@ -21,11 +21,11 @@ SHUFFLE = 0.5  # chance that bullets change places
 
 
 def larger(preprocessing: dict[str, Any]) -> dict[str, Any]:
-    """Preprocessing that leaves a picture whole, as it is before the model's own centre crop: crops come later."""
+    """Preprocessing that leaves an image whole, as it is before the model's own centre crop: crops come later."""
     return {**preprocessing, "size": preprocessing["resize_to"]}
 
 
-def augment_picture(
+def augment_image(
     pixels: np.ndarray, size: tuple[int, int], random: np.random.Generator, fill: tuple[int, int, int]
 ) -> np.ndarray:
     """Crop, flip, colour, erasing.
@@ -41,7 +41,7 @@ def augment_picture(
     import torch
     from torchvision.transforms.v2 import functional as change
 
-    picture: torch.Tensor = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+    image: torch.Tensor = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
     height, width = pixels.shape[:2]
     area = random.uniform(LEAST_AREA, 1.0)
     ratio = np.exp(random.uniform(np.log(RATIO[0]), np.log(RATIO[1])))
@@ -49,22 +49,20 @@ def augment_picture(
     crop_width = min(width, max(1, round(width * np.sqrt(area * ratio))))
     top = int(random.integers(0, height - crop_height + 1))
     left = int(random.integers(0, width - crop_width + 1))
-    picture = change.resized_crop(
-        picture, top, left, crop_height, crop_width, list(size), antialias=True
+    image = change.resized_crop(
+        image, top, left, crop_height, crop_width, list(size), antialias=True
     ).contiguous()
     if random.random() < FLIP:
-        picture = change.horizontal_flip(picture)
+        image = change.horizontal_flip(image)
     for adjust in (change.adjust_brightness, change.adjust_contrast, change.adjust_saturation):
-        picture = adjust(picture, float(random.uniform(1 - COLOUR, 1 + COLOUR)))
+        image = adjust(image, float(random.uniform(1 - COLOUR, 1 + COLOUR)))
     if random.random() < ERASE:
-        picture = _erase(picture, random, fill)
-    return picture.permute(1, 2, 0).contiguous().numpy()
+        image = _erase(image, random, fill)
+    return image.permute(1, 2, 0).contiguous().numpy()
 
 
-def _erase(
-    picture: "torch.Tensor", random: np.random.Generator, fill: tuple[int, int, int]
-) -> "torch.Tensor":
-    height, width = picture.shape[1:]
+def _erase(image: "torch.Tensor", random: np.random.Generator, fill: tuple[int, int, int]) -> "torch.Tensor":
+    height, width = image.shape[1:]
     area = random.uniform(*ERASED_AREA) * height * width
     ratio = np.exp(random.uniform(np.log(0.5), np.log(2.0)))
     tall, wide = (
@@ -72,9 +70,9 @@ def _erase(
         min(width, max(1, round(np.sqrt(area * ratio)))),
     )
     top, left = int(random.integers(0, height - tall + 1)), int(random.integers(0, width - wide + 1))
-    picture = picture.clone()
-    picture[:, top : top + tall, left : left + wide] = picture.new_tensor(fill)[:, None, None]
-    return picture
+    image = image.clone()
+    image[:, top : top + tall, left : left + wide] = image.new_tensor(fill)[:, None, None]
+    return image
 
 
 def augment_bullets(bullets: list[str], random: np.random.Generator) -> list[str]:

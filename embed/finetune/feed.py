@@ -1,4 +1,4 @@
-"""Training rows -> batches for the model, prepared ahead of it: which rows in which order, pictures, token ids.
+"""Training rows -> batches for the model, prepared ahead of it: which rows in which order, images, token ids.
 
 Everything random is drawn from (seed, epoch, row), so that a batch is the same whoever prepares it, on how many
 processes, before or after a kill.
@@ -12,14 +12,14 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from embed.devices import cores
 from embed.encoders.base import Encoder, TextEncoder
-from embed.finetune.augment import augment_picture, augment_rows, larger
+from embed.finetune.augment import augment_image, augment_rows, larger
 from embed.finetune.towers import Tower
+from embed.forward.devices import cores
 from embed.inputs import InputFailure
 from embed.inputs.images import decode_image, quiet_pillow
-from store.catalog.compose import compose
-from store.catalog.images import blob_path, image_digests
+from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.parse.compose import compose
 from store.catalog.read import read_split
 from store.errors import WorkspaceError
 from store.vectors.sets import columns_of
@@ -35,7 +35,7 @@ class TowerInput:
     rows: np.ndarray  # (n_present,) positions in the batch of the rows that have such content
     arrays: tuple[
         np.ndarray, ...
-    ]  # pictures (n, height, width, 3) uint8, or ids and mask (n_sequences, longest)
+    ]  # images (n, height, width, 3) uint8, or ids and mask (n_sequences, longest)
     owner: np.ndarray | None = None  # (n_sequences,): which of `rows`; None: one each
     weights: np.ndarray | None = None  # (n_sequences,): tokens
 
@@ -128,7 +128,7 @@ class Feed:
             present = np.flatnonzero(self._valid[at][rows])
             taken = rows[present]
             if tower.is_image:
-                inputs.append(TowerInput(present, self._pictures(at, taken, epoch)))
+                inputs.append(TowerInput(present, self._images(at, taken, epoch)))
             else:
                 inputs.append(self._texts(at, taken, present, epoch))
         return Prepared(rows, tuple(inputs))
@@ -136,7 +136,7 @@ class Feed:
     def _random(self, row: int, epoch: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, epoch, row))
 
-    def _pictures(self, at: int, rows: np.ndarray, epoch: int | None) -> tuple[np.ndarray, ...]:
+    def _images(self, at: int, rows: np.ndarray, epoch: int | None) -> tuple[np.ndarray, ...]:
         preprocessing = self._towers[at].resolved.spec.preprocessing
         digests = self._contents[at]
 
@@ -145,21 +145,21 @@ class Feed:
             decoded = decode_image(content, preprocessing if epoch is None else larger(preprocessing))
             if isinstance(decoded, InputFailure):
                 raise WorkspaceError(
-                    f"picture {blob_path(digests[row])} could be read when it was embedded and can't now: "
+                    f"image {blob_path(digests[row])} could be read when it was embedded and can't now: "
                     f"{decoded.reason}: run 'shelfprice catalog images' or ingest it again"
                 )
             if epoch is None:
                 return decoded
             fill = tuple(round(255 * m) for m in preprocessing["mean"])
-            return augment_picture(
+            return augment_image(
                 decoded,
                 tuple(preprocessing["size"]),
                 self._random(row, epoch),
                 cast(tuple[int, int, int], fill),
             )
 
-        pictures = list(self._pool.map(one, rows.tolist()))
-        return (np.stack(pictures),) if pictures else ()
+        decoded = list(self._pool.map(one, rows.tolist()))
+        return (np.stack(decoded),) if decoded else ()
 
     def _texts(self, at: int, rows: np.ndarray, present: np.ndarray, epoch: int | None) -> TowerInput:
         if not len(rows):

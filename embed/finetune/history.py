@@ -1,4 +1,4 @@
-"""How a run went: `history.parquet`, a row a step, and a picture of it."""
+"""How a run went: `history.parquet`, a row a step, and a chart of it."""
 
 import math
 from collections.abc import Sequence

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from embed.ahead import Ahead
 from embed.finetune.feed import Feed
 from embed.finetune.processes import Processes
 from embed.finetune.step import Stepper
+from embed.forward.prefetch import Ahead
 from store.metric import smape_rows
 
 

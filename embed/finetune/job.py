@@ -11,16 +11,16 @@ from embed.encoders.base import Encoder, Sources
 from embed.encoders.registry import library_of
 from embed.finetune.recipe import Recipe
 from embed.finetune.towers import Tower, find_towers
-from heads.inputs import Inputs, read_inputs
-from heads.network_head import NetworkHead
+from heads.features.inputs import Inputs, read_inputs
+from heads.features.rows import Rows
+from heads.networks.head import NetworkHead
+from heads.networks.training import set_aside
 from heads.registry import make_head
-from heads.rows import Rows
-from heads.training import set_aside
 from store.catalog.read import recorded_digest
 from store.cleaning import cleaning_digest
 from store.config import Config
 from store.errors import ConfigError, HeadError
-from store.folds import Folds, ensure_folds
+from store.folds.assign import Folds, ensure_folds
 from store.vectors.spec import slug
 from store.workspace import Workspace
 

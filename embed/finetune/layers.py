@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from embed.convnet import is_convnet, stages
 from embed.finetune.recipe import Recipe
+from embed.forward.convnet import is_convnet, stages
 from store.errors import EncoderError
 
 MERGE_WHOLE = "unload_and_optionally_merge_module"  # of peft's layers that hold other adapted layers

@@ -1,4 +1,4 @@
-"""Encoders with a head on, as one module: pictures and token ids in, log price out."""
+"""Encoders with a head on, as one module: images and token ids in, log price out."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from embed.convnet import is_convnet
 from embed.encoders.base import Encoder
 from embed.finetune.feed import Prepared, TowerInput
 from embed.finetune.layers import Layers, prepare_tower, rate_groups
 from embed.finetune.recipe import Recipe
-from heads.design import VectorBlock
-from heads.network_head import Parts
+from embed.forward.convnet import is_convnet
+from heads.features.design import VectorBlock
+from heads.networks.head import Parts
 from store.vectors.spec import EncoderSpec
 
 
@@ -21,7 +21,7 @@ class TunedNetwork(nn.Module):
     """What is trained.
 
     Vectors are scaled with the mean and spread of the cached ones, as the head saw them in its warm-up; a row without a
-    picture, or without text, has the mean there, as in every head.
+    image, or without text, has the mean there, as in every head.
     """
 
     def __init__(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from embed.devices import device_name
 from embed.finetune.checkpoint import checkpoint_bytes
 from embed.finetune.feed import Feed, epoch_batches
 from embed.finetune.job import Job
@@ -15,6 +14,7 @@ from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
 from embed.finetune.step import Stepper
 from embed.finetune.training import Options
+from embed.forward.devices import device_name
 
 WARM_STEPS, TIMED_STEPS = 1, 3
 
@@ -36,7 +36,7 @@ class Plan:
     device: str
     rows_per_second: float
     hours: float  # of all folds, without their vectors
-    n_embedded: int  # pictures and texts that each fold's model embeds afterwards, at most
+    n_embedded: int  # images and texts that each fold's model embeds afterwards, at most
     memory_bytes: int
     checkpoint_bytes: int
 

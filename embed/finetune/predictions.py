@@ -11,9 +11,9 @@ from embed.finetune.checkpoint import BEST, read_tensors
 from embed.finetune.job import CODE_VERSION, Job
 from embed.finetune.training import DONE
 from embed.finetune.vectors import publish_all_folds, tuned_specs
-from heads.inputs import coverage_of
-from heads.rows import Rows
-from heads.training import predict_network
+from heads.features.inputs import coverage_of
+from heads.features.rows import Rows
+from heads.networks.training import predict_network
 from store.catalog.read import catalog_digest
 from store.metric import scores, smape_log
 from store.predictions import (

@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from embed.devices import open_devices
+from embed.forward.devices import open_devices
 
 BUCKET = 2**24  # numbers that are summed at once
 PATIENCE = timedelta(hours=2)  # rank 0 reads and warms up while the others wait

@@ -15,7 +15,7 @@ from embed.finetune.feed import Prepared, part_of
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
 from embed.finetune.recipe import Recipe
-from heads.losses import LOSSES
+from heads.networks.losses import LOSSES
 from store.errors import HeadError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -150,7 +150,7 @@ class Stepper:
                     rows = "a single row" if least == 1 else f"{least} rows, the fewest for batch statistics"
                     raise HeadError(
                         f"fine-tuning runs out of memory on {rows}: pass --gradient-checkpointing, --lora or "
-                        "--last-blocks, or a smaller picture (ENCODER?size=)"
+                        "--last-blocks, or a smaller image (ENCODER?size=)"
                     ) from error
             self.optimizer.zero_grad(set_to_none=True)
             if self._device.type == "cuda":

@@ -12,7 +12,7 @@ from store.workspace import Workspace
 
 @dataclass(frozen=True)
 class Tower:
-    """One encoder that is tuned: it embeds pictures, or texts of one composition."""
+    """One encoder that is tuned: it embeds images, or texts of one composition."""
 
     resolved: Resolved  # before tuning; its spec is the one that the cached vectors were made by
     vector_set: VectorSet  # of the cached vectors

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from embed.ahead import Ahead
 from embed.finetune.checkpoint import (
     BEST,
     check_room,
@@ -29,7 +28,8 @@ from embed.finetune.processes import Processes
 from embed.finetune.schedule import Schedule
 from embed.finetune.step import Losses, Stepper
 from embed.finetune.warmup import Warm, warm_up
-from heads.training import seeded
+from embed.forward.prefetch import Ahead
+from heads.networks.training import seeded
 from store.errors import ConfigError, HeadError
 from store.metric import smape_log
 

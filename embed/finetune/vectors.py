@@ -11,9 +11,9 @@ from embed.finetune.job import Job, Log
 from embed.finetune.layers import merge_adapters
 from embed.finetune.network import TunedNetwork
 from embed.finetune.training import DONE
-from embed.job import Options, RunningEncoder, Wish, run
-from embed.limits import Limits
-from heads.network_head import Parts
+from embed.job.limits import Limits
+from embed.job.run import Options, RunningEncoder, Wish, run
+from heads.networks.head import Parts
 from store.vectors.folded import all_folds
 from store.vectors.sets import publish_current
 from store.vectors.spec import EncoderSpec, digest
@@ -53,8 +53,8 @@ def embed_fold(job: Job, fold: int, device: str, log: Log) -> None:
     Raises:
         EncoderError, FailureLimitError, WorkspaceError: as `shelfprice embed run`.
     """
-    from embed.engine import Settings
-    from embed.fleet import on_devices
+    from embed.forward.engine import Settings
+    from embed.forward.fleet import on_devices
 
     specs = tuned_specs(job, fold)
     wishes = [

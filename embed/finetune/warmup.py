@@ -9,8 +9,8 @@ import torch
 from embed.finetune.checkpoint import publish_tensors, read_tensors
 from embed.finetune.job import Job, TrainingPart
 from embed.finetune.processes import Processes
-from heads.network_head import NetworkHead, Parts
-from heads.training import predict_network, seeded, train_network
+from heads.networks.head import NetworkHead, Parts
+from heads.networks.training import predict_network, seeded, train_network
 
 WARM = "warm.safetensors"
 

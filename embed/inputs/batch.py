@@ -16,7 +16,7 @@ class Window:
 
     vector_set: str  # whose rows these are, for what is reported
     keys: list[bytes]  # content keys, distinct
-    contents: list[str]  # composed texts, or hex SHA-256 of pictures
+    contents: list[str]  # composed texts, or hex SHA-256 of images
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Batch:
 
     vector_set: str
     keys: list[bytes]  # one per vector
-    arrays: tuple[np.ndarray, ...]  # first axis: sequences or pictures, (n_inputs, ...)
+    arrays: tuple[np.ndarray, ...]  # first axis: sequences or images, (n_inputs, ...)
     owner: np.ndarray | None = None  # (n_inputs,): which key an input belongs to; None: one each, in order
     weights: np.ndarray | None = (
         None  # (n_inputs,): share of an input in its key's vector, where `owner` is given
@@ -35,12 +35,12 @@ class Batch:
 
     @property
     def units(self) -> int:
-        """Size as `BatchLimit` counts it: padded tokens, or pictures."""
+        """Size as `BatchLimit` counts it: padded tokens, or images."""
         return units_of(self.arrays)
 
 
 def units_of(arrays: tuple[Any, ...]) -> int:
-    """Padded tokens of token ids (two axes), or pictures (four); arrays or tensors."""
+    """Padded tokens of token ids (two axes), or images (four); arrays or tensors."""
     shape = arrays[0].shape
     return math.prod(shape) if len(shape) == 2 else int(shape[0])
 

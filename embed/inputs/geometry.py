@@ -1,4 +1,4 @@
-"""Where a model's own preprocessing resizes a picture to, and which window of that it keeps."""
+"""Where a model's own preprocessing resizes an image to, and which window of that it keeps."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +41,7 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Window:
-    """A picture scaled to `scaled`, of which the pixels from `corner` on, `kept` of them, are kept.
+    """An image scaled to `scaled`, of which the pixels from `corner` on, `kept` of them, are kept.
 
     All are (x, y) in pixels; a negative corner means padding on that side.
     """
@@ -51,7 +51,7 @@ class Window:
     kept: tuple[int, int]
 
     def before(self, turn: Turn) -> "Window":
-        """The same window on the picture as stored, before `turn` sets it upright."""
+        """The same window on the image as stored, before `turn` sets it upright."""
         (scaled_x, scaled_y), (x, y), (kept_x, kept_y) = self.scaled, self.corner, self.kept
         if turn.swaps_axes:
             scaled_x, scaled_y, x, y, kept_x, kept_y = scaled_y, scaled_x, y, x, kept_y, kept_x
@@ -64,7 +64,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a model's preprocessing brings any picture to its input size: resize, then crop or pad.
+    """How a model's preprocessing brings any image to its input size: resize, then crop or pad.
 
     Source: the evaluation transforms of timm and open_clip, built on torchvision's Resize and CenterCrop.
     """
@@ -74,7 +74,7 @@ class Geometry:
     resize_to: tuple[int, int]  # (height, width) before the crop
     resample: Image.Resampling
     background: tuple[int, int, int]  # RGB behind transparent pixels
-    fill: tuple[int, int, int]  # RGB beside the picture, where it is padded
+    fill: tuple[int, int, int]  # RGB beside the image, where it is padded
 
     @classmethod
     def of(cls, preprocessing: dict[str, Any]) -> "Geometry":
@@ -99,7 +99,7 @@ class Geometry:
         )
 
     def window(self, width: int, height: int) -> Window:
-        """Where a picture of `width` x `height` pixels is scaled to, and which part of that is kept."""
+        """Where an image of `width` x `height` pixels is scaled to, and which part of that is kept."""
         scaled_height, scaled_width = self._scaled(width, height)
         kept_height, kept_width = self.size
         corner = _corner(scaled_width, kept_width), _corner(scaled_height, kept_height)

@@ -18,12 +18,12 @@ MAX_PIXELS = 120_000_000  # a 108-megapixel phone's photo passes, a decompressio
 SCALED_DECODING_MARGIN = (
     6.0  # noisy photos of 24 megapixels: vectors within 0.9995 of cosine; at 4 within 0.9988
 )
-MAX_SCALED = 16  # times the pixels kept: beyond, a picture is not resized as a whole before the crop
+MAX_SCALED = 16  # times the pixels kept: beyond, an image is not resized as a whole before the crop
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 0 to 65,535
 
 
 def decode_image(content: bytes, preprocessing: dict[str, Any]) -> np.ndarray | InputFailure:
-    """One picture as the model's own preprocessing brings it to its input size, before normalisation.
+    """One image as the model's own preprocessing brings it to its input size, before normalisation.
 
     The first frame, turned upright by its EXIF orientation, transparent pixels on the background
     colour. A JPEG is decoded at an eighth, a quarter or half of its size where that leaves at least
@@ -90,12 +90,12 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - a broken EXIF block leaves the picture as it is stored
+    except Exception:  # noqa: BLE001 - a broken EXIF block leaves the image as it is stored
         return 1
 
 
 def _draft(image: ImageFile.ImageFile, window: Window, geometry: Geometry) -> tuple[float, float]:
-    """Choose libjpeg's scale; returns the picture's size in the pixels that will be decoded."""
+    """Choose libjpeg's scale; returns the image's size in the pixels that will be decoded."""
     if image.format not in ("JPEG", "MPO") or geometry.resample == Image.Resampling.NEAREST:
         return image.size
     width, height = (math.ceil(SCALED_DECODING_MARGIN * edge) for edge in window.scaled)

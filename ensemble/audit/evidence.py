@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from store.catalog.read import extra_columns, present_splits, read_split, split_path
 from store.errors import CatalogError, MissingVectorsError
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace

@@ -5,11 +5,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ensemble.audit.adversarial import check_drift, check_folds_unknown
 from ensemble.audit.check import Check
 from ensemble.audit.evidence import read_evidence
 from ensemble.audit.order import check_ids_and_order
 from ensemble.audit.shuffled import check_shuffled_target
-from ensemble.audit.told import check_drift, check_folds_unknown
 from ensemble.audit.twins import check_twins
 from store.workspace import Workspace
 

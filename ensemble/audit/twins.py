@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.audit.check import Check
-from store.catalog.duplicates import group_rows
-from store.catalog.images import image_digests
+from store.catalog.clean.duplicates import group_rows
+from store.catalog.images.blobs import image_digests
 from store.catalog.read import present_splits, read_split
-from store.folds import read_folds
+from store.folds.assign import read_folds
 from store.workspace import Workspace
 
 SLACK = 0.02  # difference of shares that is no difference
@@ -56,7 +56,7 @@ def check_twins(workspace: Workspace) -> Check:
         "fits": fits,
     }
     shares = (
-        f"{of_test:.1%} of test rows have a near twin in train ({same_in_test:.1%} the very same text or picture), "
+        f"{of_test:.1%} of test rows have a near twin in train ({same_in_test:.1%} the very same text or image), "
         f"{inside:.1%} of training rows have one in another fold"
     )
     kind = "easier" if inside > of_test else "harder"

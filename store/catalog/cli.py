@@ -8,18 +8,18 @@ import click
 from store.catalog.clean.cli import clean
 from store.catalog.demo.cli import demo
 from store.catalog.download.cli import images, images_export, images_import
-from store.catalog.folds_cli import folds
 from store.catalog.show.cli import show
+from store.folds.cli import folds
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from store.catalog.ingest import IngestReport
+    from store.catalog.ingest.run import IngestReport
 
 
 @click.group()
 def catalog() -> None:
-    """Take a catalogue in: validated rows, parsed fields, pictures, folds."""
+    """Take a catalogue in: validated rows, parsed fields, images, folds."""
 
 
 @catalog.command()
@@ -35,7 +35,7 @@ def catalog() -> None:
 @click.option(
     "--images",
     metavar="DIR",
-    help="Folder of pictures named <sample_id>.<ext>, train_/test_<sample_id>.<ext> or as in the image link.",
+    help="Folder of images named <sample_id>.<ext>, train_/test_<sample_id>.<ext> or as in the image link.",
 )
 @click.option("--id-column", metavar="NAME", help="Column of ids.  [default: sample_id]")
 @click.option("--text-column", metavar="NAME", help="Column of catalogue texts.  [default: catalog_content]")
@@ -68,11 +68,11 @@ def ingest(
     numeric: tuple[str, ...],
     categorical: tuple[str, ...],
 ) -> None:
-    """Validate files, parse their fields, take pictures in, and make them the workspace's catalogue.
+    """Validate files, parse their fields, take images in, and make them the workspace's catalogue.
 
     Column names are saved to shelfprice.toml; later runs need not be told again.
     """
-    from store.catalog.ingest import ingest as run
+    from store.catalog.ingest.run import ingest as run
     from store.config import load_config
 
     given: dict[str, Any] = {
@@ -107,13 +107,13 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
     for kind, names in (("numeric", report.numeric), ("categorical", report.categorical)):
         if names:
             lines.append(f"{kind} columns kept: {', '.join(names)}")
-    if report.pictures is not None:
-        pictures = report.pictures
+    if report.images is not None:
+        imported = report.images
         lines.append(
-            f"pictures: {pictures.n_stored} stored, {pictures.n_present} there already, {len(pictures.failed)} "
+            f"images: {imported.n_stored} stored, {imported.n_present} there already, {len(imported.failed)} "
             f"unreadable, {report.n_left_over} files belong to no row"
         )
-        lines.extend(f"  {name}: {reason}" for name, reason in pictures.failed[:5])
+        lines.extend(f"  {name}: {reason}" for name, reason in imported.failed[:5])
     lines.extend(f"note: {note}" for note in report.notes)
     if report.test_removed:
         lines.append(

@@ -1,4 +1,4 @@
-"""Vector sets: what a head asks for by name, `encoder` for pictures or `encoder@composition` for text.
+"""Vector sets: what a head asks for by name, `encoder` for images or `encoder@composition` for text.
 
 Compositions of one encoder share a cache folder, since the row key is a digest of the composed text.
 """
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from store.catalog.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
-from store.catalog.images import image_digests
+from store.catalog.images.blobs import image_digests
+from store.catalog.parse.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
 from store.errors import ConfigError, MissingVectorsError
 from store.vectors.content import image_keys, text_keys
 from store.vectors.spec import EncoderSpec, slug
@@ -21,7 +21,7 @@ class VectorSet:
     """One set of vectors over the rows of a catalogue."""
 
     encoder: str
-    composition: str | None = None  # None: pictures
+    composition: str | None = None  # None: images
 
     def __str__(self) -> str:
         return f"{self.encoder}@{self.composition}" if self.composition else self.encoder
@@ -31,12 +31,12 @@ class VectorSet:
         """From `encoder` or `encoder@composition`.
 
         Raises:
-            ConfigError: the composition is unknown, or given for pictures.
+            ConfigError: the composition is unknown, or given for images.
         """
         encoder, at, composition = name.partition("@")
         if not is_text:
             if at:
-                raise ConfigError(f"{encoder} embeds pictures and takes no composition: write {encoder!r}")
+                raise ConfigError(f"{encoder} embeds images and takes no composition: write {encoder!r}")
             return cls(encoder)
         composition = composition or DEFAULT_COMPOSITION
         if composition not in COMPOSITIONS:

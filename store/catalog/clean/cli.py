@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Processes that decode pictures.",
+    help="Processes that decode images.",
 )
 def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], processes: int) -> None:
     """Find doubtful rows and decide what training does about them; each decision is listed in cleaning.parquet.

@@ -1,4 +1,4 @@
-"""Pictures hashed in processes of their own: decoders hold the interpreter's lock, so threads share one core.
+"""Images hashed in processes of their own: decoders hold the interpreter's lock, so threads share one core.
 
 Each is given digests on its standard input, a line each, and answers with a line of JSON for each.
 """
@@ -15,21 +15,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from store.catalog.clean.pictures import Hashed, hashes_of
+from store.catalog.clean.images import Hashed, hashes_of
 from store.errors import CatalogError
 from store.workspace import Workspace
 
-LEAST_EACH = 1_000  # pictures: a process for fewer takes longer to start than it saves
+LEAST_EACH = 1_000  # images: a process for fewer takes longer to start than it saves
 
 
 def hashes_in_processes(workspace: Workspace, digests: list[str], processes: int) -> list[Hashed]:
-    """Shape and colour of each picture, in the order given.
+    """Shape and colour of each image, in the order given.
 
     Raises:
         CatalogError: a process died of it.
     """
     n = max(1, min(processes, len(digests) // LEAST_EACH))
-    with tqdm(total=len(digests), desc="picture hashes", unit="picture", disable=None) as bar:
+    with tqdm(total=len(digests), desc="image hashes", unit="image", disable=None) as bar:
         if n == 1:
             return list(_told(hashes_of(workspace, digests), bar))
         size = -(-len(digests) // n)
@@ -63,7 +63,7 @@ def _in_process(workspace: Workspace, digests: list[str]) -> Iterator[Hashed]:
             yield digest, None if value is None else base64.b64decode(value), reason
     if n_done < len(digests):
         raise CatalogError(
-            f"a process that hashes pictures ended with status {process.returncode} after {n_done} of {len(digests)}, "
+            f"a process that hashes images ended with status {process.returncode} after {n_done} of {len(digests)}, "
             "killed or out of memory: run 'shelfprice catalog clean --processes 1'"
         )
 

@@ -6,9 +6,9 @@ of the other folds are, and a fold's prices never decide on which rows the model
 
 import numpy as np
 
+from store.catalog.clean.duplicates import first_seen
 from store.catalog.clean.rows import Catalogue, Finding
 from store.catalog.clean.twins import text_codes
-from store.catalog.duplicates import first_seen
 from store.cleaning import CONTRADICTION
 
 NEIGHBOURS = 10

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from store.catalog.clean.rows import Catalogue, Finding
-from store.catalog.packs import Packs, find_packs
-from store.catalog.units import UNITS, Unit, normalise
+from store.catalog.parse.packs import Packs, find_packs
+from store.catalog.parse.units import UNITS, Unit, normalise
 
 TOLERANCE = 0.06  # labels round, twice where a size is written in two units
 _OUNCE = {"g": UNITS["ounce"][1], "ml": UNITS["fl oz"][1]}

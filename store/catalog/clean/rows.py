@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.images import image_digests
+from store.catalog.images.blobs import image_digests
 from store.catalog.read import present_splits, read_split
-from store.folds import Folds
+from store.folds.assign import Folds
 from store.workspace import Workspace
 
 _COLUMNS = ["sample_id", "text", "image", "name", "value", "unit"]
@@ -21,7 +21,7 @@ class Catalogue:
     n_train: int  # those come first
     text: pa.Array  # (n_rows,) as given
     name: pa.Array  # (n_rows,) item name, null where missing
-    image: pa.Array  # (n_rows,) hex SHA-256 of the picture, null where there is none
+    image: pa.Array  # (n_rows,) hex SHA-256 of the image, null where there is none
     value: pa.Array  # (n_rows,) of the `Value:` line
     unit: pa.Array  # (n_rows,) of the `Unit:` line
     price: np.ndarray  # (n_train,)

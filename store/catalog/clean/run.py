@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.clean.decide import decisions_digest, decisions_table
-from store.catalog.clean.pictures import alike_pairs, perceptual_hashes
+from store.catalog.clean.images import alike_pairs, perceptual_hashes
 from store.catalog.clean.prices import contradictions, outliers
 from store.catalog.clean.quantity import disagreements
 from store.catalog.clean.rows import Catalogue, Finding, read_catalogue
@@ -20,17 +20,17 @@ from store.catalog.read import catalog_digest
 from store.cleaning import CLEANING_FILE, CONTRADICTION
 from store.config import Clean, load_config, save_config
 from store.errors import ConfigError
-from store.folds import ensure_folds
+from store.folds.assign import ensure_folds
 from store.workspace import Workspace
 
 CODE_VERSION = 2  # raised when the same catalogue yields other findings
 
 FINDINGS = {
-    "same_text_image": "same text and same picture (or neither has one)",
-    "same_image": "same picture, other text",
-    "same_text": "same text, other picture",
+    "same_text_image": "same text and same image (or neither has one)",
+    "same_image": "same image, other text",
+    "same_text": "same text, other image",
     "near_text": "nearly the same text",
-    "near_image": "nearly the same picture",
+    "near_image": "nearly the same image",
     "price": "prices of one text that contradict",
     "outlier": "price far from its neighbours'",
     "quantity": "Value and Unit disagree with the title",
@@ -121,8 +121,8 @@ def clean_catalog(
     return CleanReport(len(rows), reports, len(pc.unique(dropped)), digest, config != before, seconds)
 
 
-def _without_empty_pictures(rows: Catalogue, hashes: dict[str, bytes | None]) -> Catalogue:
-    """A picture that can't be decoded, or shows nothing, says of two rows that share it no more than none does."""
+def _without_empty_images(rows: Catalogue, hashes: dict[str, bytes | None]) -> Catalogue:
+    """An image that can't be decoded, or shows nothing, says of two rows that share it no more than none does."""
     shown = pa.array([digest for digest, value in hashes.items() if value is not None], pa.string())
     image = pc.if_else(pc.is_in(rows.image, value_set=shown), rows.image, pa.scalar(None, pa.string()))
     return dataclasses.replace(rows, image=image)
@@ -133,7 +133,7 @@ def find_all(
 ) -> list[Finding]:
     """Every finding, in the order of `FINDINGS`; `seconds` takes how long each step took.
 
-    Pictures are hashed by other processes while the texts are looked at here.
+    Images are hashed by other processes while the texts are looked at here.
     """
     found: dict[str, Finding] = {}
 
@@ -152,8 +152,8 @@ def find_all(
         step("encoding", lambda: [encoding_damage(rows)])
         step("language", lambda: [other_languages(rows)])
         started = time.perf_counter()
-        seen = _without_empty_pictures(rows, hashing.result())
-        seconds["waiting for picture hashes"] = round(time.perf_counter() - started, 3)
+        seen = _without_empty_images(rows, hashing.result())
+        seconds["waiting for image hashes"] = round(time.perf_counter() - started, 3)
     step("exact", lambda: exact_twins(seen))
     step("near_image", lambda: [near_images(seen, lambda d: alike_pairs(workspace, d, processes))])
     step("test_repeats", lambda: [repeats_of_train(seen)])

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.catalog.clean.near import word_ids
 from store.catalog.clean.rows import Catalogue, Finding
-from store.catalog.near import word_ids
 
 LEAST_LETTERS = 20
 LEAST_HITS = 4

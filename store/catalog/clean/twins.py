@@ -1,4 +1,4 @@
-"""Rows that are the same twice, and nearly so: by text, by picture, by both; and test rows that repeat train rows."""
+"""Rows that are the same twice, and nearly so: by text, by image, by both; and test rows that repeat train rows."""
 
 from collections.abc import Callable
 
@@ -8,30 +8,30 @@ import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from store.catalog.clean.duplicates import NEAR_JACCARD, codes, first_seen
+from store.catalog.clean.near import near_pairs
 from store.catalog.clean.rows import Catalogue, Finding
-from store.catalog.duplicates import NEAR_JACCARD, codes, first_seen
-from store.catalog.near import near_pairs
 
 Reason = Callable[[int, str], str]  # (rows in the group, id of its first row) -> words
 
 
 def exact_twins(rows: Catalogue) -> list[Finding]:
-    """Same text and picture (or neither with one); same picture, other text; same text, other picture."""
+    """Same text and image (or neither with one); same image, other text; same text, other image."""
     text, image = text_codes(rows), codes(rows.image)[0]
     both = np.where(text >= 0, _joint(text, image), -1)
     return [
-        _grouped("same_text_image", rows, both, None, lambda n, first: _same("text and picture", n, first)),
+        _grouped("same_text_image", rows, both, None, lambda n, first: _same("text and image", n, first)),
         _grouped(
-            "same_image", rows, image, text, lambda n, first: _same("picture, with other texts,", n, first)
+            "same_image", rows, image, text, lambda n, first: _same("image, with other texts,", n, first)
         ),
         _grouped(
-            "same_text", rows, text, image, lambda n, first: _same("text, with other pictures,", n, first)
+            "same_text", rows, text, image, lambda n, first: _same("text, with other images,", n, first)
         ),
     ]
 
 
 def near_texts(rows: Catalogue) -> Finding:
-    """Rows whose texts differ in few words: Jaccard similarity of word shingles, see `store.catalog.near`."""
+    """Rows whose texts differ in few words: Jaccard similarity of word shingles, see `store.catalog.clean.near`."""
     text = text_codes(rows)
     linked = _linked(text, lambda first: near_pairs(rows.text.take(pa.array(first)), NEAR_JACCARD))
     return _grouped(
@@ -40,20 +40,20 @@ def near_texts(rows: Catalogue) -> Finding:
 
 
 def near_images(rows: Catalogue, pairs_of: Callable[[list[str]], np.ndarray]) -> Finding:
-    """Rows whose pictures look alike.
+    """Rows whose images look alike.
 
     Args:
-        pairs_of: takes distinct picture digests, gives pairs of their positions, shape (n_pairs, 2).
+        pairs_of: takes distinct image digests, gives pairs of their positions, shape (n_pairs, 2).
     """
     image = codes(rows.image)[0]
     linked = _linked(image, lambda first: pairs_of(rows.image.take(pa.array(first)).to_pylist()))
     return _grouped(
-        "near_image", rows, linked, image, lambda n, first: f"nearly the picture of {first}, {n} rows alike"
+        "near_image", rows, linked, image, lambda n, first: f"nearly the image of {first}, {n} rows alike"
     )
 
 
 def repeats_of_train(rows: Catalogue) -> Finding:
-    """Test rows with the very text or picture of a training row; they are scored as they are."""
+    """Test rows with the very text or image of a training row; they are scored as they are."""
     n_train = rows.n_train
     first_by = [
         _first_row(part[:n_train], part[n_train:]) for part in (text_codes(rows), codes(rows.image)[0])
@@ -63,7 +63,7 @@ def repeats_of_train(rows: Catalogue) -> Finding:
     for i in found.tolist():
         parts = [
             f"{what} of train row {rows.id_of(first[i])}"
-            for what, first in zip(("text", "picture"), first_by, strict=True)
+            for what, first in zip(("text", "image"), first_by, strict=True)
             if first[i] >= 0
         ]
         reasons.append(" and ".join(parts))

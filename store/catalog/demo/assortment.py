@@ -17,7 +17,7 @@ class Category:
     reference_size: float
     elasticity: float  # of price in size
     plain_shape: str  # the package, see packages.py
-    rich_shape: str  # the dearer package: seen in the picture only
+    rich_shape: str  # the dearer package: seen in the image only
     items: dict[str, float]  # item name -> price factor
     varieties: dict[str, Color]  # flavour or kind -> the colour that stands for it; no price factor
 
@@ -160,12 +160,10 @@ CLAIMS: dict[str, tuple[float, float]] = {
 PACK_COUNTS = {1: 0.52, 2: 0.14, 3: 0.1, 4: 0.08, 6: 0.1, 12: 0.06}  # items in a pack -> share
 PACK_ELASTICITY = 0.88
 
-# Seen in the picture and nowhere else -> (price factor, share).
+# Seen in the image and nowhere else -> (price factor, share).
 FINISHES: dict[str, tuple[float, float]] = {"kraft": (0.72, 0.3), "standard": (1.0, 0.4), "gold": (1.55, 0.3)}
 RICH_PACKAGE = (1.4, 0.45)
-GIFT_SHARE = (
-    0.2  # of lines are gift sets, which the text says; how many items they hold only the picture shows
-)
+GIFT_SHARE = 0.2  # of lines are gift sets, which the text says; how many items they hold only the image shows
 GIFT_COUNTS = {2: 0.4, 4: 0.3, 6: 0.3}
 GIFT_ELASTICITY = 0.75
 

@@ -14,7 +14,7 @@ from store.options import json_option, print_json
     required=True,
     help="Folder to write: new, empty, or holding an earlier demo, which is replaced.",
 )
-@click.option("--seed", default=42, help="Decides every product, text and picture: same seed, same bytes.")
+@click.option("--seed", default=42, help="Decides every product, text and image: same seed, same bytes.")
 @click.option("--train", "n_train", default=2000, help="Rows of train.csv.")
 @click.option("--test", "n_test", default=500, help="Rows of test.csv.")
 @json_option

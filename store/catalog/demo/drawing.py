@@ -1,4 +1,4 @@
-"""Products -> pictures: the package, how many of it, gift boxes, light and ground."""
+"""Products -> images: the package, how many of it, gift boxes, light and ground."""
 
 import io
 from functools import cache
@@ -10,10 +10,10 @@ from store.catalog.demo.assortment import Color
 from store.catalog.demo.packages import HEIGHT, KRAFT, KRAFT_DARK, WIDTH, Look, mixed, package
 from store.catalog.demo.products import Product
 
-SIDE = 512  # pixels a side while drawing; the picture is half of it
+SIDE = 512  # pixels a side while drawing; the image is half of it
 QUALITY = 88
 MOST_SHOWN = 6
-ALONE_SHARE = 0.15  # of multipacks whose picture shows one item only
+ALONE_SHARE = 0.15  # of multipacks whose image shows one item only
 
 BACKGROUNDS: tuple[Color, ...] = (
     (252, 252, 252), (246, 244, 240), (238, 242, 244), (244, 236, 230), (232, 240, 232), (240, 234, 242),
@@ -55,17 +55,17 @@ def _shadow(width: int, height: int) -> Image.Image:
 
 
 def draw(product: Product, size_label: str) -> Image.Image:
-    """The picture of a product, RGB, SIDE / 2 pixels a side."""
-    line, picture = product.line, product.picture
-    random = np.random.default_rng(picture.drawing_seed)
+    """The image of a product, RGB, SIDE / 2 pixels a side."""
+    line, image = product.line, product.image
+    random = np.random.default_rng(image.drawing_seed)
     canvas = _background(int(random.integers(len(BACKGROUNDS)))).copy()
-    shape = line.category.rich_shape if picture.is_rich else line.category.plain_shape
+    shape = line.category.rich_shape if image.is_rich else line.category.plain_shape
     look = Look(
-        picture.finish, line.category.varieties[line.variety], line.brand, line.item, line.variety, size_label
+        image.finish, line.category.varieties[line.variety], line.brand, line.item, line.variety, size_label
     )
     item = package(shape, look)
     if line.is_gift:
-        shown = picture.gift_count
+        shown = image.gift_count
     else:
         shown = 1 if random.random() < ALONE_SHARE else min(product.pack_count, MOST_SHOWN)
     places, scale = (GIFT_PLACES if line.is_gift else PLACES)[shown]
@@ -112,8 +112,8 @@ def _gift_front(canvas: Image.Image, middle: float, ground: float, ribbon: Color
     draw_on.ellipse((middle - 17, y - 17, middle + 17, y + 17), fill=mixed(ribbon, (255, 255, 255), 0.12))
 
 
-def encode(picture: Image.Image) -> bytes:
+def encode(image: Image.Image) -> bytes:
     """The bytes of a JPEG file."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY)
+    image.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()

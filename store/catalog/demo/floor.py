@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from store.catalog.demo.assortment import FINISHES, GIFT_COUNTS, GIFT_SHARE, NOISE_SIGMA, RICH_PACKAGE
-from store.catalog.demo.products import picture_log_factor
+from store.catalog.demo.products import image_log_factor
 from store.metric import smape_rows
 
 GRID = np.linspace(-8.0, 8.0, 4001)  # standard deviations
@@ -39,20 +39,20 @@ def smape_floor(sigma: float = NOISE_SIGMA) -> float:
 
 @cache
 def smape_floor_blind(is_gift: bool) -> float:
-    """SMAPE of the best guess by one who knows everything save the picture, which he can't see."""
+    """SMAPE of the best guess by one who knows everything save the image, which he can't see."""
     counts = GIFT_COUNTS if is_gift else {1: 1.0}
     packages = ((True, RICH_PACKAGE[1]), (False, 1 - RICH_PACKAGE[1]))
     offsets, shares = [], []
     for (finish, (_, share)), (is_rich, rich), (count, gift) in itertools.product(
         FINISHES.items(), packages, counts.items()
     ):
-        offsets.append(picture_log_factor(finish, is_rich, count))
+        offsets.append(image_log_factor(finish, is_rich, count))
         shares.append(share * rich * gift)
     offset, share_of = np.array(offsets), np.array(shares)
     guesses = np.linspace(offset.min(), offset.max(), 801)
     return min(expected_smape(offset, share_of, float(guess)) for guess in guesses)
 
 
-def smape_floor_without_pictures(gift_share: float = GIFT_SHARE) -> float:
+def smape_floor_without_images(gift_share: float = GIFT_SHARE) -> float:
     """The same over a catalogue in which this share of rows is gift sets."""
     return gift_share * smape_floor_blind(True) + (1 - gift_share) * smape_floor_blind(False)

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from store.catalog.demo import traps
 from store.catalog.demo.assortment import NOISE_SIGMA
 from store.catalog.demo.drawing import draw, encode
-from store.catalog.demo.floor import smape_floor, smape_floor_blind, smape_floor_without_pictures
-from store.catalog.demo.products import Picture
+from store.catalog.demo.floor import smape_floor, smape_floor_blind, smape_floor_without_images
+from store.catalog.demo.products import Image
 from store.catalog.demo.traps import Listing, listings
 from store.catalog.demo.writing import write
 from store.errors import CatalogError
@@ -27,7 +27,7 @@ from store.workspace import Workspace
 RECORD = "catalogue.json"
 HEADER = ("sample_id", "catalog_content", "image_link", "price")
 LINK = "https://images.example.com/I/{}.jpg"
-NAMED_BY_LINK_SHARE = 0.2  # of pictures; the others are named by sample_id
+NAMED_BY_LINK_SHARE = 0.2  # of images; the others are named by sample_id
 THREADS = 2
 
 
@@ -43,7 +43,7 @@ class Row:
     price: str  # as written, which may be nonsense
 
     @property
-    def has_readable_picture(self) -> bool:
+    def has_readable_image(self) -> bool:
         return self.file is not None and self.damage is None
 
 
@@ -59,8 +59,8 @@ def rows_of_demo(seed: int, n_train: int, n_test: int) -> tuple[list[Row], list[
         )
     random = np.random.default_rng(seed)
     sold = listings(random, n_train + n_test)
-    shown = Counter(listing.product.picture for listing in sold)
-    alone = [i for i, listing in enumerate(sold) if shown[listing.product.picture] == 1]
+    shown = Counter(listing.product.image for listing in sold)
+    alone = [i for i, listing in enumerate(sold) if shown[listing.product.image] == 1]
     spoiled = iter(random.permutation(alone).tolist())  # each row falls into one trap at most
     n_rows = len(sold)
     no_link = _take(spoiled, round(n_rows * traps.NO_LINK_SHARE))
@@ -78,8 +78,8 @@ def rows_of_demo(seed: int, n_train: int, n_test: int) -> tuple[list[Row], list[
             ids[row] = bad
     rows = []
     for i, listing in enumerate(sold):
-        name = picture_name(listing.product.picture)
-        by_link = listing.product.picture.drawing_seed % 100 < 100 * NAMED_BY_LINK_SHARE
+        name = image_name(listing.product.image)
+        by_link = listing.product.image.drawing_seed % 100 < 100 * NAMED_BY_LINK_SHARE
         rows.append(
             Row(
                 sample_id=ids[i],
@@ -97,9 +97,9 @@ def _take(rows: Iterator[int], count: int) -> list[int]:
     return list(islice(rows, count))
 
 
-def picture_name(picture: Picture) -> str:
-    """The name in a picture's link; the same picture has the same link."""
-    return f"71{picture.drawing_seed:09d}{picture.finish[0]}{int(picture.is_rich)}{picture.gift_count}L"
+def image_name(image: Image) -> str:
+    """The name in an image's link; the same image has the same link."""
+    return f"71{image.drawing_seed:09d}{image.finish[0]}{int(image.is_rich)}{image.gift_count}L"
 
 
 def record(seed: int, train: Sequence[Row], test: Sequence[Row]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def record(seed: int, train: Sequence[Row], test: Sequence[Row]) -> dict[str, An
     files = {row.file: row.damage for row in rows if row.file is not None}
     gift_share = float(np.mean([row.listing.product.line.is_gift for row in rows]))
     expected = [
-        smape_floor() if row.has_readable_picture else smape_floor_blind(row.listing.product.line.is_gift)
+        smape_floor() if row.has_readable_image else smape_floor_blind(row.listing.product.line.is_gift)
         for row in test
     ]
     actual = np.array([row.listing.price for row in test])
@@ -116,12 +116,12 @@ def record(seed: int, train: Sequence[Row], test: Sequence[Row]) -> dict[str, An
     return {
         "about": (
             "A catalogue that was drawn and written by shelfprice. log price = category + brand + item + claims + "
-            "size + pack count + what only the picture shows (finish, package, items in a gift set) + normal noise. "
+            "size + pack count + what only the image shows (finish, package, items in a gift set) + normal noise. "
             "truth.csv holds the test prices and the same without noise; no command reads it."
         ),
         "seed": seed,
         "rows": {"train": len(train), "test": len(test)},
-        "pictures": {
+        "images": {
             "files": len(files),
             "broken": sum(damage is not None for damage in files.values()),
             "rows_without_link": sum(not row.link for row in rows),
@@ -130,8 +130,8 @@ def record(seed: int, train: Sequence[Row], test: Sequence[Row]) -> dict[str, An
         "noise_sigma": NOISE_SIGMA,
         "smape_floor": {
             "all_known": round(smape_floor(), 3),
-            "all_known_but_unreadable_pictures": round(float(np.mean(expected)), 3) if expected else None,
-            "without_pictures": round(smape_floor_without_pictures(gift_share), 3),
+            "all_known_but_unreadable_images": round(float(np.mean(expected)), 3) if expected else None,
+            "without_images": round(smape_floor_without_images(gift_share), 3),
             "noiseless_prices_on_test": round(smape(actual, noiseless), 3) if test else None,
         },
     }
@@ -176,7 +176,7 @@ def _draw_files(folder: Path, rows: Sequence[Row]) -> None:
 
     with ThreadPoolExecutor(THREADS) as threads:
         drawn = threads.map(draw_one, wanted.items())
-        for _ in tqdm(drawn, total=len(wanted), desc="pictures", unit="", disable=None):
+        for _ in tqdm(drawn, total=len(wanted), desc="images", unit="", disable=None):
             pass
 
 
@@ -188,11 +188,11 @@ def _csv(lines: Iterable[Sequence[str]]) -> bytes:
 
 def summary(to: Path, described: dict[str, Any]) -> str:
     """What was made, in a few lines."""
-    rows, pictures, floor = described["rows"], described["pictures"], described["smape_floor"]
+    rows, images, floor = described["rows"], described["images"], described["smape_floor"]
     return (
-        f"{to}: {rows['train']} train and {rows['test']} test rows, {pictures['files']} pictures "
-        f"({pictures['broken']} of them broken)\n"
-        f"best reachable SMAPE {floor['all_known']:.1f}, without looking at the pictures "
-        f"{floor['without_pictures']:.1f} (noise of log price: {described['noise_sigma']})\n"
+        f"{to}: {rows['train']} train and {rows['test']} test rows, {images['files']} images "
+        f"({images['broken']} of them broken)\n"
+        f"best reachable SMAPE {floor['all_known']:.1f}, without looking at the images "
+        f"{floor['without_images']:.1f} (noise of log price: {described['noise_sigma']})\n"
         f"next: shelfprice catalog ingest --train {to}/train.csv --test {to}/test.csv --images {to}/images"
     )

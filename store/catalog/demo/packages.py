@@ -1,4 +1,4 @@
-"""One package as a transparent picture: its shape, its material, its label."""
+"""One package as a transparent image: its shape, its material, its label."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from store.catalog.demo.assortment import Color
 
-WIDTH, HEIGHT = 240, 360  # of one package, pixels before the picture is halved
+WIDTH, HEIGHT = 240, 360  # of one package, pixels before the image is halved
 KRAFT, KRAFT_DARK, INK = (190, 152, 106), (112, 78, 46), (38, 36, 40)
 BLACK, GOLD, GOLD_LIGHT, WHITE = (26, 24, 28), (204, 160, 62), (248, 222, 142), (250, 249, 246)
 GLASS = (214, 228, 226)

@@ -108,5 +108,5 @@ GIFT_WORDS = ("Gift Set", "Gift Box", "Sampler Gift Set", "Gift Basket", "Holida
 GIFT_SENTENCES = (
     "Comes in a gift box with a ribbon, ready to hand over.",
     "Add a card at checkout and we'll write it by hand in {place}.",
-    "An assortment for {occasion}; see the picture for what is inside.",
+    "An assortment for {occasion}; see the image for what is inside.",
 )

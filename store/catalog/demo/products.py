@@ -1,7 +1,7 @@
 """What is sold, and what it truly costs.
 
 log price = category base + brand level + item + claims + elasticity * log(size) + elasticity * log(pack)
-          + what only the picture shows (finish, package, items in a gift set) + normal noise.
+          + what only the image shows (finish, package, items in a gift set) + normal noise.
 """
 
 import math
@@ -38,8 +38,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What one picture shows; the first three are seen nowhere else and move the price."""
+class Image:
+    """What one image shows; the first three are seen nowhere else and move the price."""
 
     finish: str  # key of FINISHES
     is_rich: bool  # the category's dearer package
@@ -54,7 +54,7 @@ class Product:
     line: Line
     size: float  # of one item, in the category's unit
     pack_count: int
-    picture: Picture
+    image: Image
 
     @property
     def log_price(self) -> float:
@@ -67,12 +67,12 @@ class Product:
             + sum(math.log(CLAIMS[claim][0]) for claim in line.claims)
             + category.elasticity * math.log(self.size / category.reference_size)
             + PACK_ELASTICITY * math.log(self.pack_count)
-            + picture_log_factor(self.picture.finish, self.picture.is_rich, self.picture.gift_count)
+            + image_log_factor(self.image.finish, self.image.is_rich, self.image.gift_count)
         )
 
 
-def picture_log_factor(finish: str, is_rich: bool, gift_count: int) -> float:
-    """What the picture alone adds to the log price."""
+def image_log_factor(finish: str, is_rich: bool, gift_count: int) -> float:
+    """What the image alone adds to the log price."""
     package = math.log(RICH_PACKAGE[0]) if is_rich else 0.0
     return math.log(FINISHES[finish][0]) + package + GIFT_ELASTICITY * math.log(gift_count)
 
@@ -98,11 +98,11 @@ def new_line(random: np.random.Generator) -> Line:
     )
 
 
-def new_picture(random: np.random.Generator, line: Line) -> Picture:
-    """Any picture of a line; nothing that moves the price depends on the line, save that gifts hold several."""
+def new_image(random: np.random.Generator, line: Line) -> Image:
+    """Any image of a line; nothing that moves the price depends on the line, save that gifts hold several."""
     finishes = list(FINISHES)
     shares = [share for _, share in FINISHES.values()]
-    return Picture(
+    return Image(
         finish=finishes[int(random.choice(len(finishes), p=shares))],
         is_rich=bool(random.random() < RICH_PACKAGE[1]),
         gift_count=_choose(random, GIFT_COUNTS) if line.is_gift else 1,
@@ -111,10 +111,10 @@ def new_picture(random: np.random.Generator, line: Line) -> Picture:
 
 
 def new_product(random: np.random.Generator, line: Line) -> Product:
-    """A line in some size, pack and picture. A gift set is no multipack."""
+    """A line in some size, pack and image. A gift set is no multipack."""
     size = line.category.sizes[int(random.integers(len(line.category.sizes)))]
     pack_count = 1 if line.is_gift else _choose(random, PACK_COUNTS)
-    return Product(line, float(size), pack_count, new_picture(random, line))
+    return Product(line, float(size), pack_count, new_image(random, line))
 
 
 def sibling(random: np.random.Generator, product: Product) -> Product:

@@ -1,4 +1,4 @@
-"""What makes real catalogues hard, in known numbers: twins, missing and broken pictures, bad rows."""
+"""What makes real catalogues hard, in known numbers: twins, missing and broken images, bad rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from store.catalog.demo.assortment import NOISE_SIGMA
-from store.catalog.demo.products import Product, new_line, new_picture, new_product, sibling
+from store.catalog.demo.products import Product, new_image, new_line, new_product, sibling
 
 SIBLING_SHARE = 0.25  # the same line in another size
-TWIN_SHARES = {"same text and picture": 0.015, "same picture": 0.015, "same text": 0.015}
+TWIN_SHARES = {"same text and image": 0.015, "same image": 0.015, "same text": 0.015}
 NO_LINK_SHARE = 0.01
 NO_FILE_SHARE = 0.015
-BROKEN_SHARE = 0.004  # of pictures; runs stop at 0.01 by default
+BROKEN_SHARE = 0.004  # of images; runs stop at 0.01 by default
 BROKEN_KINDS = ("truncated", "empty", "html")
 BAD_PRICES = ("", "0", "-4.99", "N/A", "0.00", "nan", "inf", "ask")
 PRICES_SPOILED_OVER = 40  # rows; the smallest demos are left whole
@@ -56,15 +56,15 @@ def listings(random: np.random.Generator, n_rows: int) -> list[Listing]:
 def _twin(random: np.random.Generator, original: Listing, kind: str, fresh_seed: int) -> tuple[Product, int]:
     """The product and title seed of a twin of that kind."""
     product = original.product
-    if kind == "same picture":  # the same goods, described by somebody else
+    if kind == "same image":  # the same goods, described by somebody else
         return replace(product, line=replace(product.line, writing_seed=fresh_seed)), fresh_seed
     if kind == "same text":  # other goods behind the same words
-        return replace(product, picture=new_picture(random, product.line)), original.title_seed
+        return replace(product, image=new_image(random, product.line)), original.title_seed
     return product, original.title_seed
 
 
 def broken(kind: str, content: bytes) -> bytes:
-    """What a failed download leaves under a picture's name."""
+    """What a failed download leaves under an image's name."""
     makers: dict[str, Callable[[bytes], bytes]] = {
         "truncated": lambda whole: whole[: len(whole) // 3],
         "empty": lambda whole: b"",

@@ -1,1 +1,1 @@
-"""Pictures from the open web: links in the catalogue -> content-addressed blobs, safely and repeatably."""
+"""Images from the open web: links in the catalogue -> content-addressed blobs, safely and repeatably."""

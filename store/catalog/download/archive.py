@@ -1,4 +1,4 @@
-"""Hand pictures over as a folder or a tar, and take them in elsewhere, trusting nothing but digests."""
+"""Hand images over as a folder or a tar, and take them in elsewhere, trusting nothing but digests."""
 
 import io
 import os
@@ -24,10 +24,10 @@ from store.catalog.download.record import (
     read_journal,
     stored_digests,
 )
-from store.catalog.download.rows import show_pictures
+from store.catalog.download.rows import show_images
 from store.catalog.download.run import IMAGES_LOCK
-from store.catalog.images import MOST_BYTES, blob_path
-from store.catalog.links import links_by_schema, merge_links, read_links
+from store.catalog.images.blobs import MOST_BYTES, blob_path
+from store.catalog.images.links import links_by_schema, merge_links, read_links
 from store.errors import CatalogError, WorkspaceError
 from store.local import TEMPORARY_PREFIX
 from store.schema import LINKS
@@ -45,9 +45,9 @@ class Transfer:
     """What was handed over or taken in."""
 
     n_links: int = 0
-    n_pictures: int = 0
+    n_images: int = 0
     n_bytes: int = 0
-    n_present: int = 0  # pictures that were here already
+    n_present: int = 0  # images that were here already
     odd: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -57,7 +57,7 @@ class Transfer:
 
 
 def export_images(workspace: Workspace, target: str) -> Transfer:
-    """Write links.parquet and every picture it names to a new folder, or a file ending in `.tar`.
+    """Write links.parquet and every image it names to a new folder, or a file ending in `.tar`.
 
     Raises:
         CatalogError: there is nothing to hand over, or the target exists and is not an empty folder.
@@ -74,7 +74,7 @@ def export_images(workspace: Workspace, target: str) -> Transfer:
         digests = sorted(set(links["sha256"].drop_null().to_pylist()) & there)
         if not digests:
             raise CatalogError(
-                f"no pictures in {workspace.root}: run 'shelfprice catalog images -w {workspace.root}'"
+                f"no images in {workspace.root}: run 'shelfprice catalog images -w {workspace.root}'"
             )
         done = Transfer(n_links=len(links))
         try:
@@ -91,7 +91,7 @@ def export_images(workspace: Workspace, target: str) -> Transfer:
 def import_images(workspace: Workspace, source: str) -> Transfer:
     """Take in what `export_images` wrote, or an `images/` folder as it lies in a workspace.
 
-    A picture counts only if its bytes have the digest that it is named by. A link that has a picture here
+    An image counts only if its bytes have the digest that it is named by. A link that has an image here
     keeps it.
 
     Raises:
@@ -115,7 +115,7 @@ def import_images(workspace: Workspace, source: str) -> Transfer:
                 elif _JOURNAL.fullmatch(name):
                     records.append(_records(source, name, n_bytes, file, _journal_table))
                 elif not os.path.basename(name).startswith("."):
-                    done.odd["files that are no picture by digest"] += 1
+                    done.odd["files that are no image by digest"] += 1
         if not records:
             raise CatalogError(
                 f"{source} holds no links.parquet: name a folder or tar written by images-export"
@@ -123,13 +123,13 @@ def import_images(workspace: Workspace, source: str) -> Transfer:
         offered = _last_of_each(pa.concat_tables(records))
         lacking = set(offered["sha256"].drop_null().to_pylist()) - there
         if lacking:  # so is a tar that was cut off between two files
-            done.odd["pictures that its links name and it does not hold"] += len(lacking)
+            done.odd["images that its links name and it does not hold"] += len(lacking)
         new = _worth_taking(read_links(workspace), offered, there)
         workspace.flush()
         if len(new):
             merge_links(workspace, new)
         done.n_links = len(new)
-        show_pictures(workspace)
+        show_images(workspace)
     return done
 
 
@@ -149,7 +149,7 @@ def _write_folder(
             with workspace.open(blob_path(sha256)) as file, open(blob, "wb") as copy:
                 shutil.copyfileobj(file, copy, 1 << 20)
                 done.n_bytes += copy.tell()
-            done.n_pictures += 1
+            done.n_images += 1
         if path.exists():
             path.rmdir()
         building.rename(path)
@@ -171,7 +171,7 @@ def _write_tar(workspace: Workspace, links: pa.Table, digests: list[str], path: 
                 with workspace.open(relative) as file:
                     _add(tar, relative.removeprefix("images/"), n_bytes, file)
                 done.n_bytes += n_bytes
-                done.n_pictures += 1
+                done.n_images += 1
         building.rename(path)
     except BaseException:
         building.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def _write_tar(workspace: Workspace, links: pa.Table, digests: list[str], path: 
 
 
 def _add(tar: tarfile.TarFile, name: str, n_bytes: int, file: IO[bytes]) -> None:
-    """Add with no time, owner or mode of this machine: the same pictures give the same tar."""
+    """Add with no time, owner or mode of this machine: the same images give the same tar."""
     entry = tarfile.TarInfo(name)
     entry.size = n_bytes
     file.seek(0)
@@ -237,12 +237,12 @@ def _take_blob(
         done.n_present += 1
         return
     if n_bytes > MOST_BYTES:
-        done.odd[f"pictures over {MOST_BYTES} bytes"] += 1
+        done.odd[f"images over {MOST_BYTES} bytes"] += 1
         return
     with tempfile.SpooledTemporaryFile(1_000_000) as copy:
         shutil.copyfileobj(file, copy, 1 << 20)
         if file_sha256(copy) != sha256:
-            done.odd["pictures whose bytes do not match their digest"] += 1
+            done.odd["images whose bytes do not match their digest"] += 1
             return
 
         def write(target: BinaryIO) -> None:
@@ -251,7 +251,7 @@ def _take_blob(
 
         workspace.publish(blob_path(sha256), write, flush=False)
     there.add(sha256)
-    done.n_pictures += 1
+    done.n_images += 1
     done.n_bytes += n_bytes
 
 
@@ -287,11 +287,11 @@ def _last_of_each(table: pa.Table) -> pa.Table:
 
 
 def _worth_taking(here: pa.Table, offered: pa.Table, there: set[str]) -> pa.Table:
-    """Rows that tell more than what is known: a picture where there is none, a reason where nothing is known."""
+    """Rows that tell more than what is known: an image where there is none, a reason where nothing is known."""
     present = pa.array(sorted(there), pa.string())
-    with_picture = pc.is_in(offered["sha256"], value_set=present, skip_nulls=True)
+    with_image = pc.is_in(offered["sha256"], value_set=present, skip_nulls=True)
     stored = here.filter(pc.is_in(here["sha256"], value_set=present, skip_nulls=True))["link"]
     is_stored = pc.is_in(offered["link"], value_set=stored.combine_chunks())
     is_known = pc.is_in(offered["link"], value_set=here["link"].combine_chunks())
     failed = pc.and_(pc.is_null(offered["sha256"]), pc.invert(is_known))
-    return offered.filter(pc.or_(pc.and_(with_picture, pc.invert(is_stored)), failed))
+    return offered.filter(pc.or_(pc.and_(with_image, pc.invert(is_stored)), failed))

@@ -1,4 +1,4 @@
-"""The commands that fetch and hand over pictures."""
+"""The commands that fetch and hand over images."""
 
 import click
 
@@ -9,7 +9,7 @@ from store.workspace import Workspace
 @click.command("images")
 @workspace_option
 @click.option("--retry-failed", is_flag=True, help="Also ask again for links that failed in an earlier run.")
-@click.option("--refresh", is_flag=True, help="Ask the servers whether pictures stored here have changed.")
+@click.option("--refresh", is_flag=True, help="Ask the servers whether images stored here have changed.")
 @click.option(
     "--allow-private",
     is_flag=True,
@@ -35,13 +35,13 @@ from store.workspace import Workspace
     "--max-bytes",
     type=click.IntRange(1),
     default=25_000_000,
-    help="Most bytes of one picture, as sent and after unpacking.",
+    help="Most bytes of one image, as sent and after unpacking.",
 )
 @click.option(
     "--max-pixels",
     type=click.IntRange(1, 178_956_970),
     default=120_000_000,
-    help="Most pixels of one picture; Pillow decodes no more than 178,956,970.",
+    help="Most pixels of one image; Pillow decodes no more than 178,956,970.",
 )
 @click.option("--contact", help="E-mail address or page in the user agent, for those who run the servers.")
 @click.option(
@@ -66,9 +66,9 @@ def images(
     ca_file: str | None,
     as_json: bool,
 ) -> None:
-    """Fetch the pictures behind the catalogue's links; go on where the last run stopped.
+    """Fetch the images behind the catalogue's links; go on where the last run stopped.
 
-    Every link ends in images/links.parquet, with its picture's digest or the reason why there is none.
+    Every link ends in images/links.parquet, with its image's digest or the reason why there is none.
     Nothing that is stored is fetched again, and what failed only with --retry-failed.
     """
     from store.catalog.download.fetch import Limits
@@ -112,16 +112,14 @@ def images(
 )
 @json_option
 def images_export(workspace: Workspace, target: str, as_json: bool) -> None:
-    """Write every stored picture and its links as a folder or a tar, for another workspace."""
+    """Write every stored image and its links as a folder or a tar, for another workspace."""
     from store.catalog.download.archive import export_images
 
     done = export_images(workspace, target)
     if as_json:
-        print_json({"n_links": done.n_links, "n_pictures": done.n_pictures, "n_bytes": done.n_bytes})
+        print_json({"n_links": done.n_links, "n_images": done.n_images, "n_bytes": done.n_bytes})
     else:
-        click.echo(
-            f"{target}: {done.n_pictures} pictures ({done.n_bytes / 1e6:.1f} MB) of {done.n_links} links"
-        )
+        click.echo(f"{target}: {done.n_images} images ({done.n_bytes / 1e6:.1f} MB) of {done.n_links} links")
 
 
 @click.command("images-import")
@@ -135,7 +133,7 @@ def images_export(workspace: Workspace, target: str, as_json: bool) -> None:
 )
 @json_option
 def images_import(workspace: Workspace, source: str, as_json: bool) -> None:
-    """Take over pictures and links from another workspace; every picture's digest is checked."""
+    """Take over images and links from another workspace; every image's digest is checked."""
     from store.catalog.download.archive import import_images
 
     done = import_images(workspace, source)
@@ -143,7 +141,7 @@ def images_import(workspace: Workspace, source: str, as_json: bool) -> None:
         print_json(
             {
                 "n_links": done.n_links,
-                "n_pictures": done.n_pictures,
+                "n_images": done.n_images,
                 "n_bytes": done.n_bytes,
                 "n_present": done.n_present,
                 "passed_over": dict(done.passed_over),
@@ -151,7 +149,7 @@ def images_import(workspace: Workspace, source: str, as_json: bool) -> None:
         )
         return
     click.echo(
-        f"{done.n_pictures} new pictures ({done.n_bytes / 1e6:.1f} MB), {done.n_present} were here, "
+        f"{done.n_images} new images ({done.n_bytes / 1e6:.1f} MB), {done.n_present} were here, "
         f"{done.n_links} links taken over"
     )
     for reason, n in done.passed_over:

@@ -1,7 +1,7 @@
 """A pool whose HTTP/2 connections give up one answer and go on with the others.
 
 httpcore leaves an answer that is not read to its end open: the server goes on sending it, and what
-nobody reads uses up the window that all pictures on the connection share. Here the server is told to
+nobody reads uses up the window that all images on the connection share. Here the server is told to
 stop (RST_STREAM), and what it has sent already is given back to the window.
 """
 
@@ -21,7 +21,7 @@ KEEPALIVE_SECONDS = 15.0
 
 
 class Http2Connection(httpcore2.AsyncHTTP2Connection):
-    """Cancels an answer that is closed before its end, for whatever reason: too large, too slow, no picture."""
+    """Cancels an answer that is closed before its end, for whatever reason: too large, too slow, no image."""
 
     async def _response_closed(self, stream_id: int) -> None:
         if stream_id in self._events:

@@ -15,8 +15,8 @@ import httpcore2
 
 from store.catalog.download.addresses import canonical_url
 from store.catalog.download.connections import Pool, tls_context
+from store.catalog.download.images import SNIFF_BYTES, describe_other, sniff
 from store.catalog.download.network import CheckedBackend, NoConnectionError, Resolver, resolve
-from store.catalog.download.pictures import SNIFF_BYTES, describe_other, sniff
 from store.catalog.download.storing import SPILL_BYTES, keep
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -1,6 +1,6 @@
 """A process beside the one that downloads: it decodes, hashes and writes, so that neither waits for the other.
 
-A decoder that crashes on a hostile picture takes this process with it, not the run. It is spoken to over its standard
+A decoder that crashes on a hostile image takes this process with it, not the run. It is spoken to over its standard
 input and output: a batch is a line of JSON, a list with an object for each body, followed by the bytes of each; the
 answer is a line of JSON. It ends when its input does, so also when the run is killed.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import IO, Any, BinaryIO
 
-from store.catalog.download.pictures import quiet_decoders
+from store.catalog.download.images import quiet_decoders
 from store.catalog.download.record import Journal
 from store.catalog.download.storing import SPILL_BYTES, Body, Stored, keep, record_of, store_bodies
 from store.errors import ShelfpriceError, WorkspaceError
@@ -87,7 +87,7 @@ class StoreProcess:
         if not line.endswith(b"\n"):
             status = await self.close()
             if status >= 0:
-                raise RuntimeError(f"the process that stores pictures ended with status {status}, see above")
+                raise RuntimeError(f"the process that stores images ended with status {status}, see above")
             return None
         answer: list[Any] | str = json.loads(line)
         return answer

@@ -41,7 +41,7 @@ class Progress:
         self._show()
 
     def fail(self, reason: str) -> None:
-        """One link ended without a picture."""
+        """One link ended without an image."""
         self._failed[reason] += 1
         self._show()
 

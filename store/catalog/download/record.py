@@ -1,7 +1,7 @@
 """What became of each link: a journal while a run lasts, folded into images/links.parquet.
 
-The journal has one line per link, with a checksum, and is written *before* the picture's bytes
-appear. So after a kill a line counts exactly if its bytes are there whole, and no picture that was
+The journal has one line per link, with a checksum, and is written *before* the image's bytes
+appear. So after a kill a line counts exactly if its bytes are there whole, and no image that was
 stored is ever fetched again. Folding flushes the bytes to disk before links.parquet names them.
 """
 
@@ -18,8 +18,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from store.catalog.images import BLOBS, blob_path
-from store.catalog.links import merge_links
+from store.catalog.images.blobs import BLOBS, blob_path
+from store.catalog.images.links import merge_links
 from store.errors import WorkspaceError
 from store.schema import LINKS
 from store.workspace import Workspace
@@ -83,8 +83,8 @@ def fold_journals(workspace: Workspace, *, trusted: bool = False) -> int:
     """Fold every journal into links.parquet and remove it; returns how many lines were void.
 
     Args:
-        trusted: this process wrote all of them and saw each picture published; else (after a crash)
-            each picture is read back and its digest compared.
+        trusted: this process wrote all of them and saw each image published; else (after a crash)
+            each image is read back and its digest compared.
     """
     names = workspace.names(JOURNAL_FOLDER, suffix=".jsonl")
     if not names:
@@ -129,7 +129,7 @@ def file_sha256(file: IO[bytes]) -> str:
 
 
 def blob_is_whole(workspace: Workspace, sha256: str) -> bool:
-    """Whether the picture is there and its bytes have this digest."""
+    """Whether the image is there and its bytes have this digest."""
     try:
         with workspace.open(blob_path(sha256)) as file:
             return file_sha256(file) == sha256

@@ -23,11 +23,11 @@ def as_dict(summary: Summary) -> dict[str, Any]:
         "n_failed_before": summary.n_failed_before,
         "n_asked": summary.n_asked,
         "n_stored": summary.n_stored,
-        "n_new_pictures": summary.n_new_pictures,
+        "n_new_images": summary.n_new_images,
         "n_not_modified": summary.n_not_modified,
         "n_failed": summary.n_failed,
         "n_recovered_void": summary.n_void,
-        "n_rows_with_picture": summary.n_rows_with_picture,
+        "n_rows_with_image": summary.n_rows_with_image,
         "n_bytes": summary.n_bytes,
         "seconds": round(summary.seconds, 3),
         "failed": dict(summary.failed.most_common()),
@@ -41,13 +41,13 @@ def as_lines(summary: Summary) -> list[str]:
     wanted = summary.wanted
     lines = [
         f"{wanted.n_rows} rows: {wanted.n_rows_with_link} with a link ({wanted.n_links} different), "
-        f"{wanted.n_from_folder} with a picture from a folder, {wanted.n_without} without a link, "
+        f"{wanted.n_from_folder} with an image from a folder, {wanted.n_without} without a link, "
         f"{wanted.n_unusable.total()} with a link that can't be used"
     ]
     lines += _counted("  unusable", wanted.n_unusable) + _counted("  read as", wanted.notes)
     lines.append(
         f"stored before: {summary.n_stored_before}, asked now: {summary.n_asked}, stored: {summary.n_stored} "
-        f"({summary.n_new_pictures} new pictures, {summary.n_bytes / 1e6:.1f} MB), "
+        f"({summary.n_new_images} new images, {summary.n_bytes / 1e6:.1f} MB), "
         f"unchanged: {summary.n_not_modified}, failed: {summary.n_failed}"
     )
     lines += _counted("  failed", summary.failed)
@@ -55,7 +55,7 @@ def as_lines(summary: Summary) -> list[str]:
         lines.append(
             "  private and loopback addresses are asked only with --allow-private (and --retry-failed)"
         )
-    lines.append(f"rows with a picture by link now: {summary.n_rows_with_picture}")
+    lines.append(f"rows with an image by link now: {summary.n_rows_with_image}")
     if summary.n_failed_before:
         lines.append(f"{summary.n_failed_before} links failed in an earlier run: --retry-failed asks again")
     if summary.n_asked and summary.seconds > 0:
@@ -67,7 +67,7 @@ def as_lines(summary: Summary) -> list[str]:
 
 
 def refuse_if_unreachable(summary: Summary) -> None:
-    """Tell a missing network from missing pictures.
+    """Tell a missing network from missing images.
 
     Raises:
         NetworkError: links were asked for and not one server could be reached.

@@ -1,13 +1,13 @@
-"""Rows of the catalogue see the pictures that arrived: column `image` and the catalogue's digest."""
+"""Rows of the catalogue see the images that arrived: column `image` and the catalogue's digest."""
 
 from collections.abc import Container
 
 import pyarrow as pa
 
-from store.catalog.digest import split_digest, split_metadata
 from store.catalog.download.addresses import link_url
-from store.catalog.fields import FIELDS_VERSION
-from store.catalog.images import FILE_PREFIX, known_links
+from store.catalog.images.blobs import FILE_PREFIX, known_links
+from store.catalog.ingest.digest import split_digest, split_metadata
+from store.catalog.parse.fields import FIELDS_VERSION
 from store.catalog.read import CATALOG_LOCK, SPLITS, split_path
 from store.errors import CatalogError
 from store.schema import CATALOG_COLUMNS
@@ -33,18 +33,18 @@ def _images(batch: pa.RecordBatch, known: Container[str]) -> pa.Array:
     return pa.array(images, pa.string())
 
 
-def show_pictures(workspace: Workspace) -> int:
+def show_images(workspace: Workspace) -> int:
     """Bring column `image` and the digest of each split up to date with links.parquet, as an ingest would.
 
     Returns:
-        How many rows have a picture by link now.
+        How many rows have an image by link now.
 
     Raises:
         CatalogError: the catalogue was ingested by another version of the parser.
     """
-    n_with_picture = 0
+    n_with_image = 0
     if not any(workspace.exists(split_path(split)) for split in SPLITS):
-        return n_with_picture
+        return n_with_image
     known = known_links(workspace)
     with workspace.lock(CATALOG_LOCK):
         for split in SPLITS:
@@ -54,7 +54,7 @@ def show_pictures(workspace: Workspace) -> int:
             metadata = workspace.read_metadata(path)
             if metadata.get("fields_version", FIELDS_VERSION) != FIELDS_VERSION:
                 raise CatalogError(
-                    f"the {split} catalogue was ingested by another version of shelfprice: the pictures are stored, "
+                    f"the {split} catalogue was ingested by another version of shelfprice: the images are stored, "
                     f"run 'shelfprice catalog ingest -w {workspace.root}' again to join them to its rows"
                 )
             table = workspace.read_table(path)
@@ -65,7 +65,7 @@ def show_pictures(workspace: Workspace) -> int:
                 ],
                 pa.string(),
             )
-            n_with_picture += sum(
+            n_with_image += sum(
                 image is not None and not image.startswith(FILE_PREFIX) and known.get(image) is not None
                 for chunk in images.chunks
                 for image in chunk.to_pylist()
@@ -75,4 +75,4 @@ def show_pictures(workspace: Workspace) -> int:
             digest = split_digest(given, known)
             if digest != metadata.get("digest"):
                 workspace.publish_table(path, table, metadata=metadata | split_metadata(digest))
-    return n_with_picture
+    return n_with_image

@@ -12,16 +12,16 @@ from typing import IO
 
 from store.catalog.download.connections import tls_context
 from store.catalog.download.fetch import Fetcher, Limits, Reply
+from store.catalog.download.images import quiet_decoders
 from store.catalog.download.network import Resolver, resolve
-from store.catalog.download.pictures import quiet_decoders
+from store.catalog.download.plan import Plan, Wanted, make_plan, read_wanted, unusable_records
 from store.catalog.download.progress import Progress
 from store.catalog.download.record import Journal, LinkRecord, fold_journals
-from store.catalog.download.rows import show_pictures
+from store.catalog.download.rows import show_images
 from store.catalog.download.schedule import Ended, Job, Policy, Schedule
 from store.catalog.download.storer import Storer
 from store.catalog.download.storing import Body, Stored
-from store.catalog.download.wanted import Plan, Wanted, make_plan, read_wanted, unusable_records
-from store.catalog.images import BLOBS
+from store.catalog.images.blobs import BLOBS
 from store.errors import CatalogError, ConfigError, WorkspaceError
 from store.workspace import Workspace
 
@@ -52,13 +52,13 @@ class Summary:
     wanted: Wanted
     n_stored_before: int = 0
     n_failed_before: int = 0
-    n_void: int = 0  # journal lines of a killed run whose picture was not whole
+    n_void: int = 0  # journal lines of a killed run whose image was not whole
     n_asked: int = 0
     n_stored: int = 0
-    n_new_pictures: int = 0  # of those stored, bytes that were not here before
+    n_new_images: int = 0  # of those stored, bytes that were not here before
     n_not_modified: int = 0
-    n_rows_with_picture: int = 0  # rows of the catalogue whose picture came from a link
-    n_bytes: int = 0  # read from servers into pictures
+    n_rows_with_image: int = 0  # rows of the catalogue whose image came from a link
+    n_bytes: int = 0  # read from servers into images
     failed: Counter[str] = field(default_factory=Counter)  # by reason
     seconds: float = 0.0
 
@@ -76,7 +76,7 @@ def user_agent(contact: str | None) -> str:
 def download_images(
     workspace: Workspace, settings: Settings, progress: Progress, *, resolver: Resolver = resolve
 ) -> Summary:
-    """Fetch the picture behind every link of the catalogue that is not here yet.
+    """Fetch the image behind every link of the catalogue that is not here yet.
 
     Whatever a server does ends as a reason in images/links.parquet, never as an error.
 
@@ -110,7 +110,7 @@ def download_images(
             raise
         journal.close()
         fold_journals(workspace, trusted=True)
-        summary.n_rows_with_picture = show_pictures(workspace)
+        summary.n_rows_with_image = show_images(workspace)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -120,7 +120,7 @@ def _fold_what_can_be(workspace: Workspace, journal: Journal) -> None:
     try:
         journal.close()
         fold_journals(workspace)
-        show_pictures(workspace)
+        show_images(workspace)
     except (WorkspaceError, CatalogError):
         return
 
@@ -243,7 +243,7 @@ class _Run:
             self.progress.fail(stored.reason)
             return
         self.summary.n_stored += 1
-        self.summary.n_new_pictures += stored.is_new
+        self.summary.n_new_images += stored.is_new
         self.summary.n_bytes += reply.n_bytes
         self.progress.advance(reply.n_bytes)
 

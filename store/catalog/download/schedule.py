@@ -41,7 +41,7 @@ class Job:
     url: str  # asked next; differs from `link` after a redirect
     etag: str | None = None
     last_modified: str | None = None
-    keep: bool = False  # a refresh: a failure leaves the stored picture as it is
+    keep: bool = False  # a refresh: a failure leaves the stored image as it is
     tries: int = 0
     hops: int = 0
     alone: bool = False  # asked on a connection of its own
@@ -50,7 +50,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """A link that gets no picture in this run."""
+    """A link that gets no image in this run."""
 
     job: Job
     reason: str
@@ -143,7 +143,7 @@ class Schedule:
         return False
 
     def ended(self) -> Iterator[Ended]:
-        """Jobs that ended without a picture since the last call."""
+        """Jobs that ended without an image since the last call."""
         while self._ended:
             yield self._ended.popleft()
 

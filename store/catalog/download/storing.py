@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, BinaryIO
 
-from store.catalog.download.pictures import picture_problem
+from store.catalog.download.images import image_problem
 from store.catalog.download.record import Journal, LinkRecord, file_sha256
-from store.catalog.images import blob_path
+from store.catalog.images.blobs import blob_path
 from store.local import write_error
 from store.workspace import Workspace
 
@@ -34,7 +34,7 @@ class Stored:
     """What became of one body."""
 
     is_new: bool  # these bytes were not here before
-    reason: str | None = None  # why it is no picture
+    reason: str | None = None  # why it is no image
 
 
 def keep(file: IO[bytes], piece: bytes) -> None:
@@ -52,7 +52,7 @@ def keep(file: IO[bytes], piece: bytes) -> None:
 def store_bodies(
     workspace: Workspace, journal: Journal, bodies: Sequence[Body], max_pixels: int
 ) -> list[Stored]:
-    """Check, journal and publish bodies; closes them. A body that is no picture becomes a failed record.
+    """Check, journal and publish bodies; closes them. A body that is no image becomes a failed record.
 
     Raises:
         WorkspaceError: the workspace can't be written; what was published before stays valid.
@@ -61,7 +61,7 @@ def store_bodies(
     lines: list[LinkRecord] = []
     wanted: dict[str, IO[bytes]] = {}
     for body in bodies:
-        problem = picture_problem(body.file, max_pixels)
+        problem = image_problem(body.file, max_pixels)
         sha256 = file_sha256(body.file) if problem is None else None
         if sha256 is not None or not body.keep:
             lines.append(record_of(body, sha256, problem))

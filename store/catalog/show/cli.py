@@ -12,7 +12,7 @@ PAGE_FILE = "catalog.html"
 @workspace_option
 @click.option("--text", is_flag=True, help="Print only: write no page.")
 def show(workspace: Workspace, text: bool) -> None:
-    """Show the catalogue: counts, prices, lengths, fields, duplicates, missing pictures, train against test.
+    """Show the catalogue: counts, prices, lengths, fields, duplicates, missing images, train against test.
 
     Printed, and written to catalog.html, one page that needs no network. Duplicates are those that 'shelfprice catalog
     clean' found.

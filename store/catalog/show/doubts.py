@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from store.catalog.clean.run import FINDINGS, FindingReport, report_of
 from store.cleaning import CLEANING_FILE, why_stale
-from store.folds import FOLDS_FILE, read_folds
+from store.folds.assign import FOLDS_FILE, read_folds
 from store.workspace import Workspace
 
 GROUPS_SHOWN = 6  # of each finding
@@ -22,7 +22,7 @@ class Row:
     split: str
     name: str
     price: float | None
-    picture: str | None  # hex SHA-256
+    image: str | None  # hex SHA-256
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Doubts:
     note: str | None
 
 
-def read_doubts(workspace: Workspace, tables: dict[str, pa.Table], pictures: dict[str, pa.Array]) -> Doubts:
+def read_doubts(workspace: Workspace, tables: dict[str, pa.Table], images: dict[str, pa.Array]) -> Doubts:
     """Findings on disk.
 
     Args:
         tables: split -> rows.
-        pictures: split -> digest of each row's picture.
+        images: split -> digest of each row's image.
     """
     if not workspace.exists(CLEANING_FILE):
         return Doubts([], {}, "not looked for yet: run 'shelfprice catalog clean'")
@@ -66,7 +66,7 @@ def read_doubts(workspace: Workspace, tables: dict[str, pa.Table], pictures: dic
         findings.append(report_of(table, name, policy))
         shown[name] = _chosen(here)
     wanted = [one for groups in shown.values() for _, _, ids in groups for one in ids.to_pylist()]
-    by_id = _rows(tables, pictures, wanted)
+    by_id = _rows(tables, images, wanted)
     for name, groups in shown.items():
         if groups:
             examples[name] = [Example(why, n, [by_id[i] for i in ids.to_pylist()]) for why, n, ids in groups]
@@ -92,14 +92,14 @@ def _chosen(found: pa.Table) -> list[tuple[str, int, pa.Array]]:
 
 
 def _rows(
-    tables: dict[str, pa.Table], pictures: dict[str, pa.Array], wanted: list[int | str]
+    tables: dict[str, pa.Table], images: dict[str, pa.Array], wanted: list[int | str]
 ) -> dict[int | str, Row]:
     rows: dict[int | str, Row] = {}
     for split, table in tables.items():
         values = pa.array(wanted, table["sample_id"].type)
         position = pc.drop_null(pc.index_in(values, value_set=table["sample_id"].combine_chunks()))
         chosen = table.take(position).to_pylist()
-        for row, picture in zip(chosen, pictures[split].take(position).to_pylist(), strict=True):
+        for row, image in zip(chosen, images[split].take(position).to_pylist(), strict=True):
             name = row["name"] or row["text"][:120]
-            rows[row["sample_id"]] = Row(str(row["sample_id"]), split, name, row.get("price"), picture)
+            rows[row["sample_id"]] = Row(str(row["sample_id"]), split, name, row.get("price"), image)
     return rows

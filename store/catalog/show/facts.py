@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.download.addresses import read_link
-from store.catalog.images import image_digests
-from store.catalog.links import read_links
+from store.catalog.images.blobs import image_digests
+from store.catalog.images.links import read_links
 from store.catalog.read import extra_columns, present_splits, read_split
 from store.catalog.show.doubts import Doubts, read_doubts
 from store.workspace import Workspace
@@ -26,10 +26,10 @@ class SplitFacts:
     name: str
     rows: int
     with_link: int
-    with_picture: int
+    with_image: int
     texts: int  # distinct
-    pictures: int  # distinct
-    missing: dict[str, int]  # why rows have no picture -> rows, most frequent first
+    n_images: int  # distinct
+    missing: dict[str, int]  # why rows have no image -> rows, most frequent first
     missing_ids: dict[str, list[str]]  # the same -> first rows
 
 
@@ -66,7 +66,7 @@ def read_facts(workspace: Workspace) -> Facts:
     digests = image_digests(workspace)
     links = read_links(workspace)
     failed = dict(zip(links["link"].to_pylist(), links["reason"].to_pylist(), strict=True))
-    pictures = {
+    digest_columns = {
         split: pa.array(
             [digests.get(link) if link else None for link in table["image"].to_pylist()], pa.string()
         )
@@ -78,13 +78,13 @@ def read_facts(workspace: Workspace) -> Facts:
     coverage = _coverage(tables)
     return Facts(
         workspace=workspace.root,
-        splits=[_split(name, table, pictures[name], failed) for name, table in tables.items()],
+        splits=[_split(name, table, digest_columns[name], failed) for name, table in tables.items()],
         price=histogram({"train": price}),
         price_quantiles=quantiles,
         length=histogram(lengths),
         coverage=coverage,
         against=_against(tables, lengths, coverage) if "test" in tables else [],
-        doubts=read_doubts(workspace, tables, pictures),
+        doubts=read_doubts(workspace, tables, digest_columns),
     )
 
 
@@ -100,15 +100,15 @@ def histogram(values: dict[str, np.ndarray], bins: int = BINS) -> Histogram:
     return Histogram(10**edges, counts)
 
 
-def _split(name: str, table: pa.Table, picture: pa.Array, failed: dict[str, str | None]) -> SplitFacts:
+def _split(name: str, table: pa.Table, image: pa.Array, failed: dict[str, str | None]) -> SplitFacts:
     reasons: list[str] = []
     where: dict[str, list[str]] = {}
-    lacking = np.flatnonzero(~np.array(picture.is_valid(), dtype=bool))
+    lacking = np.flatnonzero(~np.array(image.is_valid(), dtype=bool))
     columns = (
         table.select(["sample_id", "image", "image_link"]).take(pa.array(lacking, pa.int64())).to_pylist()
     )
     for row in columns:
-        reason = failed.get(row["image"]) or _without_picture(row["image_link"])
+        reason = failed.get(row["image"]) or _without_image(row["image_link"])
         reasons.append(reason)
         first = where.setdefault(reason, [])
         if len(first) < 3:
@@ -118,15 +118,15 @@ def _split(name: str, table: pa.Table, picture: pa.Array, failed: dict[str, str 
         name=name,
         rows=len(table),
         with_link=len(table) - table["image_link"].null_count,
-        with_picture=len(picture) - picture.null_count,
+        with_image=len(image) - image.null_count,
         texts=len(pc.unique(table["text"])),
-        pictures=len(pc.unique(picture.drop_null())),
+        n_images=len(pc.unique(image.drop_null())),
         missing=missing,
         missing_ids={reason: where[reason] for reason in missing},
     )
 
 
-def _without_picture(cell: str | None) -> str:
+def _without_image(cell: str | None) -> str:
     link = read_link(cell)
     if link.url is not None:
         return "a link, not fetched yet"

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from html import escape
 
-from store.catalog.images import blob_path
+from store.catalog.images.blobs import blob_path
 from store.catalog.show.charts import log_histogram, priced
 from store.catalog.show.doubts import Example, Row
 from store.catalog.show.facts import Facts, SplitFacts
@@ -48,13 +48,13 @@ def page_of(facts: Facts, thumbnail: Thumbnail) -> str:
 
 
 def thumbnail_of(workspace: Workspace, digest: str) -> str | None:
-    """A picture as a data URL of a small JPEG; None where it can't be decoded."""
+    """An image as a data URL of a small JPEG; None where it can't be decoded."""
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(workspace.read_bytes(blob_path(digest)))) as picture:
-            picture.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-            small = picture.convert("RGBA")
+        with Image.open(io.BytesIO(workspace.read_bytes(blob_path(digest)))) as image:
+            image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
+            small = image.convert("RGBA")
             small.thumbnail((THUMBNAIL, THUMBNAIL))
             flat = Image.new("RGB", small.size, "white")
             flat.paste(small, mask=small.getchannel("A"))
@@ -73,12 +73,12 @@ def _section(title: str, body: str, note: str = "", kind: str = "") -> str:
 def _cards(splits: list[SplitFacts]) -> str:
     cards = []
     for split in splits:
-        share = split.with_picture / max(split.rows, 1)
+        share = split.with_image / max(split.rows, 1)
         facts = [
             (f"{split.rows:,}", f"{split.name} rows"),
             (f"{split.texts:,}", "distinct texts"),
-            (f"{split.with_picture:,}", f"with a picture ({share:.1%})"),
-            (f"{split.pictures:,}", "distinct pictures"),
+            (f"{split.with_image:,}", f"with an image ({share:.1%})"),
+            (f"{split.n_images:,}", "distinct images"),
         ]
         cards += [
             f'<div class="card"><b>{number}</b><span>{escape(what)}</span></div>' for number, what in facts
@@ -119,9 +119,9 @@ def _missing(splits: list[SplitFacts]) -> str:
         for reason, n in split.missing.items()
     ]
     if not rows:
-        return _section("Missing pictures", "<p>Every row has its picture.</p>", kind="wide")
+        return _section("Missing images", "<p>Every row has its image.</p>", kind="wide")
     head = "<tr><th></th><th class=num>rows</th><th>why</th><th>first rows</th></tr>"
-    return _section("Missing pictures", f"<table>{head}{''.join(rows)}</table>", kind="wide")
+    return _section("Missing images", f"<table>{head}{''.join(rows)}</table>", kind="wide")
 
 
 def _against(facts: Facts) -> str:
@@ -182,10 +182,10 @@ def _examples(examples: list[Example], thumbnail: Thumbnail) -> str:
 
 
 def _row(row: Row, thumbnail: Thumbnail) -> str:
-    url = thumbnail(row.picture) if row.picture else None
-    lacking = "can't be decoded" if row.picture else "no picture"
-    picture = f'<img src="{url}" alt="">' if url else f'<div class="none">{lacking}</div>'
+    url = thumbnail(row.image) if row.image else None
+    lacking = "can't be decoded" if row.image else "no image"
+    image = f'<img src="{url}" alt="">' if url else f'<div class="none">{lacking}</div>'
     price = f"<b>{priced(row.price)}</b>" if row.price is not None else '<b class="quiet">test</b>'
     name = " ".join(row.name.split())
     shown = name if len(name) <= 90 else f"{name[:89]}…"
-    return f'<figure>{picture}<figcaption>{price} <span class="quiet">{escape(row.sample_id)}</span><br>{escape(shown)}</figcaption></figure>'
+    return f'<figure>{image}<figcaption>{price} <span class="quiet">{escape(row.sample_id)}</span><br>{escape(shown)}</figcaption></figure>'

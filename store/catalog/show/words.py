@@ -9,12 +9,12 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def lines_of(facts: Facts) -> list[str]:
-    """Everything that the page says, pictures apart."""
+    """Everything that the page says, images apart."""
     lines = []
     for split in facts.splits:
         lines.append(
-            f"{split.name:<7}{split.rows:>9,} rows, {split.texts:,} distinct texts; {split.with_picture:,} with a picture, "
-            f"{split.pictures:,} distinct"
+            f"{split.name:<7}{split.rows:>9,} rows, {split.texts:,} distinct texts; {split.with_image:,} with an image, "
+            f"{split.n_images:,} distinct"
         )
         for reason, n in split.missing.items():
             lines.append(f"       {n:>9,} without: {reason} (first: {', '.join(split.missing_ids[reason])})")

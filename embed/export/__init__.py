@@ -1,0 +1,1 @@
+"""Vectors by row, as Parquet, NumPy or FAISS."""

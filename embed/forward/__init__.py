@@ -1,0 +1,1 @@
+"""Batches -> vectors on one device: devices, precision, modes and batch sizes by measuring, forward passes."""

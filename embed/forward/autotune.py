@@ -1,0 +1,140 @@
+"""One encoder tried out on its first rows on one device: precision, layout, batch size, compiling."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from embed.forward.passes import Passes
+from embed.forward.precision import MIN_COSINE, Choice, Compiled, Mode, candidates, choose, worst_cosine
+from embed.inputs.batch import Batch, BatchLimit, Preparer, Window, units_of
+from store.vectors.spec import EncoderSpec
+
+MAX_UNITS = {"text": 262_144, "image": 1024}
+MEASURED_ROWS = (4, 64)  # fewest and most
+MEASURED_SECONDS = (
+    0.5  # one fp32 pass over the measured rows takes about that long: a few passes of each mode
+)
+MOST_FP32_STAGES = 8
+GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
+COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried
+
+
+class Trial:
+    """Passes over a sample of rows, timed.
+
+    Args:
+        passes: of the encoder, on its device.
+        preparer: of its inputs.
+        limit: units per pass.
+        device_type: "cpu", "cuda" or "mps".
+    """
+
+    def __init__(
+        self, spec: EncoderSpec, passes: Passes, preparer: Preparer, limit: BatchLimit, device_type: str
+    ) -> None:
+        self._spec = spec
+        self._passes = passes
+        self._preparer = preparer
+        self._limit = limit
+        self._device_type = device_type
+
+    def choose(self, window: Window) -> Choice:
+        """Precision and layout."""
+        modes = candidates(self._spec.precision, self._device_type, self._passes.is_convnet)
+        sample = self._sample(window)
+        if not sample:  # every input failed: nothing to measure on
+            return Choice(modes[0])
+        with contextlib.ExitStack() as stack:
+            return choose(
+                lambda mode: self._apply(mode, sample, stack),
+                lambda: self._run(sample),
+                modes,
+                self._spec.precision,
+                MOST_FP32_STAGES if self._passes.is_convnet else 0,
+            )
+
+    def grow(self, window: Window, choice: Choice) -> Choice:
+        """The choice with the batch size that is fastest: doubled for as long as that gains, and fits."""
+        sample = self._sample(window)
+        if not sample:
+            return choice
+        self._passes.apply(choice.mode)
+        return replace(choice, units=self._grown(sample))
+
+    def compile(self, window: Window, choice: Choice) -> Choice:
+        """The choice with what `torch.compile` makes of it; some machines can't, which is no error."""
+        sample = self._sample(window)
+        with contextlib.ExitStack() as stack:
+            self._apply(Mode(), sample, stack)
+            reference = self._run(sample)
+            start = time.perf_counter()
+            try:
+                self._apply(replace(choice.mode, compiled=True), sample, stack)
+                vectors = self._run(sample)
+            except Exception:  # noqa: BLE001 - a compiler that is missing or stumbles raises whatever it likes
+                return replace(choice, compiled=Compiled(0.0, time.perf_counter() - start))
+            first = time.perf_counter() - start
+            start = time.perf_counter()
+            self._run(sample)
+            seconds = time.perf_counter() - start
+        close = self._spec.precision != "auto" or worst_cosine(vectors, reference) >= MIN_COSINE
+        rate = len(reference) / seconds if close else 0.0
+        return replace(choice, compiled=Compiled(round(rate, 1), round(max(0.0, first - seconds), 1)))
+
+    def _apply(self, mode: Mode, sample: Sequence[Batch], stack: contextlib.ExitStack) -> None:
+        stack.close()
+        self._passes.apply(mode)
+        stack.enter_context(self._passes.running())
+        one = tuple(torch.from_numpy(a[:1]) for a in sample[0].arrays)
+        self._passes.forward(one).cpu()  # weights are cast once per run, not once per batch
+
+    def _run(self, sample: Sequence[Batch]) -> np.ndarray:
+        return np.concatenate([self._vectors(batch) for batch in sample])
+
+    def _vectors(self, batch: Batch) -> np.ndarray:
+        inputs = tuple(torch.from_numpy(a) for a in batch.arrays)
+        return self._passes.vectors(batch, inputs).cpu().numpy()
+
+    def _sample(self, window: Window) -> list[Batch]:
+        """As many of the window's rows as one fp32 pass takes about `MEASURED_SECONDS` over."""
+        fewest, most = MEASURED_ROWS
+        few = self._prepared(window, fewest)
+        if not few:
+            return []
+        seconds = 0.0
+        with self._passes.running():
+            for _ in ("warm-up", "timed"):
+                start = time.perf_counter()
+                self._run(few)
+                seconds = time.perf_counter() - start
+        n_rows = int(min(most, fewest * MEASURED_SECONDS / max(seconds, 1e-6)))
+        return few if n_rows <= fewest else self._prepared(window, n_rows)
+
+    def _prepared(self, window: Window, n_rows: int) -> list[Batch]:
+        """Batches of `n_rows` spread over the window, fewer where inputs fail."""
+        step = max(1, len(window.keys) // n_rows)
+        chosen = Window(window.vector_set, window.keys[::step][:n_rows], window.contents[::step][:n_rows])
+        return [batch for batch in self._preparer.batches(iter([chosen])) if batch.keys]
+
+    def _grown(self, sample: list[Batch]) -> int:
+        largest = max(sample, key=lambda batch: batch.units)
+        units, best_units, best = self._limit.units, self._limit.units, 0.0
+        while units <= MAX_UNITS[self._spec.modality]:
+            repeats = max(1, units // max(1, largest.units))
+            inputs = tuple(torch.from_numpy(np.concatenate([a] * repeats)) for a in largest.arrays)
+            self._limit.units = units_of(inputs)
+            with self._passes.running():
+                self._passes.forward(inputs).cpu()  # warm-up, and wait for it
+                start = time.perf_counter()
+                self._passes.forward(inputs).cpu()
+                rate = units_of(inputs) / (time.perf_counter() - start)
+            if self._limit.units < units_of(inputs):  # it did not fit
+                return self._limit.units
+            if rate < GROWTH_GAIN * best:
+                break
+            best, best_units, units = rate, units, 2 * units
+        return best_units

@@ -1,0 +1,97 @@
+"""What this machine computes with. Torch is imported only where a device is opened."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from store.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run wants its encoders run."""
+
+    devices: tuple[str, ...] = ("auto",)
+    batch_tokens: int | None = None  # most padded tokens per forward pass; None: found by measuring
+    batch_images: int | None = None  # most images
+
+
+def cores() -> int:
+    """Processors that this process may use: its affinity, within its control group's quota."""
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            n = min(n, max(1, round(int(quota) / int(period))))
+    return n
+
+
+def host() -> str:
+    """This machine's name, as provenance."""
+    return platform.node()
+
+
+def open_devices(names: Sequence[str]) -> "list[torch.device]":
+    """Devices by name, `all` standing for every GPU. Sets the number of CPU threads.
+
+    Raises:
+        ConfigError: there is no such device on this machine, or one is named twice.
+    """
+    import torch
+
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores())))
+    if "all" in names:
+        names = [f"cuda:{at}" for at in range(torch.cuda.device_count())]
+        if not names:
+            raise ConfigError("--devices all means every GPU, and there is none: pass --devices auto")
+    devices = [_open_device(name) for name in names]
+    for at, device in enumerate(devices):
+        if device in devices[:at]:
+            raise ConfigError(
+                f"device {device} is named twice in --devices {','.join(names)}: name each once"
+            )
+    return devices
+
+
+def _open_device(name: str) -> "torch.device":
+    """`auto` is the first GPU, Apple's, or the CPU."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device {name!r} can't be used here: {str(error).splitlines()[0]}: name auto, cpu, cuda or mps"
+        ) from error
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def device_name(device: "torch.device") -> str:
+    """The hardware in words, the same on every run: what was measured holds for it."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"mps {platform.machine()}"
+    return f"cpu {_cpu_model()} x{torch.get_num_threads()}"
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,151 @@
+"""Several devices at work on one encoder: each takes the next batch when it is free."""
+
+import copy
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from embed.encoders.base import Encoder, Resolved
+from embed.encoders.registry import library_of
+from embed.forward.devices import Settings, open_devices
+from embed.forward.engine import Engine
+from embed.inputs.batch import Batch, Window
+from embed.job.run import RunningEncoder
+from store.workspace import Workspace
+
+Encoded = tuple[Batch, np.ndarray]
+DEPTH = 2  # encoded batches per device that may wait to be stored
+
+
+def load_engines(
+    workspace: Workspace, resolved: Sequence[Resolved], settings: Settings
+) -> list[RunningEncoder]:
+    """Load one model once and put its encoders (two towers at most) on every device asked for.
+
+    Raises:
+        EncoderError: the weights can't be loaded.
+        ConfigError: there is no such device.
+    """
+    return on_devices(workspace, library_of(resolved[0].address).load(resolved), settings)
+
+
+def on_devices(workspace: Workspace, encoders: Sequence[Encoder], settings: Settings) -> list[RunningEncoder]:
+    """Put loaded encoders on every device asked for.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    devices = open_devices(settings.devices)
+    running: list[RunningEncoder] = []
+    for encoder in encoders:
+        replicas = [*(_replica(encoder) for _ in devices[1:]), encoder]
+        pairs = zip(replicas, devices, strict=True)
+        engines = [Engine(workspace, replica, device, settings) for replica, device in pairs]
+        running.append(engines[0] if len(engines) == 1 else Fleet(engines))
+    return running
+
+
+def _replica(encoder: Encoder) -> Encoder:
+    """The same encoder with weights of its own, which can lie on another device."""
+    other = copy.copy(encoder)
+    other.module = copy.deepcopy(encoder.module)
+    return other
+
+
+class Fleet:
+    """Engines of one encoder on several devices behind `RunningEncoder`; vectors come in any order.
+
+    Args:
+        engines: one per device, two at least.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        assert len(engines) > 1
+        self._engines = list(engines)
+        self.spec = engines[0].spec
+
+    @property
+    def units(self) -> int:
+        """Most padded tokens, or images, of a forward pass."""
+        return self._engines[0].units
+
+    def begin(self, window: Window, n_rows: int) -> str:
+        """Each engine measures alone; devices of one kind measure once, as the choice is remembered by kind."""
+        share = n_rows // len(self._engines)
+        return "; ".join(engine.begin(window, share) for engine in self._engines)
+
+    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+        """Prepared inputs, in the size of the roomiest device: the others halve what is too large for them."""
+        yield from max(self._engines, key=lambda engine: engine.units).batches(windows)
+
+    def encode(self, batches: Iterator[Batch]) -> Iterator[Encoded]:
+        """Each batch with its vectors, by whichever device was free."""
+        shared = _Shared(batches)
+        done: queue.Queue[Encoded | BaseException | None] = queue.Queue(DEPTH * len(self._engines))
+
+        def work(engine: Engine) -> None:
+            try:
+                for encoded in engine.encode(iter(shared)):
+                    if not shared.put(done, encoded):
+                        return
+                shared.put(done, None)
+            except BaseException as error:  # noqa: BLE001 - raised again by whoever iterates
+                shared.put(done, error)
+
+        threads = [
+            threading.Thread(target=work, args=(engine,), name="encode", daemon=True)
+            for engine in self._engines
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            n_running = len(threads)
+            while n_running:
+                item = done.get()
+                if isinstance(item, BaseException):
+                    raise item
+                if item is None:
+                    n_running -= 1
+                else:
+                    yield item
+        finally:
+            shared.stop.set()
+            for thread in threads:
+                thread.join()
+
+    def provenance(self) -> dict[str, Any]:
+        """Of the first device, and what each is."""
+        own = [engine.provenance() for engine in self._engines]
+        return {**own[0], "devices": [f"{one['device']}: {one['precision']}" for one in own]}
+
+
+class _Shared:
+    """One iterator that several threads take from, until told to stop."""
+
+    POLL_SECONDS = 0.2
+
+    def __init__(self, source: Iterator[Batch]) -> None:
+        self.stop = threading.Event()
+        self._source = source
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Batch]:
+        while not self.stop.is_set():
+            with self._lock:
+                batch = next(self._source, None)
+            if batch is None:
+                return
+            yield batch
+
+    def put(self, to: queue.Queue[Any], item: Any) -> bool:
+        """Hand an item over unless nobody waits for it any more."""
+        while not self.stop.is_set():
+            try:
+                to.put(item, timeout=self.POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False

@@ -1,0 +1,211 @@
+"""The command `shelfprice embed run`."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from store.options import json_option, print_json, workspace_option
+from store.workspace import Workspace
+
+
+class ShareType(click.ParamType):
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        from embed.job.share import Share
+
+        return value if isinstance(value, Share) else Share.parse(value)
+
+
+SHARE = click.FloatRange(0.0, 1.0)
+
+
+def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that `plan` and `run` share."""
+    for option in reversed(
+        [
+            click.option(
+                "-e",
+                "--encoder",
+                "encoders",
+                multiple=True,
+                metavar="ENCODER[@COMPOSITION]",
+                help="Only this encoder or vector set; may be repeated. Default: all of the configuration.",
+            ),
+            click.option(
+                "--precision",
+                type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+                default="auto",
+                help="auto: the fastest that keeps every measured row within cosine 0.999 of fp32.",
+            ),
+            click.option(
+                "--models",
+                "models_dir",
+                type=click.Path(path_type=Path, file_okay=False, exists=True),
+                envvar="SHELFPRICE_MODELS",
+                show_envvar=True,
+                help="Folder of models carried over from a connected machine.",
+            ),
+            click.option(
+                "--offline", is_flag=True, help="Never ask the model hub; its local cache is still read."
+            ),
+            click.option(
+                "--shard",
+                "share",
+                type=ShareType(),
+                help="Only the i-th of n shares of what is missing, split by key, for schedulers of many runs.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Take a polite request to end as Ctrl-C, so that what is done is published."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@click.command()
+@encoder_options
+@click.option(
+    "--devices",
+    default="auto",
+    metavar="NAME[,NAME...]",
+    help="auto, cpu, cuda, cuda:1 or mps; several at once as cuda:0,cuda:1, every GPU as all.",
+)
+@click.option(
+    "--batch-tokens", type=click.IntRange(1), help="Most padded tokens per forward pass. Default: measured."
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Most images per forward pass. Default: measured.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="local: this process. ray: Ray Data, on this machine or a cluster (extra 'ray').",
+)
+@click.option(
+    "--actors",
+    type=click.IntRange(1),
+    help="With --engine ray: workers that each hold the model. Default: one a GPU, or one a machine.",
+)
+@click.option(
+    "--num-gpus",
+    type=click.FloatRange(0.0),
+    help="With --engine ray: GPUs of an actor, may be a fraction. Default: 1 where the cluster has any.",
+)
+@click.option(
+    "--ray-address",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    help="Of a running Ray cluster; its machines must reach the workspace and the weights at the same address. "
+    "Default: a Ray of its own on this machine.",
+)
+@click.option(
+    "--give-up-after",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=900.0,
+    metavar="SECONDS",
+    help="With --engine ray: stop when nothing could be scheduled, or nothing moved, for so long.",
+)
+@click.option(
+    "--publish-every",
+    type=click.FloatRange(min=0.0),
+    default=60.0,
+    metavar="SECONDS",
+    help="What is embedded is published at least this often: no more is lost when a run is killed.",
+)
+@click.option("--retry-failed", is_flag=True, help="Try inputs again that failed before.")
+@click.option(
+    "--max-failures", type=SHARE, help="Stop when a larger share of inputs fails. Default: configuration."
+)
+@click.option(
+    "--max-coverage-gap",
+    type=SHARE,
+    help="Stop when the shares of rows without a vector differ more between train and test. Default: configuration.",
+)
+@workspace_option
+@json_option
+def run(
+    encoders: tuple[str, ...],
+    precision: str,
+    models_dir: Path | None,
+    offline: bool,
+    share: Any,
+    devices: str,
+    batch_tokens: int | None,
+    batch_size: int | None,
+    engine: str,
+    actors: int | None,
+    num_gpus: float | None,
+    ray_address: str | None,
+    give_up_after: float,
+    publish_every: float,
+    retry_failed: bool,
+    max_failures: float | None,
+    max_coverage_gap: float | None,
+    workspace: Workspace,
+    as_json: bool,
+) -> None:
+    """Embed every row that has no vector yet; whatever ends a run, the next goes on where it stopped."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
+    from embed.distributed.cluster import Cluster, check_installed
+    from embed.distributed.engine import load_on_ray
+    from embed.distributed.layout import Wanted
+    from embed.encoders.base import Sources
+    from embed.forward.devices import Settings
+    from embed.job.limits import Limits
+    from embed.job.report import outcome_lines, outcome_record
+    from embed.job.request import find_wishes
+    from embed.job.run import Options
+    from embed.job.run import run as run_job
+    from store.config import load_config
+
+    config = load_config(workspace).embed
+    limits = Limits(
+        config.max_failures if max_failures is None else max_failures,
+        config.max_coverage_gap if max_coverage_gap is None else max_coverage_gap,
+    )
+
+    names = tuple(name.strip() for name in devices.split(","))
+    settings = Settings(names, batch_tokens, batch_size)
+    cluster: Any = nullcontext()
+    if engine == "ray":
+        check_installed()
+        cluster = Cluster(Wanted(actors, num_gpus), ray_address, give_up_after)
+
+    def load(resolved: Any) -> Any:
+        if engine == "ray":
+            return load_on_ray(workspace, resolved, cluster, settings)
+        from embed.forward.fleet import load_engines
+
+        return load_engines(workspace, resolved, settings)
+
+    wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
+    options = Options(limits, retry_failed, share, shard_seconds=publish_every)
+    try:
+        with _terminate_as_interrupt(), cluster:
+            outcomes = run_job(workspace, wishes, options, load, lambda line: click.echo(line, err=True))
+    except KeyboardInterrupt as interrupt:
+        raise click.ClickException(
+            "stopped; what was embedded is published: run the command again to go on"
+        ) from interrupt
+    if as_json:
+        print_json({"encoders": [outcome_record(one) for one in outcomes]})
+        return
+    for line in (line for one in outcomes for line in outcome_lines(one)):
+        click.echo(line)

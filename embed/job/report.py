@@ -1,0 +1,122 @@
+"""What the commands print, for people and for machines."""
+
+from typing import Any
+
+from embed.job.plan import EncoderPlan, SetPlan
+from embed.job.run import Outcome
+from embed.job.verify import FolderReport
+
+
+def duration(seconds: float) -> str:
+    """`3 h 20 min`, `4 min`, `12 s`."""
+    if seconds >= 3600:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def plan_lines(plan: EncoderPlan) -> list[str]:
+    """One line per vector set, then the work."""
+    if plan.has_nothing_to_embed:
+        return [f"{plan.spec.name}: skipped, the catalogue has no {_content(plan)} at all"]
+    lines = [_set_line(one) for one in plan.sets]
+    for reason in plan.damaged.values():
+        lines.append(f"  {reason}")
+    others = f", {plan.n_elsewhere:,} more fall to other shares" if plan.n_elsewhere else ""
+    if not len(plan.missing):
+        return [*lines, f"{plan.spec.name}: nothing to do{others}"]
+    time = (
+        f"about {duration(plan.seconds)}"
+        if plan.seconds is not None
+        else "time unknown, never run on this machine"
+    )
+    gigabytes = plan.bytes_to_write / 1e9
+    return [
+        *lines,
+        f"{plan.spec.name}: {len(plan.missing):,} to embed, {gigabytes:.3f} GB to write, {time}{others}",
+    ]
+
+
+def outcome_lines(outcome: Outcome) -> list[str]:
+    """What a run did for one encoder, and what rows go without a vector."""
+    plan = outcome.plan
+    if plan.has_nothing_to_embed:
+        return plan_lines(plan)
+    speed = (
+        f" in {duration(outcome.seconds)} ({outcome.n_embedded / outcome.seconds:.1f} rows/s)"
+        if outcome.seconds
+        else ""
+    )
+    hits = plan.n_hits - outcome.n_embedded
+    lines = [f"{plan.spec.name}: {outcome.n_embedded:,} embedded{speed}, {hits:,} there before"]
+    for one in plan.sets:
+        lines.append(_set_line(one))
+        if str(one.vector_set) in outcome.truncated:
+            share = outcome.truncated[str(one.vector_set)]
+            most = plan.spec.preprocessing.get("max_tokens")
+            lines.append(f"    {share:.1%} of the texts were cut to {most} tokens")
+    return lines
+
+
+def verify_lines(report: FolderReport) -> list[str]:
+    """One line per folder and damaged file."""
+    duplicates = f", {report.n_duplicates:,} of them twice" if report.n_duplicates else ""
+    state = "whole" if not report.damaged else f"{len(report.damaged)} damaged"
+    lines = [f"{report.folder}: {report.n_shards} shards, {report.n_vectors:,} vectors{duplicates}: {state}"]
+    return lines + [f"  {reason}" for reason in report.damaged.values()]
+
+
+def plan_record(plan: EncoderPlan) -> dict[str, Any]:
+    """A plan as JSON."""
+    return {
+        "encoder": plan.spec.name,
+        "folder": plan.spec.folder,
+        "wanted": plan.n_wanted,
+        "hits": plan.n_hits,
+        "failed": plan.n_failed,
+        "missing": len(plan.missing),
+        "elsewhere": plan.n_elsewhere,
+        "bytes_to_write": plan.bytes_to_write,
+        "seconds": plan.seconds,
+        "damaged": sorted(plan.damaged),
+        "skipped": plan.has_nothing_to_embed,
+        "sets": [
+            {
+                "vectors": str(one.vector_set),
+                "distinct": one.n_distinct,
+                "hits": one.n_hits,
+                "failed": one.n_failed,
+                "missing": one.n_missing,
+                "splits": {
+                    split: {"rows": c.n_rows, "empty": c.n_empty, "failed": c.n_failed}
+                    for split, c in one.splits.items()
+                },
+            }
+            for one in plan.sets
+        ],
+    }
+
+
+def outcome_record(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON."""
+    return {
+        **plan_record(outcome.plan),
+        "embedded": outcome.n_embedded,
+        "newly_failed": outcome.n_failed,
+        "run_seconds": outcome.seconds,
+        "truncated": outcome.truncated,
+    }
+
+
+def _set_line(one: SetPlan) -> str:
+    rows = sum(c.n_rows for c in one.splits.values())
+    empty = sum(c.n_empty for c in one.splits.values())
+    failed = sum(c.n_failed for c in one.splits.values())
+    what = "image" if one.vector_set.composition is None else "text"
+    return (
+        f"  {one.vector_set}: {rows:,} rows, {one.n_distinct:,} distinct {what}s, {one.n_hits:,} with a vector, "
+        f"{one.n_missing:,} missing; {empty:,} rows have no {what}, {failed:,} one that failed"
+    )
+
+
+def _content(plan: EncoderPlan) -> str:
+    return "image" if plan.spec.modality == "image" else "text"

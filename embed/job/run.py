@@ -1,0 +1,257 @@
+"""Plan, prepare, encode, publish: every row that lacks a vector gets one, or a failure on record."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from tqdm import tqdm
+
+from embed.encoders.base import Resolved
+from embed.forward.prefetch import Ahead
+from embed.inputs.batch import Batch, Window
+from embed.job.keys import Wanted
+from embed.job.limits import Limits, check_coverage, check_failures
+from embed.job.plan import EncoderPlan, plan_encoder
+from embed.job.share import Share
+from embed.job.verify import set_aside
+from embed.job.windows import iter_windows
+from embed.job.writer import Outbox
+from store.vectors.sets import VectorSet, publish_current
+from store.vectors.shard import failure_names, shard_names
+from store.vectors.spec import EncoderSpec
+from store.workspace import Workspace
+
+LOCK_FILE = "lock"
+
+
+class RunningEncoder(Protocol):
+    """What the job asks of a loaded encoder; `embed.forward.engine.Engine` is the one that holds a model."""
+
+    spec: EncoderSpec
+
+    def begin(self, window: Window, n_rows: int) -> str:
+        """Get ready for so many rows, measuring on the first; returns what was chosen, in words."""
+
+    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+        """Prepare inputs; called in a background thread."""
+
+    def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Each batch with its vectors, shape (n_keys, dim), in any order."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What was chosen on this machine."""
+
+
+@runtime_checkable
+class PlanRunner(Protocol):
+    """An encoder that finds its rows itself, on other machines; `embed.distributed.engine.RayEncoder` is one."""
+
+    def begin(self, plan: EncoderPlan) -> str:
+        """Get ready; returns what was chosen, in words."""
+
+    def results(self, plan: EncoderPlan) -> AbstractContextManager[Iterator[tuple[Batch, np.ndarray]]]:
+        """Each batch with its vectors, shape (n_keys, dim), in any order."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What was chosen, and where it ran."""
+
+
+Loader = Callable[[Sequence[Resolved]], Sequence[RunningEncoder | PlanRunner]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One encoder and the vector sets that are wanted of it."""
+
+    resolved: Resolved
+    vector_sets: tuple[VectorSet, ...]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes about it."""
+
+    limits: Limits = field(default_factory=Limits)
+    retry_failed: bool = False
+    share: Share | None = None  # of the missing keys; None: all of them
+    shard_bytes: int = 64 * 2**20
+    shard_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did for one encoder."""
+
+    plan: EncoderPlan  # as it stands after the run
+    n_embedded: int
+    n_failed: int  # in this run
+    seconds: float  # from the first batch to the last shard
+    truncated: dict[str, float]  # vector set -> share of its texts, of this run, that lost tokens
+
+
+def run(
+    workspace: Workspace, wishes: Sequence[Wish], options: Options, load: Loader, say: Say
+) -> list[Outcome]:
+    """Embed all that is missing, encoder by encoder; models are loaded only where something is.
+
+    Args:
+        wishes: encoders with the sets wanted of them.
+        load: loads one model, whose encoders come in the order asked for.
+        say: takes lines for people.
+
+    Raises:
+        FailureLimitError: too many inputs fail, or the splits differ too much in coverage.
+        EncoderError: a model can't be loaded.
+        WorkspaceError: the disk is full, or the workspace can't be written. What was published stays.
+    """
+    models: dict[tuple[str, str, str], list[Wish]] = {}
+    for wish in wishes:
+        models.setdefault(wish.resolved.model_key, []).append(wish)
+    outcomes: list[Outcome] = []
+    for group in models.values():
+        outcomes += _run_model(workspace, group, options, load, say)
+    return outcomes
+
+
+def _run_model(
+    workspace: Workspace, wishes: list[Wish], options: Options, load: Loader, say: Say
+) -> list[Outcome]:
+    wanted = [Wanted.read(workspace, wish.vector_sets) for wish in wishes]
+
+    def plan_all() -> list[EncoderPlan]:
+        pairs = zip(wishes, wanted, strict=True)
+        retry = options.retry_failed
+        return [
+            plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry, wanted=k) for w, k in pairs
+        ]
+
+    plans = plan_all()
+    for plan in plans:
+        _check(plan, options.limits)
+    if not any(len(plan.own(options.share).missing) or plan.damaged for plan in plans):
+        for plan in plans:
+            publish_current(workspace, plan.spec)
+        return [Outcome(plan, 0, 0, 0.0, {}) for plan in plans]
+    with ExitStack() as locks:
+        for folder in sorted(plan.spec.folder for plan in plans):
+            locks.enter_context(
+                workspace.lock(
+                    f"{folder}/{_lock_file(options.share)}",
+                    lambda: say("another run is at work here: waiting for it"),
+                )
+            )
+        if any(plan.files != _files(workspace, plan.spec) for plan in plans):
+            plans = plan_all()
+        for plan in plans:
+            _mend(workspace, plan, say)
+            publish_current(workspace, plan.spec)
+        encoders = (
+            load([plan.resolved for plan in plans])
+            if any(len(p.own(options.share).missing) for p in plans)
+            else [None] * len(plans)
+        )
+        return [
+            _run_encoder(workspace, plan, keys, encoder, options, say)
+            for plan, keys, encoder in zip(plans, wanted, encoders, strict=True)
+        ]
+
+
+def _run_encoder(
+    workspace: Workspace,
+    plan: EncoderPlan,
+    wanted: Wanted,
+    encoder: RunningEncoder | PlanRunner | None,
+    options: Options,
+    say: Say,
+) -> Outcome:
+    whole, plan = plan, plan.own(options.share)
+    if encoder is None or not len(plan.missing):
+        return Outcome(whole, 0, 0, 0.0, {})
+    # Records of failures hold keys of other shares too, which this run does not try again.
+    supersedes = options.retry_failed and options.share is None
+    old_records = failure_names(workspace, plan.spec.folder) if supersedes else []
+    runner = encoder if isinstance(encoder, PlanRunner) else _Here(workspace, encoder)
+    share = f" (share {options.share} of {len(whole.missing)})" if options.share else ""
+    say(f"{plan.spec.name}: {len(plan.missing)} to embed{share}, {runner.begin(plan)}")
+    start = time.perf_counter()
+    library = f"{plan.spec.library} {plan.resolved.library_version}"
+    outbox = Outbox(
+        workspace,
+        plan.spec,
+        lambda: {"library": library, **runner.provenance()},
+        options.shard_bytes,
+        options.shard_seconds,
+    )
+    texts: dict[str, list[int]] = {}
+    with (
+        tqdm(total=len(plan.missing), desc=plan.spec.name, unit=" rows", disable=None, smoothing=0.1) as bar,
+        runner.results(plan) as results,
+        outbox,  # publishes what is done, however this block is left
+    ):
+        for batch, vectors in results:
+            outbox.add(batch, vectors)
+            count = texts.setdefault(batch.vector_set, [0, 0])
+            count[0] += len(batch.keys)
+            count[1] += batch.n_truncated
+            bar.update(len(batch.keys) + len(batch.failures))
+            n_failed = plan.n_failed + outbox.n_failed
+            check_failures(plan.spec.name, n_failed, plan.n_wanted, options.limits, outbox.example)
+    seconds = time.perf_counter() - start
+    for (
+        name
+    ) in old_records:  # every failure in them was tried again and now stands elsewhere, if it failed again
+        if name not in outbox.records:
+            workspace.remove(f"{plan.spec.folder}/{name}")
+    after = plan_encoder(workspace, plan.resolved, (), wanted=wanted)
+    check_coverage(after, options.limits)
+    truncated = {
+        name: n / total for name, (total, n) in texts.items() if total and plan.spec.modality == "text"
+    }
+    return Outcome(after, outbox.n_published, outbox.n_failed, seconds, truncated)
+
+
+class _Here:
+    """Runs a plan in this process: a thread prepares inputs ahead of the model."""
+
+    def __init__(self, workspace: Workspace, encoder: RunningEncoder) -> None:
+        self._workspace = workspace
+        self._encoder = encoder
+        self.provenance = encoder.provenance
+
+    def begin(self, plan: EncoderPlan) -> str:
+        windows = iter_windows(self._workspace, plan)
+        first = next(windows)
+        self._windows = itertools.chain([first], windows)
+        return self._encoder.begin(first, len(plan.missing))
+
+    @contextmanager
+    def results(self, plan: EncoderPlan) -> Iterator[Iterator[tuple[Batch, np.ndarray]]]:
+        with Ahead(self._encoder.batches(self._windows)) as prepared:
+            yield self._encoder.encode(iter(prepared))
+
+
+def _lock_file(share: Share | None) -> str:
+    return LOCK_FILE if share is None else f"{LOCK_FILE}-{share.i}-of-{share.n}"
+
+
+def _check(plan: EncoderPlan, limits: Limits) -> None:
+    if not plan.has_nothing_to_embed:
+        check_failures(plan.spec.name, plan.n_failed, plan.n_wanted, limits)
+        check_coverage(plan, limits)
+
+
+def _mend(workspace: Workspace, plan: EncoderPlan, say: Say) -> None:
+    """Sweep what killed runs left half-written; put damaged files aside."""
+    workspace.sweep(plan.spec.folder)
+    for reason in plan.damaged.values():
+        say(f"{reason}: put aside, its rows are embedded again")
+    set_aside(workspace, plan.spec.folder, list(plan.damaged))
+
+
+def _files(workspace: Workspace, spec: EncoderSpec) -> tuple[str, ...]:
+    return (*shard_names(workspace, spec.folder), *failure_names(workspace, spec.folder))

@@ -1,0 +1,1 @@
+"""Rows -> matrices that heads are fitted on."""

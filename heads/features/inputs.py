@@ -1,0 +1,172 @@
+"""Assembles what heads see from the workspace, and the record of it that names their predictions."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from heads.features.cleaning import Cleaning
+from heads.features.fields import field_columns, parse_fields
+from heads.features.rows import Fields, Rows
+from store.catalog.parse.compose import compose, composition_columns
+from store.catalog.read import present_splits, read_split
+from store.cleaning import read_decided
+from store.errors import CatalogError, MissingVectorsError
+from store.folds.assign import Folds
+from store.vectors.folded import FoldedMatrix, embedded_keys, fold_specs, load_any
+from store.vectors.keys import among
+from store.vectors.matrix import Matrix
+from store.vectors.sets import VectorSet, current_spec, how_to_embed, iter_row_keys
+from store.workspace import Workspace
+
+BLOCK_ROWS = 65_536  # digested together
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that heads are trained on and predict."""
+
+    train: Rows
+    log_price: np.ndarray  # (n_train,)
+    fold: np.ndarray  # (n_train,)
+    test: Rows | None  # None: no test catalogue
+    cleaning: Cleaning | None = None  # None: rows are fitted on as they are
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which rows of the catalogue have which vector of one set: cheap to find, no vector is read."""
+
+    vector_set: VectorSet
+    fingerprint: str
+    digest: str  # over (sample_id, key, has a vector) of every row: the same whatever the row order
+    n_valid: int  # training rows with a vector
+    n_rows: int  # training rows
+    folds: tuple[int, ...] = ()  # that have vectors of their own, made without them; empty: not fine-tuned
+
+
+def resolve_set(workspace: Workspace, name: str) -> VectorSet:
+    """The vector set a name stands for, by what its encoder embeds.
+
+    Raises:
+        MissingVectorsError: nothing was embedded with that encoder; names the command.
+    """
+    try:
+        spec = current_spec(workspace, name.partition("@")[0])
+    except MissingVectorsError as error:
+        raise MissingVectorsError(str(error).split(": run")[0] + f": {how_to_embed(name)}") from error
+    return VectorSet.parse(name, is_text=spec.modality == "text")
+
+
+def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
+    """What the cache holds of a vector set for the ingested rows.
+
+    Raises:
+        MissingVectorsError: some row was never embedded; names the count, a row, the command.
+    """
+    spec = current_spec(workspace, vector_set.encoder)
+    have, failed = embedded_keys(workspace, spec)
+    ids, keys, n_train, n_valid = [], [], 0, 0
+    for split in present_splits(workspace):
+        for batch, batch_keys in iter_row_keys(workspace, vector_set, split):
+            found = among(have, batch_keys)
+            known = found | among(failed, batch_keys)
+            missing = batch_keys.is_valid().to_numpy(zero_copy_only=False) & ~known
+            if (n_missing := int(missing.sum())) > 0:
+                first = batch.column("sample_id").filter(pa.array(missing))[0]
+                raise MissingVectorsError(
+                    f"{vector_set} has no vector for {n_missing} or more of the {split} rows (first: {first}): "
+                    f"{how_to_embed(vector_set)}"
+                )
+            ids.append(batch.column("sample_id"))
+            keys.append(pc.if_else(pa.array(found), batch_keys, pa.scalar(None, batch_keys.type)))
+            if split == "train":
+                n_train += len(found)
+                n_valid += int(found.sum())
+    all_ids, all_keys = pa.concat_arrays(ids), pa.concat_arrays(keys)
+    order = pc.array_sort_indices(all_ids)
+    content = hashlib.sha256()
+    for start in range(0, len(order), BLOCK_ROWS):
+        part = order.slice(start, BLOCK_ROWS)
+        for row_id, key in zip(all_ids.take(part).to_pylist(), all_keys.take(part).to_pylist(), strict=True):
+            content.update(f"{row_id}:".encode() + (key or b"-") + b"\n")
+    return Coverage(
+        vector_set, spec.fingerprint, content.hexdigest()[:16], n_valid, n_train, tuple(fold_specs(spec))
+    )
+
+
+def read_inputs(
+    workspace: Workspace,
+    sets: Iterable[VectorSet],
+    texts: Sequence[str],
+    folds: Folds,
+    folder: Path | None = None,
+) -> Inputs:
+    """Read rows with the given vector sets and text compositions.
+
+    Vectors are float16, as cached: a head converts what it needs, in blocks where it is large.
+
+    Args:
+        folder: put the vectors into files of this folder instead of memory.
+
+    Raises:
+        MissingVectorsError: some row was never embedded.
+        FoldMismatchError: the folds are of other rows.
+    """
+    if "train" not in present_splits(workspace):
+        raise CatalogError(
+            f"no train catalogue in {workspace.root}: run 'shelfprice catalog ingest --train FILE'"
+        )
+    tables = {split: read_split(workspace, split) for split in present_splits(workspace)}
+    folds = folds.aligned(tables["train"]["sample_id"].combine_chunks())
+    columns = field_columns(tables["train"].schema)
+    together = pa.concat_tables([_with_columns(table, columns) for table in tables.values()])
+    fields, start, rows = parse_fields(together, tables["train"].num_rows), 0, {}
+    for split, table in tables.items():
+        here = np.arange(start, start + table.num_rows)
+        start += table.num_rows
+        group = folds.group if split == "train" else -1 - np.arange(table.num_rows)
+        rows[split] = _rows_of(
+            workspace, split, table, sets, texts, fields.subset(here), group, folds.hash, folder
+        )
+    price = tables["train"]["price"].to_numpy()
+    cleaning = Cleaning.of(read_decided(workspace), rows["train"].sample_id)
+    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning)
+
+
+def _rows_of(
+    workspace: Workspace,
+    split: str,
+    table: pa.Table,
+    sets: Iterable[VectorSet],
+    texts: Sequence[str],
+    fields: Fields,
+    group: np.ndarray,
+    folds_hash: str,
+    folder: Path | None,
+) -> Rows:
+    composed = {}
+    for composition in texts:
+        column = compose(composition, table.select(list(composition_columns(composition))))
+        composed[composition] = np.array(column.fill_null("").to_pylist(), dtype=object)
+    loaded = [load_any(workspace, vector_set, split, folds_hash, np.float16, folder) for vector_set in sets]
+    return Rows(
+        sample_id=table["sample_id"].combine_chunks(),
+        matrices=tuple(matrix for matrix in loaded if isinstance(matrix, Matrix)),
+        fields=fields,
+        texts=composed,
+        group=group,
+        folded=tuple(matrix for matrix in loaded if isinstance(matrix, FoldedMatrix)),
+    )
+
+
+def _with_columns(table: pa.Table, columns: list[str]) -> pa.Table:
+    """The columns of a table, null where it lacks one: a test file may lack a further column."""
+    n_rows = table.num_rows
+    types = {name: pa.float64() if name.startswith("numeric:") else pa.string() for name in columns}
+    present = [table[n] if n in table.column_names else pa.nulls(n_rows, types[n]) for n in columns]
+    return pa.table(dict(zip(columns, present, strict=True)))

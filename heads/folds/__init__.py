@@ -1,0 +1,1 @@
+"""Fits and predictions fold by fold: cross-fitting, nested fits, parameter search."""

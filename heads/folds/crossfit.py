@@ -1,0 +1,161 @@
+"""The only fold loop: out-of-fold predictions of the training rows, and test predictions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from heads.base import FoldPredictions, Head
+from heads.features.cleaning import Cleaning
+from heads.features.rows import Rows
+from heads.folds.parallel import each_on_a_core
+from heads.folds.tuning import Tuning
+from store.errors import HeadError
+
+# Log price: a prediction further outside of all prices that it was learned from is an accident of one odd row.
+MOST_BEYOND = float(np.log(10.0))
+LEAST_GROUPS = 3  # that a fold's model is fitted on: two to choose on, one to check the choice
+
+
+def crossfit(
+    head: Head,
+    train: Rows,
+    log_price: np.ndarray,
+    fold: np.ndarray,
+    test: Rows | None = None,
+    on_fit: Callable[[], None] = lambda: None,
+    cleaning: Cleaning | None = None,
+    tuning: Tuning | None = None,
+) -> FoldPredictions:
+    """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
+
+    Where rows have vectors of fine-tuned encoders, each fold's head is fitted on, and predicts, vectors of the model
+    that never saw that fold; test rows are then the mean of the fold models, since no vectors suit a refit.
+
+    Args:
+        head: unfitted; clones of it are fitted.
+        log_price: shape (n_train,).
+        fold: shape (n_train,), which rows are held out together.
+        on_fit: called after each fit, for progress.
+        cleaning: what is done to the rows that a model is fitted on. Each fold's model sees rows and prices of its
+            own then, so that folds are fitted one after the other.
+        tuning: parameters of each fold's own, found without it; folds are fitted one after the other then.
+
+    Raises:
+        HeadError: fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
+            from, every price is the same, or a prediction is not finite.
+    """
+    present = np.unique(fold)
+    if len(present) < 2:
+        raise HeadError(
+            f"{head.name}: out-of-fold predictions need rows in at least 2 folds, got {len(present)}"
+        )
+    for held_out in present:
+        inside = np.unique(train.group[fold != held_out])
+        if np.isin(train.group[fold == held_out], inside).any():
+            raise HeadError(
+                f"{head.name}: fold {held_out} shares a group with other folds, so its rows would be predicted by "
+                "what knows them: run 'shelfprice catalog folds' to decide again"
+            )
+        if len(inside) < LEAST_GROUPS:
+            raise HeadError(
+                f"{head.name}: without fold {held_out} only {len(inside)} of the groups of rows are left to learn from, "
+                f"at least {LEAST_GROUPS} are needed: ingest more rows"
+            )
+    if np.ptp(log_price) == 0:
+        raise HeadError(
+            f"{head.name}: all {len(log_price)} training prices are {np.exp(log_price[0]):g}: there is nothing to learn"
+        )
+    result = (
+        None
+        if cleaning or tuning or train.folded
+        else head.clone().fit_predict_folds(train, log_price, fold, test)
+    )
+    if result is None:
+        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning)
+    _check_finite(head.name, train, result.oof)
+    if test is not None and result.test is not None:
+        _check_finite(head.name, test, result.test)
+    return _kept_in_range(result, log_price, fold)
+
+
+def _one_by_one(
+    head: Head,
+    train: Rows,
+    log_price: np.ndarray,
+    fold: np.ndarray,
+    test: Rows | None,
+    on_fit: Callable[[], None],
+    cleaning: Cleaning | None,
+    tuning: Tuning | None,
+) -> FoldPredictions:
+    def fit(unfitted: Head, rows: Rows, inside: np.ndarray) -> Head:
+        if cleaning is None:
+            return unfitted.fit(rows.subset(inside), log_price[inside])
+        kept, target = cleaning.training_part(inside, log_price)
+        return unfitted.fit(rows.subset(kept), target)
+
+    folds = [int(held_out) for held_out in np.unique(fold)]
+    averages = head.test_mode == "average" or bool(train.folded)
+
+    def one_fold(held_out: int) -> _OneFold:
+        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
+        matched = train.for_fold(held_out)
+        unfitted = head.clone() if tuning is None else tuning.head_for_fold(head, held_out)
+        model = fit(unfitted, matched, inside)
+        predicted, evidence = model.explain(matched.subset(outside), "oof")
+        of_test = model.predict(test.for_fold(held_out)) if test is not None and averages else None
+        on_fit()
+        kept = model if averages and held_out == folds[-1] else head
+        return _OneFold(predicted, of_test, model.learned(), kept, evidence)
+
+    found = each_on_a_core(one_fold, folds) if head.side_by_side else [one_fold(held) for held in folds]
+    oof, learned = np.full(len(train), np.nan), [one.learned for one in found]
+    evidence = [one.evidence for one in found]
+    for held_out, one in zip(folds, found, strict=True):
+        oof[fold == held_out] = one.oof
+    if averages:
+        of_test = [one.test for one in found if one.test is not None]
+        mean = np.mean(of_test, axis=0) if of_test else None
+        return FoldPredictions(oof, mean, learned, found[-1].model, _joined(evidence))
+    last = head if tuning is None else head.clone().set_params(**tuning.refit)
+    model = fit(last.for_refit(learned), train, np.arange(len(train)))
+    on_fit()
+    predicted, of_test_rows = (None, None) if test is None else model.explain(test, "test")
+    return FoldPredictions(oof, predicted, learned, model, _joined([*evidence, of_test_rows]))
+
+
+@dataclass(frozen=True)
+class _OneFold:
+    oof: np.ndarray  # log price of the rows held out
+    test: np.ndarray | None  # (n_test,) log price
+    learned: dict[str, Any]
+    model: Head  # fitted, where it is the one to keep; else the unfitted head
+    evidence: pa.Table | None  # of the rows held out
+
+
+def _joined(tables: list[pa.Table | None]) -> pa.Table | None:
+    present = [table for table in tables if table is not None]
+    return pa.concat_tables(present) if present else None
+
+
+def _kept_in_range(result: FoldPredictions, log_price: np.ndarray, fold: np.ndarray) -> FoldPredictions:
+    def kept(predicted: np.ndarray, learned_from: np.ndarray) -> np.ndarray:
+        return np.clip(predicted, learned_from.min() - MOST_BEYOND, learned_from.max() + MOST_BEYOND)
+
+    oof = result.oof.copy()
+    for held_out in np.unique(fold):
+        outside = fold == held_out
+        oof[outside] = kept(oof[outside], log_price[~outside])
+    return replace(result, oof=oof, test=None if result.test is None else kept(result.test, log_price))
+
+
+def _check_finite(name: str, rows: Rows, log_price: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(log_price))
+    if len(bad):
+        raise HeadError(
+            f"{name} diverged: {len(bad)} of {len(log_price)} predictions are not finite "
+            f"(first: {rows.sample_id[int(bad[0])]}); lower its learning rate or raise its penalty in shelfprice.toml"
+        )

@@ -1,0 +1,283 @@
+"""`kernel-ridge`: ridge in the space of a mixture of kernels, exact while the matrix fits, Nystroem beyond."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from heads.base import Head
+from heads.features.rows import Rows
+from heads.kernels.mixture import (
+    FIELDS,
+    JOINT,
+    LOCAL_WORDS,
+    NAME,
+    WORDS,
+    Mixture,
+    Source,
+    default_terms,
+    iter_terms,
+    sources_of,
+)
+from store.errors import HeadError
+from store.metric import smape_rows
+
+BLOCK_ROWS = 2048
+ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+WIDTH_STEPS = (0.5, 2.0)
+WEIGHT_STEPS = (0.0, 0.5, 2.0, 4.0)
+START_WIDTHS = {FIELDS: 0.5}
+START_WIDTH = 0.3
+START_WEIGHTS = {JOINT: 1.0, WORDS: 1.0, LOCAL_WORDS: 1.0, NAME: 0.25, FIELDS: 0.5}
+SCORED_SHARE = 4  # one in so many rows is held out to score the choices
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is chosen inside the training rows."""
+
+    mixture: Mixture
+    alpha: float  # penalty, where the kernel of a row with itself is about 1
+
+
+@dataclass(kw_only=True, eq=False)
+class KernelRidge(Head):
+    """Squared error in log price under a weighted sum of kernels, chosen by SMAPE on held-out groups.
+
+    Exact: the kernel of n training rows takes 4 n^2 bytes in float32, three to four times that while it is
+    built: 2.3 GB at 12,000 rows. Beyond `exact_rows` the solution is sought among the kernels of `landmarks`
+    training rows (Nystroem), about 20 * landmarks^2 bytes whatever the number of rows.
+    """
+
+    name: ClassVar[str] = "kernel-ridge"
+    summary: ClassVar[str] = "ridge on a mixture of kernels: each vector set, all jointly, TF-IDF, fields"
+    texts: ClassVar[tuple[str, ...]] = ("full", "name")
+    libraries: ClassVar[tuple[str, ...]] = ("scipy", "scikit-learn")
+    side_by_side: ClassVar[bool] = True
+
+    exact_rows: int = 12_000  # most training rows that are solved exactly
+    landmarks: int = 4096  # training rows that a larger fit is spanned by
+    tune_rows: int = 4000  # training rows that widths, weights and penalty are chosen on
+    unit: bool = True  # compare vectors by direction alone
+    lexical: bool = True  # take TF-IDF of the text and the item name in
+    fields: bool = True  # take parsed fields in
+    random_state: int = 42  # landmarks and held-out groups
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        given: Choice | None = vars(self).get("given_")
+        self.choice_ = given or self._choose(rows, log_price)
+        self.mean_ = float(log_price.mean())
+        needed = _sources_needed(self.choice_.mixture)
+        self.sources_ = {name: s.fit(rows) for name, s in self._sources(rows).items() if name in needed}
+        target = (log_price - self.mean_).astype(np.float32)
+        if len(rows) <= self.exact_rows:
+            self.held_ = self._features(rows)
+            kernel = self._kernel(self.held_, self.held_)
+            self.dual_ = solve(kernel, target, self.choice_.alpha, self.name)
+        else:
+            self._fit_landmarks(rows, target)
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        predicted = np.empty(len(rows))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
+            predicted[part] = self._kernel(self._features(rows.subset(part)), self.held_) @ self.dual_
+        return predicted + self.mean_
+
+    def learned(self) -> dict[str, Any]:
+        mixture = self.choice_.mixture
+        return {
+            "weights": {term: round(w, 4) for term, w in mixture.weights.items() if w},
+            "widths": {name: round(w, 4) for name, w in mixture.widths.items()},
+            "alpha": self.choice_.alpha,
+        }
+
+    def for_refit(self, learned: list[dict[str, Any]]) -> "KernelRidge":
+        """Means of what the folds chose; nothing is searched again."""
+        terms = dict.fromkeys(term for fold in learned for term in fold["weights"])
+        weights = {t: float(np.mean([fold["weights"].get(t, 0.0) for fold in learned])) for t in terms}
+        widths = {
+            name: float(np.exp(np.mean([np.log(fold["widths"][name]) for fold in learned])))
+            for name in learned[0]["widths"]
+        }
+        head = self.clone()
+        alpha = float(np.exp(np.mean([np.log(fold["alpha"]) for fold in learned])))
+        vars(head)["given_"] = Choice(Mixture(weights, widths), alpha)
+        return head
+
+    def files(self) -> dict[str, bytes]:
+        """`kernels.json`: weights, widths and penalty."""
+        return {"kernels.json": json.dumps(self.learned(), indent=2).encode()}
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _sources(self, rows: Rows) -> dict[str, Source]:
+        sources = sources_of(rows, unit=self.unit, texts=self.lexical, fields=self.fields)
+        if not sources:
+            raise HeadError(f"{self.name} was given neither vectors nor texts: name sets in heads.vectors")
+        return sources
+
+    def _features(self, rows: Rows) -> dict[str, Any]:
+        return {name: source.features(rows) for name, source in self.sources_.items()}
+
+    def _kernel(self, left: dict[str, Any], right: dict[str, Any]) -> np.ndarray:
+        return self.choice_.mixture.kernel(lambda name: self.sources_[name].compare(left[name], right[name]))
+
+    def _choose(self, rows: Rows, log_price: np.ndarray) -> Choice:
+        """Coordinate search by SMAPE on held-out groups of a sample of the training rows."""
+        rng = np.random.default_rng(self.random_state)
+        sources = self._sources(rows)
+        widths = {n: START_WIDTHS.get(n, START_WIDTH) for n in sources if n not in (WORDS, NAME)}
+        weights = {term: START_WEIGHTS.get(term, 0.25) for term in default_terms(sources)}
+        start = Choice(_normalised(weights, widths), 0.03)
+        scored, fitted = _split(rows.group, self.tune_rows, rng)
+        if len(scored) < 2 or len(fitted) < 8:
+            return start
+        there, here = rows.subset(fitted), rows.subset(scored)
+        trial = Trial.of(sources, there, here, log_price[fitted], log_price[scored])
+        return trial.search(start)
+
+    def _fit_landmarks(self, rows: Rows, target: np.ndarray) -> None:
+        """Nystroem: dual weights of the landmarks from sums over blocks of rows."""
+        rng = np.random.default_rng(self.random_state)
+        chosen = np.sort(rng.choice(len(rows), min(self.landmarks, len(rows)), replace=False))
+        self.held_ = self._features(rows.subset(chosen))
+        among = self._kernel(self.held_, self.held_)
+        gram = self.choice_.alpha * among.astype(np.float64)
+        products = np.zeros(len(chosen))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
+            across = self._kernel(self._features(rows.subset(part)), self.held_)
+            gram += across.T @ across
+            products += across.T @ target[part]
+        jitter = 1e-9 * float(np.trace(gram))
+        self.dual_ = solve(gram, products, jitter, self.name).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Compared rows, so that a choice is scored by one Cholesky factorisation."""
+
+    fitted: dict[str, np.ndarray]  # source -> compared (n_fitted, n_fitted)
+    across: dict[str, np.ndarray]  # source -> compared (n_scored, n_fitted)
+    target: np.ndarray  # (n_fitted,) log price
+    actual: np.ndarray  # (n_scored,) log price
+
+    @classmethod
+    def of(
+        cls, sources: Mapping[str, Source], there: Rows, here: Rows, target: np.ndarray, actual: np.ndarray
+    ) -> "Trial":
+        fitted, across = {}, {}
+        for name, source in sources.items():
+            known = source.fit(there).features(there)
+            fitted[name] = source.compare(known, known)
+            across[name] = source.compare(source.features(here), known)
+        return cls(fitted, across, target, actual)
+
+    def search(self, start: Choice) -> Choice:
+        """Widths with the starting weights, then weights, then the penalty; each step keeps what is best."""
+        best, lowest = start, self.error(start)
+        for name in start.mixture.widths:
+            for step in WIDTH_STEPS:
+                widths = {**best.mixture.widths, name: start.mixture.widths[name] * step}
+                trial = dataclasses.replace(best, mixture=Mixture(best.mixture.weights, widths))
+                best, lowest = self._better(trial, best, lowest)
+        terms = self._terms(best.mixture)
+        for term in start.mixture.weights:
+            at = best.mixture.weights
+            for step in WEIGHT_STEPS:
+                mixture = _normalised({**at, term: at[term] * step}, best.mixture.widths)
+                trial = dataclasses.replace(best, mixture=mixture)
+                best, lowest = self._better(trial, best, lowest, terms)
+        for alpha in ALPHAS:
+            trial = dataclasses.replace(best, alpha=alpha)
+            best, lowest = self._better(trial, best, lowest, terms)
+        return best
+
+    def error(self, choice: Choice, terms: dict[str, tuple[np.ndarray, np.ndarray]] | None = None) -> float:
+        """SMAPE of the scored rows; infinite where the system can't be solved."""
+        weights = choice.mixture.weights
+        if terms is None:
+            kernel = choice.mixture.kernel(_copy_of(self.fitted))
+            across = choice.mixture.kernel(_copy_of(self.across))
+        else:
+            kernel, across = (_weighted_sum(weights, terms, i) for i in (0, 1))
+        mean = float(self.target.mean())
+        try:
+            dual = solve(kernel, (self.target - mean).astype(np.float32), choice.alpha, "kernel-ridge")
+        except HeadError:
+            return np.inf
+        return float(smape_rows(self.actual, across @ dual + mean).mean())
+
+    def _better(self, trial: Choice, best: Choice, lowest: float, terms: Any = None) -> tuple[Choice, float]:
+        if not trial.mixture.terms:
+            return best, lowest
+        error = self.error(trial, terms)
+        return (trial, error) if error < lowest - 1e-4 else (best, lowest)
+
+    def _terms(self, mixture: Mixture) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Every term once, at chosen widths, so that weights are tried by sums alone."""
+        both = [
+            dict(iter_terms(list(mixture.weights), mixture.widths, _copy_of(part)))
+            for part in (self.fitted, self.across)
+        ]
+        return {term: (both[0][term], both[1][term]) for term in mixture.weights}
+
+
+def solve(kernel: np.ndarray, target: np.ndarray, alpha: float, name: str) -> np.ndarray:
+    """Dual weights (kernel + alpha I)^-1 target, shape (n_rows,); overwrites `kernel`.
+
+    Raises:
+        HeadError: not positive definite even so: alpha is too small for float32.
+    """
+    from scipy.linalg import cho_solve
+
+    from heads.linear.lapack import cholesky
+
+    kernel[np.diag_indices(len(kernel))] += kernel.dtype.type(alpha)
+    if not cholesky(kernel):
+        raise HeadError(
+            f"{name}: the kernel matrix of {len(kernel)} rows is not positive definite at penalty {alpha:g}: "
+            "raise the penalty, or leave constant vector sets out"
+        )
+    dual: np.ndarray = cho_solve((kernel.T, True), target, check_finite=False)
+    return dual
+
+
+def _weighted_sum(
+    weights: Mapping[str, float], terms: dict[str, tuple[np.ndarray, np.ndarray]], at: int
+) -> np.ndarray:
+    held = [term for term, weight in weights.items() if weight > 0]
+    total: np.ndarray = np.float32(weights[held[0]]) * terms[held[0]][at]
+    for term in held[1:]:
+        total += np.float32(weights[term]) * terms[term][at]
+    return total
+
+
+def _copy_of(parts: Mapping[str, np.ndarray]) -> Callable[[str], np.ndarray]:
+    return lambda name: parts[name].copy()
+
+
+def _normalised(weights: Mapping[str, float], widths: Mapping[str, float]) -> Mixture:
+    total = sum(weights.values()) or 1.0
+    return Mixture({term: weight / total for term, weight in weights.items()}, dict(widths))
+
+
+def _sources_needed(mixture: Mixture) -> set[str]:
+    needed = set(mixture.terms) - {JOINT, LOCAL_WORDS}
+    if {JOINT, LOCAL_WORDS} & set(mixture.terms):
+        needed |= {name for name in mixture.widths if name.startswith("set ")}
+    return needed | ({WORDS} if LOCAL_WORDS in mixture.terms else set())
+
+
+def _split(group: np.ndarray, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (scored, fitted) of whole groups, at most `most` rows together, whatever the row order."""
+    unique, inverse = np.unique(group, return_inverse=True)
+    rank = rng.permutation(len(unique))[inverse]
+    order = np.argsort(rank, kind="stable")
+    kept = order[: min(most, len(order))]
+    held = rank[kept] % SCORED_SHARE == 0
+    return np.sort(kept[held]), np.sort(kept[~held])

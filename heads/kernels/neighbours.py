@@ -1,0 +1,231 @@
+"""`neighbours`: the price of the most similar training products, text and image weighed together."""
+
+import itertools
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from heads.base import Head
+from heads.features.rows import Rows
+from heads.features.words import WordPairs
+from heads.kernels.nearest import EXACT_BELOW, Nearest
+from store.errors import HeadError
+from store.metric import smape_rows
+
+TUNE_ROWS = 2500  # training rows that the choices are scored on
+WEIGHTS = (0.0, 0.15, 0.3, 0.6, 1.0, 1.6)  # of a similarity, against the first one's 1
+TEMPERATURES = (0.015, 0.03, 0.045, 0.06, 0.08, 0.1, 0.14)
+COUNTS = (4, 8, 16, 24)
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How candidates become one price."""
+
+    weights: tuple[float, ...]  # of each similarity
+    temperature: float  # similarity that divides a neighbour's say by e
+    count: int  # neighbours that have a say
+    decide: bool  # True: the neighbour's price with the least expected SMAPE; False: the mean log price
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """For each row, training rows near to it in any vector set."""
+
+    position: np.ndarray  # (n_rows, n_candidates) into the training rows, -1 where there is none
+    similarity: np.ndarray  # (n_similarities, n_rows, n_candidates) float32
+
+
+@dataclass(kw_only=True, eq=False)
+class Neighbours(Head):
+    """Weighted log price of the nearest training rows, by the sum of the cosines of all vector sets and names.
+
+    Candidates are the nearest rows of each vector set; each is then compared in all of them, since a product
+    of the same line is near in words and image at once. Weights, temperature and count are chosen on the
+    training rows, each predicted by the others without its own group.
+    """
+
+    name: ClassVar[str] = "neighbours"
+    summary: ClassVar[str] = "prices of the most similar training rows, text and image weighed together"
+    texts: ClassVar[tuple[str, ...]] = ("name",)
+    libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
+    side_by_side: ClassVar[bool] = True
+
+    candidates: int = 32  # nearest rows taken from each vector set
+    names: bool = True  # whether TF-IDF of item names is a further similarity
+    exact_below: int = EXACT_BELOW  # training rows from which the search is approximate (IVF)
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        if not rows.matrices:
+            raise HeadError(
+                f"{self.name} looks for near vectors and was given none: name sets in heads.vectors"
+            )
+        self.log_price_, self.sample_id_ = log_price, rows.sample_id
+        self.mean_ = float(np.median(log_price))
+        self.nearest_ = [Nearest(self.exact_below).fit(matrix, rows.group) for matrix in rows.matrices]
+        self.words_ = None
+        if self.names and any(rows.texts.get("name", ())):
+            self.words_ = WordPairs()
+            self.held_words_ = self.words_.fit_transform(rows.text("name"))
+        step = max(1, len(rows) // TUNE_ROWS)
+        scored = np.arange(0, len(rows), step)
+        self.choice_ = self._choose(self._candidates(rows.subset(scored)), log_price[scored])
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        return self._weigh(self._candidates(rows))[0]
+
+    def learned(self) -> dict[str, Any]:
+        return {
+            "weights": dict(zip(self._similarity_names(), self.choice_.weights, strict=True)),
+            "temperature": self.choice_.temperature,
+            "count": self.choice_.count,
+            "decide": self.choice_.decide,
+        }
+
+    def explain(self, rows: Rows, split: str) -> tuple[np.ndarray, pa.Table]:
+        """See `Head.explain`: which training rows the price of each row is taken from.
+
+        Returns:
+            Log prices, and a table of `sample_id`, `split`, `rank` (1: most weight), `neighbour_id`, `weight` (sums
+            to 1), `log_price` of the neighbour, and one `cosine:<similarity>` each, null where unknown.
+        """
+        predicted, near, weight = self._weigh(found := self._candidates(rows))
+        return predicted, self._evidence(rows, split, found, near, weight)
+
+    def files(self) -> dict[str, bytes]:
+        """`neighbours.json`: the choices."""
+        return {"neighbours.json": json.dumps(self.learned(), indent=2).encode()}
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _similarity_names(self) -> list[str]:
+        names = [f"set {i + 1}" for i in range(len(self.nearest_))]
+        return names if self.words_ is None else [*names, "item name"]
+
+    def _candidates(self, rows: Rows) -> Candidates:
+        per_set = [
+            index.search(matrix, rows.group, self.candidates)
+            for index, matrix in zip(self.nearest_, rows.matrices, strict=True)
+        ]
+        position = np.sort(np.concatenate(per_set, axis=1), axis=1)
+        position[:, 1:][position[:, 1:] == position[:, :-1]] = -1
+        similarity = [
+            index.cosine(matrix, position) for index, matrix in zip(self.nearest_, rows.matrices, strict=True)
+        ]
+        if self.words_ is not None:
+            similarity.append(self._name_cosine(rows, position))
+        return Candidates(position, np.stack(similarity))
+
+    def _name_cosine(self, rows: Rows, position: np.ndarray) -> np.ndarray:
+        assert self.words_ is not None
+        asked = self.words_.transform(rows.text("name"))
+        cosine = np.empty(position.shape, np.float32)
+        for start in range(0, len(position), BLOCK_ROWS):
+            here = position[start : start + BLOCK_ROWS]
+            repeated = np.repeat(np.arange(start, start + len(here)), here.shape[1])
+            products = asked[repeated].multiply(self.held_words_[here.ravel()]).sum(axis=1)
+            cosine[start : start + len(here)] = np.asarray(products).reshape(here.shape)
+        return cosine
+
+    def _choose(self, found: Candidates, log_price: np.ndarray) -> Choice:
+        """Coordinate search by SMAPE over rows that were predicted without their group."""
+        n = len(found.similarity)
+        best = Choice((1.0, *(0.6,) * (n - 1)), 0.05, 16, True)
+
+        def error(choice: Choice) -> float:
+            predicted, _, _ = self._weigh(found, choice)
+            return float(smape_rows(log_price, predicted).mean())
+
+        lowest, before = error(best), np.inf
+        while lowest < before - 1e-3:
+            before = lowest
+            trials: list[Choice] = []
+            for at, weight in itertools.product(range(n), WEIGHTS):
+                weights = tuple(weight if i == at else w for i, w in enumerate(best.weights))
+                if n > 1 and max(weights) > 0:
+                    trials.append(Choice(weights, best.temperature, best.count, best.decide))
+            lowest, best = min([(lowest, best), *((error(t), t) for t in trials)], key=lambda pair: pair[0])
+            for trial_of in (
+                [Choice(best.weights, t, best.count, d) for t in TEMPERATURES for d in (True, False)],
+                [Choice(best.weights, best.temperature, k, best.decide) for k in COUNTS],
+            ):
+                scored = [(error(t), t) for t in trial_of]
+                lowest, best = min([(lowest, best), *scored], key=lambda pair: pair[0])
+        return best
+
+    def _weigh(
+        self, found: Candidates, choice: Choice | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log price (n_rows,), the neighbours as columns of the candidates (n_rows, count), their weights."""
+        choice = choice or self.choice_
+        score: np.ndarray = np.zeros(found.position.shape, np.float32)
+        for weight, similarity in zip(choice.weights, found.similarity, strict=True):
+            if weight:
+                score += np.float32(weight) * _filled(similarity)
+        score[found.position < 0] = -np.inf
+        count = min(choice.count, score.shape[1])
+        near: np.ndarray = np.argpartition(score, -count, axis=1)
+        near = near[:, -count:]
+        order = np.argsort(np.take_along_axis(score, near, axis=1), axis=1, kind="stable")[:, ::-1]
+        near = np.take_along_axis(near, order, axis=1)
+        top: np.ndarray = np.take_along_axis(score, near, axis=1)
+        none: np.ndarray = ~np.isfinite(top[:, 0])
+        top[none] = 0.0
+        weight_of = np.exp((top - top[:, :1]) / choice.temperature)
+        weight_of /= weight_of.sum(axis=1, keepdims=True)
+        prices = self.log_price_[np.take_along_axis(found.position, near, axis=1)]
+        if choice.decide:
+            predicted = least_expected_smape(prices, weight_of)
+        else:
+            predicted = (weight_of * prices).sum(axis=1)
+        predicted[none], weight_of[none] = self.mean_, 0.0
+        return predicted, near, weight_of
+
+    def _evidence(
+        self, rows: Rows, split: str, found: Candidates, near: np.ndarray, weight: np.ndarray
+    ) -> pa.Table:
+        row, rank = np.nonzero(weight > 1e-3)
+        column = near[row, rank]
+        position = found.position[row, column]
+        names = [f"cosine:{name}" for name in self._similarity_names()]
+        cosines = [pa.array(s[row, column], from_pandas=True) for s in found.similarity]
+        return pa.table(
+            {
+                "sample_id": rows.sample_id.take(pa.array(row)),
+                "split": pa.array([split] * len(row), pa.string()),
+                "rank": pa.array(rank + 1, pa.int16()),
+                "neighbour_id": self.sample_id_.take(pa.array(position)),
+                "weight": pa.array(weight[row, rank].astype(np.float32)),
+                "log_price": pa.array(self.log_price_[position]),
+                **dict(zip(names, cosines, strict=True)),
+            }
+        )
+
+
+def _filled(similarity: np.ndarray) -> np.ndarray:
+    """A candidate without a vector, or of a row without one, is taken as likely as the row's others."""
+    known = np.isfinite(similarity)
+    if known.all():
+        return similarity
+    count = known.sum(axis=1, keepdims=True)
+    mean = np.where(known, similarity, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    return np.where(known, similarity, mean).astype(np.float32)
+
+
+def least_expected_smape(log_prices: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of a few weighted log prices, both of shape (n_rows, count), the one nearest to all by SMAPE.
+
+    Prices cluster on a few points (999, 1,499): hitting one exactly costs nothing, a mean always misses it.
+    """
+    chosen = np.empty(len(log_prices))
+    for start in range(0, len(log_prices), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        prices = log_prices[part]
+        apart = np.tanh(np.abs(prices[:, :, None] - prices[:, None, :]) / 2.0)
+        best = np.einsum("rj,rij->ri", weights[part], apart).argmin(axis=1)
+        chosen[part] = prices[np.arange(len(prices)), best]
+    return chosen

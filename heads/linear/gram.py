@@ -1,0 +1,71 @@
+"""Sums of products of raw columns, cell by cell: all that ridge needs of the rows, from one pass.
+
+Mean imputation, centring and scaling are linear, so they are applied to the sums of whichever rows are
+fitted (`heads/path.py`), never to the rows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from heads.features.rows import Rows
+from heads.linear.layout import Layout
+
+BLOCK_ROWS = 2048
+EXACT_FLOPS = 4e10  # below it products are summed in float64 throughout
+
+
+@dataclass
+class Sums:
+    """Sums over some rows."""
+
+    n_rows: int
+    columns: np.ndarray  # (n_columns,) sum of raw rows
+    gram: np.ndarray  # (n_columns, n_columns) sum of their outer products
+    target: float  # sum of log price
+    products: np.ndarray  # (n_columns,) sum of raw row times log price
+
+    @classmethod
+    def joined(cls, parts: list["Sums"]) -> "Sums":
+        """Sums over all rows of the parts: folds are added up, never subtracted from a total."""
+        first, *others = parts
+        joined = cls(
+            first.n_rows, first.columns.copy(), first.gram.copy(), first.target, first.products.copy()
+        )
+        for other in others:
+            joined.n_rows += other.n_rows
+            joined.columns += other.columns
+            joined.gram += other.gram
+            joined.target += other.target
+            joined.products += other.products
+        return joined
+
+
+def sum_cells(rows: Rows, log_price: np.ndarray, cell: np.ndarray, layout: Layout) -> dict[int, Sums]:
+    """One pass over the rows: the sums of each cell.
+
+    Products of a block of rows are float32 (float64 for small data), sums over blocks float64.
+
+    Args:
+        log_price: shape (n_rows,).
+        cell: shape (n_rows,), rows of one cell are never taken apart afterwards.
+    """
+    p = layout.n_columns
+    dtype = product_dtype(len(rows), p)
+    cells = {}
+    for value in np.unique(cell):
+        index = np.flatnonzero(cell == value)
+        sums = Sums(len(index), np.zeros(p), np.zeros((p, p)), float(log_price[index].sum()), np.zeros(p))
+        for start in range(0, len(index), BLOCK_ROWS):
+            part = index[start : start + BLOCK_ROWS]
+            X = layout.raw(rows, part, dtype)
+            sums.columns += X.sum(axis=0, dtype=np.float64)
+            sums.products += log_price[part].astype(dtype) @ X
+            sums.gram += X.T @ X
+        cells[int(value)] = sums
+    return cells
+
+
+def product_dtype(n_rows: int, n_columns: int) -> type[np.floating]:
+    """float32 where float64 would take long."""
+    return np.float64 if n_rows * n_columns * n_columns < EXACT_FLOPS else np.float32

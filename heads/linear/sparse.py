@@ -1,0 +1,204 @@
+"""`sparse`: TF-IDF of words, word pairs and characters, then ridge: what dense vectors can't replace.
+
+Beside the words stand the further columns of the user's file; what is parsed out of the text is left to its words.
+"""
+
+import io
+import json
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from heads.base import FoldPredictions, Head
+from heads.features.design import FieldBlock
+from heads.features.rows import Rows
+from heads.features.tfidf import Terms, Weighting, counts_of
+from heads.folds.nested import NestedPlan, Split
+from heads.folds.parallel import each_on_a_core
+from store.errors import HeadError
+
+TOLERANCE = 1e-3  # of the residual, relative: SMAPE moves by 0.001 or less
+MAX_STEPS = 400
+
+
+@dataclass(kw_only=True, eq=False)
+class Sparse(Head):
+    """Squared error in log price on TF-IDF; every penalty is solved at once, by conjugate gradients.
+
+    Texts are cut and counted once; vocabulary and idf are those of the rows fitted on. The penalty of a
+    fold is chosen by `NestedPlan`. Test rows: a refit on all rows.
+    """
+
+    name: ClassVar[str] = "sparse"
+    code_version: ClassVar[int] = 2
+    summary: ClassVar[str] = "TF-IDF of words, pairs and the name's characters, further columns, then ridge"
+    vectors: ClassVar[tuple[str, ...]] = ()
+    texts: ClassVar[tuple[str, ...]] = ("full", "name")
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
+
+    low: float = 0.05  # smallest penalty
+    high: float = 20.0  # largest
+    n_penalties: int = 8
+    n_neighbours: int = 1  # folds that score the penalty of a fold
+    words: int = 2  # longest run of words of the whole text
+    characters: int = 5  # longest run of characters of the name, 0: none
+    min_rows: int = 2  # rows that must hold a term
+    max_terms: int = 300_000  # of each family
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        self._cross(rows, log_price, NestedPlan.for_fit(rows.group))
+
+    def fit_predict_folds(
+        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
+    ) -> FoldPredictions:
+        """See `Head.fit_predict_folds`; the texts are counted once for all folds."""
+        oof, chosen = self._cross(train, log_price, NestedPlan.of(fold, train.group, self.n_neighbours))
+        learned = [{"penalty": float(self.penalties[setting])} for setting in chosen]
+        return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
+
+    def _cross(self, rows: Rows, log_price: np.ndarray, plan: NestedPlan) -> tuple[np.ndarray, list[int]]:
+        self.vectorizers_ = {
+            terms: terms.vectorizer(min(self.min_rows, len(rows))) for terms in self._families()
+        }
+        counts = [counts_of(v, rows.text(t.composition), fit=True) for t, v in self.vectorizers_.items()]
+        if not any(count.shape[1] for count in counts):
+            raise HeadError(
+                f"sparse: no word is held by {self.min_rows} of {len(rows)} rows: the catalogue has no text"
+            )
+        further = _further(rows)
+        splits = plan.inner_splits + [split for splits in plan.outer.values() for split in splits]
+        predicted: dict[Split, np.ndarray] = {}
+
+        def fit_and_predict(fitted: frozenset[int]) -> dict[Split, np.ndarray]:
+            inside = np.isin(plan.cell, sorted(fitted))
+            seen = [c[inside] for c in counts]
+            model = _LinearModel.fit(self, seen, further.subset(inside), log_price[inside], self.penalties)
+            cells = {split: plan.cell == split[1] for split in splits if split[0] == fitted}
+            return {
+                split: model.predict([c[cell] for c in counts], further.subset(cell))
+                for split, cell in cells.items()
+            }
+
+        for found in each_on_a_core(fit_and_predict, sorted({fitted for fitted, _ in splits}, key=sorted)):
+            predicted |= found
+        inner = plan.inner_errors(log_price, predicted)
+        chosen = {held: int(np.argmin(errors)) for held, errors in inner.items()}
+        oof, best = np.empty(0), chosen.get(0, self.n_penalties // 2)
+        if plan.outer:
+            oof, errors = plan.collect(log_price, predicted, chosen)
+            best = int(np.argmin(errors))
+        self.penalty_ = float(self.penalties[best])
+        self.model_ = _LinearModel.fit(self, counts, further, log_price, np.array([self.penalty_]))
+        return oof, [chosen[held] for held in plan.folds]
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        counts = [counts_of(v, rows.text(t.composition), fit=False) for t, v in self.vectorizers_.items()]
+        return self.model_.predict(counts, _further(rows))[:, 0]
+
+    def learned(self) -> dict[str, Any]:
+        return {"penalty": self.penalty_}
+
+    def files(self) -> dict[str, bytes]:
+        """`sparse.npz`: coefficients, idf, mean and the scale of numbers; `sparse.json`: the term of each coefficient."""
+        content, terms = io.BytesIO(), []
+        for vectorizer, weighting in zip(self.vectorizers_.values(), self.model_.weightings, strict=True):
+            names = vectorizer.get_feature_names_out() if len(weighting.columns) else np.empty(0, object)
+            terms.append([str(names[i]) for i in weighting.columns])
+        further = self.model_.further
+        terms.append(further.names_)
+        np.savez(
+            content,
+            coefficients=self.model_.coefficients[:, 0],
+            idf=np.concatenate([weighting.idf for weighting in self.model_.weightings]),
+            mean=self.model_.mean,
+            number_mean=further.mean_,
+            number_divisor=further.divisor_,
+        )
+        return {"sparse.npz": content.getvalue(), "sparse.json": json.dumps(terms).encode()}
+
+    @property
+    def penalties(self) -> np.ndarray:
+        """The path, shape (n_penalties,): scikit-learn's alpha."""
+        return np.geomspace(self.low, self.high, self.n_penalties)
+
+    def _families(self) -> list[Terms]:
+        families = [Terms("full", "word", 1, self.words)] if self.words else []
+        return families + ([Terms("name", "char_wb", 2, self.characters)] if self.characters else [])
+
+
+@dataclass(frozen=True)
+class _LinearModel:
+    weightings: list[Weighting]
+    further: FieldBlock
+    coefficients: np.ndarray  # (n_terms and further columns, n_penalties) float32
+    mean: float
+
+    @classmethod
+    def fit(
+        cls, head: Sparse, counts: list[Any], further: Rows, log_price: np.ndarray, alphas: np.ndarray
+    ) -> "_LinearModel":
+        weightings = [Weighting.fit(c, head.min_rows, head.max_terms) for c in counts]
+        block = FieldBlock().fit(further)
+        X, mean = _side_by_side(weightings, counts, block, further), float(log_price.mean())
+        dual = solve_dual(X, log_price - mean, alphas)
+        return cls(weightings, block, (X.T @ dual).astype(np.float32), mean)
+
+    def predict(self, counts: list[Any], further: Rows) -> np.ndarray:
+        """Shape (n_rows, n_penalties)."""
+        X = _side_by_side(self.weightings, counts, self.further, further)
+        return np.asarray(X @ self.coefficients, np.float64) + self.mean
+
+
+def _further(rows: Rows) -> Rows:
+    """The rows with the further columns of the user's file as all that they hold."""
+    return replace(rows, matrices=(), folded=(), texts={}, fields=rows.fields.further())
+
+
+def _side_by_side(weightings: list[Weighting], counts: list[Any], block: FieldBlock, further: Rows) -> Any:
+    import scipy.sparse as sp
+
+    blocks = [weighting.transform(count) for weighting, count in zip(weightings, counts, strict=True)]
+    return sp.hstack([*blocks, sp.csr_matrix(block.transform(further))], format="csr")
+
+
+def solve_dual(X: Any, target: np.ndarray, alphas: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
+    """(X X' + alpha I)^-1 target for every alpha, shape (n_rows, n_alphas).
+
+    Conjugate gradients for the smallest alpha; the others live in the same Krylov space and follow from
+    its scalars, so the products with X, which are all the cost, are those of one penalty.
+
+    Args:
+        X: sparse, shape (n_rows, n_columns).
+        target: shape (n_rows,).
+        alphas: shape (n_alphas,), ascending, > 0.
+
+    Source: Jegerlehner, "Krylov space solvers for shifted linear systems", hep-lat/9612014 (CG-M).
+    """
+    X = X.astype(np.float64)  # else every product converts it again
+    transposed, shifts = X.T.tocsr(), alphas - alphas[0]
+    residual, direction = target.astype(np.float64), target.astype(np.float64)
+    directions = np.repeat(residual[:, None], len(alphas), axis=1)
+    solution = np.zeros_like(directions)
+    zeta = zeta_before = np.ones(len(alphas))
+    step_before, ratio = 1.0, 0.0
+    squared = float(residual @ residual)
+    enough = squared * tolerance**2
+    for _ in range(MAX_STEPS):
+        if squared <= enough:
+            break
+        image = X @ (transposed @ direction) + alphas[0] * direction
+        step = squared / float(direction @ image)
+        live = zeta * zeta * squared > 1e-3 * enough  # the others have converged: leave them
+        below = step * ratio * (zeta_before - zeta) + zeta_before * step_before * (1 + shifts * step)
+        zeta_after = np.where(live, zeta * zeta_before * step_before / np.where(live, below, 1.0), zeta)
+        steps = np.where(live, step * zeta_after / zeta, 0.0)
+        solution += directions * steps
+        residual -= step * image
+        ratio = float(residual @ residual) / squared
+        squared *= ratio
+        ratios = np.where(live, ratio * zeta_after * steps / (zeta * step), 0.0)
+        directions = directions * ratios + residual[:, None] * zeta_after
+        direction = residual + ratio * direction
+        zeta_before, zeta, step_before = zeta, zeta_after, step
+    return solution

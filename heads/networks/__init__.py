@@ -1,0 +1,1 @@
+"""Neural-network heads, their layers, losses and training loop."""

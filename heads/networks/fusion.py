@@ -1,0 +1,29 @@
+"""`fusion`: the winning system's EfficientNet-BERT head: modalities attend to one another."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from heads.networks.head import NetworkHead
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(kw_only=True, eq=False)
+class Fusion(NetworkHead):
+    """Each vector set projected to 512, attention between them, an MLP 1536-768-384-192-1.
+
+    Fields, where taken in, are one more modality that the vector sets attend to: the layers stay the same.
+    """
+
+    name: ClassVar[str] = "fusion"
+    summary: ClassVar[str] = "vector sets projected to 512, attention between them, MLP 1536-768-384-192-1"
+
+    projected: int = 512  # features that each vector set is projected to
+    hidden: tuple[int, ...] = (768, 384, 192)
+
+    def _network(self, widths: list[int]) -> "nn.Module":
+        from heads.networks.layers import Filled, FusionNetwork
+
+        side = len(widths) - len(self.design_.blocks_) if self.design_.blocks_ else 0
+        return Filled(widths, FusionNetwork(widths, self.projected, self.hidden, self.dropout, side))

@@ -1,0 +1,174 @@
+"""What the heads that are networks share: their recipe, several seeds averaged, features in one tensor."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from heads.base import Head
+from heads.features.design import Design
+from heads.features.rows import Rows
+from store.errors import HeadError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from heads.networks.training import Batch, Recipe
+
+PREDICTED_ROWS = 8192
+SMALL_BATCH = 256  # rows of a step
+LARGE_ROWS = 32_768  # trained on, from which on a step takes twice as many
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a head that is a network is made of."""
+
+    design: Design  # scales vectors and fields; fitted
+    gaps: bool  # whether some row lacks a vector, so that the network is told which
+    network: "nn.Module"  # untrained
+    recipe: "Recipe"
+
+
+@dataclass(kw_only=True, eq=False)
+class NetworkHead(Head):
+    """A network on standardised vectors and fields; a subclass says which.
+
+    Test rows: the mean of the fold models, each the mean of its seeds.
+    """
+
+    test_mode: ClassVar[Literal["refit", "average"]] = "average"
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
+    code_version: ClassVar[int] = 3
+
+    loss: str = "huber-log"  # "smape", "huber-log", "mae-log"
+    rate: float = 1e-3  # peak learning rate
+    weight_decay: float = 1e-4
+    batch_rows: int = 0  # of a step; 0: 256, or 512 at twice the rate for many rows: as good, in less time
+    epochs: int = 40  # at most
+    patience: int = 8  # epochs without a better inner score
+    schedule: str = "cosine"  # "cosine", "plateau"
+    dropout: float = 0.2
+    seeds: int = 2  # networks averaged, each with another inner split for early stopping
+    fields: bool = True  # take parsed fields in
+    precision: str = "auto"  # "float32", "bfloat16", "auto": bfloat16 where the processor has it
+    random_state: int = 42
+
+    # ---- to implement ----------------------------------------------------------------------------
+
+    def _network(self, widths: list[int]) -> "nn.Module":
+        """The network for features of these widths: each vector set, then the fields."""
+        raise NotImplementedError
+
+    # ---- for fine-tuning -------------------------------------------------------------------------
+
+    def parts(self, rows: Rows) -> "Parts":
+        """The head in parts, with what scales its features fitted on `rows`: fine-tuning puts them on encoders."""
+        from heads.networks.training import seeded
+
+        self._fit_features(rows)
+        with seeded(self.random_state):
+            network = self._network(self._widths())
+        return Parts(self.design_, self.gaps_, network, self._recipe(len(rows)))
+
+    def batch_of(self, rows: Rows) -> "Batch":
+        """The network's outputs for these rows by position, off their vectors; after `parts`."""
+        return self._batch(rows)
+
+    # ---- the rest --------------------------------------------------------------------------------
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        from heads.networks.training import seeded, train_network
+
+        if self.seeds < 1:
+            raise HeadError(f"{self.name}: seeds must be at least 1, got {self.seeds}")
+        self._fit_features(rows)
+        batch, recipe = self._training_batch(rows), self._recipe(len(rows))
+        self.trained_ = []
+        for seed in range(self.random_state, self.random_state + self.seeds):
+            with seeded(seed):
+                network = self._network(self._widths())
+                self.trained_.append(
+                    train_network(self.name, network, batch, log_price, rows.group, recipe, seed)
+                )
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        from heads.networks.training import predict_network
+
+        predicted = np.zeros(len(rows))
+        for start in range(0, len(rows), PREDICTED_ROWS):
+            part = np.arange(start, min(start + PREDICTED_ROWS, len(rows)))
+            batch, here = self._batch(rows.subset(part)), np.arange(len(part))
+            for trained in self.trained_:
+                predicted[part] += (
+                    predict_network(trained.network, batch, here, self.precision) + trained.mean
+                )
+        return predicted / len(self.trained_)
+
+    def learned(self) -> dict[str, Any]:
+        return {
+            "epochs": [trained.epochs for trained in self.trained_],
+            "inner_smape": [trained.smape for trained in self.trained_],
+        }
+
+    def _recipe(self, n_rows: int) -> "Recipe":
+        from heads.networks.training import Recipe
+
+        own = self.get_params()
+        if not self.batch_rows:
+            times = 2 if n_rows >= LARGE_ROWS else 1
+            own |= {"batch_rows": times * SMALL_BATCH, "rate": times * self.rate}
+        return Recipe(
+            **{field.name: own[field.name] for field in dataclasses.fields(Recipe) if field.name in own}
+        )
+
+    def _fit_features(self, rows: Rows) -> None:
+        self.design_ = Design("column", self.fields).fit(rows)
+        self.gaps_ = any(not matrix.valid.all() for matrix in rows.matrices)
+
+    def _widths(self) -> list[int]:
+        widths = [len(block.mean_) + block.indicates_ for block in self.design_.blocks_]
+        block = self.design_.field_block_
+        return [*widths, len(block.names_)] if block is not None and block.names_ else widths
+
+    def _training_batch(self, rows: Rows) -> "Batch":
+        """The same for rows that are trained on: features lie in a file where the vectors do."""
+        from heads.networks.mapped_features import FiledFeatures
+
+        if not rows.on_disk:
+            return self._batch(rows)
+        return FiledFeatures(self.design_, rows, self._missing(rows), self._dtype())
+
+    def _batch(self, rows: Rows) -> "Batch":
+        """Features of these rows as one tensor, and which vectors are missing, ready to be indexed."""
+        import torch
+
+        X = torch.empty((len(rows), self.design_.width(rows)), dtype=self._dtype())
+        for part, features in self.design_.transform_parts(rows):
+            X[part] = torch.from_numpy(features)
+        missing = self._missing(rows)
+
+        def batch(network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":
+            out: torch.Tensor = network(X[index], None if missing is None else missing[index])
+            return out
+
+        return batch
+
+    def _dtype(self) -> "torch.dtype":
+        import torch
+
+        from heads.networks.training import resolved_precision
+
+        return torch.bfloat16 if resolved_precision(self.precision) == "bfloat16" else torch.float32
+
+    def _missing(self, rows: Rows) -> "torch.Tensor | None":
+        """Which vectors each row lacks, shape (n_rows, n_widths); None where no training row lacks one."""
+        import torch
+
+        if not self.gaps_:
+            return None
+        flags = [~matrix.valid for matrix in rows.matrices]
+        flags += [np.zeros(len(rows), bool)] * (len(self._widths()) - len(flags))
+        return torch.from_numpy(np.column_stack(flags))

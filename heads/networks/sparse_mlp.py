@@ -1,0 +1,79 @@
+"""`sparse-mlp`: TF-IDF straight into small networks, several averaged: how the Mercari challenge was won."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from heads.features.design import FieldBlock
+from heads.features.rows import Rows
+from heads.networks.head import NetworkHead
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from heads.networks.training import Batch
+
+
+@dataclass(kw_only=True, eq=False)
+class SparseMlp(NetworkHead):
+    """TF-IDF of words and pairs, with fields, into 192-64-64-1; the first layer is a sparse product.
+
+    Source: Lopuhin and Jankiewicz, Mercari price suggestion challenge, first place (2018).
+    """
+
+    name: ClassVar[str] = "sparse-mlp"
+    summary: ClassVar[str] = "TF-IDF of words and pairs into small networks, several averaged"
+    vectors: ClassVar[tuple[str, ...]] = ()
+    texts: ClassVar[tuple[str, ...]] = ("full",)
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "scikit-learn")
+
+    rate: float = 3e-3
+    batch_rows: int = 512
+    epochs: int = 12
+    patience: int = 3
+    seeds: int = 3
+    hidden: tuple[int, ...] = (192, 64, 64)
+    min_rows: int = 2  # training rows that must hold a word
+    max_words: int = 60_000
+
+    def _fit_features(self, rows: Rows) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self.words_ = TfidfVectorizer(
+            ngram_range=(1, 2),
+            token_pattern=r"(?u)\b\w+\b",
+            sublinear_tf=True,
+            min_df=min(self.min_rows, len(rows)),
+            max_features=self.max_words,
+            dtype=np.float32,
+        ).fit(rows.text("full"))
+        self.field_block_ = FieldBlock().fit(rows) if self.fields else None
+
+    def _widths(self) -> list[int]:
+        return [0 if self.field_block_ is None else len(self.field_block_.names_)]
+
+    def _network(self, widths: list[int]) -> "nn.Module":
+        from heads.networks.layers import SparseNetwork
+
+        return SparseNetwork(len(self.words_.vocabulary_), widths[0], self.hidden)
+
+    def _batch(self, rows: Rows) -> "Batch":
+        import torch
+
+        X = self.words_.transform(rows.text("full"))
+        dense = None
+        if self.field_block_ is not None and self.field_block_.names_:
+            dense = torch.from_numpy(self.field_block_.transform(rows))
+
+        def batch(network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":
+            part = X[index.numpy()]
+            out: torch.Tensor = network(
+                torch.from_numpy(part.indices.astype(np.int64)),
+                torch.from_numpy(part.indptr.astype(np.int64)),
+                torch.from_numpy(part.data),
+                None if dense is None else dense[index],
+            )
+            return out
+
+        return batch

@@ -1,0 +1,67 @@
+"""`tabm`: many small networks that share most of their weights, trained and stopped as one."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from heads.features.components import Compressed
+from heads.features.rows import Rows
+from heads.networks.head import NetworkHead
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from heads.networks.training import Batch
+
+
+@dataclass(kw_only=True, eq=False)
+class TabM(NetworkHead):
+    """TabM on principal components of each vector set and fields; the members' prices are averaged.
+
+    Source: Gorishniy et al., TabM (2024), package `tabm`.
+    """
+
+    name: ClassVar[str] = "tabm"
+    summary: ClassVar[str] = "TabM: many small networks sharing weights, on compressed vectors and fields"
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "tabm")
+    code_version: ClassVar[int] = 4
+
+    rate: float = 2e-3
+    batch_rows: int = 256
+    dropout: float = 0.1
+    seeds: int = 1
+    members: int = 16  # networks that share weights
+    width: int = 256  # of each layer
+    blocks: int = 2  # layers
+    components: int = 128  # principal components of each vector set
+
+    def _fit_features(self, rows: Rows) -> None:
+        self.compressed_ = Compressed(self.components, self.fields, unit_columns=True).fit(rows)
+
+    def _widths(self) -> list[int]:
+        assert self.compressed_.divisor_ is not None
+        return [len(self.compressed_.divisor_)]
+
+    def _network(self, widths: list[int]) -> "nn.Module":
+        from tabm import TabM as Network
+
+        return Network.make(
+            n_num_features=sum(widths),
+            d_out=1,
+            k=self.members,
+            d_block=self.width,
+            n_blocks=self.blocks,
+            dropout=self.dropout,
+        )
+
+    def _batch(self, rows: Rows) -> "Batch":
+        import torch
+
+        X = torch.from_numpy(np.ascontiguousarray(self.compressed_.transform(rows)))
+
+        def batch(network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":
+            out: torch.Tensor = network(X[index]).squeeze(-1)
+            return out
+
+        return batch

@@ -1,0 +1,247 @@
+"""The one training loop of the networks: vectors in memory as one tensor, batches by index, no loader.
+
+What it keeps is the weights with the least SMAPE on rows set aside, groups whole, of the rows it may see.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from heads.features.memory import block_order
+from heads.folds.nested import inner_cells
+from heads.networks.losses import LOSSES
+from store.errors import HeadError
+from store.metric import smape_log
+
+Batch = Callable[[nn.Module, torch.Tensor], torch.Tensor]  # (network, row positions) -> (n, outputs)
+LEAST_RATE = 0.02  # of the peak, where the cosine ends
+PREDICTED_ROWS = 4096
+LONG_EPOCH = 100  # steps: the running mean passes over most of them
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained."""
+
+    loss: str = "smape"  # a key of LOSSES
+    rate: float = 1e-3  # peak of the learning rate
+    weight_decay: float = 1e-4
+    batch_rows: int = 256
+    epochs: int = 40  # at most
+    patience: int = 8  # epochs without a better score on the rows set aside
+    warmup: float = 0.1  # share of the steps over which the rate rises
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    clip: float = 1.0  # greatest norm of a gradient
+    average: float = 0.995  # decay of the running mean of the weights a step, which is what is kept; 0: off
+    aside: int = 8  # one in so many groups is set aside for early stopping
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def check(self, name: str) -> None:
+        """Raises HeadError for a choice that does not exist; names the ones that do."""
+        choices = {
+            "loss": tuple(LOSSES),
+            "schedule": ("cosine", "plateau"),
+            "precision": ("auto", "float32", "bfloat16"),
+        }
+        for field, known in choices.items():
+            if getattr(self, field) not in known:
+                raise HeadError(
+                    f"{name}: {field} must be one of {', '.join(known)}, got {getattr(self, field)!r}"
+                )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and how it came about."""
+
+    network: nn.Module  # in evaluation mode
+    mean: float  # log price that its outputs are added to
+    epochs: int  # until its best score
+    smape: float | None  # on the rows set aside, percent; None: no row was
+
+
+def train_network(
+    name: str,
+    network: nn.Module,
+    batch: Batch,
+    log_price: np.ndarray,
+    group: np.ndarray,
+    recipe: Recipe,
+    seed: int,
+) -> Trained:
+    """Train on all rows but those set aside; deterministic for a seed and a thread count.
+
+    Args:
+        batch: the network's outputs for rows by position, so that it alone knows where features lie.
+        log_price: shape (n_rows,).
+        group: shape (n_rows,), rows of one group are set aside together.
+
+    Raises:
+        HeadError: the loss is no longer finite; names the head and the epoch.
+    """
+    recipe.check(name)
+    aside = set_aside(group, recipe.aside, seed)
+    seen, held = np.flatnonzero(~aside), np.flatnonzero(aside)
+    mean = float(log_price[seen].mean())
+    target = torch.from_numpy((log_price - mean).astype(np.float32))[:, None]
+    batch_rows = min(recipe.batch_rows, len(seen))
+    per_epoch = max(1, len(seen) // batch_rows)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    schedule = _Schedule(optimizer, recipe, recipe.epochs * per_epoch)
+    kept = _RunningMean(network, recipe.average, every=4 if per_epoch >= LONG_EPOCH else 1)
+    loss_of = LOSSES[recipe.loss]
+    best: Trained | None = None
+    for epoch in range(1, recipe.epochs + 1):
+        network.train(batch_rows > 1)  # one row has no spread for BatchNorm to divide by
+        total = torch.zeros(())
+        order = torch.from_numpy(block_order(seen, np.random.default_rng((seed, epoch))))
+        for step in range(per_epoch):
+            rows = order[step * batch_rows : (step + 1) * batch_rows]
+            with autocast(recipe.precision):
+                predicted = batch(network, rows)
+            loss = loss_of(predicted.float(), target[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            clipped_step(optimizer, recipe.clip)
+            schedule.step()
+            kept.update(network)
+            total += loss.detach()
+        if not math.isfinite(float(total)):
+            raise HeadError(
+                f"{name} diverged in epoch {epoch}: its loss is {float(total) / per_epoch}; "
+                f"lower its rate (now {recipe.rate:g}) in shelfprice.toml"
+            )
+        score = None
+        if len(held):
+            predicted_held = predict_network(kept.network, batch, held, recipe.precision) + mean
+            if not np.isfinite(predicted_held).all():
+                raise HeadError(
+                    f"{name} diverged in epoch {epoch}: it predicts no finite price; lower its rate"
+                )
+            score = smape_log(log_price[held], predicted_held)
+            schedule.observe(score)
+        if best is None or score is None or score < (best.smape or np.inf):
+            best = Trained(copy.deepcopy(kept.network), mean, epoch, score)
+        elif epoch - best.epochs >= recipe.patience:
+            break
+    assert best is not None, "a recipe has at least one epoch"
+    best.network.eval()
+    return best
+
+
+@torch.no_grad()
+def predict_network(network: nn.Module, batch: Batch, rows: np.ndarray, precision: str) -> np.ndarray:
+    """Mean of the outputs of rows by position, shape (len(rows),) float64."""
+    network.eval()
+    parts = []
+    for start in range(0, len(rows), PREDICTED_ROWS):
+        with autocast(precision):
+            out = batch(network, torch.from_numpy(rows[start : start + PREDICTED_ROWS]))
+        parts.append(out.double().mean(dim=1).numpy())
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def set_aside(group: np.ndarray, one_in: int, seed: int) -> np.ndarray:
+    """Which rows early stopping is judged on, another choice for each seed; shape (n_rows,) bool."""
+    if one_in < 2:
+        return np.zeros(len(group), dtype=bool)
+    aside: np.ndarray = inner_cells(group, one_in) == seed % one_in
+    return aside if 0 < aside.sum() < len(group) else np.zeros(len(group), dtype=bool)
+
+
+def resolved_precision(precision: str) -> str:
+    """What `auto` stands for on this machine: bfloat16 where the processor multiplies it in hardware."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+def autocast(precision: str) -> AbstractContextManager[None]:
+    """Products in bfloat16, sums and weights in float32."""
+    if resolved_precision(precision) == "bfloat16":
+        return torch.autocast("cpu", torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's own generator set for what is built and dropped out inside, and put back after."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def clipped_step(optimizer: torch.optim.Optimizer, most: float) -> None:
+    """A step on gradients clipped to the norm `most`, which a fused optimiser scales as it reads them."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    optimizer.grad_scale = (norm / most).clamp_(min=1.0)  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+class _RunningMean:
+    """Exponential mean of the weights over steps: what is scored, kept and predicts.
+
+    Args:
+        every: so many steps lie between weights that enter, each with the share of as many.
+    """
+
+    def __init__(self, network: nn.Module, decay: float, every: int) -> None:
+        self.network = copy.deepcopy(network) if decay else network
+        self._decay, self._every, self._steps = decay, every, 0
+        self._pairs = list(zip(self.network.parameters(), network.parameters(), strict=True))
+        self._buffers = list(zip(self.network.buffers(), network.buffers(), strict=True))
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        if not self._decay:
+            return
+        self._steps += 1
+        if self._steps % self._every:
+            return
+        share = 1.0 - min(self._decay, (1 + self._steps) / (10 + self._steps)) ** self._every
+        mine, theirs = zip(*self._pairs, strict=True)
+        torch._foreach_lerp_(list(mine), list(theirs), share)
+        for buffer, source in self._buffers:
+            buffer.copy_(source)
+
+
+class _Schedule:
+    """Learning rate a step: a linear rise, then a cosine to the end or a halving on each plateau."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, n_steps: int) -> None:
+        self._optimizer, self._recipe, self._n_steps = optimizer, recipe, n_steps
+        self._warm = max(1, int(recipe.warmup * n_steps))
+        self._at, self._factor, self._best, self._stale = 0, 1.0, math.inf, 0
+        self._set()
+
+    def step(self) -> None:
+        self._at += 1
+        self._set()
+
+    def observe(self, score: float) -> None:
+        """After an epoch: halve the rate when the score has stood still for three."""
+        self._stale = 0 if score < self._best else self._stale + 1
+        self._best = min(score, self._best)
+        if self._recipe.schedule == "plateau" and self._stale >= 3:
+            self._factor, self._stale = self._factor / 2, 0
+
+    def _set(self) -> None:
+        if self._at < self._warm:
+            share = (self._at + 1) / self._warm
+        elif self._recipe.schedule == "cosine":
+            done = (self._at - self._warm) / max(1, self._n_steps - self._warm)
+            share = LEAST_RATE + (1 - LEAST_RATE) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        else:
+            share = self._factor
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._recipe.rate * share

@@ -1,0 +1,159 @@
+"""`xgboost-baseline`: the winning system's first model, as it was described."""
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from heads.base import FoldPredictions, Head
+from heads.features.brands import BrandReader, Names, find_brands, seen_brands
+from heads.features.design import FieldBlock, VectorBlock
+from heads.features.rows import Fields, Rows
+from heads.folds.nested import inner_cells
+
+NUMBERS = ("log_value", "log_quantity:", "flag:")  # how the names of the numbers taken in begin
+CATEGORIES = ("unit", "quantity_unit")
+LEAST_PRICE = 0.01
+INNER_FOLDS = 5
+
+
+@dataclass(kw_only=True, eq=False)
+class XGBoostBaseline(Head):
+    """MiniLM of the item name, value, unit, quantity, four flags and the brand; 1,000 trees on log(1 + price).
+
+    A brand's target statistic is smoothed towards the mean; for the rows that the trees are fitted on it
+    is taken out of fold, so that no row meets its own price in it. Test rows: the mean of the fold models,
+    which spares one more fit of 1,000 trees.
+    """
+
+    name: ClassVar[str] = "xgboost-baseline"
+    summary: ClassVar[str] = (
+        "the winning system's baseline: MiniLM of the name, value, flags, brand; 1,000 trees"
+    )
+    vectors: ClassVar[tuple[str, ...]] = ("minilm@name",)
+    texts: ClassVar[tuple[str, ...]] = ("name",)
+    extra: ClassVar[str | None] = "starter"
+    libraries: ClassVar[tuple[str, ...]] = ("xgboost",)
+    code_version: ClassVar[int] = 2
+    test_mode: ClassVar = "average"
+
+    n_estimators: int = 1000
+    max_depth: int = 7
+    learning_rate: float = 0.05
+    brands: bool = True  # False: without spaCy, and without the brand
+    smoothing: float = 10.0  # rows of the mean that a brand's statistic is mixed with
+    random_state: int = 0
+    n_jobs: int = 0  # threads, 0: all cores
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        self.reader_ = BrandReader() if self.brands else None
+        self._fit_named(rows, None if self.reader_ is None else self.reader_.read(rows), log_price)
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        return self._predict_named(rows, None if self.reader_ is None else self.reader_.read(rows))
+
+    def fit_predict_folds(
+        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
+    ) -> FoldPredictions:
+        """See `Head.fit_predict_folds`; spaCy reads each name once for all folds."""
+        self.reader_ = BrandReader() if self.brands else None
+        names = None if self.reader_ is None else self.reader_.read(train)
+        test_names = None if self.reader_ is None or test is None else self.reader_.read(test)
+        oof, folds = np.empty(len(train)), np.unique(fold)
+        total = np.zeros(0 if test is None else len(test))
+        for held in folds:
+            inside, outside = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
+            self._fit_named(train.subset(inside), names and names.subset(inside), log_price[inside])
+            oof[outside] = self._predict_named(train.subset(outside), names and names.subset(outside))
+            if test is not None:
+                total += self._predict_named(test, test_names)
+        return FoldPredictions(oof, None if test is None else total / len(folds), [{}] * len(folds), self)
+
+    def files(self) -> dict[str, bytes]:
+        """`model.ubj`: XGBoost's own format, of the last fold's model; `brands.json`: its brand statistics."""
+        statistics = (
+            {brand: list(values) for brand, values in self.statistics_.items()} if self.brands else {}
+        )
+        return {
+            "model.ubj": bytes(self.booster_.save_raw("ubj")),
+            "brands.json": json.dumps({"mean": self.mean_, "brands": statistics}).encode(),
+        }
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _fit_named(self, rows: Rows, names: Names | None, log_price: np.ndarray) -> None:
+        import xgboost
+
+        target = np.log1p(np.exp(log_price))
+        self.mean_ = float(target.mean())
+        self.vectors_ = VectorBlock("none").fit(rows.matrices[0])
+        self.fields_ = FieldBlock(fill=False).fit(_baseline_fields(rows))
+        columns = [self._columns(rows)]
+        if self.reader_ is not None and names is not None:
+            self.matcher_ = self.reader_.matcher(seen_brands(names))
+            brands = find_brands(names, self.matcher_)
+            columns.append(self._out_of_fold_statistics(brands, target, rows.group))
+            self.statistics_ = _statistics(brands, target)
+        data = xgboost.QuantileDMatrix(np.concatenate(columns, axis=1), label=target, nthread=self.n_jobs)
+        params = {
+            "objective": "reg:squarederror",
+            "max_depth": self.max_depth,
+            "learning_rate": self.learning_rate,
+            "tree_method": "hist",
+            "seed": self.random_state,
+            "nthread": self.n_jobs,
+        }
+        self.booster_ = xgboost.train(params, data, num_boost_round=self.n_estimators)
+
+    def _predict_named(self, rows: Rows, names: Names | None) -> np.ndarray:
+        columns = [self._columns(rows)]
+        if self.reader_ is not None and names is not None:
+            columns.append(
+                self._statistic_columns(find_brands(names, self.matcher_), self.statistics_, self.mean_)
+            )
+        predicted = self.booster_.inplace_predict(np.concatenate(columns, axis=1))
+        return np.log(np.maximum(np.expm1(predicted.astype(np.float64)), LEAST_PRICE))
+
+    def _columns(self, rows: Rows) -> np.ndarray:
+        return np.concatenate(
+            [self.vectors_.transform(rows.matrices[0]), self.fields_.transform(_baseline_fields(rows))],
+            axis=1,
+        )
+
+    def _out_of_fold_statistics(self, brands: list[str], target: np.ndarray, group: np.ndarray) -> np.ndarray:
+        cell, found = inner_cells(group, INNER_FOLDS), np.empty((len(brands), 2), np.float32)
+        for held in np.unique(cell):
+            inside, outside = np.flatnonzero(cell != held), np.flatnonzero(cell == held)
+            statistics = _statistics([brands[i] for i in inside], target[inside])
+            mean = float(target[inside].mean()) if len(inside) else self.mean_
+            found[outside] = self._statistic_columns([brands[i] for i in outside], statistics, mean)
+        return found
+
+    def _statistic_columns(
+        self, brands: list[str], statistics: dict[str, tuple[float, int]], mean: float
+    ) -> np.ndarray:
+        """Smoothed mean of log(1 + price) and share of rows of each row's brand, shape (n_rows, 2)."""
+        sums, counts = np.array([statistics.get(brand, (0.0, 0)) for brand in brands]).reshape(-1, 2).T
+        n_rows = max(sum(count for _, count in statistics.values()), 1)
+        smoothed = (sums + self.smoothing * mean) / (counts + self.smoothing)
+        return np.column_stack([smoothed, counts / n_rows]).astype(np.float32)
+
+
+def _statistics(brands: list[str], target: np.ndarray) -> dict[str, tuple[float, int]]:
+    """Brand -> (sum of the target, rows); rows without a brand count for none."""
+    found: dict[str, tuple[float, int]] = {}
+    for brand, value in zip(brands, target.tolist(), strict=True):
+        if brand:
+            total, count = found.get(brand, (0.0, 0))
+            found[brand] = total + value, count + 1
+    return found
+
+
+def _baseline_fields(rows: Rows) -> Rows:
+    """The rows with value, unit, quantity and flags as their only fields."""
+    fields = rows.fields
+    wanted = [i for i, name in enumerate(fields.names) if name.startswith(NUMBERS)]
+    categories = {name: fields.categories[name] for name in CATEGORIES if name in fields.categories}
+    kept = Fields(tuple(fields.names[i] for i in wanted), fields.X[:, wanted], categories)
+    return Rows(rows.sample_id, rows.matrices, kept, rows.texts, rows.group)

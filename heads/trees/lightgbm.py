@@ -1,0 +1,234 @@
+"""`lightgbm`: gradient boosted trees on components of vectors and fields, a fold a core."""
+
+import io
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from heads.base import FoldPredictions, Head
+from heads.features.rows import Rows
+from heads.folds.nested import inner_cells
+from heads.folds.parallel import each_on_a_core, n_cores
+from heads.trees.columns import CompressedColumns, TreeColumns
+from heads.trees.objectives import DERIVATIVES, boosting_objective
+from store.errors import HeadError
+from store.metric import smape_log
+
+BIN_SAMPLE = 20_000  # rows whose quantiles are the bin edges
+ONE_CORE_CELLS = 4_000_000  # rows times columns; below, cores wait for one another longer than they work
+STOPPING_CELLS = 8  # one in so many groups is set aside to stop early
+BUILT_IN = {"huber-log": "huber", "mae-log": "regression_l1", "mse-log": "regression"}
+
+
+@dataclass(kw_only=True, eq=False)
+class LightGBM(Head):
+    """Trees on log price; each fold's iterations are found on an inner split of its own training rows.
+
+    Trees see principal components of each vector set, fitted inside the fold: a tenth of the columns, and a
+    direction in which products differ is one column and not a little of each. With `components` 0 they see
+    the vectors, whose bin edges are quantiles over all training rows (no price enters), so that rows are
+    binned once and folds are subsets. Test rows: a refit on all training rows with the mean of the iterations.
+    """
+
+    name: ClassVar[str] = "lightgbm"
+    summary: ClassVar[str] = "boosted trees on components of vectors and fields, stopped early inside folds"
+    libraries: ClassVar[tuple[str, ...]] = ("lightgbm",)
+    side_by_side: ClassVar[bool] = True
+    beyond_memory: ClassVar[bool] = True
+
+    loss: str = "huber-log"  # "smape", "huber-log", "mae-log", "mse-log"
+    huber_bend: float = 0.3  # where huber-log turns linear, in log price
+    components: int = 64  # principal components of each vector set instead of the vectors, 0: the vectors
+    fields: bool = True  # take parsed fields in
+    learning_rate: float = 0.1
+    n_estimators: int = 1000  # at most
+    patience: int = 40  # iterations without a better inner error
+    num_leaves: int = 31
+    min_data_in_leaf: int = 10
+    max_bin: int = 63
+    feature_fraction: float = 0.5  # columns a tree sees
+    bagging_fraction: float = 0.8  # rows a tree sees
+    lambda_l2: float = 1.0
+    cat_smooth: float = 1.0  # rows of the mean that a category is mixed with before categories are ordered
+    random_state: int = 0
+    n_jobs: int = 0  # cores, 0: all
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        self._check()
+        given: int | None = vars(self).get("given_")
+        binned, index = self._bin(rows), np.arange(len(rows))
+        self.iterations_ = given or self._iterations(binned, index, rows.group, log_price)
+        self._train(binned, index, log_price)
+
+    def fit_predict_folds(
+        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
+    ) -> FoldPredictions | None:
+        """See `Head.fit_predict_folds`; None with `components`: those are fitted fold by fold."""
+        self._check()
+        if self.components:
+            return None
+        binned = self._bin(train)
+
+        def one_fold(held: int) -> tuple[np.ndarray, dict[str, Any]]:
+            inside, outside = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
+            head = self.clone()
+            head.columns_ = self.columns_
+            head.iterations_ = head._iterations(binned, inside, train.group[inside], log_price)
+            head._train(binned, inside, log_price)
+            return head.predict(train.subset(outside)), head.learned()
+
+        folds = np.unique(fold).tolist()
+        found = each_on_a_core(one_fold, folds, self.n_jobs)
+        oof, learned = np.empty(len(train)), [chosen for _, chosen in found]
+        for held, (predicted, _) in zip(folds, found, strict=True):
+            oof[fold == held] = predicted
+        self.iterations_ = _mean_iterations(learned)
+        self._train(binned, np.arange(len(train)), log_price)
+        return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
+
+    def for_refit(self, learned: list[dict[str, Any]]) -> "LightGBM":
+        """The mean of the folds' iterations; none are searched again."""
+        head = self.clone()
+        vars(head)["given_"] = _mean_iterations(learned)
+        return head
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        predicted = np.empty(len(rows))
+        for start in range(0, len(rows), self.columns_.batch_rows):
+            part = slice(start, start + self.columns_.batch_rows)
+            values = self.columns_.values(rows, part)
+            predicted[part] = self.booster_.predict(values, num_threads=n_cores(self.n_jobs))
+        return predicted + self.middle_
+
+    def learned(self) -> dict[str, Any]:
+        return {"iterations": self.iterations_}
+
+    def files(self) -> dict[str, bytes]:
+        """`model.txt`: LightGBM's own text format, of log price less `middle` of `lightgbm.json`; `axes.npz`: of components."""
+        files = {
+            "model.txt": self.booster_.model_to_string().encode(),
+            "lightgbm.json": json.dumps({"middle": self.middle_, "iterations": self.iterations_}).encode(),
+        }
+        if isinstance(self.columns_, CompressedColumns):
+            content = io.BytesIO()
+            np.savez(content, **self.columns_.arrays())  # type: ignore[arg-type]
+            files["axes.npz"] = content.getvalue()
+        return files
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self.loss not in DERIVATIVES:
+            raise HeadError(f"{self.name}: loss must be one of {', '.join(DERIVATIVES)}, got {self.loss!r}")
+
+    def _params(self) -> dict[str, Any]:
+        return {
+            "alpha": self.huber_bend,
+            "metric": "None",
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "min_data_in_leaf": self.min_data_in_leaf,
+            "max_bin": self.max_bin,
+            "bin_construct_sample_cnt": BIN_SAMPLE,
+            "feature_fraction": self.feature_fraction,
+            "bagging_fraction": self.bagging_fraction,
+            "bagging_freq": 1,
+            "lambda_l2": self.lambda_l2,
+            "cat_smooth": self.cat_smooth,
+            "cat_l2": self.cat_smooth,
+            "min_data_per_group": 5,
+            "seed": self.random_state,
+            "num_threads": n_cores(self.n_jobs),
+            "deterministic": True,
+            "force_col_wise": True,
+            "verbosity": -1,
+        }
+
+    def _bin(self, rows: Rows) -> Any:
+        """All rows binned; leaves what makes their columns in `columns_`."""
+        import lightgbm
+
+        lightgbm.register_logger(_quiet_logger())
+        self.columns_: TreeColumns | CompressedColumns
+        if self.components:
+            self.columns_ = CompressedColumns(self.components, self.fields).fit(rows)
+        else:
+            self.columns_ = TreeColumns.of(rows, fields=self.fields)
+        columns = self.columns_
+
+        class Batches(lightgbm.Sequence):
+            """Rows in batches, so that no float64 copy of the whole matrix is made."""
+
+            batch_size = columns.batch_rows
+
+            def __getitem__(self, index: Any) -> np.ndarray:
+                single = not isinstance(index, slice)
+                found = columns.values(rows, np.atleast_1d(index) if single else index).astype(np.float64)
+                return found[0] if single else found
+
+            def __len__(self) -> int:
+                return len(rows)
+
+        few = self.components and not rows.on_disk
+        whole = columns.values(rows, slice(None)) if few else Batches()
+        binned = lightgbm.Dataset(
+            whole,
+            label=np.zeros(len(rows)),
+            categorical_feature=columns.categorical,
+            params=self._params(),
+        )
+        return binned.construct()
+
+    def _iterations(self, binned: Any, index: np.ndarray, group: np.ndarray, log_price: np.ndarray) -> int:
+        """Iterations that are best on an inner split of the rows at `index`, whose groups are `group`."""
+        import lightgbm
+
+        aside = inner_cells(group, STOPPING_CELLS) == 0
+        if not aside.any() or aside.all():
+            return min(100, self.n_estimators)
+        middle = float(np.median(log_price[index[~aside]]))
+        stopper = _subset(binned, index[aside], log_price - middle)
+        booster = self._boost(
+            _subset(binned, index[~aside], log_price - middle),
+            self.n_estimators,
+            valid_sets=[stopper],
+            feval=_smape,
+            callbacks=[lightgbm.early_stopping(self.patience, verbose=False)],
+        )
+        return int(booster.best_iteration)
+
+    def _train(self, binned: Any, index: np.ndarray, log_price: np.ndarray) -> None:
+        self.middle_ = float(np.median(log_price[index]))
+        self.booster_ = self._boost(_subset(binned, index, log_price - self.middle_), self.iterations_)
+
+    def _boost(self, data: Any, iterations: int, **stopping: Any) -> Any:
+        import lightgbm
+
+        objective = BUILT_IN.get(self.loss) or boosting_objective(self.loss, data.get_label())
+        few = data.num_data() * data.num_feature() < ONE_CORE_CELLS
+        threads = 1 if few else n_cores(self.n_jobs)
+        params = {**self._params(), "objective": objective, "num_threads": threads}
+        return lightgbm.train(params, data, num_boost_round=iterations, **stopping)
+
+
+def _mean_iterations(learned: list[dict[str, Any]]) -> int:
+    return round(float(np.mean([chosen["iterations"] for chosen in learned])))
+
+
+def _subset(binned: Any, index: np.ndarray, target: np.ndarray) -> Any:
+    """The rows at `index`, ascending, with their target of shape (n_binned,)."""
+    return binned.subset(index).construct().set_label(target[index])
+
+
+def _smape(predicted: np.ndarray, data: Any) -> tuple[str, float, bool]:
+    return "smape", smape_log(data.get_label().astype(np.float64), predicted), False
+
+
+def _quiet_logger() -> logging.Logger:
+    """LightGBM prints warnings to stdout, where results belong; here only errors are shown, on stderr."""
+    logger = logging.getLogger("lightgbm")
+    logger.setLevel(logging.ERROR)
+    return logger

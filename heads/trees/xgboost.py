@@ -1,0 +1,198 @@
+"""`xgboost`: boosted trees on wide vectors: bins cut once for all folds, few columns a tree, SMAPE as objective."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from heads.base import FoldPredictions, Head
+from heads.features.components import Compressed
+from heads.features.rows import Rows
+from heads.folds.nested import inner_cells
+from heads.trees.columns import TreeColumns
+from heads.trees.objectives import DERIVATIVES, boosting_objective
+from store.errors import HeadError
+from store.metric import smape_log
+from store.vectors.ondisk import scratch_folder
+
+STOPPING_CELLS = 8  # one in so many groups is set aside to stop early
+BATCH_ROWS = 4096
+PAGE_ROWS = 65_536  # of the binned matrix, where it lies in a file
+
+Values = Callable[[np.ndarray], np.ndarray]  # positions -> (n_chosen, n_columns) float32, NaN where missing
+
+
+@dataclass(kw_only=True, eq=False)
+class XGBoost(Head):
+    """Histogram trees in log price; each fold's rounds are found on an inner split of its own training rows.
+
+    Bin edges are quantiles of features over all training rows (no price enters) and shared by the folds'
+    matrices. With `components`, trees see principal components instead, fitted inside the fold, and so are
+    their bins. Test rows: a refit on all training rows with the mean of the rounds.
+    """
+
+    name: ClassVar[str] = "xgboost"
+    summary: ClassVar[str] = "histogram trees with SMAPE as objective, bins shared by folds"
+    libraries: ClassVar[tuple[str, ...]] = ("xgboost",)
+    code_version: ClassVar[int] = 2
+    beyond_memory: ClassVar[bool] = True
+
+    loss: str = "smape"  # "smape", "huber-log", "mae-log", "mse-log"
+    learning_rate: float = 0.1
+    rounds: int = 1000  # at most
+    patience: int = 40  # rounds without a better inner score
+    max_depth: int = 7
+    min_child_weight: float = 5.0
+    max_bin: int = 64
+    columns: float = 0.2  # share of the columns a tree sees
+    rows: float = 0.8  # share of the rows a tree sees
+    l2: float = 2.0
+    components: int = 0  # principal components of each vector set instead of the vectors, 0: the vectors
+    fields: bool = True  # take parsed fields in
+    random_state: int = 42
+    n_jobs: int = 0  # threads, 0: all cores
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        self._check()
+        index = np.arange(len(rows))
+        values = self._values_of(rows)
+        whole = self._bins(values, index, log_price, None)
+        self.rounds_ = self._rounds(values, index, rows.group, log_price, whole)
+        self.booster_ = self._train(whole, log_price, self.rounds_)
+
+    def fit_predict_folds(
+        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
+    ) -> FoldPredictions | None:
+        """See `Head.fit_predict_folds`; None with `components`: those are fitted fold by fold."""
+        self._check()
+        if self.components:
+            return None
+        values = self._values_of(train)
+        whole = self._bins(values, np.arange(len(train)), log_price, None)
+        oof, learned = np.empty(len(train)), []
+        for held in np.unique(fold):
+            inside, outside = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
+            self.rounds_ = self._rounds(values, inside, train.group[inside], log_price, whole)
+            data = self._bins(values, inside, log_price, whole)
+            self.booster_ = self._train(data, log_price[inside], self.rounds_)
+            oof[outside] = self._predict(train.subset(outside))
+            learned.append(self.learned())
+        self.rounds_ = round(float(np.mean([found["rounds"] for found in learned])))
+        self.booster_ = self._train(whole, log_price, self.rounds_)
+        return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        import xgboost
+
+        predicted = np.empty(len(rows))
+        for start in range(0, len(rows), BATCH_ROWS):
+            part = np.arange(start, min(start + BATCH_ROWS, len(rows)))
+            if self.components:
+                values = self.compressed_.transform(rows.subset(part))
+            else:
+                values = self.columns_.values(rows, part)
+            predicted[part] = self.booster_.predict(xgboost.DMatrix(values, nthread=self._threads))
+        return predicted
+
+    def learned(self) -> dict[str, Any]:
+        return {"rounds": self.rounds_}
+
+    def files(self) -> dict[str, bytes]:
+        """`model.ubj`: XGBoost's own format."""
+        return {"model.ubj": bytes(self.booster_.save_raw("ubj"))}
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    @property
+    def _threads(self) -> int | None:
+        return self.n_jobs or None
+
+    def _check(self) -> None:
+        if self.loss not in DERIVATIVES:
+            raise HeadError(f"{self.name}: loss must be one of {', '.join(DERIVATIVES)}, got {self.loss!r}")
+
+    def _values_of(self, rows: Rows) -> Values:
+        self._scratch = None
+        if self.components:
+            self.compressed_ = Compressed(self.components, self.fields).fit(rows)
+            X = self.compressed_.transform(rows)
+            return lambda index: X[index]
+        self._scratch = scratch_folder() if rows.on_disk else None
+        self.columns_ = TreeColumns.of(rows, fields=self.fields)
+        return lambda index: self.columns_.values(rows, index)
+
+    def _bins(self, values: Values, index: np.ndarray, log_price: np.ndarray, cuts: Any) -> Any:
+        """A binned matrix of the rows at `index`, read in batches; with the edges of `cuts` where given."""
+        import xgboost
+
+        cache = None if self._scratch is None else f"{self._scratch.name}/{secrets.token_hex(4)}"
+        rows = BATCH_ROWS if cache is None else PAGE_ROWS
+
+        class Batches(xgboost.DataIter):
+            """Rows in batches, so that no float copy of the whole matrix is made."""
+
+            def __init__(self) -> None:
+                super().__init__(cache_prefix=cache)
+                self.start = 0
+
+            def next(self, input_data: Callable[..., None]) -> bool:
+                if self.start >= len(index):
+                    return False
+                part = index[self.start : self.start + rows]
+                input_data(data=values(part), label=log_price[part])
+                self.start += rows
+                return True
+
+            def reset(self) -> None:
+                self.start = 0
+
+        kind = xgboost.QuantileDMatrix if cache is None else xgboost.ExtMemQuantileDMatrix
+        return kind(Batches(), ref=cuts, max_bin=self.max_bin, nthread=self._threads)
+
+    def _rounds(
+        self, values: Values, index: np.ndarray, group: np.ndarray, log_price: np.ndarray, cuts: Any
+    ) -> int:
+        """Rounds that are best on an inner split of the rows at `index`, whose groups are `group`."""
+        aside = inner_cells(group, STOPPING_CELLS) == 0
+        if not aside.any() or aside.all():
+            return min(100, self.rounds)
+        seen = index[~aside]
+        data = self._bins(values, seen, log_price, cuts)
+        judged = self._bins(values, index[aside], log_price, data)
+        booster = self._train(data, log_price[seen], self.rounds, judged)
+        return int(booster.best_iteration) + 1
+
+    def _train(self, data: Any, log_price: np.ndarray, rounds: int, judged: Any = None) -> Any:
+        import xgboost
+
+        params = {
+            "tree_method": "hist",
+            "eta": self.learning_rate,
+            "max_depth": self.max_depth,
+            "min_child_weight": self.min_child_weight,
+            "max_bin": self.max_bin,
+            "colsample_bytree": self.columns,
+            "subsample": self.rows,
+            "lambda": self.l2,
+            "base_score": float(np.median(log_price)),
+            "seed": self.random_state,
+            "disable_default_eval_metric": True,
+        } | ({"nthread": self.n_jobs} if self.n_jobs else {})
+        stopping = (
+            {} if judged is None else {"early_stopping_rounds": self.patience, "evals": [(judged, "aside")]}
+        )
+        return xgboost.train(
+            params,
+            data,
+            num_boost_round=rounds,
+            obj=boosting_objective(self.loss, log_price),
+            custom_metric=_smape,
+            verbose_eval=False,
+            **stopping,
+        )
+
+
+def _smape(predicted: np.ndarray, data: Any) -> tuple[str, float]:
+    return "smape", smape_log(data.get_label().astype(np.float64), predicted.astype(np.float64))

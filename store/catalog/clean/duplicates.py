@@ -1,0 +1,59 @@
+"""Which rows are the same product: the same text, the same image bytes, or nearly the same text."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+NEAR_JACCARD = 0.8  # of word shingles: from here on two texts are near-duplicates
+
+
+def group_rows(
+    text: pa.Array | pa.ChunkedArray, image: pa.Array | pa.ChunkedArray, *, near: bool
+) -> np.ndarray:
+    """Groups of rows that are linked, directly or through others, by one text or one image.
+
+    Args:
+        text: catalogue texts, shape (n_rows,); an empty or null text links nothing.
+        image: hex SHA-256 of the image bytes, shape (n_rows,); null links nothing.
+        near: link near-duplicate texts as well, see `store.catalog.clean.near`.
+
+    Returns:
+        int64, shape (n_rows,): groups numbered from 0 by their first row.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n_rows = len(text)
+    text_code, n_texts = codes(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
+    image_code, n_images = codes(image)
+    has_text, has_image = np.flatnonzero(text_code >= 0), np.flatnonzero(image_code >= 0)
+    starts = [has_text, has_image]  # rows, then texts, then images are the nodes
+    ends = [n_rows + text_code[has_text], n_rows + n_texts + image_code[has_image]]
+    if near and n_texts > 1:
+        from store.catalog.clean.near import near_pairs
+
+        first_row = np.full(n_texts, n_rows)
+        np.minimum.at(first_row, text_code[has_text], has_text)
+        pairs = near_pairs(text.take(pa.array(first_row)), NEAR_JACCARD)
+        starts.append(n_rows + pairs[:, 0])
+        ends.append(n_rows + pairs[:, 1])
+    start, end = np.concatenate(starts), np.concatenate(ends)
+    n_nodes = n_rows + n_texts + n_images
+    graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(n_nodes, n_nodes))
+    return first_seen(connected_components(graph, directed=False)[1][:n_rows])
+
+
+def first_seen(labels: np.ndarray) -> np.ndarray:
+    """The same partition, numbered from 0 in the order in which labels turn up; int64, shape (n_rows,)."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def codes(values: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, int]:
+    """A number per distinct value, -1 for null, shape (n_rows,), and how many there are."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    encoded = values.dictionary_encode()
+    return encoded.indices.fill_null(-1).to_numpy().astype(np.int64), len(encoded.dictionary)

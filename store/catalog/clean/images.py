@@ -1,0 +1,161 @@
+"""Images that look alike: a perceptual hash of each, remembered by content, compared by Hamming distance.
+
+The hash of the shape is the usual one: grey, 32 x 32, the 16 x 16 lowest frequencies of the cosine transform, a bit for
+each that is above their median. Shops show one article in many colours by one image recoloured, which grey can't tell
+apart: so the mean Y, Cb and Cr of 8 x 8 fields are kept beside it, and must agree as well. A JPEG is decoded no finer
+than that needs.
+Source: Zauner, Implementation and benchmarking of perceptual image hash functions, 2010.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from store.catalog.images.blobs import blob_path
+from store.schema import PERCEPTUAL_BYTES, PERCEPTUAL_HASHES
+from store.workspace import Workspace
+
+HASHES_FILE = "images/hashes.parquet"
+HASHES_VERSION = 1  # raised when the same bytes yield another hash: those remembered are then computed again
+HASHES_LOCK = "images/.hashes.lock"
+SIDE, FREQUENCIES = 32, 16
+SHAPE_BYTES = FREQUENCIES * FREQUENCIES // 8
+FIELDS = 8  # a side, whose mean colours are kept
+NEAR_BITS = 16  # of 256: images that differ in so many or fewer look alike
+NEAR_LEVELS = 4  # of 256: by which no field's colour may differ
+LEAST_CONTRAST = 4.0  # standard deviation in grey levels below which an image shows nothing
+MOST_PIXELS = 100_000_000
+_BATCH = 512
+Hashed = tuple[str, bytes | None, str | None]  # digest, hash, why there is none
+
+
+def alike_pairs(workspace: Workspace, digests: Sequence[str], processes: int = 2) -> np.ndarray:
+    """Pairs of images that look alike, positions in `digests`, shape (n_pairs, 2).
+
+    An image that can't be decoded, or shows nothing, is like no other.
+    """
+    known = perceptual_hashes(workspace, digests, processes)
+    at = np.array([i for i, digest in enumerate(digests) if known.get(digest) is not None], np.int64)
+    if len(at) < 2:
+        return np.empty((0, 2), np.int64)
+    hashes = np.frombuffer(b"".join(known[digests[i]] or b"" for i in at.tolist()), np.uint8)
+    both = hashes.reshape(-1, PERCEPTUAL_BYTES)
+    pairs = close_pairs(both[:, :SHAPE_BYTES], NEAR_BITS)
+    color = both[:, SHAPE_BYTES:].astype(np.int16)
+    apart = np.abs(color[pairs[:, 0]] - color[pairs[:, 1]]).max(axis=1, initial=0)
+    return at[pairs[apart <= NEAR_LEVELS]]
+
+
+def close_pairs(hashes: np.ndarray, most_bits: int) -> np.ndarray:
+    """Every pair within a Hamming distance.
+
+    Args:
+        hashes: uint8, shape (n_hashes, n_bytes).
+
+    Returns:
+        Positions, the lower first, shape (n_pairs, 2).
+    """
+    import faiss
+
+    index = faiss.IndexBinaryFlat(8 * hashes.shape[1])
+    index.add(np.ascontiguousarray(hashes))
+    parts = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(hashes), 4096):
+        limits, _, found = index.range_search(hashes[start : start + 4096], most_bits + 1)  # below, not at
+        counts = np.diff(limits.astype(np.int64)).astype(np.int64)
+        left = start + np.repeat(np.arange(len(counts)), counts)
+        parts.append(np.stack([left, found], axis=1)[left < found])
+    return np.concatenate(parts)
+
+
+def perceptual_hashes(
+    workspace: Workspace, digests: Sequence[str], processes: int = 2
+) -> dict[str, bytes | None]:
+    """The hash of each image, None where there is none; computed once for each content and remembered."""
+    table = _remembered(workspace)
+    known = dict(zip(table["sha256"].to_pylist(), table["hash"].to_pylist(), strict=True))
+    missing = [digest for digest in dict.fromkeys(digests) if digest not in known]
+    if missing:
+        from store.catalog.clean.hashing import hashes_in_processes
+
+        fresh = hashes_in_processes(workspace, missing, processes if workspace.is_local else 1)
+        known |= {digest: value for digest, value, _ in fresh}
+        columns = [
+            pa.array(list(c), f.type)
+            for c, f in zip(zip(*fresh, strict=True), PERCEPTUAL_HASHES, strict=True)
+        ]
+        _remember(workspace, pa.table(columns, schema=PERCEPTUAL_HASHES))
+    return {digest: known[digest] for digest in digests}
+
+
+def _remembered(workspace: Workspace) -> pa.Table:
+    if not workspace.exists(HASHES_FILE) or workspace.read_metadata(HASHES_FILE) != {
+        "version": HASHES_VERSION
+    }:
+        return PERCEPTUAL_HASHES.empty_table()
+    return workspace.read_table(HASHES_FILE)
+
+
+def _remember(workspace: Workspace, fresh: pa.Table) -> None:
+    with workspace.lock(HASHES_LOCK):
+        old = _remembered(workspace)
+        kept = old.filter(pc.invert(pc.is_in(old["sha256"], value_set=fresh["sha256"].combine_chunks())))
+        merged = pa.concat_tables([kept.cast(PERCEPTUAL_HASHES), fresh]).combine_chunks()
+        workspace.publish_table(HASHES_FILE, merged, metadata={"version": HASHES_VERSION})
+
+
+def hashes_of(workspace: Workspace, digests: list[str]) -> Iterator[Hashed]:
+    """Read, decode and hash each image, in the order given."""
+
+    def shrink(digest: str) -> np.ndarray | str:
+        try:
+            return shrunk(workspace.read_bytes(blob_path(digest)))
+        except Exception as error:  # noqa: BLE001 - decoders raise anything on broken bytes
+            return f"{type(error).__name__}: {error}"[:200]
+
+    for start in range(0, len(digests), _BATCH):
+        here = digests[start : start + _BATCH]
+        small = [shrink(digest) for digest in here]
+        seen = [i for i, one in enumerate(small) if isinstance(one, np.ndarray)]
+        shape = (0, SIDE, SIDE, 3)
+        pixels = np.stack([small[i] for i in seen]) if seen else np.empty(shape, np.uint8)
+        hashed = dict(zip(seen, hash_images(pixels), strict=True))
+        for i, digest in enumerate(here):
+            value, reason = hashed.get(i), small[i] if isinstance(small[i], str) else None
+            yield digest, value, str(reason) if reason else None if value else "shows nothing"
+
+
+def shrunk(content: bytes) -> np.ndarray:
+    """An image as Y, Cb, Cr, uint8, shape (SIDE, SIDE, 3)."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
+        image.draft(
+            "YCbCr", (2 * SIDE, 2 * SIDE)
+        )  # JPEG: decoded at an eighth of its size where that suffices
+        if "A" in image.getbands() or "transparency" in image.info:
+            layer = image.convert("RGBA")
+            white = Image.new("RGBA", layer.size, "white")
+            flat = Image.alpha_composite(white, layer).convert("RGB").convert("YCbCr")
+        else:
+            flat = image if image.mode == "YCbCr" else image.convert("RGB").convert("YCbCr")
+        return np.asarray(flat.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def hash_images(pixels: np.ndarray) -> list[bytes | None]:
+    """Shape and colour of each image, None for one that shows nothing; uint8, shape (n_images, SIDE, SIDE, 3)."""
+    from scipy.fft import dctn
+
+    grey, n = pixels[..., 0].astype(np.float32), len(pixels)
+    low = dctn(grey, axes=(1, 2), norm="ortho")[:, :FREQUENCIES, :FREQUENCIES].reshape(n, -1)
+    shape = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
+    width = SIDE // FIELDS
+    fields = pixels.reshape(n, FIELDS, width, FIELDS, width, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+    both = np.concatenate([shape, fields.reshape(n, 3 * FIELDS * FIELDS)], axis=1)
+    shows = grey.std(axis=(1, 2)) >= LEAST_CONTRAST
+    return [both[i].tobytes() if shows[i] else None for i in range(n)]

@@ -1,0 +1,1 @@
+"""Image bytes by content, and which row each belongs to."""

@@ -1,0 +1,1 @@
+"""CSV or Parquet -> validated rows."""

@@ -1,0 +1,122 @@
+"""The splits on their way to disk: what changed is published, train and test always belong together."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+from store.catalog.download.rows import known_reference
+from store.catalog.images.blobs import FILE_PREFIX, known_links
+from store.catalog.ingest.digest import split_digest, split_metadata
+from store.catalog.ingest.rows import Rows, count_reasons, rejected_table
+from store.catalog.parse.fields import field_columns
+from store.catalog.read import split_path
+from store.schema import CATALOG_COLUMNS, PRICE
+from store.workspace import Workspace
+
+REJECTED_FILE = "catalog/rejected.parquet"
+_CHUNK_ROWS = 8192
+Change = Literal["new", "changed", "reordered", "unchanged"]
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What became of one file."""
+
+    path: str
+    n_rows: int
+    n_with_image: int
+    digest: str
+    change: Change
+    rejected: dict[str, int]  # reason -> rows
+
+
+@dataclass
+class Split:
+    """One split on its way."""
+
+    name: str
+    rows: Rows
+    text: pa.Array
+    link: list[str | None]
+    extras: dict[str, pa.Array]
+    files: list[str | None] = field(default_factory=list)  # image file of each row
+
+
+def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str, SplitReport], bool]:
+    """Publish what changed: the test split never stands beside a train split that it was not ingested with."""
+    known = known_links(workspace)
+    given = {split.name: _given_table(split, known) for split in splits}
+    digest = {name: split_digest(table, known) for name, table in given.items()}
+    change = {name: _change(workspace, name, digest[name], table) for name, table in given.items()}
+    stands = workspace.exists(split_path("test"))
+    is_stale = stands and (
+        "test" not in change or (change["test"] == "changed" and change["train"] != "unchanged")
+    )
+    if is_stale:
+        workspace.remove(split_path("test"))
+    for split in splits:
+        if change[split.name] != "unchanged":
+            table = _with_fields(given[split.name])
+            workspace.publish_table(
+                split_path(split.name), table, metadata=split_metadata(digest[split.name])
+            )
+    rejected = rejected_table([split.rows for split in splits])
+    if not workspace.exists(REJECTED_FILE) or not workspace.read_table(REJECTED_FILE).equals(rejected):
+        workspace.publish_table(REJECTED_FILE, rejected)
+    reports = {
+        split.name: SplitReport(
+            split.rows.source.path,
+            len(split.rows.index),
+            len(given[split.name]) - given[split.name]["image"].null_count,
+            digest[split.name],
+            change[split.name],
+            count_reasons(split.rows.rejected),
+        )
+        for split in splits
+    }
+    return reports, stands and "test" not in change
+
+
+def _change(workspace: Workspace, split: str, digest: str, given: pa.Table) -> Change:
+    path = split_path(split)
+    if not workspace.exists(path):
+        return "new"
+    if workspace.read_metadata(path).get("digest") != digest:
+        return "changed"
+    before = workspace.read_table(path, ["sample_id"])["sample_id"]
+    return "unchanged" if before.equals(given["sample_id"]) else "reordered"
+
+
+def _given_table(split: Split, known: dict[str, str | None]) -> pa.Table:
+    """Every column that is not parsed out of the text."""
+    files = split.files or [None] * len(split.link)
+    image = [
+        FILE_PREFIX + name if name is not None else known_reference(link, known)
+        for name, link in zip(files, split.link, strict=True)
+    ]
+    sample_id = split.rows.sample_id
+    columns: dict[str, pa.Array] = {
+        "sample_id": pa.array(sample_id, pa.int64() if isinstance(sample_id[0], int) else pa.string()),
+        "text": split.text,
+        "image_link": pa.array(split.link, pa.string()),
+        "image": pa.array(image, pa.string()),
+        **split.extras,
+    }
+    table = pa.table(columns)
+    return table if split.rows.price is None else table.append_column(PRICE, pa.array(split.rows.price))
+
+
+def _with_fields(given: pa.Table) -> pa.Table:
+    """The catalogue by contract: given columns and those parsed out of the text."""
+    parts: list[pa.Table] = []
+    for batch in given.select(["text"]).to_batches(_CHUNK_ROWS):
+        parts.append(pa.table(field_columns(batch.column("text").to_pylist())))
+    parsed = pa.concat_tables(parts)
+    names = [name for name in CATALOG_COLUMNS if name not in given.column_names]
+    others = [name for name in given.column_names if name not in ("sample_id", *CATALOG_COLUMNS)]
+    columns = {"sample_id": given["sample_id"]}
+    columns |= {name: parsed[name] if name in names else given[name] for name in CATALOG_COLUMNS}
+    columns |= {name: given[name] for name in others if name != PRICE.name}
+    table = pa.table(columns)
+    return table.append_column(PRICE, given[PRICE.name]) if PRICE.name in others else table

@@ -1,0 +1,1 @@
+"""Catalogue text -> fields: name, quantities, units, packs, sizes."""

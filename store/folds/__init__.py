@@ -1,0 +1,1 @@
+"""The fold of each training row: assigned once, hashed."""

@@ -1,0 +1,62 @@
+"""`shelfprice catalog folds`."""
+
+from typing import Any, get_args
+
+import click
+
+from store.config import Grouping
+from store.options import json_option, print_json, workspace_option
+from store.workspace import Workspace
+
+
+@click.command()
+@workspace_option
+@json_option
+@click.option(
+    "-k", type=click.IntRange(min=2), help="Number of folds.  [default: folds.k of shelfprice.toml, or 5]"
+)
+@click.option(
+    "--group",
+    type=click.Choice(get_args(Grouping)),
+    help="Rows that stay together: 'exact' for the same text or image, 'near' for nearly the same text as well.  "
+    "[default: folds.group of shelfprice.toml, or exact]",
+)
+@click.option("--seed", type=int, help="The run's seed.  [default: seed of shelfprice.toml, or 42]")
+def folds(
+    workspace: Workspace, as_json: bool, k: int | None, group: Grouping | None, seed: int | None
+) -> None:
+    """Decide the folds and show them; options are saved to shelfprice.toml, so that every later run keeps to them.
+
+    Folds that fit the catalogue and the options are kept. Predictions and blends of other folds become stale.
+    """
+    from store.folds.summary import decide_and_describe
+
+    described = decide_and_describe(workspace, k, group, seed)
+    if as_json:
+        print_json(described)
+        return
+    for line in lines_of(described):
+        click.echo(line)
+
+
+def lines_of(described: dict[str, Any]) -> list[str]:
+    """The folds for people."""
+    share = described["largest_group"] / described["rows"]
+    lines = (
+        [f"{described['status']}: {described['reason']}"] if described["reason"] else [described["status"]]
+    )
+    lines.append(
+        f"{described['k']} folds {described['hash']} of {described['rows']} rows in {described['groups']} groups; "
+        f"{described['rows_in_groups']} rows share a group, the largest holds {described['largest_group']}"
+    )
+    lines.extend(
+        f"  fold {fold['fold']}: {fold['rows']} rows, {fold['groups']} groups, median price {fold['median_price']:.2f}"
+        for fold in described["folds"]
+    )
+    if share > 1 / described["k"]:
+        lines.append(
+            f"note: the largest group holds {share:.0%} of the rows, so folds can't be of equal size"
+        )
+    if described["config_written"]:
+        lines.append("saved to shelfprice.toml")
+    return lines
