@@ -11,14 +11,14 @@ from store.catalog.cli import catalog
 from store.catalog.show.charts import label, ticks
 from store.catalog.show.facts import histogram, read_facts
 from store.workspace import Workspace
-from tests.clean_rows import image, publish
+from tests.clean_rows import image_bytes, publish
 from tests.fakes import catalog_table, publish_catalog
 
 
 @pytest.fixture
 def workspace(tmp_path):
     found = Workspace(tmp_path)
-    names = {"a": image(0), "b": image(1), "broken": b"nothing"}
+    names = {"a": image_bytes(0), "b": image_bytes(1), "broken": b"nothing"}
     train = [
         {
             "sample_id": i,
