@@ -19,15 +19,15 @@ HEADS: dict[str, dict[str, Any]] = {"ridge": {}, "lightgbm": {"n_estimators": 20
 
 def measure(data: Path, rows: int | None) -> list[Result]:
     """Two folds, so that it does not take all day: what a fold takes is what counts."""
-    from store.config import Config, Folds, Heads, save_config
+    from store.config import Config, FoldConfig, HeadConfig, save_config
 
     n_rows, results = rows or ROWS, []
     with scratch() as folder:
         workspace = Workspace(folder / "workspace")
         made_catalog(workspace, n_rows)
         _fill(workspace, n_rows)
-        heads = Heads(run=tuple(HEADS), vectors=("made@structured",), params=HEADS)
-        save_config(workspace, Config(folds=Folds(k=2), heads=heads))
+        heads = HeadConfig(run=tuple(HEADS), vectors=("made@structured",), params=HEADS)
+        save_config(workspace, Config(folds=FoldConfig(k=2), heads=heads))
         _peak([sys.executable, "-m", "store.cli", "catalog", "folds", "-w", workspace.root])
         for head in HEADS:
             command = [sys.executable, "-m", "store.cli", "heads", "run", "--head", head, "--memory", "500MB"]

@@ -40,11 +40,11 @@ def make_catalog(folder: str, port: int, n: int) -> None:
 def run_shelfprice(port: int, n: int, folder: str) -> float:
     """The whole job."""
     from store.catalog.download.progress import Progress
-    from store.catalog.download.run import Settings, download_images
+    from store.catalog.download.run import DownloadSettings, download_images
 
     workspace = Workspace(folder)
     started = time.perf_counter()
-    summary = download_images(workspace, Settings(allow_private=True), Progress(show=False))
+    summary = download_images(workspace, DownloadSettings(allow_private=True), Progress(show=False))
     seconds = time.perf_counter() - started
     assert summary.n_stored == n, summary
     return seconds
@@ -52,19 +52,19 @@ def run_shelfprice(port: int, n: int, folder: str) -> float:
 
 def run_bare(port: int, n: int, folder: str) -> float:
     """The same schedule and fetcher; what arrives is dropped."""
-    from store.catalog.download.fetch import Fetcher, Limits
+    from store.catalog.download.fetch import Fetcher, FetchLimits
     from store.catalog.download.run import user_agent
-    from store.catalog.download.schedule import Job, Policy, Schedule
+    from store.catalog.download.schedule import DownloadSchedule, DownloadTask, Policy
 
     async def drive() -> None:
-        schedule = Schedule(Policy())
+        schedule = DownloadSchedule(Policy())
         for i in range(n):
             url = f"http://127.0.0.1:{port}/img/{i}.jpg"
-            schedule.add(Job(url, url))
+            schedule.add(DownloadTask(url, url))
         wake = asyncio.Event()
         running: set[asyncio.Task[None]] = set()
 
-        async def work(fetcher: Fetcher, job: Job) -> None:
+        async def work(fetcher: Fetcher, job: DownloadTask) -> None:
             reply = await fetcher.fetch(job.url)
             assert schedule.finish(job, reply)
             assert reply.body is not None
@@ -75,7 +75,7 @@ def run_bare(port: int, n: int, folder: str) -> float:
             task.result()
             wake.set()
 
-        async with Fetcher(Limits(), user_agent(None), allow_private=True) as fetcher:
+        async with Fetcher(FetchLimits(), user_agent(None), allow_private=True) as fetcher:
             while schedule.n_left or running:
                 while len(running) < 64 and (job := schedule.take()) is not None:
                     task = asyncio.create_task(work(fetcher, job))

@@ -52,17 +52,17 @@ def _run(workspace: Workspace, engine: str) -> tuple[float, int]:
     """Seconds of the work and how many photos it was."""
     from embed.distributed.cluster import Cluster
     from embed.distributed.engine import load_on_ray
-    from embed.distributed.layout import Wanted
+    from embed.distributed.layout import WantedActors
     from embed.encoders.base import Sources
-    from embed.forward.devices import Settings
+    from embed.forward.devices import DeviceSettings
     from embed.forward.fleet import load_engines
-    from embed.job.limits import Limits
-    from embed.job.request import find_wishes
-    from embed.job.run import Options, run
+    from embed.job.limits import FailureLimits
+    from embed.job.request import find_requests
+    from embed.job.run import EmbedOptions, run
 
-    wishes = find_wishes(workspace, [ENCODER], Sources(offline=True))
-    settings = Settings()
-    with Cluster(Wanted(actors=2), None, 300.0) as cluster:
+    requests = find_requests(workspace, [ENCODER], Sources(offline=True))
+    settings = DeviceSettings()
+    with Cluster(WantedActors(actors=2), None, 300.0) as cluster:
 
         def load(resolved: object) -> object:
             if engine == "ray":
@@ -70,7 +70,11 @@ def _run(workspace: Workspace, engine: str) -> tuple[float, int]:
             return load_engines(workspace, resolved, settings)
 
         (outcome,) = run(
-            workspace, wishes, Options(Limits(0.5, 1.0)), load, lambda line: print(line, file=sys.stderr)
+            workspace,
+            requests,
+            EmbedOptions(FailureLimits(0.5, 1.0)),
+            load,
+            lambda line: print(line, file=sys.stderr),
         )
     return outcome.seconds, outcome.n_embedded
 

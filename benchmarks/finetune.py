@@ -50,7 +50,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     import torch
 
     from embed.finetune.feed import epoch_batches
-    from embed.forward.prefetch import Ahead
+    from embed.forward.prefetch import Prefetch
 
     with scratch() as folder:
         run = _fold_run(folder, found, data / "myntra/images", Path(package.origin).parent / TOKENIZER[1])
@@ -63,7 +63,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         seconds = {"command": 0.0, "bare": 0.0}
         for turn in range(TURNS):
             start = time.perf_counter()
-            with Ahead(run.feed.batches(batches[turn * STEPS : (turn + 1) * STEPS], None)) as prepared:
+            with Prefetch(run.feed.batches(batches[turn * STEPS : (turn + 1) * STEPS], None)) as prepared:
                 _take(run, iter(prepared))
             seconds["command"] += time.perf_counter() - start
             start = time.perf_counter()
@@ -100,12 +100,12 @@ def _fold_run(folder: Path, rows: list[dict[str, str]], images: Path, tokenizer:
     from embed.encoders.base import Sources
     from embed.finetune.job import prepare_job
     from embed.finetune.processes import open_processes
-    from embed.finetune.recipe import Recipe
-    from embed.finetune.training import FoldRun, Options
-    from embed.forward.engine import Settings
+    from embed.finetune.recipe import FinetuneRecipe
+    from embed.finetune.training import FoldRun, TrainingOptions
+    from embed.forward.devices import DeviceSettings
     from embed.forward.fleet import load_engines
-    from embed.job.request import find_wishes
-    from embed.job.run import Options as EmbedOptions
+    from embed.job.request import find_requests
+    from embed.job.run import EmbedOptions
     from embed.job.run import run as run_embed
     from store.config import Config
 
@@ -114,17 +114,17 @@ def _fold_run(folder: Path, rows: list[dict[str, str]], images: Path, tokenizer:
         f"{_save_clip(folder / 'clip')}.image",
         f"{_save_bert(folder / 'bert', tokenizer)}?pooling=cls&max_tokens={MAX_TOKENS}@structured",
     )
-    wishes = find_wishes(workspace, encoders, Sources(offline=True), "auto")
+    requests = find_requests(workspace, encoders, Sources(offline=True), "auto")
     run_embed(
         workspace,
-        wishes,
+        requests,
         EmbedOptions(),
-        lambda found: load_engines(workspace, found, Settings(("cpu",))),
+        lambda found: load_engines(workspace, found, DeviceSettings(("cpu",))),
         lambda line: None,
     )
-    recipe = Recipe(batch_rows=BATCH_ROWS, warmup_epochs=1).check()
+    recipe = FinetuneRecipe(batch_rows=BATCH_ROWS, warmup_epochs=1).check()
     job = prepare_job(workspace, Config(), encoders, "step", recipe, Sources(offline=True), lambda line: None)
-    return FoldRun(job, 0, open_processes("auto"), Options(BATCH_ROWS), lambda line: None)
+    return FoldRun(job, 0, open_processes("auto"), TrainingOptions(BATCH_ROWS), lambda line: None)
 
 
 def _save_clip(folder: Path) -> Path:

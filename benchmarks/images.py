@@ -84,10 +84,9 @@ def _limit(workspace: Any, spec: Any, contents: list[bytes]) -> tuple[float, flo
 
     from embed.encoders.base import Sources
     from embed.encoders.resolve import resolve
-    from embed.forward.devices import cores
-    from embed.forward.engine import Settings
+    from embed.forward.devices import DeviceSettings, cores
     from embed.forward.fleet import load_engines
-    from embed.inputs.batch import Batch, Window
+    from embed.inputs.batch import Batch, RowWindow
     from embed.inputs.images import decode_image
 
     start = time.perf_counter()
@@ -97,8 +96,8 @@ def _limit(workspace: Any, spec: Any, contents: list[bytes]) -> tuple[float, flo
     pixels = [one for one in decoded if isinstance(one, np.ndarray)]
     del decoded
     resolved = resolve(workspace, ENCODER, Sources(offline=True))
-    (engine,) = load_engines(workspace, resolved, Settings())
-    engine.begin(Window(ENCODER, [], []), 0)  # what the job measured is remembered
+    (engine,) = load_engines(workspace, resolved, DeviceSettings())
+    engine.begin(RowWindow(ENCODER, [], []), 0)  # what the job measured is remembered
     size = engine.provenance()["units"]
     batches = [
         Batch(ENCODER, [b""] * len(part), (np.stack(part),))

@@ -117,17 +117,17 @@ def _compare(folder: Path, subject: Subject, rows: list[dict[str, str]], images:
 def _parts(workspace: Any, vectors: str, seconds: Seconds) -> None:
     """Time what the job is made of, each part with all the cores to itself."""
     from embed.encoders.base import Sources
-    from embed.forward.engine import Settings
+    from embed.forward.devices import DeviceSettings
     from embed.forward.fleet import load_engines
     from embed.forward.precision import Mode
     from embed.job.plan import plan_encoder
-    from embed.job.request import find_wishes
+    from embed.job.request import find_requests
     from embed.job.windows import iter_windows
 
-    (wish,) = find_wishes(workspace, [vectors], Sources(offline=True))
-    plan = plan_encoder(workspace, wish.resolved, wish.vector_sets)
+    (request,) = find_requests(workspace, [vectors], Sources(offline=True))
+    plan = plan_encoder(workspace, request.resolved, request.vector_sets)
     windows = list(iter_windows(workspace, plan))
-    engine: Any = load_engines(workspace, [wish.resolved], Settings())[0]
+    engine: Any = load_engines(workspace, [request.resolved], DeviceSettings())[0]
     engine.begin(windows[0], len(plan.missing))
     start = time.perf_counter()
     batches = list(engine.batches(iter(windows)))

@@ -82,11 +82,11 @@ def _results(
 
 
 def _smape_of_parts(stages: Stages) -> dict[str, float]:
-    from store.config import Config, Heads, save_config
+    from store.config import Config, HeadConfig, save_config
     from store.workspace import Workspace
 
     params = {name: {"vectors": sets, "fields": False} for name, sets in PARTS.items()}
-    save_config(Workspace(stages.workspace), Config(heads=Heads(params=params)))
+    save_config(Workspace(stages.workspace), Config(heads=HeadConfig(params=params)))
     names = [argument for name in PARTS for argument in ("--head", name)]
     found: Sequence[dict[str, Any]] = stages.run("parts", "heads", "run", *names)["heads"]
     return {head["head"]: head["smape"] for head in found}

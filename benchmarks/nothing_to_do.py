@@ -80,17 +80,17 @@ def _fill(workspace: Any) -> int:
 
     from embed.encoders.base import Sources
     from embed.job.plan import plan_encoder
-    from embed.job.request import find_wishes
+    from embed.job.request import find_requests
     from store.vectors.keys import arrow_keys, key_bytes
     from store.vectors.sets import publish_current
     from store.vectors.shard import publish_shard
 
     random = np.random.default_rng(0)
     n_vectors = 0
-    for wish in find_wishes(workspace, [], Sources(offline=True)):
-        spec = wish.resolved.spec
+    for request in find_requests(workspace, [], Sources(offline=True)):
+        spec = request.resolved.spec
         publish_current(workspace, spec)
-        missing = plan_encoder(workspace, wish.resolved, wish.vector_sets).missing
+        missing = plan_encoder(workspace, request.resolved, request.vector_sets).missing
         for start in range(0, len(missing), SHARD_ROWS):
             keys = arrow_keys(key_bytes(missing[start : start + SHARD_ROWS]))
             publish_shard(

@@ -104,14 +104,16 @@ def _run(step: str, root: Path) -> Taken:
 # ---- the steps -----------------------------------------------------------------------------------
 
 
-def _wish() -> Any:
+def _request() -> Any:
     from embed.encoders.base import Address, Resolved
-    from embed.job.run import Wish
+    from embed.job.run import EncodeRequest
     from store.vectors.sets import VectorSet
     from store.vectors.spec import EncoderSpec
 
     spec = EncoderSpec("fake", "text", "fake", "fake", "0" * 64, DIM, {}, "mean", False)
-    return Wish(Resolved(Address("fake", "fake", "fake"), spec, {}, "1"), (VectorSet("fake", "structured"),))
+    return EncodeRequest(
+        Resolved(Address("fake", "fake", "fake"), spec, {}, "1"), (VectorSet("fake", "structured"),)
+    )
 
 
 class FakeEncoder:
@@ -146,18 +148,18 @@ def plan(workspace: Workspace) -> None:
     """What `shelfprice embed plan` does."""
     from embed.job.plan import plan_encoder
 
-    wish = _wish()
-    plan_encoder(workspace, wish.resolved, wish.vector_sets)
+    request = _request()
+    plan_encoder(workspace, request.resolved, request.vector_sets)
 
 
 def publish(workspace: Workspace) -> None:
     """What `shelfprice embed run` does, but for the model."""
-    from embed.job.run import Options, run
+    from embed.job.run import EmbedOptions, run
 
-    options = Options(shard_bytes=SHARD_BYTES, shard_seconds=1e9)
+    options = EmbedOptions(shard_bytes=SHARD_BYTES, shard_seconds=1e9)
     run(
         workspace,
-        [_wish()],
+        [_request()],
         options,
         lambda found: [FakeEncoder(one.spec) for one in found],
         lambda line: None,
@@ -172,13 +174,13 @@ def matrix(workspace: Workspace) -> None:
     from store.vectors.matrix import gather
     from store.vectors.shard import iter_shards
 
-    wish, kept = _wish(), []
-    n_shards = len(workspace.names(wish.resolved.spec.folder, "part-"))
-    for keys, _ in iter_shards(workspace, wish.resolved.spec.folder):
+    request, kept = _request(), []
+    n_shards = len(workspace.names(request.resolved.spec.folder, "part-"))
+    for keys, _ in iter_shards(workspace, request.resolved.spec.folder):
         kept.append(
             keys.take(pa.array(np.linspace(0, len(keys) - 1, SAMPLE_ROWS // n_shards, dtype=np.int64)))
         )
-    _, found = gather(workspace, wish.resolved.spec, pa.concat_arrays(kept))
+    _, found = gather(workspace, request.resolved.spec, pa.concat_arrays(kept))
     assert found.all()
 
 

@@ -89,9 +89,9 @@ def _bare_rate(workspace: Any) -> float:
     """Rows a second of forward passes alone, on the job's own batches, made beforehand."""
     from embed.encoders.base import Sources
     from embed.encoders.resolve import resolve
-    from embed.forward.engine import Settings
+    from embed.forward.devices import DeviceSettings
     from embed.forward.fleet import load_engines
-    from embed.inputs.batch import Window
+    from embed.inputs.batch import RowWindow
     from embed.job.windows import WINDOW_ROWS
     from store.vectors.content import key_of
 
@@ -100,8 +100,8 @@ def _bare_rate(workspace: Any) -> float:
     ]
     keys = [key_of(text.encode()) for text in texts]
     starts = range(0, len(texts), WINDOW_ROWS)
-    windows = [Window(ENCODER, keys[s : s + WINDOW_ROWS], texts[s : s + WINDOW_ROWS]) for s in starts]
-    (engine,) = load_engines(workspace, resolve(workspace, "minilm", Sources(offline=True)), Settings())
+    windows = [RowWindow(ENCODER, keys[s : s + WINDOW_ROWS], texts[s : s + WINDOW_ROWS]) for s in starts]
+    (engine,) = load_engines(workspace, resolve(workspace, "minilm", Sources(offline=True)), DeviceSettings())
     engine.begin(windows[0], len(texts))
     batches = list(engine.batches(iter(windows)))
     start = time.perf_counter()

@@ -77,22 +77,22 @@ class EmbedRun:
 
 
 def embed(workspace: Workspace, name: str, **settings: Any) -> EmbedRun:
-    """One `embed run` in this process; `settings` are those of `embed.forward.engine.Settings`."""
+    """One `embed run` in this process; `settings` are those of `embed.forward.devices.DeviceSettings`."""
     from embed.encoders.base import Sources
-    from embed.forward.engine import Settings
+    from embed.forward.devices import DeviceSettings
     from embed.forward.fleet import load_engines
-    from embed.job.request import find_wishes
-    from embed.job.run import Options, run
+    from embed.job.request import find_requests
+    from embed.job.run import EmbedOptions, run
 
     engines: list[Any] = []
 
     def load(resolved: Any) -> Any:
-        engines.extend(load_engines(workspace, resolved, Settings(**settings)))
+        engines.extend(load_engines(workspace, resolved, DeviceSettings(**settings)))
         return engines
 
     start = time.perf_counter()
-    wishes = find_wishes(workspace, [name], Sources(offline=True))
-    (outcome,) = run(workspace, wishes, Options(), load, lambda line: print(line, file=sys.stderr))
+    requests = find_requests(workspace, [name], Sources(offline=True))
+    (outcome,) = run(workspace, requests, EmbedOptions(), load, lambda line: print(line, file=sys.stderr))
     seconds = time.perf_counter() - start
     precision = engines[0].provenance()["precision"]
     rates = _measured(workspace, outcome.plan.spec.folder)

@@ -39,10 +39,10 @@ def plan(
     from embed.encoders.base import Sources
     from embed.job.plan import plan_encoder
     from embed.job.report import plan_lines, plan_record
-    from embed.job.request import find_wishes
+    from embed.job.request import find_requests
 
-    wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
-    plans = [plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry_failed) for w in wishes]
+    requests = find_requests(workspace, encoders, Sources(models_dir, offline), precision)
+    plans = [plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry_failed) for w in requests]
     plans = [one.own(share) for one in plans]
     if as_json:
         print_json({"encoders": [plan_record(one) for one in plans]})

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ensemble.blend import read_current_blend
 from ensemble.inputs import read_test_log_prices, select_predictions
 from store.catalog.read import catalog_digest, present_splits, read_split
-from store.config import Columns
+from store.config import ColumnConfig
 from store.errors import CatalogError, FoldMismatchError, RowMismatchError, WorkspaceError
 from store.folds.assign import read_folds
 from store.workspace import Workspace
@@ -22,7 +22,7 @@ SUBMISSION_FILE = "submission.csv"
 INTERVALS_FILE = "intervals.csv"
 
 
-def submit(workspace: Workspace, columns: Columns, out: Path | None = None) -> dict[str, Any]:
+def submit(workspace: Workspace, columns: ColumnConfig, out: Path | None = None) -> dict[str, Any]:
     """Price every test row with the blend asked for last and write the submission.
 
     Args:

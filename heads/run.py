@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heads.base import Head
-from heads.features.inputs import Coverage, Inputs, coverage_of, read_inputs, resolve_set
+from heads.features.inputs import InputCoverage, Inputs, coverage_of, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
 from heads.folds.tuning import Tuning, bound_parts, read_tuning
 from heads.registry import make_head
@@ -36,12 +36,12 @@ Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class HeadPlan:
     """One head and all that its predictions depend on."""
 
     name: str
     head: Head
-    sets: tuple[Coverage, ...]
+    sets: tuple[InputCoverage, ...]
     inputs: dict[str, Any]
     folder: str
     exists: bool
@@ -108,7 +108,7 @@ def run_heads(
                 yield HeadResult(plan.name, "failed", error=str(error))
 
 
-def _n_rows(plans: Sequence[Plan]) -> int:
+def _n_rows(plans: Sequence[HeadPlan]) -> int:
     return max((found.n_rows for plan in plans for found in plan.sets), default=0)
 
 
@@ -125,7 +125,7 @@ def plan_head(
     catalog: str,
     coverage: "_Coverages",
     log: Log,
-) -> Plan:
+) -> HeadPlan:
     """What a head would be trained on, and whether that was done; reads no vector, imports no library.
 
     Raises:
@@ -160,7 +160,7 @@ def plan_head(
         inputs["tuned"] = tuning.described
     folder = predictions_folder(name, inputs)
     exists = predictions_exist(workspace, name, inputs)
-    return Plan(name, head, sets, inputs, folder, exists, frozenset(params), tuning)
+    return HeadPlan(name, head, sets, inputs, folder, exists, frozenset(params), tuning)
 
 
 def _usable_tuning(
@@ -180,7 +180,7 @@ def _usable_tuning(
 
 
 def train_head(
-    workspace: Workspace, plan: Plan, inputs: Inputs, log: Log, memory: int | None = None
+    workspace: Workspace, plan: HeadPlan, inputs: Inputs, log: Log, memory: int | None = None
 ) -> HeadResult:
     """Cross-fit one head and publish predictions, model files and report.
 
@@ -238,15 +238,15 @@ class _Coverages:
 
     def __init__(self, workspace: Workspace, log: Log) -> None:
         self._workspace, self._log = workspace, log
-        self._known: dict[str, Coverage | None] = {}
+        self._known: dict[str, InputCoverage | None] = {}
 
-    def of(self, name: str) -> Coverage | None:
+    def of(self, name: str) -> InputCoverage | None:
         """None where no training row can have such a vector: the catalogue has no images."""
         if name not in self._known:
             self._known[name] = self._find(name)
         return self._known[name]
 
-    def _find(self, name: str) -> Coverage | None:
+    def _find(self, name: str) -> InputCoverage | None:
         try:
             found = coverage_of(self._workspace, resolve_set(self._workspace, name))
         except MissingVectorsError:

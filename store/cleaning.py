@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.read import catalog_digest
-from store.config import CONFIG_FILE, Clean
+from store.config import CONFIG_FILE, CleanConfig
 from store.errors import CatalogError
 from store.workspace import Workspace
 
@@ -30,7 +30,7 @@ class Decided:
     group: np.ndarray  # (n_rows,) int64; -1: the row alone
 
 
-def cleaning_digest(workspace: Workspace, folds_hash: str, policies: Clean) -> str | None:
+def cleaning_digest(workspace: Workspace, folds_hash: str, policies: CleanConfig) -> str | None:
     """Digest over every decision that can change a fit; None where none can.
 
     Args:
@@ -56,7 +56,7 @@ def decided_digest(workspace: Workspace) -> str | None:
     return digest
 
 
-def why_decide_again(workspace: Workspace, folds_hash: str, policies: Clean) -> str | None:
+def why_decide_again(workspace: Workspace, folds_hash: str, policies: CleanConfig) -> str | None:
     """Why training can't go by the decisions on disk; None where it can, or needs none."""
     wanted = dataclasses.asdict(policies)
     acting = [f"{finding}={policy}" for finding, policy in wanted.items() if policy != "keep"]

@@ -16,7 +16,7 @@ GroupPolicy = Literal["keep", "drop", "median", "first", "weight"]
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnConfig:
     """Column names of the user's files."""
 
     sample_id: str = "sample_id"
@@ -28,7 +28,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Embed:
+class EmbedConfig:
     """Which vectors the run computes, and how failing inputs are taken."""
 
     vectors: tuple[str, ...] = ("minilm@structured", "minilm@name", "efficientnet-lite0")
@@ -37,7 +37,7 @@ class Embed:
 
 
 @dataclass(frozen=True)
-class Folds:
+class FoldConfig:
     """How rows are split."""
 
     k: int = 5
@@ -45,7 +45,7 @@ class Folds:
 
 
 @dataclass(frozen=True)
-class Clean:
+class CleanConfig:
     """What training does about each finding of `shelfprice catalog clean`; rows that are scored are never touched."""
 
     same_text_image: GroupPolicy = "keep"
@@ -61,7 +61,7 @@ class Clean:
 
 
 @dataclass(frozen=True)
-class Heads:
+class HeadConfig:
     """Which heads a run trains, and parameters that differ from their defaults."""
 
     run: tuple[str, ...] = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
@@ -74,11 +74,11 @@ class Config:
     """One run."""
 
     seed: int = 42
-    columns: Columns = field(default_factory=Columns)
-    embed: Embed = field(default_factory=Embed)
-    folds: Folds = field(default_factory=Folds)
-    heads: Heads = field(default_factory=Heads)
-    clean: Clean = field(default_factory=Clean)
+    columns: ColumnConfig = field(default_factory=ColumnConfig)
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    folds: FoldConfig = field(default_factory=FoldConfig)
+    heads: HeadConfig = field(default_factory=HeadConfig)
+    clean: CleanConfig = field(default_factory=CleanConfig)
 
 
 def load_config(workspace: Workspace) -> Config:

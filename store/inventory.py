@@ -47,7 +47,7 @@ class ImageHolding:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class SetCoverage:
     """Which rows of a split have a vector of one set."""
 
     rows: int
@@ -70,7 +70,7 @@ class VectorHolding:
     dim: int | None
     n_shards: int
     n_bytes: int
-    coverage: dict[str, Coverage]  # split -> rows
+    coverage: dict[str, SetCoverage]  # split -> rows
     problem: str | None  # what can't be read, in words
 
     @property
@@ -151,7 +151,7 @@ class _CoverageReader:
         except MissingVectorsError:
             is_text = "@" in name  # without a spec nothing else tells
             nothing_yet = {
-                split: Coverage(n.rows, 0, 0, n.rows if is_text else n.with_image)
+                split: SetCoverage(n.rows, 0, 0, n.rows if is_text else n.with_image)
                 for split, n in splits.items()
             }
             return VectorHolding(name, is_configured, None, None, 0, 0, nothing_yet, None)
@@ -173,7 +173,7 @@ class _CoverageReader:
             problem=problem,
         )
 
-    def _coverage(self, spec: EncoderSpec, vector_set: VectorSet, split: str) -> Coverage:
+    def _coverage(self, spec: EncoderSpec, vector_set: VectorSet, split: str) -> SetCoverage:
         if spec.folder not in self._keys:
             self._keys[spec.folder] = embedded_keys(self._workspace, spec)
         have, failed = self._keys[spec.folder]
@@ -185,7 +185,7 @@ class _CoverageReader:
             n_have += int(found.sum())
             n_failed += int(bad.sum())
             n_missing += filled - int(found.sum()) - int(bad.sum())
-        return Coverage(n_rows, n_have, n_failed, n_missing)
+        return SetCoverage(n_rows, n_have, n_failed, n_missing)
 
 
 def folds_holding(workspace: Workspace, config: Config) -> FoldsHolding | None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from embed.encoders.base import Address, Resolved
 from embed.inputs import InputFailure
-from embed.inputs.batch import Batch, Window
-from embed.job.run import Wish
+from embed.inputs.batch import Batch, RowWindow
+from embed.job.run import EncodeRequest
 from store.vectors.sets import VectorSet
 from store.vectors.spec import EncoderSpec
 from tests.fakes import fake_spec
@@ -28,12 +28,12 @@ def fake_resolved(
     return Resolved(Address(name, "fake", name), spec, {}, "1")
 
 
-def fake_wish(*vector_sets: str, **changes: Any) -> Wish:
-    """One fake encoder with its sets; `fake_wish("fake@name")`, or an image set without composition."""
+def fake_request(*vector_sets: str, **changes: Any) -> EncodeRequest:
+    """One fake encoder with its sets; `fake_request("fake@name")`, or an image set without composition."""
     encoder = vector_sets[0].partition("@")[0]
     is_text = "@" in vector_sets[0]
     resolved = fake_resolved(encoder, "text" if is_text else "image", **changes)
-    return Wish(resolved, tuple(VectorSet.parse(name, is_text=is_text) for name in vector_sets))
+    return EncodeRequest(resolved, tuple(VectorSet.parse(name, is_text=is_text) for name in vector_sets))
 
 
 def fake_vector(content: str) -> np.ndarray:
@@ -68,10 +68,10 @@ class FakeEncoder:
         self._fails = fails
         self._on_batch = on_batch
 
-    def begin(self, window: Window, n_rows: int) -> str:
+    def begin(self, window: RowWindow, n_rows: int) -> str:
         return "nothing to choose"
 
-    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+    def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         for window in windows:
             rows = list(zip(window.keys, window.contents, strict=True))
             for start in range(0, len(rows), self._rows):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from heads.features.rows import Category, Fields, Rows
+from heads.features.rows import CategoricalColumn, FieldTable, Rows
 from store.vectors.matrix import Matrix
 
 
@@ -58,12 +58,12 @@ def fake_rows(n_rows: int, seed: int = 0, no_image: float = 0.2) -> tuple[Rows, 
     numbers = np.column_stack(
         [np.where(rng.random(n_rows) < 0.1, np.nan, np.log(size)), np.zeros(n_rows), rng.random(n_rows) < 0.5]
     )
-    fields = Fields(
+    fields = FieldTable(
         ("log_value", "log_pack_count", "flag:organic"),
         numbers,
         {
-            "unit": Category(("g",), np.zeros(n_rows, np.int32)),
-            "fact:brand": Category(BRANDS, brand.astype(np.int32)),
+            "unit": CategoricalColumn(("g",), np.zeros(n_rows, np.int32)),
+            "fact:brand": CategoricalColumn(BRANDS, brand.astype(np.int32)),
         },
     )
     texts = np.array(names, dtype=object)

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from embed.encoders.base import Sources
-from embed.finetune.job import Job, check_configuration, prepare_job
+from embed.finetune.job import FinetuneJob, check_configuration, prepare_job
 from embed.finetune.processes import open_processes
-from embed.finetune.recipe import Recipe
-from embed.finetune.run import Outcome, finetune
-from embed.finetune.training import FoldRun, Options
-from embed.forward.engine import Settings
+from embed.finetune.recipe import FinetuneRecipe
+from embed.finetune.run import FinetuneOutcome, finetune
+from embed.finetune.training import FoldRun, TrainingOptions
+from embed.forward.devices import DeviceSettings
 from embed.forward.fleet import load_engines
-from embed.job.limits import Limits
-from embed.job.request import find_wishes
-from embed.job.run import Options as EmbedOptions
+from embed.job.limits import FailureLimits
+from embed.job.request import find_requests
+from embed.job.run import EmbedOptions
 from embed.job.run import run as run_embed
-from store.config import Config, Embed, Folds, Heads, save_config
+from store.config import Config, EmbedConfig, FoldConfig, HeadConfig, save_config
 from store.workspace import Workspace
 from tests.fake_models import save_tiny_bert
 
@@ -92,17 +92,17 @@ def demo_workspace(root: Path, train: int = 150, test: int = 30, k: int = 2) -> 
     workspace = Workspace(root / "workspace")
     demo = root / "demo"
     ingest(workspace, str(demo / "train.csv"), str(demo / "test.csv"), images=str(demo / "images"))
-    config = Config(embed=Embed(vectors=()), folds=Folds(k=k), heads=Heads(params=PARAMS))
+    config = Config(embed=EmbedConfig(vectors=()), folds=FoldConfig(k=k), heads=HeadConfig(params=PARAMS))
     save_config(workspace, config)
     return workspace
 
 
 def embedded(workspace: Workspace, *encoders: str) -> Workspace:
     """The workspace with these encoders' vectors in the cache."""
-    wishes = find_wishes(workspace, encoders, Sources(offline=True), "fp32")
-    settings = Settings(("cpu",))
-    options = EmbedOptions(Limits(1.0, 1.0))
-    run_embed(workspace, wishes, options, lambda r: load_engines(workspace, r, settings), lambda line: None)
+    requests = find_requests(workspace, encoders, Sources(offline=True), "fp32")
+    settings = DeviceSettings(("cpu",))
+    options = EmbedOptions(FailureLimits(1.0, 1.0))
+    run_embed(workspace, requests, options, lambda r: load_engines(workspace, r, settings), lambda line: None)
     return workspace
 
 
@@ -115,19 +115,19 @@ def tiny_models(root: Path) -> tuple[str, str]:
     return str(image), f"{text}?max_tokens=24@structured"
 
 
-def tiny_job(workspace: Workspace, encoders: tuple[str, ...], name: str, **changes: Any) -> Job:
+def tiny_job(workspace: Workspace, encoders: tuple[str, ...], name: str, **changes: Any) -> FinetuneJob:
     """A run of tiny encoders."""
     from store.config import load_config
 
-    recipe = Recipe(**{**TINY, **changes}).check()
+    recipe = FinetuneRecipe(**{**TINY, **changes}).check()
     sources = Sources(offline=True)
     return prepare_job(workspace, load_config(workspace), encoders, name, recipe, sources, lambda line: None)
 
 
-def tune(job: Job, folds: tuple[int, ...] = (), **options: Any) -> Outcome:
+def tune(job: FinetuneJob, folds: tuple[int, ...] = (), **options: Any) -> FinetuneOutcome:
     """Run it here."""
     lines: list[str] = []
-    outcome = finetune(job, folds, open_processes("cpu"), Options(**options), "cpu", lines.append)
+    outcome = finetune(job, folds, open_processes("cpu"), TrainingOptions(**options), "cpu", lines.append)
     assert outcome is not None
     return outcome
 
@@ -142,7 +142,7 @@ def one_fold(root: str, name: str, encoders: list[str], changes: dict[str, Any],
     if processes.writes:
         check_configuration(job, False, lambda line: None)
     processes.wait()
-    FoldRun(job, 0, processes, Options(**options), lambda line: None).run()
+    FoldRun(job, 0, processes, TrainingOptions(**options), lambda line: None).run()
     processes.close()
 
 

@@ -11,23 +11,23 @@ import signal
 import sys
 import time
 
-from embed.job.run import Options, run
+from embed.job.run import EmbedOptions, run
 from store.vectors.keys import key_array
 from store.vectors.shard import read_keys
 from store.workspace import Workspace
-from tests.fake_encoders import fake_loader, fake_wish
+from tests.fake_encoders import fake_loader, fake_request
 
 
 def main(root: str, times: int, seed: int) -> None:
     rng = random.Random(seed)
     workspace = Workspace(root)
-    wish = fake_wish("fake@name")
+    request = fake_request("fake@name")
     for attempt in range(times):
         seen, tell = os.pipe()
         child = os.fork()
         if child == 0:
             load = fake_loader(seconds=0.01, on_batch=lambda n, tell=tell: os.write(tell, b"."))
-            run(workspace, [wish], Options(shard_seconds=0.03), load, lambda line: None)
+            run(workspace, [request], EmbedOptions(shard_seconds=0.03), load, lambda line: None)
             os._exit(0)
         os.close(tell)
         if attempt % 4:  # in the midst of the work; every fourth at any moment, while planning too
@@ -38,7 +38,7 @@ def main(root: str, times: int, seed: int) -> None:
         os.close(seen)
         reader = os.fork()  # Arrow's threads must not be started in the process that forks
         if reader == 0:
-            keys = key_array(read_keys(workspace, wish.resolved.spec.folder))
+            keys = key_array(read_keys(workspace, request.resolved.spec.folder))
             sys.stdout.write(f"{len(keys)}\n")
             sys.stdout.flush()
             os._exit(0)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from embed.encoders.base import Sources
-from embed.job.request import find_wishes
+from embed.job.request import find_requests
 from store.cli import main
 from store.errors import ConfigError
 from store.schema import LINKS
@@ -122,20 +122,20 @@ def test_an_encoder_alone_stands_for_its_configured_sets(workspace, models):
     workspace.publish_bytes(
         "shelfprice.toml", f'[embed]\nvectors = ["{encoder}@name", "{encoder}@full"]\n'.encode()
     )
-    (wish,) = find_wishes(workspace, [encoder], Sources(offline=True))
-    assert [str(s) for s in wish.vector_sets] == [f"{encoder}@name", f"{encoder}@full"]
-    (wish,) = find_wishes(workspace, [f"{encoder}@structured"], Sources(offline=True))
-    assert [str(s) for s in wish.vector_sets] == [f"{encoder}@structured"]
+    (request,) = find_requests(workspace, [encoder], Sources(offline=True))
+    assert [str(s) for s in request.vector_sets] == [f"{encoder}@name", f"{encoder}@full"]
+    (request,) = find_requests(workspace, [f"{encoder}@structured"], Sources(offline=True))
+    assert [str(s) for s in request.vector_sets] == [f"{encoder}@structured"]
 
 
 def test_a_model_with_two_towers_makes_two_encoders_and_the_composition_is_the_text_s(workspace, tmp_path):
     folder = save_tiny_clip(tmp_path / "clip")
     publish_texts(workspace, 1)
-    image, text = find_wishes(workspace, [f"{folder}@name"], Sources(offline=True))
+    image, text = find_requests(workspace, [f"{folder}@name"], Sources(offline=True))
     assert [str(s) for s in image.vector_sets] == [f"{folder}.image"]
     assert [str(s) for s in text.vector_sets] == [f"{folder}.text@name"]
     with pytest.raises(ConfigError, match="embeds images and takes no composition"):
-        find_wishes(workspace, [f"{folder}.image@name"], Sources(offline=True))
+        find_requests(workspace, [f"{folder}.image@name"], Sources(offline=True))
 
 
 def test_both_towers_come_out_of_one_run(workspace, tmp_path):
@@ -200,7 +200,7 @@ def test_verify_names_a_damaged_shard_and_the_next_run_recomputes_just_what_it_h
     encoder = f"{models / 'text'}@name"
     asked = ("-e", encoder, "--batch-tokens", "40", "--publish-every", "0")
     embed(workspace, *asked)
-    folder = find_wishes(workspace, [encoder], Sources(offline=True))[0].resolved.spec.folder
+    folder = find_requests(workspace, [encoder], Sources(offline=True))[0].resolved.spec.folder
     assert "40 vectors: whole" in shelfprice(workspace, "verify").output
     shards = shard_names(workspace, folder)
     assert len(shards) > 2
@@ -220,7 +220,7 @@ def test_a_run_with_a_real_model_killed_at_work_resumes_complete(workspace, mode
     encoder = f"{models / 'text'}@name"
     asked = ["--offline", "-e", encoder, "--devices", "cpu", "--precision", "fp32", "--batch-tokens", "16"]
     command = [sys.executable, "-m", "store.cli", "embed", "run", *asked, "--publish-every", "0.05"]
-    folder = find_wishes(workspace, [encoder], Sources(offline=True), "fp32")[0].resolved.spec.folder
+    folder = find_requests(workspace, [encoder], Sources(offline=True), "fp32")[0].resolved.spec.folder
     child = subprocess.Popen(
         [*command, "-w", workspace.root], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

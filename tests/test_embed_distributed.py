@@ -15,14 +15,14 @@ from click.testing import CliRunner
 
 from embed.distributed.cluster import Cluster
 from embed.distributed.engine import RayEncoder
-from embed.distributed.layout import Wanted
+from embed.distributed.layout import WantedActors
 from embed.distributed.stages import Work, opened
 from embed.encoders.base import Sources
-from embed.forward.devices import Settings
-from embed.inputs.batch import Window
-from embed.job.limits import Limits
-from embed.job.request import find_wishes
-from embed.job.run import Options, run
+from embed.forward.devices import DeviceSettings
+from embed.inputs.batch import RowWindow
+from embed.job.limits import FailureLimits
+from embed.job.request import find_requests
+from embed.job.run import EmbedOptions, run
 from store.cli import main
 from store.errors import EncoderError, EngineError, WorkspaceError
 from store.vectors.matrix import load_matrix
@@ -97,21 +97,21 @@ def on_ray(workspace, encoder, *arguments, code=0):
 
 
 def embed_images(workspace, model, make=RayEncoder, **options):
-    cluster = Cluster(Wanted(actors=2), None, 120.0)
+    cluster = Cluster(WantedActors(actors=2), None, 120.0)
 
     def load(resolved):
-        return [make(workspace, one, cluster, Settings(("cpu",))) for one in resolved]
+        return [make(workspace, one, cluster, DeviceSettings(("cpu",))) for one in resolved]
 
-    wishes = find_wishes(workspace, [str(model)], Sources(offline=True))
-    settings = Options(Limits(max_failures=0.5), shard_seconds=0.0, **options)
-    return run(workspace, wishes, settings, load, lambda line: None)[0]
+    requests = find_requests(workspace, [str(model)], Sources(offline=True))
+    settings = EmbedOptions(FailureLimits(max_failures=0.5), shard_seconds=0.0, **options)
+    return run(workspace, requests, settings, load, lambda line: None)[0]
 
 
 def assert_all_embedded_once(workspace, model):
-    (wish,) = find_wishes(workspace, [str(model)], Sources(offline=True))
-    keys = read_keys(workspace, wish.resolved.spec.folder).to_pylist()
+    (request,) = find_requests(workspace, [str(model)], Sources(offline=True))
+    keys = read_keys(workspace, request.resolved.spec.folder).to_pylist()
     assert len(keys) == len(set(keys)) == N_IMAGES
-    assert len(read_failures(workspace, wish.resolved.spec.folder)) == 1
+    assert len(read_failures(workspace, request.resolved.spec.folder)) == 1
 
 
 def encoder_processes():
@@ -217,9 +217,9 @@ def test_the_driver_killed_the_local_engine_finishes(models, images, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    (wish,) = find_wishes(workspace, [str(models / "image")], Sources(offline=True))
+    (request,) = find_requests(workspace, [str(models / "image")], Sources(offline=True))
     deadline = time.monotonic() + 300
-    while not len(read_keys(workspace, wish.resolved.spec.folder)):
+    while not len(read_keys(workspace, request.resolved.spec.folder)):
         assert child.poll() is None, child.stdout.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -227,7 +227,7 @@ def test_the_driver_killed_the_local_engine_finishes(models, images, tmp_path):
     others = [one for one in others if "Agent" not in one.name()]  # those look for their parent once a minute
     child.kill()
     child.wait()
-    done = len(read_keys(workspace, wish.resolved.spec.folder))
+    done = len(read_keys(workspace, request.resolved.spec.folder))
     assert f"{N_IMAGES - done} embedded" in embed(workspace, models / "image", "--max-failures", "0.1").output
     assert_all_embedded_once(workspace, models / "image")
     _, alive = psutil.wait_procs(others, timeout=120)
@@ -308,7 +308,7 @@ def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, images
 
 
 def test_a_machine_that_does_not_see_the_workspace_says_so_instead_of_failing_every_image(tmp_path):
-    work = Work(str(tmp_path / "elsewhere"), None, 1, 1, Settings(), 1, Window("x", [], []))
+    work = Work(str(tmp_path / "elsewhere"), None, 1, 1, DeviceSettings(), 1, RowWindow("x", [], []))
     with pytest.raises(WorkspaceError, match=r"machine .* sees no catalogue at .*elsewhere"):
         opened(work)
 

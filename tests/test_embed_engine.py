@@ -5,10 +5,11 @@ import pytest
 
 from embed.encoders.base import Sources, Tokens
 from embed.encoders.resolve import resolve
-from embed.forward.engine import Engine, Settings
+from embed.forward.devices import DeviceSettings
+from embed.forward.engine import Engine
 from embed.forward.fleet import load_engines
-from embed.forward.precision import Choice, Compiled, Mode
-from embed.inputs.batch import Batch, Window
+from embed.forward.precision import Compiled, Mode, ModeChoice
+from embed.inputs.batch import Batch, RowWindow
 from store.errors import ConfigError, EncoderError
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
@@ -55,11 +56,11 @@ class SummingEncoder:
 
 
 def engine_of(workspace, encoder, **settings):
-    return Engine(workspace, encoder, torch.device("cpu"), Settings(("cpu",), **settings))
+    return Engine(workspace, encoder, torch.device("cpu"), DeviceSettings(("cpu",), **settings))
 
 
 def encode(engine, texts=TEXTS):
-    window = Window("sum@name", KEYS[: len(texts)], texts)
+    window = RowWindow("sum@name", KEYS[: len(texts)], texts)
     engine.begin(window, len(KEYS))
     found = {}
     for batch, vectors in engine.encode(engine.batches(iter([window]))):
@@ -88,7 +89,7 @@ def test_after_memory_ran_out_once_later_batches_are_made_smaller_from_the_start
     engine = engine_of(workspace, encoder, batch_tokens=1000)
     encode(engine)
     encoder.passes.clear()
-    batches = list(engine.batches(iter([Window("sum@name", KEYS, TEXTS)])))
+    batches = list(engine.batches(iter([RowWindow("sum@name", KEYS, TEXTS)])))
     assert max(batch.units for batch in batches) <= 30
 
 
@@ -131,19 +132,19 @@ def test_batch_size_does_not_change_vectors_by_more_than_a_thousandth(workspace,
     resolved = resolve(workspace, str(folder), Sources(offline=True), "fp32")
     runs = []
     for tokens in (16, 4096):
-        (engine,) = load_engines(workspace, resolved, Settings(("cpu",), batch_tokens=tokens))
+        (engine,) = load_engines(workspace, resolved, DeviceSettings(("cpu",), batch_tokens=tokens))
         runs.append(encode(engine))
     np.testing.assert_allclose(runs[0], runs[1], atol=1e-3)
 
 
 def test_precision_is_measured_once_and_remembered(workspace, folder, monkeypatch):
     resolved = resolve(workspace, str(folder), Sources(offline=True))
-    window = Window("tiny@name", KEYS, TEXTS)
-    (engine,) = load_engines(workspace, resolved, Settings(("cpu",)))
+    window = RowWindow("tiny@name", KEYS, TEXTS)
+    (engine,) = load_engines(workspace, resolved, DeviceSettings(("cpu",)))
     said = engine.begin(window, len(KEYS))
     assert "measured: fp32" in said
-    (again,) = load_engines(workspace, resolved, Settings(("cpu",)))
-    monkeypatch.setattr("embed.forward.engine.Trial.choose", None)  # would be called
+    (again,) = load_engines(workspace, resolved, DeviceSettings(("cpu",)))
+    monkeypatch.setattr("embed.forward.engine.ModeTrial.choose", None)  # would be called
     assert again.begin(window, len(KEYS)) == said
     assert again.provenance()["precision"] == engine.provenance()["precision"]
 
@@ -153,19 +154,19 @@ def test_a_device_that_is_not_there_is_an_error_that_says_what_to_pass(workspace
     with pytest.raises(
         ConfigError, match=r"device 'cuda:63' can't be used here.*: name auto, cpu, cuda or mps"
     ):
-        load_engines(workspace, resolved, Settings(("cuda:63",)))
+        load_engines(workspace, resolved, DeviceSettings(("cuda:63",)))
 
 
 def test_on_a_gpu_the_batch_grows_until_memory_runs_out(workspace):
     encoder = SummingEncoder(fits=40_000)
     engine = engine_of(workspace, encoder)
     engine._kind = "gpu"  # grows by measuring, which on a CPU is not worth its time
-    engine.begin(Window("sum@name", KEYS, TEXTS), len(KEYS))
+    engine.begin(RowWindow("sum@name", KEYS, TEXTS), len(KEYS))
     assert engine.provenance()["units"] <= 40_000
 
 
 def test_a_batch_size_that_was_given_once_is_not_taken_for_the_one_that_was_measured(workspace):
-    window = Window("sum@name", KEYS, TEXTS)
+    window = RowWindow("sum@name", KEYS, TEXTS)
     for settings, at_least in (({"batch_tokens": 8}, 8), ({}, 16384)):
         engine = engine_of(workspace, SummingEncoder(), **settings)
         engine._kind, engine._start_units = "gpu", 16384
@@ -187,7 +188,7 @@ class Overflowing(SummingEncoder):
 def test_what_overflows_in_fp16_is_computed_again_in_fp32(workspace):
     engine = engine_of(workspace, Overflowing())
     engine._passes.apply(Mode("fp16"))
-    window = Window("sum@name", KEYS[:3], TEXTS[:3])
+    window = RowWindow("sum@name", KEYS[:3], TEXTS[:3])
     ((_, vectors),) = engine.encode(engine.batches(iter([window])))
     assert np.isfinite(vectors).all()
     assert sorted(vectors[:, 1]) == sorted(len(text.split()) for text in TEXTS[:3])
@@ -206,9 +207,9 @@ def compiling(workspace, monkeypatch):
         engine._passes._device = torch.device("cpu")
         monkeypatch.setattr(torch, "compile", compiled)
         monkeypatch.setattr("embed.forward.engine.device_name", lambda device: "a GPU")
-        known = Choice(Mode(), 4096, None, {"fp32": 1000.0})
+        known = ModeChoice(Mode(), 4096, None, {"fp32": 1000.0})
         monkeypatch.setattr("embed.forward.engine.recall", lambda *arguments: known)
-        return engine, engine.begin(Window("sum@name", KEYS, TEXTS), n_rows)
+        return engine, engine.begin(RowWindow("sum@name", KEYS, TEXTS), n_rows)
 
     return begin
 
@@ -236,9 +237,9 @@ def test_a_machine_without_a_compiler_goes_on_without(compiling):
 
 
 def test_compiling_is_repaid_only_by_enough_rows():
-    choice = Choice(Mode("bf16"), 64, 1.0, {"fp32": 50.0, "bf16": 100.0}, Compiled(200.0, 60.0))
+    choice = ModeChoice(Mode("bf16"), 64, 1.0, {"fp32": 50.0, "bf16": 100.0}, Compiled(200.0, 60.0))
     assert choice.mode_for(12_001) == Mode("bf16", compiled=True)
     assert choice.mode_for(11_999) == Mode("bf16")
-    assert Choice(Mode("bf16"), 64, 1.0, {"bf16": 100.0}, Compiled(104.0, 0.0)).mode_for(10**9) == Mode(
+    assert ModeChoice(Mode("bf16"), 64, 1.0, {"bf16": 100.0}, Compiled(104.0, 0.0)).mode_for(10**9) == Mode(
         "bf16"
     )

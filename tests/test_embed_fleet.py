@@ -6,17 +6,16 @@ import torch
 
 from embed.encoders.base import Sources
 from embed.encoders.resolve import resolve
-from embed.forward.devices import open_devices
-from embed.forward.engine import Settings
+from embed.forward.devices import DeviceSettings, open_devices
 from embed.forward.fleet import Fleet, load_engines
-from embed.inputs.batch import Batch, Window
+from embed.inputs.batch import Batch, RowWindow
 from store.errors import ConfigError
 from store.workspace import Workspace
 from tests.fake_models import WORDS, save_tiny_sentence_model
 
 KEYS = [bytes([i]) * 16 for i in range(60)]
 TEXTS = [" ".join(WORDS[: 1 + i % len(WORDS)]) * (1 + i // 20) for i in range(60)]
-WINDOW = Window("tiny@name", KEYS, TEXTS)
+WINDOW = RowWindow("tiny@name", KEYS, TEXTS)
 
 
 class FakeEngine:
@@ -91,7 +90,7 @@ def one_thread():
 
 def vectors_on(workspace, folder, *devices):
     resolved = resolve(workspace, str(folder), Sources(offline=True), "fp32")
-    (running,) = load_engines(workspace, resolved, Settings(devices, batch_tokens=64))
+    (running,) = load_engines(workspace, resolved, DeviceSettings(devices, batch_tokens=64))
     said = running.begin(WINDOW, len(KEYS))
     found = {}
     for batch, vectors in running.encode(running.batches(iter([WINDOW]))):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embed.encoders.base import Tokens
-from embed.inputs.batch import BatchLimit, Window
+from embed.inputs.batch import BatchLimit, RowWindow
 from embed.inputs.texts import TextPreparer, plan_batches
 
 TEXTS = st.lists(st.tuples(st.integers(1, 512), st.integers(1, 4)), max_size=80)
@@ -50,7 +50,7 @@ def characters(texts):
 
 @given(st.lists(st.text("abc", min_size=1, max_size=11), min_size=1, max_size=20, unique=True))
 def test_each_key_keeps_its_own_tokens_through_sorting_padding_and_chunks(texts):
-    window = Window("fake@name", [text.encode() for text in texts], texts)
+    window = RowWindow("fake@name", [text.encode() for text in texts], texts)
     preparer = TextPreparer(characters, pad_id=0, limit=BatchLimit(16))
     found = {}
     for batch in preparer.batches(iter([window])):

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed.job.limits import Limits
+from embed.job.limits import FailureLimits
 from embed.job.plan import plan_encoder
-from embed.job.run import Options, run
+from embed.job.run import EmbedOptions, run
 from store.errors import CorruptFileError, FailureLimitError, WorkspaceError
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
 from store.vectors.shard import read_failures, read_keys, read_shard, shard_names
 from store.workspace import Workspace
-from tests.fake_encoders import DIM, fake_loader, fake_vector, fake_wish
+from tests.fake_encoders import DIM, fake_loader, fake_request, fake_vector
 from tests.fakes import catalog_table, publish_catalog
 
 ROOT = Path(__file__).parent.parent
 NAME = VectorSet("fake", "name")
 SILENT = lambda line: None  # noqa: E731
-EVERY_BATCH = Options(shard_seconds=0.0)
+EVERY_BATCH = EmbedOptions(shard_seconds=0.0)
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def publish_names(workspace, names, test=None):
     publish_catalog(workspace, catalog_table(train), catalog_table(rest, priced=False) if test else None)
 
 
-def embed(workspace, wish=None, options=EVERY_BATCH, say=SILENT, **loader):
-    return run(workspace, [wish or fake_wish("fake@name")], options, fake_loader(**loader), say)[0]
+def embed(workspace, request=None, options=EVERY_BATCH, say=SILENT, **loader):
+    return run(workspace, [request or fake_request("fake@name")], options, fake_loader(**loader), say)[0]
 
 
 def names_of(n):
@@ -94,7 +94,7 @@ def test_rows_in_another_order_and_a_moved_workspace_all_hit(workspace, tmp_path
 def test_other_weights_preprocessing_or_precision_policy_all_miss(workspace, change):
     publish_names(workspace, names_of(6))
     embed(workspace)
-    changed = fake_wish("fake@name", **change)
+    changed = fake_request("fake@name", **change)
     assert len(plan_encoder(workspace, changed.resolved, changed.vector_sets).missing) == 6
 
 
@@ -103,15 +103,15 @@ def test_another_composition_misses_only_texts_that_differ(workspace):
     rows.append({"sample_id": 3, "name": "tea 3", "price": 1.0, "value": 12.0, "unit": "ounce"})
     publish_catalog(workspace, catalog_table(rows))
     embed(workspace)
-    wish = fake_wish("fake@structured")
-    assert len(plan_encoder(workspace, wish.resolved, wish.vector_sets).missing) == 1
+    request = fake_request("fake@structured")
+    assert len(plan_encoder(workspace, request.resolved, request.vector_sets).missing) == 1
 
 
 def test_compositions_of_one_encoder_come_out_of_one_load(workspace):
     rows = [{"sample_id": i, "name": f"tea {i}", "text": f"tea {i}, loose", "price": 1.0} for i in range(4)]
     publish_catalog(workspace, catalog_table(rows))
     loads: list[str] = []
-    assert embed(workspace, fake_wish("fake@name", "fake@full"), loads=loads).n_embedded == 8
+    assert embed(workspace, fake_request("fake@name", "fake@full"), loads=loads).n_embedded == 8
     assert loads == ["fake"]
     assert load_matrix(workspace, VectorSet("fake", "full"), "train").valid.all()
 
@@ -126,14 +126,14 @@ def test_killed_20_times_at_random_moments_a_run_resumes_complete_and_unharmed(w
     assert len(progress) == 20
     assert progress == sorted(progress)  # nothing that was published is lost
     assert 0 < progress[-1] < len(names), "the kills must fall into the work"
-    outcome = embed(workspace, options=Options())
+    outcome = embed(workspace, options=EmbedOptions())
     assert outcome.n_embedded == len(names) - progress[-1]
     assert not outcome.plan.damaged
     keys = read_keys(workspace, outcome.plan.spec.folder)
     assert len(keys) == len(set(keys.to_pylist())) == len(names)
     whole = Workspace(workspace.root + "-uninterrupted")
     publish_names(whole, names)
-    embed(whole, options=Options())
+    embed(whole, options=EmbedOptions())
     np.testing.assert_allclose(
         load_matrix(workspace, NAME, "train").X, load_matrix(whole, NAME, "train").X, atol=1e-3
     )
@@ -166,8 +166,8 @@ def test_an_interrupt_publishes_what_is_done(workspace):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed(workspace, options=Options(), on_batch=interrupt)
-    spec = fake_wish("fake@name").resolved.spec
+        embed(workspace, options=EmbedOptions(), on_batch=interrupt)
+    spec = fake_request("fake@name").resolved.spec
     assert len(read_keys(workspace, spec.folder)) == 10
     assert embed(workspace).n_embedded == 30
 
@@ -192,7 +192,7 @@ def test_a_damaged_shard_is_named_put_aside_and_just_its_rows_are_computed_again
 
 def test_a_failure_is_recorded_and_never_tried_again_unless_asked(workspace):
     publish_names(workspace, [*names_of(9), "bad"])
-    lenient = Options(Limits(max_failures=0.5), shard_seconds=0.0)
+    lenient = EmbedOptions(FailureLimits(max_failures=0.5), shard_seconds=0.0)
     outcome = embed(workspace, options=lenient, fails=lambda content: content == "bad")
     assert (outcome.n_embedded, outcome.n_failed) == (9, 1)
     assert read_failures(workspace, outcome.plan.spec.folder)["reason"].to_pylist() == ["bad is broken"]
@@ -200,7 +200,7 @@ def test_a_failure_is_recorded_and_never_tried_again_unless_asked(workspace):
     loads: list[str] = []
     embed(workspace, options=lenient, loads=loads)
     assert loads == []
-    retried = embed(workspace, options=Options(Limits(max_failures=0.5), retry_failed=True))
+    retried = embed(workspace, options=EmbedOptions(FailureLimits(max_failures=0.5), retry_failed=True))
     assert retried.n_embedded == 1
     assert len(read_failures(workspace, outcome.plan.spec.folder)) == 0
     assert load_matrix(workspace, NAME, "train").valid.all()
@@ -208,7 +208,7 @@ def test_a_failure_is_recorded_and_never_tried_again_unless_asked(workspace):
 
 def test_a_failure_that_fails_again_stays_on_record_once(workspace):
     publish_names(workspace, [*names_of(9), "bad"])
-    lenient = Options(Limits(max_failures=0.5), retry_failed=True)
+    lenient = EmbedOptions(FailureLimits(max_failures=0.5), retry_failed=True)
     for _ in range(2):
         outcome = embed(workspace, options=lenient, fails=lambda content: content == "bad")
     assert len(read_failures(workspace, outcome.plan.spec.folder)) == 1
@@ -223,7 +223,7 @@ def test_too_many_failures_stop_the_run_early_and_what_is_done_stays(workspace):
     ):
         embed(workspace, fails=lambda c: c.startswith("bad"), on_batch=batches.append)
     assert len(batches) < 10
-    assert len(read_keys(workspace, fake_wish("fake@name").resolved.spec.folder)) == 4
+    assert len(read_keys(workspace, fake_request("fake@name").resolved.spec.folder)) == 4
     loads: list[str] = []
     with pytest.raises(FailureLimitError, match="--retry-failed"):
         embed(workspace, loads=loads)
@@ -236,13 +236,13 @@ def test_splits_that_differ_in_coverage_stop_the_run_before_a_model_is_loaded(wo
     with pytest.raises(FailureLimitError, match=r"train 0\.0%, test 50\.0%.*--max-coverage-gap 0\.51"):
         embed(workspace, loads=loads)
     assert loads == []
-    assert embed(workspace, options=Options(Limits(max_coverage_gap=0.51))).n_embedded == 12
+    assert embed(workspace, options=EmbedOptions(FailureLimits(max_coverage_gap=0.51))).n_embedded == 12
 
 
 def test_a_catalogue_without_images_skips_image_encoders(workspace):
     publish_names(workspace, names_of(3))
     loads: list[str] = []
-    outcome = embed(workspace, fake_wish("images"), loads=loads)
+    outcome = embed(workspace, fake_request("images"), loads=loads)
     assert outcome.plan.has_nothing_to_embed
     assert loads == []
 
@@ -253,7 +253,7 @@ def test_a_vector_that_is_not_finite_is_a_failure(workspace, monkeypatch):
         "tests.fake_encoders.fake_vector",
         lambda content: np.full(DIM, 1e6 if content == names_of(6)[3] else 1.0, np.float32),
     )
-    outcome = embed(workspace, options=Options(Limits(max_failures=0.5)))
+    outcome = embed(workspace, options=EmbedOptions(FailureLimits(max_failures=0.5)))
     assert (outcome.n_embedded, outcome.n_failed) == (5, 1)
 
 
@@ -284,7 +284,7 @@ def test_a_full_disk_is_one_clear_error_and_the_next_run_goes_on(workspace, monk
     ):
         embed(workspace)
     monkeypatch.undo()
-    folder = fake_wish("fake@name").resolved.spec.folder
+    folder = fake_request("fake@name").resolved.spec.folder
     done = len(read_keys(workspace, folder))
     assert 0 < done < 30
     assert embed(workspace).n_embedded == 30 - done
@@ -305,5 +305,5 @@ def test_a_killed_run_leaves_no_lock_behind(workspace):
     command = [sys.executable, "-m", "tests.kill_runs", workspace.root, "1", "3"]
     subprocess.run(command, check=True, capture_output=True, timeout=600, cwd=ROOT)
     said: list[str] = []
-    embed(workspace, options=Options(), say=said.append)
+    embed(workspace, options=EmbedOptions(), say=said.append)
     assert not any("waiting" in line for line in said)

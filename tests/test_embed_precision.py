@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embed.forward import precision
-from embed.forward.precision import Choice, Compiled, Mode, candidates, choose, recall, remember
+from embed.forward.precision import Compiled, Mode, ModeChoice, candidates, choose, recall, remember
 from store.errors import ConfigError
 from store.workspace import Workspace
 from tests.fakes import fake_spec
@@ -52,7 +52,7 @@ def test_a_mode_too_far_from_fp32_is_never_chosen_by_auto(model):
 
 def test_fp32_stays_where_nothing_is_faster(model):
     model.seconds |= {"bf16": 1.0, "fp16": 2.0}
-    assert model.choose("auto") == Choice(FP32, None, None, {"fp32": 4.0, "fp16": 2.0, "bf16": 4.0})
+    assert model.choose("auto") == ModeChoice(FP32, None, None, {"fp32": 4.0, "fp16": 2.0, "bf16": 4.0})
 
 
 def test_an_explicit_policy_is_followed_however_slow(model):
@@ -95,7 +95,7 @@ def test_layouts_are_tried_for_convolutions_only():
 
 def test_what_was_measured_is_remembered_for_that_device_and_torch_alone(tmp_path):
     workspace, spec = Workspace(tmp_path), fake_spec()
-    choice = Choice(Mode("bf16", True), 4096, 0.99995, {"fp32": 10.0, "bf16 channels_last": 30.0})
+    choice = ModeChoice(Mode("bf16", True), 4096, 0.99995, {"fp32": 10.0, "bf16 channels_last": 30.0})
     remember(workspace, spec, "cpu A x2", "2.14", choice)
     assert recall(workspace, spec, "cpu A x2", "2.14") == choice
     compiled = replace(choice, compiled=Compiled(200.0, 60.0))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embed.job.limits import Limits
-from embed.job.run import Options, run
+from embed.job.limits import FailureLimits
+from embed.job.run import EmbedOptions, run
 from embed.job.share import Share
 from store.errors import ConfigError
 from store.vectors.keys import key_array
@@ -15,7 +15,7 @@ from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
 from store.vectors.shard import read_failures, read_keys
 from store.workspace import Workspace
-from tests.fake_encoders import fake_loader, fake_wish
+from tests.fake_encoders import fake_loader, fake_request
 from tests.fakes import catalog_table, publish_catalog
 
 SILENT = lambda line: None  # noqa: E731
@@ -30,8 +30,8 @@ def workspace(tmp_path):
 
 
 def embed(workspace, share=None, say=SILENT, options=None, **loader):
-    options = options or Options(share=Share.parse(share) if share else None)
-    return run(workspace, [fake_wish("fake@name")], options, fake_loader(**loader), say)[0]
+    options = options or EmbedOptions(share=Share.parse(share) if share else None)
+    return run(workspace, [fake_request("fake@name")], options, fake_loader(**loader), say)[0]
 
 
 @settings(deadline=None)
@@ -62,7 +62,7 @@ def test_shares_run_at_once_do_the_work_once_and_none_waits_for_another(workspac
         one.join()
     assert not any("waiting" in line for line in said)
     assert len([line for line in said if "share" in line and "of 200" in line]) == 3
-    keys = read_keys(workspace, fake_wish("fake@name").resolved.spec.folder).to_pylist()
+    keys = read_keys(workspace, fake_request("fake@name").resolved.spec.folder).to_pylist()
     assert len(keys) == len(set(keys)) == 200
     assert load_matrix(workspace, VectorSet("fake", "name"), "train").valid.all()
 
@@ -83,12 +83,12 @@ def test_a_share_with_nothing_left_loads_no_model(workspace):
 
 def test_trying_failures_again_in_shares_forgets_none(workspace):
     def lenient(share=None):
-        return Options(
-            Limits(max_failures=1.0), retry_failed=True, share=Share.parse(share) if share else None
+        return EmbedOptions(
+            FailureLimits(max_failures=1.0), retry_failed=True, share=Share.parse(share) if share else None
         )
 
     embed(workspace, options=lenient(), fails=lambda content: content.endswith("7"))
-    folder = fake_wish("fake@name").resolved.spec.folder
+    folder = fake_request("fake@name").resolved.spec.folder
     assert len(read_failures(workspace, folder)) == 20
     first = embed(workspace, options=lenient("1/2"))
     assert 0 < first.n_embedded < 20

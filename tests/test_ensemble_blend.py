@@ -14,7 +14,7 @@ from ensemble.blend import run_blend
 from ensemble.submission import check_submission, submit
 from store.catalog.read import read_split
 from store.cli import main
-from store.config import Columns, Config, save_config
+from store.config import ColumnConfig, Config, save_config
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError, WorkspaceError
 from store.folds.assign import read_folds
 from store.metric import smape
@@ -115,10 +115,10 @@ def test_a_second_blend_does_nothing_and_new_predictions_make_a_new_one(workspac
 def test_submit_takes_the_blend_that_was_asked_for_last(workspace):
     run_blend(workspace)
     alone = run_blend(workspace, asked=["poor"])
-    assert submit(workspace, Columns())["folder"] == alone["folder"]
+    assert submit(workspace, ColumnConfig())["folder"] == alone["folder"]
     both = run_blend(workspace)
     assert both["up_to_date"]
-    assert submit(workspace, Columns())["folder"] == both["folder"]
+    assert submit(workspace, ColumnConfig())["folder"] == both["folder"]
 
 
 def test_submit_says_when_a_head_was_run_again_since_the_blend(workspace, truth):
@@ -160,7 +160,7 @@ def test_a_blend_older_than_the_folds_is_not_submitted(workspace):
     run_blend(workspace)
     publish_folds(workspace, np.arange(N_TRAIN) % 4)
     with pytest.raises(FoldMismatchError, match="the blend belongs to folds"):
-        submit(workspace, Columns())
+        submit(workspace, ColumnConfig())
     assert not workspace.exists("submission.csv")
 
 
@@ -248,12 +248,12 @@ def test_without_a_test_catalogue_submit_says_so(tmp_path, truth):
     publish_fake_predictions(workspace, "good", truth[:20] + 0.1)
     run_blend(workspace)
     with pytest.raises(CatalogError, match="has no test catalogue"):
-        submit(workspace, Columns())
+        submit(workspace, ColumnConfig())
 
 
 def test_submit_before_blend_says_what_to_run(workspace):
     with pytest.raises(WorkspaceError, match="run 'shelfprice ensemble blend"):
-        submit(workspace, Columns())
+        submit(workspace, ColumnConfig())
 
 
 def test_a_blend_of_another_version_is_not_submitted(workspace):
@@ -261,11 +261,11 @@ def test_a_blend_of_another_version_is_not_submitted(workspace):
     old = {**record, "inputs": {**record["inputs"], "code_version": 0}}
     workspace.publish_json(f"{record['folder']}/blend.json", old)
     with pytest.raises(WorkspaceError, match="another version of shelfprice"):
-        submit(workspace, Columns())
+        submit(workspace, ColumnConfig())
 
 
 def test_submit_uses_the_configured_columns_counts_rejected_rows_and_writes_out(workspace, tmp_path):
-    save_config(workspace, Config(columns=Columns(sample_id="sku", price="inr")))
+    save_config(workspace, Config(columns=ColumnConfig(sample_id="sku", price="inr")))
     rejected = [{"file": "test.csv", "line": 3, "sample_id": "x", "reason": "no id"}] * 2
     workspace.publish_table("catalog/rejected.parquet", pa.Table.from_pylist(rejected, schema=REJECTED))
     run_blend(workspace)
@@ -282,7 +282,7 @@ def test_prices_below_the_floor_are_raised_to_it(workspace, truth):
     said[N_TRAIN:] = -20.0
     publish_fake_predictions(workspace, "tiny", said[:N_TRAIN], said[N_TRAIN:])
     run_blend(workspace, asked=["tiny"])
-    assert submit(workspace, Columns())["n_at_floor"] == N_TEST
+    assert submit(workspace, ColumnConfig())["n_at_floor"] == N_TEST
     rows = list(csv.DictReader(lines(workspace, "submission.csv")))
     assert {row["price"] for row in rows} == {"0.01"}
 

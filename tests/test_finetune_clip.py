@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embed.finetune.checkpoint import latest_checkpoint, read_tensors
-from store.config import Config, Embed, Folds, Heads, save_config
+from store.config import Config, EmbedConfig, FoldConfig, HeadConfig, save_config
 from store.folds.assign import read_folds
 from store.predictions import read_predictions
 from store.vectors.folded import load_any
@@ -20,8 +20,8 @@ HEAD = {"hidden": [16, 8], "fields": True, "batch_rows": 32, "precision": "float
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("clip")
     workspace = demo_workspace(root, 120, 20)
-    heads = Heads(params={"mlp-layernorm": HEAD, "mlp-batchnorm": HEAD})
-    save_config(workspace, Config(embed=Embed(vectors=()), folds=Folds(k=2), heads=heads))
+    heads = HeadConfig(params={"mlp-layernorm": HEAD, "mlp-batchnorm": HEAD})
+    save_config(workspace, Config(embed=EmbedConfig(vectors=()), folds=FoldConfig(k=2), heads=heads))
     clip = str(save_tiny_clip(root / "clip"))
     return embedded(workspace, clip), clip
 

@@ -7,8 +7,8 @@ import torch
 from embed.encoders.base import Sources
 from embed.encoders.registry import library_of, parse_address
 from embed.finetune.layers import Layers, merge_adapters, prepare_tower, rate_groups
-from embed.finetune.recipe import Recipe, recipe_for
-from embed.finetune.schedule import LEAST_SHARE, Schedule
+from embed.finetune.recipe import FinetuneRecipe, recipe_for
+from embed.finetune.schedule import LEAST_SHARE, RateSchedule
 from embed.finetune.step import RunningMean, even_ends, training_precision
 from store.errors import ConfigError, EncoderError
 from tests.fake_models import save_tiny_bert, save_tiny_clip
@@ -69,7 +69,7 @@ def test_what_clip_applies_last_has_the_full_rate(folders):
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_last_blocks_leave_the_first_layers_alone(folders, name, kind):
     encoder = load(folders, name)[kind]
-    layers = prepare_tower(encoder.module, "x", Recipe(last_blocks=1))
+    layers = prepare_tower(encoder.module, "x", FinetuneRecipe(last_blocks=1))
     vectors(encoder).sum().backward()
     for parameter_name, parameter in encoder.module.named_parameters():
         is_trained = layers.depth[parameter_name] >= len(layers.blocks)
@@ -81,7 +81,7 @@ def test_last_blocks_leave_the_first_layers_alone(folders, name, kind):
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_untrained_parts_hold_every_weight_that_is_not_trained_outside_trained_blocks(folders, name, kind):
     module = load(folders, name)[kind].module
-    layers = prepare_tower(module, name, Recipe(last_blocks=1))
+    layers = prepare_tower(module, name, FinetuneRecipe(last_blocks=1))
     untrained = layers.untrained(module)
     assert all(not p.requires_grad for part in untrained for p in part.parameters())
     inside = {id(m) for part in untrained for m in part.modules()}
@@ -96,7 +96,7 @@ def test_untrained_parts_hold_every_weight_that_is_not_trained_outside_trained_b
 
 def test_more_last_blocks_than_there_are_is_an_error(folders):
     with pytest.raises(EncoderError, match=r"tiny: the last 9 blocks can't be trained, it has 2"):
-        prepare_tower(load(folders, "bert")["text"].module, "tiny", Recipe(last_blocks=9))
+        prepare_tower(load(folders, "bert")["text"].module, "tiny", FinetuneRecipe(last_blocks=9))
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
@@ -106,7 +106,7 @@ def test_adapters_are_all_that_is_trained_and_merge_into_the_same_vectors(folder
     encoder.module.eval()
     before = vectors(encoder).detach()
     names = set(encoder.module.state_dict())
-    prepare_tower(encoder.module, "x", Recipe(lora=2))
+    prepare_tower(encoder.module, "x", FinetuneRecipe(lora=2))
     trained = [p for p in encoder.module.parameters() if p.requires_grad]
     assert trained
     assert sum(p.numel() for p in trained) < 0.8 * sum(p.numel() for p in encoder.module.parameters())
@@ -128,7 +128,7 @@ def test_recomputed_activations_give_the_same_gradients(folders, name, kind):
     gradients = []
     for checkpointing in (False, True):
         encoder = load(folders, name)[kind]
-        prepare_tower(encoder.module, "x", Recipe(checkpointing=checkpointing))
+        prepare_tower(encoder.module, "x", FinetuneRecipe(checkpointing=checkpointing))
         encoder.module.eval()
         vectors(encoder).square().sum().backward()
         gradients.append({n: p.grad for n, p in encoder.module.named_parameters() if p.grad is not None})
@@ -147,7 +147,7 @@ def test_the_winning_systems_have_their_own_rates_heads_and_frozen_epochs():
     huge = recipe_for(["clip-vit-h14.image", "clip-vit-h14.text"], {"epochs": 2})
     assert (huge.image_rate, huge.head_rate, huge.head) == (2e-6, 1.5e-4, "mlp-batchnorm")
     assert (huge.warmup_epochs, huge.epochs, huge.clip, huge.weight_decay) == (2, 2, 1.0, 1e-4)
-    assert recipe_for(["minilm"], {}) == Recipe()
+    assert recipe_for(["minilm"], {}) == FinetuneRecipe()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_value_that_can_not_be_is_named(given, message):
 
 
 def test_the_cosine_rises_and_ends_low():
-    schedule = Schedule(Recipe(rise=0.1), 100)
+    schedule = RateSchedule(FinetuneRecipe(rise=0.1), 100)
     shares = [schedule.share(step) for step in range(100)]
     assert shares[:10] == sorted(shares[:10])
     assert max(shares) == 1.0
@@ -177,11 +177,11 @@ def test_the_cosine_rises_and_ends_low():
 
 
 def test_a_plateau_halves_the_rates_and_its_state_comes_back():
-    schedule = Schedule(Recipe(schedule="plateau", rise=0.0), 100)
+    schedule = RateSchedule(FinetuneRecipe(schedule="plateau", rise=0.0), 100)
     for smape in (50.0, 51.0, 52.0):
         schedule.observe(smape)
     assert schedule.share(5) == 0.5
-    again = Schedule(Recipe(schedule="plateau", rise=0.0), 100)
+    again = RateSchedule(FinetuneRecipe(schedule="plateau", rise=0.0), 100)
     again.load(schedule.state())
     assert vars(again) == vars(schedule)
 

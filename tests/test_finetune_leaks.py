@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from embed.finetune.run import Outcome
+from embed.finetune.run import FinetuneOutcome
 from embed.finetune.training import FoldRun
 from heads.features.inputs import Inputs, read_inputs
 from heads.features.rows import Rows
 from heads.folds.crossfit import crossfit
 from heads.registry import make_head
-from store.config import Config, Embed, Folds, Heads, save_config
+from store.config import Config, EmbedConfig, FoldConfig, HeadConfig, save_config
 from store.folds.assign import read_folds
 from store.metric import smape_log
 from store.vectors.folded import FoldedMatrix
@@ -32,7 +32,7 @@ HEADS = {
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory) -> tuple[Inputs, Outcome]:
+def tuned(tmp_path_factory) -> tuple[Inputs, FinetuneOutcome]:
     """Rows whose words tell them apart and whose prices are noise, with vectors of an encoder tuned on them."""
     root = tmp_path_factory.mktemp("leaks")
     random = np.random.default_rng(5)
@@ -43,7 +43,10 @@ def tuned(tmp_path_factory) -> tuple[Inputs, Outcome]:
     ]
     workspace = Workspace(root / "workspace")
     publish_catalog(workspace, catalog_table(rows))
-    save_config(workspace, Config(embed=Embed(vectors=()), folds=Folds(k=3), heads=Heads(params=PARAMS)))
+    save_config(
+        workspace,
+        Config(embed=EmbedConfig(vectors=()), folds=FoldConfig(k=3), heads=HeadConfig(params=PARAMS)),
+    )
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     encoder = f"{save_tiny_bert(root / 'text', **still)}@name"
     embedded(workspace, encoder)

@@ -98,14 +98,14 @@ def test_two_processes_or_small_parts_take_the_steps_that_one_batch_takes(runs, 
 
 def test_rows_that_processes_can_not_share_evenly_are_refused(place):
     from embed.finetune.processes import Processes
-    from embed.finetune.training import FoldRun, Options
+    from embed.finetune.training import FoldRun, TrainingOptions
     from store.errors import ConfigError
     from tests.finetune_runs import tiny_job
 
     workspace, (image, text, _) = place
     job = tiny_job(workspace, (image, text), "odd")
     with pytest.raises(ConfigError, match=r"3 processes can't share 16 rows .* multiple of 3"):
-        FoldRun(job, 0, Processes(0, 3, torch.device("cpu")), Options(), lambda line: None)
+        FoldRun(job, 0, Processes(0, 3, torch.device("cpu")), TrainingOptions(), lambda line: None)
 
 
 def _without_dropout(source: Path, target: Path) -> Path:

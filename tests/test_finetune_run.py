@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from embed.cli import embed as embed_group
-from embed.finetune.run import Outcome
+from embed.finetune.run import FinetuneOutcome
 from ensemble.inputs import read_training_rows, select_predictions
 from heads.run import run_heads
 from store.catalog.ingest.run import ingest
-from store.config import Config, Folds, Heads, load_config
+from store.config import Config, FoldConfig, HeadConfig, load_config
 from store.errors import (
     FoldMismatchError,
     HeadError,
@@ -41,7 +41,7 @@ def workspace(tmp_path_factory, models) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def tuned(workspace, models) -> Outcome:
+def tuned(workspace, models) -> FinetuneOutcome:
     return tune(tiny_job(workspace, models, "tiny"))
 
 
@@ -49,7 +49,7 @@ SETS = ("finetuned:tiny.image", "finetuned:tiny.text@structured")
 
 
 def with_heads(**params: dict) -> Config:
-    return Config(folds=Folds(k=2), heads=Heads(params={**PARAMS, **params}))
+    return Config(folds=FoldConfig(k=2), heads=HeadConfig(params={**PARAMS, **params}))
 
 
 def test_a_run_gives_every_row_a_price_by_a_model_that_never_saw_its_fold(workspace, tuned):
@@ -147,9 +147,11 @@ def test_restart_removes_what_a_run_of_the_name_did(workspace, models):
     second = tiny_job(workspace, models, "anew", epochs=1, head_rate=2e-3)
     from embed.finetune.processes import open_processes
     from embed.finetune.run import finetune
-    from embed.finetune.training import Options
+    from embed.finetune.training import TrainingOptions
 
-    outcome = finetune(second, (1,), open_processes("cpu"), Options(), "cpu", lambda line: None, restart=True)
+    outcome = finetune(
+        second, (1,), open_processes("cpu"), TrainingOptions(), "cpu", lambda line: None, restart=True
+    )
     assert outcome is not None
     assert outcome.missing == (0,)
 

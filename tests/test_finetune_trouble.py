@@ -10,10 +10,10 @@ from embed.encoders.base import Sources
 from embed.finetune.checkpoint import latest_checkpoint, read_tensors
 from embed.finetune.job import prepare_job
 from embed.finetune.processes import open_processes
-from embed.finetune.recipe import Recipe
+from embed.finetune.recipe import FinetuneRecipe
 from embed.finetune.run import finetune
-from embed.finetune.training import FoldRun, Options
-from store.config import Heads, load_config
+from embed.finetune.training import FoldRun, TrainingOptions
+from store.config import HeadConfig, load_config
 from store.errors import ConfigError, EncoderError, HeadError, MissingVectorsError
 from store.workspace import Workspace
 from tests.finetune_runs import TINY, demo_workspace, embedded, tiny_job, tiny_models, tune, with_one_thread
@@ -94,7 +94,7 @@ def test_out_of_memory_halves_what_enters_at_once_and_steps_stay_the_same(worksp
     monkeypatch.setattr(TunedNetwork, "forward", short)
     lines: list[str] = []
     job = tiny_job(workspace, models, "tight", epochs=1, text_rate=1e-4)
-    run = FoldRun(job, 0, open_processes("cpu"), Options(), lines.append)
+    run = FoldRun(job, 0, open_processes("cpu"), TrainingOptions(), lines.append)
     run.stepper.network.eval()
     run.run()
     assert any("4 rows at once" in line for line in lines)
@@ -174,7 +174,7 @@ def test_two_runs_of_a_name_take_turns(workspace, models):
 
     with ExitStack() as held:
         held.enter_context(workspace.lock("finetune/.turns.lock"))
-        finetune(job, (0,), open_processes("cpu"), Options(), "cpu", waiting)
+        finetune(job, (0,), open_processes("cpu"), TrainingOptions(), "cpu", waiting)
     assert any("another run of turns is at work here: waiting for it" in line for line in lines)
 
 
@@ -188,8 +188,8 @@ def test_rows_without_an_image_go_through_in_parts_of_a_single_row(workspace, mo
 @pytest.mark.parametrize("micro_rows", [5, 1])
 def test_batch_statistics_are_never_of_a_single_row(workspace, models, micro_rows):
     params = {"mlp-batchnorm": {"hidden": [8], "fields": False, "precision": "float32"}}
-    config = dataclasses.replace(load_config(workspace), heads=Heads(params=params))
-    recipe = Recipe(**{**TINY, "head": "mlp-batchnorm", "epochs": 1, "warmup_epochs": 1})
+    config = dataclasses.replace(load_config(workspace), heads=HeadConfig(params=params))
+    recipe = FinetuneRecipe(**{**TINY, "head": "mlp-batchnorm", "epochs": 1, "warmup_epochs": 1})
     name, sources = f"statistics{micro_rows}", Sources(offline=True)
     job = prepare_job(workspace, config, models, name, recipe, sources, lambda line: None)
     assert np.isfinite(tune(job, (0,), micro_rows=micro_rows).prices[0].oof).all()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xgboost
 
-from heads.features.rows import Fields
+from heads.features.rows import FieldTable
 from heads.folds.crossfit import crossfit
 from heads.trees.baseline import XGBoostBaseline
 from heads.trees.columns import principal_axes
@@ -90,7 +90,7 @@ def test_the_baseline_takes_in_value_unit_quantity_and_flags_and_no_other_field(
     rows = rows.select(["minilm@structured"])
     names = ("log_value", "log_pack_count", "log_quantity:g", "flag:organic", "log_length:text")
     unit = rows.fields.categories["unit"]
-    fields = Fields(names, np.zeros((50, 5)), {"unit": unit, "quantity_unit": unit, "fact:brand": unit})
+    fields = FieldTable(names, np.zeros((50, 5)), {"unit": unit, "quantity_unit": unit, "fact:brand": unit})
     head = XGBoostBaseline(**QUICK["xgboost-baseline"])
     head.fit(dataclasses.replace(rows, fields=fields), log_price)
     taken = ["log_value", "log_quantity:g", "flag:organic", "unit=g", "quantity_unit=g"]

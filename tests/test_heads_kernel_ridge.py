@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heads.features.rows import Category, Fields, Rows
+from heads.features.rows import CategoricalColumn, FieldTable, Rows
 from heads.folds.crossfit import crossfit
 from heads.kernels.kernel_ridge import KernelRidge
 from heads.kernels.mixture import WORDS, Cosines, Distances, Mixture, default_terms, sources_of
@@ -28,7 +28,9 @@ def rows_with_signal(n_rows=400, seed=0):
             Matrix("a", X.astype(np.float16), np.ones(n_rows, bool)),
             Matrix("b", Z.astype(np.float16), np.ones(n_rows, bool)),
         ),
-        Fields(("size",), size[:, None], {"kind": Category(("x", "y"), (word % 2).astype(np.int32))}),
+        FieldTable(
+            ("size",), size[:, None], {"kind": CategoricalColumn(("x", "y"), (word % 2).astype(np.int32))}
+        ),
         {"full": texts, "name": texts},
         np.arange(n_rows),
     )
@@ -122,6 +124,6 @@ def test_a_mixture_of_kernels_is_symmetric_and_positive_definite():
 
 def test_rows_with_neither_vectors_nor_texts_are_refused():
     rows, log_price = rows_with_signal(50)
-    bare = dataclasses.replace(rows, matrices=(), texts={}, fields=Fields((), np.empty((50, 0))))
+    bare = dataclasses.replace(rows, matrices=(), texts={}, fields=FieldTable((), np.empty((50, 0))))
     with pytest.raises(HeadError, match="neither vectors nor texts"):
         KernelRidge().fit(bare, log_price)

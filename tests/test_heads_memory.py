@@ -14,7 +14,7 @@ from heads.features.memory import block_order, parse_bytes
 from heads.folds.crossfit import crossfit
 from heads.registry import make_head
 from store.cli import main
-from store.config import Config, Folds, Heads, save_config
+from store.config import Config, FoldConfig, HeadConfig, save_config
 from store.errors import ConfigError, WorkspaceError
 from store.folds.assign import ensure_folds
 from store.metric import smape_log
@@ -53,13 +53,15 @@ def workspace(tmp_path_factory):
     ]
     publish_catalog(workspace, catalog_table(rows[:N]), catalog_table(rows[N:], priced=False))
     publish_vectors(workspace, NAME, {"train": X[:N], "test": X[N:]})
-    save_config(workspace, Config(folds=Folds(k=3), heads=Heads(run=("ridge",), vectors=("fake@name",))))
+    save_config(
+        workspace, Config(folds=FoldConfig(k=3), heads=HeadConfig(run=("ridge",), vectors=("fake@name",)))
+    )
     return workspace
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_from_a_file_a_head_comes_out_as_in_memory(workspace, tmp_path, name):
-    folds = ensure_folds(workspace, Config(folds=Folds(k=3)), lambda line: None)
+    folds = ensure_folds(workspace, Config(folds=FoldConfig(k=3)), lambda line: None)
     found = []
     for folder in (None, tmp_path):
         inputs = read_inputs(workspace, [NAME], [], folds, folder)

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from heads.features.cleaning import Cleaning, Decision
-from heads.features.rows import Fields, Rows
+from heads.features.rows import FieldTable, Rows
 from heads.folds.crossfit import crossfit
 from heads.kernels.nearest import Nearest
 from heads.kernels.neighbours import Neighbours, least_expected_smape
@@ -29,7 +29,7 @@ def product_lines(n_lines=60, per_line=6, dim=8, seed=0):
     rows = Rows(
         pa.array([f"p{i}" for i in range(n_rows)]),
         sets,
-        Fields((), np.empty((n_rows, 0))),
+        FieldTable((), np.empty((n_rows, 0))),
         {"name": names, "full": names},
         np.arange(n_rows),
     )
@@ -101,7 +101,7 @@ def test_a_row_without_any_vector_gets_the_median_price():
     bare = Rows(
         pa.array(["a", "b"]),
         none,
-        Fields((), np.empty((2, 0))),
+        FieldTable((), np.empty((2, 0))),
         {"name": np.array(["", ""])},
         np.array([-1, -2]),
     )

@@ -9,7 +9,7 @@ from heads.features.design import Design
 from heads.folds.crossfit import crossfit
 from heads.linear import gram
 from heads.linear.gram import Sums, sum_cells
-from heads.linear.layout import Layout
+from heads.linear.layout import ColumnLayout
 from heads.linear.path import Scaling, predict_paths, solve_path
 from heads.linear.ridge import Ridge
 from store.errors import HeadError
@@ -52,7 +52,7 @@ def test_every_penalty_of_every_fold_is_scikit_learns_ridge(precision, monkeypat
         monkeypatch.setattr(gram, "EXACT_FLOPS", 0)
     rows, log_price = fake_rows(600)
     fold = folds_of(rows)
-    layout = Layout.of(rows, min_count=5, use_fields=True)
+    layout = ColumnLayout.of(rows, min_count=5, use_fields=True)
     cells = sum_cells(rows, log_price, fold, layout)
     scaling = Scaling((1.0, 1.0), "block", 2.0, 3.0, 5)
     for held in range(4):

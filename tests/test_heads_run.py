@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from heads.features.inputs import coverage_of
 from heads.run import run_heads
 from store.cli import main
-from store.config import Config, Heads, save_config
+from store.config import Config, HeadConfig, save_config
 from store.errors import HeadError, MissingVectorsError
 from store.folds.assign import read_folds
 from store.predictions import read_predictions
@@ -50,7 +50,7 @@ def workspace(tmp_path):
 
 
 def configure(workspace, run=("ridge", "sparse"), vectors=("minilm@structured",), **params):
-    save_config(workspace, Config(heads=Heads(run=tuple(run), vectors=tuple(vectors), params=params)))
+    save_config(workspace, Config(heads=HeadConfig(run=tuple(run), vectors=tuple(vectors), params=params)))
 
 
 def shelfprice(workspace, *arguments):
@@ -96,7 +96,9 @@ def test_a_run_with_nothing_to_do_imports_no_library_of_a_head(workspace):
 
 def test_a_killed_run_left_no_record_so_the_head_is_trained_again(workspace):
     configure(workspace, run=["ridge"])
-    (first,) = list(run_heads(workspace, Config(heads=Heads(run=("ridge",), vectors=("minilm@structured",)))))
+    (first,) = list(
+        run_heads(workspace, Config(heads=HeadConfig(run=("ridge",), vectors=("minilm@structured",))))
+    )
     workspace.remove(f"{first.folder}/head.json")
     assert "already there" not in shelfprice(workspace, "run").output
     assert workspace.exists(f"{first.folder}/head.json")

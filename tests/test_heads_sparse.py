@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from heads.features.rows import Category, Fields
+from heads.features.rows import CategoricalColumn, FieldTable
 from heads.features.tfidf import Terms, Weighting, counts_of
 from heads.linear.sparse import Sparse, solve_dual
 from store.errors import HeadError
@@ -65,10 +65,10 @@ def test_further_columns_of_the_file_are_used_beside_the_words():
     rows, log_price = fake_rows(200)
     rng = np.random.default_rng(0)
     said, colour = rng.standard_normal(200), rng.integers(0, 3, 200)
-    fields = Fields(
+    fields = FieldTable(
         ("numeric:area",),
         said[:, None],
-        {"categorical:colour": Category(tuple("rgb"), colour.astype(np.int32))},
+        {"categorical:colour": CategoricalColumn(tuple("rgb"), colour.astype(np.int32))},
     )
     words = np.array([f"thing {i % 7}" for i in range(200)], dtype=object)
     rows = replace(rows, fields=fields, texts={"full": words, "name": words})

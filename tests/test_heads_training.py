@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from heads.features.rows import Fields, Rows
+from heads.features.rows import FieldTable, Rows
 from heads.folds.crossfit import crossfit
 from heads.networks import training
 from heads.networks.fusion import Fusion
@@ -22,13 +22,13 @@ from heads.networks.layers import (
 from heads.networks.mlp import MlpBatchNorm, MlpLayerNorm
 from heads.networks.sparse_mlp import SparseMlp
 from heads.networks.tabm import TabM
-from heads.networks.training import Recipe, clipped_step, predict_network, set_aside, train_network
+from heads.networks.training import TrainingRecipe, clipped_step, predict_network, set_aside, train_network
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
 from tests.fake_rows import fake_rows
 
-QUICK = Recipe(rate=0.02, batch_rows=32, epochs=30, patience=30, precision="float32", average=0.9)
+QUICK = TrainingRecipe(rate=0.02, batch_rows=32, epochs=30, patience=30, precision="float32", average=0.9)
 
 
 def linear_rows(n_rows=300, seed=0):
@@ -187,7 +187,7 @@ def test_rows_without_an_image_are_told_from_those_with_one():
     rows = Rows(
         pa.array(np.arange(300)),
         (Matrix("image", X, valid),),
-        Fields((), np.empty((300, 0))),
+        FieldTable((), np.empty((300, 0))),
         {},
         np.arange(300),
     )

@@ -8,7 +8,7 @@ from heads.folds.search import REFIT, inner_folds
 from heads.folds.search_spaces import SPACES, space_of, suggest
 from heads.folds.tuning import read_tuning
 from store.cli import main
-from store.config import Config, Heads, save_config
+from store.config import Config, HeadConfig, save_config
 from store.errors import HeadError
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
@@ -38,7 +38,9 @@ def workspace(tmp_path):
 
 
 def configure(workspace, **params):
-    save_config(workspace, Config(heads=Heads(run=("svr",), vectors=("fake@full",), params={"svr": params})))
+    save_config(
+        workspace, Config(heads=HeadConfig(run=("svr",), vectors=("fake@full",), params={"svr": params}))
+    )
 
 
 def shelfprice(workspace, *arguments):
@@ -94,7 +96,7 @@ def test_parameters_found_for_other_vectors_are_not_used_and_said_so(workspace):
     publish_vectors(
         workspace, VectorSet("other", "full"), {"train": np.ones((N_TRAIN, 3)), "test": np.ones((N_TEST, 3))}
     )
-    save_config(workspace, Config(heads=Heads(run=("svr",), vectors=("fake@full", "other@full"))))
+    save_config(workspace, Config(heads=HeadConfig(run=("svr",), vectors=("fake@full", "other@full"))))
     result = shelfprice(workspace, "run")
     assert "belong to another catalogue, vectors or folds" in result.stderr
     assert "tuned" not in result.stdout

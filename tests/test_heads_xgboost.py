@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heads.features.rows import Fields, Rows
+from heads.features.rows import FieldTable, Rows
 from heads.folds.crossfit import crossfit
 from heads.trees.xgboost import XGBoost
 from store.errors import HeadError
@@ -22,7 +22,7 @@ def stepwise(n_rows=600, seed=0):
     rows = Rows(
         pa.array(np.arange(n_rows)),
         (Matrix("a", np.where(valid[:, None], X, 0), valid),),
-        Fields((), np.empty((n_rows, 0))),
+        FieldTable((), np.empty((n_rows, 0))),
         {},
         np.arange(n_rows) // 2,
     )

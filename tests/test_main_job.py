@@ -5,7 +5,7 @@ import pytest
 
 from ensemble.blend import run_blend
 from heads.run import run_heads
-from store.config import Config, Heads, save_config
+from store.config import Config, HeadConfig, save_config
 from store.metric import smape_rows
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
@@ -29,7 +29,7 @@ def blended(tmp_path, *, shuffled):
     workspace = Workspace(tmp_path / "w")
     publish_catalog(workspace, catalog_table(rows))
     publish_vectors(workspace, VectorSet("fake", "full"), {"train": X})
-    config = Config(heads=Heads(run=("ridge", "neighbours", "sparse"), vectors=("fake@full",)))
+    config = Config(heads=HeadConfig(run=("ridge", "neighbours", "sparse"), vectors=("fake@full",)))
     save_config(workspace, config)
     assert [head.status for head in run_heads(workspace, config)] == ["trained"] * 3
     return log_price, run_blend(workspace)["scores"]

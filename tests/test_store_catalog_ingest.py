@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from store.catalog.ingest.run import ingest
 from store.catalog.read import catalog_digest, read_split
-from store.config import Columns, load_config
+from store.config import ColumnConfig, load_config
 from store.errors import CatalogError
 from store.schema import CATALOG_COLUMNS, REJECTED
 from store.workspace import Workspace
@@ -170,7 +170,7 @@ def test_ids_that_became_floats_are_the_integers_they_were(workspace, tmp_path, 
 
 
 def test_column_names_can_be_given_and_are_written_down_once(workspace, write):
-    columns = Columns(sample_id="asin", text="title", image_link="img", price="usd")
+    columns = ColumnConfig(sample_id="asin", text="title", image_link="img", price="usd")
     train = write("A1,Tea,,5\nA2,Mug,,6\n", header="asin,title,img,usd")
     assert ingest(workspace, train, columns=columns).config_written
     assert load_config(workspace).columns == columns
@@ -185,7 +185,7 @@ def test_column_names_that_are_given_later_hold_from_then_on(workspace, write):
     edited = workspace.read_bytes("shelfprice.toml").replace(b"seed = 42", b"seed = 7")
     workspace.publish_bytes("shelfprice.toml", edited)
     renamed = write("A1,Tea,,6\n", header="asin,title,image_link,usd")
-    columns = Columns(sample_id="asin", text="title", price="usd")
+    columns = ColumnConfig(sample_id="asin", text="title", price="usd")
     assert ingest(workspace, renamed, columns=columns).config_written
     assert ingest(workspace, renamed).is_unchanged
     config = load_config(workspace)
@@ -235,7 +235,7 @@ def test_a_test_file_with_the_ids_of_train_is_an_error(workspace, write):
 
 def test_an_image_column_asked_for_by_name_must_be_there(workspace, write):
     with pytest.raises(CatalogError, match=r"no column 'photo'.*--image-column"):
-        ingest(workspace, write("1,a,,5\n"), columns=Columns(image_link="photo"))
+        ingest(workspace, write("1,a,,5\n"), columns=ColumnConfig(image_link="photo"))
 
 
 # ---- further columns -----------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_further_columns_are_typed_by_their_values_and_kept_with_a_prefix(worksp
 def test_types_are_those_of_train_and_a_wrong_value_in_test_is_missing_and_told(workspace, write):
     train = write("1,a,,5,2,7\n2,b,,5,3,7\n", header=HEADER + ",rooms,code")
     test = write("3,a,many,x\n4,b,4,7\n", "test.csv", "sample_id,catalog_content,rooms,code")
-    report = ingest(workspace, train, test, columns=Columns(categorical=("code",)))
+    report = ingest(workspace, train, test, columns=ColumnConfig(categorical=("code",)))
     assert read_split(workspace, "test")["numeric:rooms"].to_pylist() == [None, 4.0]
     assert read_split(workspace, "test")["categorical:code"].to_pylist() == ["x", "7"]
     assert any(
@@ -281,10 +281,10 @@ def test_a_column_that_only_one_file_has_is_left_out_and_told(workspace, write):
 @pytest.mark.parametrize(
     "columns, message",
     [
-        (Columns(numeric=("size",)), r"--numeric size: line 3 of .* holds 'big'.*--categorical size"),
-        (Columns(numeric=("room",)), r"no column 'room'.*--numeric rooms"),
-        (Columns(numeric=("rooms",), categorical=("rooms",)), "named as --numeric and --categorical"),
-        (Columns(categorical=("price",)), "'price' is the id, text, image or price already"),
+        (ColumnConfig(numeric=("size",)), r"--numeric size: line 3 of .* holds 'big'.*--categorical size"),
+        (ColumnConfig(numeric=("room",)), r"no column 'room'.*--numeric rooms"),
+        (ColumnConfig(numeric=("rooms",), categorical=("rooms",)), "named as --numeric and --categorical"),
+        (ColumnConfig(categorical=("price",)), "'price' is the id, text, image or price already"),
     ],
 )
 def test_a_column_asked_for_that_cannot_be_had_is_an_error(workspace, write, columns, message):

@@ -1,6 +1,6 @@
 import pytest
 
-from store.config import Columns, Config, load_config, save_config
+from store.config import ColumnConfig, Config, load_config, save_config
 from store.errors import ConfigError
 from store.workspace import Workspace
 
@@ -11,7 +11,7 @@ def workspace(tmp_path):
 
 
 def test_what_is_saved_is_what_loads(workspace):
-    config = Config(seed=7, columns=Columns(text="title", numeric=("weight",)))
+    config = Config(seed=7, columns=ColumnConfig(text="title", numeric=("weight",)))
     save_config(workspace, config)
     assert load_config(workspace) == config
 

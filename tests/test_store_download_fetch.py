@@ -9,12 +9,12 @@ import pytest
 
 from store.catalog.download import network
 from store.catalog.download.addresses import address_problem
-from store.catalog.download.fetch import Fetcher, Limits
+from store.catalog.download.fetch import Fetcher, FetchLimits
 from store.catalog.download.images import image_problem
 from store.catalog.download.network import resolve
 from tests.image_server import MODIFIED, Site, serving
 
-LIMITS = Limits(connect_seconds=10.0, silent_seconds=10.0, total_seconds=30.0)
+LIMITS = FetchLimits(connect_seconds=10.0, silent_seconds=10.0, total_seconds=30.0)
 IMPATIENT = {"hang": replace(LIMITS, silent_seconds=0.5), "drip": replace(LIMITS, total_seconds=1.5)}
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 
 from store.catalog.download.connections import Pool, tls_context
-from store.catalog.download.fetch import Fetcher, Limits
+from store.catalog.download.fetch import Fetcher, FetchLimits
 from store.catalog.download.network import CheckedBackend
 from store.catalog.download.progress import Progress
-from store.catalog.download.run import Settings, download_images
+from store.catalog.download.run import DownloadSettings, download_images
 from store.catalog.download.schedule import Policy
 from store.catalog.images.blobs import image_digests
 from store.catalog.images.links import read_links
@@ -17,8 +17,8 @@ from tests.fakes import catalog_table, publish_catalog
 from tests.http2_server import certificates, http2_server
 from tests.image_server import Site, serving
 
-SETTINGS = Settings(
-    limits=Limits(connect_seconds=10.0, silent_seconds=20.0, total_seconds=60.0),
+SETTINGS = DownloadSettings(
+    limits=FetchLimits(connect_seconds=10.0, silent_seconds=20.0, total_seconds=60.0),
     policy=Policy(backoff_seconds=0.02),
     allow_private=True,
 )

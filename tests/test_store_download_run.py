@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from store.catalog.download import storer
-from store.catalog.download.fetch import Limits
+from store.catalog.download.fetch import FetchLimits
 from store.catalog.download.progress import Progress
-from store.catalog.download.run import Settings, download_images
+from store.catalog.download.run import DownloadSettings, download_images
 from store.catalog.download.schedule import Policy
 from store.catalog.images.blobs import blob_path, image_digests
 from store.catalog.images.links import read_links
@@ -25,8 +25,8 @@ from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog
 from tests.image_server import Site, serving
 
-SETTINGS = Settings(
-    limits=Limits(connect_seconds=10.0, silent_seconds=10.0, total_seconds=30.0),
+SETTINGS = DownloadSettings(
+    limits=FetchLimits(connect_seconds=10.0, silent_seconds=10.0, total_seconds=30.0),
     policy=Policy(backoff_seconds=0.02, retries=2, dead_seconds=0.5),
     allow_private=True,
 )
@@ -346,7 +346,7 @@ def test_a_contact_stands_in_the_user_agent(tmp_path, site, port):
 
 def test_a_contact_that_would_break_the_header_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"--contact must be an e-mail address or a URL"):
-        download_images(Workspace(tmp_path), Settings(contact="x\r\nEvil: 1"), Progress(show=False))
+        download_images(Workspace(tmp_path), DownloadSettings(contact="x\r\nEvil: 1"), Progress(show=False))
 
 
 def test_the_links_file_keeps_its_schema(tmp_path, site, port):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.catalog.download.fetch import Reply
-from store.catalog.download.schedule import Job, Policy, Schedule
+from store.catalog.download.schedule import DownloadSchedule, DownloadTask, Policy
 
 GOOD = Reply(200, body=None, not_modified=True)
 BUSY = Reply(503, reason="http 503", retry=True)
@@ -22,10 +22,10 @@ class Clock:
 
 def make(n_links=1, hosts=1, jitter=1.0, **policy):
     clock = Clock()
-    schedule = Schedule(Policy(**policy), clock, lambda: jitter)
+    schedule = DownloadSchedule(Policy(**policy), clock, lambda: jitter)
     for i in range(n_links):
         url = f"http://h{i % hosts}.example/{i}"
-        schedule.add(Job(url, url))
+        schedule.add(DownloadTask(url, url))
     return schedule, clock
 
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from store.catalog.images.blobs import LINKS_FILE
 from store.cli import main
-from store.config import Config, load_config
-from store.config import Folds as FoldsConfig
+from store.config import Config, FoldConfig, load_config
 from store.errors import CatalogError, FoldMismatchError
 from store.folds.assign import FOLDS_FILE, decide_folds, ensure_folds, read_folds, read_record
 from store.schema import LINKS
@@ -154,8 +153,8 @@ def test_folds_are_kept_while_rows_and_options_are_the_same(workspace):
     "config, reason",
     [
         (Config(seed=7), "seed 42 became 7"),
-        (Config(folds=FoldsConfig(k=4)), "k 5 became 4"),
-        (Config(folds=FoldsConfig(group="near")), "grouping exact became near"),
+        (Config(folds=FoldConfig(k=4)), "k 5 became 4"),
+        (Config(folds=FoldConfig(group="near")), "grouping exact became near"),
     ],
 )
 def test_other_options_decide_folds_again_and_say_so(workspace, config, reason):

@@ -11,17 +11,17 @@ from click.testing import CliRunner
 
 from embed.encoders.base import image_preprocessing
 from embed.inputs.image_batches import decode_blob
-from embed.job.run import Options, run
+from embed.job.run import EmbedOptions, run
 from store.catalog.images.blobs import blob_path
 from store.cli import main
-from store.config import Config, Embed, Folds, Heads, save_config
+from store.config import Config, EmbedConfig, FoldConfig, HeadConfig, save_config
 from store.errors import ShelfpriceError, WorkspaceError
 from store.lease import held
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
 from store.vectors.shard import read_keys
 from store.workspace import Workspace
-from tests.fake_encoders import fake_loader, fake_vector, fake_wish
+from tests.fake_encoders import fake_loader, fake_request, fake_vector
 from tests.fake_images import encoded, photo
 from tests.fake_models import WORDS, save_tiny_sentence_model
 from tests.fakes import catalog_table, publish_catalog
@@ -86,12 +86,12 @@ def publish_names(workspace, n=N):
 
 
 def embed(workspace, **loader):
-    options = Options(shard_seconds=0.0)
-    return run(workspace, [fake_wish("fake@name")], options, fake_loader(rows=4, **loader), SILENT)[0]
+    options = EmbedOptions(shard_seconds=0.0)
+    return run(workspace, [fake_request("fake@name")], options, fake_loader(rows=4, **loader), SILENT)[0]
 
 
 def keys_of(workspace):
-    return read_keys(workspace, fake_wish("fake@name").resolved.spec.folder).to_pylist()
+    return read_keys(workspace, fake_request("fake@name").resolved.spec.folder).to_pylist()
 
 
 def shelfprice(*arguments, code=0):
@@ -116,7 +116,9 @@ def test_embed_heads_and_status_work_on_an_object_store(workspace, tmp_path):
     save_config(
         workspace,
         Config(
-            embed=Embed(vectors=(vectors,)), heads=Heads(run=("ridge",), vectors=(vectors,)), folds=Folds(k=3)
+            embed=EmbedConfig(vectors=(vectors,)),
+            heads=HeadConfig(run=("ridge",), vectors=(vectors,)),
+            folds=FoldConfig(k=3),
         ),
     )
     at = ("-w", workspace.root)
@@ -204,7 +206,7 @@ def test_what_the_store_says_no_to_in_mid_run_is_one_line_and_the_next_run_goes_
     assert KEY not in str(caught.value)
     proxy.verdict = lambda n, method, path: None
     workspace.remove(
-        f"{fake_wish('fake@name').resolved.spec.folder}/lock"
+        f"{fake_request('fake@name').resolved.spec.folder}/lock"
     )  # else waited for, as the next test shows
     done = len(keys_of(workspace))
     assert done == 12
@@ -260,9 +262,9 @@ def test_two_clusters_on_one_workspace_do_the_work_once_and_the_second_says_that
     )
     first.start()
     assert at_work.wait(30)
-    second = run(Workspace(workspace.root), [fake_wish("fake@name")], Options(), fake_loader(), said.append)[
-        0
-    ]
+    second = run(
+        Workspace(workspace.root), [fake_request("fake@name")], EmbedOptions(), fake_loader(), said.append
+    )[0]
     first.join()
     assert second.n_embedded == 0
     assert any("waiting" in line for line in said)

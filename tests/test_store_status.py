@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from store.cli import main
-from store.config import Config, Embed, Heads, load_config, save_config
+from store.config import Config, EmbedConfig, HeadConfig, load_config, save_config
 from store.folds.assign import ensure_folds
 from store.schema import REJECTED
 from store.staleness import CURRENT_BLEND, SUBMISSION_FILE
@@ -27,7 +27,9 @@ from tests.fakes import (
 )
 
 NAME = VectorSet("fake", "name")
-CONFIG = Config(embed=Embed(vectors=("fake@name",)), heads=Heads(run=("ridge",), vectors=("fake@name",)))
+CONFIG = Config(
+    embed=EmbedConfig(vectors=("fake@name",)), heads=HeadConfig(run=("ridge",), vectors=("fake@name",))
+)
 N_TRAIN, N_TEST = 60, 20
 
 
@@ -154,7 +156,7 @@ def test_vectors_are_counted_by_split_with_failures_and_what_is_missing(embedded
 
 def test_a_long_name_of_vectors_keeps_the_columns_apart(embedded):
     long = "clip-vit-l14-from-some-folder.text@structured"
-    save_config(embedded, replace(CONFIG, embed=Embed(vectors=("fake@name", long))))
+    save_config(embedded, replace(CONFIG, embed=EmbedConfig(vectors=("fake@name", long))))
     lines = run(embedded).splitlines()
     short_line = next(line for line in lines if "fake@name" in line)
     long_line = next(line for line in lines if long in line)
@@ -162,7 +164,7 @@ def test_a_long_name_of_vectors_keeps_the_columns_apart(embedded):
 
 
 def test_images_that_nobody_has_are_nothing_to_embed(embedded):
-    save_config(embedded, replace(CONFIG, embed=Embed(vectors=("fake@name", "efficientnet-lite0"))))
+    save_config(embedded, replace(CONFIG, embed=EmbedConfig(vectors=("fake@name", "efficientnet-lite0"))))
     assert next_command(embedded) == "shelfprice heads run"
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-from embed.distributed.layout import Layout, Wanted, lay_out
+from embed.distributed.layout import ClusterLayout, WantedActors, lay_out
 from embed.forward.devices import cores
 from store.errors import ConfigError, EngineError, ShelfpriceError
 
@@ -23,14 +23,14 @@ class Cluster:
     give_up_seconds: nothing scheduled, or no progress at all, for so long is an error.
     """
 
-    def __init__(self, wanted: Wanted, address: str | None, give_up_seconds: float) -> None:
+    def __init__(self, wanted: WantedActors, address: str | None, give_up_seconds: float) -> None:
         self.give_up_seconds = give_up_seconds
         self._wanted = wanted
         self._address = address
-        self._layout: Layout | None = None
+        self._layout: ClusterLayout | None = None
         self._is_ours = False
 
-    def connect(self) -> Layout:
+    def connect(self) -> ClusterLayout:
         """Connect, once, and divide the cluster.
 
         Raises:

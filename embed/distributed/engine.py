@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from embed.distributed.cluster import Cluster, clear_errors
-from embed.distributed.layout import Layout
-from embed.distributed.stages import Encoder, Work, decode, probe, read
+from embed.distributed.layout import ClusterLayout
+from embed.distributed.stages import EncoderActor, Work, decode, probe, read
 from embed.distributed.wire import batches_of, items_table, places_table
 from embed.encoders.base import Resolved
-from embed.forward.devices import Settings
-from embed.inputs.batch import Batch, Window
+from embed.forward.devices import DeviceSettings
+from embed.inputs.batch import Batch, RowWindow
 from embed.job.plan import EncoderPlan
 from embed.job.windows import iter_places, iter_windows
 from store.catalog.images.blobs import image_digests
@@ -37,7 +37,7 @@ class RayEncoder:
     workspace: Workspace
     resolved: Resolved
     cluster: Cluster
-    settings: Settings
+    settings: DeviceSettings
 
     def begin(self, plan: EncoderPlan) -> str:
         """Connect, load the model in one worker and measure there; in words.
@@ -112,7 +112,7 @@ class RayEncoder:
             memory=TASK_BYTES,  # another demand than the actors': Ray would fold decoding into them
         )
         encoded = prepared.map_batches(
-            Encoder,
+            EncoderActor,
             fn_constructor_args=(work,),
             batch_size=None,
             batch_format="pyarrow",
@@ -138,7 +138,7 @@ class RayEncoder:
                 else:
                     yield places_table(name, place.split, place.positions[part])
 
-    def _describe(self, plan: EncoderPlan, layout: Layout) -> Work:
+    def _describe(self, plan: EncoderPlan, layout: ClusterLayout) -> Work:
         root = os.path.abspath(self.workspace.root) if self.workspace.is_local else self.workspace.root
         settings = self.settings
         if settings.devices == ("auto",):
@@ -151,22 +151,24 @@ class RayEncoder:
 
 
 def load_on_ray(
-    workspace: Workspace, resolved: Sequence[Resolved], cluster: Cluster, settings: Settings
+    workspace: Workspace, resolved: Sequence[Resolved], cluster: Cluster, settings: DeviceSettings
 ) -> list[RayEncoder]:
     """Encoders of one model; nothing is loaded until a plan begins."""
     return [RayEncoder(workspace, one, cluster, settings) for one in resolved]
 
 
-def _resources(layout: Layout) -> dict[str, Any]:
+def _resources(layout: ClusterLayout) -> dict[str, Any]:
     return {"num_cpus": layout.actor_cpus, "num_gpus": layout.actor_gpus}
 
 
-def _item_rows(n_rows: int, layout: Layout) -> int:
+def _item_rows(n_rows: int, layout: ClusterLayout) -> int:
     """Rows of one task: few enough that every actor has several to come."""
     return int(np.clip(n_rows // (ITEMS_PER_ACTOR * layout.actors), *ITEM_ROWS))
 
 
-def _sample(window: Window) -> Window:
+def _sample(window: RowWindow) -> RowWindow:
     """A few rows spread over a window."""
     step = max(1, len(window.keys) // SAMPLE_ROWS)
-    return Window(window.vector_set, window.keys[::step][:SAMPLE_ROWS], window.contents[::step][:SAMPLE_ROWS])
+    return RowWindow(
+        window.vector_set, window.keys[::step][:SAMPLE_ROWS], window.contents[::step][:SAMPLE_ROWS]
+    )

@@ -9,7 +9,7 @@ TASK_CPUS = 1.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedActors:
     """What the user asked of a cluster; None: found out."""
 
     actors: int | None = None
@@ -17,7 +17,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ClusterLayout:
     """What Ray is asked for."""
 
     actors: int
@@ -31,7 +31,7 @@ class Layout:
         return f"{self.actors} actors of {self.actor_cpus:g} CPUs{gpus}"
 
 
-def lay_out(nodes: list[tuple[float, float]], wanted: Wanted) -> Layout:
+def lay_out(nodes: list[tuple[float, float]], wanted: WantedActors) -> ClusterLayout:
     """Divide a cluster so that tasks always find room beside the actors; else Ray waits for ever.
 
     Args:
@@ -68,4 +68,4 @@ def lay_out(nodes: list[tuple[float, float]], wanted: Wanted) -> Layout:
             "and decode: ask for fewer, or add machines"
         )
     per_node = -(-actors // len(nodes))
-    return Layout(actors, actor_cpus, actor_gpus, task_cpus, max(1, int(largest) // per_node))
+    return ClusterLayout(actors, actor_cpus, actor_gpus, task_cpus, max(1, int(largest) // per_node))

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from embed.distributed.wire import failures_of, images_table, items_table, pixels_of, results_table
 from embed.encoders.base import Resolved
-from embed.forward.devices import Settings
+from embed.forward.devices import DeviceSettings
 from embed.inputs import InputFailure
-from embed.inputs.batch import Batch, Window
+from embed.inputs.batch import Batch, RowWindow
 from embed.inputs.image_batches import decode_blob
 from embed.inputs.images import quiet_pillow
 from embed.job.windows import contents_of
@@ -33,9 +33,9 @@ class Work:
     resolved: Resolved
     pixel_bytes: int  # decoded images are handed on in parts of about so many bytes
     n_rows: int  # that fall to each actor
-    settings: Settings
+    settings: DeviceSettings
     threads: int
-    sample: Window  # rows that precision is measured on, where a device was never measured
+    sample: RowWindow  # rows that precision is measured on, where a device was never measured
 
 
 def opened(work: Work) -> Workspace:
@@ -88,7 +88,7 @@ def decode(items: pa.Table, work: Work) -> Iterator[pa.Table]:
             yield images_table(name, keys, pixels, failures, size)
 
 
-class Encoder:
+class EncoderActor:
     """An actor: holds one loaded model."""
 
     def __init__(self, work: Work) -> None:
@@ -102,7 +102,7 @@ class Encoder:
         if "pixels" in inputs.column_names:
             batches = self._images(name, inputs)
         else:
-            window = Window(name, inputs["key"].to_pylist(), inputs["content"].to_pylist())
+            window = RowWindow(name, inputs["key"].to_pylist(), inputs["content"].to_pylist())
             batches = self._engine.batches(iter([window]))
         for batch, vectors in self._engine.encode(batches):
             yield results_table(batch, vectors)

@@ -123,7 +123,7 @@ def finetune(
     from embed.finetune.recipe import recipe_for
     from embed.finetune.report import outcome_lines, outcome_record, plan_lines
     from embed.finetune.run import finetune as tune
-    from embed.finetune.training import Options
+    from embed.finetune.training import TrainingOptions
     from store.config import load_config
     from store.errors import ConfigError
 
@@ -139,7 +139,7 @@ def finetune(
     if holdout and folds:
         raise ConfigError("--holdout is fold 0 alone: leave it out, or --fold")
     chosen = [0] if holdout else list(folds)
-    options = Options(micro_rows, save_every)
+    options = TrainingOptions(micro_rows, save_every)
     if only_plan:
         from embed.finetune.plan import plan
 

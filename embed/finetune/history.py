@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from embed.finetune.job import Job
+from embed.finetune.job import FinetuneJob
 from store.workspace import Workspace
 
 HISTORY_FILE = "history.parquet"
@@ -47,7 +47,7 @@ class History:
         workspace.publish_table(path, pa.Table.from_pylist(self.rows, schema=HISTORY))
 
 
-def publish_curve(job: Job) -> None:
+def publish_curve(job: FinetuneJob) -> None:
     """Draw every fold of a run, as far as each has come."""
     histories = []
     for fold in job.all_folds:

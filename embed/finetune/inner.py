@@ -6,7 +6,7 @@ import torch
 from embed.finetune.feed import Feed
 from embed.finetune.processes import Processes
 from embed.finetune.step import Stepper
-from embed.forward.prefetch import Ahead
+from embed.forward.prefetch import Prefetch
 from store.metric import smape_rows
 
 
@@ -23,7 +23,7 @@ def inner_smape(
     size = stepper.micro_rows
     batches = [order[at : at + size] for at in range(0, len(order), size)]
     sums = torch.zeros(2, dtype=torch.float64)
-    with Ahead(feed.batches(batches, None)) as prepared:
+    with Prefetch(feed.batches(batches, None)) as prepared:
         for own, predicted in stepper.predict(iter(prepared)):
             sums[0] += float(smape_rows(targets[own], predicted).sum())
             sums[1] += len(own)

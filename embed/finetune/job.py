@@ -9,7 +9,7 @@ import numpy as np
 
 from embed.encoders.base import Encoder, Sources
 from embed.encoders.registry import library_of
-from embed.finetune.recipe import Recipe
+from embed.finetune.recipe import FinetuneRecipe
 from embed.finetune.towers import Tower, find_towers
 from heads.features.inputs import Inputs, read_inputs
 from heads.features.rows import Rows
@@ -40,13 +40,13 @@ class TrainingPart:
 
 
 @dataclass(frozen=True)
-class Job:
+class FinetuneJob:
     """One run: encoders, head, rows and how they are tuned."""
 
     workspace: Workspace
     name: str
     towers: tuple[Tower, ...]
-    recipe: Recipe
+    recipe: FinetuneRecipe
     params: dict[str, Any]  # of the head
     seed: int
     inputs: Inputs
@@ -116,10 +116,10 @@ def prepare_job(
     config: Config,
     encoders: Sequence[str],
     name: str | None,
-    recipe: Recipe,
+    recipe: FinetuneRecipe,
     sources: Sources,
     log: Log,
-) -> Job:
+) -> FinetuneJob:
     """Resolve, read and check everything; writes nothing but folds that were not decided yet.
 
     Raises:
@@ -158,10 +158,12 @@ def prepare_job(
         "cleaning": cleaning_digest(workspace, folds.hash, config.clean),
         "code_version": CODE_VERSION,
     }
-    return Job(workspace, name, towers, recipe, params, config.seed, inputs, folds, _plain(configuration))
+    return FinetuneJob(
+        workspace, name, towers, recipe, params, config.seed, inputs, folds, _plain(configuration)
+    )
 
 
-def check_configuration(job: Job, restart: bool, log: Log) -> None:
+def check_configuration(job: FinetuneJob, restart: bool, log: Log) -> None:
     """A run of this name goes on only as what it began as.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from embed.finetune.recipe import Recipe
+from embed.finetune.recipe import FinetuneRecipe
 from embed.forward.convnet import is_convnet, stages
 from store.errors import EncoderError
 
@@ -67,7 +67,7 @@ def _owns(module: nn.Module) -> bool:
     return next(module.parameters(recurse=False), None) is not None
 
 
-def prepare_tower(module: nn.Module, name: str, recipe: Recipe) -> Layers:
+def prepare_tower(module: nn.Module, name: str, recipe: FinetuneRecipe) -> Layers:
     """Decide what is trained of an encoder; the rest no longer asks for gradients.
 
     Raises:

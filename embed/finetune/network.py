@@ -10,7 +10,7 @@ from torch import nn
 from embed.encoders.base import Encoder
 from embed.finetune.feed import Prepared, TowerInput
 from embed.finetune.layers import Layers, prepare_tower, rate_groups
-from embed.finetune.recipe import Recipe
+from embed.finetune.recipe import FinetuneRecipe
 from embed.forward.convnet import is_convnet
 from heads.features.design import VectorBlock
 from heads.networks.head import Parts
@@ -25,7 +25,7 @@ class TunedNetwork(nn.Module):
     """
 
     def __init__(
-        self, encoders: Sequence[Encoder], parts: Parts, head_network: nn.Module, recipe: Recipe
+        self, encoders: Sequence[Encoder], parts: Parts, head_network: nn.Module, recipe: FinetuneRecipe
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleList([encoder.module for encoder in encoders])

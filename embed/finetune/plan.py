@@ -9,18 +9,18 @@ import torch
 
 from embed.finetune.checkpoint import checkpoint_bytes
 from embed.finetune.feed import Feed, epoch_batches
-from embed.finetune.job import Job
+from embed.finetune.job import FinetuneJob
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
 from embed.finetune.step import Stepper
-from embed.finetune.training import Options
+from embed.finetune.training import TrainingOptions
 from embed.forward.devices import device_name
 
 WARM_STEPS, TIMED_STEPS = 1, 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class FinetunePlan:
     """A run before it begins."""
 
     name: str
@@ -41,7 +41,9 @@ class Plan:
     checkpoint_bytes: int
 
 
-def plan(job: Job, folds: Sequence[int], processes: Processes, options: Options) -> Plan:
+def plan(
+    job: FinetuneJob, folds: Sequence[int], processes: Processes, options: TrainingOptions
+) -> FinetunePlan:
     """Count, and measure a few steps on real rows; nothing is written."""
     chosen = tuple(job.chosen_folds(folds))
     part, recipe = job.training_part(chosen[0]), job.recipe
@@ -72,7 +74,7 @@ def plan(job: Job, folds: Sequence[int], processes: Processes, options: Options)
     seconds = (time.perf_counter() - began) / timed
     trained = sum(p.numel() for p in quiet.parameters)
     parameters = sum(p.numel() for p in network.parameters())
-    return Plan(
+    return FinetunePlan(
         name=job.name,
         folds=chosen,
         n_trained=len(rows),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from embed.finetune.checkpoint import BEST, read_tensors
-from embed.finetune.job import CODE_VERSION, Job
+from embed.finetune.job import CODE_VERSION, FinetuneJob
 from embed.finetune.training import DONE
 from embed.finetune.vectors import publish_all_folds, tuned_specs
 from heads.features.inputs import coverage_of
@@ -39,7 +39,7 @@ class FoldPrices:
     frozen_smape: float  # of the head after its warm-up, on frozen vectors of the same rows
 
 
-def predict_fold(job: Job, fold: int) -> FoldPrices:
+def predict_fold(job: FinetuneJob, fold: int) -> FoldPrices:
     """Prices of the held-out fold's rows and of the test rows by one fold's model, off its cached vectors."""
     workspace, inputs, folder = job.workspace, job.inputs, job.fold_folder(fold)
     head = job.head()
@@ -67,7 +67,7 @@ def predict_fold(job: Job, fold: int) -> FoldPrices:
     return FoldPrices(fold, oof, test, smape, workspace.read_json(f"{folder}/{DONE}")["frozen_smape"])
 
 
-def publish_prices(job: Job, prices: list[FoldPrices]) -> tuple[str, dict[str, Any]]:
+def publish_prices(job: FinetuneJob, prices: list[FoldPrices]) -> tuple[str, dict[str, Any]]:
     """Publish the vectors' names and the predictions; every fold must be there.
 
     Returns:

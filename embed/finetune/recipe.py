@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FinetuneRecipe:
     """Everything that changes the tuned weights, besides encoders, rows and seed."""
 
     head: str = "fusion"
@@ -45,7 +45,7 @@ class Recipe:
     precision: str = "auto"
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
 
-    def check(self) -> "Recipe":
+    def check(self) -> "FinetuneRecipe":
         """Raises ConfigError for a value that can't be; names the option and what it may be."""
         choices = {"head": HEADS, "loss": LOSSES, "schedule": SCHEDULES, "precision": PRECISIONS}
         for name, known in choices.items():
@@ -135,15 +135,15 @@ SYSTEMS: dict[tuple[str, ...], dict[str, Any]] = {
 }
 
 
-def recipe_for(encoders: Sequence[str], given: dict[str, Any]) -> Recipe:
+def recipe_for(encoders: Sequence[str], given: dict[str, Any]) -> FinetuneRecipe:
     """The recipe of a system, known or not, with what the user gives over it.
 
     Args:
         encoders: as the user names them; options behind `?`, a tower and a composition don't make another system.
-        given: fields of `Recipe` that the user sets.
+        given: fields of `FinetuneRecipe` that the user sets.
     """
     names = tuple(sorted({_plain(name) for name in encoders}))
-    return Recipe(**{**SYSTEMS.get(names, {}), **given}).check()
+    return FinetuneRecipe(**{**SYSTEMS.get(names, {}), **given}).check()
 
 
 def _plain(encoder: str) -> str:

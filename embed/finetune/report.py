@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from embed.finetune.job import Job
-from embed.finetune.plan import Plan
-from embed.finetune.run import Outcome
+from embed.finetune.job import FinetuneJob
+from embed.finetune.plan import FinetunePlan
+from embed.finetune.run import FinetuneOutcome
 from store.vectors.sets import TUNED
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: FinetunePlan) -> list[str]:
     """A plan for people."""
     lines = [
         f"{plan.name}, folds {', '.join(map(str, plan.folds))}: {plan.n_trained:,} rows to train on each, {plan.n_aside:,} "
@@ -22,7 +22,7 @@ def plan_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def outcome_lines(job: Job, outcome: Outcome) -> list[str]:
+def outcome_lines(job: FinetuneJob, outcome: FinetuneOutcome) -> list[str]:
     """A run for people."""
     lines = []
     for one in outcome.prices:
@@ -43,7 +43,7 @@ def outcome_lines(job: Job, outcome: Outcome) -> list[str]:
     return lines
 
 
-def outcome_record(job: Job, outcome: Outcome) -> dict[str, Any]:
+def outcome_record(job: FinetuneJob, outcome: FinetuneOutcome) -> dict[str, Any]:
     """A run as JSON."""
     return {
         "head": f"{TUNED}{job.name}",

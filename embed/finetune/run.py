@@ -5,15 +5,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from embed.finetune.history import CURVE_FILE, publish_curve
-from embed.finetune.job import RUNS, Job, Log, check_configuration
+from embed.finetune.job import RUNS, FinetuneJob, Log, check_configuration
 from embed.finetune.predictions import FoldPrices, predict_fold, publish_prices
 from embed.finetune.processes import Processes
-from embed.finetune.training import DONE, FoldRun, Options
+from embed.finetune.training import DONE, FoldRun, TrainingOptions
 from embed.finetune.vectors import embed_fold, finished_folds
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinetuneOutcome:
     """How a run came out."""
 
     prices: tuple[FoldPrices, ...]  # of the folds done so far
@@ -25,14 +25,14 @@ class Outcome:
 
 
 def finetune(
-    job: Job,
+    job: FinetuneJob,
     folds: Sequence[int],
     processes: Processes,
-    options: Options,
+    options: TrainingOptions,
     device: str,
     log: Log,
     restart: bool = False,
-) -> Outcome | None:
+) -> FinetuneOutcome | None:
     """Tune the chosen folds, embed every row by each fold's model, and publish prices once all folds are done.
 
     Args:
@@ -56,7 +56,7 @@ def finetune(
         return _results(job, device, log) if processes.writes else None
 
 
-def _alone(job: Job, processes: Processes, log: Log) -> AbstractContextManager[None]:
+def _alone(job: FinetuneJob, processes: Processes, log: Log) -> AbstractContextManager[None]:
     """One run of a name at a time: two would take each other's checkpoints for their own."""
     if not processes.writes:
         return nullcontext()
@@ -64,7 +64,9 @@ def _alone(job: Job, processes: Processes, log: Log) -> AbstractContextManager[N
     return job.workspace.lock(f"{RUNS}/.{job.name}.lock", lambda: log(waiting))
 
 
-def _tune_folds(job: Job, folds: Sequence[int], processes: Processes, options: Options, log: Log) -> None:
+def _tune_folds(
+    job: FinetuneJob, folds: Sequence[int], processes: Processes, options: TrainingOptions, log: Log
+) -> None:
     for fold in folds:
         if job.workspace.exists(f"{job.fold_folder(fold)}/{DONE}"):
             log(f"fold {fold}: tuned already")
@@ -76,7 +78,7 @@ def _tune_folds(job: Job, folds: Sequence[int], processes: Processes, options: O
             one.feed.close()
 
 
-def _results(job: Job, device: str, log: Log) -> Outcome:
+def _results(job: FinetuneJob, device: str, log: Log) -> FinetuneOutcome:
     done = finished_folds(job)
     publish_curve(job)
     for fold in done:
@@ -85,6 +87,6 @@ def _results(job: Job, device: str, log: Log) -> Outcome:
     missing = tuple(k for k in job.all_folds if k not in done)
     curve = job.workspace.path(f"{job.folder}/{CURVE_FILE}")
     if missing:
-        return Outcome(tuple(prices), missing, None, None, None, curve)
+        return FinetuneOutcome(tuple(prices), missing, None, None, None, curve)
     folder, report = publish_prices(job, prices)
-    return Outcome(tuple(prices), (), folder, report["smape"], report["frozen_smape"], curve)
+    return FinetuneOutcome(tuple(prices), (), folder, report["smape"], report["frozen_smape"], curve)

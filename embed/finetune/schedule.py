@@ -3,17 +3,17 @@
 import math
 from dataclasses import dataclass
 
-from embed.finetune.recipe import Recipe
+from embed.finetune.recipe import FinetuneRecipe
 
 LEAST_SHARE = 0.02  # where the cosine ends
 STALE_EPOCHS = 1  # epochs without a better inner score after which a plateau halves the rates
 
 
 @dataclass
-class Schedule:
+class RateSchedule:
     """A rise, then a cosine to the end or a halving on each plateau. Its state is plain data."""
 
-    recipe: Recipe
+    recipe: FinetuneRecipe
     n_steps: int  # of the whole run
     factor: float = 1.0
     best: float = math.inf

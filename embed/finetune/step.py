@@ -14,7 +14,7 @@ from torch import nn
 from embed.finetune.feed import Prepared, part_of
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
-from embed.finetune.recipe import Recipe
+from embed.finetune.recipe import FinetuneRecipe
 from heads.networks.losses import LOSSES
 from store.errors import HeadError
 
@@ -95,7 +95,7 @@ class Stepper:
     def __init__(
         self,
         network: TunedNetwork,
-        recipe: Recipe,
+        recipe: FinetuneRecipe,
         processes: Processes,
         log_price: np.ndarray,
         fields: np.ndarray | None,

@@ -22,13 +22,13 @@ from embed.finetune.checkpoint import (
 from embed.finetune.feed import Feed, epoch_batches
 from embed.finetune.history import HISTORY_FILE, History, publish_curve
 from embed.finetune.inner import inner_smape
-from embed.finetune.job import Job, Log, TrainingPart
+from embed.finetune.job import FinetuneJob, Log, TrainingPart
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
-from embed.finetune.schedule import Schedule
+from embed.finetune.schedule import RateSchedule
 from embed.finetune.step import Losses, Stepper
 from embed.finetune.warmup import Warm, warm_up
-from embed.forward.prefetch import Ahead
+from embed.forward.prefetch import Prefetch
 from heads.networks.training import seeded
 from store.errors import ConfigError, HeadError
 from store.metric import smape_log
@@ -37,7 +37,7 @@ DONE = "fold.json"
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainingOptions:
     """How a run goes about it; nothing here changes the weights beyond rounding."""
 
     micro_rows: int = 32  # rows that enter the model at once, of each process
@@ -59,7 +59,9 @@ class Position:
 class FoldRun:
     """Tunes encoders and head without one fold."""
 
-    def __init__(self, job: Job, fold: int, processes: Processes, options: Options, log: Log) -> None:
+    def __init__(
+        self, job: FinetuneJob, fold: int, processes: Processes, options: TrainingOptions, log: Log
+    ) -> None:
         self.job, self.fold, self.processes, self.options, self.log = job, fold, processes, options, log
         recipe = job.recipe
         if recipe.batch_rows % processes.n:
@@ -89,7 +91,7 @@ class FoldRun:
         self.trained_rows = self.part.positions[~self.part.aside]
         self.aside_rows = self.part.positions[self.part.aside]
         self.steps_per_epoch = max(1, len(self.trained_rows) // recipe.batch_rows)
-        self.schedule = Schedule(recipe, recipe.epochs * self.steps_per_epoch)
+        self.schedule = RateSchedule(recipe, recipe.epochs * self.steps_per_epoch)
         self.position = Position(best_smape=self.warm.smape)
         self.history = History(fold)
 
@@ -167,7 +169,7 @@ class FoldRun:
         own = [rows[self.processes.rank :: self.processes.n] for rows in batches]
         augmented = position.epoch if recipe.augment else None
         pending: tuple[int, Losses, float] | None = None
-        with Ahead(self.feed.batches(own, augmented)) as prepared:
+        with Prefetch(self.feed.batches(own, augmented)) as prepared:
             for one in prepared:
                 share = self.schedule.share(position.steps)
                 losses = self.stepper.step(one, share)

@@ -7,27 +7,27 @@ import torch
 
 from embed.encoders.base import Encoder, Resolved
 from embed.finetune.checkpoint import BEST, read_tensors
-from embed.finetune.job import Job, Log
+from embed.finetune.job import FinetuneJob, Log
 from embed.finetune.layers import merge_adapters
 from embed.finetune.network import TunedNetwork
 from embed.finetune.training import DONE
-from embed.job.limits import Limits
-from embed.job.run import Options, RunningEncoder, Wish, run
+from embed.job.limits import FailureLimits
+from embed.job.run import EmbedOptions, EncodeRequest, RunningEncoder, run
 from heads.networks.head import Parts
 from store.vectors.folded import all_folds
 from store.vectors.sets import publish_current
 from store.vectors.spec import EncoderSpec, digest
 
 # How many inputs may fail was decided when the frozen vectors were made: the same ones fail here.
-ANY_SHARE = Options(Limits(1.0, 1.0))
+ANY_SHARE = EmbedOptions(FailureLimits(1.0, 1.0))
 
 
-def finished_folds(job: Job) -> list[int]:
+def finished_folds(job: FinetuneJob) -> list[int]:
     """Folds whose model is tuned to the end."""
     return [k for k in job.all_folds if job.workspace.exists(f"{job.fold_folder(k)}/{DONE}")]
 
 
-def tuned_specs(job: Job, fold: int) -> list[EncoderSpec]:
+def tuned_specs(job: FinetuneJob, fold: int) -> list[EncoderSpec]:
     """What the tuned encoders of a fold are, one a tower: weights, fold and the folds' hash make their fingerprint."""
     tuned = job.workspace.read_json(f"{job.fold_folder(fold)}/{DONE}")["weights_sha256"]
     adapters = job.recipe.lora
@@ -47,18 +47,18 @@ def tuned_specs(job: Job, fold: int) -> list[EncoderSpec]:
     return specs
 
 
-def embed_fold(job: Job, fold: int, device: str, log: Log) -> None:
+def embed_fold(job: FinetuneJob, fold: int, device: str, log: Log) -> None:
     """Embed what has no vector yet by the encoders of one fold: all rows, train and test.
 
     Raises:
         EncoderError, FailureLimitError, WorkspaceError: as `shelfprice embed run`.
     """
-    from embed.forward.engine import Settings
+    from embed.forward.devices import DeviceSettings
     from embed.forward.fleet import on_devices
 
     specs = tuned_specs(job, fold)
-    wishes = [
-        Wish(replace(tower.resolved, spec=spec), (tower.tuned,))
+    requests = [
+        EncodeRequest(replace(tower.resolved, spec=spec), (tower.tuned,))
         for tower, spec in zip(job.towers, specs, strict=True)
     ]
     loaded: dict[str, Encoder] = {}
@@ -69,12 +69,12 @@ def embed_fold(job: Job, fold: int, device: str, log: Log) -> None:
         for one in resolved:
             loaded[one.spec.name].spec = one.spec
         encoders = [loaded[one.spec.name] for one in resolved]
-        return on_devices(job.workspace, encoders, Settings((device,)))
+        return on_devices(job.workspace, encoders, DeviceSettings((device,)))
 
-    run(job.workspace, wishes, ANY_SHARE, load, log)
+    run(job.workspace, requests, ANY_SHARE, load, log)
 
 
-def load_tuned(job: Job, fold: int) -> list[Encoder]:
+def load_tuned(job: FinetuneJob, fold: int) -> list[Encoder]:
     """The encoders of one fold with their tuned weights, adapters merged, in evaluation mode."""
     encoders = job.load_encoders()
     parts: Parts = job.head().parts(job.training_part(fold).rows)
@@ -89,7 +89,7 @@ def load_tuned(job: Job, fold: int) -> list[Encoder]:
     return encoders
 
 
-def publish_all_folds(job: Job) -> list[EncoderSpec]:
+def publish_all_folds(job: FinetuneJob) -> list[EncoderSpec]:
     """Record, for each tower, the spec that its name stands for: all folds together."""
     by_fold = [tuned_specs(job, fold) for fold in job.all_folds]
     together = [all_folds(specs) for specs in zip(*by_fold, strict=True)]

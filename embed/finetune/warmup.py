@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from embed.finetune.checkpoint import publish_tensors, read_tensors
-from embed.finetune.job import Job, TrainingPart
+from embed.finetune.job import FinetuneJob, TrainingPart
 from embed.finetune.processes import Processes
 from heads.networks.head import NetworkHead, Parts
 from heads.networks.training import predict_network, seeded, train_network
@@ -28,7 +28,7 @@ class Warm:
     )  # (n_fold,) log price of the held-out fold's rows by frozen vectors, for comparison
 
 
-def warm_up(job: Job, fold: int, part: TrainingPart, processes: Processes) -> Warm:
+def warm_up(job: FinetuneJob, fold: int, part: TrainingPart, processes: Processes) -> Warm:
     """Train the head on cached vectors, or take the weights of an earlier start of this run.
 
     Raises:
@@ -46,7 +46,9 @@ def warm_up(job: Job, fold: int, part: TrainingPart, processes: Processes) -> Wa
     return Warm(head, parts, record["mean"], record["smape"], oof)
 
 
-def _train(job: Job, fold: int, part: TrainingPart, head: NetworkHead, parts: Parts, path: str) -> None:
+def _train(
+    job: FinetuneJob, fold: int, part: TrainingPart, head: NetworkHead, parts: Parts, path: str
+) -> None:
     recipe, mean, smape, epochs = job.recipe, float(part.log_price[~part.aside].mean()), None, 0
     network = parts.network
     if recipe.warmup_epochs:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from embed.forward.passes import Passes
-from embed.forward.precision import MIN_COSINE, Choice, Compiled, Mode, candidates, choose, worst_cosine
-from embed.inputs.batch import Batch, BatchLimit, Preparer, Window, units_of
+from embed.forward.precision import MIN_COSINE, Compiled, Mode, ModeChoice, candidates, choose, worst_cosine
+from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow, units_of
 from store.vectors.spec import EncoderSpec
 
 MAX_UNITS = {"text": 262_144, "image": 1024}
@@ -23,7 +23,7 @@ GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried
 
 
-class Trial:
+class ModeTrial:
     """Passes over a sample of rows, timed.
 
     Args:
@@ -42,12 +42,12 @@ class Trial:
         self._limit = limit
         self._device_type = device_type
 
-    def choose(self, window: Window) -> Choice:
+    def choose(self, window: RowWindow) -> ModeChoice:
         """Precision and layout."""
         modes = candidates(self._spec.precision, self._device_type, self._passes.is_convnet)
         sample = self._sample(window)
         if not sample:  # every input failed: nothing to measure on
-            return Choice(modes[0])
+            return ModeChoice(modes[0])
         with contextlib.ExitStack() as stack:
             return choose(
                 lambda mode: self._apply(mode, sample, stack),
@@ -57,7 +57,7 @@ class Trial:
                 MOST_FP32_STAGES if self._passes.is_convnet else 0,
             )
 
-    def grow(self, window: Window, choice: Choice) -> Choice:
+    def grow(self, window: RowWindow, choice: ModeChoice) -> ModeChoice:
         """The choice with the batch size that is fastest: doubled for as long as that gains, and fits."""
         sample = self._sample(window)
         if not sample:
@@ -65,7 +65,7 @@ class Trial:
         self._passes.apply(choice.mode)
         return replace(choice, units=self._grown(sample))
 
-    def compile(self, window: Window, choice: Choice) -> Choice:
+    def compile(self, window: RowWindow, choice: ModeChoice) -> ModeChoice:
         """The choice with what `torch.compile` makes of it; some machines can't, which is no error."""
         sample = self._sample(window)
         with contextlib.ExitStack() as stack:
@@ -99,7 +99,7 @@ class Trial:
         inputs = tuple(torch.from_numpy(a) for a in batch.arrays)
         return self._passes.vectors(batch, inputs).cpu().numpy()
 
-    def _sample(self, window: Window) -> list[Batch]:
+    def _sample(self, window: RowWindow) -> list[Batch]:
         """As many of the window's rows as one fp32 pass takes about `MEASURED_SECONDS` over."""
         fewest, most = MEASURED_ROWS
         few = self._prepared(window, fewest)
@@ -114,10 +114,10 @@ class Trial:
         n_rows = int(min(most, fewest * MEASURED_SECONDS / max(seconds, 1e-6)))
         return few if n_rows <= fewest else self._prepared(window, n_rows)
 
-    def _prepared(self, window: Window, n_rows: int) -> list[Batch]:
+    def _prepared(self, window: RowWindow, n_rows: int) -> list[Batch]:
         """Batches of `n_rows` spread over the window, fewer where inputs fail."""
         step = max(1, len(window.keys) // n_rows)
-        chosen = Window(window.vector_set, window.keys[::step][:n_rows], window.contents[::step][:n_rows])
+        chosen = RowWindow(window.vector_set, window.keys[::step][:n_rows], window.contents[::step][:n_rows])
         return [batch for batch in self._preparer.batches(iter([chosen])) if batch.keys]
 
     def _grown(self, sample: list[Batch]) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Settings:
+class DeviceSettings:
     """How a run wants its encoders run."""
 
     devices: tuple[str, ...] = ("auto",)

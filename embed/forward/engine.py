@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from embed.encoders.base import Encoder, TextEncoder
-from embed.forward.autotune import COMPILE_SECONDS, Trial
-from embed.forward.devices import Settings, cores, device_name
+from embed.forward.autotune import COMPILE_SECONDS, ModeTrial
+from embed.forward.devices import DeviceSettings, cores, device_name
 from embed.forward.passes import Passes, is_out_of_memory
-from embed.forward.precision import Choice, recall, remember
+from embed.forward.precision import ModeChoice, recall, remember
 from embed.forward.transfer import Inputs, Pending, pinned, transfer_to
-from embed.inputs.batch import Batch, BatchLimit, Preparer, Window
+from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow
 from embed.inputs.image_batches import ImagePreparer
 from embed.inputs.texts import TextPreparer
 from store.errors import EncoderError
@@ -28,7 +28,7 @@ class Engine:
     """Vectors of batches. `begin` before the first batch; `batches` is for a background thread."""
 
     def __init__(
-        self, workspace: Workspace, encoder: Encoder, device: torch.device, settings: Settings
+        self, workspace: Workspace, encoder: Encoder, device: torch.device, settings: DeviceSettings
     ) -> None:
         self.spec = encoder.spec
         self._workspace = workspace
@@ -43,14 +43,14 @@ class Engine:
             self._passes = Passes(encoder, device, self._limit)
         self._transfer = transfer_to(device)
         self._preparer = self._make_preparer()
-        self._choice: Choice | None = None
+        self._choice: ModeChoice | None = None
 
     @property
     def units(self) -> int:
         """Most padded tokens, or images, per forward pass."""
         return self._limit.units
 
-    def begin(self, window: Window, n_rows: int) -> str:
+    def begin(self, window: RowWindow, n_rows: int) -> str:
         """Choose precision, layout and batch size, by measuring on the first rows unless that was done before.
 
         Args:
@@ -66,7 +66,7 @@ class Engine:
         device = device_name(self._device)
         with self._transfer.here(), self._enough_memory():
             choice = known = recall(self._workspace, self.spec, device, torch.__version__)
-            trial = Trial(self.spec, self._passes, self._preparer, self._limit, self._device.type)
+            trial = ModeTrial(self.spec, self._passes, self._preparer, self._limit, self._device.type)
             if choice is None:
                 choice = trial.choose(window)
             if self._kind == "gpu" and self._fixed_units is None and choice.units is None:
@@ -80,7 +80,7 @@ class Engine:
             self._passes.apply(choice.mode_for(n_rows))
         return f"{device}: {replace(choice, mode=self._passes.mode)}"
 
-    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+    def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         """Prepared inputs of every row; see `Preparer`."""
         for batch in self._preparer.batches(windows):
             yield batch if self._device.type != "cuda" else replace(batch, arrays=pinned(batch))
@@ -128,7 +128,7 @@ class Engine:
                 f"{str(error).splitlines()[0]}: free some, or pass --devices cpu"
             ) from error
 
-    def _deserves_compiling(self, choice: Choice, n_rows: int) -> bool:
+    def _deserves_compiling(self, choice: ModeChoice, n_rows: int) -> bool:
         rate = choice.rows_per_second.get(str(choice.mode))
         untried = self._device.type == "cuda" and choice.compiled is None
         return bool(untried and rate and n_rows / rate > COMPILE_SECONDS)

@@ -10,9 +10,9 @@ import numpy as np
 
 from embed.encoders.base import Encoder, Resolved
 from embed.encoders.registry import library_of
-from embed.forward.devices import Settings, open_devices
+from embed.forward.devices import DeviceSettings, open_devices
 from embed.forward.engine import Engine
-from embed.inputs.batch import Batch, Window
+from embed.inputs.batch import Batch, RowWindow
 from embed.job.run import RunningEncoder
 from store.workspace import Workspace
 
@@ -21,7 +21,7 @@ DEPTH = 2  # encoded batches per device that may wait to be stored
 
 
 def load_engines(
-    workspace: Workspace, resolved: Sequence[Resolved], settings: Settings
+    workspace: Workspace, resolved: Sequence[Resolved], settings: DeviceSettings
 ) -> list[RunningEncoder]:
     """Load one model once and put its encoders (two towers at most) on every device asked for.
 
@@ -32,7 +32,9 @@ def load_engines(
     return on_devices(workspace, library_of(resolved[0].address).load(resolved), settings)
 
 
-def on_devices(workspace: Workspace, encoders: Sequence[Encoder], settings: Settings) -> list[RunningEncoder]:
+def on_devices(
+    workspace: Workspace, encoders: Sequence[Encoder], settings: DeviceSettings
+) -> list[RunningEncoder]:
     """Put loaded encoders on every device asked for.
 
     Raises:
@@ -72,12 +74,12 @@ class Fleet:
         """Most padded tokens, or images, of a forward pass."""
         return self._engines[0].units
 
-    def begin(self, window: Window, n_rows: int) -> str:
+    def begin(self, window: RowWindow, n_rows: int) -> str:
         """Each engine measures alone; devices of one kind measure once, as the choice is remembered by kind."""
         share = n_rows // len(self._engines)
         return "; ".join(engine.begin(window, share) for engine in self._engines)
 
-    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+    def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         """Prepared inputs, in the size of the roomiest device: the others halve what is too large for them."""
         yield from max(self._engines, key=lambda engine: engine.units).batches(windows)
 

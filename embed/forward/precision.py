@@ -44,7 +44,7 @@ class Compiled:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModeChoice:
     """What was chosen on one device and what was measured there."""
 
     mode: Mode
@@ -92,7 +92,7 @@ def choose(
     modes: Sequence[Mode],
     policy: str,
     most_fp32_stages: int = 0,
-) -> Choice:
+) -> ModeChoice:
     """Time each mode on the same rows and take the fastest that stays close to fp32.
 
     The modes take turns, so that whatever else the machine does meanwhile falls on all of them.
@@ -142,7 +142,7 @@ def choose(
         if MIN_GAIN * seconds[mode] < seconds[best]:
             best = mode
     rates = {str(mode): round(len(reference) / taken, 1) for mode, taken in seconds.items()}
-    return Choice(best, None, None if best.dtype == "fp32" else cosines[best], rates)
+    return ModeChoice(best, None, None if best.dtype == "fp32" else cosines[best], rates)
 
 
 def _take_turns(
@@ -173,7 +173,7 @@ def worst_cosine(a: np.ndarray, b: np.ndarray) -> float:
 # ---- remembered in the workspace -----------------------------------------------------------------
 
 
-def recall(workspace: Workspace, spec: EncoderSpec, device: str, torch_version: str) -> Choice | None:
+def recall(workspace: Workspace, spec: EncoderSpec, device: str, torch_version: str) -> ModeChoice | None:
     """What was chosen on such a device before; None where nothing was, or torch is another."""
     record = _record(spec, device)
     if not workspace.exists(record):
@@ -183,7 +183,7 @@ def recall(workspace: Workspace, spec: EncoderSpec, device: str, torch_version: 
         if memory["device"] != device or memory["torch"] != torch_version:
             return None
         compiled = memory.get("compiled")
-        return Choice(
+        return ModeChoice(
             Mode(**memory["mode"]),
             memory["units"],
             memory["cosine"],
@@ -195,7 +195,7 @@ def recall(workspace: Workspace, spec: EncoderSpec, device: str, torch_version: 
 
 
 def remember(
-    workspace: Workspace, spec: EncoderSpec, device: str, torch_version: str, choice: Choice
+    workspace: Workspace, spec: EncoderSpec, device: str, torch_version: str, choice: ModeChoice
 ) -> None:
     """Keep a choice for later runs on such a device."""
     memory: dict[str, Any] = {"device": device, "torch": torch_version, **asdict(choice)}

@@ -10,7 +10,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.2
 
 
-class Ahead(Generic[T]):
+class Prefetch(Generic[T]):
     """Iterate over `source` while a thread computes up to `depth` items ahead.
 
     Use it as a context manager: leaving it stops the thread. An exception of the source is raised where the item
@@ -22,7 +22,7 @@ class Ahead(Generic[T]):
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, args=(source,), name="prepare", daemon=True)
 
-    def __enter__(self) -> "Ahead[T]":
+    def __enter__(self) -> "Prefetch[T]":
         self._thread.start()
         return self
 

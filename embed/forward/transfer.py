@@ -19,7 +19,7 @@ class Pending(Protocol):
         """Wait for them, shape (n_keys, dim)."""
 
 
-class Transfer(Protocol):
+class DeviceTransfer(Protocol):
     """How batches reach a device."""
 
     most_waiting: int  # batches whose vectors are fetched only after later ones were started
@@ -116,6 +116,6 @@ class _Download:
         return self._host.numpy()
 
 
-def transfer_to(device: torch.device) -> Transfer:
+def transfer_to(device: torch.device) -> DeviceTransfer:
     """The way to a device."""
     return CudaTransfer(device) if device.type == "cuda" else DirectTransfer(device)

@@ -11,7 +11,7 @@ from embed.inputs import InputFailure
 
 
 @dataclass(frozen=True)
-class Window:
+class RowWindow:
     """Rows to embed, in catalogue order."""
 
     vector_set: str  # whose rows these are, for what is reported
@@ -57,5 +57,5 @@ class Preparer(Protocol):
 
     limit: BatchLimit
 
-    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+    def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         """Every row of every window in exactly one batch or failure, in any order."""

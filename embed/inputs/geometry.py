@@ -40,7 +40,7 @@ TURNS = {
 
 
 @dataclass(frozen=True)
-class Window:
+class CropWindow:
     """An image scaled to `scaled`, of which the pixels from `corner` on, `kept` of them, are kept.
 
     All are (x, y) in pixels; a negative corner means padding on that side.
@@ -50,7 +50,7 @@ class Window:
     corner: tuple[int, int]
     kept: tuple[int, int]
 
-    def before(self, turn: Turn) -> "Window":
+    def before(self, turn: Turn) -> "CropWindow":
         """The same window on the image as stored, before `turn` sets it upright."""
         (scaled_x, scaled_y), (x, y), (kept_x, kept_y) = self.scaled, self.corner, self.kept
         if turn.swaps_axes:
@@ -59,7 +59,7 @@ class Window:
             x = scaled_x - kept_x - x
         if turn.reverses_y:
             y = scaled_y - kept_y - y
-        return Window((scaled_x, scaled_y), (x, y), (kept_x, kept_y))
+        return CropWindow((scaled_x, scaled_y), (x, y), (kept_x, kept_y))
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class Geometry:
             fill=tuple(preprocessing["fill"]),
         )
 
-    def window(self, width: int, height: int) -> Window:
+    def window(self, width: int, height: int) -> CropWindow:
         """Where an image of `width` x `height` pixels is scaled to, and which part of that is kept."""
         scaled_height, scaled_width = self._scaled(width, height)
         kept_height, kept_width = self.size
         corner = _corner(scaled_width, kept_width), _corner(scaled_height, kept_height)
-        return Window((scaled_width, scaled_height), corner, (kept_width, kept_height))
+        return CropWindow((scaled_width, scaled_height), corner, (kept_width, kept_height))
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
         goal_height, goal_width = self.resize_to

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from embed.inputs import InputFailure
-from embed.inputs.batch import Batch, BatchLimit, Window
+from embed.inputs.batch import Batch, BatchLimit, RowWindow
 from embed.inputs.images import decode_image, quiet_pillow
 from store.catalog.images.blobs import blob_path
 from store.errors import StoreError, WorkspaceError
@@ -35,7 +35,7 @@ class ImagePreparer:
         self._preprocessing = preprocessing
         self._n_threads = n_threads
 
-    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+    def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         keys: list[bytes] = []
         pixels: list[np.ndarray] = []
         failures: list[tuple[bytes, InputFailure]] = []
@@ -53,7 +53,7 @@ class ImagePreparer:
             arrays = (np.stack(pixels),) if pixels else ()
             yield Batch(label, keys, arrays, failures=failures)
 
-    def _decoded(self, windows: Iterator[Window]) -> Iterator[tuple[str, bytes, Decoded]]:
+    def _decoded(self, windows: Iterator[RowWindow]) -> Iterator[tuple[str, bytes, Decoded]]:
         ahead: deque[tuple[str, bytes, Future[Decoded]]] = deque()
         with quiet_pillow(), ThreadPoolExecutor(self._n_threads, thread_name_prefix="decode") as pool:
             try:

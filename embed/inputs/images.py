@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from embed.inputs import InputFailure
-from embed.inputs.geometry import TURNS, Geometry, Window
+from embed.inputs.geometry import TURNS, CropWindow, Geometry
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "ICO", "PPM")
 MAX_PIXELS = 120_000_000  # a 108-megapixel phone's photo passes, a decompression bomb does not
@@ -94,7 +94,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
 
 
-def _draft(image: ImageFile.ImageFile, window: Window, geometry: Geometry) -> tuple[float, float]:
+def _draft(image: ImageFile.ImageFile, window: CropWindow, geometry: Geometry) -> tuple[float, float]:
     """Choose libjpeg's scale; returns the image's size in the pixels that will be decoded."""
     if image.format not in ("JPEG", "MPO") or geometry.resample == Image.Resampling.NEAREST:
         return image.size
@@ -123,7 +123,7 @@ def _flatten(image: Image.Image, geometry: Geometry) -> Image.Image:
 
 
 def _resize(
-    image: Image.Image, full_size: tuple[float, float], window: Window, geometry: Geometry
+    image: Image.Image, full_size: tuple[float, float], window: CropWindow, geometry: Geometry
 ) -> Image.Image:
     """Resize all, then crop: resizing just the window rounds otherwise, and models see the difference."""
     (width, height), (kept_width, kept_height) = window.scaled, window.kept
@@ -141,7 +141,7 @@ def _resize(
 
 
 def _resize_window(
-    image: Image.Image, full_size: tuple[float, float], window: Window, geometry: Geometry
+    image: Image.Image, full_size: tuple[float, float], window: CropWindow, geometry: Geometry
 ) -> Image.Image:
     """A strip of 1 x 60,000 pixels scaled to 224 across would fill the memory: resample what is kept."""
     axes = zip(full_size, window.scaled, window.corner, window.kept, strict=True)

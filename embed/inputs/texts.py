@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from embed.encoders.base import Tokens
-from embed.inputs.batch import Batch, BatchLimit, Window
+from embed.inputs.batch import Batch, BatchLimit, RowWindow
 
 
 def plan_batches(lengths: np.ndarray, counts: np.ndarray, budget: int) -> list[np.ndarray]:
@@ -46,11 +46,11 @@ class TextPreparer:
         self._tokenize = tokenize
         self._pad_id = pad_id
 
-    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+    def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         for window in windows:
             yield from self._window(window)
 
-    def _window(self, window: Window) -> Iterator[Batch]:
+    def _window(self, window: RowWindow) -> Iterator[Batch]:
         tokens = self._tokenize(window.contents)
         sizes = np.array([len(sequence) for sequence in tokens.sequences])
         counts = np.bincount(tokens.owner, minlength=len(window.keys))

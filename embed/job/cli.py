@@ -165,28 +165,28 @@ def run(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
     from embed.distributed.cluster import Cluster, check_installed
     from embed.distributed.engine import load_on_ray
-    from embed.distributed.layout import Wanted
+    from embed.distributed.layout import WantedActors
     from embed.encoders.base import Sources
-    from embed.forward.devices import Settings
-    from embed.job.limits import Limits
+    from embed.forward.devices import DeviceSettings
+    from embed.job.limits import FailureLimits
     from embed.job.report import outcome_lines, outcome_record
-    from embed.job.request import find_wishes
-    from embed.job.run import Options
+    from embed.job.request import find_requests
+    from embed.job.run import EmbedOptions
     from embed.job.run import run as run_job
     from store.config import load_config
 
     config = load_config(workspace).embed
-    limits = Limits(
+    limits = FailureLimits(
         config.max_failures if max_failures is None else max_failures,
         config.max_coverage_gap if max_coverage_gap is None else max_coverage_gap,
     )
 
     names = tuple(name.strip() for name in devices.split(","))
-    settings = Settings(names, batch_tokens, batch_size)
+    settings = DeviceSettings(names, batch_tokens, batch_size)
     cluster: Any = nullcontext()
     if engine == "ray":
         check_installed()
-        cluster = Cluster(Wanted(actors, num_gpus), ray_address, give_up_after)
+        cluster = Cluster(WantedActors(actors, num_gpus), ray_address, give_up_after)
 
     def load(resolved: Any) -> Any:
         if engine == "ray":
@@ -195,11 +195,11 @@ def run(
 
         return load_engines(workspace, resolved, settings)
 
-    wishes = find_wishes(workspace, encoders, Sources(models_dir, offline), precision)
-    options = Options(limits, retry_failed, share, shard_seconds=publish_every)
+    requests = find_requests(workspace, encoders, Sources(models_dir, offline), precision)
+    options = EmbedOptions(limits, retry_failed, share, shard_seconds=publish_every)
     try:
         with _terminate_as_interrupt(), cluster:
-            outcomes = run_job(workspace, wishes, options, load, lambda line: click.echo(line, err=True))
+            outcomes = run_job(workspace, requests, options, load, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt as interrupt:
         raise click.ClickException(
             "stopped; what was embedded is published: run the command again to go on"

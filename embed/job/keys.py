@@ -28,13 +28,13 @@ class SplitKeys:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedKeys:
     """All vector sets of one encoder."""
 
     sets: dict[VectorSet, dict[str, SplitKeys]]  # set -> split -> keys
 
     @classmethod
-    def read(cls, workspace: Workspace, vector_sets: Sequence[VectorSet]) -> "Wanted":
+    def read(cls, workspace: Workspace, vector_sets: Sequence[VectorSet]) -> "WantedKeys":
         """Stream every split once per set."""
         splits = present_splits(workspace)
         return cls({s: {split: _split_keys(workspace, s, split) for split in splits} for s in vector_sets})

@@ -7,14 +7,14 @@ from store.errors import FailureLimitError
 
 
 @dataclass(frozen=True)
-class Limits:
+class FailureLimits:
     """What a run puts up with."""
 
     max_failures: float = 0.01  # share of distinct contents that are there
     max_coverage_gap: float = 0.05  # share of rows without a vector, train against test
 
 
-def check_failures(name: str, n_failed: int, n_wanted: int, limits: Limits, example: str = "") -> None:
+def check_failures(name: str, n_failed: int, n_wanted: int, limits: FailureLimits, example: str = "") -> None:
     """Stop a run whose failures are too many; called as they come, so that hours are not lost.
 
     Raises:
@@ -28,7 +28,7 @@ def check_failures(name: str, n_failed: int, n_wanted: int, limits: Limits, exam
         )
 
 
-def check_coverage(plan: EncoderPlan, limits: Limits) -> None:
+def check_coverage(plan: EncoderPlan, limits: FailureLimits) -> None:
     """Compare the shares of rows without a vector; before the work is done, as far as it can be known.
 
     What is missing may still fail, which moves a share by `max_failures` at most.

@@ -9,7 +9,7 @@ import numpy as np
 
 from embed.encoders.base import Resolved
 from embed.forward.devices import host
-from embed.job.keys import Wanted
+from embed.job.keys import WantedKeys
 from embed.job.share import Share
 from embed.job.verify import read_checked_keys
 from store.errors import CorruptFileError
@@ -115,7 +115,7 @@ def plan_encoder(
     vector_sets: Sequence[VectorSet],
     *,
     retry_failed: bool = False,
-    wanted: Wanted | None = None,
+    wanted: WantedKeys | None = None,
 ) -> EncoderPlan:
     """Wanted keys of every split minus what is present minus what failed before.
 
@@ -127,7 +127,7 @@ def plan_encoder(
     spec = resolved.spec
     cached = read_cached(workspace, spec)
     failed = NO_KEYS if retry_failed else cached.failed
-    wanted = wanted or Wanted.read(workspace, vector_sets)
+    wanted = wanted or WantedKeys.read(workspace, vector_sets)
     sets, everything, missing = [], [], []
     for vector_set, splits in wanted.sets.items():
         counts = {

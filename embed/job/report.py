@@ -3,7 +3,7 @@
 from typing import Any
 
 from embed.job.plan import EncoderPlan, SetPlan
-from embed.job.run import Outcome
+from embed.job.run import EmbedOutcome
 from embed.job.verify import FolderReport
 
 
@@ -36,7 +36,7 @@ def plan_lines(plan: EncoderPlan) -> list[str]:
     ]
 
 
-def outcome_lines(outcome: Outcome) -> list[str]:
+def outcome_lines(outcome: EmbedOutcome) -> list[str]:
     """What a run did for one encoder, and what rows go without a vector."""
     plan = outcome.plan
     if plan.has_nothing_to_embed:
@@ -96,7 +96,7 @@ def plan_record(plan: EncoderPlan) -> dict[str, Any]:
     }
 
 
-def outcome_record(outcome: Outcome) -> dict[str, Any]:
+def outcome_record(outcome: EmbedOutcome) -> dict[str, Any]:
     """An outcome as JSON."""
     return {
         **plan_record(outcome.plan),

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from embed.encoders.base import Sources
 from embed.encoders.registry import parse_address
 from embed.encoders.resolve import resolve
-from embed.job.run import Wish
+from embed.job.run import EncodeRequest
 from store.catalog.read import present_splits
 from store.config import load_config
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
 
 
-def find_wishes(
+def find_requests(
     workspace: Workspace, asked: Sequence[str], sources: Sources, precision: str = "auto"
-) -> list[Wish]:
+) -> list[EncodeRequest]:
     """Resolve encoders and gather the sets of each.
 
     Args:
@@ -33,7 +33,7 @@ def find_wishes(
     sets: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         sets.setdefault(name.partition("@")[0], []).append(name)
-    wishes: list[Wish] = []
+    requests: list[EncodeRequest] = []
     for encoder, wanted in sets.items():
         towers_named = parse_address(encoder).tower is not None
         for resolved in resolve(workspace, encoder, sources, precision):
@@ -44,8 +44,8 @@ def find_wishes(
                 if not is_text and not towers_named and resolved.spec.name != encoder:
                     at = composition = ""  # of a model with two towers the composition is for the text alone
                 vector_sets[VectorSet.parse(f"{resolved.spec.name}{at}{composition}", is_text=is_text)] = None
-            wishes.append(Wish(resolved, tuple(vector_sets)))
-    return wishes
+            requests.append(EncodeRequest(resolved, tuple(vector_sets)))
+    return requests
 
 
 def _expand(asked: str, configured: Sequence[str]) -> list[str]:

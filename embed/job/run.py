@@ -11,15 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 from embed.encoders.base import Resolved
-from embed.forward.prefetch import Ahead
-from embed.inputs.batch import Batch, Window
-from embed.job.keys import Wanted
-from embed.job.limits import Limits, check_coverage, check_failures
+from embed.forward.prefetch import Prefetch
+from embed.inputs.batch import Batch, RowWindow
+from embed.job.keys import WantedKeys
+from embed.job.limits import FailureLimits, check_coverage, check_failures
 from embed.job.plan import EncoderPlan, plan_encoder
 from embed.job.share import Share
 from embed.job.verify import set_aside
 from embed.job.windows import iter_windows
-from embed.job.writer import Outbox
+from embed.job.writer import ShardWriter
 from store.vectors.sets import VectorSet, publish_current
 from store.vectors.shard import failure_names, shard_names
 from store.vectors.spec import EncoderSpec
@@ -33,10 +33,10 @@ class RunningEncoder(Protocol):
 
     spec: EncoderSpec
 
-    def begin(self, window: Window, n_rows: int) -> str:
+    def begin(self, window: RowWindow, n_rows: int) -> str:
         """Get ready for so many rows, measuring on the first; returns what was chosen, in words."""
 
-    def batches(self, windows: Iterator[Window]) -> Iterator[Batch]:
+    def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         """Prepare inputs; called in a background thread."""
 
     def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
@@ -65,7 +65,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wish:
+class EncodeRequest:
     """One encoder and the vector sets that are wanted of it."""
 
     resolved: Resolved
@@ -73,10 +73,10 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Options:
+class EmbedOptions:
     """How a run goes about it."""
 
-    limits: Limits = field(default_factory=Limits)
+    limits: FailureLimits = field(default_factory=FailureLimits)
     retry_failed: bool = False
     share: Share | None = None  # of the missing keys; None: all of them
     shard_bytes: int = 64 * 2**20
@@ -84,7 +84,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EmbedOutcome:
     """What a run did for one encoder."""
 
     plan: EncoderPlan  # as it stands after the run
@@ -95,12 +95,12 @@ class Outcome:
 
 
 def run(
-    workspace: Workspace, wishes: Sequence[Wish], options: Options, load: Loader, say: Say
-) -> list[Outcome]:
+    workspace: Workspace, requests: Sequence[EncodeRequest], options: EmbedOptions, load: Loader, say: Say
+) -> list[EmbedOutcome]:
     """Embed all that is missing, encoder by encoder; models are loaded only where something is.
 
     Args:
-        wishes: encoders with the sets wanted of them.
+        requests: encoders with the sets wanted of them.
         load: loads one model, whose encoders come in the order asked for.
         say: takes lines for people.
 
@@ -109,22 +109,22 @@ def run(
         EncoderError: a model can't be loaded.
         WorkspaceError: the disk is full, or the workspace can't be written. What was published stays.
     """
-    models: dict[tuple[str, str, str], list[Wish]] = {}
-    for wish in wishes:
-        models.setdefault(wish.resolved.model_key, []).append(wish)
-    outcomes: list[Outcome] = []
+    models: dict[tuple[str, str, str], list[EncodeRequest]] = {}
+    for request in requests:
+        models.setdefault(request.resolved.model_key, []).append(request)
+    outcomes: list[EmbedOutcome] = []
     for group in models.values():
         outcomes += _run_model(workspace, group, options, load, say)
     return outcomes
 
 
 def _run_model(
-    workspace: Workspace, wishes: list[Wish], options: Options, load: Loader, say: Say
-) -> list[Outcome]:
-    wanted = [Wanted.read(workspace, wish.vector_sets) for wish in wishes]
+    workspace: Workspace, requests: list[EncodeRequest], options: EmbedOptions, load: Loader, say: Say
+) -> list[EmbedOutcome]:
+    wanted = [WantedKeys.read(workspace, request.vector_sets) for request in requests]
 
     def plan_all() -> list[EncoderPlan]:
-        pairs = zip(wishes, wanted, strict=True)
+        pairs = zip(requests, wanted, strict=True)
         retry = options.retry_failed
         return [
             plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry, wanted=k) for w, k in pairs
@@ -136,7 +136,7 @@ def _run_model(
     if not any(len(plan.own(options.share).missing) or plan.damaged for plan in plans):
         for plan in plans:
             publish_current(workspace, plan.spec)
-        return [Outcome(plan, 0, 0, 0.0, {}) for plan in plans]
+        return [EmbedOutcome(plan, 0, 0, 0.0, {}) for plan in plans]
     with ExitStack() as locks:
         for folder in sorted(plan.spec.folder for plan in plans):
             locks.enter_context(
@@ -164,14 +164,14 @@ def _run_model(
 def _run_encoder(
     workspace: Workspace,
     plan: EncoderPlan,
-    wanted: Wanted,
+    wanted: WantedKeys,
     encoder: RunningEncoder | PlanRunner | None,
-    options: Options,
+    options: EmbedOptions,
     say: Say,
-) -> Outcome:
+) -> EmbedOutcome:
     whole, plan = plan, plan.own(options.share)
     if encoder is None or not len(plan.missing):
-        return Outcome(whole, 0, 0, 0.0, {})
+        return EmbedOutcome(whole, 0, 0, 0.0, {})
     # Records of failures hold keys of other shares too, which this run does not try again.
     supersedes = options.retry_failed and options.share is None
     old_records = failure_names(workspace, plan.spec.folder) if supersedes else []
@@ -180,7 +180,7 @@ def _run_encoder(
     say(f"{plan.spec.name}: {len(plan.missing)} to embed{share}, {runner.begin(plan)}")
     start = time.perf_counter()
     library = f"{plan.spec.library} {plan.resolved.library_version}"
-    outbox = Outbox(
+    writer = ShardWriter(
         workspace,
         plan.spec,
         lambda: {"library": library, **runner.provenance()},
@@ -191,28 +191,28 @@ def _run_encoder(
     with (
         tqdm(total=len(plan.missing), desc=plan.spec.name, unit=" rows", disable=None, smoothing=0.1) as bar,
         runner.results(plan) as results,
-        outbox,  # publishes what is done, however this block is left
+        writer,  # publishes what is done, however this block is left
     ):
         for batch, vectors in results:
-            outbox.add(batch, vectors)
+            writer.add(batch, vectors)
             count = texts.setdefault(batch.vector_set, [0, 0])
             count[0] += len(batch.keys)
             count[1] += batch.n_truncated
             bar.update(len(batch.keys) + len(batch.failures))
-            n_failed = plan.n_failed + outbox.n_failed
-            check_failures(plan.spec.name, n_failed, plan.n_wanted, options.limits, outbox.example)
+            n_failed = plan.n_failed + writer.n_failed
+            check_failures(plan.spec.name, n_failed, plan.n_wanted, options.limits, writer.example)
     seconds = time.perf_counter() - start
     for (
         name
     ) in old_records:  # every failure in them was tried again and now stands elsewhere, if it failed again
-        if name not in outbox.records:
+        if name not in writer.records:
             workspace.remove(f"{plan.spec.folder}/{name}")
     after = plan_encoder(workspace, plan.resolved, (), wanted=wanted)
     check_coverage(after, options.limits)
     truncated = {
         name: n / total for name, (total, n) in texts.items() if total and plan.spec.modality == "text"
     }
-    return Outcome(after, outbox.n_published, outbox.n_failed, seconds, truncated)
+    return EmbedOutcome(after, writer.n_published, writer.n_failed, seconds, truncated)
 
 
 class _Here:
@@ -231,7 +231,7 @@ class _Here:
 
     @contextmanager
     def results(self, plan: EncoderPlan) -> Iterator[Iterator[tuple[Batch, np.ndarray]]]:
-        with Ahead(self._encoder.batches(self._windows)) as prepared:
+        with Prefetch(self._encoder.batches(self._windows)) as prepared:
             yield self._encoder.encode(iter(prepared))
 
 
@@ -239,7 +239,7 @@ def _lock_file(share: Share | None) -> str:
     return LOCK_FILE if share is None else f"{LOCK_FILE}-{share.i}-of-{share.n}"
 
 
-def _check(plan: EncoderPlan, limits: Limits) -> None:
+def _check(plan: EncoderPlan, limits: FailureLimits) -> None:
     if not plan.has_nothing_to_embed:
         check_failures(plan.spec.name, plan.n_failed, plan.n_wanted, limits)
         check_coverage(plan, limits)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from embed.inputs.batch import Window
+from embed.inputs.batch import RowWindow
 from embed.job.plan import EncoderPlan
 from store.catalog.images.blobs import image_digests
 from store.catalog.parse.compose import compose
@@ -51,7 +51,7 @@ def iter_places(workspace: Workspace, plan: EncoderPlan) -> Iterator[Places]:
                 start += batch.num_rows
 
 
-def iter_windows(workspace: Workspace, plan: EncoderPlan, rows: int = WINDOW_ROWS) -> Iterator[Window]:
+def iter_windows(workspace: Workspace, plan: EncoderPlan, rows: int = WINDOW_ROWS) -> Iterator[RowWindow]:
     """Every missing key of a plan exactly once, with its content."""
     digests: dict[str, str] | None = None
     for vector_set, places in itertools.groupby(iter_places(workspace, plan), lambda one: one.vector_set):
@@ -63,10 +63,10 @@ def iter_windows(workspace: Workspace, plan: EncoderPlan, rows: int = WINDOW_ROW
             keys += key_bytes(place.keys)
             contents += contents_of(vector_set, place.batch, digests or {})
             while len(keys) >= rows:
-                yield Window(str(vector_set), keys[:rows], contents[:rows])
+                yield RowWindow(str(vector_set), keys[:rows], contents[:rows])
                 del keys[:rows], contents[:rows]
         if keys:
-            yield Window(str(vector_set), keys, contents)
+            yield RowWindow(str(vector_set), keys, contents)
 
 
 def contents_of(vector_set: VectorSet, rows: pa.RecordBatch | pa.Table, digests: dict[str, str]) -> list[str]:

@@ -20,7 +20,7 @@ from store.workspace import Workspace
 NOT_FINITE = InputFailure("encode", "the vector is not finite in float16")
 
 
-class Outbox:
+class ShardWriter:
     """Publishes when enough bytes or seconds have gathered, and when its block is left, by an error too.
 
     Args:
@@ -85,7 +85,7 @@ class Outbox:
         self._failures = []
         self._since = now
 
-    def __enter__(self) -> "Outbox":
+    def __enter__(self) -> "ShardWriter":
         self._since = time.perf_counter()
         return self
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from heads.features.rows import Category, Fields
+from heads.features.rows import CategoricalColumn, FieldTable
 from store.catalog.read import extra_columns
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
@@ -45,7 +45,7 @@ def field_columns(schema: pa.Schema) -> list[str]:
     return [*FIELD_COLUMNS, *numeric, *categorical]
 
 
-def parse_fields(rows: pa.Table, n_train: int | None = None) -> Fields:
+def parse_fields(rows: pa.Table, n_train: int | None = None) -> FieldTable:
     """Fields of catalogue rows. Train and test must be parsed together, so that their columns agree.
 
     Args:
@@ -79,7 +79,7 @@ def parse_fields(rows: pa.Table, n_train: int | None = None) -> Fields:
         categories[f"{CATEGORICAL_PREFIX}{name.removeprefix(CATEGORICAL_PREFIX)}"] = _category(rows[name])
     categories |= _fact_categories(bullets, n_train)
     X = np.column_stack(list(numbers.values())) if rows.num_rows else np.empty((0, len(numbers)))
-    return Fields(tuple(numbers), X, categories)
+    return FieldTable(tuple(numbers), X, categories)
 
 
 def facts_of(bullets: list[str] | None) -> dict[str, str]:
@@ -106,10 +106,10 @@ def _signed_log(values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.log1p(np.abs(values))
 
 
-def _category(column: pa.ChunkedArray) -> Category:
+def _category(column: pa.ChunkedArray) -> CategoricalColumn:
     encoded = column.combine_chunks().dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int32)
-    return Category(tuple(str(level) for level in encoded.dictionary.to_pylist()), codes)
+    return CategoricalColumn(tuple(str(level) for level in encoded.dictionary.to_pylist()), codes)
 
 
 def _often(counts: Mapping[str, int], n_rows: int) -> list[str]:
@@ -129,7 +129,7 @@ def _word_numbers(column: pa.ChunkedArray, n_train: int) -> dict[str, np.ndarray
     }
 
 
-def _fact_categories(bullets: list[list[str] | None], n_train: int) -> dict[str, Category]:
+def _fact_categories(bullets: list[list[str] | None], n_train: int) -> dict[str, CategoricalColumn]:
     facts = [facts_of(row) for row in bullets]
     counts = Counter(key for row in facts[:n_train] for key in row)
     return {

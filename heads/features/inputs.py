@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from heads.features.cleaning import Cleaning
 from heads.features.fields import field_columns, parse_fields
-from heads.features.rows import Fields, Rows
+from heads.features.rows import FieldTable, Rows
 from store.catalog.parse.compose import compose, composition_columns
 from store.catalog.read import present_splits, read_split
 from store.cleaning import read_decided
@@ -38,7 +38,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class InputCoverage:
     """Which rows of the catalogue have which vector of one set: cheap to find, no vector is read."""
 
     vector_set: VectorSet
@@ -62,7 +62,7 @@ def resolve_set(workspace: Workspace, name: str) -> VectorSet:
     return VectorSet.parse(name, is_text=spec.modality == "text")
 
 
-def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
+def coverage_of(workspace: Workspace, vector_set: VectorSet) -> InputCoverage:
     """What the cache holds of a vector set for the ingested rows.
 
     Raises:
@@ -94,7 +94,7 @@ def coverage_of(workspace: Workspace, vector_set: VectorSet) -> Coverage:
         part = order.slice(start, BLOCK_ROWS)
         for row_id, key in zip(all_ids.take(part).to_pylist(), all_keys.take(part).to_pylist(), strict=True):
             content.update(f"{row_id}:".encode() + (key or b"-") + b"\n")
-    return Coverage(
+    return InputCoverage(
         vector_set, spec.fingerprint, content.hexdigest()[:16], n_valid, n_train, tuple(fold_specs(spec))
     )
 
@@ -144,7 +144,7 @@ def _rows_of(
     table: pa.Table,
     sets: Iterable[VectorSet],
     texts: Sequence[str],
-    fields: Fields,
+    fields: FieldTable,
     group: np.ndarray,
     folds_hash: str,
     folder: Path | None,

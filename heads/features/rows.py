@@ -15,7 +15,7 @@ from store.vectors.ondisk import OnDisk
 
 
 @dataclass(frozen=True)
-class Category:
+class CategoricalColumn:
     """One categorical column."""
 
     levels: tuple[str, ...]
@@ -23,23 +23,23 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Fields:
+class FieldTable:
     """Parsed fields as a table: numbers and categories."""
 
     names: tuple[str, ...] = ()  # of the columns of X
     X: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (n_rows, n_numbers), NaN where missing
-    categories: Mapping[str, Category] = field(default_factory=dict)
+    categories: Mapping[str, CategoricalColumn] = field(default_factory=dict)
 
-    def subset(self, index: np.ndarray) -> "Fields":
+    def subset(self, index: np.ndarray) -> "FieldTable":
         """The chosen rows, by positions or mask."""
-        chosen = {name: Category(c.levels, c.codes[index]) for name, c in self.categories.items()}
-        return Fields(self.names, self.X[index], chosen)
+        chosen = {name: CategoricalColumn(c.levels, c.codes[index]) for name, c in self.categories.items()}
+        return FieldTable(self.names, self.X[index], chosen)
 
-    def further(self) -> "Fields":
+    def further(self) -> "FieldTable":
         """The further columns of the user's file alone, without what is parsed out of the text."""
         at = [i for i, name in enumerate(self.names) if name.startswith(NUMERIC_PREFIX)]
         kept = {name: c for name, c in self.categories.items() if name.startswith(CATEGORICAL_PREFIX)}
-        return Fields(tuple(self.names[i] for i in at), self.X[:, at], kept)
+        return FieldTable(tuple(self.names[i] for i in at), self.X[:, at], kept)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rows:
 
     sample_id: pa.Array  # (n_rows,)
     matrices: tuple[Matrix, ...]  # one per vector set; a row without a vector is zero and not valid
-    fields: Fields
+    fields: FieldTable
     texts: Mapping[str, np.ndarray]  # composition -> (n_rows,) str objects, "" where there is no text
     group: np.ndarray  # (n_rows,) int64: rows of one group stay together in inner splits
     folded: tuple[FoldedMatrix, ...] = ()  # of fine-tuned encoders: among `matrices` once a fold is chosen
@@ -137,7 +137,7 @@ class Rows:
         return cls(
             sample_id=pa.array(np.arange(n_rows)),
             matrices=(Matrix("X", X, np.ones(n_rows, dtype=bool)),),
-            fields=Fields((), np.empty((n_rows, 0))),
+            fields=FieldTable((), np.empty((n_rows, 0))),
             texts={},
             group=np.arange(n_rows) if seen else -1 - np.arange(n_rows),
         )

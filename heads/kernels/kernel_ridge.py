@@ -16,8 +16,8 @@ from heads.kernels.mixture import (
     LOCAL_WORDS,
     NAME,
     WORDS,
+    KernelSource,
     Mixture,
-    Source,
     default_terms,
     iter_terms,
     sources_of,
@@ -36,7 +36,7 @@ SCORED_SHARE = 4  # one in so many rows is held out to score the choices
 
 
 @dataclass(frozen=True)
-class Choice:
+class KernelChoice:
     """What is chosen inside the training rows."""
 
     mixture: Mixture
@@ -67,7 +67,7 @@ class KernelRidge(Head):
     random_state: int = 42  # landmarks and held-out groups
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
-        given: Choice | None = vars(self).get("given_")
+        given: KernelChoice | None = vars(self).get("given_")
         self.choice_ = given or self._choose(rows, log_price)
         self.mean_ = float(log_price.mean())
         needed = _sources_needed(self.choice_.mixture)
@@ -105,7 +105,7 @@ class KernelRidge(Head):
         }
         head = self.clone()
         alpha = float(np.exp(np.mean([np.log(fold["alpha"]) for fold in learned])))
-        vars(head)["given_"] = Choice(Mixture(weights, widths), alpha)
+        vars(head)["given_"] = KernelChoice(Mixture(weights, widths), alpha)
         return head
 
     def files(self) -> dict[str, bytes]:
@@ -114,7 +114,7 @@ class KernelRidge(Head):
 
     # ---- parts -----------------------------------------------------------------------------------
 
-    def _sources(self, rows: Rows) -> dict[str, Source]:
+    def _sources(self, rows: Rows) -> dict[str, KernelSource]:
         sources = sources_of(rows, unit=self.unit, texts=self.lexical, fields=self.fields)
         if not sources:
             raise HeadError(f"{self.name} was given neither vectors nor texts: name sets in heads.vectors")
@@ -126,18 +126,18 @@ class KernelRidge(Head):
     def _kernel(self, left: dict[str, Any], right: dict[str, Any]) -> np.ndarray:
         return self.choice_.mixture.kernel(lambda name: self.sources_[name].compare(left[name], right[name]))
 
-    def _choose(self, rows: Rows, log_price: np.ndarray) -> Choice:
+    def _choose(self, rows: Rows, log_price: np.ndarray) -> KernelChoice:
         """Coordinate search by SMAPE on held-out groups of a sample of the training rows."""
         rng = np.random.default_rng(self.random_state)
         sources = self._sources(rows)
         widths = {n: START_WIDTHS.get(n, START_WIDTH) for n in sources if n not in (WORDS, NAME)}
         weights = {term: START_WEIGHTS.get(term, 0.25) for term in default_terms(sources)}
-        start = Choice(_normalised(weights, widths), 0.03)
+        start = KernelChoice(_normalised(weights, widths), 0.03)
         scored, fitted = _split(rows.group, self.tune_rows, rng)
         if len(scored) < 2 or len(fitted) < 8:
             return start
         there, here = rows.subset(fitted), rows.subset(scored)
-        trial = Trial.of(sources, there, here, log_price[fitted], log_price[scored])
+        trial = KernelTrial.of(sources, there, here, log_price[fitted], log_price[scored])
         return trial.search(start)
 
     def _fit_landmarks(self, rows: Rows, target: np.ndarray) -> None:
@@ -158,7 +158,7 @@ class KernelRidge(Head):
 
 
 @dataclass(frozen=True)
-class Trial:
+class KernelTrial:
     """Compared rows, so that a choice is scored by one Cholesky factorisation."""
 
     fitted: dict[str, np.ndarray]  # source -> compared (n_fitted, n_fitted)
@@ -168,8 +168,13 @@ class Trial:
 
     @classmethod
     def of(
-        cls, sources: Mapping[str, Source], there: Rows, here: Rows, target: np.ndarray, actual: np.ndarray
-    ) -> "Trial":
+        cls,
+        sources: Mapping[str, KernelSource],
+        there: Rows,
+        here: Rows,
+        target: np.ndarray,
+        actual: np.ndarray,
+    ) -> "KernelTrial":
         fitted, across = {}, {}
         for name, source in sources.items():
             known = source.fit(there).features(there)
@@ -177,7 +182,7 @@ class Trial:
             across[name] = source.compare(source.features(here), known)
         return cls(fitted, across, target, actual)
 
-    def search(self, start: Choice) -> Choice:
+    def search(self, start: KernelChoice) -> KernelChoice:
         """Widths with the starting weights, then weights, then the penalty; each step keeps what is best."""
         best, lowest = start, self.error(start)
         for name in start.mixture.widths:
@@ -197,7 +202,9 @@ class Trial:
             best, lowest = self._better(trial, best, lowest, terms)
         return best
 
-    def error(self, choice: Choice, terms: dict[str, tuple[np.ndarray, np.ndarray]] | None = None) -> float:
+    def error(
+        self, choice: KernelChoice, terms: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
+    ) -> float:
         """SMAPE of the scored rows; infinite where the system can't be solved."""
         weights = choice.mixture.weights
         if terms is None:
@@ -212,7 +219,9 @@ class Trial:
             return np.inf
         return float(smape_rows(self.actual, across @ dual + mean).mean())
 
-    def _better(self, trial: Choice, best: Choice, lowest: float, terms: Any = None) -> tuple[Choice, float]:
+    def _better(
+        self, trial: KernelChoice, best: KernelChoice, lowest: float, terms: Any = None
+    ) -> tuple[KernelChoice, float]:
         if not trial.mixture.terms:
             return best, lowest
         error = self.error(trial, terms)

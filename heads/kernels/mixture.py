@@ -15,7 +15,7 @@ COMMON_SHARE = 0.02  # words in a larger share of rows are multiplied as a dense
 JOINT, WORDS, LOCAL_WORDS, NAME, FIELDS = "joint", "words", "words x joint", "name", "fields"
 
 
-class Source(Protocol):
+class KernelSource(Protocol):
     """One view of the rows, fitted on training rows; 0 apart is the same, 1 the median pair."""
 
     def fit(self, rows: Rows) -> Self: ...
@@ -134,9 +134,9 @@ def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.maximum(apart, 0.0, out=apart)
 
 
-def sources_of(rows: Rows, *, unit: bool, texts: bool, fields: bool) -> dict[str, Source]:
+def sources_of(rows: Rows, *, unit: bool, texts: bool, fields: bool) -> dict[str, KernelSource]:
     """The unfitted sources that these rows can be compared by, name -> source; vector sets are numbered."""
-    sources: dict[str, Source] = {
+    sources: dict[str, KernelSource] = {
         f"set {i + 1}": VectorDistances(at=i, unit=unit) for i in range(len(rows.matrices))
     }
     if texts:
@@ -167,7 +167,7 @@ class Mixture:
         """The kernel matrix; holds three matrices at a time.
 
         Args:
-            compared: source name -> fresh array of `Source.compare`, which is overwritten.
+            compared: source name -> fresh array of `KernelSource.compare`, which is overwritten.
         """
         total: np.ndarray | None = None
         for term, values in iter_terms(self.terms, self.widths, compared):
@@ -177,7 +177,7 @@ class Mixture:
         return total
 
 
-def default_terms(sources: Mapping[str, Source]) -> list[str]:
+def default_terms(sources: Mapping[str, KernelSource]) -> list[str]:
     """Every term that these sources allow."""
     sets = [name for name in sources if name.startswith("set ")]
     terms = list(sources)

@@ -23,7 +23,7 @@ BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Choice:
+class NeighbourChoice:
     """How candidates become one price."""
 
     weights: tuple[float, ...]  # of each similarity
@@ -131,34 +131,38 @@ class Neighbours(Head):
             cosine[start : start + len(here)] = np.asarray(products).reshape(here.shape)
         return cosine
 
-    def _choose(self, found: Candidates, log_price: np.ndarray) -> Choice:
+    def _choose(self, found: Candidates, log_price: np.ndarray) -> NeighbourChoice:
         """Coordinate search by SMAPE over rows that were predicted without their group."""
         n = len(found.similarity)
-        best = Choice((1.0, *(0.6,) * (n - 1)), 0.05, 16, True)
+        best = NeighbourChoice((1.0, *(0.6,) * (n - 1)), 0.05, 16, True)
 
-        def error(choice: Choice) -> float:
+        def error(choice: NeighbourChoice) -> float:
             predicted, _, _ = self._weigh(found, choice)
             return float(smape_rows(log_price, predicted).mean())
 
         lowest, before = error(best), np.inf
         while lowest < before - 1e-3:
             before = lowest
-            trials: list[Choice] = []
+            trials: list[NeighbourChoice] = []
             for at, weight in itertools.product(range(n), WEIGHTS):
                 weights = tuple(weight if i == at else w for i, w in enumerate(best.weights))
                 if n > 1 and max(weights) > 0:
-                    trials.append(Choice(weights, best.temperature, best.count, best.decide))
+                    trials.append(NeighbourChoice(weights, best.temperature, best.count, best.decide))
             lowest, best = min([(lowest, best), *((error(t), t) for t in trials)], key=lambda pair: pair[0])
             for trial_of in (
-                [Choice(best.weights, t, best.count, d) for t in TEMPERATURES for d in (True, False)],
-                [Choice(best.weights, best.temperature, k, best.decide) for k in COUNTS],
+                [
+                    NeighbourChoice(best.weights, t, best.count, d)
+                    for t in TEMPERATURES
+                    for d in (True, False)
+                ],
+                [NeighbourChoice(best.weights, best.temperature, k, best.decide) for k in COUNTS],
             ):
                 scored = [(error(t), t) for t in trial_of]
                 lowest, best = min([(lowest, best), *scored], key=lambda pair: pair[0])
         return best
 
     def _weigh(
-        self, found: Candidates, choice: Choice | None = None
+        self, found: Candidates, choice: NeighbourChoice | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log price (n_rows,), the neighbours as columns of the candidates (n_rows, count), their weights."""
         choice = choice or self.choice_

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heads.features.rows import Rows
-from heads.linear.layout import Layout
+from heads.linear.layout import ColumnLayout
 
 BLOCK_ROWS = 2048
 EXACT_FLOPS = 4e10  # below it products are summed in float64 throughout
@@ -41,7 +41,7 @@ class Sums:
         return joined
 
 
-def sum_cells(rows: Rows, log_price: np.ndarray, cell: np.ndarray, layout: Layout) -> dict[int, Sums]:
+def sum_cells(rows: Rows, log_price: np.ndarray, cell: np.ndarray, layout: ColumnLayout) -> dict[int, Sums]:
     """One pass over the rows: the sums of each cell.
 
     Products of a block of rows are float32 (float64 for small data), sums over blocks float64.

@@ -24,7 +24,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ColumnLayout:
     """Which raw columns there are. Holds no statistic but a shift, which centring undoes exactly."""
 
     shift: np.ndarray  # (n_columns,) float32, keeps sums small: precision only
@@ -38,7 +38,7 @@ class Layout:
         return len(self.shift)
 
     @classmethod
-    def of(cls, rows: Rows, min_count: int, use_fields: bool) -> "Layout":
+    def of(cls, rows: Rows, min_count: int, use_fields: bool) -> "ColumnLayout":
         """The columns that these rows can have; those constant in the rows fitted later get no weight."""
         at, blocks, fills, shift = 0, [], [], []
         for matrix in rows.matrices:

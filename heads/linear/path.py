@@ -6,7 +6,7 @@ import numpy as np
 
 from heads.features.rows import Rows
 from heads.linear.gram import BLOCK_ROWS, Sums, product_dtype
-from heads.linear.layout import Layout
+from heads.linear.layout import ColumnLayout
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Scaling:
     category_weight: float
     min_count: int  # fitted rows that must hold a category
 
-    def weights(self, layout: Layout, count: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    def weights(self, layout: ColumnLayout, count: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """Factor of each column, 0 for columns constant or too rare in the fitted rows; (n_columns,)."""
         weights = np.zeros(layout.n_columns)
         factors = [*self.vector_weights]
@@ -53,7 +53,7 @@ class Path:
         return cls(coefficients, np.concatenate([path.intercept for path in paths]))
 
 
-def solve_path(sums: Sums, layout: Layout, scaling: Scaling, penalties: np.ndarray) -> Path:
+def solve_path(sums: Sums, layout: ColumnLayout, scaling: Scaling, penalties: np.ndarray) -> Path:
     """Ridge for every penalty from one reduction to tridiagonal form.
 
     A = Q T Q' costs about five Cholesky factorisations; each penalty is then a tridiagonal solve, so 20
@@ -118,7 +118,7 @@ def _tridiagonal_path(A: np.ndarray, b: np.ndarray, alphas: np.ndarray) -> np.nd
     return reduced.rotate_back(solutions)
 
 
-def predict_paths(layout: Layout, rows: Rows, index: np.ndarray, paths: list[Path]) -> list[np.ndarray]:
+def predict_paths(layout: ColumnLayout, rows: Rows, index: np.ndarray, paths: list[Path]) -> list[np.ndarray]:
     """Log price of the rows at `index` by each path, one array of shape (len(index), n_penalties) each."""
     dtype = product_dtype(len(rows), layout.n_columns)
     coefficients = np.concatenate([path.coefficients for path in paths], axis=1).astype(dtype)

@@ -12,7 +12,7 @@ from heads.features.rows import Rows
 from heads.folds.nested import NestedPlan, Split
 from heads.folds.parallel import each_on_a_core
 from heads.linear.gram import Sums, sum_cells
-from heads.linear.layout import Layout
+from heads.linear.layout import ColumnLayout
 from heads.linear.path import Path, Scaling, predict_paths, solve_path
 from store.errors import HeadError
 
@@ -59,7 +59,7 @@ class Ridge(Head):
         """Out-of-fold log price and what each fold chose; leaves the model of all rows in `path_`."""
         if self.scale not in ("block", "column"):
             raise HeadError(f"ridge: scale must be 'block' or 'column', got {self.scale!r}")
-        self.layout_ = Layout.of(rows, self.min_count, self.fields)
+        self.layout_ = ColumnLayout.of(rows, self.min_count, self.fields)
         cells = sum_cells(rows, log_price, plan.cell, self.layout_)
         scalings = self._scalings(len(rows.matrices))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from heads.networks.training import Batch, Recipe
+    from heads.networks.training import Batch, TrainingRecipe
 
 PREDICTED_ROWS = 8192
 SMALL_BATCH = 256  # rows of a step
@@ -29,7 +29,7 @@ class Parts:
     design: Design  # scales vectors and fields; fitted
     gaps: bool  # whether some row lacks a vector, so that the network is told which
     network: "nn.Module"  # untrained
-    recipe: "Recipe"
+    recipe: "TrainingRecipe"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -113,15 +113,19 @@ class NetworkHead(Head):
             "inner_smape": [trained.smape for trained in self.trained_],
         }
 
-    def _recipe(self, n_rows: int) -> "Recipe":
-        from heads.networks.training import Recipe
+    def _recipe(self, n_rows: int) -> "TrainingRecipe":
+        from heads.networks.training import TrainingRecipe
 
         own = self.get_params()
         if not self.batch_rows:
             times = 2 if n_rows >= LARGE_ROWS else 1
             own |= {"batch_rows": times * SMALL_BATCH, "rate": times * self.rate}
-        return Recipe(
-            **{field.name: own[field.name] for field in dataclasses.fields(Recipe) if field.name in own}
+        return TrainingRecipe(
+            **{
+                field.name: own[field.name]
+                for field in dataclasses.fields(TrainingRecipe)
+                if field.name in own
+            }
         )
 
     def _fit_features(self, rows: Rows) -> None:
@@ -135,11 +139,11 @@ class NetworkHead(Head):
 
     def _training_batch(self, rows: Rows) -> "Batch":
         """The same for rows that are trained on: features lie in a file where the vectors do."""
-        from heads.networks.mapped_features import FiledFeatures
+        from heads.networks.mapped_features import MappedFeatures
 
         if not rows.on_disk:
             return self._batch(rows)
-        return FiledFeatures(self.design_, rows, self._missing(rows), self._dtype())
+        return MappedFeatures(self.design_, rows, self._missing(rows), self._dtype())
 
     def _batch(self, rows: Rows) -> "Batch":
         """Features of these rows as one tensor, and which vectors are missing, ready to be indexed."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class FiledFeatures:
+class MappedFeatures:
     """A batch function of `heads.networks.training` on features that lie in a file, gone with the object.
 
     Args:

@@ -27,7 +27,7 @@ LONG_EPOCH = 100  # steps: the running mean passes over most of them
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How a network is trained."""
 
     loss: str = "smape"  # a key of LOSSES
@@ -73,7 +73,7 @@ def train_network(
     batch: Batch,
     log_price: np.ndarray,
     group: np.ndarray,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     seed: int,
 ) -> Trained:
     """Train on all rows but those set aside; deterministic for a seed and a thread count.
@@ -218,7 +218,7 @@ class _RunningMean:
 class _Schedule:
     """Learning rate a step: a linear rise, then a cosine to the end or a halving on each plateau."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, n_steps: int) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, recipe: TrainingRecipe, n_steps: int) -> None:
         self._optimizer, self._recipe, self._n_steps = optimizer, recipe, n_steps
         self._warm = max(1, int(recipe.warmup * n_steps))
         self._at, self._factor, self._best, self._stale = 0, 1.0, math.inf, 0

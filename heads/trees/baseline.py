@@ -9,7 +9,7 @@ import numpy as np
 from heads.base import FoldPredictions, Head
 from heads.features.brands import BrandReader, Names, find_brands, seen_brands
 from heads.features.design import FieldBlock, VectorBlock
-from heads.features.rows import Fields, Rows
+from heads.features.rows import FieldTable, Rows
 from heads.folds.nested import inner_cells
 
 NUMBERS = ("log_value", "log_quantity:", "flag:")  # how the names of the numbers taken in begin
@@ -155,5 +155,5 @@ def _baseline_fields(rows: Rows) -> Rows:
     fields = rows.fields
     wanted = [i for i, name in enumerate(fields.names) if name.startswith(NUMBERS)]
     categories = {name: fields.categories[name] for name in CATEGORIES if name in fields.categories}
-    kept = Fields(tuple(fields.names[i] for i in wanted), fields.X[:, wanted], categories)
+    kept = FieldTable(tuple(fields.names[i] for i in wanted), fields.X[:, wanted], categories)
     return Rows(rows.sample_id, rows.matrices, kept, rows.texts, rows.group)

@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 
 from store.catalog.clean.rows import Catalogue, Finding
-from store.config import Clean
+from store.config import CleanConfig
 from store.schema import CLEANING
 
 DIGEST_CHARACTERS = 16
 _BY_POLICY = {"drop": "drop", "median": "median", "weight": "weight", "keep": "keep"}
 
 
-def decisions_table(rows: Catalogue, findings: list[Finding], policies: Clean) -> pa.Table:
+def decisions_table(rows: Catalogue, findings: list[Finding], policies: CleanConfig) -> pa.Table:
     """Columns of `store.schema.CLEANING`: what a fit on all training rows does about each."""
     parts = [_decide(rows, finding, getattr(policies, finding.name, "keep")) for finding in findings]
     schema = pa.schema([pa.field("sample_id", rows.sample_id.type), *CLEANING])

@@ -18,7 +18,7 @@ from store.catalog.clean.texts import encoding_damage, other_languages
 from store.catalog.clean.twins import exact_twins, near_images, near_texts, repeats_of_train
 from store.catalog.read import catalog_digest
 from store.cleaning import CLEANING_FILE, CONTRADICTION
-from store.config import Clean, load_config, save_config
+from store.config import CleanConfig, load_config, save_config
 from store.errors import ConfigError
 from store.folds.assign import ensure_folds
 from store.workspace import Workspace
@@ -65,7 +65,7 @@ class CleanReport:
     seconds: dict[str, float]
 
 
-def with_policies(policies: Clean, given: tuple[str, ...]) -> Clean:
+def with_policies(policies: CleanConfig, given: tuple[str, ...]) -> CleanConfig:
     """Policies changed as the options say, each FINDING=POLICY.
 
     Raises:
@@ -79,7 +79,7 @@ def with_policies(policies: Clean, given: tuple[str, ...]) -> Clean:
         if not equals:
             raise ConfigError(f"a policy is written FINDING=POLICY, such as price=median, got {one!r}")
         pairs[finding.strip()] = policy.strip()
-    return check_table(Clean, dataclasses.asdict(policies) | pairs, "clean")
+    return check_table(CleanConfig, dataclasses.asdict(policies) | pairs, "clean")
 
 
 def clean_catalog(

@@ -32,7 +32,7 @@ THREADS = 2
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """One line of train.csv or test.csv."""
 
     sample_id: str
@@ -47,7 +47,7 @@ class Row:
         return self.file is not None and self.damage is None
 
 
-def rows_of_demo(seed: int, n_train: int, n_test: int) -> tuple[list[Row], list[Row]]:
+def rows_of_demo(seed: int, n_train: int, n_test: int) -> tuple[list[DemoRow], list[DemoRow]]:
     """Every row of train and test, traps laid.
 
     Raises:
@@ -81,7 +81,7 @@ def rows_of_demo(seed: int, n_train: int, n_test: int) -> tuple[list[Row], list[
         name = image_name(listing.product.image)
         by_link = listing.product.image.drawing_seed % 100 < 100 * NAMED_BY_LINK_SHARE
         rows.append(
-            Row(
+            DemoRow(
                 sample_id=ids[i],
                 listing=listing,
                 link="" if i in no_link else LINK.format(name),
@@ -102,7 +102,7 @@ def image_name(image: Image) -> str:
     return f"71{image.drawing_seed:09d}{image.finish[0]}{int(image.is_rich)}{image.gift_count}L"
 
 
-def record(seed: int, train: Sequence[Row], test: Sequence[Row]) -> dict[str, Any]:
+def record(seed: int, train: Sequence[DemoRow], test: Sequence[DemoRow]) -> dict[str, Any]:
     """What is known of a demo, the best reachable score before all."""
     rows = [*train, *test]
     files = {row.file: row.damage for row in rows if row.file is not None}
@@ -164,11 +164,11 @@ def generate(to: Path, seed: int, n_train: int, n_test: int) -> dict[str, Any]:
     return described
 
 
-def _draw_files(folder: Path, rows: Sequence[Row]) -> None:
+def _draw_files(folder: Path, rows: Sequence[DemoRow]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {row.file: row for row in rows if row.file is not None}
 
-    def draw_one(item: tuple[str, Row]) -> None:
+    def draw_one(item: tuple[str, DemoRow]) -> None:
         file, row = item
         product = row.listing.product
         content = encode(draw(product, f"{product.size:g} {product.line.category.unit}"))

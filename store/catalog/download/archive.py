@@ -41,7 +41,7 @@ _RECORDS_AT_ONCE = 1024
 
 
 @dataclass
-class Transfer:
+class ArchiveTransfer:
     """What was handed over or taken in."""
 
     n_links: int = 0
@@ -56,7 +56,7 @@ class Transfer:
         return self.odd.most_common()
 
 
-def export_images(workspace: Workspace, target: str) -> Transfer:
+def export_images(workspace: Workspace, target: str) -> ArchiveTransfer:
     """Write links.parquet and every image it names to a new folder, or a file ending in `.tar`.
 
     Raises:
@@ -76,7 +76,7 @@ def export_images(workspace: Workspace, target: str) -> Transfer:
             raise CatalogError(
                 f"no images in {workspace.root}: run 'shelfprice catalog images -w {workspace.root}'"
             )
-        done = Transfer(n_links=len(links))
+        done = ArchiveTransfer(n_links=len(links))
         try:
             path.absolute().parent.mkdir(parents=True, exist_ok=True)
             if is_tar:
@@ -88,7 +88,7 @@ def export_images(workspace: Workspace, target: str) -> Transfer:
     return done
 
 
-def import_images(workspace: Workspace, source: str) -> Transfer:
+def import_images(workspace: Workspace, source: str) -> ArchiveTransfer:
     """Take in what `export_images` wrote, or an `images/` folder as it lies in a workspace.
 
     An image counts only if its bytes have the digest that it is named by. A link that has an image here
@@ -98,7 +98,7 @@ def import_images(workspace: Workspace, source: str) -> Transfer:
         CatalogError: the source is neither, or its links.parquet is missing or damaged.
         WorkspaceError: the workspace can't be written.
     """
-    done = Transfer()
+    done = ArchiveTransfer()
     records: list[pa.Table] = []
     with workspace.lock(IMAGES_LOCK):
         fold_journals(workspace)
@@ -137,7 +137,7 @@ def import_images(workspace: Workspace, source: str) -> Transfer:
 
 
 def _write_folder(
-    workspace: Workspace, links: pa.Table, digests: list[str], path: Path, done: Transfer
+    workspace: Workspace, links: pa.Table, digests: list[str], path: Path, done: ArchiveTransfer
 ) -> None:
     building = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
     try:
@@ -158,7 +158,9 @@ def _write_folder(
         raise
 
 
-def _write_tar(workspace: Workspace, links: pa.Table, digests: list[str], path: Path, done: Transfer) -> None:
+def _write_tar(
+    workspace: Workspace, links: pa.Table, digests: list[str], path: Path, done: ArchiveTransfer
+) -> None:
     building = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
     try:
         with tarfile.open(building, "w", format=tarfile.PAX_FORMAT) as tar:
@@ -231,7 +233,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 def _take_blob(
-    workspace: Workspace, sha256: str, n_bytes: int, file: IO[bytes], there: set[str], done: Transfer
+    workspace: Workspace, sha256: str, n_bytes: int, file: IO[bytes], there: set[str], done: ArchiveTransfer
 ) -> None:
     if sha256 in there:
         done.n_present += 1

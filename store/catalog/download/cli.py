@@ -71,14 +71,14 @@ def images(
     Every link ends in images/links.parquet, with its image's digest or the reason why there is none.
     Nothing that is stored is fetched again, and what failed only with --retry-failed.
     """
-    from store.catalog.download.fetch import Limits
+    from store.catalog.download.fetch import FetchLimits
     from store.catalog.download.progress import Progress
     from store.catalog.download.report import as_dict, as_lines, refuse_if_unreachable
-    from store.catalog.download.run import Settings, download_images
+    from store.catalog.download.run import DownloadSettings, download_images
     from store.catalog.download.schedule import Policy
 
-    settings = Settings(
-        limits=Limits(
+    settings = DownloadSettings(
+        limits=FetchLimits(
             max_bytes=max_bytes,
             max_pixels=max_pixels,
             connect_seconds=min(10.0, timeout),

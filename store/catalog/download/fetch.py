@@ -27,7 +27,7 @@ INFLATE_BYTES = 65_536
 
 
 @dataclass(frozen=True)
-class Limits:
+class FetchLimits:
     """What one request may take."""
 
     max_bytes: int = 25_000_000  # on the wire, and again after decompression
@@ -64,7 +64,7 @@ class Fetcher:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: FetchLimits,
         user_agent: str,
         *,
         connections: int = 64,

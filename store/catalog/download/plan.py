@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from store.catalog.download.addresses import MAX_LINK_CHARS, read_link
 from store.catalog.download.record import LinkRecord, stored_digests
-from store.catalog.download.schedule import Job
+from store.catalog.download.schedule import DownloadTask
 from store.catalog.images.blobs import FILE_PREFIX
 from store.catalog.images.links import read_links
 from store.catalog.read import present_splits, split_path
@@ -14,7 +14,7 @@ from store.workspace import Workspace
 
 
 @dataclass
-class Wanted:
+class WantedLinks:
     """The link column of every split, read."""
 
     n_rows: int = 0
@@ -29,21 +29,21 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """What a run has to do."""
 
-    jobs: list[Job]
+    jobs: list[DownloadTask]
     n_stored: int  # links whose image is here already
     n_failed: int  # links that failed in an earlier run and are left alone
 
 
-def read_wanted(workspace: Workspace) -> Wanted:
+def read_wanted(workspace: Workspace) -> WantedLinks:
     """Every link of the catalogue.
 
     Raises:
         CatalogError: none was ingested.
     """
-    wanted = Wanted()
+    wanted = WantedLinks()
     for split in present_splits(workspace):
         for batch in workspace.batches(split_path(split), ["image", "image_link"]):
             cells = zip(batch["image"].to_pylist(), batch["image_link"].to_pylist(), strict=True)
@@ -53,7 +53,7 @@ def read_wanted(workspace: Workspace) -> Wanted:
     return wanted
 
 
-def _count(wanted: Wanted, image: str | None, cell: str | None) -> None:
+def _count(wanted: WantedLinks, image: str | None, cell: str | None) -> None:
     wanted.n_rows += 1
     if image is not None and image.startswith(FILE_PREFIX):
         wanted.n_from_folder += 1
@@ -71,28 +71,30 @@ def _count(wanted: Wanted, image: str | None, cell: str | None) -> None:
         wanted.n_without += 1
 
 
-def make_plan(workspace: Workspace, wanted: Wanted, *, retry_failed: bool, refresh: bool) -> Plan:
+def make_plan(
+    workspace: Workspace, wanted: WantedLinks, *, retry_failed: bool, refresh: bool
+) -> DownloadPlan:
     """Compare what is wanted with what is here. An image whose bytes have gone is wanted again."""
     table = read_links(workspace)
     columns = [table[name].to_pylist() for name in ("link", "sha256", "etag", "last_modified")]
     known = {link: rest for link, *rest in zip(*columns, strict=True)}
     there = stored_digests(workspace)
-    jobs: list[Job] = []
+    jobs: list[DownloadTask] = []
     n_stored = n_failed = 0
     for url in wanted.urls:
         sha256, etag, last_modified = known.get(url, (None, None, None))
         if sha256 is not None and sha256 in there:
             n_stored += 1
             if refresh:
-                jobs.append(Job(url, url, etag, last_modified, keep=True))
+                jobs.append(DownloadTask(url, url, etag, last_modified, keep=True))
         elif sha256 is None and url in known and not retry_failed:
             n_failed += 1
         else:
-            jobs.append(Job(url, url))
-    return Plan(jobs, n_stored, n_failed)
+            jobs.append(DownloadTask(url, url))
+    return DownloadPlan(jobs, n_stored, n_failed)
 
 
-def unusable_records(workspace: Workspace, wanted: Wanted) -> Iterator[LinkRecord]:
+def unusable_records(workspace: Workspace, wanted: WantedLinks) -> Iterator[LinkRecord]:
     """Rows of links.parquet for cells that hold no usable link, where they are not there yet."""
     if wanted.unusable:
         known = set(read_links(workspace)["link"].to_pylist())

@@ -11,14 +11,14 @@ from importlib.metadata import version
 from typing import IO
 
 from store.catalog.download.connections import tls_context
-from store.catalog.download.fetch import Fetcher, Limits, Reply
+from store.catalog.download.fetch import Fetcher, FetchLimits, Reply
 from store.catalog.download.images import quiet_decoders
 from store.catalog.download.network import Resolver, resolve
-from store.catalog.download.plan import Plan, Wanted, make_plan, read_wanted, unusable_records
+from store.catalog.download.plan import DownloadPlan, WantedLinks, make_plan, read_wanted, unusable_records
 from store.catalog.download.progress import Progress
 from store.catalog.download.record import Journal, LinkRecord, fold_journals
 from store.catalog.download.rows import show_images
-from store.catalog.download.schedule import Ended, Job, Policy, Schedule
+from store.catalog.download.schedule import DownloadSchedule, DownloadTask, Ended, Policy
 from store.catalog.download.storer import Storer
 from store.catalog.download.storing import Body, Stored
 from store.catalog.images.blobs import BLOBS
@@ -32,10 +32,10 @@ KILLED_SECONDS = 600.0  # a file half-written for so long belongs to a killed ru
 
 
 @dataclass(frozen=True)
-class Settings:
+class DownloadSettings:
     """How to download."""
 
-    limits: Limits = field(default_factory=Limits)
+    limits: FetchLimits = field(default_factory=FetchLimits)
     policy: Policy = field(default_factory=Policy)
     concurrency: int = 64
     allow_private: bool = False
@@ -49,7 +49,7 @@ class Settings:
 class Summary:
     """What a run did; counts of links unless said otherwise."""
 
-    wanted: Wanted
+    wanted: WantedLinks
     n_stored_before: int = 0
     n_failed_before: int = 0
     n_void: int = 0  # journal lines of a killed run whose image was not whole
@@ -74,7 +74,7 @@ def user_agent(contact: str | None) -> str:
 
 
 def download_images(
-    workspace: Workspace, settings: Settings, progress: Progress, *, resolver: Resolver = resolve
+    workspace: Workspace, settings: DownloadSettings, progress: Progress, *, resolver: Resolver = resolve
 ) -> Summary:
     """Fetch the image behind every link of the catalogue that is not here yet.
 
@@ -125,7 +125,7 @@ def _fold_what_can_be(workspace: Workspace, journal: Journal) -> None:
         return
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: DownloadSettings) -> None:
     contact = settings.contact or ""
     if not contact.isascii() or not contact.isprintable() or set("()\\") & set(contact):
         raise ConfigError(f"--contact must be an e-mail address or a URL in plain ASCII, got {contact!r}")
@@ -138,8 +138,8 @@ class _Run:
     def __init__(
         self,
         workspace: Workspace,
-        settings: Settings,
-        plan: Plan,
+        settings: DownloadSettings,
+        plan: DownloadPlan,
         journal: Journal,
         summary: Summary,
         progress: Progress,
@@ -150,7 +150,7 @@ class _Run:
         self.journal = journal
         self.summary = summary
         self.progress = progress
-        self.schedule = Schedule(settings.policy)
+        self.schedule = DownloadSchedule(settings.policy)
         self.unfolded = 0  # lines in journals
         # One thread for all: memory that a thread gave back is taken again by that thread alone.
         self.folding = ThreadPoolExecutor(1, thread_name_prefix="fold")
@@ -225,7 +225,7 @@ class _Run:
             self.error = task.exception()
         self.wake.set()
 
-    async def _work(self, fetcher: Fetcher, storer: Storer, job: Job) -> None:
+    async def _work(self, fetcher: Fetcher, storer: Storer, job: DownloadTask) -> None:
         reply = await fetcher.fetch(job.url, job.etag, job.last_modified, alone=job.alone)
         if not self.schedule.finish(job, reply):
             return
@@ -258,7 +258,7 @@ class _Run:
         self.journal.write(records)
 
 
-def _body(job: Job, reply: Reply, file: IO[bytes]) -> Body:
+def _body(job: DownloadTask, reply: Reply, file: IO[bytes]) -> Body:
     n_bytes = file.seek(0, os.SEEK_END)
     return Body(
         file, n_bytes, job.link, job.tries, reply.status, reply.etag, reply.last_modified, keep=job.keep

@@ -34,7 +34,7 @@ class Policy:
 
 
 @dataclass(slots=True)
-class Job:
+class DownloadTask:
     """One link on its way."""
 
     link: str  # key of its row in links.parquet
@@ -52,7 +52,7 @@ class Job:
 class Ended:
     """A link that gets no image in this run."""
 
-    job: Job
+    job: DownloadTask
     reason: str
     status: int | None = None
 
@@ -60,7 +60,7 @@ class Ended:
 @dataclass(slots=True)
 class _Host:
     limit: int
-    queue: deque[Job] = field(default_factory=deque)
+    queue: deque[DownloadTask] = field(default_factory=deque)
     active: int = 0
     ready: float = 0.0  # not asked before
     listed: bool = False  # in the heap of hosts
@@ -70,7 +70,7 @@ class _Host:
     sealed: str | None = None  # why it is left alone for this run
 
 
-class Schedule:
+class DownloadSchedule:
     """Hands out jobs; give each back with `finish`."""
 
     def __init__(
@@ -85,16 +85,16 @@ class Schedule:
         self._jitter = jitter
         self._hosts: dict[str, _Host] = {}
         self._open: list[tuple[float, int, str]] = []  # hosts that may have work, by when they may be asked
-        self._later: list[tuple[float, int, Job]] = []  # retries, by when they are due
+        self._later: list[tuple[float, int, DownloadTask]] = []  # retries, by when they are due
         self._ended: deque[Ended] = deque()
         self._n = 0  # order of arrival, so that hosts take turns
         self._now = 0.0
 
-    def add(self, job: Job) -> None:
+    def add(self, job: DownloadTask) -> None:
         self.n_left += 1
         self._enqueue(job)
 
-    def take(self) -> Job | None:
+    def take(self) -> DownloadTask | None:
         """The next job that may be asked now; None: see `wait_seconds`."""
         now = self._now = self._clock()
         while self._later and self._later[0][0] <= now:
@@ -120,7 +120,7 @@ class Schedule:
         due = [heap[0][0] for heap in (self._open, self._later) if heap]
         return max(0.0, min(due) - self._clock()) if due else None
 
-    def finish(self, job: Job, reply: Reply) -> bool:
+    def finish(self, job: DownloadTask, reply: Reply) -> bool:
         """Take a job back; True if it is delivered (a body, or not modified). Else it ended or comes again."""
         now = self._clock()
         name = job.host
@@ -149,7 +149,7 @@ class Schedule:
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _enqueue(self, job: Job, *, first: bool = False) -> None:
+    def _enqueue(self, job: DownloadTask, *, first: bool = False) -> None:
         name = job.host = host_of(job.url)
         host = self._hosts.get(name) or self._hosts.setdefault(name, _Host(self.policy.per_host))
         if host.sealed is not None:
@@ -158,7 +158,7 @@ class Schedule:
         (host.queue.appendleft if first else host.queue.append)(job)
         self._list(name, host)
 
-    def _retry(self, job: Job, least_seconds: float) -> None:
+    def _retry(self, job: DownloadTask, least_seconds: float) -> None:
         job.url, job.hops = job.link, 0
         self._n += 1
         due = self._clock() + max(self._backoff(max(1, job.tries)), least_seconds)
@@ -174,7 +174,7 @@ class Schedule:
         longest = min(self.policy.max_backoff_seconds, self.policy.backoff_seconds * 2.0 ** (tries - 1))
         return longest * (0.5 + 0.5 * self._jitter())
 
-    def _note(self, host: _Host, job: Job, reply: Reply, now: float) -> None:
+    def _note(self, host: _Host, job: DownloadTask, reply: Reply, now: float) -> None:
         """What a reply says about its host."""
         if reply.unreachable:
             host.failing_since = host.failing_since if host.failed else now
@@ -208,7 +208,7 @@ class Schedule:
             self._end(job, reason)
         host.queue.clear()
 
-    def _redirect(self, job: Job, reply: Reply) -> None:
+    def _redirect(self, job: DownloadTask, reply: Reply) -> None:
         job.hops += 1
         if job.hops > self.policy.redirects:
             self._end(job, f"redirects: over {self.policy.redirects}", reply.status)
@@ -216,6 +216,6 @@ class Schedule:
             job.url = reply.redirect or job.url
             self._enqueue(job, first=True)
 
-    def _end(self, job: Job, reason: str, status: int | None = None) -> None:
+    def _end(self, job: DownloadTask, reason: str, status: int | None = None) -> None:
         self.n_left -= 1
         self._ended.append(Ended(job, reason, status))

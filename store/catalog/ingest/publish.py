@@ -8,7 +8,7 @@ import pyarrow as pa
 from store.catalog.download.rows import known_reference
 from store.catalog.images.blobs import FILE_PREFIX, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
-from store.catalog.ingest.rows import Rows, count_reasons, rejected_table
+from store.catalog.ingest.rows import ValidatedRows, count_reasons, rejected_table
 from store.catalog.parse.fields import field_columns
 from store.catalog.read import split_path
 from store.schema import CATALOG_COLUMNS, PRICE
@@ -36,7 +36,7 @@ class Split:
     """One split on its way."""
 
     name: str
-    rows: Rows
+    rows: ValidatedRows
     text: pa.Array
     link: list[str | None]
     extras: dict[str, pa.Array]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.ingest.source import Source
+from store.catalog.ingest.source import TableSource
 from store.errors import CatalogError
 from store.schema import REJECTED
 
@@ -23,10 +23,10 @@ MOST_PRICE = 1e15  # in any currency; more is a slip, and its square would overf
 
 
 @dataclass(frozen=True)
-class Rows:
+class ValidatedRows:
     """The usable rows of one file, in file order; every array has shape (n_rows,)."""
 
-    source: Source
+    source: TableSource
     index: np.ndarray  # int64, positions in the file's columns
     sample_id: list[Id]
     price: np.ndarray | None  # float64, 0 < price <= MOST_PRICE; None in test
@@ -38,8 +38,13 @@ class Rows:
 
 
 def usable_rows(
-    source: Source, id_column: str, price_column: str | None, taken: dict[Id, str], *, ids_are_integers: bool
-) -> Rows:
+    source: TableSource,
+    id_column: str,
+    price_column: str | None,
+    taken: dict[Id, str],
+    *,
+    ids_are_integers: bool,
+) -> ValidatedRows:
     """Sort the rows of a file into usable and rejected ones.
 
     Args:
@@ -82,10 +87,10 @@ def usable_rows(
         )
     rejected.sort(key=lambda row: row[0])
     price = np.array([amounts[i] for i in index], np.float64) if prices is not None else None
-    return Rows(source, np.array(index, np.int64), sample_id, price, tuple(rejected))
+    return ValidatedRows(source, np.array(index, np.int64), sample_id, price, tuple(rejected))
 
 
-def written_ids(source: Source, id_column: str) -> list[str | None]:
+def written_ids(source: TableSource, id_column: str) -> list[str | None]:
     """The ids of a file as text, None where there is none."""
     column = source.require(id_column, "--id-column")
     if pa.types.is_floating(column.type):
@@ -151,7 +156,7 @@ def count_reasons(
     return dict(Counter(reason.split(":")[0] for _, _, reason in rejected).most_common())
 
 
-def rejected_table(parts: list[Rows]) -> pa.Table:
+def rejected_table(parts: list[ValidatedRows]) -> pa.Table:
     """Rejected rows of every file, columns of `store.schema.REJECTED`."""
     rows = [(part.source.path, *row) for part in parts for row in part.rejected]
     columns = zip(*rows, strict=True) if rows else ([] for _ in REJECTED)

@@ -9,11 +9,19 @@ import pyarrow as pa
 from store.catalog.images.blobs import FILE_PREFIX, FolderImport, import_folder
 from store.catalog.images.folder import Folder, list_folder, no_match
 from store.catalog.ingest.publish import Split, SplitReport, publish_splits
-from store.catalog.ingest.rows import MISSING, Id, Rows, all_integers, as_text, usable_rows, written_ids
-from store.catalog.ingest.source import Source, read_source
+from store.catalog.ingest.rows import (
+    MISSING,
+    Id,
+    ValidatedRows,
+    all_integers,
+    as_text,
+    usable_rows,
+    written_ids,
+)
+from store.catalog.ingest.source import TableSource, read_source
 from store.catalog.parse.extras import decide_extras
 from store.catalog.read import CATALOG_LOCK, split_path
-from store.config import CONFIG_FILE, Columns, load_config, save_config
+from store.config import CONFIG_FILE, ColumnConfig, load_config, save_config
 from store.workspace import Workspace
 
 
@@ -41,7 +49,7 @@ def ingest(
     train: str,
     test: str | None = None,
     images: str | None = None,
-    columns: Columns | None = None,
+    columns: ColumnConfig | None = None,
 ) -> IngestReport:
     """Make the workspace's catalogue what these files hold.
 
@@ -88,14 +96,14 @@ def ingest(
     )
 
 
-def _read(columns: Columns, train: str, test: str | None, notes: list[str]) -> list[Split]:
+def _read(columns: ColumnConfig, train: str, test: str | None, notes: list[str]) -> list[Split]:
     sources = {"train": read_source(train)} | ({"test": read_source(test)} if test is not None else {})
     for source in sources.values():
         source.require(columns.text, "--text-column")
     written = [id for source in sources.values() for id in written_ids(source, columns.sample_id)]
     are_integers = all_integers(written)
     taken: dict[Id, str] = {}
-    rows: dict[str, Rows] = {}
+    rows: dict[str, ValidatedRows] = {}
     for name, source in sources.items():
         price = columns.price if name == "train" else None
         rows[name] = usable_rows(source, columns.sample_id, price, taken, ids_are_integers=are_integers)
@@ -118,14 +126,16 @@ def _read(columns: Columns, train: str, test: str | None, notes: list[str]) -> l
     ]
 
 
-def _text(rows: Rows, source: Source, columns: Columns) -> pa.Array:
+def _text(rows: ValidatedRows, source: TableSource, columns: ColumnConfig) -> pa.Array:
     text = as_text(rows.take(source.columns[columns.text]), columns.text)
     return text.fill_null("").combine_chunks()
 
 
-def _links(rows: Rows, source: Source, columns: Columns, notes: list[str]) -> list[str | None]:
+def _links(
+    rows: ValidatedRows, source: TableSource, columns: ColumnConfig, notes: list[str]
+) -> list[str | None]:
     if columns.image_link not in source.columns:
-        if columns.image_link != Columns().image_link:
+        if columns.image_link != ColumnConfig().image_link:
             source.require(columns.image_link, "--image-column")
         notes.append(f"{source.path} has no column {columns.image_link!r}: its rows have no image link")
         return [None] * len(rows.index)

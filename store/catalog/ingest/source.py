@@ -25,7 +25,7 @@ _SNIFFED_BYTES = 65536
 
 
 @dataclass(frozen=True)
-class Source:
+class TableSource:
     """One file as read: columns of equal length, strings in CSV, any type in Parquet."""
 
     path: str
@@ -57,7 +57,7 @@ class Source:
         )
 
 
-def read_source(path: str) -> Source:
+def read_source(path: str) -> TableSource:
     """Read a whole file; which kind it is is told by its first bytes, not by its name.
 
     Raises:
@@ -82,7 +82,7 @@ def read_source(path: str) -> Source:
 # ---- Parquet -------------------------------------------------------------------------------------
 
 
-def _read_parquet(path: str) -> Source:
+def _read_parquet(path: str) -> TableSource:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
@@ -91,13 +91,13 @@ def _read_parquet(path: str) -> Source:
     _refuse_duplicates(path, table.column_names)
     named = {name: table.column(name) for name in table.column_names if _is_named(name)}
     lines = np.arange(1, table.num_rows + 1)
-    return Source(path, named, lines, (), table.num_columns - len(named))
+    return TableSource(path, named, lines, (), table.num_columns - len(named))
 
 
 # ---- CSV -----------------------------------------------------------------------------------------
 
 
-def _read_csv(path: str) -> Source:
+def _read_csv(path: str) -> TableSource:
     with _open_binary(path) as file:
         head = file.read(_SNIFFED_BYTES)
     _refuse_other_formats(path, head)
@@ -131,7 +131,7 @@ def _read_csv(path: str) -> Source:
         if _is_named(name)
     }
     n_unnamed = len(header) - len(columns)
-    return Source(path, columns, np.array(lines, np.int64), tuple(malformed), n_unnamed)
+    return TableSource(path, columns, np.array(lines, np.int64), tuple(malformed), n_unnamed)
 
 
 def _delimiter(head: bytes) -> str:

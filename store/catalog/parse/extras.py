@@ -10,7 +10,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.ingest.rows import MISSING, Rows, as_text, is_number, parse_number
+from store.catalog.ingest.rows import MISSING, ValidatedRows, as_text, is_number, parse_number
 from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
@@ -28,7 +28,11 @@ class Extras:
 
 
 def decide_extras(
-    train: Rows, test: Rows | None, used: set[str], numeric: tuple[str, ...], categorical: tuple[str, ...]
+    train: ValidatedRows,
+    test: ValidatedRows | None,
+    used: set[str],
+    numeric: tuple[str, ...],
+    categorical: tuple[str, ...],
 ) -> Extras:
     """Further columns, typed.
 

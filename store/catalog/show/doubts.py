@@ -15,7 +15,7 @@ ROWS_SHOWN = 4  # of each group
 
 
 @dataclass(frozen=True)
-class Row:
+class DoubtfulRow:
     """One row of a group."""
 
     sample_id: str
@@ -31,7 +31,7 @@ class Example:
 
     reason: str
     size: int
-    rows: list[Row]
+    rows: list[DoubtfulRow]
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ def _chosen(found: pa.Table) -> list[tuple[str, int, pa.Array]]:
 
 def _rows(
     tables: dict[str, pa.Table], images: dict[str, pa.Array], wanted: list[int | str]
-) -> dict[int | str, Row]:
-    rows: dict[int | str, Row] = {}
+) -> dict[int | str, DoubtfulRow]:
+    rows: dict[int | str, DoubtfulRow] = {}
     for split, table in tables.items():
         values = pa.array(wanted, table["sample_id"].type)
         position = pc.drop_null(pc.index_in(values, value_set=table["sample_id"].combine_chunks()))
         chosen = table.take(position).to_pylist()
         for row, image in zip(chosen, images[split].take(position).to_pylist(), strict=True):
             name = row["name"] or row["text"][:120]
-            rows[row["sample_id"]] = Row(str(row["sample_id"]), split, name, row.get("price"), image)
+            rows[row["sample_id"]] = DoubtfulRow(str(row["sample_id"]), split, name, row.get("price"), image)
     return rows

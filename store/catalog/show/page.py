@@ -7,15 +7,15 @@ from html import escape
 
 from store.catalog.images.blobs import blob_path
 from store.catalog.show.charts import log_histogram, priced
-from store.catalog.show.doubts import Example, Row
+from store.catalog.show.doubts import DoubtfulRow, Example
 from store.catalog.show.facts import Facts, SplitFacts
 from store.catalog.show.style import STYLE
-from store.config import Clean
+from store.config import CleanConfig
 from store.errors import WorkspaceError
 from store.workspace import Workspace
 
 THUMBNAIL = 112  # pixels a side
-POLICIES = frozenset(Clean.__dataclass_fields__)
+POLICIES = frozenset(CleanConfig.__dataclass_fields__)
 Thumbnail = Callable[[str], str | None]  # digest -> data URL
 
 
@@ -181,7 +181,7 @@ def _examples(examples: list[Example], thumbnail: Thumbnail) -> str:
     return f'<div class="groups">{"".join(groups)}</div>'
 
 
-def _row(row: Row, thumbnail: Thumbnail) -> str:
+def _row(row: DoubtfulRow, thumbnail: Thumbnail) -> str:
     url = thumbnail(row.image) if row.image else None
     lacking = "can't be decoded" if row.image else "no image"
     image = f'<img src="{url}" alt="">' if url else f'<div class="none">{lacking}</div>'

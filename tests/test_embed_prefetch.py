@@ -2,11 +2,11 @@ import threading
 
 import pytest
 
-from embed.forward.prefetch import Ahead
+from embed.forward.prefetch import Prefetch
 
 
 def test_items_come_in_order():
-    with Ahead(iter(range(50))) as ahead:
+    with Prefetch(iter(range(50))) as ahead:
         assert list(ahead) == list(range(50))
 
 
@@ -15,7 +15,7 @@ def test_an_error_of_the_source_is_raised_where_its_item_would_have_come():
         yield 1
         raise ValueError("no second item")
 
-    with Ahead(broken()) as ahead:
+    with Prefetch(broken()) as ahead:
         items = iter(ahead)
         assert next(items) == 1
         with pytest.raises(ValueError, match="no second item"):
@@ -33,7 +33,7 @@ def test_no_more_is_computed_ahead_than_asked_for():
                 enough.set()
             yield i
 
-    with Ahead(source(), depth=2) as ahead:
+    with Prefetch(source(), depth=2) as ahead:
         items = iter(ahead)
         next(items)
         assert enough.wait(5)  # one taken, two waiting, one in hand
@@ -50,7 +50,7 @@ def test_leaving_early_ends_the_thread_and_closes_the_source():
         finally:
             closed.set()
 
-    with Ahead(source()) as ahead:
+    with Prefetch(source()) as ahead:
         next(iter(ahead))
     assert closed.is_set()
     assert not any(thread.name == "prepare" and thread.is_alive() for thread in threading.enumerate())
