@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -27,9 +28,24 @@ def finished_folds(job: FinetuneJob) -> list[int]:
     return [k for k in job.all_folds if job.workspace.exists(f"{job.fold_folder(k)}/{DONE}")]
 
 
+def weights_sha256(job: FinetuneJob, fold: int) -> str:
+    """SHA-256 of the weights that a finished fold ended with."""
+    recorded: str = job.workspace.read_json(f"{job.fold_folder(fold)}/{DONE}")["weights_sha256"]
+    return recorded
+
+
+def read_best(job: FinetuneJob, fold: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and record of a finished fold's best state.
+
+    Raises:
+        CorruptFileError: the file is not the one that the fold ended with.
+    """
+    return read_tensors(job.workspace, f"{job.fold_folder(fold)}/{BEST}", weights_sha256(job, fold))
+
+
 def tuned_specs(job: FinetuneJob, fold: int) -> list[EncoderSpec]:
     """What the tuned encoders of a fold are, one a tower: weights, fold and the folds' hash make their fingerprint."""
-    tuned = job.workspace.read_json(f"{job.fold_folder(fold)}/{DONE}")["weights_sha256"]
+    tuned = weights_sha256(job, fold)
     adapters = job.recipe.lora
     specs = []
     for tower in job.towers:
@@ -80,7 +96,7 @@ def load_tuned(job: FinetuneJob, fold: int) -> list[Encoder]:
     parts: Parts = job.head().parts(job.training_part(fold).rows)
     plain = replace(job.recipe, checkpointing=False)
     network = TunedNetwork(encoders, parts, parts.network, plain)
-    tensors, _ = read_tensors(job.workspace, f"{job.fold_folder(fold)}/{BEST}")
+    tensors, _ = read_best(job, fold)
     network.load(tensors)
     for encoder in encoders:
         merge_adapters(encoder.module)
