@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from store.catalog.images.blobs import image_digests
+from store.catalog.images.blobs import image_digests, row_images
 from store.catalog.parse.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
 from store.errors import ConfigError, MissingVectorsError
 from store.vectors.content import image_keys, text_keys
@@ -59,8 +59,7 @@ def row_keys(vector_set: VectorSet, rows: pa.Table | pa.RecordBatch, digests: di
         digests: image reference -> hex SHA-256, from `image_digests`; unused for text.
     """
     if vector_set.composition is None:
-        references = rows.column("image").to_pylist()
-        return image_keys(pa.array([digests.get(r) if r else None for r in references], pa.string()))
+        return image_keys(row_images(rows.column("image"), digests))
     return text_keys(compose(vector_set.composition, rows))
 
 
