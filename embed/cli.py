@@ -42,7 +42,7 @@ def plan(
     from embed.job.request import find_requests
 
     requests = find_requests(workspace, encoders, Sources(models_dir, offline), precision)
-    plans = [plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry_failed) for w in requests]
+    plans = [plan_encoder(workspace, r.resolved, r.source, retry_failed=retry_failed) for r in requests]
     plans = [one.own(share) for one in plans]
     if as_json:
         print_json({"encoders": [plan_record(one) for one in plans]})

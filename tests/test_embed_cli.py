@@ -123,17 +123,17 @@ def test_an_encoder_alone_stands_for_its_configured_sets(workspace, models):
         "shelfprice.toml", f'[embed]\nvectors = ["{encoder}@name", "{encoder}@full"]\n'.encode()
     )
     (request,) = find_requests(workspace, [encoder], Sources(offline=True))
-    assert [str(s) for s in request.vector_sets] == [f"{encoder}@name", f"{encoder}@full"]
+    assert [str(s) for s in request.source.vector_sets] == [f"{encoder}@name", f"{encoder}@full"]
     (request,) = find_requests(workspace, [f"{encoder}@structured"], Sources(offline=True))
-    assert [str(s) for s in request.vector_sets] == [f"{encoder}@structured"]
+    assert [str(s) for s in request.source.vector_sets] == [f"{encoder}@structured"]
 
 
 def test_a_model_with_two_towers_makes_two_encoders_and_the_composition_is_the_text_s(workspace, tmp_path):
     folder = save_tiny_clip(tmp_path / "clip")
     publish_texts(workspace, 1)
     image, text = find_requests(workspace, [f"{folder}@name"], Sources(offline=True))
-    assert [str(s) for s in image.vector_sets] == [f"{folder}.image"]
-    assert [str(s) for s in text.vector_sets] == [f"{folder}.text@name"]
+    assert [str(s) for s in image.source.vector_sets] == [f"{folder}.image"]
+    assert [str(s) for s in text.source.vector_sets] == [f"{folder}.text@name"]
     with pytest.raises(ConfigError, match="embeds images and takes no composition"):
         find_requests(workspace, [f"{folder}.image@name"], Sources(offline=True))
 

@@ -179,8 +179,8 @@ def test_workers_killed_three_times_lose_nothing_and_double_nothing(cluster, mod
 
     class Killing(RayEncoder):
         @contextlib.contextmanager
-        def results(self, plan):
-            with super().results(plan) as results:
+        def results(self):
+            with super().results() as results:
                 yield self.kill_on_the_way(results)
 
         def kill_on_the_way(self, results):
@@ -286,8 +286,8 @@ def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, images
         still_seconds = 10.0  # not 120 for actors that load a model, however busy the machine
 
         @contextlib.contextmanager
-        def results(self, plan):
-            with super().results(plan) as results:
+        def results(self):
+            with super().results() as results:
                 yield self.stop_after_one(results)
 
         def stop_after_one(self, results):

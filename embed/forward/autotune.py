@@ -116,9 +116,7 @@ class ModeTrial:
 
     def _prepared(self, window: RowWindow, n_rows: int) -> list[Batch]:
         """Batches of `n_rows` spread over the window, fewer where inputs fail."""
-        step = max(1, len(window.keys) // n_rows)
-        chosen = RowWindow(window.vector_set, window.keys[::step][:n_rows], window.contents[::step][:n_rows])
-        return [batch for batch in self._preparer.batches(iter([chosen])) if batch.keys]
+        return [batch for batch in self._preparer.batches(iter([window.sample(n_rows)])) if batch.keys]
 
     def _grown(self, sample: list[Batch]) -> int:
         largest = max(sample, key=lambda batch: batch.units)

@@ -12,6 +12,7 @@ import torch
 from embed.encoders.base import Encoder, TextEncoder
 from embed.forward.autotune import COMPILE_SECONDS, ModeTrial
 from embed.forward.devices import DeviceSettings, cores, device_name
+from embed.forward.local import LocalRunner
 from embed.forward.passes import Passes, is_out_of_memory
 from embed.forward.precision import ModeChoice, recall, remember
 from embed.forward.transfer import Inputs, Pending, pinned, transfer_to
@@ -24,7 +25,7 @@ from store.workspace import Workspace
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
 
 
-class Engine:
+class Engine(LocalRunner):
     """Vectors of batches. `begin` before the first batch; `batches` is for a background thread."""
 
     def __init__(
@@ -148,5 +149,4 @@ class Engine:
         if self.spec.modality == "text":
             encoder = cast(TextEncoder, self._encoder)
             return TextPreparer(encoder.tokenize, encoder.pad_id, self._limit)
-        threads = cores() if self._workspace.is_local else 4 * cores()
-        return ImagePreparer(self._workspace, self.spec.preprocessing, self._limit, threads)
+        return ImagePreparer(self.spec.preprocessing, self._limit, cores())

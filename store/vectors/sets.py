@@ -80,18 +80,22 @@ VECTORS = "vectors"
 TUNED = "finetuned:"  # what names of fine-tuned encoders begin with
 
 
+def publish_spec(workspace: Workspace, spec: EncoderSpec) -> None:
+    """Record `spec` in its folder alone: what its name stands for stays as it is."""
+    if not workspace.exists(f"{spec.folder}/encoder.json"):
+        workspace.publish_json(f"{spec.folder}/encoder.json", spec.to_json())
+
+
 def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
     """Record `spec` as the one that its name stands for, in its folder and under `vectors/current/`.
 
     The spec of one fold is recorded in its folder alone: a name stands for all folds together, never for one, whose
     vectors are in-sample for every other.
     """
-    described = spec.to_json()
-    if not workspace.exists(f"{spec.folder}/encoder.json"):
-        workspace.publish_json(f"{spec.folder}/encoder.json", described)
+    publish_spec(workspace, spec)
     if spec.fold is not None:
         return
-    record = _record(spec.name)
+    record, described = _record(spec.name), spec.to_json()
     if not workspace.exists(record) or workspace.read_json(record) != described:
         workspace.publish_json(record, described)
 
