@@ -12,7 +12,7 @@ from typing import Any
 
 from embed.encoders.base import Address, Resolved, Sources
 from embed.encoders.registry import library_of, parse_address
-from store.errors import CorruptFileError, EncoderError, WorkspaceError
+from store.errors import ConfigError, CorruptFileError, EncoderError, WorkspaceError
 from store.vectors.spec import EncoderSpec, digest, slug
 from store.workspace import Workspace
 
@@ -30,7 +30,10 @@ def resolve(workspace: Workspace, name: str, sources: Sources, precision: str = 
 
     Raises:
         EncoderError: unknown encoder, or files missing.
+        ConfigError: unknown precision.
     """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     address = parse_address(name)
     library = library_of(address)
     distribution = getattr(library, "DISTRIBUTION", None)

@@ -38,6 +38,7 @@ class Engine(LocalRunner):
         self._kind = "cpu" if device.type == "cpu" else "gpu"
         is_text = self.spec.modality == "text"
         self._fixed_units = settings.batch_tokens if is_text else settings.batch_images
+        self._always_measured = settings.always_measured
         self._start_units = START_UNITS[self.spec.modality, self._kind]
         self._limit = BatchLimit(self._fixed_units or self._start_units)
         with self._enough_memory():
@@ -69,13 +70,14 @@ class Engine(LocalRunner):
             choice = known = recall(self._workspace, self.spec, device, torch.__version__)
             trial = ModeTrial(self.spec, self._passes, self._preparer, self._limit, self._device.type)
             if choice is None:
-                choice = trial.choose(window)
-            if self._kind == "gpu" and self._fixed_units is None and choice.units is None:
+                choice = trial.choose(window, None if self._always_measured else n_rows)
+            measured = bool(choice.rows_per_second)
+            if self._kind == "gpu" and self._fixed_units is None and choice.units is None and measured:
                 choice = trial.grow(window, choice)
             self._limit.units = self._fixed_units or choice.units or self._start_units
             if self._deserves_compiling(choice, n_rows):
                 choice = trial.compile(window, choice)
-            if choice != known and choice.rows_per_second:
+            if choice != known and measured:
                 remember(self._workspace, self.spec, device, torch.__version__, choice)
             self._choice = choice
             self._passes.apply(choice.mode_for(n_rows))
