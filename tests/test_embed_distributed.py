@@ -29,9 +29,9 @@ from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
 from store.vectors.shard import read_failures, read_keys
 from store.workspace import Workspace
-from tests.fake_images import broken_images, encoded, photo
+from tests.fake_images import broken_images, encoded, photo, publish_images
 from tests.fake_models import save_tiny_sentence_model, save_tiny_timm
-from tests.test_embed_cli import publish_images, publish_texts
+from tests.test_embed_cli import publish_texts
 
 ray = pytest.importorskip("ray", reason="needs the ray extra")
 N_IMAGES = 400

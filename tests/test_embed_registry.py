@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from embed.encoders import registry
@@ -118,17 +117,3 @@ def test_two_packages_with_one_prefix_are_refused(tmp_path):
     package(tmp_path, "tests.letter_encoder")
     package(tmp_path, "tests.letter_encoder", "other-letters")
     assert "prefix 'letters' is taken: uninstall one" in encoders_of_a_new_process(tmp_path, "vowels").stderr
-
-
-def test_a_vector_of_such_an_encoder_is_what_it_computes():
-    texts = ["a cup of tea", "Aubergine", "x" * 100]
-    (one,) = letter_encoder.resolve(Address("v", "letters", "aeiou"), Sources(), lambda path: "")
-    encoder = letter_encoder.load([one])[0]
-    tokens = encoder.tokenize(texts)
-    assert tokens.n_truncated == 1
-    ids = np.zeros((3, 64), np.int64)
-    for row, sequence in zip(ids, tokens.sequences, strict=True):
-        row[: len(sequence)] = sequence
-    torch = pytest.importorskip("torch")
-    vectors = encoder.forward(torch.from_numpy(ids), torch.from_numpy((ids > 0).astype(int)))
-    assert vectors.tolist() == [letter_encoder.expected(text, "aeiou") for text in texts]
