@@ -12,8 +12,9 @@ from embed.finetune.job import FinetuneJob, Log
 from embed.finetune.layers import merge_adapters
 from embed.finetune.network import TunedNetwork
 from embed.finetune.training import DONE
+from embed.job.catalog import CatalogSource
 from embed.job.limits import FailureLimits
-from embed.job.run import EmbedOptions, EncodeRequest, RunningEncoder, run
+from embed.job.run import EmbedOptions, EncodeRequest, Runner, run
 from heads.networks.head import Parts
 from store.vectors.folded import all_folds
 from store.vectors.sets import publish_current
@@ -74,12 +75,12 @@ def embed_fold(job: FinetuneJob, fold: int, device: str, log: Log) -> None:
 
     specs = tuned_specs(job, fold)
     requests = [
-        EncodeRequest(replace(tower.resolved, spec=spec), (tower.tuned,))
+        EncodeRequest(replace(tower.resolved, spec=spec), CatalogSource(job.workspace, (tower.tuned,)))
         for tower, spec in zip(job.towers, specs, strict=True)
     ]
     loaded: dict[str, Encoder] = {}
 
-    def load(resolved: Sequence[Resolved]) -> list[RunningEncoder]:
+    def load(resolved: Sequence[Resolved]) -> Sequence[Runner]:
         if not loaded:
             loaded.update(zip((spec.name for spec in specs), load_tuned(job, fold), strict=True))
         for one in resolved:
