@@ -12,19 +12,27 @@ CONFIG_FILE = "shelfprice.toml"
 Grouping = Literal["exact", "near"]
 Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
+RangePolicy = Literal["refuse", "mid"]
+DecimalMark = Literal["auto", "point", "comma"]
 GroupPolicy = Literal["keep", "drop", "median", "first", "weight"]
+ROW_NUMBER = "row-number"  # in place of a column of ids
 
 
 @dataclass(frozen=True)
 class ColumnConfig:
-    """Column names of the user's files."""
+    """Column names of the user's files, and how what stands in them is read."""
 
-    sample_id: str = "sample_id"
+    sample_id: str = "sample_id"  # "row-number": rows are numbered from 1
+    test_id: str = ""  # of the test file; empty: as in the training file
     text: str = "catalog_content"
+    more_text: tuple[str, ...] = ()  # further columns of text, written after it under their names
     image_link: str = "image_link"
     price: str = "price"
     numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
     categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
+    decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the column
+    price_range: RangePolicy = "refuse"  # what becomes of a price such as 10-12
+    max_rejected: float = 0.05  # share of a file's rows that may be refused
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def status(workspace: Workspace, as_json: bool) -> None:
         )
         return
     for line in lines_of(found, step):
-        click.echo(line)
+        say(line)
 
 
 def _as_json(found: Status) -> dict[str, Any]:
