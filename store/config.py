@@ -78,6 +78,13 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class SubmissionConfig:
+    """What prices are submitted."""
+
+    price_floor: float = 0.01  # lowest price, of the score as well; the challenge's own
+
+
+@dataclass(frozen=True)
 class Config:
     """One run."""
 
@@ -87,6 +94,7 @@ class Config:
     folds: FoldConfig = field(default_factory=FoldConfig)
     heads: HeadConfig = field(default_factory=HeadConfig)
     clean: CleanConfig = field(default_factory=CleanConfig)
+    submission: SubmissionConfig = field(default_factory=SubmissionConfig)
 
 
 def load_config(workspace: Workspace) -> Config:
@@ -104,6 +112,9 @@ def load_config(workspace: Workspace) -> Config:
     config = _build(Config, value, "")
     if config.folds.k < 2:
         raise ConfigError(f"{CONFIG_FILE}: folds.k must be at least 2, got {config.folds.k}")
+    floor = config.submission.price_floor
+    if not 0 < floor < float("inf"):
+        raise ConfigError(f"{CONFIG_FILE}: submission.price_floor must be above 0, got {floor:g}")
     return config
 
 
