@@ -53,9 +53,7 @@ def submit(
     content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
     low, high = np.exp(log_price - half_width), np.exp(log_price + half_width)
     bounds = [np.round(np.maximum(b, price_floor), decimals).tolist() for b in (low, high)]
-    ranges = _csv(
-        [id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds]
-    )
+    ranges = _csv([id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds])
     if out is not None:
         _publish_out(out, content)
     for folder in (record["folder"] + "/", ""):
