@@ -138,6 +138,11 @@ def _terminate_as_interrupt() -> Iterator[None]:
     type=SHARE,
     help="Stop when the shares of rows without a vector differ more between train and test. Default: configuration.",
 )
+@click.option(
+    "--no-images",
+    is_flag=True,
+    help="Leave images out, of this run and of those after it: saved to shelfprice.toml.",
+)
 @workspace_option
 @json_option
 def run(
@@ -158,6 +163,7 @@ def run(
     retry_failed: bool,
     max_failures: float | None,
     max_coverage_gap: float | None,
+    no_images: bool,
     workspace: Workspace,
     as_json: bool,
 ) -> None:
@@ -170,7 +176,7 @@ def run(
     from embed.forward.devices import DeviceSettings
     from embed.job.limits import FailureLimits
     from embed.job.report import outcome_lines, outcome_record
-    from embed.job.request import find_requests
+    from embed.job.request import find_requests, leave_images_out
     from embed.job.run import EmbedOptions
     from embed.job.run import run as run_job
     from store.config import load_config
@@ -195,6 +201,9 @@ def run(
 
         return load_engines(workspace, resolved, settings)
 
+    if no_images:
+        left_out = leave_images_out(workspace, Sources(models_dir, offline))
+        click.echo(f"left out from now on: {', '.join(left_out) or 'nothing'}", err=True)
     requests = find_requests(workspace, encoders, Sources(models_dir, offline), precision)
     options = EmbedOptions(limits, retry_failed, share, shard_seconds=publish_every)
     try:
