@@ -14,7 +14,7 @@ _QUOTED = re.compile(r'"[^"]*"')
 _LOOKED_AT = 60  # rows
 _MOST_BEFORE = 20  # rows before the header
 _LEAST_COLUMNS = 3  # of a table that is found below other lines
-_LEAST_SHARE = 0.7  # of the rows that have as many fields as the header
+_LEAST_SHARE = 0.7  # of the rows below a header that have as many fields
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def find_layout(head: bytes) -> Layout:
         return Layout(directive[1], first + 1)
     delimiter = _delimiter(_record(lines, first))
     rows = _rows(lines, delimiter)
-    if rows and len(rows[0][1]) > 1 and _most_frequent_width(rows)[0] == len(rows[0][1]):
+    if rows and len(rows[0][1]) > 1 and _most_frequent_width(rows) == len(rows[0][1]):
         return Layout(delimiter)
     found = [layout for d in (*DELIMITERS, PIPE) if (layout := _below_other_lines(_rows(lines, d), d))]
     return found[0] if found else Layout(delimiter)
@@ -81,10 +81,12 @@ def _rows(lines: list[str], delimiter: str) -> list[tuple[int, list[str]]]:
 
 def _below_other_lines(rows: list[tuple[int, list[str]]], delimiter: str) -> Layout | None:
     """The layout of a table that begins below lines which are no part of it; None where there is none."""
-    width, share = _most_frequent_width(rows)
-    if width < _LEAST_COLUMNS or share < _LEAST_SHARE:
+    width = _most_frequent_width(rows)
+    if width < _LEAST_COLUMNS:
         return None
     at = next(i for i, (_, row) in enumerate(rows) if len(row) == width)
+    if sum(len(row) == width for _, row in rows[at:]) < _LEAST_SHARE * len(rows[at:]):
+        return None
     before, names = rows[at]
     is_header = all(name.strip() and not PLAIN.fullmatch(name.strip()) for name in names)
     if not 0 < at <= _MOST_BEFORE or not is_header or len(set(names)) < width:
@@ -92,10 +94,7 @@ def _below_other_lines(rows: list[tuple[int, list[str]]], delimiter: str) -> Lay
     return Layout(delimiter, before, is_preamble=True)
 
 
-def _most_frequent_width(rows: list[tuple[int, list[str]]]) -> tuple[int, float]:
-    """Fields that most rows have, and the share of these rows."""
+def _most_frequent_width(rows: list[tuple[int, list[str]]]) -> int:
+    """Fields that most rows have; 0 where there are no rows."""
     widths = Counter(len(row) for _, row in rows)
-    if not widths:
-        return 0, 0.0
-    width, n = widths.most_common(1)[0]
-    return width, n / len(rows)
+    return widths.most_common(1)[0][0] if widths else 0

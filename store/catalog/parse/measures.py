@@ -111,7 +111,7 @@ def _measure_of(cell: str) -> _Measure | None:
     if match["unit"] and (number := parse_number(stripped)) is not None:
         return _Measure("", "", "", number=number)  # an exponent, or a point at the end
     before = match["before"].strip()
-    sign = -1 if before[-1:] in _MINUS and before else 1
+    sign = -1 if _MINUS & set(before) else 1
     before = before.strip("-−– ")
     if before not in _BEFORE and currency_of(before) is None:
         return None

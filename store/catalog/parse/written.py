@@ -18,7 +18,7 @@ GROUP_MARKS = " \u00a0\u2009\u202f'\u2019"  # part thousands wherever they are w
 # A run of digits and marks that ends in a digit; no two marks in a row. "Rs.499" is no ".499".
 CORE = rf"(?:(?<![^\W\d_])[.,])?[0-9]+(?:[.,{GROUP_MARKS}][0-9]+)*"
 MOST_DIGITS = 400  # of one number; more is no number, and a float could not hold it
-_MUCH_NEARER = float(np.log(10))  # before a point is taken for a mark of thousands
+_MUCH_NEARER = float(np.log(10))  # on a log scale
 _MARKED = re.compile(rf"[.,{GROUP_MARKS}]")
 
 
@@ -65,8 +65,8 @@ def find_convention(cores: Iterable[str], *, has_three_decimals: bool | None = T
     """The convention that fits a column.
 
     A number says which one holds when it has both marks (`1,299.00`), one mark twice (`1,299,000`), or one mark that
-    does not stand before exactly three digits (`4,5`). Where no number does, a mark is taken for the one that brings
-    the numbers nearer to those without a mark (`1.299` beside `499` and `899`).
+    does not stand before exactly three digits (`4,5`). Where no number does, a comma parts thousands and a point
+    decimals, unless the other brings the numbers much nearer to those without a mark (`1.299` beside `499` and `899`).
 
     Args:
         has_three_decimals: whether decimals of three digits are usual, as in weights; None: rare, as in prices; False:
@@ -99,7 +99,7 @@ def find_convention(cores: Iterable[str], *, has_three_decimals: bool | None = T
     if not usual:
         return Convention(".", False)
     gain = _distance(doubtful, as_decimal, usual) - _distance(doubtful, as_thousands, usual)
-    is_thousands = gain > (_MUCH_NEARER if as_decimal == "." else 0.0)
+    is_thousands = gain > (_MUCH_NEARER if as_decimal == "." else -_MUCH_NEARER)
     return Convention(as_thousands if is_thousands else as_decimal, is_sure and is_thousands)
 
 
