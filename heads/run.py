@@ -100,7 +100,8 @@ def run_heads(
     texts = sorted({composition for plan in missing for composition in plan.head.texts})
     with scratch_folder() as folder:
         in_memory = fits(_n_rows(missing), _n_columns(workspace, sets), memory)
-        inputs = read_inputs(workspace, list(sets), texts, folds, None if in_memory else Path(folder))
+        place = None if in_memory else Path(folder)
+        inputs = read_inputs(workspace, list(sets), texts, folds, place, digest)
         for plan in missing:
             try:
                 yield train_head(workspace, plan, inputs, log, memory)
@@ -273,19 +274,13 @@ def tune_head(
 
     space_of(name)
     folds = ensure_folds(workspace, config, log)
-    plan = plan_head(
-        workspace,
-        config,
-        name,
-        folds,
-        catalog_digest(workspace),
-        _Coverages(workspace, log),
-        lambda line: None,
-    )
+    digest, coverage = catalog_digest(workspace), _Coverages(workspace, log)
+    plan = plan_head(workspace, config, name, folds, digest, coverage, lambda line: None)
     if tuned := [str(found.vector_set) for found in plan.sets if found.folds]:
         raise HeadError(
             f"{name} reads {tuned[0]}, whose models have seen every row inside the folds, so that no inner score is "
             f'honest: tune it without, by vectors of [heads.params."{name}"] in shelfprice.toml'
         )
-    inputs = read_inputs(workspace, [found.vector_set for found in plan.sets], plan.head.texts, folds)
+    sets = [found.vector_set for found in plan.sets]
+    inputs = read_inputs(workspace, sets, plan.head.texts, folds, catalog=digest)
     return search_parameters(workspace, plan.head, name, plan.given, plan.inputs, inputs, minutes, log)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import heads.features.inputs
+import heads.run
 from heads.features.inputs import coverage_of
 from heads.run import run_heads
 from store.cli import main
-from store.config import Config, HeadConfig, save_config
-from store.errors import HeadError, MissingVectorsError
+from store.config import Config, HeadConfig, load_config, save_config
+from store.errors import HeadError, MissingVectorsError, RowMismatchError
 from store.folds.assign import read_folds
 from store.predictions import read_predictions
 from store.vectors.sets import VectorSet
@@ -234,3 +236,26 @@ def test_make_head_says_which_parameters_there_are():
         make_head("ridge", {"depth": 3}, 0)
     assert make_head("lightgbm", {}, seed=7).random_state == 7
     assert make_head("lightgbm", {"random_state": 3}, seed=7).random_state == 3
+
+
+@pytest.mark.parametrize("when", ["after the digest", "while vectors are read"])
+def test_a_catalogue_that_is_replaced_during_a_run_is_an_error_and_no_predictions(
+    workspace, monkeypatch, when
+):
+    configure(workspace, run=["ridge"])
+    names = {"after the digest": "_n_rows", "while vectors are read": "_rows_of"}
+    module = heads.run if when == "after the digest" else heads.features.inputs
+    original = getattr(module, names[when])
+
+    def replace_and_go_on(*arguments):
+        train = catalog_rows(range(N_TRAIN))[::-1]  # the same rows in another order, other prices
+        for row in train if when == "after the digest" else ():
+            row["price"] *= 2
+        test = catalog_rows(range(N_TRAIN, N_TRAIN + N_TEST))
+        publish_catalog(workspace, catalog_table(train), catalog_table(test, priced=False))
+        return original(*arguments)
+
+    monkeypatch.setattr(module, names[when], replace_and_go_on)
+    with pytest.raises(RowMismatchError, match="was replaced while it was read"):
+        list(run_heads(workspace, load_config(workspace)))
+    assert not workspace.exists("predictions")

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import click
 
 from store.config import Grouping
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -36,7 +36,7 @@ def folds(
         print_json(described)
         return
     for line in lines_of(described):
-        click.echo(line)
+        say(line)
 
 
 def lines_of(described: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import click
 
-from store.options import workspace_option
+from store.options import say, workspace_option
 from store.workspace import Workspace
 
 PAGE_FILE = "catalog.html"
@@ -22,11 +22,11 @@ def show(workspace: Workspace, text: bool) -> None:
 
     facts = read_facts(workspace)
     for line in lines_of(facts):
-        click.echo(line)
+        say(line)
     if text:
         return
     from store.catalog.show.page import page_of, thumbnail_of
 
     page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
     workspace.publish_bytes(PAGE_FILE, page.encode())
-    click.echo(f"\nwrote {workspace.path(PAGE_FILE)}")
+    say(f"\nwrote {workspace.path(PAGE_FILE)}")
