@@ -190,7 +190,7 @@ def test_rows_without_an_image_go_through_in_parts_of_a_single_row(workspace, mo
 
 @pytest.mark.parametrize("micro_rows", [5, 1])
 def test_batch_statistics_are_never_of_a_single_row(workspace, models, micro_rows):
-    params = {"mlp-batchnorm": {"hidden": [8], "fields": False, "precision": "float32"}}
+    params = {"mlp-batchnorm": {"hidden": [8], "fields": False, "precision": "fp32"}}
     config = dataclasses.replace(load_config(workspace), heads=HeadConfig(params=params))
     recipe = FinetuneRecipe(**{**TINY, "head": "mlp-batchnorm", "epochs": 1, "warmup_epochs": 1})
     name, sources = f"statistics{micro_rows}", Sources(offline=True)

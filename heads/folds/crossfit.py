@@ -44,9 +44,10 @@ def crossfit(
         tuning: parameters of each fold's own, found without it; folds are fitted one after the other then.
 
     Raises:
-        HeadError: fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
+        HeadError: a parameter is out of its range, fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
             from, every price is the same, or a prediction is not finite.
     """
+    head.check()
     present = np.unique(fold)
     if len(present) < 2:
         raise HeadError(

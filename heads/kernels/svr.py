@@ -8,6 +8,7 @@ import numpy as np
 from heads.base import Head
 from heads.features.components import Compressed
 from heads.features.rows import Rows
+from heads.params import MOST_SEED, param
 
 
 @dataclass(kw_only=True, eq=False)
@@ -22,13 +23,13 @@ class SVR(Head):
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
     code_version: ClassVar[int] = 2
 
-    components: int = 128  # principal components of each vector set
-    penalty: float = 3.0  # scikit-learn's C
-    epsilon: float = 0.03  # log price: errors below it cost nothing
-    width: float = 0.3  # of the kernel, in median squared distances
-    max_rows: int = 12_000  # training rows it is fitted on at most
+    components: int = param(128, low=1, high=65_536)  # principal components of each vector set
+    C: float = param(3.0, low=1e-6, high=1e6, was="penalty")
+    epsilon: float = param(0.03, low=0, high=100)  # log price: errors below it cost nothing
+    width: float = param(0.3, low=1e-6, high=1e6)  # of the kernel, in median squared distances
+    max_rows: int = param(12_000, low=2, high=1e9)  # training rows it is fitted on at most
     fields: bool = True  # take parsed fields in
-    random_state: int = 42
+    random_state: int = param(42, low=0, high=MOST_SEED)
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         from sklearn import svm
@@ -47,7 +48,7 @@ class SVR(Head):
         median = max(float(np.median(between)) if len(between) else 1.0, 1e-6)
         self.mean_ = float(log_price[kept].mean())
         self.solver_ = svm.SVR(
-            C=self.penalty, epsilon=self.epsilon, gamma=0.5 / (self.width * median), cache_size=1000
+            C=self.C, epsilon=self.epsilon, gamma=0.5 / (self.width * median), cache_size=1000
         )
         self.solver_.fit(X, log_price[kept] - self.mean_)
 

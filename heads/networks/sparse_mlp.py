@@ -8,6 +8,7 @@ import numpy as np
 from heads.features.design import FieldBlock
 from heads.features.rows import Rows
 from heads.networks.head import NetworkHead
+from heads.params import param
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,14 +29,14 @@ class SparseMlp(NetworkHead):
     texts: ClassVar[tuple[str, ...]] = ("full",)
     libraries: ClassVar[tuple[str, ...]] = ("torch", "scikit-learn")
 
-    rate: float = 3e-3
+    learning_rate: float = 3e-3
     batch_rows: int = 512
     epochs: int = 12
     patience: int = 3
     seeds: int = 3
-    hidden: tuple[int, ...] = (192, 64, 64)
-    min_rows: int = 2  # training rows that must hold a word
-    max_words: int = 60_000
+    hidden: tuple[int, ...] = param((192, 64, 64), low=1, high=16_384, least_items=1)
+    min_df: int = param(2, low=1, high=1e9, was="min_rows")  # training rows that must hold a term
+    max_features: int = param(60_000, low=1, high=1e8, was="max_words")  # terms
 
     def _fit_features(self, rows: Rows) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -44,8 +45,8 @@ class SparseMlp(NetworkHead):
             ngram_range=(1, 2),
             token_pattern=r"(?u)\b\w+\b",
             sublinear_tf=True,
-            min_df=min(self.min_rows, len(rows)),
-            max_features=self.max_words,
+            min_df=min(self.min_df, len(rows)),
+            max_features=self.max_features,
             dtype=np.float32,
         ).fit(rows.text("full"))
         self.field_block_ = FieldBlock().fit(rows) if self.fields else None

@@ -8,6 +8,7 @@ import numpy as np
 from heads.features.components import Compressed
 from heads.features.rows import Rows
 from heads.networks.head import NetworkHead
+from heads.params import param
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,14 +28,14 @@ class TabM(NetworkHead):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "tabm")
     code_version: ClassVar[int] = 4
 
-    rate: float = 2e-3
+    learning_rate: float = 2e-3
     batch_rows: int = 256
     dropout: float = 0.1
     seeds: int = 1
-    members: int = 16  # networks that share weights
-    width: int = 256  # of each layer
-    blocks: int = 2  # layers
-    components: int = 128  # principal components of each vector set
+    members: int = param(16, low=1, high=1024)  # networks that share weights
+    width: int = param(256, low=1, high=16_384)  # of each layer
+    blocks: int = param(2, low=1, high=64)  # layers
+    components: int = param(128, low=1, high=65_536)  # principal components of each vector set
 
     def _fit_features(self, rows: Rows) -> None:
         self.compressed_ = Compressed(self.components, self.fields, unit_columns=True).fit(rows)

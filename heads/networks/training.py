@@ -31,7 +31,7 @@ class TrainingRecipe:
     """How a network is trained."""
 
     loss: str = "smape"  # a key of LOSSES
-    rate: float = 1e-3  # peak of the learning rate
+    learning_rate: float = 1e-3  # at its peak
     weight_decay: float = 1e-4
     batch_rows: int = 256
     epochs: int = 40  # at most
@@ -41,14 +41,14 @@ class TrainingRecipe:
     clip: float = 1.0  # greatest norm of a gradient
     average: float = 0.995  # decay of the running mean of the weights a step, which is what is kept; 0: off
     aside: int = 8  # one in so many groups is set aside for early stopping
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def check(self, name: str) -> None:
         """Raises HeadError for a choice that does not exist; names the ones that do."""
         choices = {
             "loss": tuple(LOSSES),
             "schedule": ("cosine", "plateau"),
-            "precision": ("auto", "float32", "bfloat16"),
+            "precision": ("auto", "fp32", "bf16"),
         }
         for field, known in choices.items():
             if getattr(self, field) not in known:
@@ -94,14 +94,14 @@ def train_network(
     batch_rows = min(recipe.batch_rows, len(seen))
     per_epoch = max(1, len(seen) // batch_rows)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     schedule = _Schedule(optimizer, recipe, recipe.epochs * per_epoch)
     kept = _RunningMean(network, recipe.average, every=4 if per_epoch >= LONG_EPOCH else 1)
     loss_of = LOSSES[recipe.loss]
     best: Trained | None = None
     for epoch in range(1, recipe.epochs + 1):
-        network.train(batch_rows > 1)  # one row has no spread for BatchNorm to divide by
+        network.train(bool(batch_rows > 1))  # one row has no spread for BatchNorm to divide by
         total = torch.zeros(())
         order = torch.from_numpy(block_order(seen, np.random.default_rng((seed, epoch))))
         for step in range(per_epoch):
@@ -118,14 +118,14 @@ def train_network(
         if not math.isfinite(float(total)):
             raise HeadError(
                 f"{name} diverged in epoch {epoch}: its loss is {float(total) / per_epoch}; "
-                f"lower its rate (now {recipe.rate:g}) in shelfprice.toml"
+                f"lower its learning_rate (now {recipe.learning_rate:g}) in shelfprice.toml"
             )
         score = None
         if len(held):
             predicted_held = predict_network(kept.network, batch, held, recipe.precision) + mean
             if not np.isfinite(predicted_held).all():
                 raise HeadError(
-                    f"{name} diverged in epoch {epoch}: it predicts no finite price; lower its rate"
+                    f"{name} diverged in epoch {epoch}: it predicts no finite price; lower its learning_rate"
                 )
             score = smape_log(log_price[held], predicted_held)
             schedule.observe(score)
@@ -159,15 +159,15 @@ def set_aside(group: np.ndarray, one_in: int, seed: int) -> np.ndarray:
 
 
 def resolved_precision(precision: str) -> str:
-    """What `auto` stands for on this machine: bfloat16 where the processor multiplies it in hardware."""
+    """What `auto` stands for on this machine: bf16 where the processor multiplies it in hardware."""
     if precision != "auto":
         return precision
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
 def autocast(precision: str) -> AbstractContextManager[None]:
-    """Products in bfloat16, sums and weights in float32."""
-    if resolved_precision(precision) == "bfloat16":
+    """Products in bf16, sums and weights in float32."""
+    if resolved_precision(precision) == "bf16":
         return torch.autocast("cpu", torch.bfloat16)
     return nullcontext()
 
@@ -244,4 +244,4 @@ class _Schedule:
         else:
             share = self._factor
         for group in self._optimizer.param_groups:
-            group["lr"] = self._recipe.rate * share
+            group["lr"] = self._recipe.learning_rate * share
