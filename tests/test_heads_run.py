@@ -233,7 +233,10 @@ def test_every_head_is_listed_with_what_it_reads_and_its_parameters():
 def test_make_head_says_which_parameters_there_are():
     from heads.registry import make_head
 
-    with pytest.raises(HeadError, match="ridge has no parameter 'depth', it takes alpha_max, alpha_min, category_weight, fields"):
+    with pytest.raises(
+        HeadError,
+        match="ridge has no parameter 'depth', it takes alpha_max, alpha_min, category_weight, fields",
+    ):
         make_head("ridge", {"depth": 3}, 0)
     assert make_head("lightgbm", {}, seed=7).random_state == 7
     assert make_head("lightgbm", {"random_state": 3}, seed=7).random_state == 3

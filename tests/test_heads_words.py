@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from heads.features.words import WordPairs
+from heads.features.tfidf import WordPairs
 
 TEXTS = st.lists(st.text(alphabet="ab é1-_A ", max_size=20), min_size=1, max_size=12)
 

@@ -24,7 +24,7 @@ from store.folds.assign import Folds, ensure_folds
 from store.vectors.spec import slug
 from store.workspace import Workspace
 
-CODE_VERSION = 2  # raised when the same configuration tunes other weights
+CODE_VERSION = 3  # raised when the same configuration tunes other weights
 RUNS = "finetune"
 Log = Callable[[str], None]
 

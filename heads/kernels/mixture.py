@@ -8,7 +8,7 @@ import numpy as np
 
 from heads.features.design import FieldBlock, VectorBlock
 from heads.features.rows import Rows
-from heads.features.words import WordPairs
+from heads.features.tfidf import WordPairs
 
 SAMPLED_ROWS = 1024  # pairs among so many rows give a median distance
 COMMON_SHARE = 0.02  # words in a larger share of rows are multiplied as a dense block: ten times faster

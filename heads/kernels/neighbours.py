@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from heads.base import Head
 from heads.features.rows import Rows
-from heads.features.words import WordPairs
+from heads.features.tfidf import WordPairs
 from heads.kernels.nearest import EXACT_BELOW, Nearest
 from heads.params import param
 from store.errors import HeadError

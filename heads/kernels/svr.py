@@ -1,4 +1,4 @@
-"""`svr`: support vector regression on compressed vectors, which forgives small errors and shrugs off large ones."""
+"""`svr`: support vector regression on principal components, which forgives small errors and shrugs off large ones."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from heads.base import Head
-from heads.features.components import Compressed
+from heads.features.components import ComponentFeatures
 from heads.features.rows import Rows
 from heads.params import MOST_SEED, param
 
@@ -19,7 +19,7 @@ class SVR(Head):
     """
 
     name: ClassVar[str] = "svr"
-    summary: ClassVar[str] = "support vector regression on compressed vectors and fields"
+    summary: ClassVar[str] = "support vector regression on principal components and fields"
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
     code_version: ClassVar[int] = 2
 
@@ -36,13 +36,13 @@ class SVR(Head):
 
         from heads.kernels.mixture import squared_distances
 
-        self.compressed_ = Compressed(self.components, self.fields).fit(rows)
+        self.features_ = ComponentFeatures(self.components, self.fields).fit(rows)
         kept = np.arange(len(rows))
         if len(rows) > self.max_rows:
             unique, inverse = np.unique(rows.group, return_inverse=True)
             rank = np.random.default_rng(self.random_state).permutation(len(unique))[inverse]
             kept = np.sort(np.argsort(rank, kind="stable")[: self.max_rows])
-        X = self.compressed_.transform(rows.subset(kept))
+        X = self.features_.transform(rows.subset(kept))
         sample = X[:: max(1, len(X) // 1024)]
         between = squared_distances(sample, sample)[np.triu_indices(len(sample), 1)]
         median = max(float(np.median(between)) if len(between) else 1.0, 1e-6)
@@ -53,7 +53,7 @@ class SVR(Head):
         self.solver_.fit(X, log_price[kept] - self.mean_)
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        predicted: np.ndarray = self.solver_.predict(self.compressed_.transform(rows)) + self.mean_
+        predicted: np.ndarray = self.solver_.predict(self.features_.transform(rows)) + self.mean_
         return predicted
 
     def learned(self) -> dict[str, Any]:

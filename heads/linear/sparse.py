@@ -67,10 +67,10 @@ class Sparse(Head):
         return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
 
     def _cross(self, rows: Rows, log_price: np.ndarray, plan: NestedPlan) -> tuple[np.ndarray, list[int]]:
-        self.vectorizers_ = {
-            terms: terms.vectorizer(min(self.min_df, len(rows))) for terms in self._families()
-        }
-        counts = [counts_of(v, rows.text(t.composition), fit=True) for t, v in self.vectorizers_.items()]
+        least = min(self.min_df, len(rows))
+        counted = {terms: terms.count(rows.text(terms.composition), least) for terms in self._families()}
+        self.vectorizers_ = {terms: vectorizer for terms, (vectorizer, _) in counted.items()}
+        counts = [found for _, found in counted.values()]
         if not any(count.shape[1] for count in counts):
             raise HeadError(
                 f"sparse: no word is held by {self.min_df} of {len(rows)} rows: the catalogue has no text"
@@ -102,7 +102,7 @@ class Sparse(Head):
         return oof, [chosen[held] for held in plan.folds]
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        counts = [counts_of(v, rows.text(t.composition), fit=False) for t, v in self.vectorizers_.items()]
+        counts = [counts_of(v, rows.text(t.composition)) for t, v in self.vectorizers_.items()]
         return self.model_.predict(counts, _further(rows))[:, 0]
 
     def learned(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from heads.features.design import FieldBlock
 from heads.features.rows import Rows
+from heads.features.tfidf import WordPairs
 from heads.networks.head import NetworkHead
 from heads.params import param
 
@@ -28,6 +29,7 @@ class SparseMlp(NetworkHead):
     vectors: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ("full",)
     libraries: ClassVar[tuple[str, ...]] = ("torch", "scikit-learn")
+    code_version: ClassVar[int] = 4
 
     learning_rate: float = 3e-3
     batch_rows: int = 512
@@ -39,16 +41,8 @@ class SparseMlp(NetworkHead):
     max_features: int = param(60_000, low=1, high=1e8, was="max_words")  # terms
 
     def _fit_features(self, rows: Rows) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        self.words_ = TfidfVectorizer(
-            ngram_range=(1, 2),
-            token_pattern=r"(?u)\b\w+\b",
-            sublinear_tf=True,
-            min_df=min(self.min_df, len(rows)),
-            max_features=self.max_features,
-            dtype=np.float32,
-        ).fit(rows.text("full"))
+        self.words_ = WordPairs(self.min_df, self.max_features)
+        self.words_.fit_transform(rows.text("full"))
         self.field_block_ = FieldBlock().fit(rows) if self.fields else None
 
     def _widths(self) -> list[int]:
@@ -57,7 +51,7 @@ class SparseMlp(NetworkHead):
     def _network(self, widths: list[int]) -> "nn.Module":
         from heads.networks.layers import SparseNetwork
 
-        return SparseNetwork(len(self.words_.vocabulary_), widths[0], self.hidden)
+        return SparseNetwork(self.words_.n_terms, widths[0], self.hidden)
 
     def _batch(self, rows: Rows) -> "Batch":
         import torch

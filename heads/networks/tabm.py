@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from heads.features.components import Compressed
+from heads.features.components import ComponentFeatures
 from heads.features.rows import Rows
 from heads.networks.head import NetworkHead
 from heads.params import param
@@ -24,7 +24,7 @@ class TabM(NetworkHead):
     """
 
     name: ClassVar[str] = "tabm"
-    summary: ClassVar[str] = "TabM: many small networks sharing weights, on compressed vectors and fields"
+    summary: ClassVar[str] = "TabM: many small networks sharing weights, on principal components and fields"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "tabm")
     code_version: ClassVar[int] = 4
 
@@ -38,11 +38,11 @@ class TabM(NetworkHead):
     components: int = param(128, low=1, high=65_536)  # principal components of each vector set
 
     def _fit_features(self, rows: Rows) -> None:
-        self.compressed_ = Compressed(self.components, self.fields, unit_columns=True).fit(rows)
+        self.features_ = ComponentFeatures(self.components, self.fields, unit_columns=True).fit(rows)
 
     def _widths(self) -> list[int]:
-        assert self.compressed_.divisor_ is not None
-        return [len(self.compressed_.divisor_)]
+        assert self.features_.divisor_ is not None
+        return [len(self.features_.divisor_)]
 
     def _network(self, widths: list[int]) -> "nn.Module":
         from tabm import TabM as Network
@@ -59,7 +59,7 @@ class TabM(NetworkHead):
     def _batch(self, rows: Rows) -> "Batch":
         import torch
 
-        X = torch.from_numpy(np.ascontiguousarray(self.compressed_.transform(rows)))
+        X = torch.from_numpy(np.ascontiguousarray(self.features_.transform(rows)))
 
         def batch(network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":
             out: torch.Tensor = network(X[index]).squeeze(-1)

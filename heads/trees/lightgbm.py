@@ -13,7 +13,7 @@ from heads.features.rows import Rows
 from heads.folds.nested import inner_cells
 from heads.folds.parallel import each_on_a_core, n_cores
 from heads.params import MOST_SEED, param
-from heads.trees.columns import CompressedColumns, TreeColumns
+from heads.trees.columns import ComponentColumns, TreeColumns
 from heads.trees.objectives import DERIVATIVES, boosting_objective
 from store.metric import smape_log
 
@@ -114,7 +114,7 @@ class LightGBM(Head):
             "model.txt": self.booster_.model_to_string().encode(),
             "lightgbm.json": json.dumps({"middle": self.middle_, "iterations": self.iterations_}).encode(),
         }
-        if isinstance(self.columns_, CompressedColumns):
+        if isinstance(self.columns_, ComponentColumns):
             content = io.BytesIO()
             np.savez(content, **self.columns_.arrays())  # type: ignore[arg-type]
             files["axes.npz"] = content.getvalue()
@@ -150,9 +150,9 @@ class LightGBM(Head):
         import lightgbm
 
         lightgbm.register_logger(_quiet_logger())
-        self.columns_: TreeColumns | CompressedColumns
+        self.columns_: TreeColumns | ComponentColumns
         if self.components:
-            self.columns_ = CompressedColumns(self.components, self.fields).fit(rows)
+            self.columns_ = ComponentColumns(self.components, self.fields).fit(rows)
         else:
             self.columns_ = TreeColumns.of(rows, fields=self.fields)
         columns = self.columns_

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from heads.base import FoldPredictions, Head
-from heads.features.components import Compressed
+from heads.features.components import ComponentFeatures
 from heads.features.rows import Rows
 from heads.folds.nested import inner_cells
 from heads.params import MOST_SEED, param
@@ -88,7 +88,7 @@ class XGBoost(Head):
         for start in range(0, len(rows), BATCH_ROWS):
             part = np.arange(start, min(start + BATCH_ROWS, len(rows)))
             if self.components:
-                values = self.compressed_.transform(rows.subset(part))
+                values = self.features_.transform(rows.subset(part))
             else:
                 values = self.columns_.values(rows, part)
             predicted[part] = self.booster_.predict(xgboost.DMatrix(values, nthread=self._threads))
@@ -110,8 +110,8 @@ class XGBoost(Head):
     def _values_of(self, rows: Rows) -> Values:
         self._scratch = None
         if self.components:
-            self.compressed_ = Compressed(self.components, self.fields).fit(rows)
-            X = self.compressed_.transform(rows)
+            self.features_ = ComponentFeatures(self.components, self.fields).fit(rows)
+            X = self.features_.transform(rows)
             return lambda index: X[index]
         self._scratch = scratch_folder() if rows.on_disk else None
         self.columns_ = TreeColumns.of(rows, fields=self.fields)
