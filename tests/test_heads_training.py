@@ -22,7 +22,13 @@ from heads.networks.layers import (
 from heads.networks.mlp import MlpBatchNorm, MlpLayerNorm
 from heads.networks.sparse_mlp import SparseMlp
 from heads.networks.tabm import TabM
-from heads.networks.training import TrainingRecipe, clipped_step, predict_network, set_aside, train_network
+from heads.networks.training import (
+    TrainingRecipe,
+    clipped_step,
+    predict_network,
+    stopping_rows,
+    train_network,
+)
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
@@ -129,10 +135,10 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another():
 
 def test_rows_of_one_group_are_set_aside_together_and_others_for_another_seed():
     group = np.repeat(np.arange(40), 3)
-    aside = set_aside(group, 8, seed=0)
+    aside = stopping_rows(group, 8, seed=0)
     assert 0 < aside.sum() < len(group)
     assert all(len(set(aside[group == g])) == 1 for g in range(40))
-    assert not (aside & set_aside(group, 8, seed=1)).any()
+    assert not (aside & stopping_rows(group, 8, seed=1)).any()
 
 
 def test_a_single_group_sets_nothing_aside_and_trains_to_the_end():
@@ -148,7 +154,7 @@ def test_weights_with_the_best_score_are_kept_not_the_last():
         QUICK, learning_rate=0.5, warmup=0.0, average=0.0, schedule="plateau", epochs=25
     )
     trained = train(X, log_price, recipe)
-    aside = np.flatnonzero(set_aside(np.arange(60), recipe.aside, 0))
+    aside = np.flatnonzero(stopping_rows(np.arange(60), recipe.aside, 0))
     predicted = predict_network(trained.network, batch_of(X), aside, "fp32") + trained.mean
     assert smape_log(log_price[aside], predicted) == pytest.approx(trained.smape)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from heads.base import FoldPredictions, Head
-from heads.features.cleaning import Cleaning
 from heads.features.rows import Rows
 from heads.folds.parallel import each_on_a_core
 from heads.folds.tuning import Tuning
+from store.cleaning import Cleaning
 from store.errors import HeadError
 
 # Log price: a prediction further outside of all prices that it was learned from is an accident of one odd row.

@@ -83,7 +83,7 @@ class FieldDistances(Distances):
 
     def _fit(self, rows: Rows) -> None:
         self.block_ = FieldBlock(min_count=3).fit(rows)
-        levels = sum(len(levels) for levels in self.block_.levels_.values())
+        levels = len(self.block_.levels_.names)
         held = self.block_.transform(rows)[:, len(self.block_.names_) - levels :].sum(axis=0)
         rarity = np.sqrt(np.log(len(rows) / np.maximum(held, 1)) + 1e-3)
         self.scale_ = np.concatenate([np.ones(len(self.block_.names_) - levels), rarity]).astype(np.float32)

@@ -10,6 +10,7 @@ from heads.features.rows import Rows
 from heads.features.tfidf import WordPairs
 from heads.networks.head import NetworkHead
 from heads.params import param
+from store.errors import HeadError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,10 @@ class SparseMlp(NetworkHead):
         self.words_ = WordPairs(self.min_df, self.max_features)
         self.words_.fit_transform(rows.text("full"))
         self.field_block_ = FieldBlock().fit(rows) if self.fields else None
+        if not self.words_.n_terms and not self._widths()[0]:
+            raise HeadError(
+                f"{self.name}: no word is held by {self.min_df} of {len(rows)} rows: the catalogue has no text"
+            )
 
     def _widths(self) -> list[int]:
         return [0 if self.field_block_ is None else len(self.field_block_.names_)]

@@ -88,7 +88,7 @@ def train_network(
         HeadError: the loss is no longer finite; names the head and the epoch.
     """
     recipe.check(name)
-    aside = set_aside(group, recipe.aside, seed)
+    aside = stopping_rows(group, recipe.aside, seed)
     seen, held = np.flatnonzero(~aside), np.flatnonzero(aside)
     mean = float(log_price[seen].mean())
     target = torch.from_numpy((log_price - mean).astype(np.float32))[:, None]
@@ -159,7 +159,7 @@ def predict_network(network: nn.Module, batch: Batch, rows: np.ndarray, precisio
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def set_aside(group: np.ndarray, one_in: int, seed: int) -> np.ndarray:
+def stopping_rows(group: np.ndarray, one_in: int, seed: int) -> np.ndarray:
     """Which rows early stopping is judged on, another choice for each seed; shape (n_rows,) bool."""
     if one_in < 2:
         return np.zeros(len(group), dtype=bool)

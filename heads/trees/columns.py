@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from heads.features.categories import places_of
 from heads.features.components import component_sample, principal_axes
 from heads.features.rows import Rows
 
@@ -52,9 +53,8 @@ class TreeColumns:
             parts.append(X)
         parts.append(rows.fields.X[index, : self.n_numbers].astype(np.float32))
         for name, codes in self.levels.items():
-            category = rows.fields.categories[name]
-            code_of = np.array([codes.get(level, np.nan) for level in category.levels] + [np.nan], np.float32)
-            parts.append(code_of[category.codes[index]][:, None])
+            place = places_of(rows.fields.categories[name], codes, index)[:, None]
+            parts.append(np.where(place < 0, np.nan, place).astype(np.float32))
         return np.concatenate(parts, axis=1)
 
 
