@@ -11,6 +11,7 @@ from heads.base import Head
 from heads.features.inputs import InputCoverage, Inputs, coverage_of, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
 from heads.folds.tuning import Tuning, bound_parts, read_tuning
+from heads.params import current_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
@@ -145,7 +146,7 @@ def plan_head(
         check_folds(current_spec(workspace, found.vector_set.encoder), folds.hash)
     inputs = {
         "head": name,
-        "params": head.get_params(),
+        "params": head.recorded_params(),
         "vectors": [[str(found.vector_set), found.fingerprint, found.digest] for found in sets],
         "texts": list(head.texts),
         "catalog_digest": catalog,
@@ -156,16 +157,17 @@ def plan_head(
     cleaning = cleaning_digest(workspace, folds.hash, config.clean)
     if cleaning is not None:
         inputs["cleaning"] = cleaning
-    tuning = _usable_tuning(workspace, name, inputs, set(params), log) if use_tuning else None
+    given = frozenset(current_params(type(head), params, warn=False))
+    tuning = _usable_tuning(workspace, name, inputs, given, log) if use_tuning else None
     if tuning is not None:
-        inputs["tuned"] = tuning.described
+        inputs["tuned"] = tuning.recorded
     folder = predictions_folder(name, inputs)
     exists = predictions_exist(workspace, name, inputs)
-    return HeadPlan(name, head, sets, inputs, folder, exists, frozenset(params), tuning)
+    return HeadPlan(name, head, sets, inputs, folder, exists, given, tuning)
 
 
 def _usable_tuning(
-    workspace: Workspace, name: str, inputs: dict[str, Any], given: set[str], log: Log
+    workspace: Workspace, name: str, inputs: dict[str, Any], given: frozenset[str], log: Log
 ) -> Tuning | None:
     """What tuning found for exactly these rows and folds, less what the configuration sets."""
     tuning = read_tuning(workspace, name)

@@ -109,12 +109,12 @@ def test_a_killed_run_left_no_record_so_the_head_is_trained_again(workspace):
 def test_parameters_of_the_configuration_reach_the_head_and_name_other_predictions(workspace):
     configure(workspace, run=["ridge"])
     before = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
-    configure(workspace, run=["ridge"], ridge={"n_penalties": 3, "low": 0.5, "high": 2})
+    configure(workspace, run=["ridge"], ridge={"n_alphas": 3, "alpha_min": 0.5, "alpha_max": 2})
     after = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
     assert before["folder"] != after["folder"]
     predictions = read_predictions(workspace, after["folder"])
     assert predictions.inputs["params"]["n_penalties"] == 3
-    assert all(0.5 <= learned["penalty"] <= 2 for learned in predictions.report["learned"])
+    assert all(0.5 <= learned["alpha"] <= 2 for learned in predictions.report["learned"])
 
 
 def test_a_head_under_a_name_of_its_own_takes_its_own_vectors(workspace):
@@ -128,9 +128,12 @@ def test_a_head_under_a_name_of_its_own_takes_its_own_vectors(workspace):
 @pytest.mark.parametrize(
     "params, message",
     [
-        ({"alpha": 1}, "ridge has no parameter 'alpha', it takes category_weight"),
-        ({"n_penalties": "many"}, "ridge: parameter n_penalties must be int, got 'many'"),
-        ({"fields": 1}, "ridge: parameter fields must be bool, got 1"),
+        ({"alpha": 1}, "ridge has no parameter 'alpha', it takes alpha_max, alpha_min, category_weight"),
+        (
+            {"n_alphas": "many"},
+            "ridge: parameter n_alphas must be a whole number from 1 to 1,000, got 'many'",
+        ),
+        ({"fields": 1}, "ridge: parameter fields must be true or false, got 1"),
     ],
 )
 def test_a_wrong_parameter_fails_its_head_with_a_reason_and_the_others_go_on(workspace, params, message):
@@ -232,7 +235,10 @@ def test_every_head_is_listed_with_what_it_reads_and_its_parameters():
 def test_make_head_says_which_parameters_there_are():
     from heads.registry import make_head
 
-    with pytest.raises(HeadError, match="ridge has no parameter 'depth', it takes category_weight, fields"):
+    with pytest.raises(
+        HeadError,
+        match="ridge has no parameter 'depth', it takes alpha_max, alpha_min, category_weight, fields",
+    ):
         make_head("ridge", {"depth": 3}, 0)
     assert make_head("lightgbm", {}, seed=7).random_state == 7
     assert make_head("lightgbm", {"random_state": 3}, seed=7).random_state == 3
