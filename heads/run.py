@@ -26,6 +26,7 @@ from store.predictions import (
     publish_predictions,
     test_predictions_table,
 )
+from store.standing import let_stand
 from store.vectors.folded import check_folds, fold_specs
 from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
@@ -83,18 +84,15 @@ def run_heads(
         CatalogError: nothing was ingested.
     """
     folds = ensure_folds(workspace, config, log)
-    digest = catalog_digest(workspace)
-    plans, coverage = [], _Coverages(workspace, log)
-    for name in dict.fromkeys(names or config.heads.run):
-        try:
-            plans.append(plan_head(workspace, config, name, folds, digest, coverage, log))
-        except ShelfpriceError as error:
-            yield HeadResult(name, "failed", error=str(error))
-    for plan in plans:
-        if plan.exists:
+    digest, missing = catalog_digest(workspace), []
+    for name, plan in plan_heads(workspace, config, names or config.heads.run, folds, digest, log):
+        if isinstance(plan, ShelfpriceError):
+            yield HeadResult(name, "failed", error=str(plan))
+        elif plan.exists and let_stand(workspace, name, plan.folder, log):
             smape = workspace.read_json(f"{plan.folder}/head.json")["report"]["smape"]
-            yield HeadResult(plan.name, "present", plan.folder, smape, tuned=plan.tuning is not None)
-    missing = [plan for plan in plans if not plan.exists]
+            yield HeadResult(name, "present", plan.folder, smape, tuned=plan.tuning is not None)
+        else:
+            missing.append(plan)
     if not missing:
         return
     sets = {found.vector_set: None for plan in missing for found in plan.sets}
@@ -117,6 +115,27 @@ def _n_rows(plans: Sequence[HeadPlan]) -> int:
 def _n_columns(workspace: Workspace, sets: Iterable[VectorSet]) -> int:
     specs = [current_spec(workspace, one.encoder) for one in sets]
     return sum(spec.dim * max(1, len(fold_specs(spec))) for spec in specs)
+
+
+def plan_heads(
+    workspace: Workspace,
+    config: Config,
+    names: Iterable[str],
+    folds: Folds,
+    catalog: str,
+    log: Log = lambda line: None,
+) -> Iterator[tuple[str, HeadPlan | ShelfpriceError]]:
+    """Each named head and its plan, or why it can't be trained; the one place that decides what is fresh.
+
+    Args:
+        catalog: digest of the catalogue.
+    """
+    coverage = _Coverages(workspace, log)
+    for name in dict.fromkeys(names):
+        try:
+            yield name, plan_head(workspace, config, name, folds, catalog, coverage, log)
+        except ShelfpriceError as error:
+            yield name, error
 
 
 def plan_head(

@@ -180,7 +180,7 @@ def test_without_decisions_results_are_those_of_no_cleaning_at_all(workspace):
 def test_other_decisions_make_predictions_stale(workspace):
     before = run(workspace)
     clean_catalog(workspace, ("price=median",))
-    (holding,) = read_status(workspace, load_config(workspace)).heads
+    (holding,) = read_status(workspace, load_config(workspace)).record["heads"]
     assert "decisions of 'catalog clean' have changed" in holding.stale
     assert run(workspace).folder != before.folder
 

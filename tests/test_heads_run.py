@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from store.config import Config, HeadConfig, load_config, save_config
 from store.errors import HeadError, MissingVectorsError, RowMismatchError
 from store.folds.assign import read_folds
 from store.predictions import read_predictions
+from store.standing import let_stand, read_standing
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_vectors
@@ -94,6 +96,34 @@ def test_a_run_with_nothing_to_do_imports_no_library_of_a_head(workspace):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("already there") == 2
+
+
+def test_two_runs_at_once_lose_nothing_of_what_stands(workspace):
+    configure(workspace)
+    assert shelfprice(workspace, "run", "--head", "neighbours").exit_code == 0
+    command = [sys.executable, "-m", "store.cli", "heads", "run", "-w", workspace.root, "--head"]
+    runs = [subprocess.Popen([*command, head], stdout=subprocess.DEVNULL) for head in ("ridge", "sparse")]
+    assert [run.wait() for run in runs] == [0, 0]
+    assert set(read_standing(workspace).folders) == {"neighbours", "ridge", "sparse"}
+
+
+def test_many_writers_of_what_stands_lose_nothing(workspace):
+    configure(workspace, run=["ridge"])
+    (head,) = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"]
+    names = [f"ridge:{i}" for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda name: let_stand(workspace, name, head["folder"]), names))
+    assert set(read_standing(workspace).folders) == {"ridge", *names}
+
+
+def test_predictions_that_were_removed_by_hand_are_made_again(workspace):
+    configure(workspace, run=["ridge"])
+    (head,) = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"]
+    workspace.remove(head["folder"])
+    assert read_standing(workspace).folders == {}
+    assert not let_stand(workspace, "ridge", head["folder"])
+    (again,) = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"]
+    assert (again["status"], again["folder"]) == ("trained", head["folder"])
 
 
 def test_a_killed_run_left_no_record_so_the_head_is_trained_again(workspace):

@@ -18,6 +18,7 @@ from store.cli import main
 from store.config import Config, EmbedConfig, FoldConfig, HeadConfig, save_config
 from store.errors import ShelfpriceError, WorkspaceError
 from store.lease import held
+from store.standing import PREDICTIONS_LOCK, read_standing
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
 from store.vectors.shard import read_keys
@@ -25,7 +26,7 @@ from store.workspace import Workspace
 from tests.fake_encoders import fake_loader, fake_request, fake_resolved, fake_vector
 from tests.fake_images import encoded, photo
 from tests.fake_models import WORDS, save_tiny_sentence_model
-from tests.fakes import catalog_table, publish_catalog
+from tests.fakes import catalog_table, publish_catalog, publish_fake_predictions, publish_folds
 from tests.s3_server import KEY, SECRET, Proxy, moto
 
 pytest.importorskip("s3fs", reason="needs the s3 extra")
@@ -133,6 +134,24 @@ def test_embed_heads_and_status_work_on_an_object_store(workspace, tmp_path):
     assert told["vectors"][0]["coverage"]["train"] == {"rows": 80, "have": 80, "failed": 0, "missing": 0}
     assert [head["head"] for head in told["heads"]] == ["ridge"]
     assert workspace.names("predictions")
+
+
+def test_what_stands_is_recorded_and_the_rest_is_pruned_on_an_object_store(workspace):
+    publish_names(workspace)
+    publish_folds(workspace, np.arange(N) % 3)
+    save_config(
+        workspace, Config(embed=EmbedConfig(vectors=()), heads=HeadConfig(run=("ridge",), vectors=()))
+    )
+    folders = [publish_fake_predictions(workspace, "ridge", np.zeros(N), seed=seed) for seed in (1, 42)]
+    at = ("-w", workspace.root, "--json")
+    assert [one["path"] for one in json.loads(shelfprice("prune", *at).stdout)["leftovers"]] == folders[:1]
+    assert workspace.exists(folders[0])
+    with held(workspace, PREDICTIONS_LOCK):
+        told = json.loads(shelfprice("prune", "--yes", *at).stdout)
+    assert [one["path"] for one in told["busy"]] == folders[:1]
+    shelfprice("prune", "--yes", *at)
+    assert [workspace.exists(folder) for folder in folders] == [False, True]
+    assert read_standing(workspace).folders == {"ridge": folders[1]}
 
 
 def test_a_missing_image_is_a_failure_and_a_store_that_does_not_answer_is_an_error(workspace, proxy):

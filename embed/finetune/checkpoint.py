@@ -10,12 +10,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from embed.finetune.processes import Processes
+from embed.finetune.record import PREFIX, SUFFIX
 from embed.finetune.step import Stepper
 from store.errors import CorruptFileError, WorkspaceError
 from store.workspace import Workspace
 
 BEST, WARM = "best.safetensors", "warm.safetensors"
-PREFIX, SUFFIX = "step-", ".safetensors"
 RECORD = "record"  # metadata: plain data as JSON
 DIGEST = "sha256"  # in the record: of it and of all tensors
 

@@ -25,6 +25,7 @@ from embed.finetune.inner import inner_smape
 from embed.finetune.job import FinetuneJob, Log, TrainingPart
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
+from embed.finetune.record import DONE
 from embed.finetune.step import Losses, Stepper
 from embed.finetune.warmup import Warm, warm_up
 from embed.forward.prefetch import Prefetch
@@ -33,7 +34,6 @@ from heads.networks.training import seeded
 from store.errors import ConfigError, HeadError
 from store.metric import smape_log
 
-DONE = "fold.json"
 STALE_EPOCHS = 2  # without a better inner score after which a plateau halves the rates
 
 

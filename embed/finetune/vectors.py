@@ -11,7 +11,7 @@ from embed.finetune.checkpoint import BEST, read_tensors
 from embed.finetune.job import FinetuneJob, Log
 from embed.finetune.layers import merge_adapters
 from embed.finetune.network import TunedNetwork
-from embed.finetune.training import DONE
+from embed.finetune.record import DONE
 from embed.job.catalog import CatalogSource
 from embed.job.limits import FailureLimits
 from embed.job.run import EmbedOptions, EncodeRequest, Runner, run

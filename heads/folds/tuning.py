@@ -8,6 +8,8 @@ from heads.params import current_params, recorded_params
 from heads.registry import head_class
 from store.workspace import Workspace
 
+TUNING = "tuning"
+TUNING_LOCK = f"{TUNING}/.lock"  # held by a search as long as it lasts
 # Parts of a head's inputs that the found parameters belong to; other folds would make them dishonest.
 BOUND_TO = ("vectors", "texts", "catalog_digest", "folds_hash", "cleaning")
 
@@ -50,7 +52,7 @@ class Tuning:
 
 
 def tuning_path(head: str) -> str:
-    return f"tuning/{head.replace(':', '.')}.json"
+    return f"{TUNING}/{head.replace(':', '.')}.json"
 
 
 def publish_tuning(workspace: Workspace, tuning: Tuning) -> None:

@@ -95,7 +95,7 @@ def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
     publish_spec(workspace, spec)
     if spec.fold is not None:
         return
-    record, described = _record(spec.name), spec.to_json()
+    record, described = current_file(spec.name), spec.to_json()
     if not workspace.exists(record) or workspace.read_json(record) != described:
         workspace.publish_json(record, described)
 
@@ -106,7 +106,7 @@ def current_spec(workspace: Workspace, encoder: str) -> EncoderSpec:
     Raises:
         MissingVectorsError: no run has embedded anything with it.
     """
-    record = _record(encoder)
+    record = current_file(encoder)
     if not workspace.exists(record):
         raise MissingVectorsError(f"no vectors of {encoder!r} in {workspace.root}: {how_to_embed(encoder)}")
     return EncoderSpec.from_json(workspace.read_json(record))
@@ -125,5 +125,6 @@ def current_encoders(workspace: Workspace) -> list[str]:
     return sorted(workspace.read_json(f"vectors/current/{record}")["name"] for record in records)
 
 
-def _record(encoder: str) -> str:
+def current_file(encoder: str) -> str:
+    """The record of what an encoder's name stands for."""
     return f"vectors/current/{slug(encoder)}.json"
