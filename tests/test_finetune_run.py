@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -136,6 +138,19 @@ def test_vectors_of_a_run_whose_prices_were_not_published_yet_are_not_pruned(wor
     finally:
         for file, content in contents.items():
             workspace.publish_bytes(file, content)
+
+
+@pytest.mark.parametrize("command", ["status", "prune"])
+def test_looking_at_a_workspace_with_tuned_models_imports_no_torch(workspace, tuned, command):
+    code = (
+        "import sys; from store.cli import main\n"
+        f"main([{command!r}, '-w', {workspace.root!r}], standalone_mode=False)\n"
+        "heavy = {'torch', 'sklearn', 'transformers', 'timm'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "fine-tuning" in done.stdout or command == "prune"
 
 
 def test_status_says_why_a_run_can_not_go_on(workspace, tuned):
