@@ -247,7 +247,7 @@ def test_the_command_plans_and_reports(workspace, tuned, models):
 
 
 def test_other_test_rows_are_embedded_and_priced_without_tuning_again(tmp_path, models, monkeypatch):
-    workspace = embedded(demo_workspace(tmp_path, 60, 10), *models)
+    workspace = embedded(demo_workspace(tmp_path, 100, 10), *models)
     before = tune(tiny_job(workspace, models, "tiny", epochs=1, warmup_epochs=1))
     test, images = tmp_path / "demo/test.csv", tmp_path / "demo/images"
     test.write_text(test.read_text().replace("Item Name: ", "Item Name: another "))
