@@ -271,7 +271,7 @@ def test_the_warm_up_of_the_rates_is_taken_by_its_old_name_too(workspace, models
 @pytest.mark.parametrize("name", ["../../x", "a/b", "a..b", "x" * 101, "a\x1b[2J"])
 def test_a_run_whose_name_could_lead_elsewhere_is_refused(workspace, models, name):
     with pytest.raises(
-        ConfigError, match="--name names files|the name of a fine-tuning run becomes part of a path"
+        ConfigError, match=r"--name names files|the name of a fine-tuning run becomes part of a path"
     ):
         tiny_job(workspace, models, name)
 
