@@ -150,9 +150,7 @@ def _vectors(
     return found
 
 
-def _fields(
-    tables: dict[str, pa.Table], notes: list[str]
-) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+def _fields(tables: dict[str, pa.Table], notes: list[str]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Names of the columns, and the parsed numbers and category codes of each split, with the same columns in each.
 
     Levels are numbered in alphabetical order: numbered as they come, those that only the last split has would be the
