@@ -5,7 +5,7 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.ingest.cells import is_missing
+from store.catalog.ingest.cells import is_missing, is_number
 from store.catalog.ingest.source import TableSource
 from store.catalog.parse.written import CORE, PLAIN
 
@@ -48,7 +48,7 @@ def _totals(source: TableSource, id_column: str) -> dict[int, str]:
         if first is None or not _is_total(cells[first]):
             continue
         others = [cell for name, cell in cells.items() if name != first]
-        if (first == id_column or id_column not in cells) and all(_is_number(cell) for cell in others):
+        if (first == id_column or id_column not in cells) and all(_is_amount(cell) for cell in others):
             found[at] = f"a line of totals: {cells[first]!r}"
     return found
 
@@ -58,10 +58,14 @@ def _is_total(cell: str) -> bool:
     return word in _TOTALS or word in _TOTAL_WORDS
 
 
-def _is_number(cell: str) -> bool:
+def _is_amount(cell: str) -> bool:
     return PLAIN.fullmatch(cell) is not None or _NUMBER.fullmatch(cell) is not None
 
 
 def _cell(source: TableSource, name: str, at: int) -> str:
-    value = source.columns[name][at].as_py()
-    return "" if value is None else str(value).strip()
+    """A cell as text; of a column that holds neither text nor numbers only whether there is one."""
+    column = source.columns[name]
+    if not column[at].is_valid:
+        return ""
+    is_plain = pa.types.is_string(column.type) or is_number(column.type)
+    return str(column[at].as_py()).strip() if is_plain else "a value"
