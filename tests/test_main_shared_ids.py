@@ -27,7 +27,7 @@ def root(tmp_path):
             rows.writerow(["sample_id", "catalog_content", "price"])
             for i in range(N):
                 colour = colour_of(i, split)
-                text = f"paint {colour} tin number {i % 59}"
+                text = f"{colour} paint, a tin of {colour}, number {i % 59}"
                 rows.writerow([i, text, round(PRICES[colour] * noise[i], 4)])
     return tmp_path
 
@@ -52,6 +52,6 @@ def test_every_test_row_is_priced_as_itself_and_not_as_the_train_row_of_its_id(r
     with open(root / "w/submission.csv") as file:
         submitted = list(csv.DictReader(file))
     assert [int(row["sample_id"]) for row in submitted] == list(range(N))
-    for i, row in enumerate(submitted):
-        nearest = min(COLOURS, key=lambda colour: abs(np.log(float(row["price"]) / PRICES[colour])))
-        assert nearest == colour_of(i, "test")
+    for colour, price in PRICES.items():
+        said = [float(row["price"]) for i, row in enumerate(submitted) if colour_of(i, "test") == colour]
+        assert price / 3 < np.median(said) < price * 3  # the next colour costs ten times as much

@@ -28,7 +28,7 @@ def train(tmp_path):
     path = tmp_path / "train.csv"
     rows = [f'"{EVIL}{i}","Tea {EVIL} {i % 2}",{i % 3 + 1}' for i in range(40)]
     rows[3] = f'"{EVIL}3",x,"{EVIL}"'
-    path.write_text(f"sample_id,catalog_content,price\n" + "\n".join(rows) + "\n")
+    path.write_text("sample_id,catalog_content,price\n" + "\n".join(rows) + "\n")
     return path
 
 
