@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.blend import PRICE_FLOOR, read_current_blend
-from ensemble.inputs import read_test_log_prices, select_predictions
+from ensemble.blend import PRICE_FLOOR, read_blend
+from ensemble.inputs import read_test_log_prices
 from store.catalog.read import catalog_digest, present_splits, read_split
 from store.config import ColumnConfig
 from store.errors import CatalogError, ConfigError, FoldMismatchError, RowMismatchError, WorkspaceError
 from store.folds.assign import read_folds
+from store.standing import read_standing
 from store.workspace import Workspace
 
 SUBMISSION_FILE = "submission.csv"
@@ -22,14 +23,20 @@ INTERVALS_FILE = "intervals.csv"
 
 
 def submit(
-    workspace: Workspace, columns: ColumnConfig, out: Path | None = None, price_floor: float = PRICE_FLOOR
+    workspace: Workspace,
+    columns: ColumnConfig,
+    out: Path | None = None,
+    price_floor: float = PRICE_FLOOR,
+    *,
+    folder: str | None = None,
 ) -> dict[str, Any]:
-    """Price every test row with the blend asked for last and write the submission.
+    """Price every test row with the standing blend and write the submission.
 
     Args:
         columns: names of the submission's two columns.
         out: a further local file that gets the same content.
         price_floor: lowest price, > 0.
+        folder: of another blend, whose prices go into that folder and `out` alone.
 
     Raises:
         CatalogError: there is no test catalogue.
@@ -42,7 +49,7 @@ def submit(
             f"a submission needs test rows and {workspace.root} has no test catalogue: "
             "run 'shelfprice catalog ingest --train FILE --test FILE', then heads and blend again"
         )
-    record = read_current_blend(workspace)
+    record = read_blend(workspace, folder)
     _check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
     log_price, half_width = _blended(workspace, record, sample_id)
@@ -56,12 +63,14 @@ def submit(
     ranges = _csv([id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds])
     if out is not None:
         _publish_out(out, content)
-    for folder in (record["folder"] + "/", ""):
-        workspace.publish_bytes(f"{folder}{INTERVALS_FILE}", ranges)
-        workspace.publish_bytes(f"{folder}{SUBMISSION_FILE}", content)
+    own = f"{record['folder']}/"
+    places = (own, "") if folder is None else (own,)
+    for place in places:
+        workspace.publish_bytes(f"{place}{INTERVALS_FILE}", ranges)
+        workspace.publish_bytes(f"{place}{SUBMISSION_FILE}", content)
     return {
-        "file": str(out) if out is not None else workspace.path(SUBMISSION_FILE),
-        "intervals_file": workspace.path(INTERVALS_FILE),
+        "file": str(out) if out is not None else workspace.path(places[-1] + SUBMISSION_FILE),
+        "intervals_file": workspace.path(places[-1] + INTERVALS_FILE),
         "folder": record["folder"],
         "n_rows": len(sample_id),
         "n_at_floor": int((price <= price_floor).sum()),
@@ -107,12 +116,12 @@ def rejected_counts(workspace: Workspace) -> dict[str, int]:
 
 
 def newer_predictions(workspace: Workspace, folders: dict[str, str]) -> list[str]:
-    """A note for each blended head that has finished another run since."""
-    newest = select_predictions(workspace, tuple(folders)).folders
+    """A note for each blended head whose predictions are not those that stand now."""
+    standing = read_standing(workspace).folders
     return [
         f"{head} has newer predictions than the blend: run 'shelfprice ensemble blend' to use them"
-        for head in folders
-        if newest[head] != folders[head]
+        for head, folder in folders.items()
+        if standing.get(head, folder) != folder
     ]
 
 

@@ -129,10 +129,42 @@ def check_table(cls: type[Table], value: dict[str, Any], where: str) -> Table:
 
 
 def save_config(workspace: Workspace, config: Config) -> None:
-    """Publish a configuration as TOML."""
-    import tomli_w
+    """Publish a configuration as TOML.
 
-    workspace.publish_bytes(CONFIG_FILE, tomli_w.dumps(dataclasses.asdict(config)).encode())
+    Comments, order and spelling of the file that is there stay; of it only values that differ are written, and
+    settings that it leaves to their defaults are added where they no longer have them.
+    """
+    import tomlkit
+
+    written, defaults = tomlkit.document(), {}
+    if workspace.exists(CONFIG_FILE):
+        written = tomlkit.parse(workspace.read_bytes(CONFIG_FILE).decode())
+        defaults = _plain(dataclasses.asdict(Config()))
+    _update(written, _plain(dataclasses.asdict(config)), defaults)
+    workspace.publish_bytes(CONFIG_FILE, tomlkit.dumps(written).encode())
+
+
+def _update(written: Any, wanted: dict[str, Any], defaults: dict[str, Any]) -> None:
+    import tomlkit
+
+    for key in [key for key in written if key not in wanted]:
+        del written[key]
+    for key, value in wanted.items():
+        if key not in written and key in defaults and defaults[key] == value:
+            continue
+        if isinstance(value, dict):
+            if key not in written:
+                written[key] = tomlkit.table()
+            _update(written[key], value, defaults.get(key, {}))
+        elif key not in written or written[key] != value:
+            written[key] = value
+
+
+def _plain(value: Any) -> Any:
+    """As TOML has it: tuples are lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _build(cls: type, value: Any, where: str) -> Any:

@@ -1,6 +1,6 @@
 """What failed, by row and file: images that could not be had, and inputs that gave no vector."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
@@ -79,6 +79,14 @@ def _without_vector(workspace: Workspace, vector_set: VectorSet, splits: list[st
                     yield FailedRow(
                         str(vector_set), split, batch.column("sample_id")[at].as_py(), file, *failed[key]
                     )
+
+
+def failure_lines(rows: Sequence[FailedRow]) -> Iterator[str]:
+    """One line a row that failed; a row is there once for each thing that it lacks."""
+    for row in rows:
+        file = f" ({row.file})" if row.file is not None else ""
+        yield f"{row.what}: {row.split} {row.sample_id}{file}: {row.stage}: {row.reason}"
+    yield f"{len(rows)} failures" if rows else "no failures"
 
 
 def _file(reference: str) -> str:

@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from heads.features.cleaning import Cleaning
-from heads.features.fields import field_columns, parse_fields
+from heads.features.fields import columns_read, field_table
 from heads.features.rows import FieldTable, Rows
 from store.catalog.parse.compose import compose, composition_columns
 from store.catalog.read import catalog_digest, present_splits, read_snapshot, read_split
-from store.cleaning import read_decided
+from store.cleaning import Cleaning, read_cleaning
 from store.errors import CatalogError, MissingVectorsError, RowMismatchError
 from store.folds.assign import Folds
 from store.vectors.folded import FoldedMatrix, embedded_keys, fold_specs, load_any
@@ -130,9 +129,9 @@ def read_inputs(
     if catalog is not None and found != catalog:
         raise _replaced(workspace)
     folds = folds.aligned(tables["train"]["sample_id"].combine_chunks())
-    columns = field_columns(tables["train"].schema)
+    columns = columns_read(tables["train"].schema)
     together = pa.concat_tables([_with_columns(table, columns) for table in tables.values()])
-    fields, start, rows = parse_fields(together, tables["train"].num_rows), 0, {}
+    fields, start, rows = field_table(together, tables["train"].num_rows), 0, {}
     for split, table in tables.items():
         here = np.arange(start, start + table.num_rows)
         start += table.num_rows
@@ -141,7 +140,7 @@ def read_inputs(
             workspace, split, table, sets, texts, fields.subset(here), group, folds.hash, folder
         )
     price = tables["train"]["price"].to_numpy()
-    cleaning = Cleaning.of(read_decided(workspace), rows["train"].sample_id)
+    cleaning = read_cleaning(workspace, rows["train"].sample_id)
     # Vectors were read by the rows as they stood then: in this order, if nobody has touched them.
     stands = catalog_digest(workspace) == found and all(
         read_split(workspace, split, ["sample_id"])["sample_id"].equals(table["sample_id"])

@@ -35,11 +35,11 @@ def folds(
     if as_json:
         print_json(described)
         return
-    for line in lines_of(described):
+    for line in fold_lines(described):
         say(line)
 
 
-def lines_of(described: dict[str, Any]) -> list[str]:
+def fold_lines(described: dict[str, Any]) -> list[str]:
     """The folds for people."""
     share = described["largest_group"] / described["rows"]
     lines = (

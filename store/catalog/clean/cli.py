@@ -42,11 +42,11 @@ def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], proces
     if as_json:
         print_json(dataclasses.asdict(report))
         return
-    for line in lines_of(report, workspace):
+    for line in clean_lines(report, workspace):
         say(line)
 
 
-def lines_of(report: "CleanReport", workspace: Workspace) -> list[str]:
+def clean_lines(report: "CleanReport", workspace: Workspace) -> list[str]:
     """The findings for people."""
     lines = [f"{'finding':<17}{'groups':>8}{'train':>9}{'test':>9}  policy   decisions"]
     for one in report.findings:

@@ -18,10 +18,10 @@ def show(workspace: Workspace, text: bool) -> None:
     clean' found.
     """
     from store.catalog.show.facts import read_facts
-    from store.catalog.show.words import lines_of
+    from store.catalog.show.words import fact_lines
 
     facts = read_facts(workspace)
-    for line in lines_of(facts):
+    for line in fact_lines(facts):
         say(line)
     if text:
         return
