@@ -43,13 +43,14 @@ def _totals(source: TableSource, id_column: str) -> dict[int, str]:
     """Rows at the end that hold a word such as "Total" where others have their first cell, and else numbers alone."""
     found: dict[int, str] = {}
     for at in range(max(1, source.n_rows - _LAST_ROWS), source.n_rows):
-        cells = {name: cell for name in source.columns if not is_missing(cell := _cell(source, name, at))}
-        first = next(iter(cells), None)
-        if first is None or not _is_total(cells[first]):
+        cells = ((name, cell) for name in source.columns if not is_missing(cell := _cell(source, name, at)))
+        first, word = next(cells, ("", ""))
+        if not _is_total(word):
             continue
-        others = [cell for name, cell in cells.items() if name != first]
-        if (first == id_column or id_column not in cells) and all(_is_amount(cell) for cell in others):
-            found[at] = f"a line of totals: {cells[first]!r}"
+        others = dict(cells)
+        is_first = first == id_column or id_column not in others
+        if is_first and all(_is_amount(cell) for cell in others.values()):
+            found[at] = f"a line of totals: {word!r}"
     return found
 
 
