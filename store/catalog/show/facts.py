@@ -133,18 +133,20 @@ def _coverage(tables: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
     names = list(dict.fromkeys([*_FIELDS, *extras]))
     shares: dict[str, dict[str, float]] = {name: {} for name in names}
     for split, table in tables.items():
+        columns = dict(
+            zip(table.column_names, table.columns, strict=True)
+        )  # a table looks a name up one by one
         for name in names:
-            shares[name][split] = _share(table, name)
+            shares[name][split] = _share(columns.get(name))
     return shares
 
 
-def _share(table: pa.Table, name: str) -> float:
-    if name not in table.column_names or len(table) == 0:
+def _share(column: pa.ChunkedArray | None) -> float:
+    if column is None or len(column) == 0:
         return 0.0
-    column = table[name]
     if pa.types.is_list(column.type):
-        return float(pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() or 0) / len(table)
-    return 1.0 - column.null_count / len(table)
+        return float(pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() or 0) / len(column)
+    return 1.0 - column.null_count / len(column)
 
 
 def _against(
