@@ -17,8 +17,9 @@ from embed.finetune.augment import augment_image, augment_rows, larger
 from embed.finetune.towers import Tower
 from embed.forward.devices import cores
 from embed.inputs import InputFailure
-from embed.inputs.images import decode_image, quiet_pillow
+from embed.inputs.images import decode_image
 from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.open import quiet_pillow
 from store.catalog.parse.compose import compose
 from store.catalog.read import read_split
 from store.errors import WorkspaceError

@@ -9,8 +9,9 @@ import numpy as np
 
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, RowWindow
-from embed.inputs.images import decode_image, quiet_pillow
+from embed.inputs.images import decode_image
 from store.catalog.images.blobs import blob_path
+from store.catalog.images.open import quiet_pillow
 from store.errors import StoreError, WorkspaceError
 from store.workspace import Workspace
 

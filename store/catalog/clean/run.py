@@ -16,6 +16,7 @@ from store.catalog.clean.quantity import disagreements
 from store.catalog.clean.rows import Catalogue, Finding, read_catalogue
 from store.catalog.clean.texts import encoding_damage, other_languages
 from store.catalog.clean.twins import exact_twins, near_images, near_texts, repeats_of_train
+from store.catalog.images.open import quiet_pillow
 from store.catalog.read import catalog_digest
 from store.cleaning import CLEANING_FILE, CONTRADICTION
 from store.config import CleanConfig, load_config, save_config
@@ -143,7 +144,7 @@ def find_all(
         seconds[name] = round(time.perf_counter() - started, 3)
 
     distinct = pc.unique(rows.image.drop_null()).to_pylist()
-    with ThreadPoolExecutor(1) as pool:
+    with quiet_pillow(), ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(perceptual_hashes, workspace, distinct, processes)
         step("near_text", lambda: [near_texts(rows)])
         step("price", lambda: [contradictions(rows)])

@@ -12,7 +12,6 @@ from typing import IO
 
 from store.catalog.download.connections import tls_context
 from store.catalog.download.fetch import Fetcher, FetchLimits, Reply
-from store.catalog.download.images import quiet_decoders
 from store.catalog.download.network import Resolver, resolve
 from store.catalog.download.plan import DownloadPlan, WantedLinks, make_plan, read_wanted, unusable_records
 from store.catalog.download.progress import Progress
@@ -22,6 +21,7 @@ from store.catalog.download.schedule import DownloadSchedule, DownloadTask, Ende
 from store.catalog.download.storer import Storer
 from store.catalog.download.storing import Body, Stored
 from store.catalog.images.blobs import BLOBS
+from store.catalog.images.open import quiet_pillow
 from store.errors import CatalogError, ConfigError, WorkspaceError
 from store.workspace import Workspace
 
@@ -86,7 +86,7 @@ def download_images(
         WorkspaceError: the workspace can't be written, e.g. the disk is full; what was stored stays.
     """
     _check(settings)
-    with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_decoders():
+    with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_pillow():
         started = time.monotonic()
         wanted = read_wanted(workspace)
         summary = Summary(wanted, n_void=fold_journals(workspace))
