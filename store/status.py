@@ -1,6 +1,7 @@
 """`shelfprice status`: what the workspace holds, what is stale and why, what comes next."""
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,16 +67,21 @@ def read_status(workspace: Workspace, config: "Config") -> Status:
 
 def next_step(status: Status) -> tuple[str, str] | None:
     """The next command and why; None where all is done."""
-    at = "" if status.workspace == "workspace" else f" -w {status.workspace}"
+    at = "" if status.workspace == "workspace" else f" -w {shlex.quote(status.workspace)}"
     if status.catalog is None:
         return f"shelfprice catalog ingest --train FILE --test FILE{at}", "there is no catalogue"
+    from store.catalog.images.links import LINKS_FILE
+    from store.vectors.sets import TUNED
+
     if "train" not in status.catalog.splits:
         return f"shelfprice catalog ingest --train FILE --test FILE{at}", "there is no train catalogue"
+    problems = {v.name: v.problem for v in status.vectors if v.problem}
+    lost = next((problem for problem in problems.values() if problem.startswith(LINKS_FILE)), None)
+    if lost is not None:
+        return f"shelfprice catalog ingest --train FILE --test FILE --images DIR{at}", lost
     broken = [v.name for v in status.vectors if v.is_configured and v.problem]
     if broken:
         return f"shelfprice embed verify{at}", f"vectors of {', '.join(broken)} can't be read"
-    from store.vectors.sets import TUNED
-
     lacking = [v for v in status.vectors if v.is_configured and v.missing]
     if lacking:
         rows = ", ".join(f"{v.name} {v.missing:,}" for v in lacking)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from store.catalog.images.blobs import LINKS_FILE, blob_path, image_digests
+from store.catalog.images.blobs import blob_path
+from store.catalog.images.links import LINKS_FILE
 from store.catalog.ingest.run import ingest
 from store.catalog.read import read_split
 from store.errors import CatalogError
 from store.schema import LINKS
 from store.workspace import Workspace
+from tests.fakes import image_digests
 
 
 @pytest.fixture

@@ -32,7 +32,13 @@ def workspace(tmp_path):
         {"sample_id": 20, "text": "Item Name: oil", "price": 3.0, "image": "b"},
         {"sample_id": 21, "text": "Item Name: oil", "price": 9.0, "image": "broken"},
         {"sample_id": 22, "text": "tea", "price": 1.0, "image": None},
-        {"sample_id": 23, "text": "", "price": 2000.0, "image": "https://nowhere.example/x.jpg"},
+        {
+            "sample_id": 23,
+            "text": "",
+            "price": 2000.0,
+            "image": None,
+            "image_link": "https://nowhere.example/x.jpg",
+        },
     ]
     test = [{"sample_id": 30, "text": "Item Name: oil", "image": "b"}]
     publish(found, train, test, names, [i % 2 for i in range(len(train))])

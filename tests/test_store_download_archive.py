@@ -13,13 +13,13 @@ from click.testing import CliRunner
 
 from store.catalog.download.archive import export_images, import_images
 from store.catalog.download.record import Journal, LinkRecord, fold_journals
-from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import read_links
 from store.cli import main
 from store.errors import CatalogError
 from store.schema import LINKS
 from store.workspace import Workspace
-from tests.fakes import catalog_table, publish_catalog
+from tests.fakes import catalog_table, image_digests, publish_catalog
 
 
 def filled(path, contents=("one", "two", "three")):

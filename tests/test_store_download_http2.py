@@ -9,11 +9,10 @@ from store.catalog.download.network import CheckedBackend
 from store.catalog.download.progress import Progress
 from store.catalog.download.run import DownloadSettings, download_images
 from store.catalog.download.schedule import Policy
-from store.catalog.images.blobs import image_digests
 from store.catalog.images.links import read_links
 from store.errors import ConfigError
 from store.workspace import Workspace
-from tests.fakes import catalog_table, publish_catalog
+from tests.fakes import catalog_table, image_digests, publish_catalog
 from tests.http2_server import certificates, http2_server
 from tests.image_server import Site, serving
 

@@ -13,10 +13,11 @@ import pytest
 from store.catalog.download.process import CRASHED, StoreProcess, serve
 from store.catalog.download.record import JOURNAL_FOLDER, Journal, fold_journals, read_journal
 from store.catalog.download.storing import SPILL_BYTES, Body, Stored
-from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import read_links
 from store.errors import WorkspaceError
 from store.workspace import Workspace
+from tests.fakes import image_digests
 from tests.image_server import Site
 
 SITE = Site()

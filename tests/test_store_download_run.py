@@ -15,14 +15,14 @@ from store.catalog.download.fetch import FetchLimits
 from store.catalog.download.progress import Progress
 from store.catalog.download.run import DownloadSettings, download_images
 from store.catalog.download.schedule import Policy
-from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import read_links
 from store.catalog.ingest.run import ingest
 from store.catalog.read import catalog_digest
 from store.cli import main
 from store.errors import ConfigError, WorkspaceError
 from store.workspace import Workspace
-from tests.fakes import catalog_table, publish_catalog
+from tests.fakes import catalog_table, image_digests, publish_catalog
 from tests.image_server import Site, serving
 
 SETTINGS = DownloadSettings(

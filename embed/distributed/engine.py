@@ -17,8 +17,8 @@ from embed.encoders.base import Resolved
 from embed.forward.devices import DeviceSettings
 from embed.inputs.batch import Batch, RowWindow
 from embed.job.plan import EncoderPlan
-from embed.job.windows import iter_places, iter_windows
-from store.catalog.images.blobs import image_digests
+from embed.job.windows import contents_of, iter_places, iter_windows
+from store.catalog.images.links import known_links
 from store.errors import EngineError, ShelfpriceError
 from store.vectors.keys import key_bytes
 from store.workspace import Workspace
@@ -124,17 +124,15 @@ class RayEncoder:
 
     def _items(self, plan: EncoderPlan, rows: int) -> Iterator[pa.Table]:
         """What is to do, in parts of about `rows` rows that no one has to read twice."""
-        digests = image_digests(self.workspace) if plan.spec.modality == "image" else {}
+        known = known_links(self.workspace) if plan.spec.modality == "image" else {}
         for place in iter_places(self.workspace, plan):
             name = str(place.vector_set)
-            references = (
-                place.batch.column("image").to_pylist() if place.vector_set.composition is None else []
-            )
+            is_image = place.vector_set.composition is None
+            contents = contents_of(place.vector_set, place.batch, known) if is_image else []
             for start in range(0, len(place.keys), rows):
                 part = slice(start, start + rows)
-                if place.vector_set.composition is None:
-                    contents = [digests[reference] for reference in references[part]]
-                    yield items_table(name, key_bytes(place.keys[part]), contents)
+                if is_image:
+                    yield items_table(name, key_bytes(place.keys[part]), contents[part])
                 else:
                     yield places_table(name, place.split, place.positions[part])
 

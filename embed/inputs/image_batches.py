@@ -10,7 +10,7 @@ import numpy as np
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, RowWindow
 from embed.inputs.images import decode_image
-from store.catalog.images.blobs import blob_path
+from store.catalog.images.blobs import read_blob
 from store.catalog.images.open import quiet_pillow
 from store.errors import StoreError, WorkspaceError
 from store.workspace import Workspace
@@ -77,10 +77,12 @@ def decode_blob(workspace: Workspace, digest: str, preprocessing: dict[str, Any]
         StoreError: an object store can't be asked; that says nothing about the image.
     """
     try:
-        content = workspace.read_bytes(blob_path(digest))
+        content = read_blob(workspace, digest)
     except StoreError:
         raise
-    except (WorkspaceError, OSError) as error:
+    except WorkspaceError as error:
+        return InputFailure("read", f"{error}, then 'shelfprice embed run --retry-failed'")
+    except OSError as error:
         return InputFailure("read", " ".join(str(error).split()))
     return decode_image(content, preprocessing)
 

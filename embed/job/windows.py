@@ -1,7 +1,7 @@
 """Rows that still lack a vector, streamed from the catalogue: memory holds one window."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from embed.inputs.batch import RowWindow
 from embed.job.plan import EncoderPlan
-from store.catalog.images.blobs import image_digests
+from store.catalog.images.links import digests_of, known_links
 from store.catalog.parse.compose import compose
 from store.catalog.read import present_splits
 from store.vectors.keys import key_array, key_bytes, locate
@@ -53,15 +53,15 @@ def iter_places(workspace: Workspace, plan: EncoderPlan) -> Iterator[Places]:
 
 def iter_windows(workspace: Workspace, plan: EncoderPlan, rows: int = WINDOW_ROWS) -> Iterator[RowWindow]:
     """Every missing key of a plan exactly once, with its content."""
-    digests: dict[str, str] | None = None
+    known: dict[str, str | None] = {}
     for vector_set, places in itertools.groupby(iter_places(workspace, plan), lambda one: one.vector_set):
         keys: list[bytes] = []
         contents: list[str] = []
         for place in places:
-            if vector_set.composition is None and digests is None:
-                digests = image_digests(workspace)
+            if vector_set.composition is None and not known:
+                known = known_links(workspace)
             keys += key_bytes(place.keys)
-            contents += contents_of(vector_set, place.batch, digests or {})
+            contents += contents_of(vector_set, place.batch, known)
             while len(keys) >= rows:
                 yield RowWindow(str(vector_set), keys[:rows], contents[:rows])
                 del keys[:rows], contents[:rows]
@@ -69,9 +69,12 @@ def iter_windows(workspace: Workspace, plan: EncoderPlan, rows: int = WINDOW_ROW
             yield RowWindow(str(vector_set), keys, contents)
 
 
-def contents_of(vector_set: VectorSet, rows: pa.RecordBatch | pa.Table, digests: dict[str, str]) -> list[str]:
+def contents_of(
+    vector_set: VectorSet, rows: pa.RecordBatch | pa.Table, known: Mapping[str, str | None]
+) -> list[str]:
     """What enters the encoder for rows that have content: composed texts, or hex SHA-256 of images."""
     if vector_set.composition is None:
-        return [digests[reference] for reference in rows.column("image").to_pylist()]
-    texts: list[str] = compose(vector_set.composition, rows).to_pylist()
-    return texts
+        contents: list[str] = digests_of(known, rows.column("image")).to_pylist()
+    else:
+        contents = compose(vector_set.composition, rows).to_pylist()
+    return contents

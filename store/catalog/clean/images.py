@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 from PIL import Image
 from tqdm import tqdm
 
-from store.catalog.images.blobs import blob_path
+from store.catalog.images.blobs import read_blob
 from store.catalog.images.open import UndecodableError, flattened, open_image, quiet_pillow, room_for
-from store.errors import CatalogError, WorkspaceError
+from store.errors import CatalogError, CorruptFileError, StoreError, WorkspaceError
 from store.schema import PERCEPTUAL_BYTES, PERCEPTUAL_HASHES
 from store.workspace import Workspace
 
@@ -37,6 +37,7 @@ SHAPE_BYTES = FREQUENCIES * FREQUENCIES // 8
 FIELDS = 8  # a side, whose mean colours are kept
 NEAR_BITS = 16  # of 256: images that differ in so many or fewer look alike
 NEAR_LEVELS = 4  # of 256: by which no field's colour may differ
+UNREAD = "unread: "  # what a reason begins with that says nothing about the image
 LEAST_CONTRAST = 4.0  # standard deviation in grey levels below which an image shows nothing
 LEAST_EACH = 1_000  # images: a process for fewer takes longer to start than it saves
 _BATCH = 512
@@ -83,7 +84,10 @@ def close_pairs(hashes: np.ndarray, most_bits: int) -> np.ndarray:
 
 
 def perceptual_hashes(
-    workspace: Workspace, digests: Sequence[str], processes: int = 2
+    workspace: Workspace,
+    digests: Sequence[str],
+    processes: int = 2,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, bytes | None]:
     """The hash of each image, None where there is none; computed once for each content and remembered."""
     table = _remembered(workspace)
@@ -92,27 +96,35 @@ def perceptual_hashes(
     if missing:
         fresh = hashes_in_processes(workspace, missing, processes if workspace.is_local else 1)
         known |= {digest: value for digest, value, _ in fresh}
-        columns = [
-            pa.array(list(c), f.type)
-            for c, f in zip(zip(*fresh, strict=True), PERCEPTUAL_HASHES, strict=True)
-        ]
-        _remember(workspace, pa.table(columns, schema=PERCEPTUAL_HASHES))
+        unread = [reason for _, _, reason in fresh if reason is not None and reason.startswith(UNREAD)]
+        if unread:
+            log(f"{len(unread)} images count as none: {unread[0].removeprefix(UNREAD)}")
+        read = [one for one in fresh if not (one[2] or "").startswith(UNREAD)]
+        _remember(
+            workspace,
+            pa.Table.from_pylist(
+                [dict(zip(PERCEPTUAL_HASHES.names, one, strict=True)) for one in read], PERCEPTUAL_HASHES
+            ),
+        )
     return {digest: known[digest] for digest in digests}
 
 
 def _remembered(workspace: Workspace) -> pa.Table:
-    if not workspace.exists(HASHES_FILE) or workspace.read_metadata(HASHES_FILE) != {
-        "version": HASHES_VERSION
-    }:
-        return PERCEPTUAL_HASHES.empty_table()
-    return workspace.read_table(HASHES_FILE)
+    try:
+        if workspace.exists(HASHES_FILE) and workspace.read_metadata(HASHES_FILE) == {
+            "version": HASHES_VERSION
+        }:
+            return workspace.read_table(HASHES_FILE).cast(PERCEPTUAL_HASHES)
+    except (CorruptFileError, pa.ArrowInvalid, ValueError):
+        pass  # all of it is computed again
+    return PERCEPTUAL_HASHES.empty_table()
 
 
 def _remember(workspace: Workspace, fresh: pa.Table) -> None:
     with workspace.lock(HASHES_LOCK):
         old = _remembered(workspace)
         kept = old.filter(pc.invert(pc.is_in(old["sha256"], value_set=fresh["sha256"].combine_chunks())))
-        merged = pa.concat_tables([kept.cast(PERCEPTUAL_HASHES), fresh]).combine_chunks()
+        merged = pa.concat_tables([kept, fresh]).combine_chunks()
         workspace.publish_table(HASHES_FILE, merged, metadata={"version": HASHES_VERSION})
 
 
@@ -188,10 +200,14 @@ def hashes_of(root: str, digests: list[str]) -> list[Hashed]:
     reasons: list[str | None] = []
     for digest in digests:
         try:
-            pixels.append(shrunk(workspace.read_bytes(blob_path(digest))))
+            pixels.append(shrunk(read_blob(workspace, digest)))
             reasons.append(None)
-        except (UndecodableError, WorkspaceError, OSError) as error:
-            reasons.append(str(error)[:200])
+        except StoreError:
+            raise
+        except UndecodableError as error:
+            reasons.append(error.reason[:200])
+        except (WorkspaceError, OSError) as error:
+            reasons.append(f"{UNREAD}{error}")
     hashes = iter(hash_images(np.stack(pixels)) if pixels else [])
     found: list[Hashed] = []
     for digest, reason in zip(digests, reasons, strict=True):

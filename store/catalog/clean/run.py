@@ -103,7 +103,7 @@ def clean_catalog(
     folds = ensure_folds(workspace, config, log)
     seconds: dict[str, float] = {}
     rows = read_catalogue(workspace, folds)
-    findings = find_all(rows, workspace, processes, seconds)
+    findings = find_all(rows, workspace, processes, seconds, log)
     table = decisions_table(rows, findings, config.clean)
     digest = decisions_digest(table)
     if config != before:
@@ -130,7 +130,11 @@ def _without_empty_images(rows: Catalogue, hashes: dict[str, bytes | None]) -> C
 
 
 def find_all(
-    rows: Catalogue, workspace: Workspace, processes: int, seconds: dict[str, float]
+    rows: Catalogue,
+    workspace: Workspace,
+    processes: int,
+    seconds: dict[str, float],
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[Finding]:
     """Every finding, in the order of `FINDINGS`; `seconds` takes how long each step took.
 
@@ -145,7 +149,7 @@ def find_all(
 
     distinct = pc.unique(rows.image.drop_null()).to_pylist()
     with quiet_pillow(), ThreadPoolExecutor(1) as pool:
-        hashing = pool.submit(perceptual_hashes, workspace, distinct, processes)
+        hashing = pool.submit(perceptual_hashes, workspace, distinct, processes, log)
         step("near_text", lambda: [near_texts(rows)])
         step("price", lambda: [contradictions(rows)])
         step("outlier", lambda: [outliers(rows)])

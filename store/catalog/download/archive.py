@@ -18,15 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from store.catalog.download.record import (
-    file_sha256,
-    fold_journals,
-    read_journal,
-    stored_digests,
-)
+from store.catalog.download.record import file_sha256, fold_journals, read_journal
 from store.catalog.download.rows import show_images
 from store.catalog.download.run import IMAGES_LOCK
-from store.catalog.images.blobs import MOST_BYTES, blob_path
+from store.catalog.images.blobs import MOST_BYTES, blob_path, stored_digests
 from store.catalog.images.links import links_by_schema, merge_links, read_links
 from store.errors import CatalogError, WorkspaceError
 from store.local import TEMPORARY_PREFIX

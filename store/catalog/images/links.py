@@ -1,13 +1,18 @@
 """images/links.parquet, the one record of images: read and brought up to date."""
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.errors import CorruptFileError
 from store.schema import LINKS
 from store.workspace import Workspace
 
 LINKS_FILE = "images/links.parquet"
 LINKS_LOCK = "images/.links.lock"  # held only while the file is replaced
+FILE_PREFIX = "file:"
+MADE_AGAIN = "run 'shelfprice catalog ingest' with --images again, or 'shelfprice catalog images' for links"
 
 
 def read_links(workspace: Workspace) -> pa.Table:
@@ -15,6 +20,39 @@ def read_links(workspace: Workspace) -> pa.Table:
     if not workspace.exists(LINKS_FILE):
         return LINKS.empty_table()
     return links_by_schema(workspace.read_table(LINKS_FILE))
+
+
+def known_links(workspace: Workspace) -> dict[str, str | None]:
+    """Every reference (column `image` of the catalogue) that was recorded -> hex SHA-256, None where it has a reason.
+
+    A row that holds neither tells nothing and counts as lost.
+    """
+    if not workspace.exists(LINKS_FILE):
+        return {}
+    links = links_by_schema(workspace.read_table(LINKS_FILE, ["link", "sha256", "reason"]))
+    links = links.filter(pc.or_(links["sha256"].is_valid(), links["reason"].is_valid()))
+    return dict(zip(links["link"].to_pylist(), links["sha256"].to_pylist(), strict=True))
+
+
+def digests_of(known: Mapping[str, str | None], references: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The image of each row: hex SHA-256, null where the row has none or it could not be had.
+
+    Args:
+        known: from `known_links`.
+        references: column `image` of the catalogue.
+
+    Raises:
+        CorruptFileError: a row names an image that links.parquet does not know: it was there and is lost.
+    """
+    found = references.to_pylist()
+    try:
+        return pa.array([known[reference] if reference else None for reference in found], pa.string())
+    except KeyError:
+        lost = [reference for reference in found if reference and reference not in known]
+    raise CorruptFileError(
+        f"{LINKS_FILE} has lost rows of images that the catalogue names ({len(lost)} in {len(found)} rows, first: "
+        f"{lost[0]}): {MADE_AGAIN}"
+    )
 
 
 def links_by_schema(table: pa.Table) -> pa.Table:

@@ -6,7 +6,7 @@ from typing import Literal
 import pyarrow as pa
 
 from store.catalog.download.rows import known_reference
-from store.catalog.images.blobs import FILE_PREFIX, known_links
+from store.catalog.images.links import FILE_PREFIX, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
 from store.catalog.ingest.rows import ValidatedRows, count_reasons, rejected_table
 from store.catalog.parse.fields import field_columns

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from store.catalog.images.blobs import FILE_PREFIX, FolderImport, import_folder
+from store.catalog.images.blobs import FolderImport, import_folder
 from store.catalog.images.folder import Folder, list_folder, no_match
+from store.catalog.images.links import FILE_PREFIX
 from store.catalog.ingest.publish import Split, SplitReport, publish_splits
 from store.catalog.ingest.rows import (
     MISSING,

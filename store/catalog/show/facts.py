@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.download.addresses import read_link
-from store.catalog.images.blobs import image_digests
-from store.catalog.images.links import read_links
+from store.catalog.images.links import FILE_PREFIX, MADE_AGAIN, read_links
 from store.catalog.read import extra_columns, present_splits, read_split
 from store.catalog.show.doubts import Doubts, read_doubts
 from store.workspace import Workspace
@@ -63,8 +62,8 @@ def read_facts(workspace: Workspace) -> Facts:
     """
     read_split(workspace, "train", ["sample_id"])  # says what is missing
     tables = {split: read_split(workspace, split) for split in present_splits(workspace)}
-    digests = image_digests(workspace)
     links = read_links(workspace)
+    digests = dict(zip(links["link"].to_pylist(), links["sha256"].to_pylist(), strict=True))
     failed = dict(zip(links["link"].to_pylist(), links["reason"].to_pylist(), strict=True))
     digest_columns = {
         split: pa.array(
@@ -108,7 +107,7 @@ def _split(name: str, table: pa.Table, image: pa.Array, failed: dict[str, str | 
         table.select(["sample_id", "image", "image_link"]).take(pa.array(lacking, pa.int64())).to_pylist()
     )
     for row in columns:
-        reason = failed.get(row["image"]) or _without_image(row["image_link"])
+        reason = failed.get(row["image"]) or _without_image(row["image"], row["image_link"])
         reasons.append(reason)
         first = where.setdefault(reason, [])
         if len(first) < 3:
@@ -126,7 +125,9 @@ def _split(name: str, table: pa.Table, image: pa.Array, failed: dict[str, str | 
     )
 
 
-def _without_image(cell: str | None) -> str:
+def _without_image(reference: str | None, cell: str | None) -> str:
+    if reference is not None and reference.startswith(FILE_PREFIX):
+        return f"its row in images/links.parquet is lost: {MADE_AGAIN}"
     link = read_link(cell)
     if link.url is not None:
         return "a link, not fetched yet"

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from html import escape
 
-from store.catalog.images.blobs import blob_path
+from store.catalog.images.blobs import read_blob
 from store.catalog.images.open import UndecodableError, flattened, open_image, room_for
 from store.catalog.show.charts import log_histogram, priced
 from store.catalog.show.doubts import DoubtfulRow, Example
@@ -51,7 +51,7 @@ def page_of(facts: Facts, thumbnail: Thumbnail) -> str:
 def thumbnail_of(workspace: Workspace, digest: str) -> str | None:
     """An image as a data URL of a small JPEG; None where it can't be decoded."""
     try:
-        with open_image(workspace.read_bytes(blob_path(digest))) as image:
+        with open_image(read_blob(workspace, digest)) as image:
             image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
             with room_for(image):
                 flat = flattened(image).convert("RGB")
