@@ -21,6 +21,7 @@ from store.catalog.download.schedule import DownloadSchedule, DownloadTask, Ende
 from store.catalog.download.storer import Storer
 from store.catalog.download.storing import Body, Stored
 from store.catalog.images.blobs import BLOBS
+from store.catalog.images.links import mend_links
 from store.catalog.images.open import quiet_pillow
 from store.errors import CatalogError, ConfigError, WorkspaceError
 from store.workspace import Workspace
@@ -88,6 +89,7 @@ def download_images(
     _check(settings)
     with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_pillow():
         started = time.monotonic()
+        progress.say(mend_links(workspace))
         wanted = read_wanted(workspace)
         summary = Summary(wanted, n_void=fold_journals(workspace))
         for fan in workspace.names(BLOBS):
