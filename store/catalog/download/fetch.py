@@ -13,11 +13,12 @@ from urllib.parse import urljoin
 import h2.exceptions
 import httpcore2
 
-from store.catalog.download.addresses import canonical_url
+from store.catalog.download.addresses import canonical_url, host_of
 from store.catalog.download.connections import Pool, tls_context
 from store.catalog.download.images import SNIFF_BYTES, describe_other, sniff
 from store.catalog.download.network import CheckedBackend, NoConnectionError, Resolver, resolve
 from store.catalog.download.storing import SPILL_BYTES, keep
+from store.errors import WorkspaceError
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
@@ -109,7 +110,7 @@ class Fetcher:
         Raises:
             WorkspaceError: the disk for temporary files is full.
         """
-        headers = list(self._headers)
+        headers = [(b"Host", host_of(url).encode("ascii")), *self._headers]
         if etag:
             headers.append((b"If-None-Match", etag.encode("latin-1", "ignore")))
         if last_modified:
@@ -137,6 +138,10 @@ class Fetcher:
             return Reply(reason=reason, retry=True, shared=pool.is_shared(url))
         except (httpcore2.ProtocolError, h2.exceptions.H2Error, ValueError, KeyError):
             return Reply(reason="protocol: bad response", retry=True)
+        except WorkspaceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one link never ends the run of all others
+            return Reply(reason=f"can't be asked: {type(error).__name__}")
 
     async def _read(self, url: str, response: httpcore2.Response, *, conditional: bool) -> Reply:
         status = response.status

@@ -31,7 +31,7 @@ class StoreProcess:
 
     def __init__(self, workspace: Workspace, journal: Journal, max_pixels: int) -> None:
         self._journal = journal  # of this process: for what the other can't tell any more
-        self._command = [sys.executable, "-m", __name__, workspace.root, str(max_pixels)]
+        self._command = [sys.executable, "-P", "-m", __name__, workspace.root, str(max_pixels)]
         self._process: asyncio.subprocess.Process | None = None
 
     async def store(self, bodies: Sequence[Body]) -> list[Stored]:
