@@ -1,5 +1,7 @@
 """`shelfprice catalog show`."""
 
+import sys
+
 import click
 
 from store.options import workspace_option
@@ -18,10 +20,15 @@ def show(workspace: Workspace, text: bool) -> None:
     clean' found.
     """
     from store.catalog.show.facts import read_facts
-    from store.catalog.show.words import lines_of
+    from store.catalog.show.words import ASCII_BLOCKS, BLOCKS, lines_of
 
     facts = read_facts(workspace)
-    for line in lines_of(facts):
+    try:
+        BLOCKS.encode(sys.stdout.encoding)
+        blocks = BLOCKS
+    except UnicodeEncodeError:
+        blocks = ASCII_BLOCKS
+    for line in lines_of(facts, blocks):
         click.echo(line)
     if text:
         return

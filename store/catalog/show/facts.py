@@ -74,7 +74,7 @@ def read_facts(workspace: Workspace) -> Facts:
     price = tables["train"]["price"].to_numpy()
     lengths = {split: pc.utf8_length(table["text"]).to_numpy() for split, table in tables.items()}
     quantiles = {f"{q:g}%": float(np.percentile(price, q)) for q in (0, 1, 25, 50, 75, 99, 100)}
-    coverage = _coverage(tables)
+    coverage = coverage_of(tables)
     return Facts(
         workspace=workspace.root,
         splits=[_split(name, table, digest_columns[name], failed) for name, table in tables.items()],
@@ -134,23 +134,26 @@ def _without_image(reference: str | None, cell: str | None) -> str:
     return link.problem or "no link"
 
 
-def _coverage(tables: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
+def coverage_of(tables: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
+    """Field -> split -> share of rows that have it."""
     extras = [name for table in tables.values() for part in extra_columns(table.schema) for name in part]
     names = list(dict.fromkeys([*_FIELDS, *extras]))
     shares: dict[str, dict[str, float]] = {name: {} for name in names}
     for split, table in tables.items():
+        columns = dict(
+            zip(table.column_names, table.columns, strict=True)
+        )  # to ask a table by name takes all names
         for name in names:
-            shares[name][split] = _share(table, name)
+            shares[name][split] = _share(columns[name]) if name in columns else 0.0
     return shares
 
 
-def _share(table: pa.Table, name: str) -> float:
-    if name not in table.column_names or len(table) == 0:
+def _share(column: pa.ChunkedArray) -> float:
+    if len(column) == 0:
         return 0.0
-    column = table[name]
     if pa.types.is_list(column.type):
-        return float(pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() or 0) / len(table)
-    return 1.0 - column.null_count / len(table)
+        return float(pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() or 0) / len(column)
+    return 1.0 - column.null_count / len(column)
 
 
 def _against(
