@@ -32,8 +32,10 @@ def show(workspace: Workspace, text: bool) -> None:
         click.echo(line)
     if text:
         return
+    from store.catalog.images.open import quiet_pillow
     from store.catalog.show.page import page_of, thumbnail_of
 
-    page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
+    with quiet_pillow():
+        page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
     workspace.publish_bytes(PAGE_FILE, page.encode())
     click.echo(f"\nwrote {workspace.path(PAGE_FILE)}")
