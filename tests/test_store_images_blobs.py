@@ -1,12 +1,17 @@
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from store.catalog.clean.images import HASHES_FILE, perceptual_hashes
 from store.catalog.clean.run import clean_catalog
+from store.catalog.download.archive import export_images, import_images
+from store.catalog.download.progress import Progress
+from store.catalog.download.run import DownloadSettings, download_images
 from store.catalog.images.blobs import blob_path, damaged_blobs, read_blob
+from store.catalog.ingest.run import ingest
 from store.catalog.show.page import thumbnail_of
 from store.errors import CorruptFileError, WorkspaceError
 from store.workspace import Workspace
@@ -55,6 +60,32 @@ def test_in_a_workspace_that_cannot_be_written_a_damaged_blob_is_an_error_all_th
     for _ in range(2):
         with pytest.raises(CorruptFileError, match="is damaged"):
             read_blob(workspace, digest)
+
+
+@pytest.mark.parametrize("again", ["ingest", "download", "import"])
+def test_what_a_killed_run_left_half_written_is_swept_by_the_next(workspace, tmp_path, again):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"one")
+    (tmp_path / "train.csv").write_text("sample_id,catalog_content,price\n1,x,5\n")
+    ingest(workspace, str(tmp_path / "train.csv"), images=str(folder))
+    export_images(workspace, str(tmp_path / "handed"))
+    blob = Path(workspace.path(blob_path(hashlib.sha256(b"one").hexdigest())))
+    killed = [blob.with_name(".writing-a-1"), Path(workspace.path("images/.writing-links.parquet-2"))]
+    at_work = blob.with_name(".writing-b-3")
+    for path in (*killed, at_work):
+        path.write_bytes(b"half")
+    for path in killed:
+        os.utime(path, (time.time() - 90,) * 2)
+    if again == "ingest":
+        ingest(workspace, str(tmp_path / "train.csv"), images=str(folder))
+    elif again == "download":
+        download_images(workspace, DownloadSettings(), Progress(show=False))
+    else:
+        import_images(workspace, str(tmp_path / "handed"))
+    assert not [path for path in killed if path.exists()]
+    assert at_work.exists()
+    assert blob.exists()
 
 
 def test_all_damaged_blobs_are_found(workspace):

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from store.catalog.download.record import file_sha256, fold_journals, read_journal
 from store.catalog.download.rows import show_images
 from store.catalog.download.run import IMAGES_LOCK
-from store.catalog.images.blobs import MOST_BYTES, blob_path, stored_digests
+from store.catalog.images.blobs import MOST_BYTES, blob_path, stored_digests, sweep_images
 from store.catalog.images.links import LINKS_FILE, links_by_schema, mend_links, merge_links, read_links
 from store.errors import CatalogError, WorkspaceError
 from store.local import TEMPORARY_PREFIX
@@ -100,6 +100,7 @@ def import_images(workspace: Workspace, source: str) -> ArchiveTransfer:
     with workspace.lock(IMAGES_LOCK):
         if mend_links(workspace):
             done.odd[f"{LINKS_FILE} of this workspace, damaged and put aside"] += 1
+        sweep_images(workspace)
         fold_journals(workspace)
         there = stored_digests(workspace)
         with _whole(source), closing(_files_of(source)) as files:

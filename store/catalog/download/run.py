@@ -20,7 +20,7 @@ from store.catalog.download.rows import show_images
 from store.catalog.download.schedule import DownloadSchedule, DownloadTask, Ended, Policy
 from store.catalog.download.storer import Storer
 from store.catalog.download.storing import Body, Stored
-from store.catalog.images.blobs import BLOBS
+from store.catalog.images.blobs import sweep_images
 from store.catalog.images.links import mend_links
 from store.catalog.images.open import quiet_pillow
 from store.errors import CatalogError, ConfigError, WorkspaceError
@@ -29,7 +29,6 @@ from store.workspace import Workspace
 IMAGES_LOCK = "images/.lock"
 CHECKPOINT_LINES = 5_000  # journal lines after which links.parquet is brought up to date
 LOOKUP_THREADS = 32  # names looked up at a time
-KILLED_SECONDS = 600.0  # a file half-written for so long belongs to a killed run
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,7 @@ def download_images(
         progress.say(mend_links(workspace))
         wanted = read_wanted(workspace)
         summary = Summary(wanted, n_void=fold_journals(workspace))
-        for fan in workspace.names(BLOBS):
-            workspace.sweep(f"{BLOBS}/{fan}", KILLED_SECONDS)
+        sweep_images(workspace)
         plan = make_plan(workspace, wanted, retry_failed=settings.retry_failed, refresh=settings.refresh)
         summary.n_stored_before, summary.n_failed_before = plan.n_stored, plan.n_failed
         summary.n_asked = len(plan.jobs)

@@ -19,6 +19,7 @@ from store.workspace import Workspace
 BLOBS = "images/blobs"
 DAMAGED_PREFIX = "damaged-"  # of the name of a blob that was put aside
 MOST_BYTES = 256 * 2**20  # of one image file; more is no image
+KILLED_SECONDS = 60.0  # a file to which nothing was added for so long belongs to a killed run
 _THREADS = 16
 _BATCH = 4096
 
@@ -81,6 +82,12 @@ def stored_digests(workspace: Workspace) -> set[str]:
     }
 
 
+def sweep_images(workspace: Workspace) -> int:
+    """Delete what killed runs left half-written among the images; returns how many files went."""
+    folders = ["images", *(f"{BLOBS}/{fan}" for fan in workspace.names(BLOBS))] if workspace.is_local else []
+    return sum(workspace.sweep(folder, KILLED_SECONDS) for folder in folders)
+
+
 @dataclass(frozen=True)
 class FolderImport:
     """What `import_folder` did, counted in files."""
@@ -100,6 +107,7 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
     Args:
         names: files of `folder` that belong to a row.
     """
+    sweep_images(workspace)
     known = read_links(workspace).to_pylist()
     before = {row["link"]: row for row in known if row["link"].startswith(FILE_PREFIX)}
     blobs = stored_digests(workspace)
