@@ -1,25 +1,65 @@
 """Finished predictions -> one blend on disk: `blend/<hash>/blend.json`, and what it says of unseen rows."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ensemble.inputs import Selection, TrainingRows, read_training_rows, select_predictions
-from store.errors import ConfigError, WorkspaceError
+from store.config import SubmissionConfig
+from store.errors import ConfigError, CorruptFileError, WorkspaceError
 from store.predictions import oof_predictions_table
 from store.vectors.spec import digest
 from store.workspace import Workspace
 
 CODE_VERSION = 2  # raised when the same predictions make another blend, or blend.json changes
-CURRENT_FILE = "blend/current.json"  # which blend `submit` takes: the one that was asked for last
+BLENDS = "blend"
+CURRENT_FILE = f"{BLENDS}/current.json"  # the standing blend, which `submit` takes, and the heads asked for
+BLEND_LOCK = (
+    f"{BLENDS}/.lock"  # held while what stands changes, so that nothing is pruned that is just taken up
+)
 INTERVAL_LEVEL = 0.95
+PRICE_FLOOR = SubmissionConfig().price_floor
+COVERAGE = 0.9  # of a row's interval, where nothing else is asked for
 
 
-def blend_inputs(selection: Selection, seed: int, coverage: float) -> dict[str, Any]:
-    """All that a blend depends on; its digest names the folder."""
-    return {
+@dataclass(frozen=True)
+class BlendPlan:
+    """A blend and all that it depends on; making the plan reads no prediction."""
+
+    selection: Selection
+    inputs: dict[str, Any]
+    folder: str
+
+
+@dataclass(frozen=True)
+class StandingBlend:
+    """The blend that `submit` takes."""
+
+    folder: str
+    asked: tuple[str, ...]  # heads that were chosen for it; none: those of the configuration
+
+
+def plan_blend(
+    workspace: Workspace,
+    asked: Sequence[str] = (),
+    configured: Sequence[str] | None = None,
+    seed: int = 42,
+    coverage: float = COVERAGE,
+    price_floor: float = PRICE_FLOOR,
+) -> BlendPlan:
+    """What `run_blend` would blend now; the one place that decides whether a blend is up to date.
+
+    Raises:
+        HeadError, RowMismatchError, FoldMismatchError, WorkspaceError: see `ensemble.inputs.select_predictions`.
+    """
+    selection = select_predictions(workspace, asked, configured)
+    floor = {} if price_floor == PRICE_FLOOR else {"price_floor": price_floor}
+    inputs = floor | {
         "heads": selection.folders,
         "folds_hash": selection.folds_hash,
         "catalog_digest": selection.catalog_digest,
@@ -27,24 +67,31 @@ def blend_inputs(selection: Selection, seed: int, coverage: float) -> dict[str, 
         "coverage": coverage,
         "code_version": CODE_VERSION,
     }
+    return BlendPlan(selection, inputs, f"{BLENDS}/{digest(inputs)}")
 
 
 def run_blend(
     workspace: Workspace,
     asked: Sequence[str] = (),
-    configured: Sequence[str] = (),
+    configured: Sequence[str] | None = None,
     seed: int = 42,
-    coverage: float = 0.9,
+    coverage: float = COVERAGE,
+    price_floor: float = PRICE_FLOOR,
+    *,
+    standing: bool = False,
 ) -> dict[str, Any]:
-    """Blend the newest predictions of each head, or read the blend where it is up to date.
+    """Blend the predictions that stand for each head, or read the blend where it is up to date.
 
     Args:
-        asked: heads to blend; none: every head with finished predictions.
-        configured: heads of the run, see `select_predictions`.
+        asked: heads to blend; none: those of the configuration and those tuned along with their encoders. A blend of
+            chosen heads is a trial: the standing blend stays what it is.
+        configured: heads of the run, see `select_predictions`; None: every head with finished predictions.
         coverage: probability that a row's interval holds its price.
+        price_floor: lowest price that is submitted, and scored.
+        standing: make a blend of chosen heads the standing one, which `submit` takes.
 
     Returns:
-        The content of blend.json, with `folder`, `up_to_date` and `notes`.
+        The content of blend.json, with `folder`, `up_to_date`, `standing` and `notes`.
 
     Raises:
         HeadError, RowMismatchError, FoldMismatchError, CatalogError: see `ensemble.inputs`.
@@ -52,46 +99,71 @@ def run_blend(
     """
     if not 0.5 <= coverage <= 0.999:
         raise ConfigError(f"coverage must be between 0.5 and 0.999, got {coverage:g}")
-    selection = select_predictions(workspace, asked, configured)
-    inputs = blend_inputs(selection, seed, coverage)
-    folder = f"blend/{digest(inputs)}"
-    up_to_date = workspace.exists(f"{folder}/blend.json")
-    if not up_to_date:
-        rows = read_training_rows(workspace, selection)
-        record, nested_log_price = make_record(rows, inputs)
-        table = oof_predictions_table(rows.sample_id, rows.fold, nested_log_price)
-        workspace.publish_table(f"{folder}/oof.parquet", table, metadata={"folds_hash": selection.folds_hash})
-        workspace.publish_json(f"{folder}/blend.json", record)
-    record = workspace.read_json(f"{folder}/blend.json")
-    if current_folder(workspace) != folder:
-        workspace.publish_json(CURRENT_FILE, {"folder": folder})
-    return record | {"folder": folder, "up_to_date": up_to_date, "notes": list(selection.notes)}
+    plan = plan_blend(workspace, asked, configured, seed, coverage, price_floor)
+    file, folds_hash = f"{plan.folder}/blend.json", plan.selection.folds_hash
+    wanted = StandingBlend(plan.folder, tuple(sorted(set(asked)))) if standing or not asked else None
+    up_to_date = workspace.exists(file)
+    made = None if up_to_date else _make(workspace, plan)
+    if not up_to_date or (wanted is not None and standing_blend(workspace) != wanted):
+        with workspace.lock(BLEND_LOCK):
+            if not workspace.exists(file):
+                record, table = made or _make(workspace, plan)  # it was pruned a moment ago
+                workspace.publish_table(f"{plan.folder}/oof.parquet", table, {"folds_hash": folds_hash})
+                workspace.publish_json(file, record)
+            if wanted is not None:
+                workspace.publish_json(CURRENT_FILE, dataclasses.asdict(wanted))
+    stands = standing_blend(workspace)
+    return workspace.read_json(file) | {
+        "folder": plan.folder,
+        "up_to_date": up_to_date,
+        "standing": stands is not None and stands.folder == plan.folder,
+        "notes": list(plan.selection.notes),
+    }
 
 
-def current_folder(workspace: Workspace) -> str | None:
-    """Folder of the blend that was asked for last; None before the first."""
-    if not workspace.exists(CURRENT_FILE):
-        return None
-    return str(workspace.read_json(CURRENT_FILE)["folder"])
+def _make(workspace: Workspace, plan: BlendPlan) -> tuple[dict[str, Any], pa.Table]:
+    rows = read_training_rows(workspace, plan.selection)
+    record, nested_log_price = make_record(rows, plan.inputs)
+    return record, oof_predictions_table(rows.sample_id, rows.fold, nested_log_price)
 
 
-def read_current_blend(workspace: Workspace) -> dict[str, Any]:
-    """blend.json of the blend that was asked for last, with its `folder`.
+def standing_blend(workspace: Workspace) -> StandingBlend | None:
+    """The blend that stands; None before the first.
 
     Raises:
-        WorkspaceError: nothing was blended yet, or by another version.
+        CorruptFileError: the record of it is damaged; names the file to delete.
     """
-    folder = current_folder(workspace)
-    if folder is None or not workspace.exists(f"{folder}/blend.json"):
+    if not workspace.exists(CURRENT_FILE):
+        return None
+    try:
+        record = workspace.read_json(CURRENT_FILE)
+        return StandingBlend(str(record["folder"]), tuple(record.get("asked", ())))
+    except (CorruptFileError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptFileError(
+            f"{workspace.path(CURRENT_FILE)} is damaged: delete it and run 'shelfprice ensemble blend'"
+        ) from error
+
+
+def read_blend(workspace: Workspace, folder: str | None = None) -> dict[str, Any]:
+    """blend.json of a blend, with its `folder`; None: of the standing one.
+
+    Raises:
+        WorkspaceError: there is no such blend, or it was made by another version.
+    """
+    standing = standing_blend(workspace)
+    found = folder or (standing.folder if standing else None)
+    if found is None or not workspace.exists(f"{found}/blend.json"):
+        what = f"blend {folder}" if folder else "standing blend"
         raise WorkspaceError(
-            f"no blend in {workspace.root}: run 'shelfprice ensemble blend -w {workspace.root}'"
+            f"no {what} in {workspace.root}: run 'shelfprice ensemble blend -w {workspace.root}' (with --standing for "
+            "heads chosen by --head)"
         )
-    record = dict(workspace.read_json(f"{folder}/blend.json"))
+    record = dict(workspace.read_json(f"{found}/blend.json"))
     if record["inputs"]["code_version"] != CODE_VERSION:
         raise WorkspaceError(
-            f"{folder} was made by another version of shelfprice: run 'shelfprice ensemble blend -w {workspace.root}'"
+            f"{found} was made by another version of shelfprice: run 'shelfprice ensemble blend -w {workspace.root}'"
         )
-    return record | {"folder": folder}
+    return record | {"folder": found}
 
 
 def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
@@ -104,15 +176,17 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     started = time.perf_counter()
     maker = Maker(rows.log_prices, rows.log_actual, rows.fold, rows.group)
     blend, nested = maker.final(), maker.nested()
-    average = rows.log_prices.mean(axis=1)
-    of_heads = [smape_log(rows.log_actual, z) for z in rows.log_prices.T]
-    loss = smape_rows(rows.log_actual, nested.log_price)
-    naive = smape_log(rows.log_actual, blend.log_price(rows.log_prices))
+    lowest = np.log(inputs.get("price_floor", PRICE_FLOOR))
+    nested_log_price = np.maximum(nested.log_price, lowest)
+    average = np.maximum(rows.log_prices.mean(axis=1), lowest)
+    of_heads = [smape_log(rows.log_actual, np.maximum(z, lowest)) for z in rows.log_prices.T]
+    loss = smape_rows(rows.log_actual, nested_log_price)
+    naive = smape_log(rows.log_actual, np.maximum(blend.log_price(rows.log_prices), lowest))
     over_average = smape_rows(rows.log_actual, average) - loss
     best = int(np.argmin(of_heads))
-    over_best = smape_rows(rows.log_actual, rows.log_prices[:, best]) - loss
+    over_best = smape_rows(rows.log_actual, np.maximum(rows.log_prices[:, best], lowest)) - loss
     seed, coverage = inputs["seed"], inputs["coverage"]
-    measured, factor = crossfitted_coverage(nested.log_price, rows.log_actual, rows.fold, coverage)
+    measured, factor = crossfitted_coverage(nested_log_price, rows.log_actual, rows.fold, coverage)
 
     def interval(values: np.ndarray) -> list[float]:
         return list(bootstrap_interval(values, rows.group, seed, INTERVAL_LEVEL))
@@ -123,7 +197,7 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
         "mean": blend.mix.mean,
         "weights": dict(zip(rows.heads, map(float, blend.mix.weights), strict=True)),
         "calibration": blend.calibration.to_json(),
-        "intervals": fit_intervals(nested.log_price, rows.log_actual, coverage).to_json()
+        "intervals": fit_intervals(nested_log_price, rows.log_actual, coverage).to_json()
         | {"measured_coverage": measured, "median_factor": factor},
         "rule": RULE,
         "inner": {"smape": blend.inner_smape, "gain": blend.gain, "gain_error": blend.gain_error},
@@ -158,4 +232,4 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
         "n_folds": len(np.unique(rows.fold)),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    return record, nested.log_price
+    return record, nested_log_price

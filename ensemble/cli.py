@@ -20,7 +20,13 @@ def ensemble() -> None:
     "heads",
     multiple=True,
     metavar="NAME",
-    help="A head to blend; may be given again. Default: every head with finished predictions.",
+    help="Blend this head, as a trial that leaves the standing blend and its submission as they are; may be given "
+    "again. Default: the heads of the configuration (heads.run) and fine-tuned ones.",
+)
+@click.option(
+    "--standing",
+    is_flag=True,
+    help="With --head: make this blend the standing one, which 'ensemble submit' takes.",
 )
 @click.option(
     "--coverage",
@@ -31,7 +37,9 @@ def ensemble() -> None:
 )
 @workspace_option
 @json_option
-def blend(heads: tuple[str, ...], coverage: float, workspace: Workspace, as_json: bool) -> None:
+def blend(
+    heads: tuple[str, ...], standing: bool, coverage: float, workspace: Workspace, as_json: bool
+) -> None:
     """Choose weights for the heads and say what score the test set will show.
 
     Grids of weights under three means, greedy selection, convex weights and the median compete on inner
@@ -42,7 +50,8 @@ def blend(heads: tuple[str, ...], coverage: float, workspace: Workspace, as_json
     from ensemble.summary import blend_lines
 
     config = load_config(workspace)
-    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage)
+    floor = config.submission.price_floor
+    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing)
     if as_json:
         print_json(record)
     else:
@@ -55,14 +64,22 @@ def blend(heads: tuple[str, ...], coverage: float, workspace: Workspace, as_json
     type=click.Path(dir_okay=False, path_type=Path),
     help="A further file to write the submission to, beside the workspace's own submission.csv.",
 )
+@click.option(
+    "--blend",
+    "folder",
+    metavar="FOLDER",
+    help="Another blend than the standing one, such as blend/0123456789abcdef: its prices go into that folder and to "
+    "--out, the workspace's own submission.csv stays.",
+)
 @workspace_option
 @json_option
-def submit(out: Path | None, workspace: Workspace, as_json: bool) -> None:
-    """Price the test rows with the last blend and write submission.csv."""
+def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: bool) -> None:
+    """Price the test rows with the standing blend and write submission.csv."""
     from ensemble.submission import submit as run_submit
     from ensemble.summary import submit_lines
 
-    result = run_submit(workspace, load_config(workspace).columns, out)
+    config = load_config(workspace)
+    result = run_submit(workspace, config.columns, out, config.submission.price_floor, folder=folder)
     if as_json:
         print_json(result)
     else:

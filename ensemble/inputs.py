@@ -8,11 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.read import catalog_digest, present_splits, read_split
-from store.cleaning import decided_digest
+from store.catalog.read import present_splits, read_split
+from store.config import CONFIG_FILE
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError
 from store.folds.assign import read_folds
-from store.predictions import finished_folders, read_predictions
+from store.freshness import present_rows, why_changed
+from store.predictions import read_predictions
+from store.standing import read_standing
+from store.vectors.sets import TUNED
 from store.workspace import Workspace
 
 MIN_GROUPS_PER_FOLD = 2
@@ -42,70 +45,73 @@ class TrainingRows:
 
 
 def select_predictions(
-    workspace: Workspace, asked: Sequence[str] = (), configured: Sequence[str] = ()
+    workspace: Workspace, asked: Sequence[str] = (), configured: Sequence[str] | None = None
 ) -> Selection:
-    """The newest finished predictions of each head that belong to the catalogue and folds on disk.
+    """The predictions that stand for each head, all of the catalogue, folds and decisions on disk.
 
     Args:
-        asked: heads to blend, each of which must have predictions; none: every head that has some.
-        configured: heads of the run: one without predictions is noted, one of other folds refused.
+        asked: heads to blend, each of which must have predictions; none: those of the configuration and those that
+            were tuned along with their encoders.
+        configured: heads of the run: one without predictions is noted, one of other folds refused. None: every head
+            that has predictions.
 
     Raises:
-        HeadError: a head that was asked for, or every head, has no predictions.
+        HeadError: a head that was asked for, or every head, has no predictions, or several and nothing says which stand.
+        WorkspaceError: there are no folds.
         FoldMismatchError: a head's predictions belong to other folds; names both hashes.
         RowMismatchError: a head's predictions belong to another catalogue.
     """
-    folds_hash, digest = read_folds(workspace).hash, catalog_digest(workspace)
-    cleaning = decided_digest(workspace)
-    records = {folder: workspace.read_json(f"{folder}/head.json") for folder in finished_folders(workspace)}
-    of_head: dict[str, list[str]] = {}
-    for folder, record in records.items():
-        of_head.setdefault(record["head"], []).append(folder)
-    folders, notes = {}, []
-    for head in sorted(set(asked) or set(of_head) | set(configured)):
-        if head not in of_head:
+    read_folds(workspace)
+    rows, standing = present_rows(workspace), read_standing(workspace)
+    there = {*standing.folders, *standing.unclear}
+    tuned = {head for head in there if head.startswith(TUNED)}
+    wanted = set(asked) or (there if configured is None else {*configured, *tuned})
+    folders, notes = {}, list(standing.notes)
+    for head in sorted(wanted):
+        if head in standing.unclear:
+            raise HeadError(
+                f"{standing.unclear[head]}: {_how_to_train(head)}, which records the one that it would make"
+            )
+        if head not in there:
             if head in asked:
-                have = ", ".join(sorted(of_head)) or "none"
+                have = ", ".join(sorted(there)) or "none"
                 raise HeadError(
-                    f"{head!r} has no finished predictions in {workspace.root} (finished: {have}): "
-                    f"run 'shelfprice heads run --head {head}'"
+                    f"{head!r} has no finished predictions in {workspace.root} (finished: {have}): {_how_to_train(head)}"
                 )
             notes.append(f"{head} is left out: it has no finished predictions")
             continue
-        current = [
-            f for f in of_head[head] if _is_current(records[f]["inputs"], folds_hash, digest, cleaning)
-        ]
-        if not current:
-            if head in asked or head in configured:
-                _refuse_stale(head, [records[f]["inputs"] for f in of_head[head]], folds_hash)
+        inputs = workspace.read_json(f"{standing.folders[head]}/head.json")["inputs"]
+        if why_changed(inputs, rows):
+            if head in asked or head in (configured or ()):
+                _refuse_stale(head, inputs, rows["folds_hash"])
             notes.append(f"{head} is left out: its predictions belong to other folds, rows or decisions")
             continue
-        newest = max(current, key=lambda folder: workspace.modified(f"{folder}/head.json"))
-        if len(current) > 1:
-            notes.append(f"{head} has {len(current)} finished runs on these folds: the newest, {newest}")
-        folders[head] = newest
+        folders[head] = standing.folders[head]
     if not folders:
+        of = f" of {', '.join(sorted(wanted))}" if wanted else ""
         raise HeadError(
-            f"no finished predictions in {workspace.root}: run 'shelfprice heads run -w {workspace.root}'"
+            f"no finished predictions{of} in {workspace.root}: run 'shelfprice heads run -w {workspace.root}'"
         )
-    return Selection(folders, folds_hash, digest, tuple(notes))
+    if others := sorted(there - wanted) if not asked else []:
+        notes.append(f"{', '.join(others)}: not in heads.run of {CONFIG_FILE}, blended with --head alone")
+    return Selection(folders, rows["folds_hash"], rows["catalog_digest"], tuple(notes))
 
 
-def _is_current(inputs: dict[str, Any], folds_hash: str, digest: str, cleaning: str | None) -> bool:
-    wanted = {"folds_hash": folds_hash, "catalog_digest": digest, "cleaning": cleaning}
-    return all(inputs.get(name) == value for name, value in wanted.items())
+def _how_to_train(head: str) -> str:
+    if head.startswith(TUNED):
+        return "run 'shelfprice embed finetune' with the options that it was made with"
+    return f"run 'shelfprice heads run --head {head}'"
 
 
-def _refuse_stale(head: str, inputs: list[dict[str, Any]], folds_hash: str) -> None:
-    others = sorted({str(i.get("folds_hash")) for i in inputs})
-    if folds_hash in others:
+def _refuse_stale(head: str, inputs: dict[str, Any], folds_hash: str) -> None:
+    if inputs.get("folds_hash") == folds_hash:
         raise RowMismatchError(
             f"predictions of {head} belong to another catalogue, or other decisions of 'catalog clean', than now: "
-            f"run 'shelfprice heads run --head {head}'"
+            f"{_how_to_train(head)}"
         )
     raise FoldMismatchError(
-        f"predictions of {head} belong to folds {', '.join(others)} and the workspace's folds are {folds_hash}: "
-        f"run 'shelfprice heads run --head {head}'"
+        f"predictions of {head} belong to folds {inputs.get('folds_hash')} and the workspace's folds are {folds_hash}: "
+        f"{_how_to_train(head)}"
     )
 
 

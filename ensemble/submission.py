@@ -2,32 +2,41 @@
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ensemble.blend import read_current_blend
-from ensemble.inputs import read_test_log_prices, select_predictions
+from ensemble.blend import PRICE_FLOOR, read_blend
+from ensemble.inputs import read_test_log_prices
 from store.catalog.read import catalog_digest, present_splits, read_split
 from store.config import ColumnConfig
-from store.errors import CatalogError, FoldMismatchError, RowMismatchError, WorkspaceError
+from store.errors import CatalogError, ConfigError, FoldMismatchError, RowMismatchError, WorkspaceError
 from store.folds.assign import read_folds
+from store.standing import read_standing
 from store.workspace import Workspace
 
-PRICE_FLOOR = 0.01  # the challenge's smallest price
-DECIMALS = 4
 SUBMISSION_FILE = "submission.csv"
 INTERVALS_FILE = "intervals.csv"
 
 
-def submit(workspace: Workspace, columns: ColumnConfig, out: Path | None = None) -> dict[str, Any]:
-    """Price every test row with the blend asked for last and write the submission.
+def submit(
+    workspace: Workspace,
+    columns: ColumnConfig,
+    out: Path | None = None,
+    price_floor: float = PRICE_FLOOR,
+    *,
+    folder: str | None = None,
+) -> dict[str, Any]:
+    """Price every test row with the standing blend and write the submission.
 
     Args:
         columns: names of the submission's two columns.
         out: a further local file that gets the same content.
+        price_floor: lowest price, > 0.
+        folder: of another blend, whose prices go into that folder and `out` alone.
 
     Raises:
         CatalogError: there is no test catalogue.
@@ -40,29 +49,31 @@ def submit(workspace: Workspace, columns: ColumnConfig, out: Path | None = None)
             f"a submission needs test rows and {workspace.root} has no test catalogue: "
             "run 'shelfprice catalog ingest --train FILE --test FILE', then heads and blend again"
         )
-    record = read_current_blend(workspace)
-    _check_current(workspace, record["inputs"])
+    record = read_blend(workspace, folder)
+    _check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
     log_price, half_width = _blended(workspace, record, sample_id)
-    price = np.maximum(np.round(np.exp(log_price), DECIMALS), PRICE_FLOOR)
-    check_submission(sample_id, price, sample_id)
-    content = _csv([columns.sample_id, columns.price], [sample_id.to_pylist(), price.tolist()])
+    decimals = max(4, 2 + math.ceil(-math.log10(price_floor)))
+    price = np.maximum(np.round(np.exp(log_price), decimals), price_floor)
+    check_submission(sample_id, price, sample_id, price_floor)
+    id_column = columns.test_id or columns.sample_id
+    content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
     low, high = np.exp(log_price - half_width), np.exp(log_price + half_width)
-    bounds = [np.round(np.maximum(b, PRICE_FLOOR), DECIMALS).tolist() for b in (low, high)]
-    ranges = _csv(
-        [columns.sample_id, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds]
-    )
+    bounds = [np.round(np.maximum(b, price_floor), decimals).tolist() for b in (low, high)]
+    ranges = _csv([id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds])
     if out is not None:
         _publish_out(out, content)
-    for folder in (record["folder"] + "/", ""):
-        workspace.publish_bytes(f"{folder}{INTERVALS_FILE}", ranges)
-        workspace.publish_bytes(f"{folder}{SUBMISSION_FILE}", content)
+    own = f"{record['folder']}/"
+    places = (own, "") if folder is None else (own,)
+    for place in places:
+        workspace.publish_bytes(f"{place}{INTERVALS_FILE}", ranges)
+        workspace.publish_bytes(f"{place}{SUBMISSION_FILE}", content)
     return {
-        "file": str(out) if out is not None else workspace.path(SUBMISSION_FILE),
-        "intervals_file": workspace.path(INTERVALS_FILE),
+        "file": str(out) if out is not None else workspace.path(places[-1] + SUBMISSION_FILE),
+        "intervals_file": workspace.path(places[-1] + INTERVALS_FILE),
         "folder": record["folder"],
         "n_rows": len(sample_id),
-        "n_at_floor": int((price <= PRICE_FLOOR).sum()),
+        "n_at_floor": int((price <= price_floor).sum()),
         "median_price": float(np.median(price)),
         "rejected": rejected_counts(workspace),
         "nested_smape": record["scores"]["nested"],
@@ -73,7 +84,9 @@ def submit(workspace: Workspace, columns: ColumnConfig, out: Path | None = None)
     }
 
 
-def check_submission(sample_id: pa.Array, price: np.ndarray, expected: pa.Array) -> None:
+def check_submission(
+    sample_id: pa.Array, price: np.ndarray, expected: pa.Array, price_floor: float = PRICE_FLOOR
+) -> None:
     """Hold a submission against the test catalogue.
 
     Raises:
@@ -86,10 +99,10 @@ def check_submission(sample_id: pa.Array, price: np.ndarray, expected: pa.Array)
             f"a submission holds the test catalogue's {len(expected)} ids in their order, "
             f"got {len(sample_id)} ids, {n_common} of them in the catalogue: run 'shelfprice heads run' again"
         )
-    bad = np.flatnonzero(~(np.isfinite(price) & (price >= PRICE_FLOOR)))
+    bad = np.flatnonzero(~(np.isfinite(price) & (price >= price_floor)))
     if len(bad):
         raise RowMismatchError(
-            f"prices must be finite and at least {PRICE_FLOOR}, {len(bad)} of {len(price)} are not "
+            f"prices must be finite and at least {price_floor:g}, {len(bad)} of {len(price)} are not "
             f"(first: {sample_id[int(bad[0])]} at {price[bad[0]]}): look at the heads' test predictions"
         )
 
@@ -103,12 +116,12 @@ def rejected_counts(workspace: Workspace) -> dict[str, int]:
 
 
 def newer_predictions(workspace: Workspace, folders: dict[str, str]) -> list[str]:
-    """A note for each blended head that has finished another run since."""
-    newest = select_predictions(workspace, tuple(folders)).folders
+    """A note for each blended head whose predictions are not those that stand now."""
+    standing = read_standing(workspace).folders
     return [
         f"{head} has newer predictions than the blend: run 'shelfprice ensemble blend' to use them"
-        for head in folders
-        if newest[head] != folders[head]
+        for head, folder in folders.items()
+        if standing.get(head, folder) != folder
     ]
 
 
@@ -130,7 +143,13 @@ def _blended(
     return log_price, Intervals.from_json(stated).half_width(log_price)
 
 
-def _check_current(workspace: Workspace, inputs: dict[str, Any]) -> None:
+def _check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:
+    blended = inputs.get("price_floor", PRICE_FLOOR)
+    if blended != price_floor:
+        raise ConfigError(
+            f"the blend was scored with prices of at least {blended:g} and submission.price_floor is {price_floor:g}: "
+            "run 'shelfprice ensemble blend' again"
+        )
     folds_hash, digest = read_folds(workspace).hash, catalog_digest(workspace)
     if inputs["folds_hash"] != folds_hash:
         raise FoldMismatchError(

@@ -37,6 +37,10 @@ def blend_lines(record: dict[str, Any]) -> list[str]:
         f"the middle one is price / {factor:.2f} to price x {factor:.2f}."
     ]
     lines += [f"Note: {note}." for note in record["notes"]]
+    if not record["standing"]:
+        lines += [
+            "A trial of chosen heads: the standing blend stays (--standing puts this one in its place)."
+        ]
     state = "up to date, nothing to do" if record["up_to_date"] else f"written in {record['seconds']:.1f} s"
     return [*lines, f"{record['folder']}/blend.json: {state}"]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from heads.features.rows import Rows
+from heads.params import check_params, current_params, recorded_params
 from store.errors import HeadError
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class FoldPredictions:
 class Head:
     """Base of every head: parameters, input checks, and the hooks that the fold loop calls.
 
-    A subclass is decorated `@dataclass(kw_only=True, eq=False)`, has defaults for every field, and
-    implements `_fit` and `_predict`. What it learns ends in an underscore.
+    A subclass is decorated `@dataclass(kw_only=True, eq=False)`, has defaults for every field, declares what each may
+    be by `heads.params.param`, and implements `_fit` and `_predict`. What it learns ends in an underscore.
     """
 
     name: ClassVar[str]
@@ -48,6 +49,9 @@ class Head:
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"
     # Folds are fitted side by side, each on one core: for heads that gain less from many cores than that.
     side_by_side: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self._set(self.get_params())
 
     # ---- to implement ----------------------------------------------------------------------------
 
@@ -90,14 +94,18 @@ class Head:
         """The fitted model as files, name -> content; never a pickle. Empty where that is not cheap."""
         return {}
 
+    def _check_together(self) -> None:
+        """Raises HeadError for parameters that contradict one another, each being within its range."""
+
     # ---- scikit-learn's ways ---------------------------------------------------------------------
 
     def fit(self, X: Rows | np.ndarray, y: np.ndarray) -> Self:
         """Fit on rows (or a plain matrix, shape (n_rows, n_columns)) and their log price, shape (n_rows,).
 
         Raises:
-            HeadError: lengths differ, no rows, or a log price is not finite.
+            HeadError: a parameter is out of its range, lengths differ, no rows, or a log price is not finite.
         """
+        self.check()
         if not isinstance(X, Rows):
             from sklearn.utils.validation import validate_data
 
@@ -137,16 +145,35 @@ class Head:
         """Parameters by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
+    def recorded_params(self) -> dict[str, Any]:
+        """Parameters by the names that records on disk know them by, see `heads.params.recorded_params`."""
+        return recorded_params(type(self), self.get_params())
+
     def set_params(self, **params: Any) -> Self:
-        """Change parameters in place.
+        """Change parameters in place; they are checked when the head is fitted.
 
         Raises:
             HeadError: a parameter is unknown; names the known ones.
         """
-        check_params(type(self), params)
-        for name, value in params.items():
-            setattr(self, name, value)
+        self._set(current_params(type(self), params))
         return self
+
+    def _set(self, params: dict[str, Any]) -> None:
+        """Keep NumPy's numbers, such as those of a grid, as plain ones: libraries and JSON take no others."""
+        for name, value in params.items():
+            setattr(self, name, value.item() if isinstance(value, np.generic) else value)
+
+    def check(self, label: str = "") -> None:
+        """Hold every parameter against its range.
+
+        Args:
+            label: the head as the user calls it, where that is not its name.
+
+        Raises:
+            HeadError: one is of another kind or out of range, or two contradict one another.
+        """
+        check_params(type(self), self.get_params(), label or self.name)
+        self._check_together()
 
     def clone(self) -> Self:
         """An unfitted head with the same parameters."""
@@ -160,14 +187,4 @@ class Head:
             target_tags=TargetTags(required=True),
             input_tags=InputTags(),
             regressor_tags=RegressorTags(),
-        )
-
-
-def check_params(cls: type[Head], params: dict[str, Any]) -> None:
-    """Raises HeadError for a parameter that the head does not have."""
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(params) - known)
-    if unknown:
-        raise HeadError(
-            f"{cls.name} has no parameter {unknown[0]!r}, it takes {', '.join(sorted(known)) or 'none'}"
         )

@@ -11,6 +11,7 @@ from heads.base import Head
 from heads.features.inputs import InputCoverage, Inputs, coverage_of, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
 from heads.folds.tuning import Tuning, bound_parts, read_tuning
+from heads.params import current_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
@@ -25,6 +26,7 @@ from store.predictions import (
     publish_predictions,
     test_predictions_table,
 )
+from store.standing import let_stand
 from store.vectors.folded import check_folds, fold_specs
 from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
@@ -82,25 +84,23 @@ def run_heads(
         CatalogError: nothing was ingested.
     """
     folds = ensure_folds(workspace, config, log)
-    digest = catalog_digest(workspace)
-    plans, coverage = [], _Coverages(workspace, log)
-    for name in dict.fromkeys(names or config.heads.run):
-        try:
-            plans.append(plan_head(workspace, config, name, folds, digest, coverage, log))
-        except ShelfpriceError as error:
-            yield HeadResult(name, "failed", error=str(error))
-    for plan in plans:
-        if plan.exists:
+    digest, missing = catalog_digest(workspace), []
+    for name, plan in plan_heads(workspace, config, names or config.heads.run, folds, digest, log):
+        if isinstance(plan, ShelfpriceError):
+            yield HeadResult(name, "failed", error=str(plan))
+        elif plan.exists and let_stand(workspace, name, plan.folder, log):
             smape = workspace.read_json(f"{plan.folder}/head.json")["report"]["smape"]
-            yield HeadResult(plan.name, "present", plan.folder, smape, tuned=plan.tuning is not None)
-    missing = [plan for plan in plans if not plan.exists]
+            yield HeadResult(name, "present", plan.folder, smape, tuned=plan.tuning is not None)
+        else:
+            missing.append(plan)
     if not missing:
         return
     sets = {found.vector_set: None for plan in missing for found in plan.sets}
     texts = sorted({composition for plan in missing for composition in plan.head.texts})
     with scratch_folder() as folder:
         in_memory = fits(_n_rows(missing), _n_columns(workspace, sets), memory)
-        inputs = read_inputs(workspace, list(sets), texts, folds, None if in_memory else Path(folder))
+        place = None if in_memory else Path(folder)
+        inputs = read_inputs(workspace, list(sets), texts, folds, place, digest)
         for plan in missing:
             try:
                 yield train_head(workspace, plan, inputs, log, memory)
@@ -115,6 +115,27 @@ def _n_rows(plans: Sequence[HeadPlan]) -> int:
 def _n_columns(workspace: Workspace, sets: Iterable[VectorSet]) -> int:
     specs = [current_spec(workspace, one.encoder) for one in sets]
     return sum(spec.dim * max(1, len(fold_specs(spec))) for spec in specs)
+
+
+def plan_heads(
+    workspace: Workspace,
+    config: Config,
+    names: Iterable[str],
+    folds: Folds,
+    catalog: str,
+    log: Log = lambda line: None,
+) -> Iterator[tuple[str, HeadPlan | ShelfpriceError]]:
+    """Each named head and its plan, or why it can't be trained; the one place that decides what is fresh.
+
+    Args:
+        catalog: digest of the catalogue.
+    """
+    coverage = _Coverages(workspace, log)
+    for name in dict.fromkeys(names):
+        try:
+            yield name, plan_head(workspace, config, name, folds, catalog, coverage, log)
+        except ShelfpriceError as error:
+            yield name, error
 
 
 def plan_head(
@@ -144,7 +165,7 @@ def plan_head(
         check_folds(current_spec(workspace, found.vector_set.encoder), folds.hash)
     inputs = {
         "head": name,
-        "params": head.get_params(),
+        "params": head.recorded_params(),
         "vectors": [[str(found.vector_set), found.fingerprint, found.digest] for found in sets],
         "texts": list(head.texts),
         "catalog_digest": catalog,
@@ -155,16 +176,17 @@ def plan_head(
     cleaning = cleaning_digest(workspace, folds.hash, config.clean)
     if cleaning is not None:
         inputs["cleaning"] = cleaning
-    tuning = _usable_tuning(workspace, name, inputs, set(params), log) if use_tuning else None
+    given = frozenset(current_params(type(head), params, warn=False))
+    tuning = _usable_tuning(workspace, name, inputs, given, log) if use_tuning else None
     if tuning is not None:
-        inputs["tuned"] = tuning.described
+        inputs["tuned"] = tuning.recorded
     folder = predictions_folder(name, inputs)
     exists = predictions_exist(workspace, name, inputs)
-    return HeadPlan(name, head, sets, inputs, folder, exists, frozenset(params), tuning)
+    return HeadPlan(name, head, sets, inputs, folder, exists, given, tuning)
 
 
 def _usable_tuning(
-    workspace: Workspace, name: str, inputs: dict[str, Any], given: set[str], log: Log
+    workspace: Workspace, name: str, inputs: dict[str, Any], given: frozenset[str], log: Log
 ) -> Tuning | None:
     """What tuning found for exactly these rows and folds, less what the configuration sets."""
     tuning = read_tuning(workspace, name)
@@ -273,19 +295,13 @@ def tune_head(
 
     space_of(name)
     folds = ensure_folds(workspace, config, log)
-    plan = plan_head(
-        workspace,
-        config,
-        name,
-        folds,
-        catalog_digest(workspace),
-        _Coverages(workspace, log),
-        lambda line: None,
-    )
+    digest, coverage = catalog_digest(workspace), _Coverages(workspace, log)
+    plan = plan_head(workspace, config, name, folds, digest, coverage, lambda line: None)
     if tuned := [str(found.vector_set) for found in plan.sets if found.folds]:
         raise HeadError(
             f"{name} reads {tuned[0]}, whose models have seen every row inside the folds, so that no inner score is "
             f'honest: tune it without, by vectors of [heads.params."{name}"] in shelfprice.toml'
         )
-    inputs = read_inputs(workspace, [found.vector_set for found in plan.sets], plan.head.texts, folds)
+    sets = [found.vector_set for found in plan.sets]
+    inputs = read_inputs(workspace, sets, plan.head.texts, folds, catalog=digest)
     return search_parameters(workspace, plan.head, name, plan.given, plan.inputs, inputs, minutes, log)

@@ -12,19 +12,27 @@ CONFIG_FILE = "shelfprice.toml"
 Grouping = Literal["exact", "near"]
 Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
+RangePolicy = Literal["refuse", "mid"]
+DecimalMark = Literal["auto", "point", "comma"]
 GroupPolicy = Literal["keep", "drop", "median", "first", "weight"]
+ROW_NUMBER = "row-number"  # in place of a column of ids
 
 
 @dataclass(frozen=True)
 class ColumnConfig:
-    """Column names of the user's files."""
+    """Column names of the user's files, and how what stands in them is read."""
 
-    sample_id: str = "sample_id"
+    sample_id: str = "sample_id"  # "row-number": rows are numbered from 1
+    test_id: str = ""  # of the test file; empty: as in the training file
     text: str = "catalog_content"
+    more_text: tuple[str, ...] = ()  # further columns of text, written after it under their names
     image_link: str = "image_link"
     price: str = "price"
     numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
     categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
+    decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the column
+    price_range: RangePolicy = "refuse"  # what becomes of a price such as 10-12
+    max_rejected: float = 0.05  # share of a file's rows that may be refused
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,13 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class SubmissionConfig:
+    """What prices are submitted."""
+
+    price_floor: float = 0.01  # lowest price, of the score as well; the challenge's own
+
+
+@dataclass(frozen=True)
 class Config:
     """One run."""
 
@@ -79,6 +94,7 @@ class Config:
     folds: FoldConfig = field(default_factory=FoldConfig)
     heads: HeadConfig = field(default_factory=HeadConfig)
     clean: CleanConfig = field(default_factory=CleanConfig)
+    submission: SubmissionConfig = field(default_factory=SubmissionConfig)
 
 
 def load_config(workspace: Workspace) -> Config:
@@ -96,6 +112,9 @@ def load_config(workspace: Workspace) -> Config:
     config = _build(Config, value, "")
     if config.folds.k < 2:
         raise ConfigError(f"{CONFIG_FILE}: folds.k must be at least 2, got {config.folds.k}")
+    floor = config.submission.price_floor
+    if not 0 < floor < float("inf"):
+        raise ConfigError(f"{CONFIG_FILE}: submission.price_floor must be above 0, got {floor:g}")
     return config
 
 
@@ -110,10 +129,42 @@ def check_table(cls: type[Table], value: dict[str, Any], where: str) -> Table:
 
 
 def save_config(workspace: Workspace, config: Config) -> None:
-    """Publish a configuration as TOML."""
-    import tomli_w
+    """Publish a configuration as TOML.
 
-    workspace.publish_bytes(CONFIG_FILE, tomli_w.dumps(dataclasses.asdict(config)).encode())
+    Comments, order and spelling of the file that is there stay; of it only values that differ are written, and
+    settings that it leaves to their defaults are added where they no longer have them.
+    """
+    import tomlkit
+
+    written, defaults = tomlkit.document(), {}
+    if workspace.exists(CONFIG_FILE):
+        written = tomlkit.parse(workspace.read_bytes(CONFIG_FILE).decode())
+        defaults = _plain(dataclasses.asdict(Config()))
+    _update(written, _plain(dataclasses.asdict(config)), defaults)
+    workspace.publish_bytes(CONFIG_FILE, tomlkit.dumps(written).encode())
+
+
+def _update(written: Any, wanted: dict[str, Any], defaults: dict[str, Any]) -> None:
+    import tomlkit
+
+    for key in [key for key in written if key not in wanted]:
+        del written[key]
+    for key, value in wanted.items():
+        if key not in written and key in defaults and defaults[key] == value:
+            continue
+        if isinstance(value, dict):
+            if key not in written:
+                written[key] = tomlkit.table()
+            _update(written[key], value, defaults.get(key, {}))
+        elif key not in written or written[key] != value:
+            written[key] = value
+
+
+def _plain(value: Any) -> Any:
+    """As TOML has it: tuples are lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _build(cls: type, value: Any, where: str) -> Any:

@@ -1,21 +1,21 @@
-"""What a workspace holds: catalogue, images, vectors, folds. Reads contracts alone, no vector and no price."""
+"""What a workspace holds of what this room writes: catalogue, images, folds, decisions about doubtful rows."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
-import numpy as np
 import pyarrow.compute as pc
 
+from store.catalog.download.record import IMAGES_LOCK, JOURNAL_FOLDER, read_journal
+from store.catalog.images.blobs import blob_path, stored_digests
 from store.catalog.images.links import read_links
 from store.catalog.ingest.publish import REJECTED_FILE
-from store.catalog.read import SPLITS, catalog_digest, split_path
+from store.catalog.read import CATALOG_LOCK, SPLITS, catalog_digest, split_path
+from store.cleaning import decided_digest, why_decide_again
 from store.config import Config
-from store.errors import MissingVectorsError, ShelfpriceError
+from store.errors import ShelfpriceError
 from store.folds.assign import FOLDS_FILE, read_folds, read_record, wanted_record, why_stale
-from store.vectors.folded import embedded_keys, fold_specs
-from store.vectors.keys import among
-from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_row_keys
-from store.vectors.shard import shard_names
-from store.vectors.spec import EncoderSpec
+from store.rooms import YOUNG_SECONDS, Leftover, Room, Section, size_text
 from store.workspace import Workspace
 
 
@@ -47,38 +47,6 @@ class ImageHolding:
 
 
 @dataclass(frozen=True)
-class SetCoverage:
-    """Which rows of a split have a vector of one set."""
-
-    rows: int
-    have: int
-    failed: int
-    missing: int  # rows with content that was never embedded
-
-    @property
-    def without_content(self) -> int:
-        return self.rows - self.have - self.failed - self.missing
-
-
-@dataclass(frozen=True)
-class VectorHolding:
-    """One vector set that the configuration or the workspace knows."""
-
-    name: str
-    is_configured: bool
-    fingerprint: str | None  # None: never embedded
-    dim: int | None
-    n_shards: int
-    n_bytes: int
-    coverage: dict[str, SetCoverage]  # split -> rows
-    problem: str | None  # what can't be read, in words
-
-    @property
-    def missing(self) -> int:
-        return sum(split.missing for split in self.coverage.values())
-
-
-@dataclass(frozen=True)
 class FoldsHolding:
     """The folds on disk."""
 
@@ -90,6 +58,15 @@ class FoldsHolding:
     seed: int | None
     stale: str | None  # why they must be decided again
     is_refused: bool  # brought along for other rows: only 'catalog folds' replaces them
+
+
+@dataclass(frozen=True)
+class CleaningHolding:
+    """Decisions about doubtful rows that training goes by."""
+
+    policies: dict[str, str]  # finding -> policy, of shelfprice.toml, without those that are 'keep'
+    digest: str | None  # of the decisions on disk; None: none of them changes a fit
+    stale: str | None  # why they must be taken again
 
 
 def catalog_holding(workspace: Workspace) -> CatalogHolding | None:
@@ -125,69 +102,6 @@ def image_holding(workspace: Workspace) -> ImageHolding | None:
     )
 
 
-def vector_holdings(
-    workspace: Workspace, config: Config, catalog: CatalogHolding | None
-) -> list[VectorHolding]:
-    """Every configured vector set in its order, then what else was embedded."""
-    of_heads = [name for params in config.heads.params.values() for name in params.get("vectors", ())]
-    configured = list(dict.fromkeys([*config.embed.vectors, *config.heads.vectors, *of_heads]))
-    encoders = {name.partition("@")[0] for name in configured}
-    others = [name for name in current_encoders(workspace) if name not in encoders]
-    reader = _CoverageReader(workspace, catalog)
-    return [reader.holding(name, name in configured) for name in [*configured, *others]]
-
-
-class _CoverageReader:
-    """Reads the keys of each encoder once, however many sets share them."""
-
-    def __init__(self, workspace: Workspace, catalog: CatalogHolding | None) -> None:
-        self._workspace, self._catalog = workspace, catalog
-        self._keys: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-
-    def holding(self, name: str, is_configured: bool) -> VectorHolding:
-        splits = self._catalog.splits if self._catalog is not None else {}
-        try:
-            spec = current_spec(self._workspace, name.partition("@")[0])
-        except MissingVectorsError:
-            is_text = "@" in name  # without a spec nothing else tells
-            nothing_yet = {
-                split: SetCoverage(n.rows, 0, 0, n.rows if is_text else n.with_image)
-                for split, n in splits.items()
-            }
-            return VectorHolding(name, is_configured, None, None, 0, 0, nothing_yet, None)
-        coverage, problem = {}, None
-        try:
-            vector_set = VectorSet.parse(name, is_text=spec.modality == "text")
-            coverage = {split: self._coverage(spec, vector_set, split) for split in splits}
-        except ShelfpriceError as error:
-            problem = str(error)
-        folders = [one.folder for one in fold_specs(spec).values()] or [spec.folder]
-        return VectorHolding(
-            name=str(vector_set) if problem is None else name,
-            is_configured=is_configured,
-            fingerprint=spec.fingerprint,
-            dim=spec.dim,
-            n_shards=sum(len(shard_names(self._workspace, folder)) for folder in folders),
-            n_bytes=sum(self._workspace.folder_bytes(folder) for folder in folders),
-            coverage=coverage,
-            problem=problem,
-        )
-
-    def _coverage(self, spec: EncoderSpec, vector_set: VectorSet, split: str) -> SetCoverage:
-        if spec.folder not in self._keys:
-            self._keys[spec.folder] = embedded_keys(self._workspace, spec)
-        have, failed = self._keys[spec.folder]
-        n_rows = n_have = n_failed = n_missing = 0
-        for _, keys in iter_row_keys(self._workspace, vector_set, split):
-            found, filled = among(have, keys), len(keys) - keys.null_count
-            bad = among(failed, keys) & ~found
-            n_rows += len(keys)
-            n_have += int(found.sum())
-            n_failed += int(bad.sum())
-            n_missing += filled - int(found.sum()) - int(bad.sum())
-        return SetCoverage(n_rows, n_have, n_failed, n_missing)
-
-
 def folds_holding(workspace: Workspace, config: Config) -> FoldsHolding | None:
     """None where none were decided."""
     if not workspace.exists(FOLDS_FILE):
@@ -215,3 +129,98 @@ def folds_holding(workspace: Workspace, config: Config) -> FoldsHolding | None:
         stale=stale,
         is_refused=is_refused,
     )
+
+
+def cleaning_holding(workspace: Workspace, config: Config, folds: FoldsHolding | None) -> CleaningHolding:
+    """What 'shelfprice catalog clean' decided, if it was asked to decide anything."""
+    policies = {name: policy for name, policy in asdict(config.clean).items() if policy != "keep"}
+    stale = why_decide_again(workspace, folds.hash if folds else "", config.clean)
+    digest = decided_digest(workspace)
+    if stale is None and digest is not None and folds is not None and folds.stale is not None:
+        stale = f"folds will be decided again: {folds.stale}"
+    return CleaningHolding(policies, digest, stale)
+
+
+# ---- as `status` and `prune` ask for it ----------------------------------------------------------
+
+
+def sections(workspace: Workspace, config: Config) -> Iterator[Section]:
+    """The catalogue with its images, the folds, the decisions about doubtful rows."""
+    catalog, images = catalog_holding(workspace), image_holding(workspace)
+    step = None
+    if catalog is None or "train" not in catalog.splits:
+        missing = "there is no catalogue" if catalog is None else "there is no train catalogue"
+        step = "shelfprice catalog ingest --train FILE --test FILE", missing
+    record = {"catalog": catalog, "images": images}
+    yield Section(10, "catalogue", tuple(_catalog_lines(catalog, images)), record, step)
+    folds = folds_holding(workspace, config)
+    step = None
+    if folds is not None and folds.is_refused:
+        step = "shelfprice catalog folds", f"{FOLDS_FILE}: {folds.stale}"
+    yield Section(30, "folds", (_folds_line(folds),), {"folds": folds}, step)
+    cleaning = cleaning_holding(workspace, config, folds) if catalog else None
+    step = None
+    if cleaning is not None and cleaning.stale is not None:
+        step = "shelfprice catalog clean", cleaning.stale
+    yield Section(40, "cleaning", (_cleaning_line(cleaning),), {"cleaning": cleaning}, step)
+
+
+def _catalog_lines(catalog: CatalogHolding | None, images: ImageHolding | None) -> Iterator[str]:
+    if catalog is None:
+        return
+    for name, split in catalog.splits.items():
+        to_get = split.with_link - split.with_image
+        links = f", {to_get:,} with a link alone" if to_get else ""
+        yield f"{name:<6}{split.rows:>9,} rows, {split.with_image:,} with an image{links}"
+    if catalog.rejected:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in catalog.rejected.items())
+        yield f"{sum(catalog.rejected.values()):,} rows rejected: {reasons}"
+    if images is not None:
+        failed = f", {images.failed:,} failed" if images.failed else ""
+        yield f"{images.stored:,} distinct images, {size_text(images.n_bytes)}{failed}"
+
+
+def _folds_line(folds: FoldsHolding | None) -> str:
+    if folds is None:
+        return "none: the next 'heads run' decides them"
+    how = f"{folds.grouping} groups, seed {folds.seed}" if folds.grouping else "brought along"
+    stale = f"; stale: {folds.stale}" if folds.stale else ""
+    return f"{folds.k} folds of {folds.rows:,} rows in {folds.groups:,} groups, {how}, {folds.hash}{stale}"
+
+
+def _cleaning_line(cleaning: CleaningHolding | None) -> str:
+    if cleaning is None:
+        return "none"
+    policies = ", ".join(f"{finding}={policy}" for finding, policy in cleaning.policies.items())
+    if cleaning.stale is not None:
+        return f"{policies or 'keep'}; stale: {cleaning.stale}"
+    if not policies:
+        return "none: training takes every row as it is"
+    return f"{policies}; {'up to date' if cleaning.digest else 'up to date, no row is concerned'}"
+
+
+def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
+    """What killed writers left half-written anywhere, and images that no link stands for."""
+    for path in workspace.half_written(YOUNG_SECONDS):
+        yield Leftover(path, workspace.size(path), "half-written by a killed run")
+    linked = set(read_links(workspace)["sha256"].to_pylist())
+    for name in workspace.names(JOURNAL_FOLDER, suffix=".jsonl"):
+        content = workspace.read_bytes(f"{JOURNAL_FOLDER}/{name}")
+        linked |= {record["sha256"] for record in read_journal(content)}
+    for path in map(blob_path, sorted(stored_digests(workspace) - linked)):
+        if time.time() - workspace.modified(path) > YOUNG_SECONDS:
+            locks = (CATALOG_LOCK, IMAGES_LOCK)
+            yield Leftover(path, workspace.size(path), "an image that no link stands for", locks)
+
+
+def disk(workspace: Workspace) -> dict[str, int]:
+    """Bytes of the catalogue and of images; on an object store of those that links.parquet names."""
+    images = image_holding(workspace)
+    n_bytes = images.n_bytes if images else 0
+    return {
+        "catalogue": workspace.folder_bytes("catalog"),
+        "images": workspace.folder_bytes("images") if workspace.is_local else n_bytes,
+    }
+
+
+room = Room(sections, leftovers, disk)

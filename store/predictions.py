@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from store.errors import RowMismatchError
 from store.schema import FOLD, LOG_PRICE
+from store.standing import PREDICTIONS, PREDICTIONS_LOCK, file_name, standing_file
 from store.vectors.spec import digest
 from store.workspace import Workspace
 
@@ -34,7 +35,7 @@ class Predictions:
 
 def predictions_folder(head: str, inputs: dict[str, Any]) -> str:
     """`predictions/<head>-<hash>` for a head with these inputs."""
-    return f"predictions/{head.replace(':', '.')}-{digest(inputs)}"
+    return f"{PREDICTIONS}/{file_name(head)}-{digest(inputs)}"
 
 
 def predictions_exist(workspace: Workspace, head: str, inputs: dict[str, Any]) -> bool:
@@ -43,7 +44,7 @@ def predictions_exist(workspace: Workspace, head: str, inputs: dict[str, Any]) -
 
 
 def publish_predictions(workspace: Workspace, predictions: Predictions) -> str:
-    """Write both tables, then `head.json`, whose presence is the record; returns the folder.
+    """Write both tables, then `head.json`, whose presence is the record; they stand from then on. Returns the folder.
 
     Raises:
         RowMismatchError: a prediction is not finite.
@@ -62,10 +63,12 @@ def publish_predictions(workspace: Workspace, predictions: Predictions) -> str:
         workspace.publish_table(
             f"{folder}/{part}.parquet", table, metadata={"folds_hash": predictions.folds_hash}
         )
-    workspace.publish_json(
-        f"{folder}/head.json",
-        {"head": predictions.head, "inputs": predictions.inputs, "report": predictions.report},
-    )
+    with workspace.lock(PREDICTIONS_LOCK):
+        workspace.publish_json(
+            f"{folder}/head.json",
+            {"head": predictions.head, "inputs": predictions.inputs, "report": predictions.report},
+        )
+        workspace.publish_json(standing_file(predictions.head), {"head": predictions.head, "folder": folder})
     return folder
 
 
@@ -84,7 +87,7 @@ def read_predictions(workspace: Workspace, folder: str) -> Predictions:
 
 def finished_folders(workspace: Workspace) -> list[str]:
     """Every folder under predictions/ that holds a finished run."""
-    folders = [f"predictions/{name}" for name in workspace.names("predictions")]
+    folders = [f"{PREDICTIONS}/{name}" for name in workspace.names(PREDICTIONS) if not name.endswith(".json")]
     return [folder for folder in folders if workspace.exists(f"{folder}/head.json")]
 
 

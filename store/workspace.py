@@ -45,6 +45,11 @@ class Workspace:
         self._objects = Objects(filesystem, self.root)
         self._base = path.rstrip("/")
 
+    @classmethod
+    def of(cls, root: "Workspace | str | os.PathLike[str]") -> "Workspace":
+        """A workspace as it is, or the one at a path or URL."""
+        return root if isinstance(root, Workspace) else cls(root)
+
     def __repr__(self) -> str:
         return f"Workspace({self.root!r})"
 
@@ -82,6 +87,8 @@ class Workspace:
 
     def folder_bytes(self, folder: str) -> int:
         """Bytes of every file under a folder; 0 where it does not exist."""
+        if self.is_local:
+            return sum(stat.st_size for _, stat in self._files(folder))
         return int(self._objects.call(self.filesystem.du, self.path(folder))) if self.exists(folder) else 0
 
     def modified(self, relative: str) -> float:
@@ -291,6 +298,22 @@ class Workspace:
                         entry.unlink()
                         n_swept += 1
         return n_swept
+
+    def half_written(self, older_than_seconds: float) -> Iterator[str]:
+        """Files anywhere below the root that killed writers left half-written."""
+        for path, stat in self._files("") if self.is_local else ():
+            if (
+                os.path.basename(path).startswith(TEMPORARY_PREFIX)
+                and time.time() - stat.st_mtime > older_than_seconds
+            ):
+                yield os.path.relpath(path, self.path("")).replace(os.sep, "/")
+
+    def _files(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Full path of every file below a local folder; one that goes meanwhile is passed over."""
+        for at, _, names in os.walk(self.path(folder)):
+            for path in (os.path.join(at, name) for name in names):
+                with suppress(FileNotFoundError):
+                    yield path, os.lstat(path)
 
 
 def table_metadata(schema: pa.Schema) -> dict[str, Any]:

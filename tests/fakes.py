@@ -9,12 +9,7 @@ import pyarrow as pa
 from store.catalog.images.links import known_links
 from store.catalog.read import catalog_digest, read_split
 from store.folds.assign import FOLDS_FILE, read_folds
-from store.predictions import (
-    Predictions,
-    oof_predictions_table,
-    publish_predictions,
-    test_predictions_table,
-)
+from store.predictions import Predictions, oof_predictions_table, publish_predictions, test_predictions_table
 from store.schema import CATALOG_COLUMNS, FOLD, GROUP, NUMBERS_TYPE, PRICE
 from store.vectors.sets import VectorSet, iter_row_keys, publish_current
 from store.vectors.shard import publish_shard

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import re
@@ -17,16 +16,16 @@ from embed.encoders.base import Sources
 from embed.job.request import find_requests
 from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import LINKS_FILE
+from store.catalog.read import read_split
 from store.cli import main
-from store.config import load_config
+from store.config import Config, EmbedConfig, HeadConfig, load_config, save_config
 from store.errors import ConfigError, CorruptFileError
 from store.folds.assign import ensure_folds
-from store.schema import LINKS
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet, current_encoders
 from store.vectors.shard import read_failures, shard_names
 from store.workspace import Workspace
-from tests.fake_images import broken_images, encoded, photo
+from tests.fake_images import broken_images, encoded, photo, publish_images
 from tests.fake_models import WORDS, save_tiny_clip, save_tiny_sentence_model, save_tiny_timm
 from tests.fakes import catalog_table, image_digests, publish_catalog
 
@@ -63,17 +62,6 @@ def publish_texts(workspace, n):
     publish_catalog(
         workspace, catalog_table([{"sample_id": i, "name": text_of(i), "price": 1.0} for i in range(n)])
     )
-
-
-def publish_images(workspace, contents):
-    links = []
-    for name, content in contents.items():
-        sha256 = hashlib.sha256(content).hexdigest()
-        workspace.publish_bytes(f"images/blobs/{sha256[:2]}/{sha256}", content)
-        links.append({"link": f"file:{name}", "sha256": sha256, "tries": 1, "n_bytes": len(content)})
-    workspace.publish_table("images/links.parquet", pa.Table.from_pylist(links, schema=LINKS))
-    rows = [{"sample_id": name, "image": f"file:{name}", "price": 1.0} for name in contents]
-    publish_catalog(workspace, catalog_table([*rows, {"sample_id": "without", "price": 1.0}]))
 
 
 def shelfprice(workspace, *arguments, code=0):
@@ -128,17 +116,17 @@ def test_an_encoder_alone_stands_for_its_configured_sets(workspace, models):
         "shelfprice.toml", f'[embed]\nvectors = ["{encoder}@name", "{encoder}@full"]\n'.encode()
     )
     (request,) = find_requests(workspace, [encoder], Sources(offline=True))
-    assert [str(s) for s in request.vector_sets] == [f"{encoder}@name", f"{encoder}@full"]
+    assert [str(s) for s in request.source.vector_sets] == [f"{encoder}@name", f"{encoder}@full"]
     (request,) = find_requests(workspace, [f"{encoder}@structured"], Sources(offline=True))
-    assert [str(s) for s in request.vector_sets] == [f"{encoder}@structured"]
+    assert [str(s) for s in request.source.vector_sets] == [f"{encoder}@structured"]
 
 
 def test_a_model_with_two_towers_makes_two_encoders_and_the_composition_is_the_text_s(workspace, tmp_path):
     folder = save_tiny_clip(tmp_path / "clip")
     publish_texts(workspace, 1)
     image, text = find_requests(workspace, [f"{folder}@name"], Sources(offline=True))
-    assert [str(s) for s in image.vector_sets] == [f"{folder}.image"]
-    assert [str(s) for s in text.vector_sets] == [f"{folder}.text@name"]
+    assert [str(s) for s in image.source.vector_sets] == [f"{folder}.image"]
+    assert [str(s) for s in text.source.vector_sets] == [f"{folder}.text@name"]
     with pytest.raises(ConfigError, match="embeds images and takes no composition"):
         find_requests(workspace, [f"{folder}.image@name"], Sources(offline=True))
 
@@ -335,3 +323,27 @@ def test_an_unknown_encoder_is_one_line_with_the_nearest_name(workspace):
     result = embed(workspace, "-e", "minilmm", code=1)
     assert result.stderr.count("\n") == 1
     assert "did you mean minilm?" in result.stderr
+
+
+def test_images_are_left_out_in_one_step_where_the_test_rows_have_none(workspace, models, tmp_path):
+    publish_images(workspace, {f"{i}.jpg": encoded(photo(50, 40, seed=i)) for i in range(4)})
+    train = read_split(workspace, "train").slice(0, 4)
+    train = train.set_column(
+        train.column_names.index("name"), "name", pa.array([text_of(i) for i in range(4)])
+    )
+    test = catalog_table([{"sample_id": "t", "name": text_of(9)}], priced=False)
+    publish_catalog(workspace, train, test)
+    text, image, clip = str(models / "text"), str(models / "image"), save_tiny_clip(tmp_path / "clip")
+    params = {"ridge": {"vectors": [f"{text}@name", image]}}
+    heads = HeadConfig(vectors=(f"{text}@name", image), params=params)
+    vectors = (f"{text}@name", image, f"{clip}@name")
+    save_config(workspace, Config(embed=EmbedConfig(vectors=vectors), heads=heads))
+    result = embed(workspace, code=1)
+    assert "leave images out with --no-images, or pass --max-coverage-gap 1" in result.output
+    output = embed(workspace, "--no-images").output
+    assert f"left out from now on: {image}, {clip}@name" in output
+    config = load_config(workspace)
+    assert config.embed.vectors == (f"{text}@name", f"{clip}.text@name")
+    assert config.heads.vectors == (f"{text}@name",)
+    assert config.heads.params["ridge"]["vectors"] == [f"{text}@name"]
+    assert embed(workspace).output.count("embedded") == 2

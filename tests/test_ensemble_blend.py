@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,19 @@ from ensemble.blend import run_blend
 from ensemble.submission import check_submission, submit
 from store.catalog.read import read_split
 from store.cli import main
-from store.config import ColumnConfig, Config, save_config
-from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError, WorkspaceError
+from store.config import ColumnConfig, Config, HeadConfig, SubmissionConfig, save_config
+from store.errors import (
+    CatalogError,
+    ConfigError,
+    FoldMismatchError,
+    HeadError,
+    RowMismatchError,
+    WorkspaceError,
+)
 from store.folds.assign import read_folds
 from store.metric import smape
 from store.schema import REJECTED
+from store.standing import let_stand, read_standing
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_fake_predictions, publish_folds
 
@@ -37,6 +46,7 @@ def workspace(tmp_path, truth):
     rows = [{"sample_id": 7000 - i, "price": float(np.exp(p))} for i, p in enumerate(truth)]
     publish_catalog(workspace, catalog_table(rows[:N_TRAIN]), catalog_table(rows[N_TRAIN:], priced=False))
     publish_folds(workspace, np.arange(N_TRAIN) % 5)
+    save_config(workspace, Config(heads=HeadConfig(run=("good", "poor"))))
     predict(workspace, truth, "good", 0.2, seed=1)
     predict(workspace, truth, "poor", 0.5, seed=2)
     return workspace
@@ -112,19 +122,64 @@ def test_a_second_blend_does_nothing_and_new_predictions_make_a_new_one(workspac
     assert set(third["weights"]) == {"good", "poor", "third"}
 
 
-def test_submit_takes_the_blend_that_was_asked_for_last(workspace):
-    run_blend(workspace)
-    alone = run_blend(workspace, asked=["poor"])
+def blend(workspace, *arguments):
+    result = shelfprice("ensemble", "blend", "-w", workspace.root, "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_blend_of_chosen_heads_leaves_the_standing_blend_and_the_submission_as_they_are(workspace):
+    both = blend(workspace)
+    submit(workspace, ColumnConfig())
+    before = workspace.read_bytes("blend/current.json"), workspace.read_bytes("submission.csv")
+    alone = blend(workspace, "--head", "poor")
+    assert alone["folder"] != both["folder"]
+    assert (both["standing"], alone["standing"]) == (True, False)
+    output = shelfprice("ensemble", "blend", "--head", "poor", "-w", workspace.root).stdout
+    assert "A trial of chosen heads" in output
+    assert submit(workspace, ColumnConfig())["folder"] == both["folder"]
+    assert (workspace.read_bytes("blend/current.json"), workspace.read_bytes("submission.csv")) == before
+
+
+def test_a_blend_of_chosen_heads_stands_when_that_is_asked_for_until_the_next_of_all(workspace):
+    both = blend(workspace)
+    alone = blend(workspace, "--head", "poor", "--standing")
+    assert alone["standing"]
     assert submit(workspace, ColumnConfig())["folder"] == alone["folder"]
-    both = run_blend(workspace)
-    assert both["up_to_date"]
+    again = blend(workspace)
+    assert (again["up_to_date"], again["standing"]) == (True, True)
     assert submit(workspace, ColumnConfig())["folder"] == both["folder"]
 
 
+def test_a_trial_can_be_priced_without_touching_the_submission(workspace, tmp_path):
+    blend(workspace)
+    submit(workspace, ColumnConfig())
+    before = workspace.read_bytes("submission.csv"), workspace.read_bytes("intervals.csv")
+    trial, out = blend(workspace, "--head", "poor")["folder"], tmp_path / "trial.csv"
+    result = shelfprice("ensemble", "submit", "--blend", trial, "--out", out, "-w", workspace.root)
+    assert result.exit_code == 0, result.output
+    assert out.read_bytes() == workspace.read_bytes(f"{trial}/submission.csv") != before[0]
+    assert (workspace.read_bytes("submission.csv"), workspace.read_bytes("intervals.csv")) == before
+    unknown = shelfprice("ensemble", "submit", "--blend", "blend/none", "-w", workspace.root)
+    assert "no blend blend/none" in unknown.output
+
+
+def test_heads_that_the_configuration_does_not_name_are_left_out_and_named(workspace, truth):
+    predict(workspace, truth, "good:probe", 0.01, seed=8)
+    record = blend(workspace)
+    assert set(record["weights"]) == {"good", "poor"}
+    assert any(note.startswith("good:probe: not in heads.run") for note in record["notes"])
+    assert set(blend(workspace, "--head", "good:probe")["weights"]) == {"good:probe"}
+
+
+def test_fine_tuned_heads_are_part_of_the_blend_though_the_configuration_does_not_name_them(workspace, truth):
+    predict(workspace, truth, "finetuned:clip", 0.1, seed=8)
+    assert set(blend(workspace)["weights"]) == {"good", "poor", "finetuned:clip"}
+
+
 def test_submit_says_when_a_head_was_run_again_since_the_blend(workspace, truth):
-    run_blend(workspace, asked=["good"])
-    folder = predict(workspace, truth, "good", 0.1, seed=5, params={"alpha": 2})
-    os.utime(workspace.path(f"{folder}/head.json"), (2_000_000_000, 2_000_000_000))
+    run_blend(workspace)
+    predict(workspace, truth, "good", 0.1, seed=5, params={"alpha": 2})
     output = shelfprice("ensemble", "submit", "-w", workspace.root).stdout
     assert "good has newer predictions than the blend" in output
 
@@ -136,13 +191,91 @@ def test_one_head_alone_is_taken_as_it_is(workspace):
     assert "One head: nothing to blend" in output
 
 
-def test_the_newest_of_two_runs_of_a_head_is_taken_and_said(workspace, truth):
-    folder = predict(workspace, truth, "good", 0.1, seed=5, params={"alpha": 2})
-    later = 2_000_000_000
-    os.utime(workspace.path(f"{folder}/head.json"), (later, later))
-    record = run_blend(workspace)
-    assert record["inputs"]["heads"]["good"] == folder
-    assert any("good has 2 finished runs" in note for note in record["notes"])
+def test_what_stands_is_blended_whatever_the_files_times_say(workspace, truth):
+    first = read_standing(workspace).folders["good"]
+    second = predict(workspace, truth, "good", 0.1, seed=5, params={"alpha": 2})
+    for at, folder in enumerate((second, first)):
+        os.utime(workspace.path(f"{folder}/head.json"), (2_000_000_000 + at, 2_000_000_000 + at))
+    assert run_blend(workspace)["inputs"]["heads"]["good"] == second
+    assert let_stand(workspace, "good", first)
+    assert run_blend(workspace)["inputs"]["heads"]["good"] == first
+
+
+def test_a_copy_without_the_files_times_blends_to_the_same_bytes(workspace, truth, tmp_path):
+    first = read_standing(workspace).folders["good"]
+    predict(workspace, truth, "good", 0.1, seed=5, params={"alpha": 2})
+    let_stand(workspace, "good", first)
+    copy = Workspace(tmp_path / "copy")
+    for path in sorted(Path(workspace.root).rglob("*"), reverse=True):  # written in another order
+        if path.is_file() and not path.is_relative_to(copy.root):
+            target = Path(copy.root) / path.relative_to(workspace.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    records = [run_blend(one) for one in (workspace, copy)]
+    for one in (workspace, copy):
+        submit(one, ColumnConfig())
+    assert records[0]["folder"] == records[1]["folder"]
+    assert workspace.read_bytes("submission.csv") == copy.read_bytes("submission.csv")
+
+
+def test_a_damaged_record_of_the_standing_blend_names_the_file_to_delete(workspace):
+    before = blend(workspace)["folder"]
+    workspace.publish_bytes("blend/current.json", b"[]")
+    for command in (["ensemble", "blend"], ["ensemble", "submit"], ["status"], ["prune", "--yes"]):
+        result = shelfprice(*command, "-w", workspace.root)
+        assert result.exit_code == 1
+        assert "blend/current.json is damaged: delete it and run 'shelfprice ensemble blend'" in result.output
+    workspace.remove("blend/current.json")
+    again = blend(workspace)
+    assert (again["folder"], again["up_to_date"], again["standing"]) == (before, True, True)
+
+
+# ---- workspaces of version 0.1.0, which kept no record of what stands ----------------------------
+
+
+def forget(workspace, head):
+    workspace.remove(f"predictions/{head.replace(':', '.')}.json")
+
+
+def test_without_a_record_the_only_run_of_a_head_stands(workspace):
+    before = run_blend(workspace)["folder"]
+    forget(workspace, "good")
+    assert run_blend(workspace)["folder"] == before
+
+
+def test_without_a_record_the_run_with_the_configurations_parameters_stands(workspace, truth):
+    workspace.remove(read_standing(workspace).folders["good"])
+    said = truth + 0.1
+    folders = [
+        publish_fake_predictions(
+            workspace, "good", said[:N_TRAIN], said[N_TRAIN:], seed=42, params={"alpha": alpha}
+        )
+        for alpha in (1, 2)
+    ]
+    forget(workspace, "good")
+    for alpha, folder in zip((1, 2), folders, strict=True):
+        heads = HeadConfig(run=("good", "poor"), params={"good": {"alpha": alpha}})
+        save_config(workspace, Config(heads=heads))
+        assert run_blend(workspace)["inputs"]["heads"]["good"] == folder
+
+
+def test_without_a_record_and_nothing_but_time_to_tell_two_runs_apart_neither_is_taken(workspace, truth):
+    predict(workspace, truth, "good", 0.1, seed=5, params={"alpha": 2})
+    forget(workspace, "good")
+    with pytest.raises(
+        HeadError, match=r"good has 2 finished runs .* run 'shelfprice heads run --head good'"
+    ):
+        run_blend(workspace)
+
+
+def test_a_damaged_record_is_named_and_an_only_run_stands_all_the_same(workspace):
+    workspace.publish_bytes("predictions/good.json", b"{")
+    notes = run_blend(workspace)["notes"]
+    assert any("predictions/good.json is damaged" in note and "delete it" in note for note in notes)
+    lines = []
+    assert let_stand(workspace, "good", read_standing(workspace).folders["good"], lines.append)
+    assert "predictions/good.json was damaged and is written anew" in lines[0]
+    assert run_blend(workspace)["notes"] == []
 
 
 def test_predictions_of_other_folds_are_refused_naming_both(workspace):
@@ -210,7 +343,8 @@ def test_a_head_without_test_predictions_is_refused(workspace, truth):
 def test_a_head_that_was_never_run_is_named_with_the_command(workspace):
     with pytest.raises(HeadError, match=r"finished: good, poor.*heads run --head mlp"):
         run_blend(workspace, asked=["mlp"])
-    assert any("mlp is left out" in note for note in run_blend(workspace, configured=["mlp"])["notes"])
+    notes = run_blend(workspace, configured=["good", "mlp"])["notes"]
+    assert any("mlp is left out" in note for note in notes)
 
 
 def test_a_workspace_without_predictions_says_what_to_run(tmp_path):
@@ -281,7 +415,7 @@ def test_prices_below_the_floor_are_raised_to_it(workspace, truth):
     said = truth.copy()
     said[N_TRAIN:] = -20.0
     publish_fake_predictions(workspace, "tiny", said[:N_TRAIN], said[N_TRAIN:])
-    run_blend(workspace, asked=["tiny"])
+    run_blend(workspace, asked=["tiny"], standing=True)
     assert submit(workspace, ColumnConfig())["n_at_floor"] == N_TEST
     rows = list(csv.DictReader(lines(workspace, "submission.csv")))
     assert {row["price"] for row in rows} == {"0.01"}
@@ -305,3 +439,29 @@ def test_help_and_an_up_to_date_blend_import_nothing_heavy(workspace):
     )
     for arguments in (["ensemble", "--help"], ["ensemble", "blend", "-w", workspace.root]):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def test_the_price_floor_is_a_setting_that_the_score_knows_as_well(workspace, truth):
+    cheap = truth - 12.0  # prices around 0.0001
+    rows = [{"sample_id": 7000 - i, "price": float(np.exp(p))} for i, p in enumerate(cheap)]
+    publish_catalog(workspace, catalog_table(rows[:N_TRAIN]), catalog_table(rows[N_TRAIN:], priced=False))
+    publish_folds(workspace, np.arange(N_TRAIN) % 5)
+    publish_fake_predictions(workspace, "exact", cheap[:N_TRAIN], cheap[N_TRAIN:])
+    assert (
+        run_blend(workspace, asked=["exact"], standing=True)["scores"]["nested"] > 150
+    )  # 0.01 in place of 0.0001
+    assert submit(workspace, ColumnConfig())["n_at_floor"] == N_TEST
+    save_config(workspace, Config(submission=SubmissionConfig(price_floor=1e-9)))
+    with pytest.raises(ConfigError, match=r"at least 0.01 and submission.price_floor is 1e-09"):
+        submit(workspace, ColumnConfig(), price_floor=1e-9)
+    assert blend(workspace, "--head", "exact", "--standing")["standing"]
+    result = shelfprice("ensemble", "submit", "-w", workspace.root, "--json")
+    assert json.loads(result.stdout)["nested_smape"] < 0.01
+    submitted = [float(row["price"]) for row in csv.DictReader(lines(workspace, "submission.csv"))]
+    np.testing.assert_allclose(submitted, np.exp(cheap[N_TRAIN:]), rtol=0.01)
+
+
+def test_a_submission_has_the_name_of_the_test_files_ids(workspace):
+    run_blend(workspace)
+    submit(workspace, ColumnConfig(sample_id="train_id", test_id="test_id"))
+    assert lines(workspace, "submission.csv")[0] == "test_id,price"

@@ -1,5 +1,6 @@
 """Frozen, then fine-tuned, the whole way on the demo catalogue with tiny models."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -19,10 +20,12 @@ from store.errors import (
 )
 from store.folds.assign import read_folds
 from store.predictions import read_predictions
+from store.prune import find_leftovers
+from store.standing import read_standing, standing_file
 from store.status import read_status
 from store.vectors.folded import fold_specs, load_any
 from store.vectors.matrix import load_matrix
-from store.vectors.sets import VectorSet, current_spec
+from store.vectors.sets import VectorSet, current_file, current_spec
 from store.workspace import Workspace
 from tests.finetune_runs import PARAMS, demo_workspace, embedded, tiny_job, tiny_models, tune, with_one_thread
 
@@ -111,12 +114,51 @@ def test_vectors_tuned_for_other_folds_are_refused(workspace, tuned):
 
 
 def test_status_counts_tuned_vectors_and_finds_nothing_stale(workspace, tuned):
-    status = read_status(workspace, load_config(workspace))
-    holding = next(one for one in status.vectors if one.name == "finetuned:tiny.image")
+    status = read_status(workspace, load_config(workspace)).record
+    holding = next(one for one in status["vectors"] if one.name == "finetuned:tiny.image")
     assert holding.missing == 0
     assert holding.n_shards >= 2
-    head = next(one for one in status.heads if one.head == "finetuned:tiny")
+    head = next(one for one in status["heads"] if one.head == "finetuned:tiny")
     assert head.stale == ()
+    (run,) = status["finetune"]
+    assert (run.name, run.folds_done, run.n_folds, run.stale) == ("tiny", (0, 1), 2, ())
+
+
+def test_vectors_of_a_run_whose_prices_were_not_published_yet_are_not_pruned(workspace, tuned):
+    current = [current_file(f"finetuned:tiny.{kind}") for kind in ("image", "text")]
+    files = (standing_file("finetuned:tiny"), f"{tuned.folder}/head.json", *current)
+    contents = {file: workspace.read_bytes(file) for file in files}
+    for file in files:
+        workspace.remove(file)
+    try:
+        leftovers = [one.path for one in find_leftovers(workspace, load_config(workspace))]
+        assert not [path for path in leftovers if path.startswith("vectors/finetuned")]
+    finally:
+        for file, content in contents.items():
+            workspace.publish_bytes(file, content)
+
+
+def test_status_says_why_a_run_can_not_go_on(workspace, tuned):
+    other = dataclasses.replace(load_config(workspace), seed=43)
+    status = read_status(workspace, other).record
+    assert status["finetune"][0].stale == ("seed was 42 and is 43",)
+    assert "seed 42 became 43" in next(one for one in status["heads"] if one.head == "finetuned:tiny").stale
+
+
+def test_tuned_predictions_stand_and_enter_the_blend(workspace, tuned):
+    assert read_standing(workspace).folders["finetuned:tiny"] == tuned.folder
+    assert "finetuned:tiny" in select_predictions(workspace, configured=()).folders
+
+
+def test_prune_keeps_what_tuning_made_but_for_checkpoints_of_folds_that_are_done(workspace, tuned):
+    leftovers = {one.path for one in find_leftovers(workspace, load_config(workspace))}
+    kept = {folder for folder in workspace.names("vectors") if "finetuned" in folder}
+    assert kept
+    assert not {f"vectors/{folder}" for folder in kept} & leftovers
+    assert tuned.folder not in leftovers
+    steps = [path for path in leftovers if path.startswith("finetune/tiny/fold-")]
+    assert steps
+    assert all("/step-" in path for path in steps)
 
 
 def test_a_second_run_trains_nothing(workspace, tuned, models, monkeypatch):

@@ -1,18 +1,22 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import heads.features.inputs
+import heads.run
 from heads.features.inputs import coverage_of
 from heads.run import run_heads
 from store.cli import main
-from store.config import Config, HeadConfig, save_config
-from store.errors import HeadError, MissingVectorsError
+from store.config import Config, HeadConfig, load_config, save_config
+from store.errors import HeadError, MissingVectorsError, RowMismatchError
 from store.folds.assign import read_folds
 from store.predictions import read_predictions
+from store.standing import let_stand, read_standing
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_vectors
@@ -94,6 +98,34 @@ def test_a_run_with_nothing_to_do_imports_no_library_of_a_head(workspace):
     assert done.stdout.count("already there") == 2
 
 
+def test_two_runs_at_once_lose_nothing_of_what_stands(workspace):
+    configure(workspace)
+    assert shelfprice(workspace, "run", "--head", "neighbours").exit_code == 0
+    command = [sys.executable, "-m", "store.cli", "heads", "run", "-w", workspace.root, "--head"]
+    runs = [subprocess.Popen([*command, head], stdout=subprocess.DEVNULL) for head in ("ridge", "sparse")]
+    assert [run.wait() for run in runs] == [0, 0]
+    assert set(read_standing(workspace).folders) == {"neighbours", "ridge", "sparse"}
+
+
+def test_many_writers_of_what_stands_lose_nothing(workspace):
+    configure(workspace, run=["ridge"])
+    (head,) = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"]
+    names = [f"ridge:{i}" for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda name: let_stand(workspace, name, head["folder"]), names))
+    assert set(read_standing(workspace).folders) == {"ridge", *names}
+
+
+def test_predictions_that_were_removed_by_hand_are_made_again(workspace):
+    configure(workspace, run=["ridge"])
+    (head,) = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"]
+    workspace.remove(head["folder"])
+    assert read_standing(workspace).folders == {}
+    assert not let_stand(workspace, "ridge", head["folder"])
+    (again,) = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"]
+    assert (again["status"], again["folder"]) == ("trained", head["folder"])
+
+
 def test_a_killed_run_left_no_record_so_the_head_is_trained_again(workspace):
     configure(workspace, run=["ridge"])
     (first,) = list(
@@ -107,12 +139,12 @@ def test_a_killed_run_left_no_record_so_the_head_is_trained_again(workspace):
 def test_parameters_of_the_configuration_reach_the_head_and_name_other_predictions(workspace):
     configure(workspace, run=["ridge"])
     before = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
-    configure(workspace, run=["ridge"], ridge={"n_penalties": 3, "low": 0.5, "high": 2})
+    configure(workspace, run=["ridge"], ridge={"n_alphas": 3, "alpha_min": 0.5, "alpha_max": 2})
     after = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
     assert before["folder"] != after["folder"]
     predictions = read_predictions(workspace, after["folder"])
     assert predictions.inputs["params"]["n_penalties"] == 3
-    assert all(0.5 <= learned["penalty"] <= 2 for learned in predictions.report["learned"])
+    assert all(0.5 <= learned["alpha"] <= 2 for learned in predictions.report["learned"])
 
 
 def test_a_head_under_a_name_of_its_own_takes_its_own_vectors(workspace):
@@ -126,9 +158,12 @@ def test_a_head_under_a_name_of_its_own_takes_its_own_vectors(workspace):
 @pytest.mark.parametrize(
     "params, message",
     [
-        ({"alpha": 1}, "ridge has no parameter 'alpha', it takes category_weight"),
-        ({"n_penalties": "many"}, "ridge: parameter n_penalties must be int, got 'many'"),
-        ({"fields": 1}, "ridge: parameter fields must be bool, got 1"),
+        ({"alpha": 1}, "ridge has no parameter 'alpha', it takes alpha_max, alpha_min, category_weight"),
+        (
+            {"n_alphas": "many"},
+            "ridge: parameter n_alphas must be a whole number from 1 to 1,000, got 'many'",
+        ),
+        ({"fields": 1}, "ridge: parameter fields must be true or false, got 1"),
     ],
 )
 def test_a_wrong_parameter_fails_its_head_with_a_reason_and_the_others_go_on(workspace, params, message):
@@ -230,7 +265,33 @@ def test_every_head_is_listed_with_what_it_reads_and_its_parameters():
 def test_make_head_says_which_parameters_there_are():
     from heads.registry import make_head
 
-    with pytest.raises(HeadError, match="ridge has no parameter 'depth', it takes category_weight, fields"):
+    with pytest.raises(
+        HeadError,
+        match="ridge has no parameter 'depth', it takes alpha_max, alpha_min, category_weight, fields",
+    ):
         make_head("ridge", {"depth": 3}, 0)
     assert make_head("lightgbm", {}, seed=7).random_state == 7
     assert make_head("lightgbm", {"random_state": 3}, seed=7).random_state == 3
+
+
+@pytest.mark.parametrize("when", ["after the digest", "while vectors are read"])
+def test_a_catalogue_that_is_replaced_during_a_run_is_an_error_and_no_predictions(
+    workspace, monkeypatch, when
+):
+    configure(workspace, run=["ridge"])
+    names = {"after the digest": "_n_rows", "while vectors are read": "_rows_of"}
+    module = heads.run if when == "after the digest" else heads.features.inputs
+    original = getattr(module, names[when])
+
+    def replace_and_go_on(*arguments):
+        train = catalog_rows(range(N_TRAIN))[::-1]  # the same rows in another order, other prices
+        for row in train if when == "after the digest" else ():
+            row["price"] *= 2
+        test = catalog_rows(range(N_TRAIN, N_TRAIN + N_TEST))
+        publish_catalog(workspace, catalog_table(train), catalog_table(test, priced=False))
+        return original(*arguments)
+
+    monkeypatch.setattr(module, names[when], replace_and_go_on)
+    with pytest.raises(RowMismatchError, match="was replaced while it was read"):
+        list(run_heads(workspace, load_config(workspace)))
+    assert not workspace.exists("predictions")

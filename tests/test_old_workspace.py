@@ -65,3 +65,21 @@ def test_its_status_finds_nothing_stale(root):
     assert {head["head"] for head in status["heads"]} == HEADS
     assert not [head for head in status["heads"] if head["stale"]]
     assert (status["blend"]["stale"], status["submission"]["stale"], status["next"]) == ([], [], None)
+
+
+def test_what_stands_is_recorded_by_the_first_run_and_status_stays_the_same(root):
+    before = told(root, "status")
+    assert not list((root / "predictions").glob("*.json"))
+    told(root, "heads", "run")
+    recorded = [json.loads(path.read_bytes()) for path in (root / "predictions").glob("*.json")]
+    assert {record["head"]: record["folder"] for record in recorded} == {
+        head["head"]: head["folder"] for head in before["heads"]
+    }
+    after = told(root, "status")
+    assert {key: after[key] for key in after if key != "disk"} == {
+        key: before[key] for key in before if key != "disk"
+    }
+
+
+def test_nothing_of_it_is_pruned(root):
+    assert told(root, "prune", "--yes")["leftovers"] == []

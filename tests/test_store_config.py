@@ -1,6 +1,9 @@
+import tomllib
+from dataclasses import replace
+
 import pytest
 
-from store.config import ColumnConfig, Config, load_config, save_config
+from store.config import ColumnConfig, Config, FoldConfig, load_config, save_config
 from store.errors import ConfigError
 from store.workspace import Workspace
 
@@ -18,6 +21,62 @@ def test_what_is_saved_is_what_loads(workspace):
 
 def test_a_workspace_without_a_file_has_the_defaults(workspace):
     assert load_config(workspace) == Config()
+
+
+OWN = """# autumn run
+seed = 7   # lucky
+
+[heads]  # what is trained
+# ridge comes first
+run = [
+    "ridge",  # linear
+    "sparse",
+]
+
+[folds]
+k = 4  # few rows
+
+[heads.params."ridge:x"]
+n_penalties = 3
+"""
+
+
+def test_saving_what_was_loaded_changes_no_character(workspace):
+    workspace.publish_bytes("shelfprice.toml", OWN.encode())
+    save_config(workspace, load_config(workspace))
+    assert workspace.read_bytes("shelfprice.toml").decode() == OWN
+
+
+def test_saving_a_change_keeps_comments_order_and_what_is_left_to_its_default(workspace):
+    workspace.publish_bytes("shelfprice.toml", OWN.encode())
+    config = load_config(workspace)
+    changed = replace(
+        config,
+        seed=8,
+        folds=FoldConfig(k=3),
+        columns=ColumnConfig(text="title"),
+        heads=replace(config.heads, params={"ridge:x": {"n_penalties": 5, "low": 0.5}, "svr": {"C": 2.0}}),
+    )
+    save_config(workspace, changed)
+    assert load_config(workspace) == changed
+    after = workspace.read_bytes("shelfprice.toml").decode()
+    expected = (
+        OWN.replace("seed = 7 ", "seed = 8 ")
+        .replace("k = 4 ", "k = 3 ")
+        .replace("n_penalties = 3\n", "n_penalties = 5\nlow = 0.5\n")
+    )
+    assert after.startswith(expected)
+    assert tomllib.loads(after.removeprefix(expected)) == {
+        "heads": {"params": {"svr": {"C": 2.0}}},
+        "columns": {"text": "title"},
+    }
+
+
+def test_a_setting_that_goes_back_to_its_default_is_written(workspace):
+    workspace.publish_bytes("shelfprice.toml", OWN.encode())
+    save_config(workspace, Config())
+    assert load_config(workspace) == Config()
+    assert b"# autumn run" in workspace.read_bytes("shelfprice.toml")
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,21 @@
 import json
-import os
+import re
 import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from ensemble.submission import SUBMISSION_FILE
 from store.cli import main
 from store.config import Config, EmbedConfig, HeadConfig, load_config, save_config
 from store.folds.assign import ensure_folds
-from store.schema import REJECTED
-from store.staleness import CURRENT_BLEND, SUBMISSION_FILE
+from store.schema import LINKS, REJECTED
 from store.vectors.sets import VectorSet, publish_current
 from store.vectors.shard import publish_failures, shard_names
 from store.workspace import Workspace
@@ -61,28 +62,17 @@ def embedded(workspace):
     return workspace
 
 
+def shelfprice(workspace, *command):
+    result = CliRunner().invoke(main, [*command, "-w", workspace.root])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
 @pytest.fixture
 def submitted(embedded):
-    """Everything done, by hand-made results."""
-    fingerprint = fake_spec("fake").fingerprint
-    folder = publish_fake_predictions(
-        embedded,
-        "ridge",
-        np.zeros(N_TRAIN),
-        np.zeros(N_TEST),
-        vectors=[["fake@name", fingerprint, "0"]],
-        seed=42,
-    )
-    record = embedded.read_json(f"{folder}/head.json")["inputs"]
-    inputs = {key: record[key] for key in ("folds_hash", "catalog_digest")} | {
-        "heads": {"ridge": folder},
-        "seed": 42,
-    }
-    blend = {"inputs": inputs, "weights": {"ridge": 1.0}, "method": "average", "scores": {"nested": 21.5}}
-    embedded.publish_json("blend/abc/blend.json", blend)
-    embedded.publish_json(CURRENT_BLEND, {"folder": "blend/abc"})
-    for place in ("blend/abc/", ""):
-        embedded.publish_bytes(place + SUBMISSION_FILE, b"sample_id,price\n1000,2.0\n")
+    """Everything done."""
+    for command in (("heads", "run"), ("ensemble", "blend"), ("ensemble", "submit")):
+        shelfprice(embedded, *command)
     return embedded
 
 
@@ -102,7 +92,15 @@ def next_command(workspace):
 
 
 def stale_heads(workspace):
-    return {head["head"]: head["stale"] for head in status(workspace)["heads"]}
+    """Why each head has to be trained again, by what stands for it."""
+    heads = status(workspace)["heads"]
+    return {head["head"]: head["stale"] for head in heads if not head["is_superseded"]}
+
+
+def heads_run(workspace):
+    """What 'heads run' does about each head."""
+    heads = json.loads(shelfprice(workspace, "heads", "run", "--json").splitlines()[-1])["heads"]
+    return {head["head"]: head["status"] for head in heads}
 
 
 # ---- what is there -------------------------------------------------------------------------------
@@ -194,7 +192,8 @@ def test_with_everything_done_there_is_nothing_to_do(submitted):
     found = status(submitted)
     assert found["next"] is None
     assert found["untrained"] == []
-    assert found["blend"]["nested"] == 21.5
+    assert found["blend"]["weights"] == {"ridge": 1.0}
+    assert 0 < found["blend"]["nested"] < 200
     assert [part["stale"] for part in (*found["heads"], found["blend"], found["submission"])] == [[], [], []]
     assert "nothing: all is up to date" in run(submitted)
 
@@ -241,13 +240,60 @@ def test_other_weights_make_the_heads_on_their_vectors_stale(submitted):
 
 
 def test_another_seed_or_parameter_makes_a_head_stale(submitted):
-    folder = publish_fake_predictions(
-        submitted, "knn", np.zeros(N_TRAIN), np.zeros(N_TEST), seed=42, params={"k": 3, "p": 2}
-    )
-    assert stale_heads(submitted)["knn"] == []
-    save_config(submitted, replace(CONFIG, seed=43, heads=replace(CONFIG.heads, params={"knn": {"k": 5}})))
-    assert stale_heads(submitted)["knn"][-2:] == ["seed 42 became 43", "k 3 became 5"]
+    params = {"n_penalties": 3}
+    folder = status(submitted)["heads"][0]["folder"]
+    save_config(submitted, replace(CONFIG, seed=43, heads=replace(CONFIG.heads, params={"ridge": params})))
+    reasons = stale_heads(submitted)["ridge"]
+    assert reasons[0] == "seed 42 became 43"
+    assert any(reason.startswith("n_penalties ") and reason.endswith(" became 3") for reason in reasons)
+    assert reasons[-1] == "folds will be decided again: seed 42 became 43"
     assert folder in {head["folder"] for head in status(submitted)["heads"]}
+
+
+def test_a_vector_set_that_was_added_makes_heads_stale_and_the_next_run_trains_them(submitted):
+    more = VectorSet("more", "name")
+    X = np.random.default_rng(1).normal(size=(N_TRAIN + N_TEST, 3)).astype(np.float32)
+    publish_vectors(submitted, more, {"train": X[:N_TRAIN], "test": X[N_TRAIN:]})
+    save_config(submitted, replace(CONFIG, heads=replace(CONFIG.heads, vectors=("fake@name", "more@name"))))
+    assert stale_heads(submitted) == {"ridge": ["vectors of more@name are new"]}
+    assert next_command(submitted) == "shelfprice heads run"
+    assert heads_run(submitted) == {"ridge": "trained"}
+    assert stale_heads(submitted) == {"ridge": []}
+    assert status(submitted)["blend"]["stale"] == ["ridge was trained again"]
+
+
+def test_a_head_of_another_code_version_is_stale_and_the_next_run_trains_it(submitted, monkeypatch):
+    from heads.linear.ridge import Ridge
+
+    version = Ridge.code_version
+    monkeypatch.setattr(Ridge, "code_version", version + 1)
+    assert stale_heads(submitted) == {"ridge": [f"code_version {version} became {version + 1}"]}
+    assert heads_run(submitted) == {"ridge": "trained"}
+
+
+def test_going_back_to_earlier_parameters_takes_up_what_they_made(submitted):
+    first = status(submitted)["heads"][0]["folder"]
+    blended = status(submitted)["blend"]["folder"]
+    submission = submitted.read_bytes(SUBMISSION_FILE)
+    other = replace(CONFIG, heads=replace(CONFIG.heads, params={"ridge": {"n_penalties": 3}}))
+    save_config(submitted, other)
+    assert heads_run(submitted) == {"ridge": "trained"}
+    for command in (("ensemble", "blend"), ("ensemble", "submit")):
+        shelfprice(submitted, *command)
+    assert status(submitted)["next"] is None
+    save_config(submitted, CONFIG)
+    ((reason,),) = stale_heads(submitted).values()
+    assert reason.startswith("n_penalties 3 became ")
+    assert "'heads run' takes them up" in reason
+    assert heads_run(submitted) == {"ridge": "present"}
+    standing = {head["folder"]: head["is_superseded"] for head in status(submitted)["heads"]}
+    assert standing.pop(first) is False
+    assert list(standing.values()) == [True]
+    assert status(submitted)["blend"]["stale"] == ["ridge was trained again"]
+    shelfprice(submitted, "ensemble", "blend")
+    assert status(submitted)["blend"]["folder"] == blended
+    shelfprice(submitted, "ensemble", "submit")
+    assert submitted.read_bytes(SUBMISSION_FILE) == submission
 
 
 def test_a_head_that_was_never_trained_comes_next(submitted):
@@ -257,25 +303,62 @@ def test_a_head_that_was_never_trained_comes_next(submitted):
 
 
 def test_a_head_trained_since_the_blend_makes_it_stale(submitted):
-    folder = publish_fake_predictions(submitted, "sparse", np.ones(N_TRAIN), np.ones(N_TEST))
-    later = submitted.modified("blend/abc/blend.json") + 5
-    os.utime(submitted.path(f"{folder}/head.json"), (later, later))
+    save_config(submitted, replace(CONFIG, heads=replace(CONFIG.heads, run=("ridge", "sparse"))))
+    publish_fake_predictions(submitted, "sparse", np.ones(N_TRAIN), np.ones(N_TEST))
     assert status(submitted)["blend"]["stale"] == ["sparse was trained since"]
-    assert next_command(submitted) == "shelfprice ensemble blend"
 
 
-def test_of_two_standing_runs_the_older_one_is_shown_as_such(submitted):
-    folder = publish_fake_predictions(
-        submitted, "ridge", np.ones(N_TRAIN), np.ones(N_TEST), seed=42, params={"alpha": 2}
-    )
-    later = submitted.modified("blend/abc/blend.json") + 5
-    os.utime(submitted.path(f"{folder}/head.json"), (later, later))
+def test_a_head_that_the_configuration_does_not_name_leaves_the_blend_as_it_is(submitted):
+    shelfprice(submitted, "heads", "run", "--head", "sparse")
+    found = status(submitted)
+    assert found["blend"]["stale"] == []
+    assert found["next"] is None
+    assert "up to date, not in heads.run" in run(submitted)
+
+
+def test_of_two_runs_of_a_head_the_one_that_does_not_stand_is_shown_as_such(submitted):
+    folder = publish_fake_predictions(submitted, "ridge", np.ones(N_TRAIN), np.ones(N_TEST), seed=42)
     heads = status(submitted)["heads"]
     assert [(head["folder"] == folder, head["is_superseded"]) for head in heads] == [
         (True, False),
         (False, True),
     ]
-    assert status(submitted)["blend"]["stale"] == ["ridge was trained again"]
+    assert "older run" in run(submitted)
+
+
+def test_an_older_run_does_not_stand_in_for_predictions_that_were_removed_by_hand(submitted):
+    folder = publish_fake_predictions(submitted, "ridge", np.ones(N_TRAIN), np.ones(N_TEST), seed=42)
+    submitted.remove(folder)
+    assert [head["is_superseded"] for head in status(submitted)["heads"]] == [True]
+    assert next_command(submitted) == "shelfprice heads run"
+    assert heads_run(submitted) == {"ridge": "present"}
+    assert next_command(submitted) is None
+
+
+def test_a_damaged_record_of_what_stands_is_written_anew_by_the_next_run(submitted):
+    submitted.publish_bytes("predictions/ridge.json", b"{")
+    assert stale_heads(submitted) == {"ridge": []}
+    output = shelfprice(submitted, "heads", "run")
+    assert "predictions/ridge.json was damaged and is written anew" in output
+    assert submitted.read_json("predictions/ridge.json")["head"] == "ridge"
+
+
+def test_two_runs_of_which_nothing_says_which_stands_have_to_be_settled_by_a_run(submitted):
+    publish_fake_predictions(submitted, "ridge", np.ones(N_TRAIN), np.ones(N_TEST), seed=42)
+    submitted.remove("predictions/ridge.json")  # as version 0.1.0 left it
+    assert all("nothing says which of them stands" in reason for reason in stale_heads(submitted)["ridge"])
+    assert next_command(submitted) == "shelfprice heads run"
+    assert heads_run(submitted) == {"ridge": "present"}
+    assert stale_heads(submitted) == {"ridge": []}
+    assert next_command(submitted) is None
+
+
+def test_disk_use_is_told_by_kind(submitted):
+    disk = status(submitted)["disk"]
+    assert set(disk) == {"catalogue", "vectors", "predictions", "blends"}
+    files = [path for path in Path(submitted.path("predictions")).rglob("*") if path.is_file()]
+    assert disk["predictions"] == sum(path.stat().st_size for path in files)
+    assert re.search(r"^disk        catalogue \d", run(submitted), re.MULTILINE)  # largest first
 
 
 def test_a_submission_of_another_blend_is_stale(submitted):
@@ -350,3 +433,45 @@ def test_no_model_library_is_imported(submitted):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "all is up to date" in done.stdout
+
+
+def test_what_failed_is_listed_by_row_and_file(embedded):
+    from store.vectors.content import key_of
+
+    assert run(embedded, "--failures") == "no failures\n"
+    gone = "https://a.example/gone.jpg"
+    publish_catalog(
+        embedded,
+        catalog_table(
+            [
+                *rows(N_TRAIN),
+                *rows(1, 500, name=["bad"]),
+                *rows(2, 600, image=["file:p0.jpg", gone], name=[None, None]),
+            ]
+        ),
+        catalog_table(rows(1, 600, image=["file:p0.jpg"]), priced=False),
+    )
+    embedded.publish_table(
+        "images/links.parquet",
+        pa.Table.from_pylist(
+            [
+                {"link": "file:p0.jpg", "sha256": "ab" * 32},
+                {"link": gone, "reason": "HTTP 404"},
+                {"link": "https://a.example/of-no-row.jpg", "reason": "HTTP 404"},
+            ],
+            schema=LINKS,
+        ),
+    )
+    photos = fake_spec("photos", modality="image")
+    publish_current(embedded, photos)
+    publish_failures(embedded, photos.folder, [(b"\xab" * 16, "decode", "cut off \x1b[2J")])
+    publish_failures(embedded, fake_spec("fake").folder, [(key_of(b"bad"), "encode", "too odd")])
+    assert run(embedded, "--failures").splitlines() == [
+        f"image: train 601 ({gone}): fetch: HTTP 404",
+        "fake@name: train 500: encode: too odd",
+        "photos: train 600 (p0.jpg): decode: cut off \\x1b[2J",
+        "photos: test 600 (p0.jpg): decode: cut off \\x1b[2J",
+        "4 failures",
+    ]
+    found = json.loads(run(embedded, "--failures", "--json"))["failures"]
+    assert [row["sample_id"] for row in found] == [601, 500, 600, 600]

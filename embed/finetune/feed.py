@@ -19,7 +19,7 @@ from embed.forward.devices import cores
 from embed.inputs import InputFailure
 from embed.inputs.images import decode_image
 from store.catalog.images.blobs import blob_path, read_blob
-from store.catalog.images.links import MADE_AGAIN, digests_of, known_links
+from store.catalog.images.links import MADE_AGAIN, known_links, row_images
 from store.catalog.images.open import quiet_pillow
 from store.catalog.parse.compose import compose
 from store.catalog.read import read_split
@@ -96,8 +96,8 @@ class Feed:
         self.lengths = np.zeros(len(valid[0]), np.int64)
         for tower in towers:
             if tower.is_image:
-                images = read_split(workspace, "train", ["image"])["image"]
-                self._contents.append(digests_of(known_links(workspace), images).to_pylist())
+                references = read_split(workspace, "train", ["image"])["image"]
+                self._contents.append(row_images(references, known_links(workspace)).to_pylist())
                 continue
             columns = [*columns_of(tower.vector_set), "bullets"]
             table = read_split(workspace, "train", list(dict.fromkeys(columns))).combine_chunks()

@@ -10,22 +10,19 @@ import numpy as np
 from embed.encoders.base import Encoder, Sources
 from embed.encoders.registry import library_of
 from embed.finetune.recipe import FinetuneRecipe
+from embed.finetune.record import RUN_FILE, RUNS, bound_parts, differences
 from embed.finetune.towers import Tower, find_towers
 from heads.features.inputs import Inputs, read_inputs
 from heads.features.rows import Rows
 from heads.networks.head import NetworkHead
-from heads.networks.training import set_aside
+from heads.networks.training import stopping_rows
 from heads.registry import make_head
-from store.catalog.read import recorded_digest
-from store.cleaning import cleaning_digest
 from store.config import Config
 from store.errors import ConfigError, HeadError
 from store.folds.assign import Folds, ensure_folds
 from store.vectors.spec import slug
 from store.workspace import Workspace
 
-CODE_VERSION = 2  # raised when the same configuration tunes other weights
-RUNS = "finetune"
 Log = Callable[[str], None]
 
 
@@ -86,7 +83,7 @@ class FinetuneJob:
         if inputs.cleaning is not None:
             inside, target = inputs.cleaning.training_part(inside, inputs.log_price)
         rows = inputs.train.subset(inside)
-        aside = set_aside(rows.group, self.recipe.aside, self.seed)
+        aside = stopping_rows(rows.group, self.recipe.aside, self.seed)
         if (~aside).sum() < self.recipe.batch_rows:
             raise HeadError(
                 f"fine-tuning without fold {fold} has {int((~aside).sum())} rows to train on, fewer than one step takes "
@@ -152,11 +149,7 @@ def prepare_job(
         "head": recipe.head,
         "params": head.get_params(),
         "recipe": recipe.to_json(),
-        "seed": config.seed,
-        "train_digest": recorded_digest(workspace, "train"),
-        "folds_hash": folds.hash,
-        "cleaning": cleaning_digest(workspace, folds.hash, config.clean),
-        "code_version": CODE_VERSION,
+        **bound_parts(workspace, config, folds.hash),
     }
     return FinetuneJob(
         workspace, name, towers, recipe, params, config.seed, inputs, folds, _plain(configuration)
@@ -172,29 +165,19 @@ def check_configuration(job: FinetuneJob, restart: bool, log: Log) -> None:
     Raises:
         ConfigError: it began with another configuration; shows what differs.
     """
-    workspace, record = job.workspace, f"{job.folder}/run.json"
+    workspace, record = job.workspace, f"{job.folder}/{RUN_FILE}"
     if restart and workspace.exists(job.folder):
         log(f"begun anew: what {workspace.path(job.folder)} held is removed")
         workspace.remove(job.folder)
     if workspace.exists(record):
         found = workspace.read_json(record)
-        if differences := _differences(found, job.configuration):
+        if changes := differences(found, job.configuration):
             raise ConfigError(
-                f"{workspace.path(job.folder)} holds a run of another configuration: {'; '.join(differences)}: give the "
+                f"{workspace.path(job.folder)} holds a run of another configuration: {'; '.join(changes)}: give the "
                 "options that it began with, another --name, or --restart to begin anew"
             )
         return
     workspace.publish_json(record, job.configuration)
-
-
-def _differences(found: Any, wanted: Any, where: str = "") -> list[str]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        return [
-            line
-            for key in sorted(found.keys() | wanted.keys())
-            for line in _differences(found.get(key), wanted.get(key), f"{where}.{key}".lstrip("."))
-        ]
-    return [] if found == wanted else [f"{where} was {found} and is {wanted}"]
 
 
 def _plain(value: Any) -> Any:

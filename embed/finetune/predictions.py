@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from embed.finetune.checkpoint import BEST, read_tensors
-from embed.finetune.job import CODE_VERSION, FinetuneJob
-from embed.finetune.training import DONE
-from embed.finetune.vectors import publish_all_folds, tuned_specs
+from embed.finetune.job import FinetuneJob
+from embed.finetune.record import CODE_VERSION, DONE
+from embed.finetune.vectors import publish_all_folds, read_best, tuned_specs
 from heads.features.inputs import coverage_of
 from heads.features.rows import Rows
 from heads.networks.training import predict_network
@@ -19,11 +18,11 @@ from store.metric import scores, smape_log
 from store.predictions import (
     Predictions,
     oof_predictions_table,
-    predictions_exist,
     predictions_folder,
     publish_predictions,
     test_predictions_table,
 )
+from store.standing import let_stand
 from store.vectors.matrix import matrix_of
 from store.vectors.sets import TUNED
 
@@ -44,7 +43,7 @@ def predict_fold(job: FinetuneJob, fold: int) -> FoldPrices:
     workspace, inputs, folder = job.workspace, job.inputs, job.fold_folder(fold)
     head = job.head()
     parts = head.parts(job.training_part(fold).rows)
-    tensors, record = read_tensors(workspace, f"{folder}/{BEST}")
+    tensors, record = read_best(job, fold)
     own = {name.partition("/head.")[2]: t for name, t in tensors.items() if "/head." in name}
     parts.network.load_state_dict(own)
     held_out = np.flatnonzero(inputs.fold == fold)
@@ -102,11 +101,12 @@ def publish_prices(job: FinetuneJob, prices: list[FoldPrices]) -> tuple[str, dic
         "learned": folds,
         "versions": {package: version(package) for package in ("shelfprice", "torch")},
     }
-    if not predictions_exist(job.workspace, name, record):
+    folder = predictions_folder(name, record)
+    if not let_stand(job.workspace, name, folder):
         test = None
         if inputs.test is not None:
             mean = np.mean([one.test for one in prices if one.test is not None], axis=0)
             test = test_predictions_table(inputs.test.sample_id, mean)
         table = oof_predictions_table(inputs.train.sample_id, inputs.fold, oof)
         publish_predictions(job.workspace, Predictions(name, record, table, test, report))
-    return predictions_folder(name, record), report
+    return folder, report

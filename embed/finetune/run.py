@@ -5,10 +5,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from embed.finetune.history import CURVE_FILE, publish_curve
-from embed.finetune.job import RUNS, FinetuneJob, Log, check_configuration
+from embed.finetune.job import FinetuneJob, Log, check_configuration
 from embed.finetune.predictions import FoldPrices, predict_fold, publish_prices
 from embed.finetune.processes import Processes
-from embed.finetune.training import DONE, FoldRun, TrainingOptions
+from embed.finetune.record import DONE, run_lock
+from embed.finetune.training import FoldRun, TrainingOptions
 from embed.finetune.vectors import embed_fold, finished_folds
 
 
@@ -61,7 +62,7 @@ def _alone(job: FinetuneJob, processes: Processes, log: Log) -> AbstractContextM
     if not processes.writes:
         return nullcontext()
     waiting = f"another run of {job.name} is at work here: waiting for it"
-    return job.workspace.lock(f"{RUNS}/.{job.name}.lock", lambda: log(waiting))
+    return job.workspace.lock(run_lock(job.name), lambda: log(waiting))
 
 
 def _tune_folds(

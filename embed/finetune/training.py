@@ -25,15 +25,16 @@ from embed.finetune.inner import inner_smape
 from embed.finetune.job import FinetuneJob, Log, TrainingPart
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
-from embed.finetune.schedule import RateSchedule
+from embed.finetune.record import DONE
 from embed.finetune.step import Losses, Stepper
 from embed.finetune.warmup import Warm, warm_up
 from embed.forward.prefetch import Prefetch
+from heads.networks.schedule import RateSchedule
 from heads.networks.training import seeded
 from store.errors import ConfigError, HeadError
 from store.metric import smape_log
 
-DONE = "fold.json"
+STALE_EPOCHS = 2  # without a better inner score after which a plateau halves the rates
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Position:
     steps: int = 0  # taken in all
     best_epoch: int = 0  # 0: the warm-up
     best_smape: float | None = None
+    best_sha256: str | None = None  # of the file of the best state; None: a checkpoint of version 0.1.0
     seconds: float = 0.0
 
 
@@ -91,7 +93,8 @@ class FoldRun:
         self.trained_rows = self.part.positions[~self.part.aside]
         self.aside_rows = self.part.positions[self.part.aside]
         self.steps_per_epoch = max(1, len(self.trained_rows) // recipe.batch_rows)
-        self.schedule = RateSchedule(recipe, recipe.epochs * self.steps_per_epoch)
+        n_steps = recipe.epochs * self.steps_per_epoch
+        self.schedule = RateSchedule(recipe.schedule, n_steps, recipe.warmup, STALE_EPOCHS)
         self.position = Position(best_smape=self.warm.smape)
         self.history = History(fold)
 
@@ -264,17 +267,22 @@ class FoldRun:
         with self.stepper.mean.applied():
             state = self.stepper.network.state()
         record = {"epoch": self.position.best_epoch, "mean": self.warm.mean}
-        publish_tensors(self.job.workspace, f"{self.folder}/{BEST}", state, record)
+        self.position.best_sha256 = publish_tensors(
+            self.job.workspace, f"{self.folder}/{BEST}", state, record
+        )
 
     def _finish(self) -> None:
         position, held_out = self.position, self.job.inputs.fold == self.fold
-        best = self.job.workspace.read_bytes(f"{self.folder}/{BEST}")
+        weights = position.best_sha256
+        if weights is None:
+            best = self.job.workspace.read_bytes(f"{self.folder}/{BEST}")
+            weights = hashlib.sha256(best).hexdigest()
         frozen = smape_log(self.job.inputs.log_price[held_out], self.warm.frozen_oof)
         self.job.workspace.publish_json(
             f"{self.folder}/{DONE}",
             {
                 "fold": self.fold,
-                "weights_sha256": hashlib.sha256(best).hexdigest(),
+                "weights_sha256": weights,
                 "epochs": position.epoch,
                 "best_epoch": position.best_epoch,
                 "inner_smape": position.best_smape,

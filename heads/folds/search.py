@@ -16,7 +16,7 @@ import numpy as np
 from heads.base import Head
 from heads.features.inputs import Inputs
 from heads.folds.search_spaces import Space, space_of, suggest
-from heads.folds.tuning import Tuning, bound_parts, publish_tuning
+from heads.folds.tuning import TUNING, TUNING_LOCK, Tuning, bound_parts, publish_tuning
 from store.errors import HeadError, WorkspaceError
 from store.metric import smape_log
 from store.vectors.spec import digest
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SCORED_FOLDS = 2  # inner folds that a trial is scored on; it may be given up after the first
 REFIT = -1  # the study for the refit
-STORAGE = "tuning/trials.journal"
+STORAGE = f"{TUNING}/trials.journal"
 
 Log = Callable[[str], None]
 
@@ -108,7 +108,7 @@ def search_parameters(
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = Search(head, inputs, space, time.monotonic() + 60 * minutes, log)
-    with workspace.lock("tuning/.lock"):
+    with workspace.lock(TUNING_LOCK):
         journal = JournalFileBackend(workspace.path(STORAGE))
         storage = optuna.storages.JournalStorage(journal)
         bound = bound_parts(record)
@@ -124,7 +124,7 @@ def search_parameters(
             )
         _search(search, studies, {key: head.get_params()[key] for key in space})
         tuning = _found(name, bound, studies, space)
-    publish_tuning(workspace, tuning)
+        publish_tuning(workspace, tuning)
     return tuning
 
 

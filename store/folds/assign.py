@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.images.links import digests_of, known_links
+from store.catalog.images.links import known_links, row_images
 from store.catalog.read import present_splits, read_split, split_path
 from store.config import Config, Grouping
 from store.errors import CatalogError, FoldMismatchError, WorkspaceError
@@ -155,7 +155,7 @@ def folds_table(workspace: Workspace, record: FoldsRecord) -> pa.Table:
     from store.catalog.clean.duplicates import group_rows
 
     rows = read_split(workspace, "train", ["sample_id", "text", "image", "price"]).sort_by("sample_id")
-    image = digests_of(known_links(workspace), rows["image"])
+    image = row_images(rows["image"], known_links(workspace))
     group = group_rows(rows["text"], image, near=record.grouping == "near")
     fold = decide_folds(np.log(rows["price"].to_numpy()), group, record.k, record.seed)
     columns = [rows["sample_id"], pa.array(fold, FOLD.type), pa.array(group, GROUP.type)]
@@ -182,10 +182,19 @@ def decide_folds(log_price: np.ndarray, group: np.ndarray, k: int, seed: int) ->
     """
     n_rows, size = len(group), np.bincount(group)
     largest = int(size.max(initial=0))
+    if n_rows == 1:
+        raise CatalogError("1 training row is too few to learn from and to score: ingest more rows")
+    if len(size) == 1:
+        raise CatalogError(
+            f"one group holds all {n_rows} training rows: they share a text or an image and count as one product, so that "
+            "none could be predicted from the others. See whether 'catalog ingest' was given the right --text-column and "
+            "--image-column, and whether one text or image fills in for missing ones ('shelfprice catalog show' counts "
+            "them); with '--group near' nearly equal texts are one product as well"
+        )
     if len(size) < k:
         raise CatalogError(
             f"{k} folds need at least {k} groups of rows that are not the same product, got {len(size)} "
-            f"({n_rows} rows): ingest more rows or run 'shelfprice catalog folds -k {max(2, len(size))}'"
+            f"({n_rows} rows): ingest more rows or run 'shelfprice catalog folds -k {len(size)}'"
         )
     if 2 * largest > n_rows:
         raise CatalogError(

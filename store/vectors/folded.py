@@ -51,6 +51,11 @@ def fold_specs(spec: EncoderSpec) -> dict[int, EncoderSpec]:
     return {int(k): replace(spec, fold=int(k), weights_sha256=w, extra=extra) for k, w in weights.items()}
 
 
+def folders_of(spec: EncoderSpec) -> list[str]:
+    """Every folder of an encoder's vectors: its own, and one for each fold where it is fine-tuned."""
+    return [spec.folder, *(one.folder for one in fold_specs(spec).values())]
+
+
 def embedded_keys(workspace: Workspace, spec: EncoderSpec) -> tuple[np.ndarray, np.ndarray]:
     """Keys that have a vector, of every fold where there are several, and keys on record as failed in any; sorted."""
     have: np.ndarray | None = None

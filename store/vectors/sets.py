@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from store.catalog.images.links import digests_of, known_links
+from store.catalog.images.links import known_links, row_images
 from store.catalog.parse.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
 from store.errors import ConfigError, MissingVectorsError
 from store.vectors.content import image_keys, text_keys
@@ -64,7 +64,7 @@ def row_keys(
         CorruptFileError: a row names an image that is not known.
     """
     if vector_set.composition is None:
-        return image_keys(digests_of(known, rows.column("image")))
+        return image_keys(row_images(rows.column("image"), known))
     return text_keys(compose(vector_set.composition, rows))
 
 
@@ -85,18 +85,22 @@ VECTORS = "vectors"
 TUNED = "finetuned:"  # what names of fine-tuned encoders begin with
 
 
+def publish_spec(workspace: Workspace, spec: EncoderSpec) -> None:
+    """Record `spec` in its folder alone: what its name stands for stays as it is."""
+    if not workspace.exists(f"{spec.folder}/encoder.json"):
+        workspace.publish_json(f"{spec.folder}/encoder.json", spec.to_json())
+
+
 def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
     """Record `spec` as the one that its name stands for, in its folder and under `vectors/current/`.
 
     The spec of one fold is recorded in its folder alone: a name stands for all folds together, never for one, whose
     vectors are in-sample for every other.
     """
-    described = spec.to_json()
-    if not workspace.exists(f"{spec.folder}/encoder.json"):
-        workspace.publish_json(f"{spec.folder}/encoder.json", described)
+    publish_spec(workspace, spec)
     if spec.fold is not None:
         return
-    record = _record(spec.name)
+    record, described = current_file(spec.name), spec.to_json()
     if not workspace.exists(record) or workspace.read_json(record) != described:
         workspace.publish_json(record, described)
 
@@ -107,7 +111,7 @@ def current_spec(workspace: Workspace, encoder: str) -> EncoderSpec:
     Raises:
         MissingVectorsError: no run has embedded anything with it.
     """
-    record = _record(encoder)
+    record = current_file(encoder)
     if not workspace.exists(record):
         raise MissingVectorsError(f"no vectors of {encoder!r} in {workspace.root}: {how_to_embed(encoder)}")
     return EncoderSpec.from_json(workspace.read_json(record))
@@ -126,5 +130,6 @@ def current_encoders(workspace: Workspace) -> list[str]:
     return sorted(workspace.read_json(f"vectors/current/{record}")["name"] for record in records)
 
 
-def _record(encoder: str) -> str:
+def current_file(encoder: str) -> str:
+    """The record of what an encoder's name stands for."""
     return f"vectors/current/{slug(encoder)}.json"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.images.links import digests_of, known_links
+from store.catalog.images.links import known_links, row_images
 from store.catalog.read import present_splits, read_split
 from store.folds.assign import Folds
 from store.workspace import Workspace
@@ -57,7 +57,7 @@ def read_catalogue(workspace: Workspace, folds: Folds) -> Catalogue:
         n_train=len(train),
         text=columns["text"].fill_null(""),
         name=columns["name"],
-        image=digests_of(known_links(workspace), rows["image"]),
+        image=row_images(rows["image"], known_links(workspace)),
         value=columns["value"],
         unit=columns["unit"],
         price=train["price"].to_numpy(),

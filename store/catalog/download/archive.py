@@ -18,9 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from store.catalog.download.record import file_sha256, fold_journals, read_journal
+from store.catalog.download.record import IMAGES_LOCK, file_sha256, fold_journals, read_journal
 from store.catalog.download.rows import show_images
-from store.catalog.download.run import IMAGES_LOCK
 from store.catalog.images.blobs import MOST_BYTES, blob_path, stored_digests, sweep_images
 from store.catalog.images.links import LINKS_FILE, links_by_schema, mend_links, merge_links, read_links
 from store.errors import CatalogError, WorkspaceError

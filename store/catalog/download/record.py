@@ -25,6 +25,7 @@ from store.schema import LINKS
 from store.workspace import Workspace
 
 JOURNAL_FOLDER = "images/journal"
+IMAGES_LOCK = "images/.lock"  # held while images are fetched, handed over or pruned
 PART_LINES = 200  # of a journal on an object store, which can't be appended to
 
 

@@ -15,7 +15,7 @@ from store.catalog.download.fetch import Fetcher, FetchLimits, Reply
 from store.catalog.download.network import Resolver, resolve
 from store.catalog.download.plan import DownloadPlan, WantedLinks, make_plan, read_wanted, unusable_records
 from store.catalog.download.progress import Progress
-from store.catalog.download.record import Journal, LinkRecord, fold_journals
+from store.catalog.download.record import IMAGES_LOCK, Journal, LinkRecord, fold_journals
 from store.catalog.download.rows import show_images
 from store.catalog.download.schedule import DownloadSchedule, DownloadTask, Ended, Policy
 from store.catalog.download.storer import Storer
@@ -26,7 +26,6 @@ from store.catalog.images.open import quiet_pillow
 from store.errors import CatalogError, ConfigError, WorkspaceError
 from store.workspace import Workspace
 
-IMAGES_LOCK = "images/.lock"
 CHECKPOINT_LINES = 5_000  # journal lines after which links.parquet is brought up to date
 LOOKUP_THREADS = 32  # names looked up at a time
 

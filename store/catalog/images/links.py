@@ -61,12 +61,12 @@ def mend_links(workspace: Workspace) -> str | None:
     return None
 
 
-def digests_of(known: Mapping[str, str | None], references: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The image of each row: hex SHA-256, null where the row has none or it could not be had.
+def row_images(references: pa.Array | pa.ChunkedArray, known: Mapping[str, str | None]) -> pa.Array:
+    """Hex SHA-256 of each row's image, shape (n_rows,), null where the row has none or it could not be had.
 
     Args:
-        known: from `known_links`.
-        references: column `image` of the catalogue.
+        references: column `image` of catalogue rows.
+        known: of the workspace, from `known_links`.
 
     Raises:
         CorruptFileError: a row names an image that links.parquet does not know: it was there and is lost.

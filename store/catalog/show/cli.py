@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from store.options import workspace_option
+from store.options import say, workspace_option
 from store.workspace import Workspace
 
 PAGE_FILE = "catalog.html"
@@ -20,7 +20,7 @@ def show(workspace: Workspace, text: bool) -> None:
     clean' found.
     """
     from store.catalog.show.facts import read_facts
-    from store.catalog.show.words import ASCII_BLOCKS, BLOCKS, lines_of
+    from store.catalog.show.words import ASCII_BLOCKS, BLOCKS, fact_lines
 
     facts = read_facts(workspace)
     try:
@@ -28,8 +28,8 @@ def show(workspace: Workspace, text: bool) -> None:
         blocks = BLOCKS
     except UnicodeEncodeError:
         blocks = ASCII_BLOCKS
-    for line in lines_of(facts, blocks):
-        click.echo(line)
+    for line in fact_lines(facts, blocks):
+        say(line)
     if text:
         return
     from store.catalog.images.open import quiet_pillow
@@ -38,4 +38,4 @@ def show(workspace: Workspace, text: bool) -> None:
     with quiet_pillow():
         page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
     workspace.publish_bytes(PAGE_FILE, page.encode())
-    click.echo(f"\nwrote {workspace.path(PAGE_FILE)}")
+    say(f"\nwrote {workspace.path(PAGE_FILE)}")

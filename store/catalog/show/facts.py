@@ -67,7 +67,7 @@ def read_facts(workspace: Workspace) -> Facts:
     failed = dict(zip(links["link"].to_pylist(), links["reason"].to_pylist(), strict=True))
     digest_columns = {
         split: pa.array(
-            [digests.get(link) if link else None for link in table["image"].to_pylist()], pa.string()
+            [digests.get(one) if one else None for one in table["image"].to_pylist()], pa.string()
         )
         for split, table in tables.items()
     }

@@ -9,7 +9,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = " .:-=+*#@"  # for a terminal that lacks the others
 
 
-def lines_of(facts: Facts, blocks: str = BLOCKS) -> list[str]:
+def fact_lines(facts: Facts, blocks: str = BLOCKS) -> list[str]:
     """Everything that the page says, images apart."""
     lines = []
     for split in facts.splits:

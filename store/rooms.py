@@ -1,0 +1,62 @@
+"""What a room tells of its part of a workspace; rooms are found through the entry-point group `shelfprice.rooms`."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from store.config import Config
+from store.workspace import Workspace
+
+YOUNG_SECONDS = 3600.0  # what is no older may belong to a run at work
+
+
+@dataclass(frozen=True)
+class Section:
+    """One subject of `shelfprice status`."""
+
+    place: int  # sections stand in this order; the next command is that of the first one that has one
+    subject: str  # in the margin
+    lines: tuple[str, ...]  # for people
+    record: dict[str, Any]  # for machines: keys of `status --json` with plain data or dataclasses
+    step: tuple[str, str] | None = None  # the command that comes next (without -w), and why
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that no configuration refers to and nothing that stands was made of."""
+
+    path: str  # a file or folder
+    n_bytes: int
+    why: str
+    locks: tuple[str, ...] = ()  # held while it is removed: where a writer holds one, it stays
+    first: tuple[str, ...] = ()  # files that go before it, so that a part of it is never taken for the whole
+
+
+@dataclass(frozen=True)
+class Room:
+    """One room's part of a workspace; every function only looks."""
+
+    sections: Callable[[Workspace, Config], Iterable[Section]]
+    leftovers: Callable[[Workspace, Config], Iterable[Leftover]]
+    # Bytes on disk, kind -> bytes.
+    disk: Callable[[Workspace], dict[str, int]]
+    # Files and folders of other rooms that it can't do without.
+    needs: Callable[[Workspace, Config], Iterable[str]] = lambda workspace, config: ()
+
+
+def find_rooms() -> list[Room]:
+    """Every installed room."""
+    return [
+        point.load() for point in sorted(entry_points(group="shelfprice.rooms"), key=lambda one: one.name)
+    ]
+
+
+def size_text(n_bytes: int) -> str:
+    """Bytes in the unit that reads best."""
+    size = float(n_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
