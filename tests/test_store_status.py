@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -110,6 +111,11 @@ def test_an_empty_workspace_asks_for_a_catalogue(workspace):
     assert found["catalog"] is None
     assert found["next"]["command"].startswith("shelfprice catalog ingest --train FILE")
     assert "there is no catalogue" in run(workspace)
+
+
+def test_the_next_command_can_be_pasted_into_a_shell(tmp_path):
+    workspace = Workspace(tmp_path / "it's $HOME; touch x")
+    assert shlex.split(status(workspace)["next"]["command"])[-2:] == ["-w", workspace.root]
 
 
 def test_looking_at_a_workspace_writes_nothing(embedded, tmp_path):

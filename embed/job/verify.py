@@ -1,10 +1,12 @@
-"""Is every shard whole? Reads all of it, so that page checksums are checked."""
+"""Is every shard and every image whole? Reads all of it, so that page checksums and digests are checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from store.catalog.images.blobs import damaged_blobs
+from store.catalog.images.links import known_links
 from store.errors import CorruptFileError, MissingVectorsError
 from store.vectors.keys import KeyBuffer, key_array
 from store.vectors.sets import VECTORS
@@ -25,6 +27,14 @@ class FolderReport:
     n_vectors: int  # in whole shards
     n_duplicates: int  # keys that stand in more than one shard: harmless, space lost
     damaged: dict[str, str]  # file -> reason
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """What `verify` found among the images."""
+
+    n_images: int
+    damaged: dict[str, str]  # SHA-256 -> reason
 
 
 def read_checked_keys(
@@ -72,6 +82,12 @@ def verify_folder(workspace: Workspace, spec: EncoderSpec) -> FolderReport:
             damaged[name] = str(error)
     n_duplicates = n_vectors - len(keys.distinct())
     return FolderReport(spec.name, spec.folder, len(names), n_vectors, n_duplicates, damaged)
+
+
+def verify_images(workspace: Workspace) -> ImageReport:
+    """Check the bytes of every image that links.parquet names; those that are damaged are put aside."""
+    digests = sorted(set(filter(None, known_links(workspace).values())))
+    return ImageReport(len(digests), damaged_blobs(workspace, digests))
 
 
 def verify(workspace: Workspace, encoders: Sequence[str] = ()) -> list[FolderReport]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.images.blobs import FILE_PREFIX, FolderImport, import_folder
+from store.catalog.images.blobs import FolderImport, import_folder
 from store.catalog.images.folder import Folder, list_folder, no_match
+from store.catalog.images.links import FILE_PREFIX, mend_links
 from store.catalog.ingest.cells import as_text, is_missing
 from store.catalog.ingest.ids import all_integers, read_ids
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
@@ -83,6 +84,7 @@ def ingest(
         imported, n_left_over = None, 0
         if folder is not None:
             used = {name for split in splits for name in split.files if name is not None}
+            notes.extend(filter(None, [mend_links(workspace)]))
             imported = import_folder(workspace, folder, used)
             n_left_over = len(folder.names) - len(used)
         reports, test_removed = publish_splits(workspace, splits)
