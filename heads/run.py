@@ -101,6 +101,8 @@ def run_heads(
         in_memory = fits(_n_rows(missing), _n_columns(workspace, sets), memory)
         place = None if in_memory else Path(folder)
         inputs = read_inputs(workspace, list(sets), texts, folds, place, digest)
+        for note in inputs.notes:
+            log(note)
         for plan in missing:
             try:
                 yield train_head(workspace, plan, inputs, log, memory)

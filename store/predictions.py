@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from store.errors import RowMismatchError
+from store.names import file_name
 from store.schema import FOLD, LOG_PRICE
-from store.standing import PREDICTIONS, PREDICTIONS_LOCK, file_name, standing_file
+from store.standing import PREDICTIONS, PREDICTIONS_LOCK, standing_file
 from store.vectors.spec import digest
 from store.workspace import Workspace
 
@@ -35,7 +36,7 @@ class Predictions:
 
 def predictions_folder(head: str, inputs: dict[str, Any]) -> str:
     """`predictions/<head>-<hash>` for a head with these inputs."""
-    return f"{PREDICTIONS}/{file_name(head)}-{digest(inputs)}"
+    return f"{PREDICTIONS}/{file_name(head, 'a head')}-{digest(inputs)}"
 
 
 def predictions_exist(workspace: Workspace, head: str, inputs: dict[str, Any]) -> bool:

@@ -363,15 +363,14 @@ class Workspace:
         """Delete what killed writers left half-written in `folder`; returns how many files went."""
         if not self.is_local or not os.path.isdir(self.path(folder)):
             return 0
-        stale = [
-            entry
-            for entry in Path(self.path(folder)).iterdir()
-            if entry.name.startswith(TEMPORARY_PREFIX)
-            and time.time() - entry.stat().st_mtime > older_than_seconds
-        ]
-        for entry in stale:
-            entry.unlink(missing_ok=True)
-        return len(stale)
+        n_swept = 0
+        for entry in Path(self.path(folder)).iterdir():
+            if entry.name.startswith(TEMPORARY_PREFIX):
+                with suppress(FileNotFoundError):  # its writer has just renamed it
+                    if time.time() - entry.stat().st_mtime > older_than_seconds:
+                        entry.unlink()
+                        n_swept += 1
+        return n_swept
 
     def half_written(self, older_than_seconds: float) -> Iterator[str]:
         """Files anywhere below the root that killed writers left half-written."""

@@ -2,14 +2,17 @@ import hashlib
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from store.catalog.images.blobs import LINKS_FILE, blob_path, image_digests
+from store.catalog.images.blobs import blob_path
+from store.catalog.images.links import LINKS_FILE, known_links
 from store.catalog.ingest.run import ingest
 from store.catalog.read import read_split
-from store.errors import CatalogError
+from store.errors import CatalogError, CorruptFileError
 from store.schema import LINKS
 from store.workspace import Workspace
+from tests.fakes import image_digests
 
 
 @pytest.fixture
@@ -234,3 +237,22 @@ def test_a_killed_import_goes_on_where_it_stopped(workspace, folder, take, monke
     blobs = [path for path in Path(workspace.path("images/blobs")).rglob("*") if path.is_file()]
     assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in blobs} == {path.name for path in blobs}
     assert len(blobs) == 50
+
+
+@pytest.mark.parametrize("damage", ["cut", "no Parquet", "another schema", "empty"])
+def test_damaged_links_are_told_and_made_again_by_the_next_ingest(workspace, folder, take, damage):
+    (folder / "1.jpg").write_bytes(b"one")
+    take([(1, "")])
+    path = Path(workspace.path(LINKS_FILE))
+    if damage == "another schema":
+        workspace.publish_table(LINKS_FILE, pa.table({"link": [[1], [2]], "sha256": [1, 2]}))
+    else:
+        path.write_bytes({"cut": path.read_bytes()[:-9], "no Parquet": b"PAR1", "empty": b""}[damage])
+    with pytest.raises(
+        CorruptFileError,
+        match=r"links.parquet can't be read .*: run 'shelfprice catalog ingest' with --images",
+    ):
+        known_links(workspace)
+    report = take([(1, "")])
+    assert any("links.parquet could not be read and was put aside" in note for note in report.notes)
+    assert image_digests(workspace) == {"file:1.jpg": hashlib.sha256(b"one").hexdigest()}

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.catalog.images.blobs import LINKS_FILE
+from store.catalog.images.links import LINKS_FILE
 from store.cli import main
 from store.config import Config, FoldConfig, load_config
 from store.errors import CatalogError, FoldMismatchError

@@ -29,6 +29,7 @@ class FieldTable:
     names: tuple[str, ...] = ()  # of the columns of X
     X: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (n_rows, n_numbers), NaN where missing
     categories: Mapping[str, CategoricalColumn] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what is to be said of the columns
 
     def subset(self, index: np.ndarray) -> "FieldTable":
         """The chosen rows, by positions or mask."""

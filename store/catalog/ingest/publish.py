@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from store.catalog.download.rows import known_reference
-from store.catalog.images.blobs import FILE_PREFIX, known_links
+from store.catalog.images.links import FILE_PREFIX, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
 from store.catalog.ingest.ids import Id
 from store.catalog.ingest.rows import ValidatedRows, count_reasons, rejected_table

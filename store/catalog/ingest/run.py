@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.images.blobs import FILE_PREFIX, FolderImport, import_folder
+from store.catalog.images.blobs import FolderImport, import_folder
 from store.catalog.images.folder import Folder, list_folder, no_match
+from store.catalog.images.links import FILE_PREFIX, mend_links
 from store.catalog.ingest.cells import as_text, is_missing
 from store.catalog.ingest.ids import all_integers, read_ids
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
@@ -72,16 +73,18 @@ def ingest(
     config = load_config(workspace)
     columns = columns or config.columns
     notes: list[str] = []
-    splits = _read(columns, train, test, notes)
+    splits = _read(columns, train, test, config.submission.price_floor, notes)
     folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
         _match(folder, splits)
+        notes.extend(_shared_files(splits))
     with workspace.lock(CATALOG_LOCK):
         if folder is None:
             notes.extend(_images_left_out(workspace))
         imported, n_left_over = None, 0
         if folder is not None:
             used = {name for split in splits for name in split.files if name is not None}
+            notes.extend(filter(None, [mend_links(workspace)]))
             imported = import_folder(workspace, folder, used)
             n_left_over = len(folder.names) - len(used)
         reports, test_removed = publish_splits(workspace, splits)
@@ -101,7 +104,7 @@ def ingest(
     )
 
 
-def _read(columns: ColumnConfig, train: Any, test: Any, notes: list[str]) -> list[Split]:
+def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, notes: list[str]) -> list[Split]:
     sources = {"train": read_source(train, "train")}
     if test is not None:
         sources["test"] = read_source(test, "test")
@@ -131,6 +134,7 @@ def _read(columns: ColumnConfig, train: Any, test: Any, notes: list[str]) -> lis
             notes.append(f"{source.n_unnamed} columns of {source.path} without a name: left out")
     if "test" in rows:
         notes.extend(_shared_ids(rows["train"], rows["test"]))
+    notes.extend(_below_floor(rows["train"].price, price_floor))
     used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, *texts}
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
@@ -195,6 +199,15 @@ def _shared_ids(train: ValidatedRows, test: ValidatedRows) -> Iterator[str]:
         )
 
 
+def _below_floor(price: np.ndarray | None, floor: float) -> Iterator[str]:
+    n_below = 0 if price is None else int((price < floor).sum())
+    if n_below:
+        yield (
+            f"{n_below} prices are below the lowest that is submitted and scored, {floor:g}: set price_floor under "
+            f"[submission] in {CONFIG_FILE}"
+        )
+
+
 def _words(sources: dict[str, TableSource], used: set[str], notes: list[str]) -> tuple[str, ...]:
     """Columns of lists of strings that every file has."""
     per_file = [word_columns(source.columns, used) for source in sources.values()]
@@ -233,6 +246,19 @@ def _match(folder: Folder, splits: list[Split]) -> None:
     if not any(name is not None for split in splits for name in split.files):
         first = splits[0]
         raise no_match(folder, first.name, first.rows.sample_id, first.link)
+
+
+def _shared_files(splits: list[Split]) -> Iterator[str]:
+    """Told when a file is taken for two rows, since an id stands in both files."""
+    taken = [
+        {sample_id: name for sample_id, name in zip(split.rows.sample_id, split.files, strict=True) if name}
+        for split in splits
+    ]
+    if len(taken) == 2 and (n := sum(taken[1].get(one) == name for one, name in taken[0].items())):
+        yield (
+            f"{n} image files are taken for a train row and for the test row of the same id: name them train_<id> and "
+            "test_<id> where these are different products"
+        )
 
 
 def _images_left_out(workspace: Workspace) -> Iterator[str]:
