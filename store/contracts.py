@@ -120,10 +120,14 @@ CONTRACTS = (
         "run 'shelfprice catalog ingest' or 'shelfprice catalog images' to make it again",
         {"link": Column(pa.string(), nullable=False), "sha256": Column(pa.string())},
     ),
-    Contract(r"images/hashes\.parquet", "run 'shelfprice catalog clean'", _columns(PERCEPTUAL_HASHES)),
+    Contract(
+        r"images/hashes\.parquet",
+        "run 'shelfprice catalog clean' to make it again",
+        _columns(PERCEPTUAL_HASHES),
+    ),
     Contract(
         r"folds\.parquet",
-        "delete it and run 'shelfprice catalog folds'",
+        "run 'shelfprice catalog folds' to decide them again",
         _ID | {"fold": Column(INTEGER, nullable=False), "group": Column(INTEGER, nullable=False)},
     ),
     Contract(

@@ -216,6 +216,19 @@ class Workspace:
                 batch_size=rows, columns=list(columns) if columns is not None else None
             )
 
+    def is_sound(self, relative: str) -> bool:
+        """Whether a file is there and all of it reads as what was written; asked of what can be made again."""
+        if not self.exists(relative):
+            return False
+        try:
+            if relative.endswith(".json"):
+                self.read_json(relative)
+            else:
+                self.read_table(relative)
+        except CorruptFileError:
+            return False
+        return True
+
     def read_metadata(self, relative: str) -> dict[str, Any]:
         """The JSON that `publish_table` stored beside the columns; empty where there is none."""
         with self.parquet(relative) as file:
