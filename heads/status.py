@@ -154,10 +154,10 @@ def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
         record, first = f"{folder}/head.json", ()
         if folder.endswith(".json"):
             continue
-        if not workspace.exists(record):
+        if not workspace.is_sound(record):
             if not _is_quiet(workspace, folder):
                 continue
-            why = "never finished"
+            why = "never finished" if not workspace.exists(record) else "its record is damaged"
         else:
             head = workspace.read_json(record)["head"]
             is_named = head in named or head.startswith(TUNED)

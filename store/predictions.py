@@ -40,8 +40,11 @@ def predictions_folder(head: str, inputs: dict[str, Any]) -> str:
 
 
 def predictions_exist(workspace: Workspace, head: str, inputs: dict[str, Any]) -> bool:
-    """True when a run with exactly these inputs has finished: head.json is written last."""
-    return workspace.exists(f"{predictions_folder(head, inputs)}/head.json")
+    """True when a run with exactly these inputs has finished and all that it published is sound."""
+    folder = predictions_folder(head, inputs)
+    return all(workspace.is_sound(f"{folder}/{name}") for name in ("head.json", "oof.parquet")) and (
+        not workspace.exists(f"{folder}/test.parquet") or workspace.is_sound(f"{folder}/test.parquet")
+    )
 
 
 def publish_predictions(workspace: Workspace, predictions: Predictions) -> str:
@@ -87,9 +90,9 @@ def read_predictions(workspace: Workspace, folder: str) -> Predictions:
 
 
 def finished_folders(workspace: Workspace) -> list[str]:
-    """Every folder under predictions/ that holds a finished run."""
+    """Every folder under predictions/ that holds a finished run whose record is sound."""
     folders = [f"{PREDICTIONS}/{name}" for name in workspace.names(PREDICTIONS) if not name.endswith(".json")]
-    return [folder for folder in folders if workspace.exists(f"{folder}/head.json")]
+    return [folder for folder in folders if workspace.is_sound(f"{folder}/head.json")]
 
 
 def oof_predictions_table(sample_id: pa.Array, fold: np.ndarray, log_price: np.ndarray) -> pa.Table:

@@ -82,7 +82,7 @@ def read_standing(workspace: Workspace) -> Standing:
     for name in names:
         folder = f"{PREDICTIONS}/{name}"
         is_recorded = name in files or name.rpartition("-")[0] in recorded
-        if not is_recorded and workspace.exists(f"{folder}/head.json"):
+        if not is_recorded and workspace.is_sound(f"{folder}/head.json"):
             record = workspace.read_json(f"{folder}/head.json")
             runs.setdefault(record["head"], {})[folder] = record["inputs"]
     unclear = {}

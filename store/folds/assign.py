@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from store.catalog.images.links import known_links, row_images
 from store.catalog.read import present_splits, read_split, split_path
 from store.config import Config, Grouping
-from store.errors import CatalogError, FoldMismatchError, WorkspaceError
+from store.errors import CatalogError, CorruptFileError, FoldMismatchError, WorkspaceError
 from store.folds.stratify import deal_groups
 from store.schema import FOLD, GROUP
 from store.workspace import Workspace
@@ -133,13 +133,18 @@ def ensure_folds(
     """
     wanted = wanted_record(workspace, config)
     if workspace.exists(FOLDS_FILE):
-        found = read_record(workspace)
+        try:
+            found, held = read_record(workspace), read_folds(workspace)
+        except CorruptFileError as error:
+            log(f"{error}; they are decided again now")
+            publish_folds(workspace, folds_table(workspace, wanted), wanted)
+            return read_folds(workspace)
         if found is None:
             ids = read_split(workspace, "train", ["sample_id"])["sample_id"].combine_chunks()
-            return read_folds(workspace).aligned(ids)
+            return held.aligned(ids)
         reason = why_stale(found, wanted)
         if reason is None:
-            return read_folds(workspace)
+            return held
         log(f"folds are decided again: {reason}")
     table = folds_table(workspace, wanted)
     publish_folds(workspace, table, wanted)

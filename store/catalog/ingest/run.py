@@ -263,7 +263,7 @@ def _shared_files(splits: list[Split]) -> Iterator[str]:
 
 def _images_left_out(workspace: Workspace) -> Iterator[str]:
     """Told when the catalogue before had images out of a folder and no folder is given now."""
-    if not workspace.exists(split_path("train")):
+    if not workspace.is_sound(split_path("train")):
         return
     before = workspace.read_table(split_path("train"), ["image"])["image"].to_pylist()
     n_lost = sum(1 for reference in before if reference is not None and reference.startswith(FILE_PREFIX))
