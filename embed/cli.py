@@ -8,7 +8,7 @@ import click
 from embed.export.cli import export_command
 from embed.finetune.cli import finetune_command
 from embed.job.cli import encoder_options, run_command
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -48,7 +48,7 @@ def plan_command(
         print_json({"encoders": [plan_record(one) for one in plans]})
         return
     for line in (line for one in plans for line in plan_lines(one)):
-        click.echo(line)
+        say(line)
 
 
 @embed.command("verify")
@@ -79,7 +79,7 @@ def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: boo
         print_json({"folders": [asdict(report) for report in reports], "images": asdict(images)})
     else:
         for line in [*image_lines(images), *(line for report in reports for line in verify_lines(report))]:
-            click.echo(line)
+            say(line)
     if images.damaged:
         raise CorruptFileError(
             f"{len(images.damaged)} of {images.n_images} images can't be used: {next(iter(images.damaged.values()))}"
@@ -111,9 +111,9 @@ def fetch_command(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> 
         print_json({"encoders": [asdict(one) for one in fetched]})
         return
     for one in fetched:
-        click.echo(f"{one.encoder}: {one.n_bytes / 1e6:,.0f} MB, {next(iter(one.files.values()))}")
+        say(f"{one.encoder}: {one.n_bytes / 1e6:,.0f} MB, {next(iter(one.files.values()))}")
     if to is not None:
-        click.echo(f"on the other machine: shelfprice embed run --models {to} --offline")
+        say(f"on the other machine: shelfprice embed run --models {to} --offline")
 
 
 embed.add_command(run_command)

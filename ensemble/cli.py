@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from store.config import load_config
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -55,7 +55,7 @@ def blend(
     if as_json:
         print_json(record)
     else:
-        click.echo("\n".join(blend_lines(record)))
+        say("\n".join(blend_lines(record)))
 
 
 @ensemble.command()
@@ -83,7 +83,7 @@ def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: 
     if as_json:
         print_json(result)
     else:
-        click.echo("\n".join(submit_lines(result)))
+        say("\n".join(submit_lines(result)))
 
 
 @ensemble.command()
@@ -107,4 +107,4 @@ def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        click.echo("\n".join(audit_lines(result)))
+        say("\n".join(audit_lines(result)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -42,19 +42,19 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
     results = []
     limit = None if memory is None else parse_bytes(memory)
     for result in run_heads(
-        workspace, load_config(workspace), names, lambda line: click.echo(line, err=True), limit
+        workspace, load_config(workspace), names, lambda line: say(line, err=True), limit
     ):
         results.append(result)
         if as_json:
             continue
         if result.status == "failed":
-            click.echo(f"{result.head:<20} failed: {result.error}", err=True)
+            say(f"{result.head:<20} failed: {result.error}", err=True)
         elif result.status == "present":
             tuned = "tuned, " if result.tuned else ""
-            click.echo(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
+            say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
         else:
             tuned = "tuned, " if result.tuned else ""
-            click.echo(
+            say(
                 f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}{result.seconds:.1f} s, {result.folder}"
             )
     if as_json:
@@ -80,9 +80,7 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
     from heads.run import tune_head
     from store.config import load_config
 
-    tuning = tune_head(
-        workspace, load_config(workspace), name, minutes, lambda line: click.echo(line, err=True)
-    )
+    tuning = tune_head(workspace, load_config(workspace), name, minutes, lambda line: say(line, err=True))
     if as_json:
         print_json(
             {"head": name, **tuning.described, "trials": tuning.trials, "inner_smape": tuning.inner_smape}
@@ -90,13 +88,9 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
         return
     inner = tuning.inner_smape
     before = f"{inner['default']:.3f}" if "default" in inner else "failed"
-    click.echo(
-        f"{name}: {tuning.trials} trials, inner SMAPE {before} with the defaults, {inner['found']:.3f} found"
-    )
-    click.echo(f"  {json.dumps(tuning.described)}")
-    click.echo(
-        f"  in {workspace.path(tuning_path(name))}; the next 'shelfprice heads run --head {name}' uses it"
-    )
+    say(f"{name}: {tuning.trials} trials, inner SMAPE {before} with the defaults, {inner['found']:.3f} found")
+    say(f"  {json.dumps(tuning.described)}")
+    say(f"  in {workspace.path(tuning_path(name))}; the next 'shelfprice heads run --head {name}' uses it")
 
 
 @heads.command(name="list")
@@ -123,9 +117,9 @@ def list_heads(as_json: bool) -> None:
         print_json({"heads": described})
         return
     for head in described:
-        click.echo(f"{head['head']}: {head['summary']}")
-        click.echo(
+        say(f"{head['head']}: {head['summary']}")
+        say(
             f"  reads {', '.join(head['reads'])}"
             + (f"; needs shelfprice[{head['extra']}]" if head["extra"] else "")
         )
-        click.echo(f"  {json.dumps(head['params'])}")
+        say(f"  {json.dumps(head['params'])}")

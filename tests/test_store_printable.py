@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -49,3 +50,11 @@ def test_json_for_machines_says_the_same_text_in_its_own_escapes(tmp_path, train
     printed = CliRunner().invoke(main, [*command, "-w", str(tmp_path / f"w{chr(0x9B)}")]).stdout
     assert not set("\x1b\x07\x9b") & set(printed)
     assert json.loads(printed)["splits"]["train"]["n_rows"] == 39
+
+
+def test_every_line_for_people_is_printed_by_the_one_function_that_escapes():
+    root = Path(main.callback.__code__.co_filename).parent.parent
+    own = {root / "store/options.py", root / "store/catalog/download/progress.py"}  # the latter a fixed line
+    rooms = [root / room for room in ("store", "embed", "heads", "ensemble")]
+    printing = [p for room in rooms for p in room.rglob("*.py") if "click.echo(" in p.read_text()]
+    assert set(printing) <= own

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from embed.finetune.recipe import HEADS, LOSSES, PRECISIONS, SCHEDULES
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 NOT_SET = "Default: the system's, see docs/finetune.md."
@@ -135,7 +135,7 @@ def finetune_command(
 
     def log(line: str) -> None:
         if processes.writes:
-            click.echo(line, err=True)
+            say(line, err=True)
 
     sources = Sources(models_dir, offline)
     job = prepare_job(workspace, load_config(workspace), encoders, name, recipe, sources, log)
@@ -154,7 +154,7 @@ def finetune_command(
             print_json(dataclasses.asdict(planned))
             return
         for line in plan_lines(planned):
-            click.echo(line)
+            say(line)
         return
     try:
         outcome = tune(job, chosen, processes, options, device, log, restart)
@@ -168,4 +168,4 @@ def finetune_command(
         print_json(outcome_record(job, outcome))
         return
     for line in outcome_lines(job, outcome):
-        click.echo(line)
+        say(line)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -184,7 +184,7 @@ def run_command(
         from embed.job.request import leave_images_out
 
         left_out = leave_images_out(workspace, Sources(models_dir, offline))
-        click.echo(f"left out from now on: {', '.join(left_out) or 'nothing'}", err=True)
+        say(f"left out from now on: {', '.join(left_out) or 'nothing'}", err=True)
     try:
         with _terminate_as_interrupt():
             outcomes = embed_catalogue(
@@ -202,7 +202,7 @@ def run_command(
                 max_coverage_gap=max_coverage_gap,
                 share=share,
                 cluster=cluster,
-                say=lambda line: click.echo(line, err=True),
+                say=lambda line: say(line, err=True),
             )
     except KeyboardInterrupt as interrupt:
         raise click.ClickException(
@@ -212,4 +212,4 @@ def run_command(
         print_json({"encoders": [outcome_record(one) for one in outcomes]})
         return
     for line in (line for one in outcomes for line in outcome_lines(one)):
-        click.echo(line)
+        say(line)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from store.options import json_option, print_json
+from store.options import json_option, print_json, say
 
 
 @click.command()
@@ -26,4 +26,4 @@ def demo(to: Path, seed: int, n_train: int, n_test: int, as_json: bool) -> None:
     if as_json:
         print_json(record)
     else:
-        click.echo(summary(to, record))
+        say(summary(to, record))
