@@ -62,7 +62,7 @@ def read_link(cell: str | None) -> Link:
     bare = text.strip("\"'`<> \t")
     if bare != text:
         text, note = bare, "quoted: the quotes were taken off"
-    found = _first_of_list(text) if text else None
+    found = first_of_list(text) if text else None
     if found is not None:
         text, note = found, "list: the first link was taken"
     if not text:
@@ -174,7 +174,7 @@ def _ascii_host(host: str) -> str:
     return plain
 
 
-def _first_of_list(text: str) -> str | None:
+def first_of_list(text: str) -> str | None:
     """The first of several links in one cell; None where there is just one, "" where the list is empty."""
     if text[0] in "[(" and text[-1] in "])":
         for parse in (json.loads, ast.literal_eval):
