@@ -13,7 +13,7 @@ class WorkspaceType(click.ParamType):
     name = "PATH|URL"
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Workspace:
-        return value if isinstance(value, Workspace) else Workspace(value)
+        return Workspace.of(value)
 
 
 workspace_option: Callable[[Any], Any] = click.option(

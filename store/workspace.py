@@ -45,6 +45,11 @@ class Workspace:
         self._objects = Objects(filesystem, self.root)
         self._base = path.rstrip("/")
 
+    @classmethod
+    def of(cls, root: "Workspace | str | os.PathLike[str]") -> "Workspace":
+        """A workspace as it is, or the one at a path or URL."""
+        return root if isinstance(root, Workspace) else cls(root)
+
     def __repr__(self) -> str:
         return f"Workspace({self.root!r})"
 
