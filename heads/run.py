@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from heads.folds.tuning import Tuning, bound_parts, read_tuning
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
-from store.config import Config
+from store.config import Config, load_config
 from store.errors import HeadError, MissingVectorsError, ShelfpriceError
 from store.folds.assign import Folds, ensure_folds
 from store.predictions import (
@@ -108,6 +109,39 @@ def run_heads(
                 yield HeadResult(plan.name, "failed", error=str(error))
 
 
+def train_heads(
+    workspace: Workspace | str | PathLike[str],
+    names: Sequence[str] = (),
+    *,
+    memory: int | None = None,
+    log: Log = lambda line: None,
+) -> list[HeadResult]:
+    """Train the heads whose predictions are missing: `shelfprice heads run` as a function.
+
+    Args:
+        names: heads to train; none: those of `shelfprice.toml`, where their parameters stand as well.
+        memory: bytes that vectors may take, see `run_heads`.
+        log: takes lines for people; `print` will do.
+
+    Raises:
+        HeadError: a head failed; the others are trained, and a second call finds them present.
+        CatalogError: nothing was ingested.
+        ConfigError: `shelfprice.toml` holds something that is not understood.
+    """
+    workspace = Workspace.of(workspace)
+    results = list(run_heads(workspace, load_config(workspace), names, log, memory))
+    check_failures(results)
+    return results
+
+
+def check_failures(results: Sequence[HeadResult]) -> None:
+    """Raises HeadError with the reasons of the heads that failed."""
+    failed = [result for result in results if result.status == "failed"]
+    if failed:
+        reasons = "; ".join(f"{result.head}: {result.error}" for result in failed)
+        raise HeadError(f"{len(failed)} of {len(results)} heads failed: {reasons}")
+
+
 def _n_rows(plans: Sequence[HeadPlan]) -> int:
     return max((found.n_rows for plan in plans for found in plan.sets), default=0)
 
@@ -144,7 +178,7 @@ def plan_head(
         check_folds(current_spec(workspace, found.vector_set.encoder), folds.hash)
     inputs = {
         "head": name,
-        "params": head.get_params(),
+        "params": head.recorded_params(),
         "vectors": [[str(found.vector_set), found.fingerprint, found.digest] for found in sets],
         "texts": list(head.texts),
         "catalog_digest": catalog,

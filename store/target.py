@@ -18,8 +18,6 @@ def as_log_price(
 ) -> np.ndarray:
     """The log price of each row, shape (n_rows,) float64.
 
-    A warning says so where log prices look like prices.
-
     Args:
         values: what `target` says, shape (n_rows,).
         who: what they are of, the first word of a message.
@@ -36,21 +34,27 @@ def as_log_price(
         unit = target.replace("_", " ")
         name = row if ids is None else ids[row]
         raise PriceError(f"{who}: {unit} of {name} is {values[row]}, prices must be finite and > 0")
-    if target == "price":
-        return np.log(values)
-    if looks_like_price(values):
-        warnings.warn(
-            f"{who}: the target should be log prices but looks like prices ({values.min():g} to {values.max():g}): "
-            'give target="price", or np.log(price)',
-            stacklevel=stacklevel,
-        )
-    return values
+    return np.log(values) if target == "price" else values
 
 
 def check_target(target: str, who: str) -> None:
     """Raises PriceError for a unit that is not one of `Target`."""
     if target not in get_args(Target):
         raise PriceError(f"{who}: target must be 'log_price' or 'price', got {target!r}")
+
+
+def warn_of_prices(log_price: np.ndarray, who: str, stacklevel: int = 3) -> None:
+    """Warn where log prices, shape (n_rows,), must rather be prices; names the parameter that takes them.
+
+    Args:
+        stacklevel: of `warnings.warn`; 3 for the caller of who calls this.
+    """
+    if looks_like_price(log_price):
+        warnings.warn(
+            f"{who}: the target should be log prices but looks like prices ({log_price.min():g} to "
+            f'{log_price.max():g}): give target="price", or np.log(price)',
+            stacklevel=stacklevel,
+        )
 
 
 def looks_like_price(values: np.ndarray) -> bool:

@@ -23,10 +23,10 @@ from heads.networks.mlp import MlpBatchNorm, MlpLayerNorm
 from heads.networks.sparse_mlp import SparseMlp
 from heads.networks.tabm import TabM
 from heads.networks.training import TrainingRecipe, clipped_step, predict_network, set_aside, train_network
+from heads.testing import make_rows
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
-from tests.fake_rows import fake_rows
 
 QUICK = TrainingRecipe(rate=0.02, batch_rows=32, epochs=30, patience=30, precision="float32", average=0.9)
 
@@ -212,14 +212,14 @@ def test_the_sparse_network_is_the_dense_product():
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_as_many_networks_are_averaged_as_there_are_seeds(seeds):
-    rows, log_price = fake_rows(120)
+    rows, log_price = make_rows(120)
     head = TabM(members=2, width=8, blocks=1, epochs=2, seeds=seeds).fit(rows, log_price)
     assert len(head.learned()["epochs"]) == seeds
     assert head.predict(rows).shape == (120,)
 
 
 def test_no_seed_at_all_is_refused():
-    rows, log_price = fake_rows(40)
+    rows, log_price = make_rows(40)
     with pytest.raises(HeadError, match="seeds must be at least 1, got 0"):
         TabM(seeds=0).fit(rows, log_price)
 
@@ -235,7 +235,7 @@ def test_no_seed_at_all_is_refused():
     ids=lambda head: head.name,
 )
 def test_bfloat16_products_predict_what_float32_does(head):
-    rows, log_price = fake_rows(200)
+    rows, log_price = make_rows(200)
     results = [
         head.clone().set_params(precision=p).fit(rows, log_price).predict(rows)
         for p in ("float32", "bfloat16")

@@ -150,7 +150,7 @@ def prepare_job(
     configuration = {
         "encoders": [[str(tower.vector_set), tower.resolved.spec.fingerprint] for tower in towers],
         "head": recipe.head,
-        "params": head.get_params(),
+        "params": head.recorded_params(),
         "recipe": recipe.to_json(),
         "seed": config.seed,
         "train_digest": recorded_digest(workspace, "train"),
