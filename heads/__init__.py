@@ -6,6 +6,7 @@ from store.lazy import lazy_names
 
 if TYPE_CHECKING:
     from heads.base import Head as Head
+    from heads.features.design import Design as Design
     from heads.features.rows import Rows as Rows
     from heads.folds.crossfit import cross_predict as cross_predict
     from heads.kernels.kernel_ridge import KernelRidge as KernelRidge
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from heads.trees.xgboost import XGBoost as XGBoost
 
 _MODULES = {
+    "Design": "heads.features.design",
     "Fusion": "heads.networks.fusion",
     "Head": "heads.base",
     "KernelRidge": "heads.kernels.kernel_ridge",

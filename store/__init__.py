@@ -7,6 +7,7 @@ from store.lazy import lazy_names
 if TYPE_CHECKING:
     from store.catalog.demo.generate import make_demo as make_demo
     from store.catalog.ingest.run import ingest as ingest
+    from store.catalog.read import read_split as read_split
     from store.config import Config as Config
     from store.config import load_config as load_config
     from store.config import save_config as save_config
@@ -24,6 +25,7 @@ _MODULES = {
     "ingest": "store.catalog.ingest.run",
     "load_config": "store.config",
     "make_demo": "store.catalog.demo.generate",
+    "read_split": "store.catalog.read",
     "save_config": "store.config",
     "smape": "store.metric",
     "smape_scorer": "store.metric",
