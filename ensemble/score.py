@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ensemble.blend import make_record, run_blend
 from ensemble.inputs import TrainingRows, check_fold_sizes, read_training_rows, select_predictions
 from ensemble.means import CURVES
 from ensemble.simplex import best_counts
+from ensemble.submission import submit
 from ensemble.summary import score_lines
 from ensemble.surface import Surface
 from store.config import load_config
@@ -76,6 +78,18 @@ def make_blend(
     return BlendScore.of(
         record, workspace.read_table(f"{record['folder']}/oof.parquet", ["log_price"])["log_price"].to_numpy()
     )
+
+
+def write_submission(
+    workspace: Workspace | str | os.PathLike[str], out: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Price the test rows: `shelfprice ensemble submit` as a function; see `submit`.
+
+    Returns:
+        `file` (the submission), `n_rows`, `median_price`, `nested_smape` and more.
+    """
+    workspace = Workspace.of(workspace)
+    return submit(workspace, load_config(workspace).columns, None if out is None else Path(out))
 
 
 def honest_score(

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 from ensemble.blend import read_current_blend
 from ensemble.inputs import read_test_log_prices, select_predictions
 from store.catalog.read import catalog_digest, present_splits, read_split
-from store.config import ColumnConfig, load_config
+from store.config import ColumnConfig
 from store.errors import CatalogError, FoldMismatchError, RowMismatchError, WorkspaceError
 from store.folds.assign import read_folds
 from store.workspace import Workspace
@@ -72,18 +71,6 @@ def submit(workspace: Workspace, columns: ColumnConfig, out: Path | None = None)
         "measured_coverage": record["intervals"]["measured_coverage"],
         "notes": newer_predictions(workspace, record["inputs"]["heads"]),
     }
-
-
-def write_submission(
-    workspace: Workspace | str | os.PathLike[str], out: str | os.PathLike[str] | None = None
-) -> dict[str, Any]:
-    """Price the test rows: `shelfprice ensemble submit` as a function; see `submit`.
-
-    Returns:
-        `file` (the submission), `n_rows`, `median_price`, `nested_smape` and more.
-    """
-    workspace = Workspace.of(workspace)
-    return submit(workspace, load_config(workspace).columns, None if out is None else Path(out))
 
 
 def check_submission(sample_id: pa.Array, price: np.ndarray, expected: pa.Array) -> None:

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from ensemble.blend import run_blend
-from ensemble.score import best_weights, honest_score, make_blend
-from ensemble.submission import write_submission
+from ensemble.score import best_weights, honest_score, make_blend, write_submission
 from store.config import Config, HeadConfig, save_config
 from store.errors import PriceError, RowMismatchError
 from store.metric import smape
