@@ -15,7 +15,7 @@ import store
 
 def main(folder: Path) -> None:
     demo, run = folder / "demo", folder / "run"
-    store.make_demo(demo, n_train=300, n_test=60)
+    store.make_demo(demo, n_train=200, n_test=40)
     ingested = store.ingest(run, demo / "train.csv", demo / "test.csv", images=demo / "images")
     for name, split in ingested.splits.items():
         print(f"{name}: {split.n_rows} rows, {split.n_with_image} with an image")

@@ -6,7 +6,8 @@ Usage: python examples/02_vectors_in_sklearn.py [FOLDER]; needs shelfprice[start
 import sys
 from pathlib import Path
 
-from sklearn.compose import ColumnTransformer
+import numpy as np
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold, cross_val_score
@@ -19,7 +20,7 @@ from heads import Ridge
 
 
 def main(folder: Path) -> None:
-    store.make_demo(folder / "demo", n_train=300, n_test=0)
+    store.make_demo(folder / "demo", n_train=200, n_test=0)
     store.ingest(folder / "run", folder / "demo/train.csv")
     table = store.read_split(folder / "run", "train").to_pandas()
 
@@ -30,17 +31,22 @@ def main(folder: Path) -> None:
             ("size", make_pipeline(SimpleImputer(), StandardScaler()), ["value", "pack_count"]),
         ]
     )
-    same_name = GroupKFold(5), table["name"]
-    for regressor in (Ridge(target="price"), RidgeCV(alphas=[1.0, 10.0, 100.0])):
+    regressors = {
+        "heads.Ridge": Ridge(target="price"),
+        "RidgeCV": TransformedTargetRegressor(
+            RidgeCV(alphas=[1.0, 10.0, 100.0]), func=np.log, inverse_func=np.exp
+        ),
+    }
+    for name, regressor in regressors.items():
         scores = cross_val_score(
             make_pipeline(columns, regressor),
             table,
             table["price"],
-            groups=same_name[1],
-            cv=same_name[0],
+            groups=table["name"],  # rows of one name in one fold
+            cv=GroupKFold(5),
             scoring=store.smape_scorer(),
         )
-        print(f"{type(regressor).__name__}: SMAPE {-scores.mean():.1f}")
+        print(f"{name}: SMAPE {-scores.mean():.1f}")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     print("bayes passes every check: it leaks nothing, invents nothing, loses nothing")
 
     demo, run = folder / "demo", folder / "run"
-    store.make_demo(demo, n_train=300, n_test=60)
+    store.make_demo(demo, n_train=200, n_test=40)
     store.ingest(run, demo / "train.csv", demo / "test.csv")
     embed.embed_catalogue(run, "minilm@structured")
 
