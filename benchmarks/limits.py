@@ -122,11 +122,10 @@ def _parts(workspace: Any, vectors: str, seconds: Seconds) -> None:
     from embed.forward.precision import Mode
     from embed.job.plan import plan_encoder
     from embed.job.request import find_requests
-    from embed.job.windows import iter_windows
 
     (request,) = find_requests(workspace, [vectors], Sources(offline=True))
-    plan = plan_encoder(workspace, request.resolved, request.vector_sets)
-    windows = list(iter_windows(workspace, plan))
+    plan = plan_encoder(workspace, request.resolved, request.source)
+    windows = list(request.source.windows(plan.missing))
     engine: Any = load_engines(workspace, [request.resolved], DeviceSettings())[0]
     engine.begin(windows[0], len(plan.missing))
     start = time.perf_counter()

@@ -90,7 +90,7 @@ def _fill(workspace: Any) -> int:
     for request in find_requests(workspace, [], Sources(offline=True)):
         spec = request.resolved.spec
         publish_current(workspace, spec)
-        missing = plan_encoder(workspace, request.resolved, request.vector_sets).missing
+        missing = plan_encoder(workspace, request.resolved, request.source).missing
         for start in range(0, len(missing), SHARD_ROWS):
             keys = arrow_keys(key_bytes(missing[start : start + SHARD_ROWS]))
             publish_shard(

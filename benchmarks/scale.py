@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.report import Result, main, scratch
 from benchmarks.scale_chart import Taken, draw
+from embed.forward.local import LocalRunner
 from store.workspace import Workspace
 
 ROWS = 20_000_000
@@ -104,20 +105,20 @@ def _run(step: str, root: Path) -> Taken:
 # ---- the steps -----------------------------------------------------------------------------------
 
 
-def _request() -> Any:
+def _request(workspace: Workspace) -> Any:
     from embed.encoders.base import Address, Resolved
+    from embed.job.catalog import CatalogSource
     from embed.job.run import EncodeRequest
     from store.vectors.sets import VectorSet
     from store.vectors.spec import EncoderSpec
 
     spec = EncoderSpec("fake", "text", "fake", "fake", "0" * 64, DIM, {}, "mean", False)
-    return EncodeRequest(
-        Resolved(Address("fake", "fake", "fake"), spec, {}, "1"), (VectorSet("fake", "structured"),)
-    )
+    resolved = Resolved(Address("fake", "fake", "fake"), spec, {}, "1")
+    return EncodeRequest(resolved, CatalogSource(workspace, (VectorSet("fake", "structured"),)))
 
 
-class FakeEncoder:
-    """Vectors without a model: what is measured is all the rest. Implements `embed.job.run.RunningEncoder`."""
+class FakeEncoder(LocalRunner):
+    """Vectors without a model: what is measured is all the rest."""
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec
@@ -148,8 +149,8 @@ def plan(workspace: Workspace) -> None:
     """What `shelfprice embed plan` does."""
     from embed.job.plan import plan_encoder
 
-    request = _request()
-    plan_encoder(workspace, request.resolved, request.vector_sets)
+    request = _request(workspace)
+    plan_encoder(workspace, request.resolved, request.source)
 
 
 def publish(workspace: Workspace) -> None:
@@ -159,7 +160,7 @@ def publish(workspace: Workspace) -> None:
     options = EmbedOptions(shard_bytes=SHARD_BYTES, shard_seconds=1e9)
     run(
         workspace,
-        [_request()],
+        [_request(workspace)],
         options,
         lambda found: [FakeEncoder(one.spec) for one in found],
         lambda line: None,
@@ -174,7 +175,7 @@ def matrix(workspace: Workspace) -> None:
     from store.vectors.matrix import gather
     from store.vectors.shard import iter_shards
 
-    request, kept = _request(), []
+    request, kept = _request(workspace), []
     n_shards = len(workspace.names(request.resolved.spec.folder, "part-"))
     for keys, _ in iter_shards(workspace, request.resolved.spec.folder):
         kept.append(

@@ -92,7 +92,7 @@ def _bare_rate(workspace: Any) -> float:
     from embed.forward.devices import DeviceSettings
     from embed.forward.fleet import load_engines
     from embed.inputs.batch import RowWindow
-    from embed.job.windows import WINDOW_ROWS
+    from embed.job.source import WINDOW_ROWS
     from store.vectors.content import key_of
 
     texts = [

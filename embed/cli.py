@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from embed.export.cli import export
-from embed.finetune.cli import finetune
-from embed.job.cli import encoder_options, run
+from embed.export.cli import export_command
+from embed.finetune.cli import finetune_command
+from embed.job.cli import encoder_options, run_command
 from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
@@ -17,15 +17,15 @@ def embed() -> None:
     """Compute the vectors that rows still lack, once, into the cache."""
 
 
-embed.add_command(finetune)
+embed.add_command(finetune_command)
 
 
-@embed.command()
+@embed.command("plan")
 @encoder_options
 @click.option("--retry-failed", is_flag=True, help="Count inputs that failed before as missing.")
 @workspace_option
 @json_option
-def plan(
+def plan_command(
     encoders: tuple[str, ...],
     precision: str,
     models_dir: Path | None,
@@ -42,7 +42,7 @@ def plan(
     from embed.job.request import find_requests
 
     requests = find_requests(workspace, encoders, Sources(models_dir, offline), precision)
-    plans = [plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry_failed) for w in requests]
+    plans = [plan_encoder(workspace, r.resolved, r.source, retry_failed=retry_failed) for r in requests]
     plans = [one.own(share) for one in plans]
     if as_json:
         print_json({"encoders": [plan_record(one) for one in plans]})
@@ -51,21 +51,21 @@ def plan(
         click.echo(line)
 
 
-@embed.command()
+@embed.command("verify")
 @click.option(
     "-e", "--encoder", "encoders", multiple=True, help="Only this encoder; may be repeated. Default: all."
 )
 @workspace_option
 @json_option
-def verify(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
+def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
     """Check every shard's checksums and rows; exit code 1 where one is damaged."""
     from dataclasses import asdict
 
     from embed.job.report import verify_lines
-    from embed.job.verify import verify as verify_cache
+    from embed.job.verify import verify
     from store.errors import CorruptFileError
 
-    reports = verify_cache(workspace, [name.partition("@")[0] for name in encoders])
+    reports = verify(workspace, [name.partition("@")[0] for name in encoders])
     if as_json:
         print_json({"folders": [asdict(report) for report in reports]})
     else:
@@ -79,7 +79,7 @@ def verify(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> No
         )
 
 
-@embed.command()
+@embed.command("fetch")
 @click.argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
 @click.option(
     "--to",
@@ -87,13 +87,13 @@ def verify(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> No
     help="Also copy the files into this folder, to carry to a machine without network and pass as --models.",
 )
 @json_option
-def fetch(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> None:
+def fetch_command(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> None:
     """Download models, so that later runs need no network."""
     from dataclasses import asdict
 
-    from embed.encoders.fetch import fetch as fetch_models
+    from embed.encoders.fetch import fetch
 
-    fetched = fetch_models(encoders, to)
+    fetched = fetch(encoders, to)
     if as_json:
         print_json({"encoders": [asdict(one) for one in fetched]})
         return
@@ -103,5 +103,5 @@ def fetch(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> None:
         click.echo(f"on the other machine: shelfprice embed run --models {to} --offline")
 
 
-embed.add_command(run)
-embed.add_command(export)
+embed.add_command(run_command)
+embed.add_command(export_command)

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from embed.encoders.base import Address, Resolved
+from embed.forward.local import LocalRunner
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, RowWindow
+from embed.job.catalog import CatalogSource
 from embed.job.run import EncodeRequest
 from store.vectors.sets import VectorSet
 from store.vectors.spec import EncoderSpec
+from store.workspace import Workspace
 from tests.fakes import fake_spec
 
 DIM = 4
@@ -28,12 +31,13 @@ def fake_resolved(
     return Resolved(Address(name, "fake", name), spec, {}, "1")
 
 
-def fake_request(*vector_sets: str, **changes: Any) -> EncodeRequest:
-    """One fake encoder with its sets; `fake_request("fake@name")`, or an image set without composition."""
+def fake_request(workspace: Workspace, *vector_sets: str, **changes: Any) -> EncodeRequest:
+    """One fake encoder with its sets of the catalogue: `fake@name`, or an image set without composition."""
     encoder = vector_sets[0].partition("@")[0]
     is_text = "@" in vector_sets[0]
     resolved = fake_resolved(encoder, "text" if is_text else "image", **changes)
-    return EncodeRequest(resolved, tuple(VectorSet.parse(name, is_text=is_text) for name in vector_sets))
+    sets = tuple(VectorSet.parse(name, is_text=is_text) for name in vector_sets)
+    return EncodeRequest(resolved, CatalogSource(workspace, sets))
 
 
 def fake_vector(content: str) -> np.ndarray:
@@ -43,8 +47,8 @@ def fake_vector(content: str) -> np.ndarray:
     return np.array([*lengths, *[0] * DIM][:DIM], np.float32) + np.float32(noise)
 
 
-class FakeEncoder:
-    """Implements `embed.job.run.RunningEncoder`.
+class FakeEncoder(LocalRunner):
+    """Vectors without a model.
 
     Args:
         spec: of the encoder it stands for.

@@ -1,12 +1,18 @@
 """Image files made on the spot: photo-like ones, odd ones that must decode right, broken ones that must not."""
 
+import hashlib
 import struct
 import zlib
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
+
+from store.schema import LINKS
+from store.workspace import Workspace
+from tests.fakes import catalog_table, publish_catalog
 
 RED, GREEN, BLUE = (220, 30, 40), (30, 180, 60), (40, 60, 200)
 
@@ -88,3 +94,15 @@ def broken_images() -> dict[str, bytes]:
         "bomb": png_of_size(50_000, 50_000),
         "large beyond the limit": png_of_size(12_000, 10_001),
     }
+
+
+def publish_images(workspace: Workspace, contents: dict[str, bytes]) -> None:
+    """A catalogue of a row for each image file by its name, and a last row without one."""
+    links = []
+    for name, content in contents.items():
+        sha256 = hashlib.sha256(content).hexdigest()
+        workspace.publish_bytes(f"images/blobs/{sha256[:2]}/{sha256}", content)
+        links.append({"link": f"file:{name}", "sha256": sha256, "tries": 1, "n_bytes": len(content)})
+    workspace.publish_table("images/links.parquet", pa.Table.from_pylist(links, schema=LINKS))
+    rows = [{"sample_id": name, "image": f"file:{name}", "price": 1.0} for name in contents]
+    publish_catalog(workspace, catalog_table([*rows, {"sample_id": "without", "price": 1.0}]))

@@ -132,7 +132,14 @@ def tune(job: FinetuneJob, folds: tuple[int, ...] = (), **options: Any) -> Finet
     return outcome
 
 
-def one_fold(root: str, name: str, encoders: list[str], changes: dict[str, Any], **options: int) -> None:
+def one_fold(
+    root: str,
+    name: str,
+    encoders: list[str],
+    changes: dict[str, Any],
+    warm_up_only: bool = False,
+    **options: int,
+) -> None:
     """Tune without fold 0, nothing embedded afterwards."""
     import torch
 
@@ -142,7 +149,9 @@ def one_fold(root: str, name: str, encoders: list[str], changes: dict[str, Any],
     if processes.writes:
         check_configuration(job, False, lambda line: None)
     processes.wait()
-    FoldRun(job, 0, processes, TrainingOptions(**options), lambda line: None).run()
+    fold = FoldRun(job, 0, processes, TrainingOptions(**options), lambda line: None)
+    if not warm_up_only:
+        fold.run()
     processes.close()
 
 

@@ -21,7 +21,7 @@ from tests.fake_encoders import fake_loader, fake_request
 def main(root: str, times: int, seed: int) -> None:
     rng = random.Random(seed)
     workspace = Workspace(root)
-    request = fake_request("fake@name")
+    request = fake_request(workspace, "fake@name")
     for attempt in range(times):
         seen, tell = os.pipe()
         child = os.fork()

@@ -55,7 +55,7 @@ def assert_nothing_half_written(workspace):
     "encoder, words",
     [
         ("clip-vit-l41", ["did you mean clip-vit-l14"]),
-        ("tensorflow:resnet", ["unknown library 'tensorflow', one of timm, open_clip, hf, st"]),
+        ("tensorflow:resnet", ["unknown library 'tensorflow', one of open_clip, st, timm, hf"]),
         ("hf:", ["an address is hf:MODEL"]),
         ("timm:convnext_bse.fb_in22k", ["did you mean", "convnext_base.fb_in22k"]),
         ("timm:convnext_base.fb_in22kk", ["did you mean convnext_base.fb_in22k"]),

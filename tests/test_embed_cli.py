@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import signal
@@ -8,7 +7,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
@@ -16,12 +14,11 @@ from embed.encoders.base import Sources
 from embed.job.request import find_requests
 from store.cli import main
 from store.errors import ConfigError
-from store.schema import LINKS
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet, current_encoders
 from store.vectors.shard import read_failures, shard_names
 from store.workspace import Workspace
-from tests.fake_images import broken_images, encoded, photo
+from tests.fake_images import broken_images, encoded, photo, publish_images
 from tests.fake_models import WORDS, save_tiny_clip, save_tiny_sentence_model, save_tiny_timm
 from tests.fakes import catalog_table, publish_catalog
 
@@ -58,17 +55,6 @@ def publish_texts(workspace, n):
     publish_catalog(
         workspace, catalog_table([{"sample_id": i, "name": text_of(i), "price": 1.0} for i in range(n)])
     )
-
-
-def publish_images(workspace, contents):
-    links = []
-    for name, content in contents.items():
-        sha256 = hashlib.sha256(content).hexdigest()
-        workspace.publish_bytes(f"images/blobs/{sha256[:2]}/{sha256}", content)
-        links.append({"link": f"file:{name}", "sha256": sha256, "tries": 1, "n_bytes": len(content)})
-    workspace.publish_table("images/links.parquet", pa.Table.from_pylist(links, schema=LINKS))
-    rows = [{"sample_id": name, "image": f"file:{name}", "price": 1.0} for name in contents]
-    publish_catalog(workspace, catalog_table([*rows, {"sample_id": "without", "price": 1.0}]))
 
 
 def shelfprice(workspace, *arguments, code=0):
@@ -123,17 +109,17 @@ def test_an_encoder_alone_stands_for_its_configured_sets(workspace, models):
         "shelfprice.toml", f'[embed]\nvectors = ["{encoder}@name", "{encoder}@full"]\n'.encode()
     )
     (request,) = find_requests(workspace, [encoder], Sources(offline=True))
-    assert [str(s) for s in request.vector_sets] == [f"{encoder}@name", f"{encoder}@full"]
+    assert [str(s) for s in request.source.vector_sets] == [f"{encoder}@name", f"{encoder}@full"]
     (request,) = find_requests(workspace, [f"{encoder}@structured"], Sources(offline=True))
-    assert [str(s) for s in request.vector_sets] == [f"{encoder}@structured"]
+    assert [str(s) for s in request.source.vector_sets] == [f"{encoder}@structured"]
 
 
 def test_a_model_with_two_towers_makes_two_encoders_and_the_composition_is_the_text_s(workspace, tmp_path):
     folder = save_tiny_clip(tmp_path / "clip")
     publish_texts(workspace, 1)
     image, text = find_requests(workspace, [f"{folder}@name"], Sources(offline=True))
-    assert [str(s) for s in image.vector_sets] == [f"{folder}.image"]
-    assert [str(s) for s in text.vector_sets] == [f"{folder}.text@name"]
+    assert [str(s) for s in image.source.vector_sets] == [f"{folder}.image"]
+    assert [str(s) for s in text.source.vector_sets] == [f"{folder}.text@name"]
     with pytest.raises(ConfigError, match="embeds images and takes no composition"):
         find_requests(workspace, [f"{folder}.image@name"], Sources(offline=True))
 

@@ -29,9 +29,9 @@ from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
 from store.vectors.shard import read_failures, read_keys
 from store.workspace import Workspace
-from tests.fake_images import broken_images, encoded, photo
+from tests.fake_images import broken_images, encoded, photo, publish_images
 from tests.fake_models import save_tiny_sentence_model, save_tiny_timm
-from tests.test_embed_cli import publish_images, publish_texts
+from tests.test_embed_cli import publish_texts
 
 ray = pytest.importorskip("ray", reason="needs the ray extra")
 N_IMAGES = 400
@@ -179,8 +179,8 @@ def test_workers_killed_three_times_lose_nothing_and_double_nothing(cluster, mod
 
     class Killing(RayEncoder):
         @contextlib.contextmanager
-        def results(self, plan):
-            with super().results(plan) as results:
+        def results(self):
+            with super().results() as results:
                 yield self.kill_on_the_way(results)
 
         def kill_on_the_way(self, results):
@@ -286,8 +286,8 @@ def test_no_progress_is_an_error_and_not_a_wait_for_ever(cluster, models, images
         still_seconds = 10.0  # not 120 for actors that load a model, however busy the machine
 
         @contextlib.contextmanager
-        def results(self, plan):
-            with super().results(plan) as results:
+        def results(self):
+            with super().results() as results:
                 yield self.stop_after_one(results)
 
         def stop_after_one(self, results):

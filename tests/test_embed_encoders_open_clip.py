@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from embed.encoders.base import Sources
-from embed.encoders.open_clip import load, resolve
+from embed.encoders.libraries.open_clip import load, resolve
 from embed.encoders.open_clip_architecture import tag_architecture
 from embed.encoders.registry import parse_address
 from embed.inputs.images import decode_image

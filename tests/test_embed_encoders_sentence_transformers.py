@@ -152,7 +152,7 @@ def test_an_unknown_option_is_an_error_that_lists_the_known(workspace, folder):
 
 
 def test_without_the_starter_package_the_error_names_the_extra(workspace, monkeypatch):
-    monkeypatch.setattr("embed.encoders.sentence_transformers.find_spec", lambda name: None)
+    monkeypatch.setattr("embed.encoders.libraries.sentence_transformers.find_spec", lambda name: None)
     with pytest.raises(EncoderError, match=r"shelfprice\[starter\]"):
         resolve_one(workspace, "minilm")
 

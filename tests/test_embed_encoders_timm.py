@@ -115,7 +115,7 @@ def test_an_unknown_model_is_an_error_with_the_nearest_names(workspace):
 
 
 def test_without_the_starter_package_the_error_names_the_extra(workspace, monkeypatch):
-    monkeypatch.setattr("embed.encoders.timm.find_spec", lambda name: None)
+    monkeypatch.setattr("embed.encoders.libraries.timm.find_spec", lambda name: None)
     with pytest.raises(EncoderError, match=r"shelfprice\[starter\]"):
         resolve_one(workspace, "efficientnet-lite0")
 

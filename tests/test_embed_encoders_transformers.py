@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from embed.encoders.base import Sources
+from embed.encoders.libraries.transformers import load, resolve
 from embed.encoders.registry import parse_address
-from embed.encoders.transformers import load, resolve
 from store.errors import EncoderError
 from tests.fake_models import fake_hub_cache, save_tiny_bert, save_tiny_tokenizer
 

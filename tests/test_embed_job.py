@@ -16,7 +16,7 @@ from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
 from store.vectors.shard import read_failures, read_keys, read_shard, shard_names
 from store.workspace import Workspace
-from tests.fake_encoders import DIM, fake_loader, fake_request, fake_vector
+from tests.fake_encoders import DIM, fake_loader, fake_request, fake_resolved, fake_vector
 from tests.fakes import catalog_table, publish_catalog
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,9 @@ def publish_names(workspace, names, test=None):
 
 
 def embed(workspace, request=None, options=EVERY_BATCH, say=SILENT, **loader):
-    return run(workspace, [request or fake_request("fake@name")], options, fake_loader(**loader), say)[0]
+    return run(
+        workspace, [request or fake_request(workspace, "fake@name")], options, fake_loader(**loader), say
+    )[0]
 
 
 def names_of(n):
@@ -94,8 +96,8 @@ def test_rows_in_another_order_and_a_moved_workspace_all_hit(workspace, tmp_path
 def test_other_weights_preprocessing_or_precision_policy_all_miss(workspace, change):
     publish_names(workspace, names_of(6))
     embed(workspace)
-    changed = fake_request("fake@name", **change)
-    assert len(plan_encoder(workspace, changed.resolved, changed.vector_sets).missing) == 6
+    changed = fake_request(workspace, "fake@name", **change)
+    assert len(plan_encoder(workspace, changed.resolved, changed.source).missing) == 6
 
 
 def test_another_composition_misses_only_texts_that_differ(workspace):
@@ -103,15 +105,15 @@ def test_another_composition_misses_only_texts_that_differ(workspace):
     rows.append({"sample_id": 3, "name": "tea 3", "price": 1.0, "value": 12.0, "unit": "ounce"})
     publish_catalog(workspace, catalog_table(rows))
     embed(workspace)
-    request = fake_request("fake@structured")
-    assert len(plan_encoder(workspace, request.resolved, request.vector_sets).missing) == 1
+    request = fake_request(workspace, "fake@structured")
+    assert len(plan_encoder(workspace, request.resolved, request.source).missing) == 1
 
 
 def test_compositions_of_one_encoder_come_out_of_one_load(workspace):
     rows = [{"sample_id": i, "name": f"tea {i}", "text": f"tea {i}, loose", "price": 1.0} for i in range(4)]
     publish_catalog(workspace, catalog_table(rows))
     loads: list[str] = []
-    assert embed(workspace, fake_request("fake@name", "fake@full"), loads=loads).n_embedded == 8
+    assert embed(workspace, fake_request(workspace, "fake@name", "fake@full"), loads=loads).n_embedded == 8
     assert loads == ["fake"]
     assert load_matrix(workspace, VectorSet("fake", "full"), "train").valid.all()
 
@@ -167,7 +169,7 @@ def test_an_interrupt_publishes_what_is_done(workspace):
 
     with pytest.raises(KeyboardInterrupt):
         embed(workspace, options=EmbedOptions(), on_batch=interrupt)
-    spec = fake_request("fake@name").resolved.spec
+    spec = fake_resolved().spec
     assert len(read_keys(workspace, spec.folder)) == 10
     assert embed(workspace).n_embedded == 30
 
@@ -223,7 +225,7 @@ def test_too_many_failures_stop_the_run_early_and_what_is_done_stays(workspace):
     ):
         embed(workspace, fails=lambda c: c.startswith("bad"), on_batch=batches.append)
     assert len(batches) < 10
-    assert len(read_keys(workspace, fake_request("fake@name").resolved.spec.folder)) == 4
+    assert len(read_keys(workspace, fake_resolved().spec.folder)) == 4
     loads: list[str] = []
     with pytest.raises(FailureLimitError, match="--retry-failed"):
         embed(workspace, loads=loads)
@@ -242,7 +244,7 @@ def test_splits_that_differ_in_coverage_stop_the_run_before_a_model_is_loaded(wo
 def test_a_catalogue_without_images_skips_image_encoders(workspace):
     publish_names(workspace, names_of(3))
     loads: list[str] = []
-    outcome = embed(workspace, fake_request("images"), loads=loads)
+    outcome = embed(workspace, fake_request(workspace, "images"), loads=loads)
     assert outcome.plan.has_nothing_to_embed
     assert loads == []
 
@@ -284,7 +286,7 @@ def test_a_full_disk_is_one_clear_error_and_the_next_run_goes_on(workspace, monk
     ):
         embed(workspace)
     monkeypatch.undo()
-    folder = fake_request("fake@name").resolved.spec.folder
+    folder = fake_resolved().spec.folder
     done = len(read_keys(workspace, folder))
     assert 0 < done < 30
     assert embed(workspace).n_embedded == 30 - done

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from embed.forward import precision
-from embed.forward.precision import Compiled, Mode, ModeChoice, candidates, choose, recall, remember
+from embed.forward.precision import (
+    Compiled,
+    Mode,
+    ModeChoice,
+    candidates,
+    choose,
+    recall,
+    remember,
+    worst_cosine,
+)
 from store.errors import ConfigError
 from store.workspace import Workspace
 from tests.fakes import fake_spec
@@ -143,3 +152,10 @@ def test_stages_in_fp32_see_no_autocast_and_later_ones_do():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             net(torch.zeros(1))
         assert [autocast for _, autocast in seen] == expected
+
+
+def test_an_encoder_that_gives_a_text_no_vector_but_zeros_is_measured_all_the_same():
+    vectors = np.array([[1.0, 0.0], [0.0, 0.0]])
+    assert worst_cosine(vectors, vectors) == 1.0
+    assert worst_cosine(vectors, vectors[::-1]) == 0.0
+    assert choose(lambda mode: None, lambda: vectors, [Mode()], "auto").mode == Mode()

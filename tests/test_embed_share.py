@@ -15,7 +15,7 @@ from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
 from store.vectors.shard import read_failures, read_keys
 from store.workspace import Workspace
-from tests.fake_encoders import fake_loader, fake_request
+from tests.fake_encoders import fake_loader, fake_request, fake_resolved
 from tests.fakes import catalog_table, publish_catalog
 
 SILENT = lambda line: None  # noqa: E731
@@ -31,7 +31,7 @@ def workspace(tmp_path):
 
 def embed(workspace, share=None, say=SILENT, options=None, **loader):
     options = options or EmbedOptions(share=Share.parse(share) if share else None)
-    return run(workspace, [fake_request("fake@name")], options, fake_loader(**loader), say)[0]
+    return run(workspace, [fake_request(workspace, "fake@name")], options, fake_loader(**loader), say)[0]
 
 
 @settings(deadline=None)
@@ -62,7 +62,7 @@ def test_shares_run_at_once_do_the_work_once_and_none_waits_for_another(workspac
         one.join()
     assert not any("waiting" in line for line in said)
     assert len([line for line in said if "share" in line and "of 200" in line]) == 3
-    keys = read_keys(workspace, fake_request("fake@name").resolved.spec.folder).to_pylist()
+    keys = read_keys(workspace, fake_resolved().spec.folder).to_pylist()
     assert len(keys) == len(set(keys)) == 200
     assert load_matrix(workspace, VectorSet("fake", "name"), "train").valid.all()
 
@@ -88,7 +88,7 @@ def test_trying_failures_again_in_shares_forgets_none(workspace):
         )
 
     embed(workspace, options=lenient(), fails=lambda content: content.endswith("7"))
-    folder = fake_request("fake@name").resolved.spec.folder
+    folder = fake_resolved().spec.folder
     assert len(read_failures(workspace, folder)) == 20
     first = embed(workspace, options=lenient("1/2"))
     assert 0 < first.n_embedded < 20

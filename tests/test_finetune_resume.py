@@ -46,6 +46,8 @@ def runs(place):
         {"name": "killed", "kill_at": 2, **drops},
         {"name": "killed", "kill_at": 6, **drops},
         {"name": "killed", **drops},
+        {"name": "warm", "warm_up_only": True, **drops},
+        {"name": "warm", **drops},
         {"name": "alone", **exact},
         {"name": "both", "processes": 2, **exact},
         {"name": "cut", "micro_rows": 5, **exact},
@@ -70,6 +72,13 @@ def test_a_run_killed_twice_ends_with_the_same_bits_as_one_left_alone(runs):
         assert torch.equal(tensor, again[name]), name
     best = [runs.read_bytes(f"{FOLDER.format(n)}/best.safetensors") for n in ("whole", "killed")]
     assert best[0] == best[1]
+
+
+def test_a_run_that_stopped_right_after_the_warm_up_ends_with_the_same_bits(runs):
+    whole, again = end_of(runs, "whole"), end_of(runs, "warm")
+    assert whole.keys() == again.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, again[name]), name
 
 
 @pytest.mark.parametrize("name", ["both", "cut"])

@@ -5,16 +5,19 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+import torch
 
 from embed.encoders.base import Sources
-from embed.finetune.checkpoint import latest_checkpoint, read_tensors
+from embed.finetune.checkpoint import BEST, latest_checkpoint, publish_tensors, read_tensors
 from embed.finetune.job import prepare_job
+from embed.finetune.predictions import predict_fold
 from embed.finetune.processes import open_processes
 from embed.finetune.recipe import FinetuneRecipe
 from embed.finetune.run import finetune
 from embed.finetune.training import FoldRun, TrainingOptions
+from embed.finetune.vectors import load_tuned
 from store.config import HeadConfig, load_config
-from store.errors import ConfigError, EncoderError, HeadError, MissingVectorsError
+from store.errors import ConfigError, CorruptFileError, EncoderError, HeadError, MissingVectorsError
 from store.workspace import Workspace
 from tests.finetune_runs import TINY, demo_workspace, embedded, tiny_job, tiny_models, tune, with_one_thread
 
@@ -213,3 +216,31 @@ def test_gradients_that_are_not_finite_are_named_by_their_own_step(workspace, mo
         tune(job, (0,), save_steps=1)
     tensors, _ = read_tensors(workspace, latest_checkpoint(workspace, job.fold_folder(0)))
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
+
+
+@pytest.mark.parametrize("at", [0.02, 0.5, 0.99], ids=["header", "middle", "end"])
+def test_a_flipped_bit_in_any_file_of_tensors_is_found(tmp_path, at):
+    workspace = Workspace(tmp_path)
+    tensors = {"a": torch.arange(64.0), "b": torch.ones(3, 4)}
+    publish_tensors(workspace, "fold-0/step-1.safetensors", tensors, {"mean": 2.5})
+    path = tmp_path / "fold-0/step-1.safetensors"
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        CorruptFileError, match=r"step-1.safetensors is damaged .*: remove it, and the same command"
+    ):
+        read_tensors(workspace, "fold-0/step-1.safetensors")
+
+
+def test_a_best_state_that_is_not_the_recorded_one_embeds_and_predicts_nothing(workspace, models):
+    job = tiny_job(workspace, models, "swapped", epochs=1)
+    tune(job, (0,))
+    best = f"{job.fold_folder(0)}/{BEST}"
+    tensors, record = read_tensors(workspace, best)
+    publish_tensors(workspace, best, {name: tensor + 1 for name, tensor in tensors.items()}, record)
+    for read in (load_tuned, predict_fold):
+        with pytest.raises(
+            CorruptFileError, match=r"best.safetensors is damaged .*remove .*fold-0, and the same"
+        ):
+            read(job, 0)

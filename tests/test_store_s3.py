@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from embed.encoders.base import image_preprocessing
-from embed.inputs.image_batches import decode_blob
+from embed.inputs.image_batches import read_image
+from embed.job.catalog import blob_reader
 from embed.job.run import EmbedOptions, run
 from store.catalog.images.blobs import blob_path
 from store.cli import main
@@ -21,7 +22,7 @@ from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
 from store.vectors.shard import read_keys
 from store.workspace import Workspace
-from tests.fake_encoders import fake_loader, fake_request, fake_vector
+from tests.fake_encoders import fake_loader, fake_request, fake_resolved, fake_vector
 from tests.fake_images import encoded, photo
 from tests.fake_models import WORDS, save_tiny_sentence_model
 from tests.fakes import catalog_table, publish_catalog
@@ -87,11 +88,13 @@ def publish_names(workspace, n=N):
 
 def embed(workspace, **loader):
     options = EmbedOptions(shard_seconds=0.0)
-    return run(workspace, [fake_request("fake@name")], options, fake_loader(rows=4, **loader), SILENT)[0]
+    return run(
+        workspace, [fake_request(workspace, "fake@name")], options, fake_loader(rows=4, **loader), SILENT
+    )[0]
 
 
 def keys_of(workspace):
-    return read_keys(workspace, fake_request("fake@name").resolved.spec.folder).to_pylist()
+    return read_keys(workspace, fake_resolved().spec.folder).to_pylist()
 
 
 def shelfprice(*arguments, code=0):
@@ -137,11 +140,12 @@ def test_a_missing_image_is_a_failure_and_a_store_that_does_not_answer_is_an_err
         size=(8, 8), resize="squash", resize_to=(8, 8), interpolation="bilinear", mean=[0] * 3, std=[1] * 3
     )
     workspace.publish_bytes(blob_path("ab" * 32), encoded(photo(9, 9)))
-    assert decode_blob(workspace, "ab" * 32, preprocessing).shape == (8, 8, 3)
-    assert decode_blob(workspace, "cd" * 32, preprocessing).stage == "read"
+    images = blob_reader(workspace)
+    assert read_image(images, "ab" * 32, preprocessing).shape == (8, 8, 3)
+    assert read_image(images, "cd" * 32, preprocessing).stage == "read"
     proxy.verdict = lambda n, method, path: "drop"
     with pytest.raises(WorkspaceError, match=r"the connection to s3://.* fails"):
-        decode_blob(workspace, "ab" * 32, preprocessing)
+        read_image(images, "ab" * 32, preprocessing)
     proxy.verdict = lambda n, method, path: None
 
 
@@ -205,9 +209,7 @@ def test_what_the_store_says_no_to_in_mid_run_is_one_line_and_the_next_run_goes_
     assert SECRET not in str(caught.value)
     assert KEY not in str(caught.value)
     proxy.verdict = lambda n, method, path: None
-    workspace.remove(
-        f"{fake_request('fake@name').resolved.spec.folder}/lock"
-    )  # else waited for, as the next test shows
+    workspace.remove(f"{fake_resolved().spec.folder}/lock")  # else waited for, as the next test shows
     done = len(keys_of(workspace))
     assert done == 12
     outcome = embed(workspace)
@@ -263,7 +265,11 @@ def test_two_clusters_on_one_workspace_do_the_work_once_and_the_second_says_that
     first.start()
     assert at_work.wait(30)
     second = run(
-        Workspace(workspace.root), [fake_request("fake@name")], EmbedOptions(), fake_loader(), said.append
+        Workspace(workspace.root),
+        [fake_request(workspace, "fake@name")],
+        EmbedOptions(),
+        fake_loader(),
+        said.append,
     )[0]
     first.join()
     assert second.n_embedded == 0

@@ -15,9 +15,9 @@ from embed.distributed.stages import EncoderActor, Work, decode, probe, read
 from embed.distributed.wire import batches_of, items_table, places_table
 from embed.encoders.base import Resolved
 from embed.forward.devices import DeviceSettings
-from embed.inputs.batch import Batch, RowWindow
-from embed.job.plan import EncoderPlan
-from embed.job.windows import iter_places, iter_windows
+from embed.inputs.batch import Batch
+from embed.job.catalog import CatalogSource, contents_of
+from embed.job.source import Source
 from store.catalog.images.blobs import image_digests
 from store.errors import EngineError, ShelfpriceError
 from store.vectors.keys import key_bytes
@@ -32,14 +32,14 @@ SAMPLE_ROWS = 64
 
 @dataclass
 class RayEncoder:
-    """One encoder in a pool of actors. Implements `embed.job.run.PlanRunner`."""
+    """One encoder in a pool of actors. Implements `embed.job.run.Runner`."""
 
     workspace: Workspace
     resolved: Resolved
     cluster: Cluster
     settings: DeviceSettings
 
-    def begin(self, plan: EncoderPlan) -> str:
+    def start(self, source: Source, missing: np.ndarray) -> str:
         """Connect, load the model in one worker and measure there; in words.
 
         Raises:
@@ -49,11 +49,13 @@ class RayEncoder:
         import ray
         from ray.exceptions import GetTimeoutError
 
+        assert isinstance(source, CatalogSource)  # whose rows workers read by their place
+        self._source, self._missing = source, missing
         layout = self.cluster.connect()
-        self._work = self._describe(plan, layout)
+        self._work = self._describe(layout)
         options = _resources(layout)
         patience = self.cluster.give_up_seconds
-        with clear_errors(f"{plan.spec.name}: Ray failed"):
+        with clear_errors(f"{self.resolved.spec.name}: Ray failed"):
             task = ray.remote(probe).options(**options, max_retries=3).remote(self._work)
             try:
                 found = ray.get(task, timeout=patience)
@@ -61,7 +63,7 @@ class RayEncoder:
                 ray.cancel(task, force=True)
                 free = ray.available_resources()
                 raise EngineError(
-                    f"{plan.spec.name}: no actor was ready in {patience:g} s. It wants {options['num_cpus']:g} CPUs and "
+                    f"{self.resolved.spec.name}: no actor was ready in {patience:g} s. It wants {options['num_cpus']:g} CPUs and "
                     f"{options['num_gpus']:g} GPUs; free are {free.get('CPU', 0):g} and {free.get('GPU', 0):g}: is "
                     "the cluster busy, or the model slow to load (--give-up-after)?"
                 ) from error
@@ -71,10 +73,10 @@ class RayEncoder:
         return f"{layout} on Ray {ray.__version__}, {chosen}"
 
     @contextmanager
-    def results(self, plan: EncoderPlan) -> Iterator[Iterator[tuple[Batch, np.ndarray]]]:
+    def results(self) -> Iterator[Iterator[tuple[Batch, np.ndarray]]]:
         """Vectors of every missing key, in any order, as workers finish them."""
-        with clear_errors(f"{plan.spec.name}: Ray failed"):
-            yield self._stream(plan)
+        with clear_errors(f"{self.resolved.spec.name}: Ray failed"):
+            yield self._stream()
 
     @property
     def still_seconds(self) -> float:
@@ -91,7 +93,7 @@ class RayEncoder:
 
     # ---- the pipeline ----------------------------------------------------------------------------
 
-    def _stream(self, plan: EncoderPlan) -> Iterator[tuple[Batch, np.ndarray]]:
+    def _stream(self) -> Iterator[tuple[Batch, np.ndarray]]:
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
@@ -100,8 +102,8 @@ class RayEncoder:
         context.target_max_block_size = PIXEL_BYTES
         context.wait_for_min_actors_s = int(self.cluster.give_up_seconds)
         context.execution_no_progress_timeout_s = self.still_seconds
-        work, prepare = self._work, decode if plan.spec.modality == "image" else read
-        items = [ray.put(table) for table in self._items(plan, _item_rows(len(plan.missing), layout))]
+        work, prepare = self._work, decode if self.resolved.spec.modality == "image" else read
+        items = [ray.put(table) for table in self._items(_item_rows(len(self._missing), layout))]
         rows: Any = ray.data.from_arrow_refs(items)  # type: ignore[arg-type]
         prepared = rows.map_batches(
             prepare,
@@ -122,31 +124,29 @@ class RayEncoder:
         for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
             yield from batches_of(table)
 
-    def _items(self, plan: EncoderPlan, rows: int) -> Iterator[pa.Table]:
+    def _items(self, rows: int) -> Iterator[pa.Table]:
         """What is to do, in parts of about `rows` rows that no one has to read twice."""
-        digests = image_digests(self.workspace) if plan.spec.modality == "image" else {}
-        for place in iter_places(self.workspace, plan):
-            name = str(place.vector_set)
-            references = (
-                place.batch.column("image").to_pylist() if place.vector_set.composition is None else []
-            )
+        digests = image_digests(self.workspace) if self.resolved.spec.modality == "image" else {}
+        for place in self._source.places(self._missing):
+            name, is_image = str(place.vector_set), place.vector_set.composition is None
+            contents = contents_of(place.vector_set, place.batch, digests) if is_image else []
             for start in range(0, len(place.keys), rows):
                 part = slice(start, start + rows)
-                if place.vector_set.composition is None:
-                    contents = [digests[reference] for reference in references[part]]
-                    yield items_table(name, key_bytes(place.keys[part]), contents)
+                if is_image:
+                    yield items_table(name, key_bytes(place.keys[part]), contents[part])
                 else:
                     yield places_table(name, place.split, place.positions[part])
 
-    def _describe(self, plan: EncoderPlan, layout: ClusterLayout) -> Work:
+    def _describe(self, layout: ClusterLayout) -> Work:
         root = os.path.abspath(self.workspace.root) if self.workspace.is_local else self.workspace.root
         settings = self.settings
         if settings.devices == ("auto",):
             settings = replace(settings, devices=("all" if layout.actor_gpus > 1 else "auto",))
         if not layout.actor_gpus:
             settings = replace(settings, devices=("cpu",))
-        n_rows = -(-len(plan.missing) // layout.actors)
-        sample = _sample(next(iter_windows(self.workspace, plan)))
+        n_rows = -(-len(self._missing) // layout.actors)
+        first = next(self._source.windows(self._missing)).sample(SAMPLE_ROWS)
+        sample = replace(first, images=None)  # which each worker opens for itself: no secret travels
         return Work(root, self.resolved, PIXEL_BYTES, n_rows, settings, layout.threads, sample)
 
 
@@ -164,11 +164,3 @@ def _resources(layout: ClusterLayout) -> dict[str, Any]:
 def _item_rows(n_rows: int, layout: ClusterLayout) -> int:
     """Rows of one task: few enough that every actor has several to come."""
     return int(np.clip(n_rows // (ITEMS_PER_ACTOR * layout.actors), *ITEM_ROWS))
-
-
-def _sample(window: RowWindow) -> RowWindow:
-    """A few rows spread over a window."""
-    step = max(1, len(window.keys) // SAMPLE_ROWS)
-    return RowWindow(
-        window.vector_set, window.keys[::step][:SAMPLE_ROWS], window.contents[::step][:SAMPLE_ROWS]
-    )

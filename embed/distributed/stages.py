@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from embed.encoders.base import Resolved
 from embed.forward.devices import DeviceSettings
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, RowWindow
-from embed.inputs.image_batches import decode_blob
+from embed.inputs.image_batches import read_image
 from embed.inputs.images import quiet_pillow
-from embed.job.windows import contents_of
+from embed.job.catalog import blob_reader, contents_of
 from store.catalog.read import split_path
 from store.errors import ShelfpriceError, WorkspaceError
 from store.vectors.keys import key_array, key_bytes
@@ -35,7 +35,7 @@ class Work:
     n_rows: int  # that fall to each actor
     settings: DeviceSettings
     threads: int
-    sample: RowWindow  # rows that precision is measured on, where a device was never measured
+    sample: RowWindow  # that precision is measured on, where a device was never measured; without what reads images
 
 
 def opened(work: Work) -> Workspace:
@@ -67,7 +67,7 @@ def read(places: pa.Table, work: Work) -> pa.Table:
 
 def decode(items: pa.Table, work: Work) -> Iterator[pa.Table]:
     """Digests of images -> pixels, in parts; a failure is a row without pixels."""
-    workspace = opened(work)
+    images = blob_reader(opened(work))
     preprocessing = work.resolved.spec.preprocessing
     name, size = items["set"][0].as_py(), tuple(preprocessing["size"])
     rows = max(1, work.pixel_bytes // (3 * size[0] * size[1]))
@@ -78,7 +78,7 @@ def decode(items: pa.Table, work: Work) -> Iterator[pa.Table]:
             pixels: list[np.ndarray] = []
             failures: list[tuple[bytes, InputFailure]] = []
             digests = part["content"].to_pylist()
-            decoded = pool.map(lambda digest: decode_blob(workspace, digest, preprocessing), digests)
+            decoded = pool.map(lambda digest: read_image(images, digest, preprocessing), digests)
             for key, found in zip(part["key"].to_pylist(), decoded, strict=True):
                 if isinstance(found, InputFailure):
                     failures.append((key, found))
@@ -139,7 +139,9 @@ def loaded(work: Work) -> tuple[Any, str]:
     torch.set_num_threads(work.threads)
     (engine,) = load_engines(workspace, [work.resolved], work.settings)
     torch.set_num_threads(work.threads)
-    return engine, engine.begin(work.sample, work.n_rows)
+    is_image = work.resolved.spec.modality == "image"
+    sample = replace(work.sample, images=blob_reader(workspace)) if is_image else work.sample
+    return engine, engine.begin(sample, work.n_rows)
 
 
 def rows_at(workspace: Workspace, split: str, positions: np.ndarray, columns: list[str]) -> pa.Table:

@@ -18,7 +18,7 @@ class Address:
     """One encoder as a user names it, taken apart."""
 
     name: str  # the encoder's name in the cache: an alias, or the address as written
-    library: str  # "timm", "open_clip", "hf", "st": which file of `embed.encoders` knows it
+    library: str  # prefix of the library that knows it: "timm", "open_clip", "hf", "st", ...
     model: str  # architecture, hub name or local path, as the library takes it; "" where a folder says it
     tower: str | None = None  # "image" or "text" of a model with two
     options: dict[str, str] = field(default_factory=dict)  # pooling, max_tokens, weights, long, ...
@@ -113,7 +113,19 @@ class ImageEncoder(Encoder, Protocol):
 
 
 class Library(Protocol):
-    """One file of `embed.encoders`: two functions."""
+    """One file of `embed.encoders.libraries`; or a module or object of someone else's, registered.
+
+    It may also have:
+        DISTRIBUTION: the pip package whose version decides what `resolve` finds; the answer is then remembered for as
+            long as that version and the files found stay as they are. Without, `resolve` is asked in every run.
+        ALIASES: short name -> `MODEL?options`, as an address has it after the prefix.
+        TOWERS: `("image", "text")` where a model may have both; an address then names one by `.image` or `.text`.
+        FOLDER_FILE: the file by which a local folder shows that it holds a model of this library.
+        recognizes: `(folder) -> int`, asked of folders with that file: 0 is no, and the highest number of all
+            libraries wins. Without, the file alone is worth 2.
+    """
+
+    PREFIX: str  # of addresses, `PREFIX:MODEL`
 
     def resolve(self, address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:
         """Find weights and preprocessing together; without importing torch where the library allows.

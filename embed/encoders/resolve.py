@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from embed.encoders.base import Address, Resolved, Sources
-from embed.encoders.registry import DISTRIBUTIONS, library_of, parse_address
-from store.errors import CorruptFileError, EncoderError, WorkspaceError
+from embed.encoders.registry import library_of, parse_address
+from store.errors import ConfigError, CorruptFileError, EncoderError, WorkspaceError
 from store.vectors.spec import EncoderSpec, digest, slug
 from store.workspace import Workspace
 
@@ -30,25 +30,31 @@ def resolve(workspace: Workspace, name: str, sources: Sources, precision: str = 
 
     Raises:
         EncoderError: unknown encoder, or files missing.
+        ConfigError: unknown precision.
     """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     address = parse_address(name)
-    question = _question(address, sources)
+    library = library_of(address)
+    distribution = getattr(library, "DISTRIBUTION", None)
+    question = _question(address, sources, distribution) if distribution else None
     record = f"{MEMORY}/{slug(name)}-{digest(question)}.json"
-    found = _recall(workspace, record, question)
+    found = _recall(workspace, record, question) if question else None
     if found is None:
-        found = library_of(address).resolve(address, sources, _hash_through(workspace))
-        _remember(workspace, record, {"question": question, "files": _stats(found), "answer": _plain(found)})
+        found = library.resolve(address, sources, _hash_through(workspace))
+        if question:
+            _remember(
+                workspace, record, {"question": question, "files": _stats(found), "answer": _plain(found)}
+            )
     return [replace(one, spec=replace(one.spec, precision=precision)) for one in found]
 
 
-def _question(address: Address, sources: Sources) -> dict[str, Any]:
+def _question(address: Address, sources: Sources, distribution: str) -> dict[str, Any]:
     """All that the answer hangs on, besides the files that it names."""
     try:
-        library_version = version(DISTRIBUTIONS[address.library])
+        library_version = version(distribution)
     except PackageNotFoundError as error:
-        raise EncoderError(
-            f"{address.name} needs {DISTRIBUTIONS[address.library]}: pip install {DISTRIBUTIONS[address.library]}"
-        ) from error
+        raise EncoderError(f"{address.name} needs {distribution}: pip install {distribution}") from error
     named = (Path(name).expanduser() for name in (address.model, *address.options.values()) if name)
     return {
         "format": FORMAT,

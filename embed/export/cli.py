@@ -6,7 +6,7 @@ from store.options import json_option, print_json, workspace_option
 from store.workspace import Workspace
 
 
-@click.command()
+@click.command("export")
 @click.option(
     "-e",
     "--encoder",
@@ -24,11 +24,11 @@ from store.workspace import Workspace
 )
 @workspace_option
 @json_option
-def export(names: tuple[str, ...], to: str, workspace: Workspace, as_json: bool) -> None:
+def export_command(names: tuple[str, ...], to: str, workspace: Workspace, as_json: bool) -> None:
     """Write vectors by row, for other tools: Parquet, a NumPy array or a FAISS index. TMPDIR holds a copy meanwhile."""
     from dataclasses import asdict
 
-    from embed.export.run import export as export_sets
+    from embed.export.run import export
     from store.config import load_config
     from store.vectors.sets import VectorSet, current_spec
 
@@ -37,7 +37,7 @@ def export(names: tuple[str, ...], to: str, workspace: Workspace, as_json: bool)
         spec = current_spec(workspace, name.partition("@")[0])
         sets.append(VectorSet.parse(name, is_text=spec.modality == "text"))
     written = []
-    for one in export_sets(workspace, sets, to):
+    for one in export(workspace, sets, to):
         written.append(one)
         if not as_json:
             click.echo(

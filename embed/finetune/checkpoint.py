@@ -1,5 +1,6 @@
 """Checkpoints: one safetensors file each, whole or not at all, with all that a run needs to go on as if never stopped."""
 
+import hashlib
 import json
 import shutil
 from typing import Any
@@ -13,9 +14,10 @@ from embed.finetune.step import Stepper
 from store.errors import CorruptFileError, WorkspaceError
 from store.workspace import Workspace
 
-BEST = "best.safetensors"
+BEST, WARM = "best.safetensors", "warm.safetensors"
 PREFIX, SUFFIX = "step-", ".safetensors"
 RECORD = "record"  # metadata: plain data as JSON
+DIGEST = "sha256"  # in the record: of it and of all tensors
 
 
 def step_name(step: int) -> str:
@@ -25,13 +27,17 @@ def step_name(step: int) -> str:
 
 def publish_tensors(
     workspace: Workspace, relative: str, tensors: dict[str, torch.Tensor], record: dict[str, Any]
-) -> None:
+) -> str:
     """Publish tensors with plain data beside them.
+
+    Returns:
+        SHA-256 of the file.
 
     Raises:
         WorkspaceError: the disk is full or can't be written; what was published before stands.
     """
-    content = save_tensors(tensors, {RECORD: json.dumps(record, allow_nan=False)})
+    told = {**record, DIGEST: _digest(tensors, record)}
+    content = save_tensors(tensors, {RECORD: json.dumps(told, allow_nan=False)})
     try:
         workspace.publish_bytes(relative, content)
     except WorkspaceError as error:
@@ -39,23 +45,55 @@ def publish_tensors(
             f"{error} (a checkpoint of {len(content) / 1e9:.2f} GB; the one before it stands, and the same command "
             "goes on from there)"
         ) from error
+    return hashlib.sha256(content).hexdigest()
 
 
-def read_tensors(workspace: Workspace, relative: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and the plain data beside them.
+def read_tensors(
+    workspace: Workspace, relative: str, sha256: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and the plain data beside them, checked against the digest that the file carries.
+
+    Args:
+        sha256: of the whole file, where a record states it.
 
     Raises:
-        CorruptFileError: the file is damaged.
+        CorruptFileError: the file is damaged, or another one than the record's.
     """
     content = workspace.read_bytes(relative)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise damaged(workspace, relative, f"its SHA-256 is not the recorded {sha256}")
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return load_tensors(content), json.loads(header["__metadata__"][RECORD])
+        tensors, record = load_tensors(content), json.loads(header["__metadata__"][RECORD])
     except Exception as error:  # the library raises many kinds over damaged bytes
-        raise CorruptFileError(
-            f"{workspace.path(relative)} is damaged ({' '.join(str(error).split())[:120]}): remove it, and the same "
-            "command goes on without it"
-        ) from error
+        raise damaged(workspace, relative, " ".join(str(error).split())[:120]) from error
+    stated = record.pop(DIGEST, None)  # version 0.1.0 stated none
+    if stated not in (None, _digest(tensors, record)):
+        raise damaged(workspace, relative, "its content is not what its digest says")
+    return tensors, record
+
+
+def damaged(workspace: Workspace, relative: str, reason: str) -> CorruptFileError:
+    """The error for a file of a fold, which can be made anew."""
+    path = workspace.path(relative)
+    if relative.endswith((BEST, WARM)):
+        folder = workspace.path(relative.rpartition("/")[0])
+        return CorruptFileError(
+            f"{path} is damaged ({reason}): remove {folder}, and the same command tunes this fold again"
+        )
+    return CorruptFileError(
+        f"{path} is damaged ({reason}): remove it, and the same command goes on without it"
+    )
+
+
+def _digest(tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> str:
+    """SHA-256 of every tensor's name, type, shape and bytes, and of the record."""
+    digest = hashlib.sha256(json.dumps(record, allow_nan=False).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def checkpoint_bytes(parameters: int, averaged: bool) -> int:

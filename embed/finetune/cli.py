@@ -63,7 +63,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command(epilog=f"Options of training that are not given: {NOT_SET[9:]}")
+@click.command("finetune", epilog=f"Options of training that are not given: {NOT_SET[9:]}")
 @click.argument("encoders", nargs=-1, required=True, metavar="ENCODER[@COMPOSITION]...")
 @click.option("--name", help="Of the run, its vectors and its head. Default: the encoders' names.")
 @_recipe_options
@@ -98,7 +98,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
 @workspace_option
 @json_option
-def finetune(
+def finetune_command(
     encoders: tuple[str, ...],
     name: str | None,
     folds: tuple[int, ...],

@@ -18,7 +18,7 @@ from embed.finetune.towers import Tower
 from embed.forward.devices import cores
 from embed.inputs import InputFailure
 from embed.inputs.images import decode_image, quiet_pillow
-from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.blobs import blob_path, image_digests, row_images
 from store.catalog.parse.compose import compose
 from store.catalog.read import read_split
 from store.errors import WorkspaceError
@@ -94,9 +94,8 @@ class Feed:
         self.lengths = np.zeros(len(valid[0]), np.int64)
         for tower in towers:
             if tower.is_image:
-                digests = image_digests(workspace)
-                images = read_split(workspace, "train", ["image"])["image"].to_pylist()
-                self._contents.append([digests.get(image) if image else None for image in images])
+                references = read_split(workspace, "train", ["image"])["image"]
+                self._contents.append(row_images(references, image_digests(workspace)).to_pylist())
                 continue
             columns = [*columns_of(tower.vector_set), "bullets"]
             table = read_split(workspace, "train", list(dict.fromkeys(columns))).combine_chunks()

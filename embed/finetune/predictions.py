@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from embed.finetune.checkpoint import BEST, read_tensors
 from embed.finetune.job import CODE_VERSION, FinetuneJob
 from embed.finetune.training import DONE
-from embed.finetune.vectors import publish_all_folds, tuned_specs
+from embed.finetune.vectors import publish_all_folds, read_best, tuned_specs
 from heads.features.inputs import coverage_of
 from heads.features.rows import Rows
 from heads.networks.training import predict_network
@@ -44,7 +43,7 @@ def predict_fold(job: FinetuneJob, fold: int) -> FoldPrices:
     workspace, inputs, folder = job.workspace, job.inputs, job.fold_folder(fold)
     head = job.head()
     parts = head.parts(job.training_part(fold).rows)
-    tensors, record = read_tensors(workspace, f"{folder}/{BEST}")
+    tensors, record = read_best(job, fold)
     own = {name.partition("/head.")[2]: t for name, t in tensors.items() if "/head." in name}
     parts.network.load_state_dict(own)
     held_out = np.flatnonzero(inputs.fold == fold)

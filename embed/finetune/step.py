@@ -111,6 +111,7 @@ class Stepper:
         self.parameters = list(network.trained().values())
         fused = processes.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(network.parameter_groups(), fused=fused)
+        self.optimizer.zero_grad(set_to_none=True)  # the warm-up trained the head in place
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision == "fp16")
         self.mean = RunningMean(self.parameters, recipe.average)
 

@@ -53,6 +53,7 @@ class Position:
     steps: int = 0  # taken in all
     best_epoch: int = 0  # 0: the warm-up
     best_smape: float | None = None
+    best_sha256: str | None = None  # of the file of the best state; None: a checkpoint of version 0.1.0
     seconds: float = 0.0
 
 
@@ -264,17 +265,22 @@ class FoldRun:
         with self.stepper.mean.applied():
             state = self.stepper.network.state()
         record = {"epoch": self.position.best_epoch, "mean": self.warm.mean}
-        publish_tensors(self.job.workspace, f"{self.folder}/{BEST}", state, record)
+        self.position.best_sha256 = publish_tensors(
+            self.job.workspace, f"{self.folder}/{BEST}", state, record
+        )
 
     def _finish(self) -> None:
         position, held_out = self.position, self.job.inputs.fold == self.fold
-        best = self.job.workspace.read_bytes(f"{self.folder}/{BEST}")
+        weights = position.best_sha256
+        if weights is None:
+            best = self.job.workspace.read_bytes(f"{self.folder}/{BEST}")
+            weights = hashlib.sha256(best).hexdigest()
         frozen = smape_log(self.job.inputs.log_price[held_out], self.warm.frozen_oof)
         self.job.workspace.publish_json(
             f"{self.folder}/{DONE}",
             {
                 "fold": self.fold,
-                "weights_sha256": hashlib.sha256(best).hexdigest(),
+                "weights_sha256": weights,
                 "epochs": position.epoch,
                 "best_epoch": position.best_epoch,
                 "inner_smape": position.best_smape,

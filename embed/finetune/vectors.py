@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -11,8 +12,9 @@ from embed.finetune.job import FinetuneJob, Log
 from embed.finetune.layers import merge_adapters
 from embed.finetune.network import TunedNetwork
 from embed.finetune.training import DONE
+from embed.job.catalog import CatalogSource
 from embed.job.limits import FailureLimits
-from embed.job.run import EmbedOptions, EncodeRequest, RunningEncoder, run
+from embed.job.run import EmbedOptions, EncodeRequest, Runner, run
 from heads.networks.head import Parts
 from store.vectors.folded import all_folds
 from store.vectors.sets import publish_current
@@ -27,9 +29,24 @@ def finished_folds(job: FinetuneJob) -> list[int]:
     return [k for k in job.all_folds if job.workspace.exists(f"{job.fold_folder(k)}/{DONE}")]
 
 
+def weights_sha256(job: FinetuneJob, fold: int) -> str:
+    """SHA-256 of the weights that a finished fold ended with."""
+    recorded: str = job.workspace.read_json(f"{job.fold_folder(fold)}/{DONE}")["weights_sha256"]
+    return recorded
+
+
+def read_best(job: FinetuneJob, fold: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and record of a finished fold's best state.
+
+    Raises:
+        CorruptFileError: the file is not the one that the fold ended with.
+    """
+    return read_tensors(job.workspace, f"{job.fold_folder(fold)}/{BEST}", weights_sha256(job, fold))
+
+
 def tuned_specs(job: FinetuneJob, fold: int) -> list[EncoderSpec]:
     """What the tuned encoders of a fold are, one a tower: weights, fold and the folds' hash make their fingerprint."""
-    tuned = job.workspace.read_json(f"{job.fold_folder(fold)}/{DONE}")["weights_sha256"]
+    tuned = weights_sha256(job, fold)
     adapters = job.recipe.lora
     specs = []
     for tower in job.towers:
@@ -58,12 +75,12 @@ def embed_fold(job: FinetuneJob, fold: int, device: str, log: Log) -> None:
 
     specs = tuned_specs(job, fold)
     requests = [
-        EncodeRequest(replace(tower.resolved, spec=spec), (tower.tuned,))
+        EncodeRequest(replace(tower.resolved, spec=spec), CatalogSource(job.workspace, (tower.tuned,)))
         for tower, spec in zip(job.towers, specs, strict=True)
     ]
     loaded: dict[str, Encoder] = {}
 
-    def load(resolved: Sequence[Resolved]) -> list[RunningEncoder]:
+    def load(resolved: Sequence[Resolved]) -> Sequence[Runner]:
         if not loaded:
             loaded.update(zip((spec.name for spec in specs), load_tuned(job, fold), strict=True))
         for one in resolved:
@@ -80,7 +97,7 @@ def load_tuned(job: FinetuneJob, fold: int) -> list[Encoder]:
     parts: Parts = job.head().parts(job.training_part(fold).rows)
     plain = replace(job.recipe, checkpointing=False)
     network = TunedNetwork(encoders, parts, parts.network, plain)
-    tensors, _ = read_tensors(job.workspace, f"{job.fold_folder(fold)}/{BEST}")
+    tensors, _ = read_best(job, fold)
     network.load(tensors)
     for encoder in encoders:
         merge_adapters(encoder.module)

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from embed.finetune.checkpoint import publish_tensors, read_tensors
+from embed.finetune.checkpoint import WARM, publish_tensors, read_tensors
 from embed.finetune.job import FinetuneJob, TrainingPart
 from embed.finetune.processes import Processes
 from heads.networks.head import NetworkHead, Parts
 from heads.networks.training import predict_network, seeded, train_network
-
-WARM = "warm.safetensors"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ MEASURED_ROWS = (4, 64)  # fewest and most
 MEASURED_SECONDS = (
     0.5  # one fp32 pass over the measured rows takes about that long: a few passes of each mode
 )
+WORTH_MEASURING = 16  # times the measured rows: about what the passes over them come to, once it is gained
 MOST_FP32_STAGES = 8
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried
@@ -42,18 +43,28 @@ class ModeTrial:
         self._limit = limit
         self._device_type = device_type
 
-    def choose(self, window: RowWindow) -> ModeChoice:
-        """Precision and layout."""
-        modes = candidates(self._spec.precision, self._device_type, self._passes.is_convnet)
+    def choose(self, window: RowWindow, n_rows: int | None = None) -> ModeChoice:
+        """Precision and layout.
+
+        Args:
+            n_rows: of the run: where they take less time than measuring does, the plainest mode that the policy
+                allows is taken, unmeasured. None: always measured.
+        """
+        policy = self._spec.precision
+        modes = candidates(policy, self._device_type, self._passes.is_convnet)
+        plain = ModeChoice(next(mode for mode in modes if policy in ("auto", mode.dtype)))
+        if n_rows is not None and n_rows < MEASURED_ROWS[0] * WORTH_MEASURING:
+            return plain
         sample = self._sample(window)
-        if not sample:  # every input failed: nothing to measure on
-            return ModeChoice(modes[0])
+        n_sampled = sum(len(batch.keys) for batch in sample)
+        if not sample or (n_rows is not None and n_rows < n_sampled * WORTH_MEASURING):
+            return plain  # where every input failed, there is nothing to measure on
         with contextlib.ExitStack() as stack:
             return choose(
                 lambda mode: self._apply(mode, sample, stack),
                 lambda: self._run(sample),
                 modes,
-                self._spec.precision,
+                policy,
                 MOST_FP32_STAGES if self._passes.is_convnet else 0,
             )
 
@@ -116,9 +127,7 @@ class ModeTrial:
 
     def _prepared(self, window: RowWindow, n_rows: int) -> list[Batch]:
         """Batches of `n_rows` spread over the window, fewer where inputs fail."""
-        step = max(1, len(window.keys) // n_rows)
-        chosen = RowWindow(window.vector_set, window.keys[::step][:n_rows], window.contents[::step][:n_rows])
-        return [batch for batch in self._preparer.batches(iter([chosen])) if batch.keys]
+        return [batch for batch in self._preparer.batches(iter([window.sample(n_rows)])) if batch.keys]
 
     def _grown(self, sample: list[Batch]) -> int:
         largest = max(sample, key=lambda batch: batch.units)

@@ -21,6 +21,9 @@ class DeviceSettings:
     devices: tuple[str, ...] = ("auto",)
     batch_tokens: int | None = None  # most padded tokens per forward pass; None: found by measuring
     batch_images: int | None = None  # most images
+    always_measured: bool = (
+        True  # precision, however few the rows: for runs of which others of their kind follow
+    )
 
 
 def cores() -> int:

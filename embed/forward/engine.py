@@ -12,6 +12,7 @@ import torch
 from embed.encoders.base import Encoder, TextEncoder
 from embed.forward.autotune import COMPILE_SECONDS, ModeTrial
 from embed.forward.devices import DeviceSettings, cores, device_name
+from embed.forward.local import LocalRunner
 from embed.forward.passes import Passes, is_out_of_memory
 from embed.forward.precision import ModeChoice, recall, remember
 from embed.forward.transfer import Inputs, Pending, pinned, transfer_to
@@ -24,7 +25,7 @@ from store.workspace import Workspace
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
 
 
-class Engine:
+class Engine(LocalRunner):
     """Vectors of batches. `begin` before the first batch; `batches` is for a background thread."""
 
     def __init__(
@@ -37,6 +38,7 @@ class Engine:
         self._kind = "cpu" if device.type == "cpu" else "gpu"
         is_text = self.spec.modality == "text"
         self._fixed_units = settings.batch_tokens if is_text else settings.batch_images
+        self._always_measured = settings.always_measured
         self._start_units = START_UNITS[self.spec.modality, self._kind]
         self._limit = BatchLimit(self._fixed_units or self._start_units)
         with self._enough_memory():
@@ -68,13 +70,14 @@ class Engine:
             choice = known = recall(self._workspace, self.spec, device, torch.__version__)
             trial = ModeTrial(self.spec, self._passes, self._preparer, self._limit, self._device.type)
             if choice is None:
-                choice = trial.choose(window)
-            if self._kind == "gpu" and self._fixed_units is None and choice.units is None:
+                choice = trial.choose(window, None if self._always_measured else n_rows)
+            measured = bool(choice.rows_per_second)
+            if self._kind == "gpu" and self._fixed_units is None and choice.units is None and measured:
                 choice = trial.grow(window, choice)
             self._limit.units = self._fixed_units or choice.units or self._start_units
             if self._deserves_compiling(choice, n_rows):
                 choice = trial.compile(window, choice)
-            if choice != known and choice.rows_per_second:
+            if choice != known and measured:
                 remember(self._workspace, self.spec, device, torch.__version__, choice)
             self._choice = choice
             self._passes.apply(choice.mode_for(n_rows))
@@ -148,5 +151,4 @@ class Engine:
         if self.spec.modality == "text":
             encoder = cast(TextEncoder, self._encoder)
             return TextPreparer(encoder.tokenize, encoder.pad_id, self._limit)
-        threads = cores() if self._workspace.is_local else 4 * cores()
-        return ImagePreparer(self._workspace, self.spec.preprocessing, self._limit, threads)
+        return ImagePreparer(self.spec.preprocessing, self._limit, cores())

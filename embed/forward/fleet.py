@@ -12,8 +12,8 @@ from embed.encoders.base import Encoder, Resolved
 from embed.encoders.registry import library_of
 from embed.forward.devices import DeviceSettings, open_devices
 from embed.forward.engine import Engine
+from embed.forward.local import LocalRunner
 from embed.inputs.batch import Batch, RowWindow
-from embed.job.run import RunningEncoder
 from store.workspace import Workspace
 
 Encoded = tuple[Batch, np.ndarray]
@@ -22,7 +22,7 @@ DEPTH = 2  # encoded batches per device that may wait to be stored
 
 def load_engines(
     workspace: Workspace, resolved: Sequence[Resolved], settings: DeviceSettings
-) -> list[RunningEncoder]:
+) -> list[LocalRunner]:
     """Load one model once and put its encoders (two towers at most) on every device asked for.
 
     Raises:
@@ -34,14 +34,14 @@ def load_engines(
 
 def on_devices(
     workspace: Workspace, encoders: Sequence[Encoder], settings: DeviceSettings
-) -> list[RunningEncoder]:
+) -> list[LocalRunner]:
     """Put loaded encoders on every device asked for.
 
     Raises:
         ConfigError: there is no such device.
     """
     devices = open_devices(settings.devices)
-    running: list[RunningEncoder] = []
+    running: list[LocalRunner] = []
     for encoder in encoders:
         replicas = [*(_replica(encoder) for _ in devices[1:]), encoder]
         pairs = zip(replicas, devices, strict=True)
@@ -57,8 +57,8 @@ def _replica(encoder: Encoder) -> Encoder:
     return other
 
 
-class Fleet:
-    """Engines of one encoder on several devices behind `RunningEncoder`; vectors come in any order.
+class Fleet(LocalRunner):
+    """Engines of one encoder on several devices; vectors come in any order.
 
     Args:
         engines: one per device, two at least.

@@ -162,12 +162,16 @@ def _take_turns(
 
 
 def worst_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Smallest cosine between rows of two arrays, shape (n_rows, dim); -1 where a value is not finite."""
+    """Smallest cosine between rows of two arrays, shape (n_rows, dim); -1 where a value is not finite.
+
+    Two rows of zeros are the same: some encoders have no other vector for a text of unknown words.
+    """
     a, b = a.astype(np.float64), b.astype(np.float64)
     if not np.isfinite(a).all():
         return -1.0
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-30)).min())
+    of_a, of_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    cosine = (a * b).sum(axis=1) / np.maximum(of_a * of_b, 1e-30)
+    return float(np.where((of_a == 0) & (of_b == 0), 1.0, cosine).min())
 
 
 # ---- remembered in the workspace -----------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""What passes between the catalogue, the workers that prepare inputs and the model."""
+"""What passes between the source of contents, the workers that prepare inputs and the model."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,12 +11,29 @@ from embed.inputs import InputFailure
 
 
 @dataclass(frozen=True)
+class ImageReader:
+    """Where the bytes of images come from."""
+
+    read: Callable[
+        [str], bytes
+    ]  # by what a window's `contents` hold; an OSError or WorkspaceError is a failure
+    waits: bool = False  # on a network: several are asked for at once
+
+
+@dataclass(frozen=True)
 class RowWindow:
-    """Rows to embed, in catalogue order."""
+    """Rows to embed, in the order of their source."""
 
     vector_set: str  # whose rows these are, for what is reported
     keys: list[bytes]  # content keys, distinct
-    contents: list[str]  # composed texts, or hex SHA-256 of images
+    contents: list[str]  # texts, or what `images` reads by: hex SHA-256
+    images: ImageReader | None = None  # None: contents are texts
+
+    def sample(self, n_rows: int) -> "RowWindow":
+        """At most so many of the rows, spread over the window."""
+        step = max(1, len(self.keys) // n_rows)
+        chosen = slice(None, n_rows * step, step)
+        return replace(self, keys=self.keys[chosen], contents=self.contents[chosen])
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Images -> batches, read and decoded ahead of the model by threads (decoding lets go of the GIL)."""
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,30 +9,25 @@ from typing import Any
 import numpy as np
 
 from embed.inputs import InputFailure
-from embed.inputs.batch import Batch, BatchLimit, RowWindow
+from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
 from embed.inputs.images import decode_image, quiet_pillow
-from store.catalog.images.blobs import blob_path
 from store.errors import StoreError, WorkspaceError
-from store.workspace import Workspace
 
 Decoded = np.ndarray | InputFailure
+THREADS_THAT_WAIT = 4  # per processor, where images come over a network
 
 
 class ImagePreparer:
     """Decodes with a pool of threads, in order; see `Preparer`.
 
     Args:
-        workspace: holds the blobs.
         preprocessing: of the encoder's spec.
         limit: most images per forward pass.
-        n_threads: that read and decode.
+        n_threads: that read and decode; more where reading waits.
     """
 
-    def __init__(
-        self, workspace: Workspace, preprocessing: dict[str, Any], limit: BatchLimit, n_threads: int
-    ) -> None:
+    def __init__(self, preprocessing: dict[str, Any], limit: BatchLimit, n_threads: int) -> None:
         self.limit = limit
-        self._workspace = workspace
         self._preprocessing = preprocessing
         self._n_threads = n_threads
 
@@ -55,13 +51,18 @@ class ImagePreparer:
 
     def _decoded(self, windows: Iterator[RowWindow]) -> Iterator[tuple[str, bytes, Decoded]]:
         ahead: deque[tuple[str, bytes, Future[Decoded]]] = deque()
-        with quiet_pillow(), ThreadPoolExecutor(self._n_threads, thread_name_prefix="decode") as pool:
+        first = next(windows, None)
+        if first is None:
+            return
+        n_threads = self._n_threads * (THREADS_THAT_WAIT if first.images and first.images.waits else 1)
+        with quiet_pillow(), ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool:
             try:
-                for window in windows:
-                    for key, digest in zip(window.keys, window.contents, strict=True):
-                        future = pool.submit(decode_blob, self._workspace, digest, self._preprocessing)
+                for window in itertools.chain([first], windows):
+                    assert window.images is not None
+                    for key, content in zip(window.keys, window.contents, strict=True):
+                        future = pool.submit(read_image, window.images, content, self._preprocessing)
                         ahead.append((window.vector_set, key, future))
-                        if len(ahead) > self.limit.units + 2 * self._n_threads:
+                        if len(ahead) > self.limit.units + 2 * n_threads:
                             yield _finished(ahead.popleft())
                 while ahead:
                     yield _finished(ahead.popleft())
@@ -69,19 +70,19 @@ class ImagePreparer:
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-def decode_blob(workspace: Workspace, digest: str, preprocessing: dict[str, Any]) -> Decoded:
-    """The image with that SHA-256, ready to enter the model, or why it can't be.
+def read_image(images: ImageReader, content: str, preprocessing: dict[str, Any]) -> Decoded:
+    """One image, ready to enter the model, or why it can't be.
 
     Raises:
         StoreError: an object store can't be asked; that says nothing about the image.
     """
     try:
-        content = workspace.read_bytes(blob_path(digest))
+        found = images.read(content)
     except StoreError:
         raise
     except (WorkspaceError, OSError) as error:
         return InputFailure("read", " ".join(str(error).split()))
-    return decode_image(content, preprocessing)
+    return decode_image(found, preprocessing)
 
 
 def _finished(entry: tuple[str, bytes, Future[Decoded]]) -> tuple[str, bytes, Decoded]:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@click.command()
+@click.command("run")
 @encoder_options
 @click.option(
     "--devices",
@@ -140,7 +140,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
 )
 @workspace_option
 @json_option
-def run(
+def run_command(
     encoders: tuple[str, ...],
     precision: str,
     models_dir: Path | None,
@@ -163,43 +163,35 @@ def run(
 ) -> None:
     """Embed every row that has no vector yet; whatever ends a run, the next goes on where it stopped."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
-    from embed.distributed.cluster import Cluster, check_installed
-    from embed.distributed.engine import load_on_ray
-    from embed.distributed.layout import WantedActors
-    from embed.encoders.base import Sources
-    from embed.forward.devices import DeviceSettings
-    from embed.job.limits import FailureLimits
+    from embed.catalogue import embed_catalogue
     from embed.job.report import outcome_lines, outcome_record
-    from embed.job.request import find_requests
-    from embed.job.run import EmbedOptions
-    from embed.job.run import run as run_job
-    from store.config import load_config
 
-    config = load_config(workspace).embed
-    limits = FailureLimits(
-        config.max_failures if max_failures is None else max_failures,
-        config.max_coverage_gap if max_coverage_gap is None else max_coverage_gap,
-    )
-
-    names = tuple(name.strip() for name in devices.split(","))
-    settings = DeviceSettings(names, batch_tokens, batch_size)
-    cluster: Any = nullcontext()
+    cluster = None
     if engine == "ray":
+        from embed.distributed.cluster import Cluster, check_installed
+        from embed.distributed.layout import WantedActors
+
         check_installed()
         cluster = Cluster(WantedActors(actors, num_gpus), ray_address, give_up_after)
-
-    def load(resolved: Any) -> Any:
-        if engine == "ray":
-            return load_on_ray(workspace, resolved, cluster, settings)
-        from embed.forward.fleet import load_engines
-
-        return load_engines(workspace, resolved, settings)
-
-    requests = find_requests(workspace, encoders, Sources(models_dir, offline), precision)
-    options = EmbedOptions(limits, retry_failed, share, shard_seconds=publish_every)
     try:
-        with _terminate_as_interrupt(), cluster:
-            outcomes = run_job(workspace, requests, options, load, lambda line: click.echo(line, err=True))
+        with _terminate_as_interrupt():
+            outcomes = embed_catalogue(
+                workspace,
+                encoders,
+                device=devices,
+                precision=precision,
+                models_dir=models_dir,
+                offline=offline,
+                batch_tokens=batch_tokens,
+                batch_size=batch_size,
+                publish_every=publish_every,
+                retry_failed=retry_failed,
+                max_failures=max_failures,
+                max_coverage_gap=max_coverage_gap,
+                share=share,
+                cluster=cluster,
+                say=lambda line: click.echo(line, err=True),
+            )
     except KeyboardInterrupt as interrupt:
         raise click.ClickException(
             "stopped; what was embedded is published: run the command again to go on"

@@ -1,6 +1,5 @@
 """What is missing and how much work it is. Reads keys only: no model, no torch."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,13 +8,12 @@ import numpy as np
 
 from embed.encoders.base import Resolved
 from embed.forward.devices import host
-from embed.job.keys import WantedKeys
 from embed.job.share import Share
+from embed.job.source import Source, WantedKeys
 from embed.job.verify import read_checked_keys
 from store.errors import CorruptFileError
 from store.schema import KEY_BYTES
 from store.vectors.keys import NO_KEYS, KeyBuffer, count_of, union, without
-from store.vectors.sets import VectorSet
 from store.vectors.shard import failure_names, shard_names
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
@@ -42,7 +40,7 @@ class SplitCounts:
 class SetPlan:
     """One vector set: distinct contents."""
 
-    vector_set: VectorSet
+    vector_set: str
     splits: dict[str, SplitCounts]
     n_distinct: int
     n_hits: int
@@ -87,7 +85,7 @@ class EncoderPlan:
 
     @property
     def has_nothing_to_embed(self) -> bool:
-        """The catalogue has no image at all (or no text)."""
+        """There is no image at all (or no text)."""
         return self.n_wanted == 0
 
     def own(self, share: Share | None) -> "EncoderPlan":
@@ -112,7 +110,7 @@ class EncoderPlan:
 def plan_encoder(
     workspace: Workspace,
     resolved: Resolved,
-    vector_sets: Sequence[VectorSet],
+    source: Source,
     *,
     retry_failed: bool = False,
     wanted: WantedKeys | None = None,
@@ -120,14 +118,14 @@ def plan_encoder(
     """Wanted keys of every split minus what is present minus what failed before.
 
     Args:
-        vector_sets: all of this encoder.
+        source: of all that is wanted of this encoder.
         retry_failed: count failures on record as missing.
-        wanted: keys of the same sets, if they were read already.
+        wanted: the source's keys, if they were read already.
     """
     spec = resolved.spec
     cached = read_cached(workspace, spec)
     failed = NO_KEYS if retry_failed else cached.failed
-    wanted = wanted or WantedKeys.read(workspace, vector_sets)
+    wanted = wanted or source.wanted()
     sets, everything, missing = [], [], []
     for vector_set, splits in wanted.sets.items():
         counts = {

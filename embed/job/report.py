@@ -18,7 +18,7 @@ def plan_lines(plan: EncoderPlan) -> list[str]:
     """One line per vector set, then the work."""
     if plan.has_nothing_to_embed:
         return [f"{plan.spec.name}: skipped, the catalogue has no {_content(plan)} at all"]
-    lines = [_set_line(one) for one in plan.sets]
+    lines = [_set_line(one, _content(plan)) for one in plan.sets]
     for reason in plan.damaged.values():
         lines.append(f"  {reason}")
     others = f", {plan.n_elsewhere:,} more fall to other shares" if plan.n_elsewhere else ""
@@ -49,9 +49,9 @@ def outcome_lines(outcome: EmbedOutcome) -> list[str]:
     hits = plan.n_hits - outcome.n_embedded
     lines = [f"{plan.spec.name}: {outcome.n_embedded:,} embedded{speed}, {hits:,} there before"]
     for one in plan.sets:
-        lines.append(_set_line(one))
-        if str(one.vector_set) in outcome.truncated:
-            share = outcome.truncated[str(one.vector_set)]
+        lines.append(_set_line(one, _content(plan)))
+        if one.vector_set in outcome.truncated:
+            share = outcome.truncated[one.vector_set]
             most = plan.spec.preprocessing.get("max_tokens")
             lines.append(f"    {share:.1%} of the texts were cut to {most} tokens")
     return lines
@@ -81,7 +81,7 @@ def plan_record(plan: EncoderPlan) -> dict[str, Any]:
         "skipped": plan.has_nothing_to_embed,
         "sets": [
             {
-                "vectors": str(one.vector_set),
+                "vectors": one.vector_set,
                 "distinct": one.n_distinct,
                 "hits": one.n_hits,
                 "failed": one.n_failed,
@@ -107,11 +107,10 @@ def outcome_record(outcome: EmbedOutcome) -> dict[str, Any]:
     }
 
 
-def _set_line(one: SetPlan) -> str:
+def _set_line(one: SetPlan, what: str) -> str:
     rows = sum(c.n_rows for c in one.splits.values())
     empty = sum(c.n_empty for c in one.splits.values())
     failed = sum(c.n_failed for c in one.splits.values())
-    what = "image" if one.vector_set.composition is None else "text"
     return (
         f"  {one.vector_set}: {rows:,} rows, {one.n_distinct:,} distinct {what}s, {one.n_hits:,} with a vector, "
         f"{one.n_missing:,} missing; {empty:,} rows have no {what}, {failed:,} one that failed"

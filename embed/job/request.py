@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from embed.encoders.base import Sources
 from embed.encoders.registry import parse_address
 from embed.encoders.resolve import resolve
+from embed.job.catalog import CatalogSource
 from embed.job.run import EncodeRequest
 from store.catalog.read import present_splits
 from store.config import load_config
@@ -44,7 +45,7 @@ def find_requests(
                 if not is_text and not towers_named and resolved.spec.name != encoder:
                     at = composition = ""  # of a model with two towers the composition is for the text alone
                 vector_sets[VectorSet.parse(f"{resolved.spec.name}{at}{composition}", is_text=is_text)] = None
-            requests.append(EncodeRequest(resolved, tuple(vector_sets)))
+            requests.append(EncodeRequest(resolved, CatalogSource(workspace, tuple(vector_sets))))
     return requests
 
 

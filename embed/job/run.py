@@ -1,26 +1,23 @@
 """Plan, prepare, encode, publish: every row that lacks a vector gets one, or a failure on record."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from embed.encoders.base import Resolved
-from embed.forward.prefetch import Prefetch
-from embed.inputs.batch import Batch, RowWindow
-from embed.job.keys import WantedKeys
+from embed.inputs.batch import Batch
 from embed.job.limits import FailureLimits, check_coverage, check_failures
 from embed.job.plan import EncoderPlan, plan_encoder
 from embed.job.share import Share
+from embed.job.source import Source, WantedKeys
 from embed.job.verify import set_aside
-from embed.job.windows import iter_windows
 from embed.job.writer import ShardWriter
-from store.vectors.sets import VectorSet, publish_current
+from store.vectors.sets import publish_current, publish_spec
 from store.vectors.shard import failure_names, shard_names
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
@@ -28,48 +25,29 @@ from store.workspace import Workspace
 LOCK_FILE = "lock"
 
 
-class RunningEncoder(Protocol):
-    """What the job asks of a loaded encoder; `embed.forward.engine.Engine` is the one that holds a model."""
+class Runner(Protocol):
+    """An encoder at work, in this process (`embed.forward.local.LocalRunner`) or on other machines."""
 
-    spec: EncoderSpec
+    def start(self, source: Source, missing: np.ndarray) -> str:
+        """Get ready for these sorted keys; returns what was chosen, in words."""
 
-    def begin(self, window: RowWindow, n_rows: int) -> str:
-        """Get ready for so many rows, measuring on the first; returns what was chosen, in words."""
-
-    def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
-        """Prepare inputs; called in a background thread."""
-
-    def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Each batch with its vectors, shape (n_keys, dim), in any order."""
-
-    def provenance(self) -> dict[str, Any]:
-        """What was chosen on this machine."""
-
-
-@runtime_checkable
-class PlanRunner(Protocol):
-    """An encoder that finds its rows itself, on other machines; `embed.distributed.engine.RayEncoder` is one."""
-
-    def begin(self, plan: EncoderPlan) -> str:
-        """Get ready; returns what was chosen, in words."""
-
-    def results(self, plan: EncoderPlan) -> AbstractContextManager[Iterator[tuple[Batch, np.ndarray]]]:
-        """Each batch with its vectors, shape (n_keys, dim), in any order."""
+    def results(self) -> AbstractContextManager[Iterator[tuple[Batch, np.ndarray]]]:
+        """Each batch of what was started with its vectors, shape (n_keys, dim), in any order."""
 
     def provenance(self) -> dict[str, Any]:
         """What was chosen, and where it ran."""
 
 
-Loader = Callable[[Sequence[Resolved]], Sequence[RunningEncoder | PlanRunner]]
+Loader = Callable[[Sequence[Resolved]], Sequence[Runner]]
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class EncodeRequest:
-    """One encoder and the vector sets that are wanted of it."""
+    """One encoder and what it is to embed."""
 
     resolved: Resolved
-    vector_sets: tuple[VectorSet, ...]
+    source: Source
 
 
 @dataclass(frozen=True)
@@ -81,6 +59,8 @@ class EmbedOptions:
     share: Share | None = None  # of the missing keys; None: all of them
     shard_bytes: int = 64 * 2**20
     shard_seconds: float = 60.0
+    is_current: bool = True  # what an encoder's name stands for becomes what this run made
+    progress: bool = True  # a bar, where stderr is a terminal
 
 
 @dataclass(frozen=True)
@@ -100,7 +80,7 @@ def run(
     """Embed all that is missing, encoder by encoder; models are loaded only where something is.
 
     Args:
-        requests: encoders with the sets wanted of them.
+        requests: encoders with what they are to embed.
         load: loads one model, whose encoders come in the order asked for.
         say: takes lines for people.
 
@@ -121,21 +101,20 @@ def run(
 def _run_model(
     workspace: Workspace, requests: list[EncodeRequest], options: EmbedOptions, load: Loader, say: Say
 ) -> list[EmbedOutcome]:
-    wanted = [WantedKeys.read(workspace, request.vector_sets) for request in requests]
+    wanted = [request.source.wanted() for request in requests]
 
     def plan_all() -> list[EncoderPlan]:
         pairs = zip(requests, wanted, strict=True)
         retry = options.retry_failed
-        return [
-            plan_encoder(workspace, w.resolved, w.vector_sets, retry_failed=retry, wanted=k) for w, k in pairs
-        ]
+        return [plan_encoder(workspace, r.resolved, r.source, retry_failed=retry, wanted=k) for r, k in pairs]
 
+    publish = publish_current if options.is_current else publish_spec
     plans = plan_all()
     for plan in plans:
         _check(plan, options.limits)
     if not any(len(plan.own(options.share).missing) or plan.damaged for plan in plans):
         for plan in plans:
-            publish_current(workspace, plan.spec)
+            publish(workspace, plan.spec)
         return [EmbedOutcome(plan, 0, 0, 0.0, {}) for plan in plans]
     with ExitStack() as locks:
         for folder in sorted(plan.spec.folder for plan in plans):
@@ -149,35 +128,35 @@ def _run_model(
             plans = plan_all()
         for plan in plans:
             _mend(workspace, plan, say)
-            publish_current(workspace, plan.spec)
-        encoders = (
+            publish(workspace, plan.spec)
+        runners = (
             load([plan.resolved for plan in plans])
             if any(len(p.own(options.share).missing) for p in plans)
             else [None] * len(plans)
         )
         return [
-            _run_encoder(workspace, plan, keys, encoder, options, say)
-            for plan, keys, encoder in zip(plans, wanted, encoders, strict=True)
+            _run_encoder(workspace, plan, request.source, keys, runner, options, say)
+            for plan, request, keys, runner in zip(plans, requests, wanted, runners, strict=True)
         ]
 
 
 def _run_encoder(
     workspace: Workspace,
     plan: EncoderPlan,
+    source: Source,
     wanted: WantedKeys,
-    encoder: RunningEncoder | PlanRunner | None,
+    runner: Runner | None,
     options: EmbedOptions,
     say: Say,
 ) -> EmbedOutcome:
     whole, plan = plan, plan.own(options.share)
-    if encoder is None or not len(plan.missing):
+    if runner is None or not len(plan.missing):
         return EmbedOutcome(whole, 0, 0, 0.0, {})
     # Records of failures hold keys of other shares too, which this run does not try again.
     supersedes = options.retry_failed and options.share is None
     old_records = failure_names(workspace, plan.spec.folder) if supersedes else []
-    runner = encoder if isinstance(encoder, PlanRunner) else _Here(workspace, encoder)
     share = f" (share {options.share} of {len(whole.missing)})" if options.share else ""
-    say(f"{plan.spec.name}: {len(plan.missing)} to embed{share}, {runner.begin(plan)}")
+    say(f"{plan.spec.name}: {len(plan.missing)} to embed{share}, {runner.start(source, plan.missing)}")
     start = time.perf_counter()
     library = f"{plan.spec.library} {plan.resolved.library_version}"
     writer = ShardWriter(
@@ -189,8 +168,14 @@ def _run_encoder(
     )
     texts: dict[str, list[int]] = {}
     with (
-        tqdm(total=len(plan.missing), desc=plan.spec.name, unit=" rows", disable=None, smoothing=0.1) as bar,
-        runner.results(plan) as results,
+        tqdm(
+            total=len(plan.missing),
+            desc=plan.spec.name,
+            unit=" rows",
+            disable=None if options.progress else True,
+            smoothing=0.1,
+        ) as bar,
+        runner.results() as results,
         writer,  # publishes what is done, however this block is left
     ):
         for batch, vectors in results:
@@ -207,32 +192,12 @@ def _run_encoder(
     ) in old_records:  # every failure in them was tried again and now stands elsewhere, if it failed again
         if name not in writer.records:
             workspace.remove(f"{plan.spec.folder}/{name}")
-    after = plan_encoder(workspace, plan.resolved, (), wanted=wanted)
+    after = plan_encoder(workspace, plan.resolved, source, wanted=wanted)
     check_coverage(after, options.limits)
     truncated = {
         name: n / total for name, (total, n) in texts.items() if total and plan.spec.modality == "text"
     }
     return EmbedOutcome(after, writer.n_published, writer.n_failed, seconds, truncated)
-
-
-class _Here:
-    """Runs a plan in this process: a thread prepares inputs ahead of the model."""
-
-    def __init__(self, workspace: Workspace, encoder: RunningEncoder) -> None:
-        self._workspace = workspace
-        self._encoder = encoder
-        self.provenance = encoder.provenance
-
-    def begin(self, plan: EncoderPlan) -> str:
-        windows = iter_windows(self._workspace, plan)
-        first = next(windows)
-        self._windows = itertools.chain([first], windows)
-        return self._encoder.begin(first, len(plan.missing))
-
-    @contextmanager
-    def results(self, plan: EncoderPlan) -> Iterator[Iterator[tuple[Batch, np.ndarray]]]:
-        with Prefetch(self._encoder.batches(self._windows)) as prepared:
-            yield self._encoder.encode(iter(prepared))
 
 
 def _lock_file(share: Share | None) -> str:

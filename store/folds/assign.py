@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.images.blobs import image_digests
+from store.catalog.images.blobs import image_digests, row_images
 from store.catalog.read import present_splits, read_split, split_path
 from store.config import Config, Grouping
 from store.errors import CatalogError, FoldMismatchError, RowMismatchError, WorkspaceError
@@ -155,8 +155,7 @@ def folds_table(workspace: Workspace, record: FoldsRecord) -> pa.Table:
     from store.catalog.clean.duplicates import group_rows
 
     rows = read_split(workspace, "train", ["sample_id", "text", "image", "price"]).sort_by("sample_id")
-    digests = image_digests(workspace)
-    image = pa.array([digests.get(reference) for reference in rows["image"].to_pylist()], pa.string())
+    image = row_images(rows["image"], image_digests(workspace))
     group = group_rows(rows["text"], image, near=record.grouping == "near")
     fold = decide_folds(np.log(rows["price"].to_numpy()), group, record.k, record.seed)
     columns = [rows["sample_id"], pa.array(fold, FOLD.type), pa.array(group, GROUP.type)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from store.catalog.images.blobs import image_digests
+from store.catalog.images.blobs import image_digests, row_images
 from store.catalog.parse.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
 from store.errors import ConfigError, MissingVectorsError
 from store.vectors.content import image_keys, text_keys
@@ -59,8 +59,7 @@ def row_keys(vector_set: VectorSet, rows: pa.Table | pa.RecordBatch, digests: di
         digests: image reference -> hex SHA-256, from `image_digests`; unused for text.
     """
     if vector_set.composition is None:
-        references = rows.column("image").to_pylist()
-        return image_keys(pa.array([digests.get(r) if r else None for r in references], pa.string()))
+        return image_keys(row_images(rows.column("image"), digests))
     return text_keys(compose(vector_set.composition, rows))
 
 
@@ -81,18 +80,22 @@ VECTORS = "vectors"
 TUNED = "finetuned:"  # what names of fine-tuned encoders begin with
 
 
+def publish_spec(workspace: Workspace, spec: EncoderSpec) -> None:
+    """Record `spec` in its folder alone: what its name stands for stays as it is."""
+    if not workspace.exists(f"{spec.folder}/encoder.json"):
+        workspace.publish_json(f"{spec.folder}/encoder.json", spec.to_json())
+
+
 def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
     """Record `spec` as the one that its name stands for, in its folder and under `vectors/current/`.
 
     The spec of one fold is recorded in its folder alone: a name stands for all folds together, never for one, whose
     vectors are in-sample for every other.
     """
-    described = spec.to_json()
-    if not workspace.exists(f"{spec.folder}/encoder.json"):
-        workspace.publish_json(f"{spec.folder}/encoder.json", described)
+    publish_spec(workspace, spec)
     if spec.fold is not None:
         return
-    record = _record(spec.name)
+    record, described = _record(spec.name), spec.to_json()
     if not workspace.exists(record) or workspace.read_json(record) != described:
         workspace.publish_json(record, described)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.images.blobs import image_digests
+from store.catalog.images.blobs import image_digests, row_images
 from store.catalog.read import present_splits, read_split
 from store.folds.assign import Folds
 from store.workspace import Workspace
@@ -51,15 +51,13 @@ def read_catalogue(workspace: Workspace, folds: Folds) -> Catalogue:
     if "test" in present_splits(workspace):
         tables.append(read_split(workspace, "test", _COLUMNS).sort_by("sample_id"))
     rows = pa.concat_tables(tables).combine_chunks()
-    digests = image_digests(workspace)
-    image = [digests.get(reference) if reference else None for reference in rows["image"].to_pylist()]
     columns = {name: rows[name].combine_chunks() for name in _COLUMNS}
     return Catalogue(
         sample_id=columns["sample_id"],
         n_train=len(train),
         text=columns["text"].fill_null(""),
         name=columns["name"],
-        image=pa.array(image, pa.string()),
+        image=row_images(rows["image"], image_digests(workspace)),
         value=columns["value"],
         unit=columns["unit"],
         price=train["price"].to_numpy(),

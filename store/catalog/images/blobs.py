@@ -31,6 +31,16 @@ def image_digests(workspace: Workspace) -> dict[str, str]:
     return {link: sha256 for link, sha256 in known_links(workspace).items() if sha256 is not None}
 
 
+def row_images(references: pa.Array | pa.ChunkedArray, digests: dict[str, str]) -> pa.Array:
+    """Hex SHA-256 of each row's image, shape (n_rows,), null where the row has none that is there.
+
+    Args:
+        references: column `image` of catalogue rows.
+        digests: of the workspace, from `image_digests`.
+    """
+    return pa.array([digests.get(one) if one else None for one in references.to_pylist()], pa.string())
+
+
 def known_links(workspace: Workspace) -> dict[str, str | None]:
     """Every reference that links.parquet has a row for -> hex SHA-256, None where there is a reason instead."""
     if not workspace.exists(LINKS_FILE):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.download.addresses import read_link
-from store.catalog.images.blobs import image_digests
+from store.catalog.images.blobs import image_digests, row_images
 from store.catalog.images.links import read_links
 from store.catalog.read import extra_columns, present_splits, read_split
 from store.catalog.show.doubts import Doubts, read_doubts
@@ -66,12 +66,7 @@ def read_facts(workspace: Workspace) -> Facts:
     digests = image_digests(workspace)
     links = read_links(workspace)
     failed = dict(zip(links["link"].to_pylist(), links["reason"].to_pylist(), strict=True))
-    digest_columns = {
-        split: pa.array(
-            [digests.get(link) if link else None for link in table["image"].to_pylist()], pa.string()
-        )
-        for split, table in tables.items()
-    }
+    digest_columns = {split: row_images(table["image"], digests) for split, table in tables.items()}
     price = tables["train"]["price"].to_numpy()
     lengths = {split: pc.utf8_length(table["text"]).to_numpy() for split, table in tables.items()}
     quantiles = {f"{q:g}%": float(np.percentile(price, q)) for q in (0, 1, 25, 50, 75, 99, 100)}

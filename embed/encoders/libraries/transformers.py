@@ -15,6 +15,9 @@ from store.vectors.spec import EncoderSpec, digest
 if TYPE_CHECKING:
     import torch
 
+PREFIX, DISTRIBUTION = "hf", "transformers"
+ALIASES = {"bert-base": "google-bert/bert-base-uncased?pooling=cls&max_tokens=256"}
+FOLDER_FILE = "config.json"
 POOLING = ("mean", "cls", "last")
 OPTIONS = ("long", "max_tokens", "pooling", "prompt")
 WEIGHTS = "model.safetensors"
@@ -23,6 +26,11 @@ OLD_WEIGHTS = "pytorch_model.bin"  # loaded with weights_only=True
 WANTED = ("config.json", *TOKENIZER_FILES, WEIGHTS, SHARDS, "model-*-of-*.safetensors")
 NOT_IN_VECTORS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 TWO_HALVES = ("t5", "mt5", "umt5", "t5gemma")  # of which the encoder alone is taken
+
+
+def recognizes(folder: Path) -> int:
+    """See `Library`."""
+    return 0 if "architecture" in read_json(folder / FOLDER_FILE) else 1
 
 
 def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:

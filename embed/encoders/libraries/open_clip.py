@@ -25,7 +25,11 @@ from embed.inputs.tokenizer import TOKENIZER_FILES, tokenizer_sha256
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec, digest
 
-CONFIG = "open_clip_config.json"
+PREFIX = "open_clip"
+DISTRIBUTION = "open_clip_torch"
+ALIASES = {"clip-vit-l14": "ViT-L-14/openai", "clip-vit-h14": "ViT-H-14/laion2b_s32b_b79k"}
+TOWERS = ("image", "text")
+FOLDER_FILE = CONFIG = "open_clip_config.json"
 HUB = "hf-hub:"  # as open_clip itself writes a repository that brings its own configuration
 OPTIONS = ("long", "weights")
 CONTEXT_LENGTH = 77  # the library's, where a configuration says nothing

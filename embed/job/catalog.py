@@ -1,0 +1,105 @@
+"""The catalogue as a source: texts composed of its rows, images that its rows name. Memory holds one window."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from embed.inputs.batch import ImageReader, RowWindow
+from embed.job.source import WINDOW_ROWS, SplitKeys, WantedKeys
+from store.catalog.images.blobs import blob_path, image_digests, row_images
+from store.catalog.parse.compose import compose
+from store.catalog.read import present_splits
+from store.vectors.keys import KeyBuffer, key_array, key_bytes, locate
+from store.vectors.sets import VectorSet, iter_row_keys
+from store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where rows that lack a vector stand in the catalogue, a row for each key."""
+
+    vector_set: VectorSet
+    split: str
+    positions: np.ndarray  # (n_rows,) rows of the split, ascending
+    batch: pa.RecordBatch  # those rows, with the columns that decide their content
+    keys: np.ndarray  # (n_rows,)
+
+
+@dataclass(frozen=True)
+class CatalogSource:
+    """Every row of every split, as some vector sets of one encoder see it. Implements `embed.job.source.Source`."""
+
+    workspace: Workspace
+    vector_sets: tuple[VectorSet, ...]
+
+    def wanted(self) -> WantedKeys:
+        """Stream every split once per set."""
+        splits = present_splits(self.workspace)
+        return WantedKeys(
+            {str(s): {split: self._split_keys(s, split) for split in splits} for s in self.vector_sets}
+        )
+
+    def places(self, missing: np.ndarray) -> Iterator[Places]:
+        """Every missing key exactly once, by the first row that has it; a catalogue batch at a time."""
+        taken = np.zeros(len(missing), dtype=bool)
+        for vector_set in self.vector_sets:
+            for split in present_splits(self.workspace):
+                start = 0
+                for batch, row_keys in iter_row_keys(self.workspace, vector_set, split):
+                    filled = np.flatnonzero(row_keys.is_valid().to_numpy(zero_copy_only=False))
+                    keys = key_array(row_keys)
+                    at = locate(missing, keys)
+                    new = np.flatnonzero(at >= 0)
+                    new = new[~taken[at[new]]]
+                    _, first = np.unique(at[new], return_index=True)
+                    new = new[np.sort(first)]
+                    taken[at[new]] = True
+                    if len(new):
+                        chosen = batch.take(pa.array(filled[new]))
+                        yield Places(vector_set, split, start + filled[new], chosen, keys[new])
+                    start += batch.num_rows
+
+    def windows(self, missing: np.ndarray) -> Iterator[RowWindow]:
+        """See `Source`."""
+        digests: dict[str, str] | None = None
+        for vector_set, places in itertools.groupby(self.places(missing), lambda one: one.vector_set):
+            is_image = vector_set.composition is None
+            if is_image and digests is None:
+                digests = image_digests(self.workspace)
+            images = blob_reader(self.workspace) if is_image else None
+            keys: list[bytes] = []
+            contents: list[str] = []
+            for place in places:
+                keys += key_bytes(place.keys)
+                contents += contents_of(vector_set, place.batch, digests or {})
+                while len(keys) >= WINDOW_ROWS:
+                    yield RowWindow(str(vector_set), keys[:WINDOW_ROWS], contents[:WINDOW_ROWS], images)
+                    del keys[:WINDOW_ROWS], contents[:WINDOW_ROWS]
+            if keys:
+                yield RowWindow(str(vector_set), keys, contents, images)
+
+    def _split_keys(self, vector_set: VectorSet, split: str) -> SplitKeys:
+        found, n_rows = KeyBuffer(), 0
+        for batch, keys in iter_row_keys(self.workspace, vector_set, split):
+            n_rows += batch.num_rows
+            found.add(keys)
+        n_filled = len(found)
+        keys, rows = found.counted()
+        return SplitKeys(n_rows, n_filled, keys, rows)
+
+
+def contents_of(vector_set: VectorSet, rows: pa.RecordBatch | pa.Table, digests: dict[str, str]) -> list[str]:
+    """What enters the encoder for rows that have content: composed texts, or hex SHA-256 of images."""
+    if vector_set.composition is None:
+        found: list[str] = row_images(rows.column("image"), digests).to_pylist()
+    else:
+        found = compose(vector_set.composition, rows).to_pylist()
+    return found
+
+
+def blob_reader(workspace: Workspace) -> ImageReader:
+    """Images of a workspace by their hex SHA-256."""
+    return ImageReader(lambda sha256: workspace.read_bytes(blob_path(sha256)), waits=not workspace.is_local)
