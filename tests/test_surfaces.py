@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("store", "heads", "ensemble")
+ROOMS = ("store", "embed", "heads", "ensemble")
 HEAVY = ("torch", "sklearn", "xgboost", "lightgbm", "scipy", "faiss", "pyarrow", "numpy", "fsspec", "pandas")
 
 
