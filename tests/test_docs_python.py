@@ -17,7 +17,9 @@ def test_every_line_of_the_page_gives_what_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_registered", {})
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    shown = doctest.DocTestParser().get_doctest("".join(blocks), {"__name__": "page"}, PAGE.name, str(PAGE), 0)
+    shown = doctest.DocTestParser().get_doctest(
+        "".join(blocks), {"__name__": "page"}, PAGE.name, str(PAGE), 0
+    )
     assert len(shown.examples) > 30
     said = []
     failed = doctest.DocTestRunner(AboutChecker()).run(shown, out=said.append).failed

