@@ -35,7 +35,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     table = Rows.from_array(X)
 
     started = time.perf_counter()
-    result = crossfit(Ridge(n_penalties=PENALTIES), table, log_price, fold)
+    result = crossfit(Ridge(n_alphas=PENALTIES), table, log_price, fold)
     seconds = time.perf_counter() - started
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     error = smape_log(log_price, result.oof)

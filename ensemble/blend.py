@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.inputs import Selection, TrainingRows, read_training_rows, select_predictions
+from store.config import SubmissionConfig
 from store.errors import ConfigError, WorkspaceError
 from store.predictions import oof_predictions_table
 from store.vectors.spec import digest
@@ -15,11 +16,15 @@ from store.workspace import Workspace
 CODE_VERSION = 2  # raised when the same predictions make another blend, or blend.json changes
 CURRENT_FILE = "blend/current.json"  # which blend `submit` takes: the one that was asked for last
 INTERVAL_LEVEL = 0.95
+PRICE_FLOOR = SubmissionConfig().price_floor
 
 
-def blend_inputs(selection: Selection, seed: int, coverage: float) -> dict[str, Any]:
+def blend_inputs(
+    selection: Selection, seed: int, coverage: float, price_floor: float = PRICE_FLOOR
+) -> dict[str, Any]:
     """All that a blend depends on; its digest names the folder."""
-    return {
+    floor = {} if price_floor == PRICE_FLOOR else {"price_floor": price_floor}
+    return floor | {
         "heads": selection.folders,
         "folds_hash": selection.folds_hash,
         "catalog_digest": selection.catalog_digest,
@@ -35,6 +40,7 @@ def run_blend(
     configured: Sequence[str] = (),
     seed: int = 42,
     coverage: float = 0.9,
+    price_floor: float = PRICE_FLOOR,
 ) -> dict[str, Any]:
     """Blend the newest predictions of each head, or read the blend where it is up to date.
 
@@ -42,6 +48,7 @@ def run_blend(
         asked: heads to blend; none: every head with finished predictions.
         configured: heads of the run, see `select_predictions`.
         coverage: probability that a row's interval holds its price.
+        price_floor: lowest price that is submitted, and scored.
 
     Returns:
         The content of blend.json, with `folder`, `up_to_date` and `notes`.
@@ -53,7 +60,7 @@ def run_blend(
     if not 0.5 <= coverage <= 0.999:
         raise ConfigError(f"coverage must be between 0.5 and 0.999, got {coverage:g}")
     selection = select_predictions(workspace, asked, configured)
-    inputs = blend_inputs(selection, seed, coverage)
+    inputs = blend_inputs(selection, seed, coverage, price_floor)
     folder = f"blend/{digest(inputs)}"
     up_to_date = workspace.exists(f"{folder}/blend.json")
     if not up_to_date:
@@ -104,15 +111,17 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     started = time.perf_counter()
     maker = Maker(rows.log_prices, rows.log_actual, rows.fold, rows.group)
     blend, nested = maker.final(), maker.nested()
-    average = rows.log_prices.mean(axis=1)
-    of_heads = [smape_log(rows.log_actual, z) for z in rows.log_prices.T]
-    loss = smape_rows(rows.log_actual, nested.log_price)
-    naive = smape_log(rows.log_actual, blend.log_price(rows.log_prices))
+    lowest = np.log(inputs.get("price_floor", PRICE_FLOOR))
+    nested_log_price = np.maximum(nested.log_price, lowest)
+    average = np.maximum(rows.log_prices.mean(axis=1), lowest)
+    of_heads = [smape_log(rows.log_actual, np.maximum(z, lowest)) for z in rows.log_prices.T]
+    loss = smape_rows(rows.log_actual, nested_log_price)
+    naive = smape_log(rows.log_actual, np.maximum(blend.log_price(rows.log_prices), lowest))
     over_average = smape_rows(rows.log_actual, average) - loss
     best = int(np.argmin(of_heads))
-    over_best = smape_rows(rows.log_actual, rows.log_prices[:, best]) - loss
+    over_best = smape_rows(rows.log_actual, np.maximum(rows.log_prices[:, best], lowest)) - loss
     seed, coverage = inputs["seed"], inputs["coverage"]
-    measured, factor = crossfitted_coverage(nested.log_price, rows.log_actual, rows.fold, coverage)
+    measured, factor = crossfitted_coverage(nested_log_price, rows.log_actual, rows.fold, coverage)
 
     def interval(values: np.ndarray) -> list[float]:
         return list(bootstrap_interval(values, rows.group, seed, INTERVAL_LEVEL))
@@ -123,7 +132,7 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
         "mean": blend.mix.mean,
         "weights": dict(zip(rows.heads, map(float, blend.mix.weights), strict=True)),
         "calibration": blend.calibration.to_json(),
-        "intervals": fit_intervals(nested.log_price, rows.log_actual, coverage).to_json()
+        "intervals": fit_intervals(nested_log_price, rows.log_actual, coverage).to_json()
         | {"measured_coverage": measured, "median_factor": factor},
         "rule": RULE,
         "inner": {"smape": blend.inner_smape, "gain": blend.gain, "gain_error": blend.gain_error},
@@ -158,4 +167,4 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
         "n_folds": len(np.unique(rows.fold)),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    return record, nested.log_price
+    return record, nested_log_price

@@ -42,7 +42,8 @@ def blend(heads: tuple[str, ...], coverage: float, workspace: Workspace, as_json
     from ensemble.summary import blend_lines
 
     config = load_config(workspace)
-    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage)
+    floor = config.submission.price_floor
+    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage, floor)
     if as_json:
         print_json(record)
     else:
@@ -62,7 +63,8 @@ def submit(out: Path | None, workspace: Workspace, as_json: bool) -> None:
     from ensemble.submission import submit as run_submit
     from ensemble.summary import submit_lines
 
-    result = run_submit(workspace, load_config(workspace).columns, out)
+    config = load_config(workspace)
+    result = run_submit(workspace, config.columns, out, config.submission.price_floor)
     if as_json:
         print_json(result)
     else:

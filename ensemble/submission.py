@@ -2,32 +2,34 @@
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ensemble.blend import read_current_blend
+from ensemble.blend import PRICE_FLOOR, read_current_blend
 from ensemble.inputs import read_test_log_prices, select_predictions
 from store.catalog.read import catalog_digest, present_splits, read_split
 from store.config import ColumnConfig
-from store.errors import CatalogError, FoldMismatchError, RowMismatchError, WorkspaceError
+from store.errors import CatalogError, ConfigError, FoldMismatchError, RowMismatchError, WorkspaceError
 from store.folds.assign import read_folds
 from store.workspace import Workspace
 
-PRICE_FLOOR = 0.01  # the challenge's smallest price
-DECIMALS = 4
 SUBMISSION_FILE = "submission.csv"
 INTERVALS_FILE = "intervals.csv"
 
 
-def submit(workspace: Workspace, columns: ColumnConfig, out: Path | None = None) -> dict[str, Any]:
+def submit(
+    workspace: Workspace, columns: ColumnConfig, out: Path | None = None, price_floor: float = PRICE_FLOOR
+) -> dict[str, Any]:
     """Price every test row with the blend asked for last and write the submission.
 
     Args:
         columns: names of the submission's two columns.
         out: a further local file that gets the same content.
+        price_floor: lowest price, > 0.
 
     Raises:
         CatalogError: there is no test catalogue.
@@ -41,17 +43,17 @@ def submit(workspace: Workspace, columns: ColumnConfig, out: Path | None = None)
             "run 'shelfprice catalog ingest --train FILE --test FILE', then heads and blend again"
         )
     record = read_current_blend(workspace)
-    _check_current(workspace, record["inputs"])
+    _check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
     log_price, half_width = _blended(workspace, record, sample_id)
-    price = np.maximum(np.round(np.exp(log_price), DECIMALS), PRICE_FLOOR)
-    check_submission(sample_id, price, sample_id)
-    content = _csv([columns.sample_id, columns.price], [sample_id.to_pylist(), price.tolist()])
+    decimals = max(4, 2 + math.ceil(-math.log10(price_floor)))
+    price = np.maximum(np.round(np.exp(log_price), decimals), price_floor)
+    check_submission(sample_id, price, sample_id, price_floor)
+    id_column = columns.test_id or columns.sample_id
+    content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
     low, high = np.exp(log_price - half_width), np.exp(log_price + half_width)
-    bounds = [np.round(np.maximum(b, PRICE_FLOOR), DECIMALS).tolist() for b in (low, high)]
-    ranges = _csv(
-        [columns.sample_id, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds]
-    )
+    bounds = [np.round(np.maximum(b, price_floor), decimals).tolist() for b in (low, high)]
+    ranges = _csv([id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds])
     if out is not None:
         _publish_out(out, content)
     for folder in (record["folder"] + "/", ""):
@@ -62,7 +64,7 @@ def submit(workspace: Workspace, columns: ColumnConfig, out: Path | None = None)
         "intervals_file": workspace.path(INTERVALS_FILE),
         "folder": record["folder"],
         "n_rows": len(sample_id),
-        "n_at_floor": int((price <= PRICE_FLOOR).sum()),
+        "n_at_floor": int((price <= price_floor).sum()),
         "median_price": float(np.median(price)),
         "rejected": rejected_counts(workspace),
         "nested_smape": record["scores"]["nested"],
@@ -73,7 +75,9 @@ def submit(workspace: Workspace, columns: ColumnConfig, out: Path | None = None)
     }
 
 
-def check_submission(sample_id: pa.Array, price: np.ndarray, expected: pa.Array) -> None:
+def check_submission(
+    sample_id: pa.Array, price: np.ndarray, expected: pa.Array, price_floor: float = PRICE_FLOOR
+) -> None:
     """Hold a submission against the test catalogue.
 
     Raises:
@@ -86,10 +90,10 @@ def check_submission(sample_id: pa.Array, price: np.ndarray, expected: pa.Array)
             f"a submission holds the test catalogue's {len(expected)} ids in their order, "
             f"got {len(sample_id)} ids, {n_common} of them in the catalogue: run 'shelfprice heads run' again"
         )
-    bad = np.flatnonzero(~(np.isfinite(price) & (price >= PRICE_FLOOR)))
+    bad = np.flatnonzero(~(np.isfinite(price) & (price >= price_floor)))
     if len(bad):
         raise RowMismatchError(
-            f"prices must be finite and at least {PRICE_FLOOR}, {len(bad)} of {len(price)} are not "
+            f"prices must be finite and at least {price_floor:g}, {len(bad)} of {len(price)} are not "
             f"(first: {sample_id[int(bad[0])]} at {price[bad[0]]}): look at the heads' test predictions"
         )
 
@@ -130,7 +134,13 @@ def _blended(
     return log_price, Intervals.from_json(stated).half_width(log_price)
 
 
-def _check_current(workspace: Workspace, inputs: dict[str, Any]) -> None:
+def _check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:
+    blended = inputs.get("price_floor", PRICE_FLOOR)
+    if blended != price_floor:
+        raise ConfigError(
+            f"the blend was scored with prices of at least {blended:g} and submission.price_floor is {price_floor:g}: "
+            "run 'shelfprice ensemble blend' again"
+        )
     folds_hash, digest = read_folds(workspace).hash, catalog_digest(workspace)
     if inputs["folds_hash"] != folds_hash:
         raise FoldMismatchError(

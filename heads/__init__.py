@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from heads.networks.mlp import MlpLayerNorm as MlpLayerNorm
     from heads.networks.sparse_mlp import SparseMlp as SparseMlp
     from heads.networks.tabm import TabM as TabM
+    from heads.params import param as param
     from heads.registry import list_heads as list_heads
     from heads.registry import make_head as make_head
     from heads.registry import register_head as register_head
@@ -49,6 +50,7 @@ _MODULES = {
     "cross_predict": "heads.folds.crossfit",
     "list_heads": "heads.registry",
     "make_head": "heads.registry",
+    "param": "heads.params",
     "register_head": "heads.registry",
     "train_heads": "heads.run",
 }

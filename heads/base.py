@@ -6,11 +6,12 @@ libraries are imported inside `_fit` and `_predict`, which see log prices alone.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
 from heads.features.rows import Rows
+from heads.params import check_params, current_params, param, recorded_params
 from store.errors import HeadError
 from store.target import Target, as_log_price, warn_of_prices
 
@@ -36,8 +37,8 @@ class FoldPredictions:
 class Head:
     """Base of every head: parameters, input checks, and the hooks that the fold loop calls.
 
-    A subclass is decorated `@dataclass(kw_only=True, eq=False)`, has defaults for every field, and
-    implements `_fit` and `_predict`. What it learns ends in an underscore.
+    A subclass is decorated `@dataclass(kw_only=True, eq=False)`, has defaults for every field, declares what each may
+    be by `heads.params.param`, and implements `_fit` and `_predict`. What it learns ends in an underscore.
     """
 
     name: ClassVar[str]
@@ -53,9 +54,11 @@ class Head:
     # Folds are fitted side by side, each on one core: for heads that gain less from many cores than that.
     side_by_side: ClassVar[bool] = False
 
-    target: Target = (
-        "log_price"  # what `fit` takes and `predict` gives; a run on a workspace keeps to log price
-    )
+    # What `fit` takes and `predict` gives; a run on a workspace keeps to log price.
+    target: Target = param("log_price", one_of=get_args(Target), recorded=False)  # noqa: RUF009 - a field
+
+    def __post_init__(self) -> None:
+        self._set(self.get_params())
 
     # ---- to implement ----------------------------------------------------------------------------
 
@@ -98,6 +101,9 @@ class Head:
         """The fitted model as files, name -> content; never a pickle. Empty where that is not cheap."""
         return {}
 
+    def _check_together(self) -> None:
+        """Raises HeadError for parameters that contradict one another, each being within its range."""
+
     # ---- scikit-learn's ways ---------------------------------------------------------------------
 
     def fit(self, X: Rows | np.ndarray, y: np.ndarray) -> Self:
@@ -106,8 +112,10 @@ class Head:
         A row of a matrix that is NaN throughout is a row without a vector.
 
         Raises:
-            HeadError: lengths differ, no rows, a price is not > 0, or a log price is not finite.
+            HeadError: a parameter is out of its range, lengths differ, no rows, a price is not > 0, or a log price is
+                not finite.
         """
+        self.check()
         if not isinstance(X, Rows):
             from sklearn.utils.validation import validate_data
 
@@ -150,27 +158,42 @@ class Head:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def recorded_params(self) -> dict[str, Any]:
-        """Parameters that decide log prices: what names predictions on disk. The unit of the target is none.
+        """Parameters that decide log prices, by the names that records on disk know them by.
 
         Raises:
-            HeadError: the unit is price, and predictions on disk are log prices.
+            HeadError: the unit of the target is price, and predictions on disk are log prices.
         """
         if self.target != "log_price":
             raise HeadError(
                 f"{self.name}: a run takes prices from the catalogue and predicts log prices: leave out target"
             )
-        return {name: value for name, value in self.get_params().items() if name != "target"}
+        return recorded_params(type(self), self.get_params())
 
     def set_params(self, **params: Any) -> Self:
-        """Change parameters in place.
+        """Change parameters in place; they are checked when the head is fitted.
 
         Raises:
             HeadError: a parameter is unknown; names the known ones.
         """
-        check_params(type(self), params)
-        for name, value in params.items():
-            setattr(self, name, value)
+        self._set(current_params(type(self), params))
         return self
+
+    def _set(self, params: dict[str, Any]) -> None:
+        """Keep NumPy's numbers, such as those of a grid, as plain ones: libraries and JSON take no others."""
+        for name, value in params.items():
+            setattr(self, name, value.item() if isinstance(value, np.generic) else value)
+
+    def check(self, label: str = "") -> None:
+        """Hold every parameter against its range.
+
+        Args:
+            label: the head as the user calls it, where that is not its name.
+
+        Raises:
+            HeadError: one is of another kind or out of range, or two contradict one another.
+        """
+        check_params(type(self), self.get_params(), label or self.name)
+        self._check_together()
 
     def clone(self) -> Self:
         """An unfitted head with the same parameters."""
@@ -201,13 +224,3 @@ def rows_of_matrix(X: np.ndarray, who: str, *, seen: bool = True) -> Rows:
     rows = Rows.from_array(X, seen=seen)
     assert_all_finite(X[rows.matrices[0].valid], estimator_name=who, input_name="X")
     return rows
-
-
-def check_params(cls: type[Head], params: dict[str, Any]) -> None:
-    """Raises HeadError for a parameter that the head does not have."""
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(params) - known)
-    if unknown:
-        raise HeadError(
-            f"{cls.name} has no parameter {unknown[0]!r}, it takes {', '.join(sorted(known)) or 'none'}"
-        )

@@ -3,7 +3,6 @@
 A head's module is imported only when the head is asked for.
 """
 
-import dataclasses
 import difflib
 import re
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from heads.base import Head, check_params
+from heads.base import Head
+from heads.params import current_params, defaults_of
 from store.errors import HeadError
 from store.vectors.sets import TUNED
 
@@ -190,26 +190,16 @@ def make_head(name: str, params: dict[str, Any] | None = None, seed: int = 42) -
         seed: becomes `random_state` where the head has one and `params` does not say.
 
     Raises:
-        HeadError: the head or a parameter is unknown, or a parameter's type is wrong.
+        HeadError: the head or a parameter is unknown, or a value is not one that the parameter takes.
     """
-    cls, params = head_class(name), params or {}
-    check_params(cls, params)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    if "random_state" in fields:
+    cls = head_class(name)
+    params, defaults = current_params(cls, params or {}), defaults_of(cls)
+    if "random_state" in defaults:
         params = {"random_state": seed} | params
-    for key, value in params.items():
-        default = fields[key].default
-        if isinstance(default, tuple) and isinstance(value, list):
-            params = params | {key: tuple(value)}
-        elif default not in (None, dataclasses.MISSING) and not _same_kind(default, value):
-            expected = type(default).__name__
-            raise HeadError(f"{name}: parameter {key} must be {expected}, got {value!r}")
-    return cls(**params)
-
-
-def _same_kind(default: Any, value: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float))
-    return isinstance(value, type(default))
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(defaults[k], tuple) and isinstance(v, list) else v
+        for k, v in params.items()
+    }
+    head = cls(**given)
+    head.check(name)
+    return head

@@ -12,6 +12,7 @@ from heads.base import Head
 from heads.features.inputs import InputCoverage, Inputs, coverage_of, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
 from heads.folds.tuning import Tuning, bound_parts, read_tuning
+from heads.params import current_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
@@ -101,7 +102,8 @@ def run_heads(
     texts = sorted({composition for plan in missing for composition in plan.head.texts})
     with scratch_folder() as folder:
         in_memory = fits(_n_rows(missing), _n_columns(workspace, sets), memory)
-        inputs = read_inputs(workspace, list(sets), texts, folds, None if in_memory else Path(folder))
+        place = None if in_memory else Path(folder)
+        inputs = read_inputs(workspace, list(sets), texts, folds, place, digest)
         for plan in missing:
             try:
                 yield train_head(workspace, plan, inputs, log, memory)
@@ -130,16 +132,13 @@ def train_heads(
     """
     workspace = Workspace.of(workspace)
     results = list(run_heads(workspace, load_config(workspace), names, log, memory))
-    check_failures(results)
-    return results
-
-
-def check_failures(results: Sequence[HeadResult]) -> None:
-    """Raises HeadError with the reasons of the heads that failed."""
     failed = [result for result in results if result.status == "failed"]
     if failed:
-        reasons = "; ".join(f"{result.head}: {result.error}" for result in failed)
+        reasons = "; ".join(
+            f"{result.head}: {str(result.error).removeprefix(f'{result.head}: ')}" for result in failed
+        )
         raise HeadError(f"{len(failed)} of {len(results)} heads failed: {reasons}")
+    return results
 
 
 def _n_rows(plans: Sequence[HeadPlan]) -> int:
@@ -189,16 +188,17 @@ def plan_head(
     cleaning = cleaning_digest(workspace, folds.hash, config.clean)
     if cleaning is not None:
         inputs["cleaning"] = cleaning
-    tuning = _usable_tuning(workspace, name, inputs, set(params), log) if use_tuning else None
+    given = frozenset(current_params(type(head), params, warn=False))
+    tuning = _usable_tuning(workspace, name, inputs, given, log) if use_tuning else None
     if tuning is not None:
-        inputs["tuned"] = tuning.described
+        inputs["tuned"] = tuning.recorded
     folder = predictions_folder(name, inputs)
     exists = predictions_exist(workspace, name, inputs)
-    return HeadPlan(name, head, sets, inputs, folder, exists, frozenset(params), tuning)
+    return HeadPlan(name, head, sets, inputs, folder, exists, given, tuning)
 
 
 def _usable_tuning(
-    workspace: Workspace, name: str, inputs: dict[str, Any], given: set[str], log: Log
+    workspace: Workspace, name: str, inputs: dict[str, Any], given: frozenset[str], log: Log
 ) -> Tuning | None:
     """What tuning found for exactly these rows and folds, less what the configuration sets."""
     tuning = read_tuning(workspace, name)
@@ -307,19 +307,13 @@ def tune_head(
 
     space_of(name)
     folds = ensure_folds(workspace, config, log)
-    plan = plan_head(
-        workspace,
-        config,
-        name,
-        folds,
-        catalog_digest(workspace),
-        _Coverages(workspace, log),
-        lambda line: None,
-    )
+    digest, coverage = catalog_digest(workspace), _Coverages(workspace, log)
+    plan = plan_head(workspace, config, name, folds, digest, coverage, lambda line: None)
     if tuned := [str(found.vector_set) for found in plan.sets if found.folds]:
         raise HeadError(
             f"{name} reads {tuned[0]}, whose models have seen every row inside the folds, so that no inner score is "
             f'honest: tune it without, by vectors of [heads.params."{name}"] in shelfprice.toml'
         )
-    inputs = read_inputs(workspace, [found.vector_set for found in plan.sets], plan.head.texts, folds)
+    sets = [found.vector_set for found in plan.sets]
+    inputs = read_inputs(workspace, sets, plan.head.texts, folds, catalog=digest)
     return search_parameters(workspace, plan.head, name, plan.given, plan.inputs, inputs, minutes, log)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from store.errors import ShelfpriceError
+from store.printable import printable
 
 
 class RoomGroup(click.Group):
@@ -25,7 +26,7 @@ class RoomGroup(click.Group):
         try:
             return super().invoke(context)
         except ShelfpriceError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
 
 
 @click.group(cls=RoomGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

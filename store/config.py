@@ -12,19 +12,27 @@ CONFIG_FILE = "shelfprice.toml"
 Grouping = Literal["exact", "near"]
 Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
+RangePolicy = Literal["refuse", "mid"]
+DecimalMark = Literal["auto", "point", "comma"]
 GroupPolicy = Literal["keep", "drop", "median", "first", "weight"]
+ROW_NUMBER = "row-number"  # in place of a column of ids
 
 
 @dataclass(frozen=True)
 class ColumnConfig:
-    """Column names of the user's files."""
+    """Column names of the user's files, and how what stands in them is read."""
 
-    sample_id: str = "sample_id"
+    sample_id: str = "sample_id"  # "row-number": rows are numbered from 1
+    test_id: str = ""  # of the test file; empty: as in the training file
     text: str = "catalog_content"
+    more_text: tuple[str, ...] = ()  # further columns of text, written after it under their names
     image_link: str = "image_link"
     price: str = "price"
     numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
     categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
+    decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the column
+    price_range: RangePolicy = "refuse"  # what becomes of a price such as 10-12
+    max_rejected: float = 0.05  # share of a file's rows that may be refused
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,13 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class SubmissionConfig:
+    """What prices are submitted."""
+
+    price_floor: float = 0.01  # lowest price, of the score as well; the challenge's own
+
+
+@dataclass(frozen=True)
 class Config:
     """One run."""
 
@@ -79,6 +94,7 @@ class Config:
     folds: FoldConfig = field(default_factory=FoldConfig)
     heads: HeadConfig = field(default_factory=HeadConfig)
     clean: CleanConfig = field(default_factory=CleanConfig)
+    submission: SubmissionConfig = field(default_factory=SubmissionConfig)
 
 
 def load_config(workspace: Workspace) -> Config:
@@ -96,6 +112,9 @@ def load_config(workspace: Workspace) -> Config:
     config = _build(Config, value, "")
     if config.folds.k < 2:
         raise ConfigError(f"{CONFIG_FILE}: folds.k must be at least 2, got {config.folds.k}")
+    floor = config.submission.price_floor
+    if not 0 < floor < float("inf"):
+        raise ConfigError(f"{CONFIG_FILE}: submission.price_floor must be above 0, got {floor:g}")
     return config
 
 

@@ -1,12 +1,16 @@
-"""Command-line options that every room shares."""
+"""Command-line options and output that every room shares."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from store.printable import printable
 from store.workspace import Workspace
+
+_C1 = re.compile("[\x7f-\x9f]")  # control characters that JSON leaves as they are
 
 
 class WorkspaceType(click.ParamType):
@@ -30,6 +34,12 @@ json_option: Callable[[Any], Any] = click.option(
 )
 
 
+def say(text: str, err: bool = False) -> None:
+    """One line for people, to stdout or stderr: what stands in ids, names and paths can't act on a terminal."""
+    click.echo(printable(text), err=err)
+
+
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    click.echo(_C1.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

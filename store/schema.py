@@ -3,7 +3,8 @@
 import pyarrow as pa
 
 # catalog/{train,test}.parquet ---------------------------------------------------------------------
-# `sample_id` is int64 or string and unique across train and test. `price` only in train.
+# `sample_id` is int64 or string, of one type in both, and unique in its file: train and test may have the same ones, of
+# other rows. `price` only in train.
 NUMBERS_TYPE = pa.list_(pa.struct([("value", pa.float64()), ("word", pa.string())]))
 CATALOG_COLUMNS: dict[str, pa.DataType] = {
     "text": pa.string(),  # the catalogue text as given, "" where missing
@@ -24,6 +25,10 @@ NUMERIC_PREFIX = "numeric:"  # float64, null where missing
 CATEGORICAL_PREFIX = "categorical:"  # string, null where missing
 
 PRICE = pa.field("price", pa.float64(), nullable=False)  # currency of the catalogue, > 0
+
+# catalog/holdout.parquet --------------------------------------------------------------------------
+# `sample_id` as in the test catalogue; rows whose price the test file gave. No model is fitted on them.
+HOLDOUT_PRICE = pa.field("price", pa.float64(), nullable=False)  # currency of the catalogue, > 0
 
 # catalog/rejected.parquet -------------------------------------------------------------------------
 REJECTED = pa.schema(

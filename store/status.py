@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -102,11 +102,24 @@ def next_step(status: Status) -> tuple[str, str] | None:
 @click.command()
 @workspace_option
 @json_option
-def status(workspace: Workspace, as_json: bool) -> None:
+@click.option(
+    "--failures", is_flag=True, help="List rows whose image or vector failed instead, each with its file."
+)
+def status(workspace: Workspace, as_json: bool, failures: bool) -> None:
     """Show what the workspace holds, what is stale and why, and the next command."""
     from store.config import load_config
-    from store.status_lines import lines_of
+    from store.status_lines import failure_lines, lines_of
 
+    if failures:
+        from store.failures import failed_rows
+
+        rows = list(failed_rows(workspace, load_config(workspace)))
+        if as_json:
+            print_json({"failures": [dataclasses.asdict(row) for row in rows]})
+            return
+        for line in failure_lines(rows):
+            say(line)
+        return
     found = read_status(workspace, load_config(workspace))
     step = next_step(found)
     if as_json:
@@ -115,7 +128,7 @@ def status(workspace: Workspace, as_json: bool) -> None:
         )
         return
     for line in lines_of(found, step):
-        click.echo(line)
+        say(line)
 
 
 def _as_json(found: Status) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from store.failures import FailedRow
     from store.inventory import VectorHolding
     from store.status import Status
 
@@ -22,6 +23,14 @@ def lines_of(status: "Status", step: tuple[str, str] | None) -> Iterator[str]:
     yield from _subject("blend", [_blend(status)])
     yield from _subject("submission", [_submission(status)])
     yield from _subject("next", [f"{step[0]}  ({step[1]})" if step else "nothing: all is up to date"])
+
+
+def failure_lines(rows: Sequence["FailedRow"]) -> Iterator[str]:
+    """One line a row that failed; a row is there once for each thing that it lacks."""
+    for row in rows:
+        file = f" ({row.file})" if row.file is not None else ""
+        yield f"{row.what}: {row.split} {row.sample_id}{file}: {row.stage}: {row.reason}"
+    yield f"{len(rows)} failures" if rows else "no failures"
 
 
 def _subject(subject: str, lines: Sequence[str]) -> Iterator[str]:

@@ -17,13 +17,27 @@ def with_one_core() -> Iterator[None]:
 
 # Parameters that make a head cheap; one that is not named here runs with its defaults.
 QUICK: dict[str, dict[str, object]] = {
-    "lightgbm": {"n_estimators": 80, "learning_rate": 0.2, "num_leaves": 7, "feature_fraction": 1.0},
-    "fusion": {"projected": 32, "hidden": (32,), "seeds": 1, "batch_rows": 32, "dropout": 0.1, "rate": 5e-3},
+    "lightgbm": {"n_estimators": 80, "learning_rate": 0.2, "num_leaves": 7, "colsample_bytree": 1.0},
+    "fusion": {
+        "projected": 32,
+        "hidden": (32,),
+        "seeds": 1,
+        "batch_rows": 32,
+        "dropout": 0.1,
+        "learning_rate": 5e-3,
+    },
     "mlp-batchnorm": {"hidden": (32, 16), "seeds": 1, "batch_rows": 64, "dropout": 0.0, "epochs": 20},
     "mlp-layernorm": {"hidden": (32, 16), "seeds": 1, "batch_rows": 64, "dropout": 0.0, "epochs": 20},
     "sparse-mlp": {"hidden": (16, 8), "seeds": 1, "batch_rows": 32, "epochs": 15},
     "tabm": {"members": 4, "width": 16, "blocks": 1, "batch_rows": 64, "epochs": 20},
-    "xgboost": {"rounds": 60, "learning_rate": 0.2, "max_depth": 3, "columns": 1.0, "rows": 1.0, "n_jobs": 1},
+    "xgboost": {
+        "n_estimators": 60,
+        "learning_rate": 0.2,
+        "max_depth": 3,
+        "colsample_bytree": 1.0,
+        "subsample": 1.0,
+        "n_jobs": 1,
+    },
     "xgboost-baseline": {
         "n_estimators": 40,
         "max_depth": 3,

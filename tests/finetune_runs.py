@@ -37,7 +37,7 @@ PARAMS = {
         "dropout": 0.0,
         "fields": False,
         "batch_rows": 32,
-        "precision": "float32",
+        "precision": "fp32",
     }
 }
 TINY: dict[str, Any] = {

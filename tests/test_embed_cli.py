@@ -7,12 +7,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 from embed.encoders.base import Sources
 from embed.job.request import find_requests
+from store.catalog.read import read_split
 from store.cli import main
+from store.config import Config, EmbedConfig, HeadConfig, load_config, save_config
 from store.errors import ConfigError
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet, current_encoders
@@ -232,3 +235,27 @@ def test_an_unknown_encoder_is_one_line_with_the_nearest_name(workspace):
     result = embed(workspace, "-e", "minilmm", code=1)
     assert result.stderr.count("\n") == 1
     assert "did you mean minilm?" in result.stderr
+
+
+def test_images_are_left_out_in_one_step_where_the_test_rows_have_none(workspace, models, tmp_path):
+    publish_images(workspace, {f"{i}.jpg": encoded(photo(50, 40, seed=i)) for i in range(4)})
+    train = read_split(workspace, "train").slice(0, 4)
+    train = train.set_column(
+        train.column_names.index("name"), "name", pa.array([text_of(i) for i in range(4)])
+    )
+    test = catalog_table([{"sample_id": "t", "name": text_of(9)}], priced=False)
+    publish_catalog(workspace, train, test)
+    text, image, clip = str(models / "text"), str(models / "image"), save_tiny_clip(tmp_path / "clip")
+    params = {"ridge": {"vectors": [f"{text}@name", image]}}
+    heads = HeadConfig(vectors=(f"{text}@name", image), params=params)
+    vectors = (f"{text}@name", image, f"{clip}@name")
+    save_config(workspace, Config(embed=EmbedConfig(vectors=vectors), heads=heads))
+    result = embed(workspace, code=1)
+    assert "leave images out with --no-images, or pass --max-coverage-gap 1" in result.output
+    output = embed(workspace, "--no-images").output
+    assert f"left out from now on: {image}, {clip}@name" in output
+    config = load_config(workspace)
+    assert config.embed.vectors == (f"{text}@name", f"{clip}.text@name")
+    assert config.heads.vectors == (f"{text}@name",)
+    assert config.heads.params["ridge"]["vectors"] == [f"{text}@name"]
+    assert embed(workspace).output.count("embedded") == 2

@@ -184,3 +184,36 @@ def test_the_command_prints_a_verdict_per_check_and_json(workspace):
     assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 5 + ["note"] * 2
     run = CliRunner().invoke(main, ["ensemble", "audit", "-w", workspace.root, "--json"])
     assert len(json.loads(run.stdout)["checks"]) == 5
+
+
+def further_columns(workspace, test_colours=("red", "blue"), seed=0):
+    """Rows at random, with a column of codes that are nearly all different and one of colours."""
+    generator = np.random.default_rng(seed)
+    rows = [
+        {
+            "sample_id": i,
+            "text": f"{i}",
+            "price": float(generator.lognormal(3)),
+            "categorical:code": f"c{generator.integers(0, 4000)}",
+            "categorical:colour": str(generator.choice(["red", "blue"] if i < N_TRAIN else test_colours)),
+        }
+        for i in range(N_TRAIN + N_TEST)
+    ]
+    publish_catalog(workspace, catalog_table(rows[:N_TRAIN]), catalog_table(rows[N_TRAIN:], priced=False))
+    publish_folds(workspace, np.arange(N_TRAIN) % 5)
+    train, test, _ = read_evidence(workspace, [], 1000, 0)
+    return check_drift(train, test, 0)
+
+
+def test_categories_that_are_nearly_all_different_are_no_drift(workspace):
+    verdicts = [further_columns(workspace, seed=seed).verdict for seed in range(6)]
+    assert verdicts == ["ok"] * 6
+
+
+def test_the_column_that_drifts_is_named(workspace):
+    check = further_columns(workspace, test_colours=("red", "green"))
+    assert check.verdict in ("caution", "fail")
+    assert "most by fields" in check.words
+    assert "there by column 'colour'" in check.words
+    of_column = check.figures["auc_of_column"]
+    assert of_column["colour"] > 0.7 > of_column["code"]

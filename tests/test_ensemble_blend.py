@@ -14,8 +14,15 @@ from ensemble.blend import run_blend
 from ensemble.submission import check_submission, submit
 from store.catalog.read import read_split
 from store.cli import main
-from store.config import ColumnConfig, Config, save_config
-from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError, WorkspaceError
+from store.config import ColumnConfig, Config, SubmissionConfig, save_config
+from store.errors import (
+    CatalogError,
+    ConfigError,
+    FoldMismatchError,
+    HeadError,
+    RowMismatchError,
+    WorkspaceError,
+)
 from store.folds.assign import read_folds
 from store.metric import smape
 from store.schema import REJECTED
@@ -305,3 +312,27 @@ def test_help_and_an_up_to_date_blend_import_nothing_heavy(workspace):
     )
     for arguments in (["ensemble", "--help"], ["ensemble", "blend", "-w", workspace.root]):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def test_the_price_floor_is_a_setting_that_the_score_knows_as_well(workspace, truth):
+    cheap = truth - 12.0  # prices around 0.0001
+    rows = [{"sample_id": 7000 - i, "price": float(np.exp(p))} for i, p in enumerate(cheap)]
+    publish_catalog(workspace, catalog_table(rows[:N_TRAIN]), catalog_table(rows[N_TRAIN:], priced=False))
+    publish_folds(workspace, np.arange(N_TRAIN) % 5)
+    publish_fake_predictions(workspace, "exact", cheap[:N_TRAIN], cheap[N_TRAIN:])
+    assert run_blend(workspace, asked=["exact"])["scores"]["nested"] > 150  # 0.01 in place of 0.0001
+    assert submit(workspace, ColumnConfig())["n_at_floor"] == N_TEST
+    save_config(workspace, Config(submission=SubmissionConfig(price_floor=1e-9)))
+    with pytest.raises(ConfigError, match=r"at least 0.01 and submission.price_floor is 1e-09"):
+        submit(workspace, ColumnConfig(), price_floor=1e-9)
+    assert shelfprice("ensemble", "blend", "--head", "exact", "-w", workspace.root).exit_code == 0
+    result = shelfprice("ensemble", "submit", "-w", workspace.root, "--json")
+    assert json.loads(result.stdout)["nested_smape"] < 0.01
+    submitted = [float(row["price"]) for row in csv.DictReader(lines(workspace, "submission.csv"))]
+    np.testing.assert_allclose(submitted, np.exp(cheap[N_TRAIN:]), rtol=0.01)
+
+
+def test_a_submission_has_the_name_of_the_test_files_ids(workspace):
+    run_blend(workspace)
+    submit(workspace, ColumnConfig(sample_id="train_id", test_id="test_id"))
+    assert lines(workspace, "submission.csv")[0] == "test_id,price"

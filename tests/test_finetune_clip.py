@@ -13,7 +13,7 @@ from tests.fake_models import save_tiny_clip
 from tests.finetune_runs import demo_workspace, embedded, tiny_job, tune, with_one_thread
 
 one_thread = pytest.fixture(scope="module", autouse=True)(with_one_thread)
-HEAD = {"hidden": [16, 8], "fields": True, "batch_rows": 32, "precision": "float32"}
+HEAD = {"hidden": [16, 8], "fields": True, "batch_rows": 32, "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,10 @@ from embed.encoders.base import Sources
 from embed.encoders.registry import library_of, parse_address
 from embed.finetune.layers import Layers, merge_adapters, prepare_tower, rate_groups
 from embed.finetune.recipe import FinetuneRecipe, recipe_for
-from embed.finetune.schedule import LEAST_SHARE, RateSchedule
-from embed.finetune.step import RunningMean, even_ends, training_precision
+from embed.finetune.step import even_ends, training_precision
+from embed.finetune.training import STALE_EPOCHS
+from heads.networks.running_mean import RunningMean
+from heads.networks.schedule import LEAST_SHARE, RateSchedule
 from store.errors import ConfigError, EncoderError
 from tests.fake_models import save_tiny_bert, save_tiny_clip
 from tests.finetune_runs import save_tiny_efficientnet, with_one_thread
@@ -169,7 +171,7 @@ def test_a_value_that_can_not_be_is_named(given, message):
 
 
 def test_the_cosine_rises_and_ends_low():
-    schedule = RateSchedule(FinetuneRecipe(rise=0.1), 100)
+    schedule = RateSchedule("cosine", 100, 0.1)
     shares = [schedule.share(step) for step in range(100)]
     assert shares[:10] == sorted(shares[:10])
     assert max(shares) == 1.0
@@ -177,11 +179,11 @@ def test_the_cosine_rises_and_ends_low():
 
 
 def test_a_plateau_halves_the_rates_and_its_state_comes_back():
-    schedule = RateSchedule(FinetuneRecipe(schedule="plateau", rise=0.0), 100)
+    schedule = RateSchedule("plateau", 100, 0.0, STALE_EPOCHS)
     for smape in (50.0, 51.0, 52.0):
         schedule.observe(smape)
     assert schedule.share(5) == 0.5
-    again = RateSchedule(FinetuneRecipe(schedule="plateau", rise=0.0), 100)
+    again = RateSchedule("plateau", 100, 0.0, STALE_EPOCHS)
     again.load(schedule.state())
     assert vars(again) == vars(schedule)
 

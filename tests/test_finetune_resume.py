@@ -20,7 +20,7 @@ CHANGES = {
     "average": 0.9,
     "augment": True,
     "schedule": "plateau",
-    "rise": 0.2,
+    "warmup": 0.2,
     "warmup_epochs": 1,
 }
 FOLDER = "finetune/{}/fold-0"

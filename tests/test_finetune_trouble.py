@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from embed.encoders.base import Sources
 from embed.finetune.checkpoint import BEST, latest_checkpoint, publish_tensors, read_tensors
@@ -16,6 +17,7 @@ from embed.finetune.recipe import FinetuneRecipe
 from embed.finetune.run import finetune
 from embed.finetune.training import FoldRun, TrainingOptions
 from embed.finetune.vectors import load_tuned
+from store.cli import main
 from store.config import HeadConfig, load_config
 from store.errors import ConfigError, CorruptFileError, EncoderError, HeadError, MissingVectorsError
 from store.workspace import Workspace
@@ -190,7 +192,7 @@ def test_rows_without_an_image_go_through_in_parts_of_a_single_row(workspace, mo
 
 @pytest.mark.parametrize("micro_rows", [5, 1])
 def test_batch_statistics_are_never_of_a_single_row(workspace, models, micro_rows):
-    params = {"mlp-batchnorm": {"hidden": [8], "fields": False, "precision": "float32"}}
+    params = {"mlp-batchnorm": {"hidden": [8], "fields": False, "precision": "fp32"}}
     config = dataclasses.replace(load_config(workspace), heads=HeadConfig(params=params))
     recipe = FinetuneRecipe(**{**TINY, "head": "mlp-batchnorm", "epochs": 1, "warmup_epochs": 1})
     name, sources = f"statistics{micro_rows}", Sources(offline=True)
@@ -244,3 +246,23 @@ def test_a_best_state_that_is_not_the_recorded_one_embeds_and_predicts_nothing(w
             CorruptFileError, match=r"best.safetensors is damaged .*remove .*fold-0, and the same"
         ):
             read(job, 0)
+
+
+def test_the_warm_up_of_the_rates_is_taken_by_its_old_name_too(workspace, models):
+    image, text = models
+    asked = [
+        "embed",
+        "finetune",
+        image,
+        text,
+        "--plan",
+        "--offline",
+        "-w",
+        workspace.root,
+        "--batch-rows",
+        "16",
+    ]
+    for name in ("--warmup", "--rise"):
+        result = CliRunner().invoke(main, [*asked, name, "1.5"])
+        assert result.exit_code == 1
+        assert "warmup must be from 0 to below 1, got 1.5" in result.output

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import xgboost
 
+from heads.features.components import principal_axes
 from heads.features.rows import FieldTable
 from heads.folds.crossfit import crossfit
 from heads.testing import folds_of, make_rows
 from heads.trees.baseline import XGBoostBaseline
-from heads.trees.columns import principal_axes
 from heads.trees.lightgbm import LightGBM
 from store.errors import HeadError
 from store.metric import smape_log

@@ -6,14 +6,13 @@ import pyarrow as pa
 import pytest
 
 from heads.base import Head
-from heads.features.cleaning import Cleaning, Decision
 from heads.features.inputs import read_inputs
 from heads.features.rows import Rows
 from heads.folds.crossfit import crossfit
 from heads.linear.ridge import Ridge
 from heads.run import run_heads
 from store.catalog.clean.run import clean_catalog
-from store.cleaning import Decided
+from store.cleaning import Cleaning, Decision, decision_of
 from store.config import load_config
 from store.errors import HeadError
 from store.folds.assign import read_folds
@@ -70,8 +69,10 @@ def test_the_first_row_is_the_first_of_those_fitted_on():
 
 
 def test_the_first_row_is_that_of_the_lowest_id_wherever_the_catalogue_has_it():
-    found = Decided("same_text", "first", pa.array([3, 8]), np.array([0, 0]))
-    cleaning = Cleaning.of([found], pa.array([9, 8, 3, 1]))
+    found = pa.table(
+        {"sample_id": [3, 8], "finding": ["same_text"] * 2, "policy": ["first"] * 2, "group": [0, 0]}
+    )
+    cleaning = Cleaning((decision_of(found, pa.array([9, 8, 3, 1])),))
     positions, _ = cleaning.training_part(np.arange(4), np.zeros(4))
     assert positions.tolist() == [0, 2, 3]
 

@@ -222,7 +222,7 @@ def test_prices_given_as_log_prices_are_a_warning_that_names_the_parameter(call)
 
 
 def test_another_unit_is_an_error():
-    with pytest.raises(HeadError, match="mean: target must be 'log_price' or 'price', got 'euro'"):
+    with pytest.raises(HeadError, match="mean: parameter target must be one of log_price, price, got 'euro'"):
         Mean(target="euro").fit(ROWS, PRICE)
 
 

@@ -9,22 +9,29 @@ from heads.registry import HEADS, make_head
 from tests.fake_rows import with_one_core
 
 # As small as scikit-learn's few dozen rows, and able to learn them by heart, as one check asks.
-NETWORK = {"seeds": 1, "epochs": 25, "batch_rows": 16, "rate": 0.02, "dropout": 0.0, "precision": "float32"}
+NETWORK = {
+    "seeds": 1,
+    "epochs": 25,
+    "batch_rows": 16,
+    "learning_rate": 0.02,
+    "dropout": 0.0,
+    "precision": "fp32",
+}
 TREES = {"learning_rate": 0.3, "n_jobs": 1}
 SMALL: dict[str, dict[str, object]] = {
     "fusion": {**NETWORK, "batch_rows": 64, "projected": 8, "hidden": (16,)},
     "kernel-ridge": {"unit": False},
     "lightgbm": {**TREES, "n_estimators": 100, "patience": 100, "min_data_in_leaf": 1, "components": 8}
-    | {"feature_fraction": 1.0, "bagging_fraction": 1.0},
+    | {"colsample_bytree": 1.0, "subsample": 1.0},
     "mlp-batchnorm": {**NETWORK, "hidden": (32,)},
     "mlp-layernorm": {**NETWORK, "hidden": (32,)},
     "tabm": {**NETWORK, "members": 4, "width": 16, "blocks": 1},
     "xgboost": {
         **TREES,
-        "rounds": 100,
+        "n_estimators": 100,
         "patience": 100,
-        "columns": 1.0,
-        "rows": 1.0,
+        "colsample_bytree": 1.0,
+        "subsample": 1.0,
         "min_child_weight": 0.1,
     },
     "xgboost-baseline": {**TREES, "n_estimators": 60, "brands": False},

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from heads.features.design import FieldBlock
-from heads.features.fields import facts_of, parse_fields
+from heads.features.fields import facts_of, field_table
 from heads.features.rows import Rows
 from heads.trees.columns import TreeColumns
 from tests.fakes import catalog_table
@@ -37,7 +37,7 @@ def test_bullets_that_state_a_fact_are_read_and_prose_is_not(bullets, facts):
 
 
 def test_a_quantity_stands_in_the_column_of_its_unit_and_is_missing_in_the_others():
-    fields = parse_fields(table(quantity=lambda i: 99.0, quantity_unit=lambda i: "g" if i % 2 else "ml"))
+    fields = field_table(table(quantity=lambda i: 99.0, quantity_unit=lambda i: "g" if i % 2 else "ml"))
     assert column(fields, "log_quantity:g")[1] == pytest.approx(np.log(100))
     assert np.isnan(column(fields, "log_quantity:ml")[1])
     assert column(fields, "log_quantity:ml")[0] == pytest.approx(np.log(100))
@@ -53,7 +53,7 @@ def test_a_quantity_stands_in_the_column_of_its_unit_and_is_missing_in_the_other
     ],
 )
 def test_flags_are_found_whatever_their_spelling(flag, text):
-    fields = parse_fields(table(text=lambda i: text if i == 3 else "plain inorganic sugar"))
+    fields = field_table(table(text=lambda i: text if i == 3 else "plain inorganic sugar"))
     assert np.flatnonzero(column(fields, f"flag:{flag}")).tolist() == [3]
 
 
@@ -65,7 +65,7 @@ def test_test_rows_decide_nothing_about_what_becomes_a_column():
             bullets=lambda i: ["Brand: a" if i < 40 else "Season: b"],
         )
 
-    alone, together = parse_fields(rows(40)), parse_fields(rows(90), 40)
+    alone, together = field_table(rows(40)), field_table(rows(90), 40)
     assert together.names == alone.names
     assert set(together.categories) == set(alone.categories) > {"fact:brand"}
     np.testing.assert_array_equal(together.X[:40], alone.X)
@@ -75,7 +75,7 @@ def test_numbers_with_a_frequent_word_become_a_column_and_rare_ones_do_not():
     def numbers(i):
         return [{"value": 15.6, "word": "inch"}] if i < 20 else [{"value": 3.0, "word": f"odd{i}"}]
 
-    fields = parse_fields(table(numbers=numbers))
+    fields = field_table(table(numbers=numbers))
     assert [name for name in fields.names if name.startswith("number:")] == ["number:inch"]
     assert column(fields, "number:inch")[0] == pytest.approx(np.log(16.6))
     assert np.isnan(column(fields, "number:inch")[30])
@@ -93,7 +93,7 @@ def test_further_columns_of_the_user_reach_the_heads():
             for i in range(10)
         ]
     )
-    fields = parse_fields(rows)
+    fields = field_table(rows)
     assert np.isnan(column(fields, "numeric:rating")[0])
     assert column(fields, "numeric:rating")[1] == pytest.approx(-np.log(4))
     assert fields.categories["categorical:shop"].levels == ("a",)
@@ -108,7 +108,7 @@ def rows_of(fields):
 
 
 def test_a_category_too_rare_in_the_training_rows_has_no_column():
-    fields = parse_fields(table(unit=lambda i: "ounce" if i < 30 else "count" if i < 38 else "rare"))
+    fields = field_table(table(unit=lambda i: "ounce" if i < 30 else "count" if i < 38 else "rare"))
     rows = rows_of(fields)
     block = FieldBlock(min_count=5).fit(rows)
     X = block.transform(rows)
@@ -117,7 +117,7 @@ def test_a_category_too_rare_in_the_training_rows_has_no_column():
 
 
 def test_a_missing_number_is_the_mean_with_an_indicator():
-    fields = parse_fields(table(value=lambda i: None if i < 10 else float(i)))
+    fields = field_table(table(value=lambda i: None if i < 10 else float(i)))
     rows = rows_of(fields)
     block = FieldBlock().fit(rows)
     X = block.transform(rows)
@@ -129,12 +129,12 @@ def test_a_missing_number_is_the_mean_with_an_indicator():
 
 def test_trees_see_missing_numbers_and_levels_as_missing():
     train = rows_of(
-        parse_fields(
+        field_table(
             table(value=lambda i: None if i < 10 else float(i), unit=lambda i: "g" if i % 2 else "ml")
         )
     )
     columns = TreeColumns.of(train)
-    other = rows_of(parse_fields(table(unit=lambda i: "new" if i % 2 else "ml")))
+    other = rows_of(field_table(table(unit=lambda i: "new" if i % 2 else "ml")))
     X = columns.values(other, slice(None))
     assert np.isnan(X[:, 0]).all()
     assert np.isnan(X[1, columns.categorical[0]])

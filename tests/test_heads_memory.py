@@ -25,11 +25,11 @@ from tests.fakes import catalog_table, publish_catalog, publish_vectors
 
 NAME = VectorSet("fake", "name")
 N, DIM = 600, 24
-QUICK = {"epochs": 10, "seeds": 1, "patience": 10, "batch_rows": 32, "rate": 3e-3}
+QUICK = {"epochs": 10, "seeds": 1, "patience": 10, "batch_rows": 32, "learning_rate": 3e-3}
 HEADS = {
     "ridge": {},
-    "lightgbm": {"n_estimators": 30, "learning_rate": 0.3, "feature_fraction": 1.0, "n_jobs": 1},
-    "xgboost": {"rounds": 20, "n_jobs": 1},
+    "lightgbm": {"n_estimators": 30, "learning_rate": 0.3, "colsample_bytree": 1.0, "n_jobs": 1},
+    "xgboost": {"n_estimators": 20, "n_jobs": 1},
     "mlp-layernorm": QUICK | {"hidden": (32, 16)},
     "mlp-batchnorm": QUICK | {"hidden": (32, 16)},
 }

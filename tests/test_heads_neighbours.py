@@ -2,11 +2,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heads.features.cleaning import Cleaning, Decision
 from heads.features.rows import FieldTable, Rows
 from heads.folds.crossfit import crossfit
 from heads.kernels.nearest import Nearest
 from heads.kernels.neighbours import Neighbours, least_expected_smape
+from store.cleaning import Cleaning, Decision
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix

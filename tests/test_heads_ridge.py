@@ -98,7 +98,7 @@ def test_two_folds_still_choose_the_penalty_inside():
     rows, log_price = make_rows(400)
     result = crossfit(Ridge(), rows, log_price, folds_of(rows, 2))
     assert smape_log(log_price, result.oof) < smape_log(log_price, np.full(400, np.median(log_price)))
-    assert all(learned["penalty"] > 0 for learned in result.learned)
+    assert all(learned["alpha"] > 0 for learned in result.learned)
 
 
 def test_more_columns_than_rows_are_no_trouble():
@@ -122,7 +122,7 @@ def test_saved_coefficients_predict_as_the_model_does(tmp_path):
 
 def test_an_unknown_scale_is_an_error_that_names_both():
     rows, log_price = make_rows(60)
-    with pytest.raises(HeadError, match="scale must be 'block' or 'column', got 'rows'"):
+    with pytest.raises(HeadError, match="scale must be one of block, column, got 'rows'"):
         Ridge(scale="rows").fit(rows, log_price)
 
 

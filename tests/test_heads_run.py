@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import heads.features.inputs
+import heads.run
 from heads.features.inputs import coverage_of
 from heads.run import run_heads, train_heads
 from store.cli import main
-from store.config import Config, HeadConfig, save_config
-from store.errors import HeadError, MissingVectorsError
+from store.config import Config, HeadConfig, load_config, save_config
+from store.errors import HeadError, MissingVectorsError, RowMismatchError
 from store.folds.assign import read_folds
 from store.predictions import read_predictions
 from store.vectors.sets import VectorSet
@@ -107,12 +109,12 @@ def test_a_killed_run_left_no_record_so_the_head_is_trained_again(workspace):
 def test_parameters_of_the_configuration_reach_the_head_and_name_other_predictions(workspace):
     configure(workspace, run=["ridge"])
     before = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
-    configure(workspace, run=["ridge"], ridge={"n_penalties": 3, "low": 0.5, "high": 2})
+    configure(workspace, run=["ridge"], ridge={"n_alphas": 3, "alpha_min": 0.5, "alpha_max": 2})
     after = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
     assert before["folder"] != after["folder"]
     predictions = read_predictions(workspace, after["folder"])
     assert predictions.inputs["params"]["n_penalties"] == 3
-    assert all(0.5 <= learned["penalty"] <= 2 for learned in predictions.report["learned"])
+    assert all(0.5 <= learned["alpha"] <= 2 for learned in predictions.report["learned"])
 
 
 def test_a_head_under_a_name_of_its_own_takes_its_own_vectors(workspace):
@@ -126,9 +128,12 @@ def test_a_head_under_a_name_of_its_own_takes_its_own_vectors(workspace):
 @pytest.mark.parametrize(
     "params, message",
     [
-        ({"alpha": 1}, "ridge has no parameter 'alpha', it takes category_weight"),
-        ({"n_penalties": "many"}, "ridge: parameter n_penalties must be int, got 'many'"),
-        ({"fields": 1}, "ridge: parameter fields must be bool, got 1"),
+        ({"alpha": 1}, "ridge has no parameter 'alpha', it takes alpha_max, alpha_min, category_weight"),
+        (
+            {"n_alphas": "many"},
+            "ridge: parameter n_alphas must be a whole number from 1 to 1,000, got 'many'",
+        ),
+        ({"fields": 1}, "ridge: parameter fields must be true or false, got 1"),
     ],
 )
 def test_a_wrong_parameter_fails_its_head_with_a_reason_and_the_others_go_on(workspace, params, message):
@@ -202,9 +207,9 @@ def test_heads_are_trained_from_python_as_by_the_command(workspace):
 
 
 def test_a_head_that_fails_from_python_is_an_error_once_the_others_are_trained(workspace):
-    configure(workspace, run=["ridge", "sparse"], ridge={"n_penalties": "many"})
+    configure(workspace, run=["ridge", "sparse"], ridge={"n_alphas": "many"})
     with pytest.raises(
-        HeadError, match="1 of 2 heads failed: ridge: ridge: parameter n_penalties must be int"
+        HeadError, match="1 of 2 heads failed: ridge: parameter n_alphas must be a whole number"
     ):
         train_heads(workspace)
     assert train_heads(workspace, ["sparse"])[0].status == "present"
@@ -256,7 +261,33 @@ def test_every_head_is_listed_with_what_it_reads_and_its_parameters():
 def test_make_head_says_which_parameters_there_are():
     from heads.registry import make_head
 
-    with pytest.raises(HeadError, match="ridge has no parameter 'depth', it takes category_weight, fields"):
+    with pytest.raises(
+        HeadError,
+        match="ridge has no parameter 'depth', it takes alpha_max, alpha_min, category_weight, fields",
+    ):
         make_head("ridge", {"depth": 3}, 0)
     assert make_head("lightgbm", {}, seed=7).random_state == 7
     assert make_head("lightgbm", {"random_state": 3}, seed=7).random_state == 3
+
+
+@pytest.mark.parametrize("when", ["after the digest", "while vectors are read"])
+def test_a_catalogue_that_is_replaced_during_a_run_is_an_error_and_no_predictions(
+    workspace, monkeypatch, when
+):
+    configure(workspace, run=["ridge"])
+    names = {"after the digest": "_n_rows", "while vectors are read": "_rows_of"}
+    module = heads.run if when == "after the digest" else heads.features.inputs
+    original = getattr(module, names[when])
+
+    def replace_and_go_on(*arguments):
+        train = catalog_rows(range(N_TRAIN))[::-1]  # the same rows in another order, other prices
+        for row in train if when == "after the digest" else ():
+            row["price"] *= 2
+        test = catalog_rows(range(N_TRAIN, N_TRAIN + N_TEST))
+        publish_catalog(workspace, catalog_table(train), catalog_table(test, priced=False))
+        return original(*arguments)
+
+    monkeypatch.setattr(module, names[when], replace_and_go_on)
+    with pytest.raises(RowMismatchError, match="was replaced while it was read"):
+        list(run_heads(workspace, load_config(workspace)))
+    assert not workspace.exists("predictions")

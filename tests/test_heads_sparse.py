@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from heads.features.rows import CategoricalColumn, FieldTable
-from heads.features.tfidf import Terms, Weighting, counts_of
+from heads.features.tfidf import Terms, Weighting
 from heads.linear.sparse import Sparse, solve_dual
 from heads.testing import make_rows
 from store.errors import HeadError
@@ -32,8 +32,7 @@ def test_a_target_of_zeros_has_the_solution_zero():
 def test_counting_once_and_weighting_inside_a_fold_is_tf_idf_fitted_inside_it():
     rows, _ = make_rows(200)
     texts, inside = rows.text("full"), np.arange(0, 150)
-    vectorizer = Terms("full", "word", 1, 2).vectorizer(2)
-    counts = counts_of(vectorizer, texts, fit=True)
+    vectorizer, counts = Terms("full", "word", 1, 2).count(texts, 2)
     weighting = Weighting.fit(counts[inside], 2, 10**6)
     found = weighting.transform(counts[150:])
     peer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")

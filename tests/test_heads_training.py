@@ -22,13 +22,21 @@ from heads.networks.layers import (
 from heads.networks.mlp import MlpBatchNorm, MlpLayerNorm
 from heads.networks.sparse_mlp import SparseMlp
 from heads.networks.tabm import TabM
-from heads.networks.training import TrainingRecipe, clipped_step, predict_network, set_aside, train_network
+from heads.networks.training import (
+    TrainingRecipe,
+    clipped_step,
+    predict_network,
+    stopping_rows,
+    train_network,
+)
 from heads.testing import make_rows
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
 
-QUICK = TrainingRecipe(rate=0.02, batch_rows=32, epochs=30, patience=30, precision="float32", average=0.9)
+QUICK = TrainingRecipe(
+    learning_rate=0.02, batch_rows=32, epochs=30, patience=30, precision="fp32", average=0.9
+)
 
 
 def linear_rows(n_rows=300, seed=0):
@@ -114,7 +122,7 @@ def test_a_clipped_step_is_clipping_and_then_a_step(most):
 def test_a_line_is_learned_with_every_loss_and_schedule(loss, schedule):
     X, log_price = linear_rows()
     trained = train(X, log_price, dataclasses.replace(QUICK, loss=loss, schedule=schedule))
-    predicted = predict_network(trained.network, batch_of(X), np.arange(len(X)), "float32") + trained.mean
+    predicted = predict_network(trained.network, batch_of(X), np.arange(len(X)), "fp32") + trained.mean
     assert smape_log(log_price, predicted) < 3.0
 
 
@@ -127,10 +135,10 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another():
 
 def test_rows_of_one_group_are_set_aside_together_and_others_for_another_seed():
     group = np.repeat(np.arange(40), 3)
-    aside = set_aside(group, 8, seed=0)
+    aside = stopping_rows(group, 8, seed=0)
     assert 0 < aside.sum() < len(group)
     assert all(len(set(aside[group == g])) == 1 for g in range(40))
-    assert not (aside & set_aside(group, 8, seed=1)).any()
+    assert not (aside & stopping_rows(group, 8, seed=1)).any()
 
 
 def test_a_single_group_sets_nothing_aside_and_trains_to_the_end():
@@ -142,10 +150,12 @@ def test_a_single_group_sets_nothing_aside_and_trains_to_the_end():
 
 def test_weights_with_the_best_score_are_kept_not_the_last():
     X, log_price = linear_rows(60)
-    recipe = dataclasses.replace(QUICK, rate=0.5, warmup=0.0, average=0.0, schedule="plateau", epochs=25)
+    recipe = dataclasses.replace(
+        QUICK, learning_rate=0.5, warmup=0.0, average=0.0, schedule="plateau", epochs=25
+    )
     trained = train(X, log_price, recipe)
-    aside = np.flatnonzero(set_aside(np.arange(60), recipe.aside, 0))
-    predicted = predict_network(trained.network, batch_of(X), aside, "float32") + trained.mean
+    aside = np.flatnonzero(stopping_rows(np.arange(60), recipe.aside, 0))
+    predicted = predict_network(trained.network, batch_of(X), aside, "fp32") + trained.mean
     assert smape_log(log_price[aside], predicted) == pytest.approx(trained.smape)
 
 
@@ -159,7 +169,7 @@ def test_training_stops_when_patience_ends():
 def test_a_network_that_diverges_is_an_error_naming_head_and_epoch():
     X, log_price = linear_rows()
     X[7] = np.nan
-    with pytest.raises(HeadError, match="mlp diverged in epoch 1: its loss is nan; lower its rate"):
+    with pytest.raises(HeadError, match="mlp diverged in epoch 1: its loss is nan; lower its learning_rate"):
         train(X, log_price, group=np.zeros(300, int))
 
 
@@ -192,7 +202,9 @@ def test_rows_without_an_image_are_told_from_those_with_one():
         np.arange(300),
     )
     log_price = np.where(valid, 3.0, 4.0)
-    head = MlpLayerNorm(hidden=(16,), seeds=1, batch_rows=32, epochs=30, rate=1e-2, dropout=0.0, fields=False)
+    head = MlpLayerNorm(
+        hidden=(16,), seeds=1, batch_rows=32, epochs=30, learning_rate=1e-2, dropout=0.0, fields=False
+    )
     assert smape_log(log_price, crossfit(head, rows, log_price, np.arange(300) % 3).oof) < 10
 
 
@@ -220,7 +232,7 @@ def test_as_many_networks_are_averaged_as_there_are_seeds(seeds):
 
 def test_no_seed_at_all_is_refused():
     rows, log_price = make_rows(40)
-    with pytest.raises(HeadError, match="seeds must be at least 1, got 0"):
+    with pytest.raises(HeadError, match="seeds must be a whole number from 1 to 100, got 0"):
         TabM(seeds=0).fit(rows, log_price)
 
 
@@ -234,11 +246,10 @@ def test_no_seed_at_all_is_refused():
     ],
     ids=lambda head: head.name,
 )
-def test_bfloat16_products_predict_what_float32_does(head):
+def test_bf16_products_predict_what_fp32_does(head):
     rows, log_price = make_rows(200)
     results = [
-        head.clone().set_params(precision=p).fit(rows, log_price).predict(rows)
-        for p in ("float32", "bfloat16")
+        head.clone().set_params(precision=p).fit(rows, log_price).predict(rows) for p in ("fp32", "bf16")
     ]
     assert np.corrcoef(results[0], results[1])[0, 1] > 0.9
 
@@ -246,7 +257,7 @@ def test_bfloat16_products_predict_what_float32_does(head):
 def test_many_rows_are_taken_by_twice_as_many_at_twice_the_rate_unless_the_user_says_how_many():
     def step(head, n_rows):
         recipe = head._recipe(n_rows)
-        return recipe.batch_rows, recipe.rate
+        return recipe.batch_rows, recipe.learning_rate
 
     assert step(MlpLayerNorm(), LARGE_ROWS - 1) == (256, 1e-3)
     assert step(MlpLayerNorm(), LARGE_ROWS) == (512, 2e-3)
@@ -260,7 +271,7 @@ def test_a_running_mean_of_every_fourth_step_predicts_what_that_of_every_step_do
     def predicted():
         trained = train(X, log_price)
         rows = np.arange(len(X))
-        return predict_network(trained.network, batch_of(X), rows, "float32") + trained.mean
+        return predict_network(trained.network, batch_of(X), rows, "fp32") + trained.mean
 
     each = predicted()
     monkeypatch.setattr(training, "LONG_EPOCH", 1)

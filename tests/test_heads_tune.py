@@ -75,13 +75,13 @@ def test_a_later_search_goes_on_where_the_first_stopped(workspace):
 
 def test_what_the_configuration_sets_is_neither_searched_nor_overruled(workspace):
     tune(workspace)
-    configure(workspace, penalty=7.0)
+    configure(workspace, C=7.0)
     head = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
     inputs = workspace.read_json(f"{head['folder']}/head.json")["inputs"]
     assert inputs["params"]["penalty"] == 7.0
     assert all("penalty" not in found for found in inputs["tuned"]["folds"].values())
     tune(workspace)
-    assert all("penalty" not in found for found in read_tuning(workspace, "svr").folds.values())
+    assert all("C" not in found for found in read_tuning(workspace, "svr").folds.values())
 
 
 def test_the_configuration_can_turn_tuning_off(workspace):

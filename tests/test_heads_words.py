@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from heads.features.words import WordPairs
+from heads.features.tfidf import WordPairs, is_unspaced, token_pattern
 
 TEXTS = st.lists(st.text(alphabet="ab é1-_A ", max_size=20), min_size=1, max_size=12)
 
@@ -14,7 +14,10 @@ TEXTS = st.lists(st.text(alphabet="ab é1-_A ", max_size=20), min_size=1, max_si
 @settings(deadline=None)
 @given(TEXTS, TEXTS)
 def test_cosines_are_those_of_scikit_learns_tfidf(known, new):
-    peer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
+    words = [word for text in known for word in set(re.findall(r"\w+", text.lower()))]
+    shared = len(known) == 1 or len(set(words)) < len(words)
+    pattern = r"(?u)\b\w+\b" if shared else r"(?u)\w"
+    peer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=pattern, sublinear_tf=True)
     mine = WordPairs()
     left = mine.fit_transform(np.array(known, dtype=object))
     right = mine.transform(np.array(new, dtype=object))
@@ -32,3 +35,45 @@ def test_a_word_never_seen_parts_its_neighbours():
     assert np.count_nonzero(with_gap) == 2
     assert np.count_nonzero(without) == 3
     assert np.linalg.norm(without) == pytest.approx(1.0)
+
+
+CHINESE, JAPANESE, THAI = "红色丝绸围巾女士冬季", "赤い絹のマフラー", "ผ้าพันคอผ้าไหมสีแดง"
+
+
+@pytest.mark.parametrize("text", [CHINESE, JAPANESE, THAI, f"{CHINESE} 500ml", f"Acme {THAI} L"])
+def test_scripts_without_spaces_are_cut_to_characters_and_what_stands_between_them_to_words(text):
+    assert is_unspaced([text, ""])
+    terms = re.findall(token_pattern([text]), text)
+    assert set(terms) - set(CHINESE + JAPANESE + THAI) <= {"500ml", "Acme", "L"}
+    # Thai's marks above and below letters are no letters to a regular expression; here they are terms like others.
+    assert "".join(terms) == text.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "红", "red silk scarf", "red silk scarf 红色丝绸", "빨간 실크 스카프", "12 345"]
+)
+def test_words_stay_words_where_most_letters_are_of_scripts_with_spaces(text):
+    assert is_unspaced([text]) == (text == "红")
+    if text != "红":
+        assert re.findall(token_pattern([text]), text) == text.split()
+
+
+def test_chinese_texts_that_share_no_run_between_spaces_are_alike_by_their_characters():
+    words = WordPairs()
+    known = words.fit_transform(np.array(["红色丝绸围巾", "蓝色棉布衬衫", "绿色羊毛帽子"], dtype=object))
+    (cosines,) = (words.transform(np.array(["红色丝绸"], dtype=object)) @ known.T).toarray()
+    assert cosines[0] > 0.5 > cosines[1] > 0
+
+
+def test_codes_that_no_two_texts_share_are_alike_by_their_characters():
+    words = WordPairs()
+    known = words.fit_transform(np.array(["A1234", "B9876", "C1239"], dtype=object))
+    (cosines,) = (words.transform(np.array(["D1234"], dtype=object)) @ known.T).toarray()
+    assert cosines.argmax() == 0
+
+
+def test_only_the_most_frequent_terms_of_enough_texts_are_kept():
+    words = WordPairs(min_df=2, max_features=1)
+    found = words.fit_transform(np.array(["red tea", "red tea", "red hat", "one"], dtype=object))
+    assert words.n_terms == 1
+    assert found.toarray()[:, 0].tolist() == [1.0, 1.0, 1.0, 0.0]

@@ -11,7 +11,7 @@ from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
 
-QUICK = {"n_jobs": 1, "rounds": 150, "learning_rate": 0.2, "columns": 1.0}
+QUICK = {"n_jobs": 1, "n_estimators": 150, "learning_rate": 0.2, "colsample_bytree": 1.0}
 
 
 def stepwise(n_rows=600, seed=0):
@@ -39,7 +39,7 @@ def test_steps_in_the_price_are_found_and_missing_vectors_told_apart(params, err
     assert smape_log(log_price, result.oof) < error
     assert result.test is not None
     assert result.test.shape == (7,)
-    assert all(fold["rounds"] < 150 for fold in result.learned)
+    assert all(fold["iterations"] < 150 for fold in result.learned)
 
 
 def test_the_model_file_is_xgboosts_own_and_predicts_the_same():

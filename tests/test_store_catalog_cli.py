@@ -18,7 +18,8 @@ def train(tmp_path):
 
 
 def run(tmp_path, *arguments):
-    return CliRunner().invoke(main, ["catalog", "ingest", "-w", str(tmp_path / "w"), *arguments])
+    command = ["catalog", "ingest", "-w", str(tmp_path / "w"), "--max-rejected", "1", *arguments]
+    return CliRunner().invoke(main, command)
 
 
 def test_ingest_prints_rows_rejections_by_reason_and_what_it_wrote(tmp_path, train):
@@ -64,7 +65,7 @@ def test_ingest_imports_nothing_heavy(tmp_path, train):
     code = (
         "import sys\n"
         "from store.cli import main\n"
-        f"main(['catalog', 'ingest', '--train', {train!r}, '-w', {str(tmp_path / 'w')!r}], standalone_mode=False)\n"
+        f"main(['catalog', 'ingest', '--max-rejected', '1', '--train', {train!r}, '-w', {str(tmp_path / 'w')!r}], standalone_mode=False)\n"
         "heavy = {'torch', 'sklearn', 'scipy', 'xgboost', 'lightgbm', 'faiss', 'transformers'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -78,6 +79,8 @@ def test_two_runs_at_once_both_end_well(tmp_path, train):
         "store.cli",
         "catalog",
         "ingest",
+        "--max-rejected",
+        "1",
         "--train",
         train,
         "-w",

@@ -14,6 +14,7 @@ from store.schema import CATALOG_COLUMNS, REJECTED
 from store.workspace import Workspace
 
 HEADER = "sample_id,catalog_content,image_link,price"
+LENIENT = ColumnConfig(max_rejected=1)
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_rows_that_cannot_be_used_are_kept_apart_with_their_line_and_reason(work
         '1,"two\nlines",,5\n,no id,,5\n1,again,,5\n4,a,,\n5,a,,cheap\n6,a,,nan\n7,a,,inf\n8,a,,0\n9,a,,-3\n10,a\n'
         '11,"quoted, ""price""",,"12.5"\n12,a,,1_000\n13,a,,1e200\n'
     )
-    report = ingest(workspace, train)
+    report = ingest(workspace, train, columns=LENIENT)
     assert read_split(workspace, "train")["sample_id"].to_pylist() == [1, 11]
     assert rejected(workspace) == [
         (4, None, "no id"),
@@ -87,15 +88,17 @@ def test_rows_that_cannot_be_used_are_kept_apart_with_their_line_and_reason(work
     assert report.splits["train"].rejected["price is not a number"] == 2
 
 
-def test_a_test_id_that_train_has_is_rejected(workspace, write):
+def test_ids_are_of_their_file_so_that_train_and_test_may_have_the_same(workspace, write):
     train, test = write("1,a,,5\n2,b,,5\n"), write("2,x\n3,y\n", "test.csv", "sample_id,catalog_content")
-    ingest(workspace, train, test)
-    assert read_split(workspace, "test")["sample_id"].to_pylist() == [3]
-    assert rejected(workspace) == [(2, "2", f"duplicate id: first used on line 3 of {train}")]
+    report = ingest(workspace, train, test)
+    assert read_split(workspace, "train")["text"].to_pylist() == ["a", "b"]
+    assert read_split(workspace, "test")["sample_id"].to_pylist() == [2, 3]
+    assert rejected(workspace) == []
+    assert any("1 ids stand in both files" in note for note in report.notes)
 
 
 def test_a_row_rejected_for_its_price_does_not_take_its_id(workspace, write):
-    ingest(workspace, write("1,a,,zero\n1,b,,5\n"))
+    ingest(workspace, write("1,a,,zero\n1,b,,5\n"), columns=LENIENT)
     assert read_split(workspace, "train")["text"].to_pylist() == ["b"]
 
 
@@ -148,7 +151,7 @@ def test_rejected_rows_of_parquet_carry_their_row_number(workspace, tmp_path):
         }
     )
     pq.write_table(table, tmp_path / "t.parquet")
-    ingest(workspace, str(tmp_path / "t.parquet"))
+    ingest(workspace, str(tmp_path / "t.parquet"), columns=LENIENT)
     assert rejected(workspace) == [(2, None, "no id"), (3, "3", "price is missing"), (4, "4", "price is NaN")]
 
 
@@ -164,7 +167,7 @@ def test_rejected_rows_of_parquet_carry_their_row_number(workspace, tmp_path):
 def test_ids_that_became_floats_are_the_integers_they_were(workspace, tmp_path, ids, kept):
     table = pa.table({"sample_id": ids, "catalog_content": ["a"] * len(ids), "price": [1.0] * len(ids)})
     pq.write_table(table, tmp_path / "t.parquet")
-    ingest(workspace, str(tmp_path / "t.parquet"))
+    ingest(workspace, str(tmp_path / "t.parquet"), columns=LENIENT)
     assert read_split(workspace, "train")["sample_id"].to_pylist() == kept
     assert [reason for _, _, reason in rejected(workspace)] == ["no id"] * (len(ids) - len(kept))
 
@@ -206,9 +209,9 @@ def test_column_names_that_are_given_later_hold_from_then_on(workspace, write):
         ("1,a,5\n", "id,catalog_content,price", r"no column 'sample_id'.*--id-column"),
         ("1,a\n", "sample_id,catalog_content", r"no column 'price'.*--price-column"),
         (
-            "1|a|5\n",
-            "sample_id|catalog_content|price",
-            r"its columns are 'sample_id\|catalog_content\|price'",
+            "1^a^5\n",
+            "sample_id^catalog_content^price",
+            r"its columns are 'sample_id\^catalog_content\^price'",
         ),
         (
             "1,a,\n2,b,0\n",
@@ -225,12 +228,11 @@ def test_a_file_that_cannot_be_used_is_an_error_before_anything_is_written(
     assert not workspace.exists("")
 
 
-def test_a_test_file_with_the_ids_of_train_is_an_error(workspace, write):
+def test_a_test_file_with_the_ids_of_train_keeps_them_for_the_submission(workspace, write):
     train, test = write("0,a,,5\n1,b,,5\n"), write("0,x\n1,y\n", "test.csv", "sample_id,catalog_content")
-    with pytest.raises(
-        CatalogError, match=r"not one of the 2 rows of .*test.csv is usable \(2 with duplicate id"
-    ):
-        ingest(workspace, train, test)
+    ingest(workspace, train, test)
+    assert read_split(workspace, "test")["sample_id"].to_pylist() == [0, 1]
+    assert read_split(workspace, "test")["text"].to_pylist() == ["x", "y"]
 
 
 def test_an_image_column_asked_for_by_name_must_be_there(workspace, write):
@@ -297,7 +299,7 @@ def test_a_column_asked_for_that_cannot_be_had_is_an_error(workspace, write, col
 
 def test_ingesting_the_same_again_rewrites_nothing(workspace, write):
     train, test = write("1,a,,5\n2,b,,x\n"), write("3,c\n", "test.csv", "sample_id,catalog_content")
-    assert not ingest(workspace, train, test).is_unchanged
+    assert not ingest(workspace, train, test, columns=LENIENT).is_unchanged
     before = files(workspace)
     assert ingest(workspace, train, test).is_unchanged
     assert files(workspace) == before
@@ -361,12 +363,14 @@ def test_parquet_columns_of_any_type_are_read_or_named(workspace, tmp_path):
         "price": pa.array(["5", "x"]).dictionary_encode(),
         "fresh": [True, False],
         "tags": [["p"], []],
+        "vector": [[0.5], [1.5]],
     }
     path = str(tmp_path / "t.parquet")
     pq.write_table(pa.table(columns), path)
-    report = ingest(workspace, path)
-    assert read_split(workspace, "train")["categorical:fresh"].to_pylist() == ["true"]
-    assert any(note.startswith("column 'tags' is left out: it holds list") for note in report.notes)
+    report = ingest(workspace, path, columns=LENIENT)
+    assert read_split(workspace, "train")["numeric:fresh"].to_pylist() == [1.0]
+    assert read_split(workspace, "train")["text"].to_pylist() == ["x\ntags: p"]
+    assert any(note.startswith("column 'vector' is left out: it holds list") for note in report.notes)
     assert rejected(workspace) == [(2, "b", "price is not a number: 'x'")]
     pq.write_table(pa.table(columns | {"catalog_content": [["x"], ["y"]]}), path)
     with pytest.raises(CatalogError, match=r"column 'catalog_content' holds list.* can't be read as text"):

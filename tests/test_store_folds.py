@@ -105,6 +105,17 @@ def test_fewer_groups_than_folds_is_an_error_that_says_what_would_do():
         decide_folds(np.zeros(6), np.array([0, 0, 1, 1, 2, 2]), 5, 0)
 
 
+def test_one_row_and_one_product_are_errors_that_say_what_would_help():
+    with pytest.raises(
+        CatalogError, match="1 training row is too few to learn from and to score: ingest more"
+    ):
+        decide_folds(np.zeros(1), np.zeros(1, np.int64), 2, 0)
+    with pytest.raises(
+        CatalogError, match=r"holds all 6 training rows.*right --text-column and --image-column"
+    ):
+        decide_folds(np.zeros(6), np.zeros(6, np.int64), 2, 0)
+
+
 def test_one_group_of_most_rows_is_an_error():
     group = np.array([0] * 60 + list(range(1, 41)))
     with pytest.raises(CatalogError, match=r"one group holds 60 of 100 rows.*--group exact"):

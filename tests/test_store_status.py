@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from store.cli import main
 from store.config import Config, EmbedConfig, HeadConfig, load_config, save_config
 from store.folds.assign import ensure_folds
-from store.schema import REJECTED
+from store.schema import LINKS, REJECTED
 from store.staleness import CURRENT_BLEND, SUBMISSION_FILE
 from store.vectors.sets import VectorSet, publish_current
 from store.vectors.shard import publish_failures, shard_names
@@ -344,3 +344,45 @@ def test_no_model_library_is_imported(submitted):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "all is up to date" in done.stdout
+
+
+def test_what_failed_is_listed_by_row_and_file(embedded):
+    from store.vectors.content import key_of
+
+    assert run(embedded, "--failures") == "no failures\n"
+    gone = "https://a.example/gone.jpg"
+    publish_catalog(
+        embedded,
+        catalog_table(
+            [
+                *rows(N_TRAIN),
+                *rows(1, 500, name=["bad"]),
+                *rows(2, 600, image=["file:p0.jpg", gone], name=[None, None]),
+            ]
+        ),
+        catalog_table(rows(1, 600, image=["file:p0.jpg"]), priced=False),
+    )
+    embedded.publish_table(
+        "images/links.parquet",
+        pa.Table.from_pylist(
+            [
+                {"link": "file:p0.jpg", "sha256": "ab" * 32},
+                {"link": gone, "reason": "HTTP 404"},
+                {"link": "https://a.example/of-no-row.jpg", "reason": "HTTP 404"},
+            ],
+            schema=LINKS,
+        ),
+    )
+    photos = fake_spec("photos", modality="image")
+    publish_current(embedded, photos)
+    publish_failures(embedded, photos.folder, [(b"\xab" * 16, "decode", "cut off \x1b[2J")])
+    publish_failures(embedded, fake_spec("fake").folder, [(key_of(b"bad"), "encode", "too odd")])
+    assert run(embedded, "--failures").splitlines() == [
+        f"image: train 601 ({gone}): fetch: HTTP 404",
+        "fake@name: train 500: encode: too odd",
+        "photos: train 600 (p0.jpg): decode: cut off \\x1b[2J",
+        "photos: test 600 (p0.jpg): decode: cut off \\x1b[2J",
+        "4 failures",
+    ]
+    found = json.loads(run(embedded, "--failures", "--json"))["failures"]
+    assert [row["sample_id"] for row in found] == [601, 500, 600, 600]

@@ -40,8 +40,9 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--last-blocks", type=int, help="Train only so many last blocks of each encoder."),
         click.option("--weight-decay", type=float, help="Of AdamW."),
-        click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the rates, after their rise."),
-        click.option("--rise", type=float, help="Share of the steps over which the rates rise."),
+        click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the rates, after their warm-up."),
+        click.option("--warmup", type=float, help="Share of the steps over which the rates rise."),
+        click.option("--rise", type=float, hidden=True, help="--warmup, as version 0.1.0 called it."),
         click.option("--batch-rows", type=int, help="Rows of one step, over all processes."),
         click.option("--clip", type=float, help="Greatest norm of a gradient."),
         click.option("--average", type=float, help="Decay of a running mean of the weights, which is kept."),
@@ -127,6 +128,8 @@ def finetune_command(
     from store.config import load_config
     from store.errors import ConfigError
 
+    rise = given.pop("rise")
+    given["warmup"] = rise if given["warmup"] is None else given["warmup"]
     recipe = recipe_for(encoders, {key: value for key, value in given.items() if value is not None})
     processes = open_processes(device)
 

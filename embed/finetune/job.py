@@ -14,7 +14,7 @@ from embed.finetune.towers import Tower, find_towers
 from heads.features.inputs import Inputs, read_inputs
 from heads.features.rows import Rows
 from heads.networks.head import NetworkHead
-from heads.networks.training import set_aside
+from heads.networks.training import stopping_rows
 from heads.registry import make_head
 from store.catalog.read import recorded_digest
 from store.cleaning import cleaning_digest
@@ -24,7 +24,7 @@ from store.folds.assign import Folds, ensure_folds
 from store.vectors.spec import slug
 from store.workspace import Workspace
 
-CODE_VERSION = 2  # raised when the same configuration tunes other weights
+CODE_VERSION = 3  # raised when the same configuration tunes other weights
 RUNS = "finetune"
 Log = Callable[[str], None]
 
@@ -86,7 +86,7 @@ class FinetuneJob:
         if inputs.cleaning is not None:
             inside, target = inputs.cleaning.training_part(inside, inputs.log_price)
         rows = inputs.train.subset(inside)
-        aside = set_aside(rows.group, self.recipe.aside, self.seed)
+        aside = stopping_rows(rows.group, self.recipe.aside, self.seed)
         if (~aside).sum() < self.recipe.batch_rows:
             raise HeadError(
                 f"fine-tuning without fold {fold} has {int((~aside).sum())} rows to train on, fewer than one step takes "

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heads.networks.schedule import SCHEDULES
 from store.errors import ConfigError
 
 HEADS = ("fusion", "mlp-layernorm", "mlp-batchnorm")
 LOSSES = ("smape", "huber-log", "mae-log")
-SCHEDULES = ("cosine", "plateau")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -35,7 +35,7 @@ class FinetuneRecipe:
     )
     weight_decay: float = 1e-4
     schedule: str = "cosine"
-    rise: float = 0.1  # share of the steps over which the rates rise
+    warmup: float = 0.1  # share of the steps over which the rates rise
     batch_rows: int = 32  # of one optimiser step, over all processes
     clip: float = 1.0  # greatest norm of a gradient
     average: float = 0.0  # decay of a running mean of the weights a step, which is then what is kept; 0: off
@@ -58,7 +58,7 @@ class FinetuneRecipe:
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"fine-tuning: {name} must be a finite number, got {value}")
         positive = ("head_rate", "clip")
-        shares = ("rise", "average")
+        shares = ("warmup", "average")
         for name, limit in least.items():
             if getattr(self, name) < limit:
                 raise ConfigError(f"fine-tuning: {name} must be at least {limit}, got {getattr(self, name)}")
@@ -96,7 +96,7 @@ class FinetuneRecipe:
 _WON_WITH: dict[str, Any] = {
     "loss": "smape",
     "schedule": "plateau",
-    "rise": 0.0,
+    "warmup": 0.0,
     "patience": 5,  # two halvings of the rates
     "clip": 1.0,
     "weight_decay": 1e-4,

@@ -15,7 +15,9 @@ from embed.finetune.feed import Prepared, part_of
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
 from embed.finetune.recipe import FinetuneRecipe
+from embed.forward.passes import is_out_of_memory
 from heads.networks.losses import LOSSES
+from heads.networks.running_mean import RunningMean
 from store.errors import HeadError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,42 +32,6 @@ def training_precision(policy: str, device: torch.device) -> str:
     if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
         return "bf16"
     return "fp32"
-
-
-class RunningMean:
-    """Exponential mean of the trained weights over steps. With a decay of 0 it is the weights themselves."""
-
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self._parameters, self._decay = parameters, decay
-        self.steps = 0
-        self.mean = [p.detach().clone() for p in parameters] if decay else []
-
-    @torch.no_grad()
-    def update(self) -> None:
-        if not self._decay:
-            return
-        self.steps += 1
-        share = 1.0 - min(self._decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.mean, [p.detach() for p in self._parameters], share)
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """The network holds the mean inside, and its own weights again afterwards."""
-        if not self._decay:
-            yield
-            return
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for parameter, mean in zip(self._parameters, self.mean, strict=True):
-            held = parameter.detach().clone()
-            parameter.copy_(mean)
-            mean.copy_(held)
 
 
 @dataclass
@@ -204,16 +170,6 @@ def even_ends(n_rows: int, most: int, least: int) -> list[int]:
     """Where parts of a batch end: all of a size within one, at most `most` rows unless that is below `least`."""
     n_parts = max(1, min(-(-n_rows // most), n_rows // least))
     return [n_rows * part // n_parts for part in range(1, n_parts + 1)]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a GPU or on the host."""
-    text = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "out of memory" in text
-        or "can't allocate memory" in text
-    )
 
 
 def _random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -25,15 +25,16 @@ from embed.finetune.inner import inner_smape
 from embed.finetune.job import FinetuneJob, Log, TrainingPart
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
-from embed.finetune.schedule import RateSchedule
 from embed.finetune.step import Losses, Stepper
 from embed.finetune.warmup import Warm, warm_up
 from embed.forward.prefetch import Prefetch
+from heads.networks.schedule import RateSchedule
 from heads.networks.training import seeded
 from store.errors import ConfigError, HeadError
 from store.metric import smape_log
 
 DONE = "fold.json"
+STALE_EPOCHS = 2  # without a better inner score after which a plateau halves the rates
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class FoldRun:
         self.trained_rows = self.part.positions[~self.part.aside]
         self.aside_rows = self.part.positions[self.part.aside]
         self.steps_per_epoch = max(1, len(self.trained_rows) // recipe.batch_rows)
-        self.schedule = RateSchedule(recipe, recipe.epochs * self.steps_per_epoch)
+        n_steps = recipe.epochs * self.steps_per_epoch
+        self.schedule = RateSchedule(recipe.schedule, n_steps, recipe.warmup, STALE_EPOCHS)
         self.position = Position(best_smape=self.warm.smape)
         self.history = History(fold)
 

@@ -138,6 +138,11 @@ def _terminate_as_interrupt() -> Iterator[None]:
     type=SHARE,
     help="Stop when the shares of rows without a vector differ more between train and test. Default: configuration.",
 )
+@click.option(
+    "--no-images",
+    is_flag=True,
+    help="Leave images out, of this run and of those after it: saved to shelfprice.toml.",
+)
 @workspace_option
 @json_option
 def run_command(
@@ -158,6 +163,7 @@ def run_command(
     retry_failed: bool,
     max_failures: float | None,
     max_coverage_gap: float | None,
+    no_images: bool,
     workspace: Workspace,
     as_json: bool,
 ) -> None:
@@ -173,6 +179,12 @@ def run_command(
 
         check_installed()
         cluster = Cluster(WantedActors(actors, num_gpus), ray_address, give_up_after)
+    if no_images:
+        from embed.encoders.base import Sources
+        from embed.job.request import leave_images_out
+
+        left_out = leave_images_out(workspace, Sources(models_dir, offline))
+        click.echo(f"left out from now on: {', '.join(left_out) or 'nothing'}", err=True)
     try:
         with _terminate_as_interrupt():
             outcomes = embed_catalogue(

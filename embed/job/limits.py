@@ -41,10 +41,11 @@ def check_coverage(plan: EncoderPlan, limits: FailureLimits) -> None:
         gap = _gap(one)
         if gap > limits.max_coverage_gap + slack:
             shares = ", ".join(f"{s} {c.without_vector:.1%}" for s, c in one.splits.items())
+            images = "leave images out with --no-images, " if plan.spec.modality == "image" else ""
             raise FailureLimitError(
                 f"{one.vector_set}: rows without a vector differ between the splits ({shares}) by more than "
                 f"--max-coverage-gap {limits.max_coverage_gap:g}, so a head would learn from what it won't see: "
-                f"complete the inputs, or pass --max-coverage-gap {_enough(gap):g}"
+                f"complete the inputs, {images}or pass --max-coverage-gap {_enough(gap):g}"
             )
 
 

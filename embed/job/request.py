@@ -1,6 +1,7 @@
 """What the user asks for -> encoders, resolved, each with the vector sets wanted of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from embed.encoders.base import Sources
 from embed.encoders.registry import parse_address
@@ -8,8 +9,9 @@ from embed.encoders.resolve import resolve
 from embed.job.catalog import CatalogSource
 from embed.job.run import EncodeRequest
 from store.catalog.read import present_splits
-from store.config import load_config
-from store.vectors.sets import VectorSet
+from store.config import load_config, save_config
+from store.errors import ConfigError
+from store.vectors.sets import TUNED, VectorSet
 from store.workspace import Workspace
 
 
@@ -47,6 +49,43 @@ def find_requests(
                 vector_sets[VectorSet.parse(f"{resolved.spec.name}{at}{composition}", is_text=is_text)] = None
             requests.append(EncodeRequest(resolved, CatalogSource(workspace, tuple(vector_sets))))
     return requests
+
+
+def leave_images_out(workspace: Workspace, sources: Sources) -> list[str]:
+    """Take every set of image vectors out of the configuration, for this run and those after it.
+
+    Returns:
+        The sets that were taken out.
+
+    Raises:
+        ConfigError: no set of texts would be left to embed.
+        EncoderError: an unknown encoder, or its files are missing.
+    """
+    config = load_config(workspace)
+    of_heads = [name for params in config.heads.params.values() for name in params.get("vectors", ())]
+    texts: dict[str, list[str]] = {}  # set -> what is left of it
+    for name in dict.fromkeys([*config.embed.vectors, *config.heads.vectors, *of_heads]):
+        encoder, at, composition = name.partition("@")
+        if encoder.startswith(TUNED):
+            texts[name] = [name]
+            continue
+        found = [one.spec for one in resolve(workspace, encoder, sources)]
+        kept = [f"{spec.name}{at}{composition}" for spec in found if spec.modality == "text"]
+        texts[name] = [name] if len(kept) == len(found) else kept
+
+    def without(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(left for name in names for left in texts[name]))
+
+    if not without(config.embed.vectors):
+        raise ConfigError("--no-images leaves nothing to embed: name a text encoder in embed.vectors")
+    params = {
+        head: {**values, "vectors": list(without(values["vectors"]))} if "vectors" in values else values
+        for head, values in config.heads.params.items()
+    }
+    heads = replace(config.heads, vectors=without(config.heads.vectors), params=params)
+    embed = replace(config.embed, vectors=without(config.embed.vectors))
+    save_config(workspace, replace(config, embed=embed, heads=heads))
+    return [name for name, left in texts.items() if left != [name]]
 
 
 def _expand(asked: str, configured: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Can a classifier tell rows apart that should look alike: one fold from another, train from test?"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def check_folds_unknown(rows: TrainingEvidence, seed: int) -> Check:
 
 
 def check_drift(train: TrainingEvidence, test: Evidence | None, seed: int) -> Check:
-    """Tell test rows from training rows: by everything, and by each block alone."""
+    """Tell test rows from training rows: by everything, by each block alone, and by each field where they differ."""
     if test is None:
         return Check("drift", "skipped", "No test catalogue: nothing to compare the training rows with.")
     is_test = np.repeat([0, 1], [len(train.position), len(test.position)])
@@ -65,8 +66,14 @@ def check_drift(train: TrainingEvidence, test: Evidence | None, seed: int) -> Ch
         "n_test": len(test.position),
     }
     highest = max(auc, of_block[worst][0])
+    is_alike = highest <= max(ALIKE, 0.5 + SURE * error)
     score = f"AUC {auc:.3f} ± {error:.3f}, 0.5 is alike; most by {worst}, {of_block[worst][0]:.3f}"
-    if highest <= max(ALIKE, 0.5 + SURE * error):
+    if worst == "fields" and not is_alike:
+        of_column = _of_each_column(pairs["fields"], train.fields, is_test, seed)
+        moved = max(of_column, key=lambda name: of_column[name])
+        figures["auc_of_column"] = of_column
+        score += f", there by column {moved!r}, {of_column[moved]:.3f}"
+    if is_alike:
         return Check("drift", "ok", f"Test rows look like training rows ({score}).", figures)
     if highest <= APART:
         return Check(
@@ -81,6 +88,17 @@ def check_drift(train: TrainingEvidence, test: Evidence | None, seed: int) -> Ch
         f"Test rows are other rows than the training rows ({score}): the honest score says little about them.",
         figures,
     )
+
+
+def _of_each_column(
+    block: np.ndarray, names: Sequence[str], is_test: np.ndarray, seed: int
+) -> dict[str, float]:
+    """Column -> AUC of what it says alone; columns without any value are left out."""
+    return {
+        name: _auc([block[:, [at]]], is_test, seed)[0]
+        for at, name in enumerate(names)
+        if np.isfinite(block[:, at]).any()
+    }
 
 
 def _auc(blocks: list[np.ndarray], label: np.ndarray, seed: int) -> tuple[float, float]:

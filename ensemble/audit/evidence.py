@@ -25,9 +25,10 @@ class Evidence:
     sample_id: pa.Array  # (n_rows,)
     position: np.ndarray  # (n_rows,) place of the row in its catalogue
     blocks: dict[str, np.ndarray]  # vector set, or "fields" -> (n_rows, n_columns) float32, NaN where missing
+    fields: tuple[str, ...] = ()  # names of the columns of "fields"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingEvidence(Evidence):
     """Evidence of training rows, with what is known of them."""
 
@@ -67,11 +68,15 @@ def read_evidence(
     for name in vectors:
         for split, X in _vectors(workspace, name, chosen, notes).items():
             blocks[split][name] = X
-    for split, X in _fields(tables).items():
+    names, numbers = _fields(tables)
+    for split, X in numbers.items():
         blocks[split]["fields"] = X[chosen[split]]
     found = {
         split: Evidence(
-            table["sample_id"].combine_chunks().take(pa.array(chosen[split])), chosen[split], blocks[split]
+            table["sample_id"].combine_chunks().take(pa.array(chosen[split])),
+            chosen[split],
+            blocks[split],
+            names,
         )
         for split, table in tables.items()
     }
@@ -82,9 +87,10 @@ def read_evidence(
         train.sample_id,
         train.position,
         train.blocks,
-        np.log(rows["price"].to_numpy())[at],
-        folds.fold[at],
-        folds.group[at],
+        names,
+        log_actual=np.log(rows["price"].to_numpy())[at],
+        fold=folds.fold[at],
+        group=folds.group[at],
     )
     return training, found.get("test"), notes
 
@@ -139,8 +145,12 @@ def _vectors(
     return found
 
 
-def _fields(tables: dict[str, pa.Table]) -> dict[str, np.ndarray]:
-    """Parsed numbers and category codes of each split, with the same columns in each."""
+def _fields(tables: dict[str, pa.Table]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Names of the columns, and the parsed numbers and category codes of each split, with the same columns in each.
+
+    Levels are numbered in alphabetical order: numbered as they come, those that only the last split has would be the
+    highest, and a column of many levels would tell the splits apart.
+    """
     first = next(iter(tables.values()))
     numeric, categorical = extra_columns(first.schema)
     columns: dict[str, list[np.ndarray]] = {split: [] for split in tables}
@@ -150,17 +160,18 @@ def _fields(tables: dict[str, pa.Table]) -> dict[str, np.ndarray]:
     for name in (*PARSED_CATEGORIES, *categorical):
         levels = pc.unique(
             pa.concat_arrays([c for t in tables.values() if name in t.column_names for c in t[name].chunks])
-        )
+        ).drop_null()
+        levels = levels.take(pc.array_sort_indices(levels))
         for split, table in tables.items():
-            code = (
-                pc.index_in(table[name], value_set=levels.drop_null()) if name in table.column_names else None
-            )
+            code = pc.index_in(table[name], value_set=levels) if name in table.column_names else None
             columns[split].append(
                 np.full(len(table), np.nan)
                 if code is None
                 else code.combine_chunks().cast(pa.float64()).to_numpy(zero_copy_only=False)
             )
-    return {split: np.stack(c, axis=1).astype(np.float32) for split, c in columns.items()}
+    names = (*PARSED_NUMBERS, *numeric, *PARSED_CATEGORIES, *categorical)
+    written = tuple(name.partition(":")[2] or name for name in names)
+    return written, {split: np.stack(c, axis=1).astype(np.float32) for split, c in columns.items()}
 
 
 def _numbers(table: pa.Table, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rows -> a few hundred columns: principal components of each vector set, then fields; fitted inside the fold."""
+"""Principal components of each vector set, fitted inside the fold: rows -> a few hundred dense columns."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -7,11 +7,13 @@ import numpy as np
 
 from heads.features.design import FieldBlock, VectorBlock
 from heads.features.rows import Rows
-from heads.trees.columns import FIT_ROWS, principal_axes
+
+FIT_ROWS = 20_000  # rows that components are found on: more change them little
+ITERATIONS = 8
 
 
 @dataclass
-class Compressed:
+class ComponentFeatures:
     """Each vector set by its first components, keeping the geometry, and fields beside them.
 
     Args:
@@ -31,7 +33,7 @@ class Compressed:
 
     def fit(self, rows: Rows) -> Self:
         self.blocks_ = [VectorBlock("block").fit(matrix) for matrix in rows.matrices]
-        sample = rows.subset(np.arange(0, len(rows), max(1, len(rows) // FIT_ROWS)))
+        sample = component_sample(rows)
         self.axes_ = []
         for block, matrix in zip(self.blocks_, sample.matrices, strict=True):
             X = block.transform(matrix)[:, : matrix.dim]
@@ -53,3 +55,29 @@ class Compressed:
             parts.append(self.field_block_.transform(rows))
         X = np.concatenate(parts, axis=1)
         return X if self.divisor_ is None else X / self.divisor_
+
+
+def component_sample(rows: Rows) -> Rows:
+    """The rows that components are found on."""
+    return rows.subset(np.arange(0, len(rows), max(1, len(rows) // FIT_ROWS)))
+
+
+def principal_axes(products: np.ndarray, count: int) -> np.ndarray:
+    """The leading eigenvectors of a symmetric matrix, largest first, shape (dim, at most count) float32.
+
+    Of a wide matrix they are found by subspace iteration, which is exact where the spectrum falls off and
+    elsewhere close enough: directions told apart badly are about as long as one another.
+    """
+    dim = len(products)
+    if dim <= 4 * count:
+        _, axes = np.linalg.eigh(products.astype(np.float64))
+        kept = axes[:, ::-1][:, :count]
+    else:
+        start = np.random.default_rng(0).standard_normal((dim, count + count // 4)).astype(products.dtype)
+        basis, _ = np.linalg.qr(products @ start)
+        for _ in range(ITERATIONS):
+            basis, _ = np.linalg.qr(products @ basis)
+        _, turn = np.linalg.eigh((basis.T @ products @ basis).astype(np.float64))
+        kept = basis @ turn[:, ::-1][:, :count]
+    signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
+    return np.asarray(kept * signs, np.float32)

@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 
+from heads.features.categories import LevelColumns
 from heads.features.rows import Rows
 from store.vectors.matrix import Matrix
 
@@ -67,7 +68,7 @@ class FieldBlock:
     mean_: np.ndarray = field(init=False, repr=False)
     divisor_: np.ndarray = field(init=False, repr=False)
     indicated_: np.ndarray = field(init=False, repr=False)
-    levels_: dict[str, dict[str, int]] = field(init=False, repr=False)
+    levels_: LevelColumns = field(init=False, repr=False)
 
     def fit(self, rows: Rows) -> Self:
         X = rows.fields.X
@@ -80,13 +81,8 @@ class FieldBlock:
         self.indicated_ = (share > 0) & (share < 1) & self.fill
         self.names_ = [*rows.fields.names]
         self.names_ += [f"missing:{rows.fields.names[i]}" for i in np.flatnonzero(self.indicated_)]
-        self.levels_ = {}
-        for name, category in rows.fields.categories.items():
-            counts = np.bincount(category.codes[category.codes >= 0], minlength=len(category.levels))
-            often = np.argsort(-counts, kind="stable")[: self.max_levels]
-            kept = sorted(category.levels[i] for i in often if counts[i] >= self.min_count)
-            self.levels_[name] = {level: len(self.names_) + i for i, level in enumerate(kept)}
-            self.names_ += [f"{name}={level}" for level in kept]
+        self.levels_ = LevelColumns.of(rows.fields, len(self.names_), self.min_count, self.max_levels)
+        self.names_ += self.levels_.names
         return self
 
     def transform(self, rows: Rows) -> np.ndarray:
@@ -100,12 +96,7 @@ class FieldBlock:
             X[:, n_numbers : n_numbers + int(self.indicated_.sum())] = ~present[:, self.indicated_]
         else:
             X[:, :n_numbers] = numbers
-        for name, columns in self.levels_.items():
-            category = rows.fields.categories[name]
-            column_of = np.array([columns.get(level, -1) for level in category.levels] + [-1])
-            column = column_of[category.codes]
-            held = np.flatnonzero(column >= 0)
-            X[held, column[held]] = 1.0
+        self.levels_.mark(rows.fields, X)
         return X
 
 

@@ -39,13 +39,13 @@ MIN_SHARE = 0.01  # of the rows that must hold a word or a fact for it to become
 MIN_ROWS = 10
 
 
-def field_columns(schema: pa.Schema) -> list[str]:
-    """The catalogue columns that `parse_fields` reads."""
+def columns_read(schema: pa.Schema) -> list[str]:
+    """The catalogue columns that `field_table` reads."""
     numeric, categorical = extra_columns(schema)
     return [*FIELD_COLUMNS, *numeric, *categorical]
 
 
-def parse_fields(rows: pa.Table, n_train: int | None = None) -> FieldTable:
+def field_table(rows: pa.Table, n_train: int | None = None) -> FieldTable:
     """Fields of catalogue rows. Train and test must be parsed together, so that their columns agree.
 
     Args:

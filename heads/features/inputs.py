@@ -9,13 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from heads.features.cleaning import Cleaning
-from heads.features.fields import field_columns, parse_fields
+from heads.features.fields import columns_read, field_table
 from heads.features.rows import FieldTable, Rows
 from store.catalog.parse.compose import compose, composition_columns
-from store.catalog.read import present_splits, read_split
-from store.cleaning import read_decided
-from store.errors import CatalogError, MissingVectorsError
+from store.catalog.read import catalog_digest, present_splits, read_snapshot, read_split
+from store.cleaning import Cleaning, read_cleaning
+from store.errors import CatalogError, MissingVectorsError, RowMismatchError
 from store.folds.assign import Folds
 from store.vectors.folded import FoldedMatrix, embedded_keys, fold_specs, load_any
 from store.vectors.keys import among
@@ -105,6 +104,7 @@ def read_inputs(
     texts: Sequence[str],
     folds: Folds,
     folder: Path | None = None,
+    catalog: str | None = None,
 ) -> Inputs:
     """Read rows with the given vector sets and text compositions.
 
@@ -112,20 +112,26 @@ def read_inputs(
 
     Args:
         folder: put the vectors into files of this folder instead of memory.
+        catalog: digest of the rows that are expected; None: whatever stands there.
 
     Raises:
         MissingVectorsError: some row was never embedded.
         FoldMismatchError: the folds are of other rows.
+        RowMismatchError: the catalogue was replaced before or while it was read.
     """
     if "train" not in present_splits(workspace):
         raise CatalogError(
             f"no train catalogue in {workspace.root}: run 'shelfprice catalog ingest --train FILE'"
         )
-    tables = {split: read_split(workspace, split) for split in present_splits(workspace)}
+    snapshot = {split: read_snapshot(workspace, split) for split in present_splits(workspace)}
+    tables = {split: table for split, (table, _) in snapshot.items()}
+    found = "-".join(digest for _, digest in snapshot.values())
+    if catalog is not None and found != catalog:
+        raise _replaced(workspace)
     folds = folds.aligned(tables["train"]["sample_id"].combine_chunks())
-    columns = field_columns(tables["train"].schema)
+    columns = columns_read(tables["train"].schema)
     together = pa.concat_tables([_with_columns(table, columns) for table in tables.values()])
-    fields, start, rows = parse_fields(together, tables["train"].num_rows), 0, {}
+    fields, start, rows = field_table(together, tables["train"].num_rows), 0, {}
     for split, table in tables.items():
         here = np.arange(start, start + table.num_rows)
         start += table.num_rows
@@ -134,8 +140,21 @@ def read_inputs(
             workspace, split, table, sets, texts, fields.subset(here), group, folds.hash, folder
         )
     price = tables["train"]["price"].to_numpy()
-    cleaning = Cleaning.of(read_decided(workspace), rows["train"].sample_id)
+    cleaning = read_cleaning(workspace, rows["train"].sample_id)
+    # Vectors were read by the rows as they stood then: in this order, if nobody has touched them.
+    stands = catalog_digest(workspace) == found and all(
+        read_split(workspace, split, ["sample_id"])["sample_id"].equals(table["sample_id"])
+        for split, table in tables.items()
+    )
+    if not stands:
+        raise _replaced(workspace)
     return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning)
+
+
+def _replaced(workspace: Workspace) -> RowMismatchError:
+    return RowMismatchError(
+        f"the catalogue of {workspace.root} was replaced while it was read: run the same command again"
+    )
 
 
 def _rows_of(

@@ -1,9 +1,37 @@
-"""TF-IDF in two steps: counting, which fits nothing and is done once, and weighting, fitted inside the fold."""
+"""TF-IDF in two steps: counting, which fits nothing but a vocabulary, and weighting, fitted inside the fold.
 
-from dataclasses import dataclass
+Terms are words, or characters where a text has no words to tell rows apart by: see `token_pattern`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+WORD = r"(?u)\b\w+\b"
+CHARACTER = r"(?u)\w"
+# Scripts that put no space between words: Thai, Lao, Burmese, Khmer, kana, Chinese characters.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
+)
+UNSPACED_CHARACTER_OR_WORD = rf"(?u)[{UNSPACED}]|[^\W{UNSPACED}]+"
+SAMPLED_TEXTS = 2000  # that the script is told by
+
+
+def is_unspaced(texts: Sequence[str]) -> bool:
+    """Whether most letters of the texts are of scripts without spaces; the first `SAMPLED_TEXTS` are looked at."""
+    sample = " ".join(texts[:SAMPLED_TEXTS])
+    return 2 * len(re.findall(f"[{UNSPACED}]", sample)) > len(re.findall(r"[^\W\d_]", sample))
+
+
+def token_pattern(texts: Sequence[str]) -> str:
+    """What a term is in such texts: a word, or a single character of a script without spaces."""
+    return UNSPACED_CHARACTER_OR_WORD if is_unspaced(texts) else WORD
+
+
+# ---- counting ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -11,38 +39,69 @@ class Terms:
     """One family of terms: which text, cut how."""
 
     composition: str
-    analyzer: str  # "word" or "char_wb"
+    analyzer: str  # "word", "char" or "char_wb"
     shortest: int  # terms of so many words or characters …
     longest: int  # … to so many
 
-    def vectorizer(self, min_rows: int) -> Any:
-        """A scikit-learn counter; terms held by fewer rows than that in all could never be used in a fold."""
+    def count(self, texts: np.ndarray, min_df: int) -> tuple[Any, Any]:
+        """A fitted scikit-learn counter and its counts, sparse float32 of shape (n_texts, n_terms).
+
+        Words that no `min_df` texts share, such as codes, are cut to characters. Terms held by fewer texts than that
+        could never be used in a fold.
+        """
         from sklearn.feature_extraction.text import CountVectorizer
 
-        return CountVectorizer(
+        vectorizer = CountVectorizer(
             analyzer=self.analyzer,
             ngram_range=(self.shortest, self.longest),
-            token_pattern=r"(?u)\b\w+\b" if self.analyzer == "word" else None,
-            min_df=min_rows,
+            token_pattern=token_pattern(texts) if self.analyzer == "word" else None,
+            min_df=min_df,
             dtype=np.float32,
         )
+        try:
+            return vectorizer, vectorizer.fit_transform(texts)
+        except ValueError as error:  # scikit-learn's words for an empty vocabulary
+            if "vocabulary" not in str(error) and "no terms remain" not in str(error).lower():
+                raise
+        if self.analyzer == "word":
+            return Terms(self.composition, "char", 1, 3).count(texts, min_df)
+        return vectorizer, _no_terms(len(texts))
+
+
+def counts_of(vectorizer: Any, texts: np.ndarray) -> Any:
+    """Counts of further texts by a counter of `Terms.count`; no columns where it found no term."""
+    return vectorizer.transform(texts) if getattr(vectorizer, "vocabulary_", None) else _no_terms(len(texts))
+
+
+def _no_terms(n_texts: int) -> Any:
+    import scipy.sparse as sp
+
+    return sp.csr_matrix((n_texts, 0), dtype=np.float32)
+
+
+# ---- weighting -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Weighting:
-    """TF-IDF of counts: 1 + log of the count, times idf, each row scaled to length 1."""
+    """TF-IDF of counts: 1 + log of the count, times smoothed idf, each row scaled to length 1."""
 
     columns: np.ndarray  # (n_kept,) of the counts: terms frequent enough in the fitted rows
     idf: np.ndarray  # (n_kept,) float32
 
     @classmethod
-    def fit(cls, counts: Any, min_rows: int, max_terms: int) -> "Weighting":
-        """From the counts of the fitted rows alone, sparse of shape (n_rows, n_terms)."""
-        n_rows, n_terms = counts.shape
-        held_by = np.bincount(counts.indices, minlength=n_terms)
-        columns = np.flatnonzero(held_by >= min(min_rows, n_rows))
-        if len(columns) > max_terms:
-            columns = np.sort(columns[np.argsort(-held_by[columns], kind="stable")[:max_terms]])
+    def fit(cls, counts: Any, min_df: int = 1, max_features: int | None = None) -> "Weighting":
+        """From the counts of the fitted rows alone, sparse of shape (n_rows, n_terms).
+
+        Args:
+            min_df: rows that must hold a term.
+            max_features: terms that are kept at most, those that most rows hold.
+        """
+        n_rows = counts.shape[0]
+        held_by = _held_by(counts)
+        columns = np.flatnonzero(held_by >= min(min_df, n_rows))
+        if max_features is not None and len(columns) > max_features:
+            columns = np.sort(columns[np.argsort(-held_by[columns], kind="stable")[:max_features]])
         idf = np.log((1 + n_rows) / (1 + held_by[columns])) + 1
         return cls(columns, idf.astype(np.float32))
 
@@ -51,20 +110,93 @@ class Weighting:
         from sklearn.preprocessing import normalize
 
         X = counts[:, self.columns]
+        if not X.shape[1]:
+            return X
         X.data = (1 + np.log(X.data)) * self.idf[X.indices]
         return normalize(X, copy=False)
 
 
-def counts_of(vectorizer: Any, texts: np.ndarray, *, fit: bool) -> Any:
-    """Counts, sparse of shape (n_rows, n_terms); no columns where no text holds a frequent term."""
-    import scipy.sparse as sp
+# ---- words and pairs of words --------------------------------------------------------------------
 
-    if not fit:
-        known = getattr(vectorizer, "vocabulary_", None)
-        return vectorizer.transform(texts) if known else sp.csr_matrix((len(texts), 0), dtype=np.float32)
-    try:
-        return vectorizer.fit_transform(texts)
-    except ValueError as error:  # scikit-learn's words for an empty vocabulary
-        if "vocabulary" not in str(error) and "no terms remain" not in str(error).lower():
-            raise
-        return sp.csr_matrix((len(texts), 0), dtype=np.float32)
+
+@dataclass
+class WordPairs:
+    """TF-IDF of words and of pairs of adjacent ones, counted as numbers: ten times faster than as strings.
+
+    What scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)` makes, but for the order of columns.
+    Where no two texts share a word, characters and pairs of them are counted instead.
+
+    Args:
+        min_df: training texts that must hold a term.
+        max_features: terms that are kept at most.
+    """
+
+    min_df: int = 1
+    max_features: int | None = None
+    pattern_: str = field(init=False, repr=False, default=WORD)
+    words_: dict[str, int] = field(init=False, repr=False)
+    pairs_: np.ndarray = field(init=False, repr=False)  # (n_pairs,) codes of known pairs, ascending
+    weighting_: Weighting = field(init=False, repr=False)
+
+    @property
+    def n_terms(self) -> int:
+        """Columns of what `transform` returns."""
+        return len(self.weighting_.columns)
+
+    def fit_transform(self, texts: np.ndarray) -> Any:
+        """Sparse float32 of shape (n_texts, n_terms): words first, then pairs."""
+        counts = self._count_new(texts, token_pattern(texts))
+        if len(texts) > 1 and counts.shape[1] and _held_by(counts).max() < 2:
+            counts = self._count_new(texts, CHARACTER)
+        self.weighting_ = Weighting.fit(counts, self.min_df, self.max_features)
+        return self.weighting_.transform(counts)
+
+    def transform(self, texts: np.ndarray) -> Any:
+        """Sparse float32 of shape (n_texts, n_terms); a word never seen says nothing, and parts its neighbours."""
+        row, word = self._words(texts, grow=False)
+        paired, codes = _pairs(row, word)
+        return self.weighting_.transform(self._counts(len(texts), row, word, paired, codes))
+
+    def _count_new(self, texts: np.ndarray, pattern: str) -> Any:
+        self.pattern_, self.words_ = pattern, {}
+        row, word = self._words(texts, grow=True)
+        paired, codes = _pairs(row, word)
+        self.pairs_ = np.unique(codes)
+        return self._counts(len(texts), row, word, paired, codes)
+
+    def _words(self, texts: np.ndarray, *, grow: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Row and number of each word in order; -1 where it is unknown."""
+        numbers: list[int] = []
+        lengths, known, pattern = np.zeros(len(texts), np.int64), self.words_, re.compile(self.pattern_)
+        for i, text in enumerate(texts):
+            words = pattern.findall(text.lower())
+            lengths[i] = len(words)
+            if grow:
+                numbers += [known.setdefault(w, len(known)) for w in words]
+            else:
+                numbers += [known.get(w, -1) for w in words]
+        return np.repeat(np.arange(len(texts)), lengths), np.array(numbers, np.int64)
+
+    def _counts(
+        self, n_texts: int, row: np.ndarray, word: np.ndarray, paired: np.ndarray, codes: np.ndarray
+    ) -> Any:
+        import scipy.sparse as sp
+
+        at = np.searchsorted(self.pairs_, codes)
+        at[at == len(self.pairs_)] = 0
+        known = self.pairs_[at] == codes if len(self.pairs_) else np.zeros(len(codes), bool)
+        rows = np.concatenate([row[word >= 0], paired[known]])
+        columns = np.concatenate([word[word >= 0], len(self.words_) + at[known]])
+        shape = n_texts, len(self.words_) + len(self.pairs_)
+        return sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape)
+
+
+def _held_by(counts: Any) -> np.ndarray:
+    """Rows that hold each column."""
+    return np.bincount(counts.indices, minlength=counts.shape[1])
+
+
+def _pairs(row: np.ndarray, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and code of each pair of adjacent known words of one text."""
+    both = (row[1:] == row[:-1]) & (word[1:] >= 0) & (word[:-1] >= 0)
+    return row[1:][both], (word[:-1][both] << 32) | word[1:][both]

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from heads.base import MATRIX_CHECKS, MOST_BEYOND, FoldPredictions, Head, rows_of_matrix
-from heads.features.cleaning import Cleaning
 from heads.features.rows import Rows
 from heads.folds.parallel import each_on_a_core
 from heads.folds.tuning import Tuning
+from store.cleaning import Cleaning
 from store.errors import HeadError, RowMismatchError
 from store.folds.assign import decide_folds
 from store.target import as_log_price, warn_of_prices
@@ -44,9 +44,10 @@ def crossfit(
         tuning: parameters of each fold's own, found without it; folds are fitted one after the other then.
 
     Raises:
-        HeadError: fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
+        HeadError: a parameter is out of its range, fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
             from, every price is the same, or a prediction is not finite.
     """
+    head.check()
     present = np.unique(fold)
     if len(present) < 2:
         raise HeadError(

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from heads.base import Head
+from heads.params import current_params, recorded_params
+from heads.registry import head_class
 from store.workspace import Workspace
 
 # Parts of a head's inputs that the found parameters belong to; other folds would make them dishonest.
@@ -26,11 +28,18 @@ class Tuning:
         """The part that decides predictions, as JSON."""
         return {"folds": {str(fold): found for fold, found in self.folds.items()}, "refit": self.refit}
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The same by the names that records on disk know parameters by."""
+        cls = head_class(self.head)
+        folds = {str(fold): recorded_params(cls, found) for fold, found in self.folds.items()}
+        return {"folds": folds, "refit": recorded_params(cls, self.refit)}
+
     def head_for_fold(self, head: Head, fold: int) -> Head:
         """An unfitted head with what was found for a held-out fold."""
         return head.clone().set_params(**self.folds.get(fold, {}))
 
-    def without(self, names: set[str]) -> "Tuning":
+    def without(self, names: frozenset[str]) -> "Tuning":
         """The same less parameters that the user has set."""
 
         def less(found: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +60,7 @@ def publish_tuning(workspace: Workspace, tuning: Tuning) -> None:
         {
             "head": tuning.head,
             "bound_to": tuning.bound_to,
-            **tuning.described,
+            **tuning.recorded,
             "trials": tuning.trials,
             "inner_smape": tuning.inner_smape,
         },
@@ -62,11 +71,10 @@ def read_tuning(workspace: Workspace, head: str) -> Tuning | None:
     """What the last search for a head found; None: there was none."""
     if not workspace.exists(tuning_path(head)):
         return None
-    record = workspace.read_json(tuning_path(head))
-    folds = {int(fold): found for fold, found in record["folds"].items()}
-    return Tuning(
-        record["head"], record["bound_to"], folds, record["refit"], record["trials"], record["inner_smape"]
-    )
+    record, cls = workspace.read_json(tuning_path(head)), head_class(head)
+    folds = {int(fold): current_params(cls, found, warn=False) for fold, found in record["folds"].items()}
+    refit = current_params(cls, record["refit"], warn=False)
+    return Tuning(record["head"], record["bound_to"], folds, refit, record["trials"], record["inner_smape"])
 
 
 def bound_parts(inputs: dict[str, Any]) -> dict[str, Any]:

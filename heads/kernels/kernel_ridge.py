@@ -22,6 +22,7 @@ from heads.kernels.mixture import (
     iter_terms,
     sources_of,
 )
+from heads.params import MOST_SEED, param
 from store.errors import HeadError
 from store.metric import smape_rows
 
@@ -58,13 +59,15 @@ class KernelRidge(Head):
     libraries: ClassVar[tuple[str, ...]] = ("scipy", "scikit-learn")
     side_by_side: ClassVar[bool] = True
 
-    exact_rows: int = 12_000  # most training rows that are solved exactly
-    landmarks: int = 4096  # training rows that a larger fit is spanned by
-    tune_rows: int = 4000  # training rows that widths, weights and penalty are chosen on
+    exact_rows: int = param(12_000, low=0, high=200_000)  # most training rows that are solved exactly
+    landmarks: int = param(4096, low=1, high=100_000)  # training rows that a larger fit is spanned by
+    tune_rows: int = param(
+        4000, low=1, high=100_000
+    )  # training rows that widths, weights and penalty are chosen on
     unit: bool = True  # compare vectors by direction alone
     lexical: bool = True  # take TF-IDF of the text and the item name in
     fields: bool = True  # take parsed fields in
-    random_state: int = 42  # landmarks and held-out groups
+    random_state: int = param(42, low=0, high=MOST_SEED)  # landmarks and held-out groups
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         given: KernelChoice | None = vars(self).get("given_")

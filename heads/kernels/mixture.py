@@ -8,7 +8,7 @@ import numpy as np
 
 from heads.features.design import FieldBlock, VectorBlock
 from heads.features.rows import Rows
-from heads.features.words import WordPairs
+from heads.features.tfidf import WordPairs
 
 SAMPLED_ROWS = 1024  # pairs among so many rows give a median distance
 COMMON_SHARE = 0.02  # words in a larger share of rows are multiplied as a dense block: ten times faster
@@ -83,7 +83,7 @@ class FieldDistances(Distances):
 
     def _fit(self, rows: Rows) -> None:
         self.block_ = FieldBlock(min_count=3).fit(rows)
-        levels = sum(len(levels) for levels in self.block_.levels_.values())
+        levels = len(self.block_.levels_.names)
         held = self.block_.transform(rows)[:, len(self.block_.names_) - levels :].sum(axis=0)
         rarity = np.sqrt(np.log(len(rows) / np.maximum(held, 1)) + 1e-3)
         self.scale_ = np.concatenate([np.ones(len(self.block_.names_) - levels), rarity]).astype(np.float32)

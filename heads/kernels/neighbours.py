@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from heads.base import Head
 from heads.features.rows import Rows
-from heads.features.words import WordPairs
+from heads.features.tfidf import WordPairs
 from heads.kernels.nearest import EXACT_BELOW, Nearest
+from heads.params import param
 from store.errors import HeadError
 from store.metric import smape_rows
 
@@ -55,9 +56,11 @@ class Neighbours(Head):
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
 
-    candidates: int = 32  # nearest rows taken from each vector set
+    candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
     names: bool = True  # whether TF-IDF of item names is a further similarity
-    exact_below: int = EXACT_BELOW  # training rows from which the search is approximate (IVF)
+    exact_below: int = param(
+        EXACT_BELOW, low=0, high=1e12
+    )  # training rows from which the search is approximate (IVF)
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         if not rows.matrices:

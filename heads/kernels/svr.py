@@ -1,4 +1,4 @@
-"""`svr`: support vector regression on compressed vectors, which forgives small errors and shrugs off large ones."""
+"""`svr`: support vector regression on principal components, which forgives small errors and shrugs off large ones."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from heads.base import Head
-from heads.features.components import Compressed
+from heads.features.components import ComponentFeatures
 from heads.features.rows import Rows
+from heads.params import MOST_SEED, param
 
 
 @dataclass(kw_only=True, eq=False)
@@ -18,41 +19,41 @@ class SVR(Head):
     """
 
     name: ClassVar[str] = "svr"
-    summary: ClassVar[str] = "support vector regression on compressed vectors and fields"
+    summary: ClassVar[str] = "support vector regression on principal components and fields"
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
     code_version: ClassVar[int] = 2
 
-    components: int = 128  # principal components of each vector set
-    penalty: float = 3.0  # scikit-learn's C
-    epsilon: float = 0.03  # log price: errors below it cost nothing
-    width: float = 0.3  # of the kernel, in median squared distances
-    max_rows: int = 12_000  # training rows it is fitted on at most
+    components: int = param(128, low=1, high=65_536)  # principal components of each vector set
+    C: float = param(3.0, low=1e-6, high=1e6, was="penalty")
+    epsilon: float = param(0.03, low=0, high=100)  # log price: errors below it cost nothing
+    width: float = param(0.3, low=1e-6, high=1e6)  # of the kernel, in median squared distances
+    max_rows: int = param(12_000, low=2, high=1e9)  # training rows it is fitted on at most
     fields: bool = True  # take parsed fields in
-    random_state: int = 42
+    random_state: int = param(42, low=0, high=MOST_SEED)
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         from sklearn import svm
 
         from heads.kernels.mixture import squared_distances
 
-        self.compressed_ = Compressed(self.components, self.fields).fit(rows)
+        self.features_ = ComponentFeatures(self.components, self.fields).fit(rows)
         kept = np.arange(len(rows))
         if len(rows) > self.max_rows:
             unique, inverse = np.unique(rows.group, return_inverse=True)
             rank = np.random.default_rng(self.random_state).permutation(len(unique))[inverse]
             kept = np.sort(np.argsort(rank, kind="stable")[: self.max_rows])
-        X = self.compressed_.transform(rows.subset(kept))
+        X = self.features_.transform(rows.subset(kept))
         sample = X[:: max(1, len(X) // 1024)]
         between = squared_distances(sample, sample)[np.triu_indices(len(sample), 1)]
         median = max(float(np.median(between)) if len(between) else 1.0, 1e-6)
         self.mean_ = float(log_price[kept].mean())
         self.solver_ = svm.SVR(
-            C=self.penalty, epsilon=self.epsilon, gamma=0.5 / (self.width * median), cache_size=1000
+            C=self.C, epsilon=self.epsilon, gamma=0.5 / (self.width * median), cache_size=1000
         )
         self.solver_.fit(X, log_price[kept] - self.mean_)
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        predicted: np.ndarray = self.solver_.predict(self.compressed_.transform(rows)) + self.mean_
+        predicted: np.ndarray = self.solver_.predict(self.features_.transform(rows)) + self.mean_
         return predicted
 
     def learned(self) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from heads.features.rows import Rows
+from heads.features.categories import LevelColumns
+from heads.features.rows import FieldTable, Rows
 
 SAMPLE_ROWS = 2048
 
@@ -30,7 +31,7 @@ class ColumnLayout:
     shift: np.ndarray  # (n_columns,) float32, keeps sums small: precision only
     blocks: tuple[Block, ...]
     fills: tuple[tuple[int, int, int], ...]  # (start, stop, indicator): columns zero where indicator is 1
-    levels: dict[str, dict[str, int]]  # category -> level -> column
+    levels: LevelColumns
     n_numbers: int
 
     @property
@@ -61,13 +62,8 @@ class ColumnLayout:
             at += 1
         if at > first:
             blocks.append(Block(first, at, "numbers"))
-        levels: dict[str, dict[str, int]] = {}
-        start = at
-        for name, category in rows.fields.categories.items() if use_fields else ():
-            counts = np.bincount(category.codes[category.codes >= 0], minlength=len(category.levels))
-            kept = sorted(category.levels[i] for i in np.flatnonzero(counts >= min_count))
-            levels[name] = {level: at + i for i, level in enumerate(kept)}
-            at += len(kept)
+        start, levels = at, LevelColumns.of(rows.fields if use_fields else FieldTable(), at, min_count)
+        at = levels.stop
         if at > start:
             blocks.append(Block(start, at, "categories"))
         values = np.concatenate([*shift, np.zeros(at)])[:at].astype(np.float32)
@@ -79,7 +75,7 @@ class ColumnLayout:
         return {
             "blocks": [[block.start, block.stop, block.kind] for block in self.blocks],
             "fills": [list(fill) for fill in self.fills],
-            "levels": self.levels,
+            "levels": self.levels.levels,
         }
 
     def raw(self, rows: Rows, index: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
@@ -101,11 +97,5 @@ class ColumnLayout:
             rows.matrices, self.fills[len(self.fills) - len(vector_blocks) :]
         ):
             X[:, indicator] = ~matrix.valid[index]
-        for name, columns in self.levels.items():
-            category = rows.fields.categories[name]
-            column = np.array([columns.get(level, -1) for level in category.levels] + [-1])[
-                category.codes[index]
-            ]
-            held = np.flatnonzero(column >= 0)
-            X[held, column[held]] = 1.0
+        self.levels.mark(rows.fields, X, index)
         return X

@@ -7,6 +7,15 @@ import numpy as np
 from heads.features.rows import Rows
 from heads.linear.gram import BLOCK_ROWS, Sums, product_dtype
 from heads.linear.layout import ColumnLayout
+from store.errors import HeadError
+
+
+def check_path(name: str, alpha_min: float, alpha_max: float) -> None:
+    """Raises HeadError where a path of penalties ends before it begins."""
+    if alpha_min > alpha_max:
+        raise HeadError(
+            f"{name}: parameter alpha_min must be at most alpha_max, got {alpha_min:g} and {alpha_max:g}"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from heads.folds.nested import NestedPlan, Split
 from heads.folds.parallel import each_on_a_core
 from heads.linear.gram import Sums, sum_cells
 from heads.linear.layout import ColumnLayout
-from heads.linear.path import Path, Scaling, predict_paths, solve_path
-from store.errors import HeadError
+from heads.linear.path import Path, Scaling, check_path, predict_paths, solve_path
+from heads.params import param
 
 
 @dataclass(kw_only=True, eq=False)
@@ -32,16 +32,23 @@ class Ridge(Head):
     code_version: ClassVar[int] = 2
     beyond_memory: ClassVar[bool] = True
 
-    n_penalties: int = 20
-    n_neighbours: int = 2  # folds that score the penalty of a fold
-    low: float = 1e-6  # smallest penalty a row, where every block of columns has a total variance of 1
-    high: float = 1.0  # largest
-    scale: str = "block"  # vectors: "block" keeps the geometry, "column" gives each column unit variance
-    fields: bool = True
-    held_back: float = 0.3  # weight of a vector set in the weightings that hold one back; 1.0: none is tried
-    number_weight: float = 2.0  # weight of the numbers
-    category_weight: float = 3.0  # weight of the categories
-    min_count: int = 5  # training rows that must hold a category
+    n_alphas: int = param(20, low=1, high=1000, was="n_penalties")
+    n_inner_folds: int = param(2, low=1, high=2, was="n_neighbours")  # that score the penalty of a fold
+    alpha_min: float = param(
+        1e-6, above=0, high=1e12, was="low"
+    )  # a row, where each block has a total variance of 1
+    alpha_max: float = param(1.0, above=0, high=1e12, was="high")
+    scale: str = param(
+        "block", one_of=("block", "column")
+    )  # of vectors: keep the geometry, or unit variance a column
+    fields: bool = True  # take parsed fields in
+    held_back: float = param(0.3, low=0, high=100)  # weight of a vector set that is held back; 1.0: none is
+    number_weight: float = param(2.0, low=0, high=1e6)
+    category_weight: float = param(3.0, low=0, high=1e6)
+    min_count: int = param(5, low=1, high=1e9)  # training rows that must hold a category
+
+    def _check_together(self) -> None:
+        check_path(self.name, self.alpha_min, self.alpha_max)
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         self._cross(rows, log_price, NestedPlan.for_fit(rows.group))
@@ -50,15 +57,13 @@ class Ridge(Head):
         self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
     ) -> FoldPredictions:
         """See `Head.fit_predict_folds`; two passes over the rows, one to sum and one to predict."""
-        oof, learned = self._cross(train, log_price, NestedPlan.of(fold, train.group, self.n_neighbours))
+        oof, learned = self._cross(train, log_price, NestedPlan.of(fold, train.group, self.n_inner_folds))
         return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
 
     def _cross(
         self, rows: Rows, log_price: np.ndarray, plan: NestedPlan
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Out-of-fold log price and what each fold chose; leaves the model of all rows in `path_`."""
-        if self.scale not in ("block", "column"):
-            raise HeadError(f"ridge: scale must be 'block' or 'column', got {self.scale!r}")
         self.layout_ = ColumnLayout.of(rows, self.min_count, self.fields)
         cells = sum_cells(rows, log_price, plan.cell, self.layout_)
         scalings = self._scalings(len(rows.matrices))
@@ -80,7 +85,7 @@ class Ridge(Head):
         # Settings are weightings of the vector sets times penalties, flat; penalties run fastest.
         fitted_on = sorted({fitted for fitted, _ in plan.inner_splits}, key=sorted)
         pairs = [(f, scaling) for f in fitted_on for scaling in scalings]
-        solved = each_on_a_core(lambda pair: solve(*pair, self.penalties), pairs)
+        solved = each_on_a_core(lambda pair: solve(*pair, self.alphas), pairs)
         inner_paths = {
             f: Path.joined(solved[at * len(scalings) : (at + 1) * len(scalings)])
             for at, f in enumerate(fitted_on)
@@ -88,16 +93,14 @@ class Ridge(Head):
         inner = plan.inner_errors(
             log_price, predict({split: inner_paths[split[0]] for split in plan.inner_splits})
         )
-        chosen = {held: divmod(int(np.argmin(errors)), self.n_penalties) for held, errors in inner.items()}
+        chosen = {held: divmod(int(np.argmin(errors)), self.n_alphas) for held, errors in inner.items()}
         best = (
-            divmod(int(np.argmin(sum(inner.values()))), self.n_penalties)
-            if inner
-            else (0, self.n_penalties // 2)
+            divmod(int(np.argmin(sum(inner.values()))), self.n_alphas) if inner else (0, self.n_alphas // 2)
         )
         oof = np.empty(0)
         if plan.outer:
             of_fold = each_on_a_core(
-                lambda held: solve(plan.outer[held][0][0], scalings[chosen[held][0]], self.penalties),
+                lambda held: solve(plan.outer[held][0][0], scalings[chosen[held][0]], self.alphas),
                 plan.folds,
             )
             paths = {
@@ -108,10 +111,10 @@ class Ridge(Head):
             settings = {held: penalty for held, (_, penalty) in chosen.items()}
             oof, errors = plan.collect(log_price, predict(paths), settings)
             best = best[0], int(np.argmin(errors))
-        self.scaling_, self.penalty_ = scalings[best[0]], float(self.penalties[best[1]])
+        self.scaling_, self.penalty_ = scalings[best[0]], float(self.alphas[best[1]])
         final = plan.cells, self.scaling_, np.array([self.penalty_])
         (self.path_,) = each_on_a_core(lambda one: solve(*one), [final])
-        return oof, [self._describe(scalings[chosen[h][0]], self.penalties[chosen[h][1]]) for h in plan.folds]
+        return oof, [self._describe(scalings[chosen[h][0]], self.alphas[chosen[h][1]]) for h in plan.folds]
 
     def _scalings(self, n_sets: int) -> list[Scaling]:
         """Weightings to choose from: all sets alike, and each in turn held back."""
@@ -122,7 +125,7 @@ class Ridge(Head):
         return [Scaling(tuple(weights[i].tolist()), *shared) for i in range(n_tried)]
 
     def _describe(self, scaling: Scaling, penalty: float) -> dict[str, Any]:
-        return {"penalty": float(penalty), "vector_weights": list(scaling.vector_weights)}
+        return {"alpha": float(penalty), "vector_weights": list(scaling.vector_weights)}
 
     def _predict(self, rows: Rows) -> np.ndarray:
         return predict_paths(self.layout_, rows, np.arange(len(rows)), [self.path_])[0][:, 0]
@@ -142,6 +145,6 @@ class Ridge(Head):
         return {"ridge.npz": content.getvalue(), "ridge.json": json.dumps(self.layout_.describe()).encode()}
 
     @property
-    def penalties(self) -> np.ndarray:
-        """The path, shape (n_penalties,): scikit-learn's alpha over the number of rows fitted on."""
-        return np.geomspace(self.low, self.high, self.n_penalties)
+    def alphas(self) -> np.ndarray:
+        """The path, shape (n_alphas,): scikit-learn's alpha over the number of rows fitted on."""
+        return np.geomspace(self.alpha_min, self.alpha_max, self.n_alphas)

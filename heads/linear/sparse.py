@@ -16,6 +16,8 @@ from heads.features.rows import Rows
 from heads.features.tfidf import Terms, Weighting, counts_of
 from heads.folds.nested import NestedPlan, Split
 from heads.folds.parallel import each_on_a_core
+from heads.linear.path import check_path
+from heads.params import param
 from store.errors import HeadError
 
 TOLERANCE = 1e-3  # of the residual, relative: SMAPE moves by 0.001 or less
@@ -37,14 +39,21 @@ class Sparse(Head):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
 
-    low: float = 0.05  # smallest penalty
-    high: float = 20.0  # largest
-    n_penalties: int = 8
-    n_neighbours: int = 1  # folds that score the penalty of a fold
-    words: int = 2  # longest run of words of the whole text
-    characters: int = 5  # longest run of characters of the name, 0: none
-    min_rows: int = 2  # rows that must hold a term
-    max_terms: int = 300_000  # of each family
+    alpha_min: float = param(0.05, above=0, high=1e12, was="low")
+    alpha_max: float = param(20.0, above=0, high=1e12, was="high")
+    n_alphas: int = param(8, low=1, high=1000, was="n_penalties")
+    n_inner_folds: int = param(1, low=1, high=2, was="n_neighbours")  # that score the penalty of a fold
+    words: int = param(2, low=0, high=8)  # longest run of words of the whole text, 0: none
+    characters: int = param(5, low=0, high=16)  # longest run of characters of the name, 0: none
+    min_df: int = param(2, low=1, high=1e9, was="min_rows")  # rows that must hold a term
+    max_features: int = param(300_000, low=1, high=1e8, was="max_terms")  # terms of each family
+
+    def _check_together(self) -> None:
+        check_path(self.name, self.alpha_min, self.alpha_max)
+        if self.characters == 1:
+            raise HeadError(f"{self.name}: parameter characters must be 0 or at least 2, got 1")
+        if not self.words and not self.characters:
+            raise HeadError(f"{self.name}: of words and characters one must be above 0, got 0 and 0")
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         self._cross(rows, log_price, NestedPlan.for_fit(rows.group))
@@ -53,18 +62,18 @@ class Sparse(Head):
         self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
     ) -> FoldPredictions:
         """See `Head.fit_predict_folds`; the texts are counted once for all folds."""
-        oof, chosen = self._cross(train, log_price, NestedPlan.of(fold, train.group, self.n_neighbours))
-        learned = [{"penalty": float(self.penalties[setting])} for setting in chosen]
+        oof, chosen = self._cross(train, log_price, NestedPlan.of(fold, train.group, self.n_inner_folds))
+        learned = [{"alpha": float(self.alphas[setting])} for setting in chosen]
         return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
 
     def _cross(self, rows: Rows, log_price: np.ndarray, plan: NestedPlan) -> tuple[np.ndarray, list[int]]:
-        self.vectorizers_ = {
-            terms: terms.vectorizer(min(self.min_rows, len(rows))) for terms in self._families()
-        }
-        counts = [counts_of(v, rows.text(t.composition), fit=True) for t, v in self.vectorizers_.items()]
+        least = min(self.min_df, len(rows))
+        counted = {terms: terms.count(rows.text(terms.composition), least) for terms in self._families()}
+        self.vectorizers_ = {terms: vectorizer for terms, (vectorizer, _) in counted.items()}
+        counts = [found for _, found in counted.values()]
         if not any(count.shape[1] for count in counts):
             raise HeadError(
-                f"sparse: no word is held by {self.min_rows} of {len(rows)} rows: the catalogue has no text"
+                f"sparse: no word is held by {self.min_df} of {len(rows)} rows: the catalogue has no text"
             )
         further = _further(rows)
         splits = plan.inner_splits + [split for splits in plan.outer.values() for split in splits]
@@ -73,7 +82,7 @@ class Sparse(Head):
         def fit_and_predict(fitted: frozenset[int]) -> dict[Split, np.ndarray]:
             inside = np.isin(plan.cell, sorted(fitted))
             seen = [c[inside] for c in counts]
-            model = _LinearModel.fit(self, seen, further.subset(inside), log_price[inside], self.penalties)
+            model = _LinearModel.fit(self, seen, further.subset(inside), log_price[inside], self.alphas)
             cells = {split: plan.cell == split[1] for split in splits if split[0] == fitted}
             return {
                 split: model.predict([c[cell] for c in counts], further.subset(cell))
@@ -84,20 +93,20 @@ class Sparse(Head):
             predicted |= found
         inner = plan.inner_errors(log_price, predicted)
         chosen = {held: int(np.argmin(errors)) for held, errors in inner.items()}
-        oof, best = np.empty(0), chosen.get(0, self.n_penalties // 2)
+        oof, best = np.empty(0), chosen.get(0, self.n_alphas // 2)
         if plan.outer:
             oof, errors = plan.collect(log_price, predicted, chosen)
             best = int(np.argmin(errors))
-        self.penalty_ = float(self.penalties[best])
+        self.penalty_ = float(self.alphas[best])
         self.model_ = _LinearModel.fit(self, counts, further, log_price, np.array([self.penalty_]))
         return oof, [chosen[held] for held in plan.folds]
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        counts = [counts_of(v, rows.text(t.composition), fit=False) for t, v in self.vectorizers_.items()]
+        counts = [counts_of(v, rows.text(t.composition)) for t, v in self.vectorizers_.items()]
         return self.model_.predict(counts, _further(rows))[:, 0]
 
     def learned(self) -> dict[str, Any]:
-        return {"penalty": self.penalty_}
+        return {"alpha": self.penalty_}
 
     def files(self) -> dict[str, bytes]:
         """`sparse.npz`: coefficients, idf, mean and the scale of numbers; `sparse.json`: the term of each coefficient."""
@@ -118,9 +127,9 @@ class Sparse(Head):
         return {"sparse.npz": content.getvalue(), "sparse.json": json.dumps(terms).encode()}
 
     @property
-    def penalties(self) -> np.ndarray:
-        """The path, shape (n_penalties,): scikit-learn's alpha."""
-        return np.geomspace(self.low, self.high, self.n_penalties)
+    def alphas(self) -> np.ndarray:
+        """The path, shape (n_alphas,): scikit-learn's alpha."""
+        return np.geomspace(self.alpha_min, self.alpha_max, self.n_alphas)
 
     def _families(self) -> list[Terms]:
         families = [Terms("full", "word", 1, self.words)] if self.words else []
@@ -138,7 +147,7 @@ class _LinearModel:
     def fit(
         cls, head: Sparse, counts: list[Any], further: Rows, log_price: np.ndarray, alphas: np.ndarray
     ) -> "_LinearModel":
-        weightings = [Weighting.fit(c, head.min_rows, head.max_terms) for c in counts]
+        weightings = [Weighting.fit(c, head.min_df, head.max_features) for c in counts]
         block = FieldBlock().fit(further)
         X, mean = _side_by_side(weightings, counts, block, further), float(log_price.mean())
         dual = solve_dual(X, log_price - mean, alphas)

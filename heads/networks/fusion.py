@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from heads.networks.head import NetworkHead
+from heads.params import param
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,8 +20,10 @@ class Fusion(NetworkHead):
     name: ClassVar[str] = "fusion"
     summary: ClassVar[str] = "vector sets projected to 512, attention between them, MLP 1536-768-384-192-1"
 
-    projected: int = 512  # features that each vector set is projected to
-    hidden: tuple[int, ...] = (768, 384, 192)
+    projected: int = param(
+        512, low=8, high=8192, multiple_of=8
+    )  # features that each vector set is projected to
+    hidden: tuple[int, ...] = param((768, 384, 192), low=1, high=16_384)
 
     def _network(self, widths: list[int]) -> "nn.Module":
         from heads.networks.layers import Filled, FusionNetwork

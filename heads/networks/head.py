@@ -9,7 +9,7 @@ import numpy as np
 from heads.base import Head
 from heads.features.design import Design
 from heads.features.rows import Rows
-from store.errors import HeadError
+from heads.params import MOST_SEED, param
 
 if TYPE_CHECKING:
     import torch
@@ -43,18 +43,24 @@ class NetworkHead(Head):
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
     code_version: ClassVar[int] = 3
 
-    loss: str = "huber-log"  # "smape", "huber-log", "mae-log"
-    rate: float = 1e-3  # peak learning rate
-    weight_decay: float = 1e-4
-    batch_rows: int = 0  # of a step; 0: 256, or 512 at twice the rate for many rows: as good, in less time
-    epochs: int = 40  # at most
-    patience: int = 8  # epochs without a better inner score
-    schedule: str = "cosine"  # "cosine", "plateau"
-    dropout: float = 0.2
-    seeds: int = 2  # networks averaged, each with another inner split for early stopping
+    loss: str = param("huber-log", one_of=("smape", "huber-log", "mae-log"))
+    learning_rate: float = param(1e-3, low=1e-9, high=10, was="rate")  # at its peak
+    weight_decay: float = param(1e-4, low=0, high=1000)
+    batch_rows: int = param(
+        0, low=0, high=1_000_000
+    )  # of a step; 0: 256, or 512 at twice the rate for many rows
+    epochs: int = param(40, low=1, high=100_000)  # at most
+    patience: int = param(8, low=0, high=100_000)  # epochs without a better inner score
+    schedule: str = param("cosine", one_of=("cosine", "plateau"))
+    dropout: float = param(0.2, low=0, below=1)
+    seeds: int = param(
+        2, low=1, high=100
+    )  # networks averaged, each with another inner split for early stopping
     fields: bool = True  # take parsed fields in
-    precision: str = "auto"  # "float32", "bfloat16", "auto": bfloat16 where the processor has it
-    random_state: int = 42
+    precision: str = param(  # auto: bf16 where the processor multiplies it
+        "auto", one_of=("auto", "fp32", "bf16"), was_values={"fp32": "float32", "bf16": "bfloat16"}
+    )
+    random_state: int = param(42, low=0, high=MOST_SEED)
 
     # ---- to implement ----------------------------------------------------------------------------
 
@@ -82,8 +88,6 @@ class NetworkHead(Head):
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         from heads.networks.training import seeded, train_network
 
-        if self.seeds < 1:
-            raise HeadError(f"{self.name}: seeds must be at least 1, got {self.seeds}")
         self._fit_features(rows)
         batch, recipe = self._training_batch(rows), self._recipe(len(rows))
         self.trained_ = []
@@ -119,7 +123,7 @@ class NetworkHead(Head):
         own = self.get_params()
         if not self.batch_rows:
             times = 2 if n_rows >= LARGE_ROWS else 1
-            own |= {"batch_rows": times * SMALL_BATCH, "rate": times * self.rate}
+            own |= {"batch_rows": times * SMALL_BATCH, "learning_rate": times * self.learning_rate}
         return TrainingRecipe(
             **{
                 field.name: own[field.name]
@@ -165,7 +169,7 @@ class NetworkHead(Head):
 
         from heads.networks.training import resolved_precision
 
-        return torch.bfloat16 if resolved_precision(self.precision) == "bfloat16" else torch.float32
+        return torch.bfloat16 if resolved_precision(self.precision) == "bf16" else torch.float32
 
     def _missing(self, rows: Rows) -> "torch.Tensor | None":
         """Which vectors each row lacks, shape (n_rows, n_widths); None where no training row lacks one."""

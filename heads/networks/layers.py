@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 ATTENTION_HEADS = 8
+
 BYTE = 256
 
 

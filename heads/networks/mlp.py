@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from heads.networks.head import NetworkHead
+from heads.params import param
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +18,7 @@ class MlpLayerNorm(NetworkHead):
     summary: ClassVar[str] = "network 1024-512-256-128-1, LayerNorm, GELU, on vectors and fields"
     beyond_memory: ClassVar[bool] = True
 
-    hidden: tuple[int, ...] = (1024, 512, 256, 128)
+    hidden: tuple[int, ...] = param((1024, 512, 256, 128), low=1, high=16_384)
 
     def _network(self, widths: list[int]) -> "nn.Module":
         from heads.networks.layers import Filled, layer_norm_mlp
@@ -33,7 +34,7 @@ class MlpBatchNorm(NetworkHead):
     summary: ClassVar[str] = "network 2048-1024-512-256-128-1, BatchNorm, ReLU, on vectors and fields"
     beyond_memory: ClassVar[bool] = True
 
-    hidden: tuple[int, ...] = (2048, 1024, 512, 256, 128)
+    hidden: tuple[int, ...] = param((2048, 1024, 512, 256, 128), low=1, high=16_384)
 
     def _network(self, widths: list[int]) -> "nn.Module":
         from heads.networks.layers import Filled, batch_norm_mlp

@@ -7,7 +7,10 @@ import numpy as np
 
 from heads.features.design import FieldBlock
 from heads.features.rows import Rows
+from heads.features.tfidf import WordPairs
 from heads.networks.head import NetworkHead
+from heads.params import param
+from store.errors import HeadError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,28 +30,25 @@ class SparseMlp(NetworkHead):
     vectors: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ("full",)
     libraries: ClassVar[tuple[str, ...]] = ("torch", "scikit-learn")
+    code_version: ClassVar[int] = 4
 
-    rate: float = 3e-3
+    learning_rate: float = 3e-3
     batch_rows: int = 512
     epochs: int = 12
     patience: int = 3
     seeds: int = 3
-    hidden: tuple[int, ...] = (192, 64, 64)
-    min_rows: int = 2  # training rows that must hold a word
-    max_words: int = 60_000
+    hidden: tuple[int, ...] = param((192, 64, 64), low=1, high=16_384, least_items=1)
+    min_df: int = param(2, low=1, high=1e9, was="min_rows")  # training rows that must hold a term
+    max_features: int = param(60_000, low=1, high=1e8, was="max_words")  # terms
 
     def _fit_features(self, rows: Rows) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        self.words_ = TfidfVectorizer(
-            ngram_range=(1, 2),
-            token_pattern=r"(?u)\b\w+\b",
-            sublinear_tf=True,
-            min_df=min(self.min_rows, len(rows)),
-            max_features=self.max_words,
-            dtype=np.float32,
-        ).fit(rows.text("full"))
+        self.words_ = WordPairs(self.min_df, self.max_features)
+        self.words_.fit_transform(rows.text("full"))
         self.field_block_ = FieldBlock().fit(rows) if self.fields else None
+        if not self.words_.n_terms and not self._widths()[0]:
+            raise HeadError(
+                f"{self.name}: no word is held by {self.min_df} of {len(rows)} rows: the catalogue has no text"
+            )
 
     def _widths(self) -> list[int]:
         return [0 if self.field_block_ is None else len(self.field_block_.names_)]
@@ -56,7 +56,7 @@ class SparseMlp(NetworkHead):
     def _network(self, widths: list[int]) -> "nn.Module":
         from heads.networks.layers import SparseNetwork
 
-        return SparseNetwork(len(self.words_.vocabulary_), widths[0], self.hidden)
+        return SparseNetwork(self.words_.n_terms, widths[0], self.hidden)
 
     def _batch(self, rows: Rows) -> "Batch":
         import torch

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from heads.features.components import Compressed
+from heads.features.components import ComponentFeatures
 from heads.features.rows import Rows
 from heads.networks.head import NetworkHead
+from heads.params import param
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,25 +24,25 @@ class TabM(NetworkHead):
     """
 
     name: ClassVar[str] = "tabm"
-    summary: ClassVar[str] = "TabM: many small networks sharing weights, on compressed vectors and fields"
+    summary: ClassVar[str] = "TabM: many small networks sharing weights, on principal components and fields"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "tabm")
     code_version: ClassVar[int] = 4
 
-    rate: float = 2e-3
+    learning_rate: float = 2e-3
     batch_rows: int = 256
     dropout: float = 0.1
     seeds: int = 1
-    members: int = 16  # networks that share weights
-    width: int = 256  # of each layer
-    blocks: int = 2  # layers
-    components: int = 128  # principal components of each vector set
+    members: int = param(16, low=1, high=1024)  # networks that share weights
+    width: int = param(256, low=1, high=16_384)  # of each layer
+    blocks: int = param(2, low=1, high=64)  # layers
+    components: int = param(128, low=1, high=65_536)  # principal components of each vector set
 
     def _fit_features(self, rows: Rows) -> None:
-        self.compressed_ = Compressed(self.components, self.fields, unit_columns=True).fit(rows)
+        self.features_ = ComponentFeatures(self.components, self.fields, unit_columns=True).fit(rows)
 
     def _widths(self) -> list[int]:
-        assert self.compressed_.divisor_ is not None
-        return [len(self.compressed_.divisor_)]
+        assert self.features_.divisor_ is not None
+        return [len(self.features_.divisor_)]
 
     def _network(self, widths: list[int]) -> "nn.Module":
         from tabm import TabM as Network
@@ -58,7 +59,7 @@ class TabM(NetworkHead):
     def _batch(self, rows: Rows) -> "Batch":
         import torch
 
-        X = torch.from_numpy(np.ascontiguousarray(self.compressed_.transform(rows)))
+        X = torch.from_numpy(np.ascontiguousarray(self.features_.transform(rows)))
 
         def batch(network: "nn.Module", index: "torch.Tensor") -> "torch.Tensor":
             out: torch.Tensor = network(X[index]).squeeze(-1)

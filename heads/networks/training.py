@@ -17,11 +17,12 @@ from torch import nn
 from heads.features.memory import block_order
 from heads.folds.nested import inner_cells
 from heads.networks.losses import LOSSES
+from heads.networks.running_mean import RunningMean
+from heads.networks.schedule import SCHEDULES, RateSchedule
 from store.errors import HeadError
 from store.metric import smape_log
 
 Batch = Callable[[nn.Module, torch.Tensor], torch.Tensor]  # (network, row positions) -> (n, outputs)
-LEAST_RATE = 0.02  # of the peak, where the cosine ends
 PREDICTED_ROWS = 4096
 LONG_EPOCH = 100  # steps: the running mean passes over most of them
 
@@ -31,7 +32,7 @@ class TrainingRecipe:
     """How a network is trained."""
 
     loss: str = "smape"  # a key of LOSSES
-    rate: float = 1e-3  # peak of the learning rate
+    learning_rate: float = 1e-3  # at its peak
     weight_decay: float = 1e-4
     batch_rows: int = 256
     epochs: int = 40  # at most
@@ -41,14 +42,14 @@ class TrainingRecipe:
     clip: float = 1.0  # greatest norm of a gradient
     average: float = 0.995  # decay of the running mean of the weights a step, which is what is kept; 0: off
     aside: int = 8  # one in so many groups is set aside for early stopping
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def check(self, name: str) -> None:
         """Raises HeadError for a choice that does not exist; names the ones that do."""
         choices = {
             "loss": tuple(LOSSES),
-            "schedule": ("cosine", "plateau"),
-            "precision": ("auto", "float32", "bfloat16"),
+            "schedule": SCHEDULES,
+            "precision": ("auto", "fp32", "bf16"),
         }
         for field, known in choices.items():
             if getattr(self, field) not in known:
@@ -87,21 +88,27 @@ def train_network(
         HeadError: the loss is no longer finite; names the head and the epoch.
     """
     recipe.check(name)
-    aside = set_aside(group, recipe.aside, seed)
+    aside = stopping_rows(group, recipe.aside, seed)
     seen, held = np.flatnonzero(~aside), np.flatnonzero(aside)
     mean = float(log_price[seen].mean())
     target = torch.from_numpy((log_price - mean).astype(np.float32))[:, None]
     batch_rows = min(recipe.batch_rows, len(seen))
     per_epoch = max(1, len(seen) // batch_rows)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
-    schedule = _Schedule(optimizer, recipe, recipe.epochs * per_epoch)
-    kept = _RunningMean(network, recipe.average, every=4 if per_epoch >= LONG_EPOCH else 1)
-    loss_of = LOSSES[recipe.loss]
+    schedule = RateSchedule(recipe.schedule, recipe.epochs * per_epoch, recipe.warmup)
+    average = RunningMean(
+        list(network.parameters()),
+        recipe.average,
+        every=4 if per_epoch >= LONG_EPOCH else 1,
+        buffers=list(network.buffers()),
+    )
+    loss_of, steps = LOSSES[recipe.loss], 0
+    _set_rate(optimizer, recipe, schedule, steps)
     best: Trained | None = None
     for epoch in range(1, recipe.epochs + 1):
-        network.train(batch_rows > 1)  # one row has no spread for BatchNorm to divide by
+        network.train(bool(batch_rows > 1))  # one row has no spread for BatchNorm to divide by
         total = torch.zeros(())
         order = torch.from_numpy(block_order(seen, np.random.default_rng((seed, epoch))))
         for step in range(per_epoch):
@@ -112,27 +119,29 @@ def train_network(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             clipped_step(optimizer, recipe.clip)
-            schedule.step()
-            kept.update(network)
+            steps += 1
+            _set_rate(optimizer, recipe, schedule, steps)
+            average.update()
             total += loss.detach()
         if not math.isfinite(float(total)):
             raise HeadError(
                 f"{name} diverged in epoch {epoch}: its loss is {float(total) / per_epoch}; "
-                f"lower its rate (now {recipe.rate:g}) in shelfprice.toml"
+                f"lower its learning_rate (now {recipe.learning_rate:g}) in shelfprice.toml"
             )
-        score = None
-        if len(held):
-            predicted_held = predict_network(kept.network, batch, held, recipe.precision) + mean
-            if not np.isfinite(predicted_held).all():
-                raise HeadError(
-                    f"{name} diverged in epoch {epoch}: it predicts no finite price; lower its rate"
-                )
-            score = smape_log(log_price[held], predicted_held)
-            schedule.observe(score)
-        if best is None or score is None or score < (best.smape or np.inf):
-            best = Trained(copy.deepcopy(kept.network), mean, epoch, score)
-        elif epoch - best.epochs >= recipe.patience:
-            break
+        with average.applied():
+            score = None
+            if len(held):
+                predicted_held = predict_network(network, batch, held, recipe.precision) + mean
+                if not np.isfinite(predicted_held).all():
+                    raise HeadError(
+                        f"{name} diverged in epoch {epoch}: it predicts no finite price; lower its learning_rate"
+                    )
+                score = smape_log(log_price[held], predicted_held)
+                schedule.observe(score)
+            if best is None or score is None or score < (best.smape or np.inf):
+                best = Trained(copy.deepcopy(network), mean, epoch, score)
+            elif epoch - best.epochs >= recipe.patience:
+                break
     assert best is not None, "a recipe has at least one epoch"
     best.network.eval()
     return best
@@ -150,7 +159,7 @@ def predict_network(network: nn.Module, batch: Batch, rows: np.ndarray, precisio
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def set_aside(group: np.ndarray, one_in: int, seed: int) -> np.ndarray:
+def stopping_rows(group: np.ndarray, one_in: int, seed: int) -> np.ndarray:
     """Which rows early stopping is judged on, another choice for each seed; shape (n_rows,) bool."""
     if one_in < 2:
         return np.zeros(len(group), dtype=bool)
@@ -159,15 +168,15 @@ def set_aside(group: np.ndarray, one_in: int, seed: int) -> np.ndarray:
 
 
 def resolved_precision(precision: str) -> str:
-    """What `auto` stands for on this machine: bfloat16 where the processor multiplies it in hardware."""
+    """What `auto` stands for on this machine: bf16 where the processor multiplies it in hardware."""
     if precision != "auto":
         return precision
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
 def autocast(precision: str) -> AbstractContextManager[None]:
-    """Products in bfloat16, sums and weights in float32."""
-    if resolved_precision(precision) == "bfloat16":
+    """Products in bf16, sums and weights in float32."""
+    if resolved_precision(precision) == "bf16":
         return torch.autocast("cpu", torch.bfloat16)
     return nullcontext()
 
@@ -180,68 +189,16 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def _set_rate(
+    optimizer: torch.optim.Optimizer, recipe: TrainingRecipe, schedule: RateSchedule, step: int
+) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate * schedule.share(step)
+
+
 def clipped_step(optimizer: torch.optim.Optimizer, most: float) -> None:
     """A step on gradients clipped to the norm `most`, which a fused optimiser scales as it reads them."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     optimizer.grad_scale = (norm / most).clamp_(min=1.0)  # type: ignore[attr-defined]
     optimizer.step()
-
-
-class _RunningMean:
-    """Exponential mean of the weights over steps: what is scored, kept and predicts.
-
-    Args:
-        every: so many steps lie between weights that enter, each with the share of as many.
-    """
-
-    def __init__(self, network: nn.Module, decay: float, every: int) -> None:
-        self.network = copy.deepcopy(network) if decay else network
-        self._decay, self._every, self._steps = decay, every, 0
-        self._pairs = list(zip(self.network.parameters(), network.parameters(), strict=True))
-        self._buffers = list(zip(self.network.buffers(), network.buffers(), strict=True))
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        if not self._decay:
-            return
-        self._steps += 1
-        if self._steps % self._every:
-            return
-        share = 1.0 - min(self._decay, (1 + self._steps) / (10 + self._steps)) ** self._every
-        mine, theirs = zip(*self._pairs, strict=True)
-        torch._foreach_lerp_(list(mine), list(theirs), share)
-        for buffer, source in self._buffers:
-            buffer.copy_(source)
-
-
-class _Schedule:
-    """Learning rate a step: a linear rise, then a cosine to the end or a halving on each plateau."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, recipe: TrainingRecipe, n_steps: int) -> None:
-        self._optimizer, self._recipe, self._n_steps = optimizer, recipe, n_steps
-        self._warm = max(1, int(recipe.warmup * n_steps))
-        self._at, self._factor, self._best, self._stale = 0, 1.0, math.inf, 0
-        self._set()
-
-    def step(self) -> None:
-        self._at += 1
-        self._set()
-
-    def observe(self, score: float) -> None:
-        """After an epoch: halve the rate when the score has stood still for three."""
-        self._stale = 0 if score < self._best else self._stale + 1
-        self._best = min(score, self._best)
-        if self._recipe.schedule == "plateau" and self._stale >= 3:
-            self._factor, self._stale = self._factor / 2, 0
-
-    def _set(self) -> None:
-        if self._at < self._warm:
-            share = (self._at + 1) / self._warm
-        elif self._recipe.schedule == "cosine":
-            done = (self._at - self._warm) / max(1, self._n_steps - self._warm)
-            share = LEAST_RATE + (1 - LEAST_RATE) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-        else:
-            share = self._factor
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._recipe.rate * share

@@ -11,6 +11,7 @@ from heads.features.brands import BrandReader, Names, find_brands, seen_brands
 from heads.features.design import FieldBlock, VectorBlock
 from heads.features.rows import FieldTable, Rows
 from heads.folds.nested import inner_cells
+from heads.params import MOST_SEED, param
 
 NUMBERS = ("log_value", "log_quantity:", "flag:")  # how the names of the numbers taken in begin
 CATEGORIES = ("unit", "quantity_unit")
@@ -38,13 +39,13 @@ class XGBoostBaseline(Head):
     code_version: ClassVar[int] = 2
     test_mode: ClassVar = "average"
 
-    n_estimators: int = 1000
-    max_depth: int = 7
-    learning_rate: float = 0.05
+    n_estimators: int = param(1000, low=1, high=1_000_000)
+    max_depth: int = param(7, low=1, high=30)
+    learning_rate: float = param(0.05, low=1e-9, high=10)
     brands: bool = True  # False: without spaCy, and without the brand
-    smoothing: float = 10.0  # rows of the mean that a brand's statistic is mixed with
-    random_state: int = 0
-    n_jobs: int = 0  # threads, 0: all cores
+    smoothing: float = param(10.0, low=0, high=1e9)  # rows of the mean that a brand's statistic is mixed with
+    random_state: int = param(0, low=0, high=MOST_SEED)
+    n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         self.reader_ = BrandReader() if self.brands else None

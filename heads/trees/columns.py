@@ -6,10 +6,9 @@ from typing import Self
 
 import numpy as np
 
+from heads.features.categories import places_of
+from heads.features.components import component_sample, principal_axes
 from heads.features.rows import Rows
-
-FIT_ROWS = 20_000  # rows that components are found on: more change them little
-ITERATIONS = 8
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,13 @@ class TreeColumns:
             parts.append(X)
         parts.append(rows.fields.X[index, : self.n_numbers].astype(np.float32))
         for name, codes in self.levels.items():
-            category = rows.fields.categories[name]
-            code_of = np.array([codes.get(level, np.nan) for level in category.levels] + [np.nan], np.float32)
-            parts.append(code_of[category.codes[index]][:, None])
+            place = places_of(rows.fields.categories[name], codes, index)[:, None]
+            parts.append(np.where(place < 0, np.nan, place).astype(np.float32))
         return np.concatenate(parts, axis=1)
 
 
 @dataclass
-class CompressedColumns:
+class ComponentColumns:
     """Principal components of each vector set, fitted on training rows, then what `TreeColumns` has of fields.
 
     Args:
@@ -78,9 +76,8 @@ class CompressedColumns:
 
     def fit(self, rows: Rows) -> Self:
         self.rest_ = TreeColumns.of(dataclasses.replace(rows, matrices=()), fields=self.fields)
-        sample = rows.subset(np.arange(0, len(rows), max(1, len(rows) // FIT_ROWS)))
         self.means_, self.axes_ = [], []
-        for matrix in sample.matrices:
+        for matrix in component_sample(rows).matrices:
             X = matrix.X[matrix.valid].astype(np.float32)
             mean = X.mean(axis=0) if len(X) else np.zeros(matrix.dim, np.float32)
             X -= mean
@@ -112,24 +109,3 @@ class CompressedColumns:
             parts.append(X)
         parts.append(self.rest_.values(dataclasses.replace(rows, matrices=()), index))
         return np.concatenate(parts, axis=1)
-
-
-def principal_axes(products: np.ndarray, count: int) -> np.ndarray:
-    """The leading eigenvectors of a symmetric matrix, largest first, shape (dim, at most count) float32.
-
-    Of a wide matrix they are found by subspace iteration, which is exact where the spectrum falls off and
-    elsewhere close enough: directions told apart badly are about as long as one another.
-    """
-    dim = len(products)
-    if dim <= 4 * count:
-        _, axes = np.linalg.eigh(products.astype(np.float64))
-        kept = axes[:, ::-1][:, :count]
-    else:
-        start = np.random.default_rng(0).standard_normal((dim, count + count // 4)).astype(products.dtype)
-        basis, _ = np.linalg.qr(products @ start)
-        for _ in range(ITERATIONS):
-            basis, _ = np.linalg.qr(products @ basis)
-        _, turn = np.linalg.eigh((basis.T @ products @ basis).astype(np.float64))
-        kept = basis @ turn[:, ::-1][:, :count]
-    signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
-    return np.asarray(kept * signs, np.float32)

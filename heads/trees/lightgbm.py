@@ -12,9 +12,9 @@ from heads.base import FoldPredictions, Head
 from heads.features.rows import Rows
 from heads.folds.nested import inner_cells
 from heads.folds.parallel import each_on_a_core, n_cores
-from heads.trees.columns import CompressedColumns, TreeColumns
+from heads.params import MOST_SEED, param
+from heads.trees.columns import ComponentColumns, TreeColumns
 from heads.trees.objectives import DERIVATIVES, boosting_objective
-from store.errors import HeadError
 from store.metric import smape_log
 
 BIN_SAMPLE = 20_000  # rows whose quantiles are the bin edges
@@ -39,25 +39,28 @@ class LightGBM(Head):
     side_by_side: ClassVar[bool] = True
     beyond_memory: ClassVar[bool] = True
 
-    loss: str = "huber-log"  # "smape", "huber-log", "mae-log", "mse-log"
-    huber_bend: float = 0.3  # where huber-log turns linear, in log price
-    components: int = 64  # principal components of each vector set instead of the vectors, 0: the vectors
+    loss: str = param("huber-log", one_of=tuple(DERIVATIVES))
+    huber_bend: float = param(0.3, low=1e-6, high=1e6)  # where huber-log turns linear, in log price
+    components: int = param(64, low=0, high=65_536)  # principal components of each vector set, 0: the vectors
     fields: bool = True  # take parsed fields in
-    learning_rate: float = 0.1
-    n_estimators: int = 1000  # at most
-    patience: int = 40  # iterations without a better inner error
-    num_leaves: int = 31
-    min_data_in_leaf: int = 10
-    max_bin: int = 63
-    feature_fraction: float = 0.5  # columns a tree sees
-    bagging_fraction: float = 0.8  # rows a tree sees
-    lambda_l2: float = 1.0
-    cat_smooth: float = 1.0  # rows of the mean that a category is mixed with before categories are ordered
-    random_state: int = 0
-    n_jobs: int = 0  # cores, 0: all
+    learning_rate: float = param(0.1, low=1e-9, high=10)
+    n_estimators: int = param(1000, low=1, high=1_000_000)  # at most
+    patience: int = param(40, low=1, high=1_000_000)  # iterations without a better inner error
+    num_leaves: int = param(31, low=2, high=131_072)
+    min_data_in_leaf: int = param(10, low=0, high=1e9)
+    max_bin: int = param(63, low=2, high=65_535)
+    colsample_bytree: float = param(
+        0.5, above=0, high=1, was="feature_fraction"
+    )  # share of columns a tree sees
+    subsample: float = param(0.8, low=1e-9, high=1, was="bagging_fraction")  # share of rows a tree sees
+    reg_lambda: float = param(1.0, low=0, high=1e9, was="lambda_l2")
+    cat_smooth: float = param(
+        1.0, low=0, high=1e9
+    )  # rows of the mean that a category is mixed with before ordering
+    random_state: int = param(0, low=0, high=MOST_SEED)
+    n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
-        self._check()
         given: int | None = vars(self).get("given_")
         binned, index = self._bin(rows), np.arange(len(rows))
         self.iterations_ = given or self._iterations(binned, index, rows.group, log_price)
@@ -67,7 +70,6 @@ class LightGBM(Head):
         self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
     ) -> FoldPredictions | None:
         """See `Head.fit_predict_folds`; None with `components`: those are fitted fold by fold."""
-        self._check()
         if self.components:
             return None
         binned = self._bin(train)
@@ -112,17 +114,13 @@ class LightGBM(Head):
             "model.txt": self.booster_.model_to_string().encode(),
             "lightgbm.json": json.dumps({"middle": self.middle_, "iterations": self.iterations_}).encode(),
         }
-        if isinstance(self.columns_, CompressedColumns):
+        if isinstance(self.columns_, ComponentColumns):
             content = io.BytesIO()
             np.savez(content, **self.columns_.arrays())  # type: ignore[arg-type]
             files["axes.npz"] = content.getvalue()
         return files
 
     # ---- parts -----------------------------------------------------------------------------------
-
-    def _check(self) -> None:
-        if self.loss not in DERIVATIVES:
-            raise HeadError(f"{self.name}: loss must be one of {', '.join(DERIVATIVES)}, got {self.loss!r}")
 
     def _params(self) -> dict[str, Any]:
         return {
@@ -133,10 +131,10 @@ class LightGBM(Head):
             "min_data_in_leaf": self.min_data_in_leaf,
             "max_bin": self.max_bin,
             "bin_construct_sample_cnt": BIN_SAMPLE,
-            "feature_fraction": self.feature_fraction,
-            "bagging_fraction": self.bagging_fraction,
+            "feature_fraction": self.colsample_bytree,
+            "bagging_fraction": self.subsample,
             "bagging_freq": 1,
-            "lambda_l2": self.lambda_l2,
+            "lambda_l2": self.reg_lambda,
             "cat_smooth": self.cat_smooth,
             "cat_l2": self.cat_smooth,
             "min_data_per_group": 5,
@@ -152,9 +150,9 @@ class LightGBM(Head):
         import lightgbm
 
         lightgbm.register_logger(_quiet_logger())
-        self.columns_: TreeColumns | CompressedColumns
+        self.columns_: TreeColumns | ComponentColumns
         if self.components:
-            self.columns_ = CompressedColumns(self.components, self.fields).fit(rows)
+            self.columns_ = ComponentColumns(self.components, self.fields).fit(rows)
         else:
             self.columns_ = TreeColumns.of(rows, fields=self.fields)
         columns = self.columns_
@@ -210,7 +208,9 @@ class LightGBM(Head):
         objective = BUILT_IN.get(self.loss) or boosting_objective(self.loss, data.get_label())
         few = data.num_data() * data.num_feature() < ONE_CORE_CELLS
         threads = 1 if few else n_cores(self.n_jobs)
+        least = 1.5 / data.num_data()  # of a share of the rows that holds one
         params = {**self._params(), "objective": objective, "num_threads": threads}
+        params["bagging_fraction"] = max(self.subsample, min(least, 1.0))
         return lightgbm.train(params, data, num_boost_round=iterations, **stopping)
 
 

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from heads.base import FoldPredictions, Head
-from heads.features.components import Compressed
+from heads.features.components import ComponentFeatures
 from heads.features.rows import Rows
 from heads.folds.nested import inner_cells
+from heads.params import MOST_SEED, param
 from heads.trees.columns import TreeColumns
 from heads.trees.objectives import DERIVATIVES, boosting_objective
-from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.ondisk import scratch_folder
 
@@ -26,11 +26,11 @@ Values = Callable[[np.ndarray], np.ndarray]  # positions -> (n_chosen, n_columns
 
 @dataclass(kw_only=True, eq=False)
 class XGBoost(Head):
-    """Histogram trees in log price; each fold's rounds are found on an inner split of its own training rows.
+    """Histogram trees in log price; each fold's iterations are found on an inner split of its own training rows.
 
     Bin edges are quantiles of features over all training rows (no price enters) and shared by the folds'
     matrices. With `components`, trees see principal components instead, fitted inside the fold, and so are
-    their bins. Test rows: a refit on all training rows with the mean of the rounds.
+    their bins. Test rows: a refit on all training rows with the mean of the iterations.
     """
 
     name: ClassVar[str] = "xgboost"
@@ -39,34 +39,32 @@ class XGBoost(Head):
     code_version: ClassVar[int] = 2
     beyond_memory: ClassVar[bool] = True
 
-    loss: str = "smape"  # "smape", "huber-log", "mae-log", "mse-log"
-    learning_rate: float = 0.1
-    rounds: int = 1000  # at most
-    patience: int = 40  # rounds without a better inner score
-    max_depth: int = 7
-    min_child_weight: float = 5.0
-    max_bin: int = 64
-    columns: float = 0.2  # share of the columns a tree sees
-    rows: float = 0.8  # share of the rows a tree sees
-    l2: float = 2.0
-    components: int = 0  # principal components of each vector set instead of the vectors, 0: the vectors
+    loss: str = param("smape", one_of=tuple(DERIVATIVES))
+    learning_rate: float = param(0.1, low=1e-9, high=10)
+    n_estimators: int = param(1000, low=1, high=1_000_000, was="rounds")  # at most
+    patience: int = param(40, low=1, high=1_000_000)  # iterations without a better inner score
+    max_depth: int = param(7, low=1, high=30)
+    min_child_weight: float = param(5.0, low=0, high=1e9)
+    max_bin: int = param(64, low=2, high=65_535)
+    colsample_bytree: float = param(0.2, low=1e-9, high=1, was="columns")  # share of columns a tree sees
+    subsample: float = param(0.8, low=1e-9, high=1, was="rows")  # share of rows a tree sees
+    reg_lambda: float = param(2.0, low=0, high=1e9, was="l2")
+    components: int = param(0, low=0, high=65_536)  # principal components of each vector set, 0: the vectors
     fields: bool = True  # take parsed fields in
-    random_state: int = 42
-    n_jobs: int = 0  # threads, 0: all cores
+    random_state: int = param(42, low=0, high=MOST_SEED)
+    n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
-        self._check()
         index = np.arange(len(rows))
         values = self._values_of(rows)
         whole = self._bins(values, index, log_price, None)
-        self.rounds_ = self._rounds(values, index, rows.group, log_price, whole)
-        self.booster_ = self._train(whole, log_price, self.rounds_)
+        self.iterations_ = self._iterations(values, index, rows.group, log_price, whole)
+        self.booster_ = self._train(whole, log_price, self.iterations_)
 
     def fit_predict_folds(
         self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
     ) -> FoldPredictions | None:
         """See `Head.fit_predict_folds`; None with `components`: those are fitted fold by fold."""
-        self._check()
         if self.components:
             return None
         values = self._values_of(train)
@@ -74,13 +72,13 @@ class XGBoost(Head):
         oof, learned = np.empty(len(train)), []
         for held in np.unique(fold):
             inside, outside = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-            self.rounds_ = self._rounds(values, inside, train.group[inside], log_price, whole)
+            self.iterations_ = self._iterations(values, inside, train.group[inside], log_price, whole)
             data = self._bins(values, inside, log_price, whole)
-            self.booster_ = self._train(data, log_price[inside], self.rounds_)
+            self.booster_ = self._train(data, log_price[inside], self.iterations_)
             oof[outside] = self._predict(train.subset(outside))
             learned.append(self.learned())
-        self.rounds_ = round(float(np.mean([found["rounds"] for found in learned])))
-        self.booster_ = self._train(whole, log_price, self.rounds_)
+        self.iterations_ = round(float(np.mean([found["iterations"] for found in learned])))
+        self.booster_ = self._train(whole, log_price, self.iterations_)
         return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
 
     def _predict(self, rows: Rows) -> np.ndarray:
@@ -90,14 +88,14 @@ class XGBoost(Head):
         for start in range(0, len(rows), BATCH_ROWS):
             part = np.arange(start, min(start + BATCH_ROWS, len(rows)))
             if self.components:
-                values = self.compressed_.transform(rows.subset(part))
+                values = self.features_.transform(rows.subset(part))
             else:
                 values = self.columns_.values(rows, part)
             predicted[part] = self.booster_.predict(xgboost.DMatrix(values, nthread=self._threads))
         return predicted
 
     def learned(self) -> dict[str, Any]:
-        return {"rounds": self.rounds_}
+        return {"iterations": self.iterations_}
 
     def files(self) -> dict[str, bytes]:
         """`model.ubj`: XGBoost's own format."""
@@ -109,15 +107,11 @@ class XGBoost(Head):
     def _threads(self) -> int | None:
         return self.n_jobs or None
 
-    def _check(self) -> None:
-        if self.loss not in DERIVATIVES:
-            raise HeadError(f"{self.name}: loss must be one of {', '.join(DERIVATIVES)}, got {self.loss!r}")
-
     def _values_of(self, rows: Rows) -> Values:
         self._scratch = None
         if self.components:
-            self.compressed_ = Compressed(self.components, self.fields).fit(rows)
-            X = self.compressed_.transform(rows)
+            self.features_ = ComponentFeatures(self.components, self.fields).fit(rows)
+            X = self.features_.transform(rows)
             return lambda index: X[index]
         self._scratch = scratch_folder() if rows.on_disk else None
         self.columns_ = TreeColumns.of(rows, fields=self.fields)
@@ -151,31 +145,31 @@ class XGBoost(Head):
         kind = xgboost.QuantileDMatrix if cache is None else xgboost.ExtMemQuantileDMatrix
         return kind(Batches(), ref=cuts, max_bin=self.max_bin, nthread=self._threads)
 
-    def _rounds(
+    def _iterations(
         self, values: Values, index: np.ndarray, group: np.ndarray, log_price: np.ndarray, cuts: Any
     ) -> int:
-        """Rounds that are best on an inner split of the rows at `index`, whose groups are `group`."""
+        """Iterations that are best on an inner split of the rows at `index`, whose groups are `group`."""
         aside = inner_cells(group, STOPPING_CELLS) == 0
         if not aside.any() or aside.all():
-            return min(100, self.rounds)
+            return min(100, self.n_estimators)
         seen = index[~aside]
         data = self._bins(values, seen, log_price, cuts)
         judged = self._bins(values, index[aside], log_price, data)
-        booster = self._train(data, log_price[seen], self.rounds, judged)
+        booster = self._train(data, log_price[seen], self.n_estimators, judged)
         return int(booster.best_iteration) + 1
 
-    def _train(self, data: Any, log_price: np.ndarray, rounds: int, judged: Any = None) -> Any:
+    def _train(self, data: Any, log_price: np.ndarray, iterations: int, judged: Any = None) -> Any:
         import xgboost
 
         params = {
             "tree_method": "hist",
             "eta": self.learning_rate,
             "max_depth": self.max_depth,
-            "min_child_weight": self.min_child_weight,
+            "min_child_weight": float(np.float32(self.min_child_weight)),  # XGBoost refuses what underflows
             "max_bin": self.max_bin,
-            "colsample_bytree": self.columns,
-            "subsample": self.rows,
-            "lambda": self.l2,
+            "colsample_bytree": self.colsample_bytree,
+            "subsample": self.subsample,
+            "lambda": float(np.float32(self.reg_lambda)),
             "base_score": float(np.median(log_price)),
             "seed": self.random_state,
             "disable_default_eval_metric": True,
@@ -186,7 +180,7 @@ class XGBoost(Head):
         return xgboost.train(
             params,
             data,
-            num_boost_round=rounds,
+            num_boost_round=iterations,
             obj=boosting_objective(self.loss, log_price),
             custom_metric=_smape,
             verbose_eval=False,

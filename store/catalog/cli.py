@@ -1,7 +1,7 @@
 """`shelfprice catalog`: the catalogue of the workspace."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -9,8 +9,9 @@ from store.catalog.clean.cli import clean
 from store.catalog.demo.cli import demo
 from store.catalog.download.cli import images, images_export, images_import
 from store.catalog.show.cli import show
+from store.config import DecimalMark, RangePolicy
 from store.folds.cli import folds
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def catalog() -> None:
     "--train",
     required=True,
     metavar="FILE",
-    help="Training rows: CSV (commas, semicolons or tabs; also gzipped) or Parquet, with prices.",
+    help="Training rows: CSV (commas, semicolons, tabs or pipes; also gzipped) or Parquet, with prices.",
 )
 @click.option("--test", metavar="FILE", help="Test rows; without it a test split from before is removed.")
 @click.option(
@@ -37,12 +38,41 @@ def catalog() -> None:
     metavar="DIR",
     help="Folder of images named <sample_id>.<ext>, train_/test_<sample_id>.<ext> or as in the image link.",
 )
-@click.option("--id-column", metavar="NAME", help="Column of ids.  [default: sample_id]")
-@click.option("--text-column", metavar="NAME", help="Column of catalogue texts.  [default: catalog_content]")
+@click.option(
+    "--id-column",
+    metavar="NAME",
+    help="Column of ids; 'row-number' to number the rows.  [default: sample_id, or the row number where there is none]",
+)
+@click.option(
+    "--test-id-column", metavar="NAME", help="Column of ids of the test file.  [default: as --id-column]"
+)
+@click.option(
+    "--text-column",
+    multiple=True,
+    metavar="NAME",
+    help="Column of catalogue texts; repeat to join further ones to it, each under its name.  "
+    "[default: catalog_content]",
+)
 @click.option(
     "--image-column", metavar="NAME", help="Column of image links, may be missing.  [default: image_link]"
 )
 @click.option("--price-column", metavar="NAME", help="Column of prices, > 0.  [default: price]")
+@click.option(
+    "--decimal",
+    type=click.Choice(get_args(DecimalMark)),
+    help="Mark before the decimals of prices.  [default: auto, found from the column as a whole]",
+)
+@click.option(
+    "--price-range",
+    type=click.Choice(get_args(RangePolicy)),
+    help="What becomes of a price such as 10-12: refuse it, or take its middle.  [default: refuse]",
+)
+@click.option(
+    "--max-rejected",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of a file's rows that may be refused; more is an error.  [default: 0.05]",
+)
 @click.option(
     "--numeric",
     multiple=True,
@@ -62,9 +92,13 @@ def ingest(
     test: str | None,
     images: str | None,
     id_column: str | None,
-    text_column: str | None,
+    test_id_column: str | None,
+    text_column: tuple[str, ...],
     image_column: str | None,
     price_column: str | None,
+    decimal: DecimalMark | None,
+    price_range: RangePolicy | None,
+    max_rejected: float | None,
     numeric: tuple[str, ...],
     categorical: tuple[str, ...],
 ) -> None:
@@ -77,9 +111,14 @@ def ingest(
 
     given: dict[str, Any] = {
         "sample_id": id_column,
-        "text": text_column,
+        "test_id": test_id_column,
+        "text": text_column[0] if text_column else None,
+        "more_text": text_column[1:] if text_column else None,
         "image_link": image_column,
         "price": price_column,
+        "decimal": decimal,
+        "price_range": price_range,
+        "max_rejected": max_rejected,
         "numeric": numeric or None,
         "categorical": categorical or None,
     }
@@ -90,7 +129,7 @@ def ingest(
         print_json(dataclasses.asdict(report) | {"is_unchanged": report.is_unchanged})
         return
     for line in _summary(report, workspace):
-        click.echo(line)
+        say(line)
 
 
 def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
@@ -102,6 +141,8 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
             f"({split.change}, digest {split.digest})"
         )
         lines.extend(f"  rejected: {n} rows, {reason}" for reason, n in split.rejected.items())
+        if split.rejected_differ is not None:
+            lines.append(f"  {split.rejected_differ}")
     if any(split.rejected for split in report.splits.values()):
         lines.append(f"  each with its line in {workspace.path('catalog/rejected.parquet')}")
     for kind, names in (("numeric", report.numeric), ("categorical", report.categorical)):

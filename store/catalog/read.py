@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
-from store.workspace import Workspace
+from store.workspace import Workspace, table_metadata
 
 SPLITS = ("train", "test")
 CATALOG_LOCK = "catalog/.ingest.lock"  # held while splits are replaced
@@ -49,6 +49,17 @@ def read_split(
             f"no {split} catalogue in {workspace.root}: run 'shelfprice catalog ingest --{split} FILE -w {workspace.root}'"
         )
     return workspace.read_table(split_path(split), columns)
+
+
+def read_snapshot(workspace: Workspace, split: str) -> tuple[pa.Table, str]:
+    """Rows of one split and the digest that belongs to them, whoever replaces the split meanwhile.
+
+    Raises:
+        CatalogError: that split was never ingested.
+    """
+    read_split(workspace, split, [])  # says what is missing
+    with workspace.parquet(split_path(split), whole=True) as file:
+        return file.read(), str(table_metadata(file.schema_arrow)["digest"])
 
 
 def catalog_digest(workspace: Workspace) -> str:

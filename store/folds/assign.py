@@ -190,10 +190,19 @@ def decide_folds(
         raise RowMismatchError(f"folds need one group a row, got {len(group)} groups for {n_rows} log prices")
     size = np.bincount(group)
     largest = int(size.max(initial=0))
+    if n_rows == 1:
+        raise CatalogError("1 training row is too few to learn from and to score: ingest more rows")
+    if len(size) == 1:
+        raise CatalogError(
+            f"one group holds all {n_rows} training rows: they share a text or an image and count as one product, so that "
+            "none could be predicted from the others. See whether 'catalog ingest' was given the right --text-column and "
+            "--image-column, and whether one text or image fills in for missing ones ('shelfprice catalog show' counts "
+            "them); with '--group near' nearly equal texts are one product as well"
+        )
     if len(size) < k:
         raise CatalogError(
             f"{k} folds need at least {k} groups of rows that are not the same product, got {len(size)} "
-            f"({n_rows} rows): ingest more rows or run 'shelfprice catalog folds -k {max(2, len(size))}'"
+            f"({n_rows} rows): ingest more rows or run 'shelfprice catalog folds -k {len(size)}'"
         )
     if 2 * largest > n_rows:
         raise CatalogError(

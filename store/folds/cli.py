@@ -5,7 +5,7 @@ from typing import Any, get_args
 import click
 
 from store.config import Grouping
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -35,11 +35,11 @@ def folds(
     if as_json:
         print_json(described)
         return
-    for line in lines_of(described):
-        click.echo(line)
+    for line in fold_lines(described):
+        say(line)
 
 
-def lines_of(described: dict[str, Any]) -> list[str]:
+def fold_lines(described: dict[str, Any]) -> list[str]:
     """The folds for people."""
     share = described["largest_group"] / described["rows"]
     lines = (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], proces
     """
     from store.catalog.clean.run import clean_catalog
 
-    report = clean_catalog(workspace, policies, processes, lambda line: click.echo(line, err=True))
+    report = clean_catalog(workspace, policies, processes, lambda line: say(line, err=True))
     if as_json:
         print_json(dataclasses.asdict(report))
         return
-    for line in lines_of(report, workspace):
-        click.echo(line)
+    for line in clean_lines(report, workspace):
+        say(line)
 
 
-def lines_of(report: "CleanReport", workspace: Workspace) -> list[str]:
+def clean_lines(report: "CleanReport", workspace: Workspace) -> list[str]:
     """The findings for people."""
     lines = [f"{'finding':<17}{'groups':>8}{'train':>9}{'test':>9}  policy   decisions"]
     for one in report.findings:

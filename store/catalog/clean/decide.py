@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from store.catalog.clean.rows import Catalogue, Finding
+from store.cleaning import repeats
 from store.config import CleanConfig
 from store.schema import CLEANING
 
 DIGEST_CHARACTERS = 16
-_BY_POLICY = {"drop": "drop", "median": "median", "weight": "weight", "keep": "keep"}
 
 
 def decisions_table(rows: Catalogue, findings: list[Finding], policies: CleanConfig) -> pa.Table:
@@ -42,18 +42,12 @@ def _decide(rows: Catalogue, finding: Finding, policy: str) -> pa.Table:
         decision[in_train] = policy
     else:
         position = np.flatnonzero(in_train)
-        _, first, inverse, size = np.unique(
-            finding.group[position], return_index=True, return_inverse=True, return_counts=True
-        )
-        several = (
-            size[inverse] > 1
-        )  # one training row alone contradicts and repeats nothing that is trained on
-        acts = position[several]
+        acts = position[repeats(finding.group[position])]
         if policy == "first":
             decision[acts] = "drop"
-            decision[position[first]] = "keep"
+            decision[position[np.unique(finding.group[position], return_index=True)[1]]] = "keep"
         else:
-            decision[acts] = _BY_POLICY[policy]
+            decision[acts] = policy
     group = pa.nulls(n_found, pa.int64()) if finding.group is None else pa.array(finding.group, pa.int64())
     return pa.table(
         {

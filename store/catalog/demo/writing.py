@@ -35,7 +35,7 @@ def _pick_weighted(random: np.random.Generator, values: tuple[tuple[str, float],
     return values[int(random.choice(len(values), p=[share for _, share in values]))][0]
 
 
-def size_text(random: np.random.Generator, product: Product) -> str:
+def written_size(random: np.random.Generator, product: Product) -> str:
     """One item's size in one of the spellings that sellers use."""
     size, category = product.size, product.line.category
     forms: tuple[str, ...]
@@ -58,7 +58,7 @@ def size_text(random: np.random.Generator, product: Product) -> str:
 def title(random: np.random.Generator, product: Product) -> str:
     """The item name; size and pack count stand in it in one of several styles."""
     line, n = product.line, product.pack_count
-    size = size_text(random, product)
+    size = written_size(random, product)
     claims = " ".join(line.claims)
     goods = f"{line.variety} {line.item}" if random.random() < 0.7 else f"{line.item}, {line.variety}"
     if claims:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from store.catalog.ingest.rows import Id
+from store.catalog.ingest.ids import Id
 from store.errors import CatalogError
 
 # Of several images with one name, the first of these is taken.

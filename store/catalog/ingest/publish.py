@@ -3,18 +3,21 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
 from store.catalog.download.rows import known_reference
 from store.catalog.images.blobs import FILE_PREFIX, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
+from store.catalog.ingest.ids import Id
 from store.catalog.ingest.rows import ValidatedRows, count_reasons, rejected_table
 from store.catalog.parse.fields import field_columns
 from store.catalog.read import split_path
-from store.schema import CATALOG_COLUMNS, PRICE
+from store.schema import CATALOG_COLUMNS, HOLDOUT_PRICE, PRICE
 from store.workspace import Workspace
 
 REJECTED_FILE = "catalog/rejected.parquet"
+HOLDOUT_FILE = "catalog/holdout.parquet"
 _CHUNK_ROWS = 8192
 Change = Literal["new", "changed", "reordered", "unchanged"]
 
@@ -29,6 +32,8 @@ class SplitReport:
     digest: str
     change: Change
     rejected: dict[str, int]  # reason -> rows
+    rejected_differ: str | None = None  # how these rows are unlike the others; None: too few to tell
+    n_holdout: int = 0  # test rows whose price is known
 
 
 @dataclass
@@ -41,6 +46,11 @@ class Split:
     link: list[str | None]
     extras: dict[str, pa.Array]
     files: list[str | None] = field(default_factory=list)  # image file of each row
+    currency: str | None = None  # as written beside the prices; None: nothing is
+    holdout: np.ndarray | None = (
+        None  # (n_rows,) prices of test rows, NaN where unknown; None: the file has none
+    )
+    rejected_differ: str | None = None
 
 
 def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str, SplitReport], bool]:
@@ -58,9 +68,11 @@ def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str,
     for split in splits:
         if change[split.name] != "unchanged":
             table = _with_fields(given[split.name])
-            workspace.publish_table(
-                split_path(split.name), table, metadata=split_metadata(digest[split.name])
-            )
+            metadata = split_metadata(digest[split.name])
+            if split.currency is not None:
+                metadata["currency"] = split.currency
+            workspace.publish_table(split_path(split.name), table, metadata=metadata)
+    _publish_holdout(workspace, next((split for split in splits if split.name == "test"), None))
     rejected = rejected_table([split.rows for split in splits])
     if not workspace.exists(REJECTED_FILE) or not workspace.read_table(REJECTED_FILE).equals(rejected):
         workspace.publish_table(REJECTED_FILE, rejected)
@@ -72,10 +84,29 @@ def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str,
             digest[split.name],
             change[split.name],
             count_reasons(split.rows.rejected),
+            split.rejected_differ,
+            0 if split.holdout is None else int(np.isfinite(split.holdout).sum()),
         )
         for split in splits
     }
     return reports, stands and "test" not in change
+
+
+def _publish_holdout(workspace: Workspace, test: Split | None) -> None:
+    """Prices of test rows, which no model sees: in a file of their own, gone where the test file has none."""
+    if test is None or test.holdout is None:
+        workspace.remove(HOLDOUT_FILE)
+        return
+    known = np.flatnonzero(np.isfinite(test.holdout))
+    ids = _id_array(test.rows.sample_id).take(pa.array(known))
+    schema = pa.schema([pa.field("sample_id", ids.type), HOLDOUT_PRICE])
+    table = pa.table([ids, pa.array(test.holdout[known])], schema=schema)
+    if not workspace.exists(HOLDOUT_FILE) or not workspace.read_table(HOLDOUT_FILE).equals(table):
+        workspace.publish_table(HOLDOUT_FILE, table)
+
+
+def _id_array(sample_id: list[Id]) -> pa.Array:
+    return pa.array(sample_id, pa.int64() if isinstance(sample_id[0], int) else pa.string())
 
 
 def _change(workspace: Workspace, split: str, digest: str, given: pa.Table) -> Change:
@@ -95,9 +126,8 @@ def _given_table(split: Split, known: dict[str, str | None]) -> pa.Table:
         FILE_PREFIX + name if name is not None else known_reference(link, known)
         for name, link in zip(files, split.link, strict=True)
     ]
-    sample_id = split.rows.sample_id
     columns: dict[str, pa.Array] = {
-        "sample_id": pa.array(sample_id, pa.int64() if isinstance(sample_id[0], int) else pa.string()),
+        "sample_id": _id_array(split.rows.sample_id),
         "text": split.text,
         "image_link": pa.array(split.link, pa.string()),
         "image": pa.array(image, pa.string()),

@@ -1,25 +1,25 @@
 """The user's files -> the workspace's catalogue: validated rows, parsed fields, images by content."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from store.catalog.images.blobs import FILE_PREFIX, FolderImport, import_folder
 from store.catalog.images.folder import Folder, list_folder, no_match
-from store.catalog.ingest.publish import Split, SplitReport, publish_splits
-from store.catalog.ingest.rows import (
-    MISSING,
-    Id,
-    ValidatedRows,
-    all_integers,
-    as_text,
-    usable_rows,
-    written_ids,
-)
+from store.catalog.ingest.cells import as_text, is_missing
+from store.catalog.ingest.ids import all_integers, read_ids
+from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
+from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
+from store.catalog.ingest.rejects import check_rejected, how_rejected_differ
+from store.catalog.ingest.rows import MOST_PRICE, ValidatedRows, usable_rows
 from store.catalog.ingest.source import TableSource, read_source
-from store.catalog.parse.extras import decide_extras
+from store.catalog.ingest.texts import texts_of
+from store.catalog.parse.extras import decide_extras, word_columns
 from store.catalog.read import CATALOG_LOCK, split_path
 from store.config import CONFIG_FILE, ColumnConfig, load_config, save_config
 from store.workspace import Workspace
@@ -45,30 +45,35 @@ class IngestReport:
 
 
 def ingest(
-    workspace: Workspace,
-    train: str,
-    test: str | None = None,
-    images: str | None = None,
+    workspace: Workspace | str | os.PathLike[str],
+    train: Any,
+    test: Any = None,
+    images: str | os.PathLike[str] | None = None,
     columns: ColumnConfig | None = None,
 ) -> IngestReport:
-    """Make the workspace's catalogue what these files hold.
+    """Make the workspace's catalogue what these tables hold.
 
-    A test split from before is removed when no test file is given: train and test always belong together. Nothing is
+    A test split from before is removed when no test table is given: train and test always belong together. Nothing is
     rewritten where nothing changed. Column names become those of the configuration, so that later runs keep to them.
 
     Args:
-        train, test: CSV (also gzipped) or Parquet files; test has no prices.
+        workspace: a workspace, or the path or address of one.
+        train, test: paths of CSV (also gzipped) or Parquet files, or frames: pandas, Polars, Arrow, or whatever offers
+            the Arrow PyCapsule interface. Prices of test rows are kept apart and never learned from.
         images: a folder of images, found by id or by the file name of the row's link.
-        columns: column names of the files; None: those of the configuration.
+        columns: column names of the tables; None: those of the configuration.
 
     Raises:
-        CatalogError: a file can't be used at all, or the folder matches no row; before anything is written.
+        CatalogError: a table can't be used at all, too many of its rows can't, or the folder matches no row; before
+            anything is written.
     """
+    if not isinstance(workspace, Workspace):
+        workspace = Workspace(workspace)
     config = load_config(workspace)
     columns = columns or config.columns
     notes: list[str] = []
     splits = _read(columns, train, test, notes)
-    folder = list_folder(images) if images is not None else None
+    folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
         _match(folder, splits)
     with workspace.lock(CATALOG_LOCK):
@@ -96,39 +101,106 @@ def ingest(
     )
 
 
-def _read(columns: ColumnConfig, train: str, test: str | None, notes: list[str]) -> list[Split]:
-    sources = {"train": read_source(train)} | ({"test": read_source(test)} if test is not None else {})
+def _read(columns: ColumnConfig, train: Any, test: Any, notes: list[str]) -> list[Split]:
+    sources = {"train": read_source(train, "train")}
+    if test is not None:
+        sources["test"] = read_source(test, "test")
+    texts = (columns.text, *columns.more_text)
     for source in sources.values():
-        source.require(columns.text, "--text-column")
-    written = [id for source in sources.values() for id in written_ids(source, columns.sample_id)]
-    are_integers = all_integers(written)
-    taken: dict[Id, str] = {}
+        for name in texts:
+            source.require(name, "--text-column")
+        notes.extend(source.notes)
+    ids = {name: read_ids(source, columns, name, notes) for name, source in sources.items()}
+    are_integers = all_integers([id for written in ids.values() for id in written])
+    prices = _Prices(sources, columns, notes)
     rows: dict[str, ValidatedRows] = {}
+    differ: dict[str, str | None] = {}
     for name, source in sources.items():
-        price = columns.price if name == "train" else None
-        rows[name] = usable_rows(source, columns.sample_id, price, taken, ids_are_integers=are_integers)
+        id_column = (name == "test" and columns.test_id) or columns.sample_id
+        rows[name] = usable_rows(
+            source,
+            ids[name],
+            prices.of_train if name == "train" else None,
+            id_column=id_column,
+            text_column=columns.text,
+            ids_are_integers=are_integers,
+        )
+        differ[name] = how_rejected_differ(rows[name], columns)
+        check_rejected(rows[name], columns, differ[name])
         if source.n_unnamed:
             notes.append(f"{source.n_unnamed} columns of {source.path} without a name: left out")
-        if price is None and columns.price in source.columns:
-            notes.append(f"column {columns.price!r} of {source.path} is not read: test rows have no price")
-    used = {columns.sample_id, columns.text, columns.image_link, columns.price}
+    if "test" in rows:
+        notes.extend(_shared_ids(rows["train"], rows["test"]))
+    used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, *texts}
+    used -= {""}
+    words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
+    used |= set(words)
     extras = decide_extras(rows["train"], rows.get("test"), used, columns.numeric, columns.categorical)
     notes.extend(extras.notes)
     return [
         Split(
             name,
             rows[name],
-            _text(rows[name], source, columns),
+            texts_of(rows[name], columns.text, (*columns.more_text, *words), notes),
             _links(rows[name], source, columns, notes),
             extras.train if name == "train" else extras.test,
+            currency=prices.reading.currency if name == "train" else None,
+            holdout=prices.holdout(rows[name], notes) if name == "test" else None,
+            rejected_differ=differ[name],
         )
         for name, source in sources.items()
     ]
 
 
-def _text(rows: ValidatedRows, source: TableSource, columns: ColumnConfig) -> pa.Array:
-    text = as_text(rows.take(source.columns[columns.text]), columns.text)
-    return text.fill_null("").combine_chunks()
+class _Prices:
+    """The prices of train, and of test where its file has them: all read as those of train are written."""
+
+    reading: PriceReading
+    of_train: list[float | str]
+
+    def __init__(self, sources: dict[str, TableSource], columns: ColumnConfig, notes: list[str]) -> None:
+        self._column = columns.price
+        train = sources["train"].require(columns.price, "--price-column")
+        self.reading = read_prices(train, columns.price, columns.decimal, columns.price_range)
+        self.of_train = price_values(train, columns.price, self.reading)
+        if (said := describe(self.reading, columns.price)) is not None:
+            notes.append(said)
+
+    def holdout(self, rows: ValidatedRows, notes: list[str]) -> np.ndarray | None:
+        """Prices of usable test rows, float64 of shape (n_rows,), NaN where unknown; None where the file has none."""
+        source = rows.source
+        if self._column not in source.columns:
+            return None
+        values = price_values(rows.take(source.columns[self._column]), self._column, self.reading)
+        price = np.array([np.nan if isinstance(value, str) else value for value in values], np.float64)
+        price[~((price > 0) & (price <= MOST_PRICE))] = np.nan
+        n_known = int(np.isfinite(price).sum())
+        about = f"column {self._column!r} of {source.path} is not learned from"
+        if not n_known:
+            notes.append(f"{about}: it holds no price")
+            return None
+        notes.append(
+            f"{about}: its {n_known} prices are kept apart in {HOLDOUT_FILE}, to hold predictions against them. To "
+            "train on these rows as well, add them to the training file"
+        )
+        return price
+
+
+def _shared_ids(train: ValidatedRows, test: ValidatedRows) -> Iterator[str]:
+    n_shared = len(set(train.sample_id) & set(test.sample_id))
+    if n_shared:
+        yield (
+            f"{n_shared} ids stand in both files: they are taken for different rows, an id is of its file. If they are "
+            "the same products, the score of rows that are new is worse than that of these"
+        )
+
+
+def _words(sources: dict[str, TableSource], used: set[str], notes: list[str]) -> tuple[str, ...]:
+    """Columns of lists of strings that every file has."""
+    per_file = [word_columns(source.columns, used) for source in sources.values()]
+    words = tuple(name for name in per_file[0] if all(name in names for names in per_file))
+    notes.extend(f"column {name!r} holds lists: their words are joined to the text" for name in words)
+    return words
 
 
 def _links(
@@ -141,7 +213,7 @@ def _links(
         return [None] * len(rows.index)
     column = rows.take(source.columns[columns.image_link])
     links = _link_texts(column, columns.image_link)
-    return [None if link is None or link.strip().lower() in MISSING else link.strip() for link in links]
+    return [None if link is None or is_missing(link) else link.strip() for link in links]
 
 
 def _link_texts(column: pa.ChunkedArray, name: str) -> list[str | None]:

@@ -1,26 +1,28 @@
-"""The user's files: CSV (also gzipped) or Parquet -> columns, and the line of the file where each row starts."""
+"""The user's tables: CSV (also gzipped), Parquet or a frame in memory -> columns, and the line where each row starts."""
 
 import codecs
 import csv
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from typing import BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from store.catalog.ingest.frames import is_frame, plain_column, table_of
+from store.catalog.ingest.layout import find_layout
 from store.errors import CatalogError
 
 CHUNK_ROWS = 8192
 MOST_FIELD_CHARACTERS = 10_000_000  # one field; longer is a quote that never closes
-DELIMITERS = ",;\t"
 _SNIFFED_BYTES = 65536
 
 
@@ -35,13 +37,18 @@ class TableSource:
     )  # (n_rows,) int64: line where the row starts, header = 1; in Parquet the row number from 1
     malformed: tuple[tuple[int, str], ...]  # (line, reason) of rows that are not even rows of this table
     n_unnamed: int
+    index: pa.ChunkedArray | None = None  # the first of the columns without a name, where it stands first
+    notes: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:
         return len(self.lines)
 
-    def require(self, name: str, option: str) -> pa.ChunkedArray:
+    def require(self, name: str, option: str, likely: str | None = None) -> pa.ChunkedArray:
         """A column by name.
+
+        Args:
+            likely: the column that is meant, where that is known better than by its name.
 
         Raises:
             CatalogError: there is none; names the columns there are, the nearest and the option to set.
@@ -50,6 +57,7 @@ class TableSource:
             return self.columns[name]
         near = get_close_matches(name.lower(), [column.lower() for column in self.columns], 1, 0.5)
         meant = next((column for column in self.columns if near and column.lower() == near[0]), None)
+        meant = meant or likely
         hint = f"{option} {meant}" if meant else f"{option} NAME"
         raise CatalogError(
             f"{self.path} has no column {name!r}, its columns are {', '.join(map(repr, self.columns))}: "
@@ -57,41 +65,66 @@ class TableSource:
         )
 
 
-def read_source(path: str) -> TableSource:
-    """Read a whole file; which kind it is is told by its first bytes, not by its name.
+def read_source(table: Any, name: str = "train") -> TableSource:
+    """Read a whole table; which kind a file is is told by its first bytes, not by its name.
+
+    Args:
+        table: a path, or a frame: pandas, Polars, Arrow, or whatever offers the Arrow PyCapsule interface.
+        name: of the split, by which a frame is called.
 
     Raises:
         CatalogError: it can't be opened, is empty, holds no rows, is neither CSV nor Parquet, is not UTF-8,
             or its header names a column twice.
     """
+    if is_frame(table):
+        source = _of_table(table_of(table, f"the {name} frame"), f"the {name} frame")
+    elif isinstance(table, (str, os.PathLike)):
+        source = _read_file(os.fspath(table))
+    else:
+        raise CatalogError(
+            f"{name} must be a path or a frame (pandas, Polars, Arrow), got {type(table).__name__}: {table!r:.60}"
+        )
+    if source.n_rows == 0 and not source.malformed:
+        raise CatalogError(f"{source.path} has a header but no rows: nothing to ingest")
+    return source
+
+
+def _read_file(path: str) -> TableSource:
     try:
         with open(path, "rb") as file:
             head = file.read(_SNIFFED_BYTES)
         if not head.strip():
             raise CatalogError(f"{path} is empty: expected a CSV or Parquet file with a header and rows")
-        source = _read_parquet(path) if head.startswith(b"PAR1") else _read_csv(path)
+        return _read_parquet(path) if head.startswith(b"PAR1") else _read_csv(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CatalogError(f"{path} is a damaged gzip file: {error}") from error
     except OSError as error:
         raise CatalogError(f"can't read {path}: {error.strerror or error}") from error
-    if source.n_rows == 0 and not source.malformed:
-        raise CatalogError(f"{path} has a header but no rows: nothing to ingest")
-    return source
 
 
-# ---- Parquet -------------------------------------------------------------------------------------
+# ---- Parquet and frames --------------------------------------------------------------------------
 
 
 def _read_parquet(path: str) -> TableSource:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
-    except pa.ArrowInvalid as error:
-        raise CatalogError(f"{path} is a damaged Parquet file: {error}") from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise CatalogError(
+            f"{path} is a damaged Parquet file, or one of a kind not known: {error}"
+        ) from error
+    return _of_table(table, path)
+
+
+def _of_table(table: pa.Table, path: str) -> TableSource:
     _refuse_duplicates(path, table.column_names)
-    named = {name: table.column(name) for name in table.column_names if _is_named(name)}
+    named = {
+        name: plain_column(table.column(name), path, name) for name in table.column_names if _is_named(name)
+    }
     lines = np.arange(1, table.num_rows + 1)
-    return TableSource(path, named, lines, (), table.num_columns - len(named))
+    unnamed = [name for name in table.column_names if not _is_named(name)]
+    index = table.column(unnamed[0]) if len(set(unnamed)) == 1 else None
+    return TableSource(path, named, lines, (), len(unnamed), index)
 
 
 # ---- CSV -----------------------------------------------------------------------------------------
@@ -109,7 +142,10 @@ def _read_csv(path: str) -> TableSource:
     chunks: list[list[pa.Array]] = []
     with _open_binary(path) as file, _field_limit():
         text = io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8-sig", newline=newline)
-        rows = _numbered(path, text, _delimiter(head))
+        layout = find_layout(head)
+        for _ in range(layout.n_skipped):
+            text.readline()
+        rows = _numbered(path, text, layout.delimiter, layout.n_skipped)
         _, header = next(rows, (0, []))
         header = [name.strip() for name in header]
         _refuse_duplicates(path, header)
@@ -131,20 +167,25 @@ def _read_csv(path: str) -> TableSource:
         if _is_named(name)
     }
     n_unnamed = len(header) - len(columns)
-    return TableSource(path, columns, np.array(lines, np.int64), tuple(malformed), n_unnamed)
+    has_index = bool(header) and not _is_named(header[0])
+    index = pa.chunked_array([chunk[0] for chunk in chunks], pa.string()) if has_index else None
+    notes = (f"the first {layout.n_skipped} lines of {path} are no part of the table",)
+    return TableSource(
+        path,
+        columns,
+        np.array(lines, np.int64),
+        tuple(malformed),
+        n_unnamed,
+        index,
+        notes if layout.is_preamble else (),
+    )
 
 
-def _delimiter(head: bytes) -> str:
-    """What parts the names of the header: commas, or the semicolons and tabs of spreadsheets."""
-    header = next(iter(head.splitlines()), b"")
-    return max(DELIMITERS, key=lambda delimiter: header.count(delimiter.encode()))
-
-
-def _numbered(path: str, text: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _numbered(path: str, text: TextIO, delimiter: str, n_before: int) -> Iterator[tuple[int, list[str]]]:
     """(line where it starts, fields) of each row that is not blank."""
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     while True:
-        start = reader.line_num + 1
+        start = n_before + reader.line_num + 1
         try:
             row = next(reader, None)
         except UnicodeDecodeError as error:

@@ -1,21 +1,31 @@
-"""Further columns of the user's file: which are numbers, which categories, and which can't be used.
+"""Further columns of the user's file: numbers, dates, categories, words, and what can't be used.
 
-Types are decided on train and applied to test.
+How a column is read is decided on train and applied to test.
 """
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.ingest.rows import MISSING, ValidatedRows, as_text, is_number, parse_number
+from store.catalog.ingest.cells import as_text, is_missing, is_number
+from store.catalog.ingest.rows import ValidatedRows
+from store.catalog.parse.dates import MISSING_DAY, date_numbers, day_of, find_dates
+from store.catalog.parse.measures import MeasureReading, find_measures
+from store.catalog.parse.written import parse_number
 from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
-Kind = Literal["numeric", "categorical"]
+Kind = Literal["numeric", "measure", "boolean", "date", "categorical"]
+MOST_STRAY = 0.02  # share of a column's values that may be no numbers, or no dates, and are then missing
 _FEW_ROWS = 1000  # from here on, categories that fill over half of the rows are free text as well
+_LEAST_ROWS, _NEARLY_ALL = (
+    50,
+    0.9,
+)  # from so many rows on, values that differ in nearly all of them are free text
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,27 @@ class Extras:
     train: dict[str, pa.Array]
     test: dict[str, pa.Array]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How one column is read."""
+
+    kind: Kind
+    measure: MeasureReading | None = None
+    dates: str = ""  # the kind of dates, see `find_dates`; "": the column holds dates already
+
+
+def word_columns(columns: dict[str, pa.ChunkedArray], used: set[str]) -> list[str]:
+    """Names of the columns that hold lists of strings: their words are written to the text."""
+    return [name for name, column in columns.items() if name not in used and _is_words(column.type)]
+
+
+def _is_words(kind: pa.DataType) -> bool:
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    is_kind = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(one(kind.value_type) for one in is_kind)
 
 
 def decide_extras(
@@ -43,102 +74,238 @@ def decide_extras(
     Raises:
         CatalogError: a column that the user names is missing, named twice, used already or does not hold numbers.
     """
+    of_train = _columns(train, used)
+    of_test = None if test is None else _columns(test, used)
+    named = _named(train, test, used, of_train, of_test, numeric, categorical)
+    notes: list[str] = []
+    columns: dict[str, dict[str, pa.Array]] = {"train": {}, "test": {}}
+    for name, cells in of_train.items():
+        if of_test is not None and name not in of_test:
+            notes.append(f"column {name!r} is in {train.source.path} only: left out")
+            continue
+        reading = _reading(cells, name, named.get(name))
+        if isinstance(reading, str):
+            notes.append(f"column {name!r} is left out: {reading}")
+            continue
+        last = _last_day(cells, reading, name)
+        parts, stray = _read(cells, reading, name, last)
+        if stray and named.get(name) == "numeric" and len(stray) > MOST_STRAY * len(cells):
+            line = train.source.lines[train.index[stray[0][0]]]
+            raise CatalogError(
+                f"--numeric {name}: line {line} of {train.source.path} holds {stray[0][1]!r}, which is no "
+                f"number: clean it, or take the column as '--categorical {name}'"
+            )
+        if reading.kind == "date":  # a part that is the same everywhere says nothing
+            parts = {key: values for key, values in parts.items() if pc.count_distinct(values).as_py() > 1}
+        columns["train"].update(parts)
+        notes.extend(_said(reading, name, stray, "train"))
+        if of_test is None:
+            continue
+        tested, stray = _read(of_test[name], reading, name, last)
+        columns["test"].update({key: tested[key] for key in parts})
+        if stray and reading.kind == "numeric":
+            notes.append(
+                f"column {name!r} holds {len(stray)} values in test that are no numbers (first: "
+                f"{stray[0][1]!r}): taken as missing"
+            )
+        elif stray:
+            notes.extend(_said(reading, name, stray, "test")[-1:])
+    if test is not None and of_test is not None:
+        only = [name for name in of_test if name not in of_train]
+        notes.extend(f"column {name!r} is in {test.source.path} only: left out" for name in only)
+    return Extras(columns["train"], columns["test"], tuple(notes))
+
+
+def _columns(rows: ValidatedRows, used: set[str]) -> dict[str, pa.ChunkedArray]:
+    """Further columns of usable rows; the fields of a struct are columns of their own."""
+    found: dict[str, pa.ChunkedArray] = {}
+    for name, column in rows.source.columns.items():
+        if name not in used:
+            found.update(_flattened(name, rows.take(column)))
+    return found
+
+
+def _flattened(name: str, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    if not pa.types.is_struct(column.type):
+        yield name, column
+        return
+    for field, part in zip(column.type, column.flatten(), strict=True):
+        yield from _flattened(f"{name}.{field.name}", part)
+
+
+def _named(
+    train: ValidatedRows,
+    test: ValidatedRows | None,
+    used: set[str],
+    of_train: dict[str, pa.ChunkedArray],
+    of_test: dict[str, pa.ChunkedArray] | None,
+    numeric: tuple[str, ...],
+    categorical: tuple[str, ...],
+) -> dict[str, Kind]:
     named: dict[str, Kind] = dict.fromkeys(numeric, "numeric")
     named.update((name, "categorical") for name in categorical)
     if both := set(numeric) & set(categorical):
         raise CatalogError(f"column {min(both)!r} is named as --numeric and --categorical: choose one")
     for name, kind in named.items():
-        for rows in (train, test):
-            if rows is not None:
+        for rows, columns in ((train, of_train), (test, of_test)):
+            if rows is not None and columns is not None and name not in columns:
                 rows.source.require(name, f"--{kind}")
         if name in used:
             raise CatalogError(
                 f"column {name!r} is the id, text, image or price already: take it out of --{kind}"
             )
-    notes: list[str] = []
-    columns: dict[str, dict[str, pa.Array]] = {"train": {}, "test": {}}
-    for name in train.source.columns:
-        if name in used:
-            continue
-        if test is not None and name not in test.source.columns:
-            notes.append(f"column {name!r} is in {train.source.path} only: left out")
-            continue
-        raw = train.take(train.source.columns[name])
-        kind_or_reason = named.get(name) or _kind(raw, name)
-        if kind_or_reason not in ("numeric", "categorical"):
-            notes.append(f"column {name!r} is left out: {kind_or_reason}")
-            continue
-        is_numeric = kind_or_reason == "numeric"
-        for split, rows in (("train", train), ("test", test)):
-            if rows is None:
-                continue
-            cells = rows.take(rows.source.columns[name])
-            key = f"{NUMERIC_PREFIX if is_numeric else CATEGORICAL_PREFIX}{name}"
-            if is_numeric:
-                values, wrong = _numbers(cells, name)
-                if wrong and split == "train":
-                    line = rows.source.lines[rows.index[wrong[0][0]]]
-                    raise CatalogError(
-                        f"--numeric {name}: line {line} of {rows.source.path} holds {wrong[0][1]!r}, which is no "
-                        f"number: clean it, or take the column as '--categorical {name}'"
-                    )
-                if wrong:
-                    notes.append(
-                        f"column {name!r} holds {len(wrong)} values in test that are no numbers (first: "
-                        f"{wrong[0][1]!r}): taken as missing"
-                    )
-                columns[split][key] = values
-            else:
-                columns[split][key] = _categories(cells, name)
-    if test is not None:
-        only = [name for name in test.source.columns if name not in train.source.columns and name not in used]
-        notes.extend(f"column {name!r} is in {test.source.path} only: left out" for name in only)
-    return Extras(columns["train"], columns["test"], tuple(notes))
+    return named
 
 
-def _kind(raw: pa.ChunkedArray, name: str) -> str:
-    """ "numeric", "categorical", or why the column is neither."""
-    if pa.types.is_nested(raw.type) or pa.types.is_binary(raw.type) or pa.types.is_large_binary(raw.type):
-        return f"it holds {raw.type}"
-    if pa.types.is_boolean(raw.type):
-        return "categorical"
-    if is_number(raw.type):
-        return "numeric" if raw.null_count < len(raw) else "it is empty"
-    present = [cell for cell in as_text(raw, name).to_pylist() if not _is_missing(cell)]
-    if not present:
-        return "it is empty"
-    if all(parse_number(cell) is not None for cell in present):
-        return "numeric"
-    distinct = len(set(present))
-    if distinct == len(present) or (len(present) >= _FEW_ROWS and distinct > len(present) / 2):
-        return (
-            f"{distinct} distinct values in {len(present)} rows are free text, not categories "
-            "(name it with --categorical to keep it)"
-        )
-    return "categorical"
+# ---- how a column is read ------------------------------------------------------------------------
 
 
-def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[pa.Array, list[tuple[int, str]]]:
-    """Numbers, null where missing or not finite, and (position, cell) of each that is none."""
+def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None) -> _Reading | str:
+    """How a column is read, or why it is not."""
+    by_type = _by_type(cells)
+    if kind == "categorical":
+        return _Reading(kind)
+    if by_type is not None and kind is None:
+        return by_type
     if is_number(cells.type):
+        return _Reading("numeric")
+    present = [cell for cell in as_text(cells, name).to_pylist() if not is_missing(cell)]
+    if not present:
+        return _Reading("numeric") if kind == "numeric" else "it is empty"
+    if all(parse_number(cell) is not None for cell in present):
+        return _Reading("numeric")
+    if kind == "numeric":
+        measures = find_measures(present)
+        return _Reading("measure", measures[0]) if measures else _Reading("numeric")
+    return _by_values(present)
+
+
+def _by_type(cells: pa.ChunkedArray) -> _Reading | str | None:
+    """What the type of a column says of it; None where its values must say."""
+    kind = cells.type
+    unread = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    if any(one(kind) for one in (*unread, pa.types.is_duration, pa.types.is_interval)):
+        return f"it holds {kind}"
+    if cells.null_count == len(cells):
+        return "it is empty"
+    if pa.types.is_boolean(kind):
+        return _Reading("boolean")
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return _Reading("date")
+    return _Reading("numeric") if is_number(kind) else None
+
+
+def _by_values(present: list[str]) -> _Reading | str:
+    if {cell.strip().lower() for cell in present} <= {"true", "false"}:
+        return _Reading("boolean")
+    dates = find_dates(present)
+    if dates is not None and dates[1] >= 1 - MOST_STRAY:
+        return _Reading("date", dates=dates[0])
+    measures = find_measures(present)
+    if measures is not None and measures[1] >= 1 - MOST_STRAY:
+        return _Reading("measure", measures[0])
+    distinct, n = len(set(present)), len(present)
+    is_free = (
+        distinct == n
+        or (n >= _FEW_ROWS and distinct > n / 2)
+        or (n >= _LEAST_ROWS and distinct > _NEARLY_ALL * n)
+    )
+    if is_free:
+        return (
+            f"{distinct} distinct values in {n} rows are free text, not categories "
+            "(name it with --text-column to join it to the text, or with --categorical to keep it)"
+        )
+    return _Reading("categorical")
+
+
+# ---- reading it ----------------------------------------------------------------------------------
+
+
+def _read(
+    cells: pa.ChunkedArray, reading: _Reading, name: str, last: np.datetime64
+) -> tuple[dict[str, pa.Array], list[tuple[int, str]]]:
+    """The columns that one becomes, and (position, cell) of each value that is not what it should be."""
+    if reading.kind == "categorical":
+        return {f"{CATEGORICAL_PREFIX}{name}": _categories(cells, name)}, []
+    if reading.kind == "date":
+        days, stray = _days(cells, reading, name)
+        numbers = date_numbers(days, last)
+        return {
+            f"{NUMERIC_PREFIX}{name} ({part})": pa.array(values, pa.float64(), from_pandas=True)
+            for part, values in numbers.items()
+        }, stray
+    values, stray = _numbers(cells, reading, name)
+    return {f"{NUMERIC_PREFIX}{name}": values}, stray
+
+
+def _numbers(cells: pa.ChunkedArray, reading: _Reading, name: str) -> tuple[pa.Array, list[tuple[int, str]]]:
+    """Numbers, null where missing or not finite, and (position, cell) of each that is none."""
+    if is_number(cells.type) or pa.types.is_boolean(cells.type):
         numbers = cells.cast(pa.float64(), safe=False).combine_chunks()
         return pc.if_else(pc.is_finite(numbers), numbers, None), []
     values: list[float | None] = []
-    wrong: list[tuple[int, str]] = []
+    stray: list[tuple[int, str]] = []
     for position, cell in enumerate(as_text(cells, name).to_pylist()):
-        number = parse_number(cell)
-        if number is None and cell is not None and not _is_missing(cell):
-            wrong.append((position, cell))
-        values.append(number if number is not None and math.isfinite(number) else None)
-    return pa.array(values, pa.float64()), wrong
+        number = None if cell is None else _number(cell, reading)
+        if number is None and cell is not None and not is_missing(cell):
+            stray.append((position, cell))
+        values.append(number if number is not None and np.isfinite(number) else None)
+    return pa.array(values, pa.float64()), stray
+
+
+def _number(cell: str, reading: _Reading) -> float | None:
+    if reading.kind == "boolean":
+        return {"true": 1.0, "false": 0.0}.get(cell.strip().lower())
+    return parse_number(cell) if reading.measure is None else reading.measure.value_of(cell)
+
+
+def _days(cells: pa.ChunkedArray, reading: _Reading, name: str) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    if pa.types.is_temporal(cells.type):
+        return np.asarray(cells.cast(pa.date32(), safe=False).to_numpy()).astype("datetime64[D]"), []
+    written = as_text(cells, name).to_pylist()
+    known = {cell: day_of(cell, reading.dates) for cell in set(written) if cell is not None}
+    days = np.array([known.get(cell, MISSING_DAY) for cell in written], "datetime64[D]")
+    stray = [
+        (at, cell)
+        for at, cell in enumerate(written)
+        if cell is not None and np.isnat(days[at]) and not is_missing(cell)
+    ]
+    return days, stray
+
+
+def _last_day(cells: pa.ChunkedArray, reading: _Reading, name: str) -> np.datetime64:
+    if reading.kind != "date":
+        return MISSING_DAY
+    days, _ = _days(cells, reading, name)
+    return np.nanmax(days) if not np.isnat(days).all() else MISSING_DAY  # type: ignore[no-any-return]
 
 
 def _categories(cells: pa.ChunkedArray, name: str) -> pa.Array:
     return pa.array(
-        [None if _is_missing(cell) else cell.strip() for cell in as_text(cells, name).to_pylist()],
+        [None if is_missing(cell) else cell.strip() for cell in as_text(cells, name).to_pylist()],
         pa.string(),
     )
 
 
-def _is_missing(cell: str | None) -> bool:
-    return cell is None or cell.strip().lower() in MISSING
+# ---- what the user should know -------------------------------------------------------------------
+
+
+def _said(reading: _Reading, name: str, stray: list[tuple[int, str]], split: str) -> list[str]:
+    said = []
+    if reading.measure is not None:
+        unit = f" in {reading.measure.unit!r}" if reading.measure.unit else ""
+        said.append(
+            f"column {name!r} is read as numbers{unit}, written as {reading.measure.convention.example}"
+            if not reading.measure.convention.is_sure or reading.measure.convention.decimal == ","
+            else f"column {name!r} is read as numbers{unit}"
+        )
+    elif reading.kind == "date":
+        how = f", {reading.dates}" if reading.dates else ""
+        said.append(f"column {name!r} is read as dates{how}: year, month, weekday and age in days")
+    if stray:
+        what = "dates" if reading.kind == "date" else "numbers"
+        said.append(
+            f"column {name!r} holds {len(stray)} values in {split} that are no {what} (first: {stray[0][1]!r:.60}): "
+            "taken as missing"
+        )
+    return said

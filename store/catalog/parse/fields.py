@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from store.catalog.parse.packs import NOTHING, find_packs
 from store.catalog.parse.quantity import decide_quantity
+from store.catalog.parse.sizes import Taken
 from store.catalog.parse.units import MOST_AMOUNT, SPELLINGS, normalise
 from store.schema import CATALOG_COLUMNS, NUMBERS_TYPE
 
@@ -57,6 +58,11 @@ def may_state_quantity(text: str) -> bool:
     return _DIGIT.search(text) is not None or _COUNT_WORD.search(text) is not None
 
 
+def is_labelled(text: str) -> bool:
+    """Whether a text is written in the labelled lines of the challenge."""
+    return any(line[0] in _LABEL_INITIALS and _LABEL.match(line) for line in text.splitlines() if line)
+
+
 def parse_fields(text: str) -> Fields:
     """The fields of one catalogue text, any text at all; nothing raises."""
     name, bullets, description, value_line, unit_line = _sections(text)
@@ -67,10 +73,10 @@ def parse_fields(text: str) -> Fields:
     quantity = decide_quantity(value, unit, packs)
     numbers: list[tuple[float, str]] = []
     if has_digit:
-        _collect(name, packs.spans, numbers)
+        _collect(name, packs.taken, numbers)
     for part in (*bullets, description):
         if part and len(numbers) < MOST_NUMBERS:
-            _collect(part, (), numbers)
+            _collect(part, None, numbers)
     return Fields(
         name=name or None,
         bullets=bullets,
@@ -80,7 +86,7 @@ def parse_fields(text: str) -> Fields:
         pack_count=quantity.pack_count,
         quantity=quantity.amount,
         quantity_unit=quantity.dimension,
-        numbers=numbers[:MOST_NUMBERS],
+        numbers=numbers,
     )
 
 
@@ -117,34 +123,36 @@ def _list_array(lengths: list[int], values: pa.Array) -> pa.Array:
 
 def _sections(text: str) -> tuple[str, list[str], str, str, str]:
     """(name, bullets, description, value line, unit line), "" where missing."""
-    name, description, value, unit = "", "", "", ""
+    name, value, unit = "", "", ""
     bullets: list[str] = []
-    is_labelled = False
+    descriptions: list[str] = []
+    has_label = False
     free: list[str] = []  # lines before any label
-    target, part = "", ""
+    target, lines = "", [""]
 
     for line in (*text.splitlines(), None):
         match = _LABEL.match(line) if line and line[0] in _LABEL_INITIALS else None
         if line is not None and match is None:
-            if not is_labelled:
+            if not has_label:
                 free.append(line)
             elif line.strip():
-                part = f"{part}\n{line}" if part else line
+                lines.append(line)
             continue
-        part = part.strip()
+        part = "\n".join(lines if lines[0] else lines[1:]).strip()
         if target == "i":
             name = name or part
         elif target == "b" and part:
             bullets.append(part)
-        elif target == "p":
-            description = f"{description}\n{part}" if description else part
+        elif target == "p" and (part or descriptions):
+            descriptions.append(part)
         elif target == "v":
             value = part
         elif target == "u":
             unit = part
         if match is not None and line is not None:
-            is_labelled = True
-            target, part = line[0].lower(), line[match.end() :]
+            has_label = True
+            target, lines = line[0].lower(), [line[match.end() :]]
+    description = "\n".join(descriptions)
     lines = [line.strip() for line in free if line.strip()]
     if lines and not name:
         name, lines = lines[0], lines[1:]
@@ -159,16 +167,16 @@ def _value(line: str) -> float | None:
     return value if value is not None and abs(value) <= MOST_AMOUNT else None
 
 
-def _collect(part: str, taken: tuple[tuple[int, int], ...], numbers: list[tuple[float, str]]) -> None:
-    """Append the numbers of one part that have a word and were not taken as a size or a count."""
+def _collect(part: str, taken: Taken | None, numbers: list[tuple[float, str]]) -> None:
+    """Append the numbers of one part that have a word and were not taken as a size or a count, up to `MOST_NUMBERS`."""
     for match in _NUMBER.finditer(part):
         lowered = match[2].lower()
         word = SPELLINGS.get(lowered.replace(".", "").replace(" ", ""), lowered)
         number = float(match[1].replace(",", ""))
         if number > MOST_AMOUNT or lowered in _NO_WORD or (len(word) == 1 and word not in "%°"):
             continue
-        if taken:
-            start, end = match.span(1)
-            if any(start < other_end and other_start < end for other_start, other_end in taken):
-                continue
+        if taken is not None and taken.meets(match.span(1)):
+            continue
         numbers.append((number, word))
+        if len(numbers) == MOST_NUMBERS:
+            return

@@ -1,9 +1,9 @@
 """What an item name counts, beside its sizes: "Pack of 3", "24 Count", "8 per case", "50 tea bags"."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from store.catalog.parse.sizes import Size, Span, find_sizes
+from store.catalog.parse.sizes import Size, Taken, find_sizes
 
 _WORDS = {
     word: number
@@ -24,7 +24,7 @@ _PACKS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
         (" of ", "-of-", "(of "),
     ),
     (
-        re.compile(r"\b(?:pack|case|pk)\)?\s*[-–:=]?\s*\(?(?P<number>[0-9]{1,3})\s*(?:$|[),;|])"),
+        re.compile(r"\b(?:pack|case|pk)\)?\s*+(?:[-–:=]\s*+)?\(?(?P<number>[0-9]{1,3})\s*+(?:$|[),;|])"),
         ("pack", "case", "pk"),
     ),
     (
@@ -69,7 +69,7 @@ class Packs:
     counted: int = 1  # inside one pack: "18 count", "20 cans", "50 tea bags"
     counted_start: int = -1
     is_pieces: bool = False  # counted are parts of one item (tea bags, slices), not items of the size written
-    spans: tuple[Span, ...] = ()  # of every number read
+    taken: Taken = field(default_factory=Taken, compare=False)  # by the numbers read
 
 
 NOTHING = Packs()
@@ -80,7 +80,7 @@ def find_packs(name: str) -> Packs:
     lowered = name.lower()
     if len(lowered) != len(name):  # a few letters lower to two characters
         lowered = "".join(low if len(low := letter.lower()) == 1 else letter for letter in name)
-    taken: list[Span] = []
+    taken = Taken(len(lowered))
     sizes = find_sizes(lowered, name, taken)
     outer: list[tuple[int, int]] = []  # (number, start), best first
     for pattern, needed in _PACKS:
@@ -93,10 +93,10 @@ def find_packs(name: str) -> Packs:
     inside = [(number, start, False) for number, start in several[1:] if number != packs]
     inside.extend(one for one in _counted(lowered, taken) if one[0] > 1)
     counted, counted_start, is_pieces = inside[0] if inside else (1, -1, False)
-    return Packs(sizes, packs, packs_start, counted, counted_start, is_pieces, tuple(taken))
+    return Packs(sizes, packs, packs_start, counted, counted_start, is_pieces, taken)
 
 
-def _counted(lowered: str, taken: list[Span]) -> list[tuple[int, int, bool]]:
+def _counted(lowered: str, taken: Taken) -> list[tuple[int, int, bool]]:
     counted: list[tuple[int, int, bool]] = []
     for match in _COUNT.finditer(lowered):
         is_pieces = "tea" in match["qualifier"] or match["noun"].removesuffix("s") in _PIECE_NOUNS
@@ -110,14 +110,14 @@ def _counted(lowered: str, taken: list[Span]) -> list[tuple[int, int, bool]]:
     return counted
 
 
-def _take(match: re.Match[str], taken: list[Span], found: list[tuple[int, int]]) -> None:
-    start, end = match.span("number")
-    if any(start < other_end and other_start < end for other_start, other_end in taken):
+def _take(match: re.Match[str], taken: Taken, found: list[tuple[int, int]]) -> None:
+    span = match.span("number")
+    if taken.meets(span):
         return
-    taken.append((start, end))
+    taken.add(span)
     number = _integer(match["number"])
     if number > 0:
-        found.append((number, start))
+        found.append((number, span[0]))
 
 
 def _integer(text: str) -> int:

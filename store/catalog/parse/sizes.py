@@ -45,13 +45,28 @@ class Size:
     start: int = -1
 
 
-def find_sizes(lowered: str, name: str, taken: list[Span]) -> tuple[Size, ...]:
+class Taken:
+    """Which characters of a name belong to a number that was read: found in time that is linear in the name."""
+
+    def __init__(self, n_characters: int = 0) -> None:
+        self._mask = bytearray(n_characters)
+
+    def add(self, span: Span) -> None:
+        start, end = span
+        self._mask[start:end] = b"\x01" * (end - start)
+
+    def meets(self, span: Span) -> bool:
+        """Whether any character of a span is taken."""
+        return self._mask.find(1, *span) >= 0
+
+
+def find_sizes(lowered: str, name: str, taken: Taken) -> tuple[Size, ...]:
     """Every size in a name, in order.
 
     Args:
         lowered: the name in lower case, character for character.
         name: as given.
-        taken: the spans of the numbers read are appended to it.
+        taken: the spans of the numbers read are added to it.
     """
     sizes: list[Size] = []
     for match in _SIZE.finditer(lowered):
@@ -65,10 +80,10 @@ def find_sizes(lowered: str, name: str, taken: list[Span]) -> tuple[Size, ...]:
             continue
         times, span = _times(lowered, start, end, number)
         if span is not None:
-            taken.append(span)
+            taken.add(span)
         elif _RANGE.search(lowered, max(0, start - 6), start):
             continue
-        taken.append((start, end))
+        taken.add((start, end))
         unit = SPELLINGS[re.sub(r"[\s.-]", "", match["unit"])]
         dimension, size = UNITS[unit]
         is_each = _EACH.match(lowered, end) is not None

@@ -2,7 +2,7 @@
 
 import click
 
-from store.options import workspace_option
+from store.options import say, workspace_option
 from store.workspace import Workspace
 
 PAGE_FILE = "catalog.html"
@@ -18,15 +18,15 @@ def show(workspace: Workspace, text: bool) -> None:
     clean' found.
     """
     from store.catalog.show.facts import read_facts
-    from store.catalog.show.words import lines_of
+    from store.catalog.show.words import fact_lines
 
     facts = read_facts(workspace)
-    for line in lines_of(facts):
-        click.echo(line)
+    for line in fact_lines(facts):
+        say(line)
     if text:
         return
     from store.catalog.show.page import page_of, thumbnail_of
 
     page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
     workspace.publish_bytes(PAGE_FILE, page.encode())
-    click.echo(f"\nwrote {workspace.path(PAGE_FILE)}")
+    say(f"\nwrote {workspace.path(PAGE_FILE)}")

@@ -13,6 +13,8 @@ from store.workspace import Workspace
 GROUPS_SHOWN = 6  # of each finding
 ROWS_SHOWN = 4  # of each group
 
+_Key = tuple[str, int | str]  # (split, id): an id is of its split
+
 
 @dataclass(frozen=True)
 class DoubtfulRow:
@@ -59,47 +61,50 @@ def read_doubts(workspace: Workspace, tables: dict[str, pa.Table], images: dict[
     note = f"{reason} since: run 'shelfprice catalog clean'" if reason else None
     table = workspace.read_table(CLEANING_FILE)
     findings, examples = [], {}
-    shown: dict[str, list[tuple[str, int, pa.Array]]] = {}
+    shown: dict[str, list[tuple[str, int, list[_Key]]]] = {}
     for name in FINDINGS:
         here = table.filter(pc.equal(table["finding"], name)).combine_chunks()
         policy = here["policy"][0].as_py() if len(here) else "keep"
         findings.append(report_of(table, name, policy))
         shown[name] = _chosen(here)
-    wanted = [one for groups in shown.values() for _, _, ids in groups for one in ids.to_pylist()]
-    by_id = _rows(tables, images, wanted)
+    wanted = [one for groups in shown.values() for _, _, keys in groups for one in keys]
+    by_key = _rows(tables, images, wanted)
     for name, groups in shown.items():
         if groups:
-            examples[name] = [Example(why, n, [by_id[i] for i in ids.to_pylist()]) for why, n, ids in groups]
+            examples[name] = [Example(why, n, [by_key[key] for key in keys]) for why, n, keys in groups]
     return Doubts(findings, examples, note)
 
 
-def _chosen(found: pa.Table) -> list[tuple[str, int, pa.Array]]:
-    """(reason, size, ids) of groups spread evenly over a finding."""
+def _chosen(found: pa.Table) -> list[tuple[str, int, list[_Key]]]:
+    """(reason, size, rows) of groups spread evenly over a finding."""
     n_alone = found["group"].null_count
     if n_alone:
         step = max(1, len(found) // GROUPS_SHOWN)
         chosen = found.take(pa.array(range(0, len(found), step)[:GROUPS_SHOWN], pa.int64()))
-        ids = chosen["sample_id"].combine_chunks()
-        return [(why, 1, ids.slice(i, 1)) for i, why in enumerate(chosen["reason"].to_pylist())]
+        return [(why, 1, [key]) for why, key in zip(chosen["reason"].to_pylist(), _keys(chosen), strict=True)]
     groups = pc.unique(found["group"])
     step = max(1, len(groups) // GROUPS_SHOWN)
     picked = []
     for group in groups[::step][:GROUPS_SHOWN]:
         rows = found.filter(pc.equal(found["group"], group))
-        ids = rows["sample_id"].combine_chunks().slice(0, ROWS_SHOWN)
-        picked.append((rows["reason"][0].as_py(), len(rows), ids))
+        picked.append((rows["reason"][0].as_py(), len(rows), _keys(rows.slice(0, ROWS_SHOWN))))
     return picked
 
 
+def _keys(rows: pa.Table) -> list[_Key]:
+    return list(zip(rows["split"].to_pylist(), rows["sample_id"].to_pylist(), strict=True))
+
+
 def _rows(
-    tables: dict[str, pa.Table], images: dict[str, pa.Array], wanted: list[int | str]
-) -> dict[int | str, DoubtfulRow]:
-    rows: dict[int | str, DoubtfulRow] = {}
+    tables: dict[str, pa.Table], images: dict[str, pa.Array], wanted: list[_Key]
+) -> dict[_Key, DoubtfulRow]:
+    rows: dict[_Key, DoubtfulRow] = {}
     for split, table in tables.items():
-        values = pa.array(wanted, table["sample_id"].type)
+        values = pa.array([one for where, one in wanted if where == split], table["sample_id"].type)
         position = pc.drop_null(pc.index_in(values, value_set=table["sample_id"].combine_chunks()))
         chosen = table.take(position).to_pylist()
         for row, image in zip(chosen, images[split].take(position).to_pylist(), strict=True):
             name = row["name"] or row["text"][:120]
-            rows[row["sample_id"]] = DoubtfulRow(str(row["sample_id"]), split, name, row.get("price"), image)
+            key = split, row["sample_id"]
+            rows[key] = DoubtfulRow(str(row["sample_id"]), split, name, row.get("price"), image)
     return rows

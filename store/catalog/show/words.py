@@ -8,7 +8,7 @@ from store.catalog.show.facts import Facts, Histogram
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-def lines_of(facts: Facts) -> list[str]:
+def fact_lines(facts: Facts) -> list[str]:
     """Everything that the page says, images apart."""
     lines = []
     for split in facts.splits:

@@ -1,0 +1,33 @@
+"""Cells of the user's files as text."""
+
+import pyarrow as pa
+
+from store.errors import CatalogError
+
+MISSING = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>"))  # cells that stand for none, lower case
+
+
+def is_missing(cell: str | None) -> bool:
+    """Whether a cell stands for none."""
+    return cell is None or cell.strip().lower() in MISSING
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """True for integers, floats and decimals."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A column as strings.
+
+    Raises:
+        CatalogError: it holds lists, structs or bytes that are not UTF-8.
+    """
+    if pa.types.is_string(column.type):
+        return column
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise CatalogError(
+            f"column {name!r} holds {column.type}, which can't be read as text: {error}"
+        ) from error

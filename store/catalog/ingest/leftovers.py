@@ -1,0 +1,67 @@
+"""Rows that are no product: a header repeated in the middle of a file, a line of totals at its end."""
+
+import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from store.catalog.ingest.cells import is_missing
+from store.catalog.ingest.source import TableSource
+from store.catalog.parse.written import CORE, PLAIN
+
+_TOTALS = frozenset(
+    "total totals subtotal sum sums average mean count summe gesamt gesamtsumme insgesamt mittelwert totale somma "
+    "moyenne somme suma promedio media soma итого всего 合计 总计 合計".split()
+)
+_TOTAL_WORDS = frozenset(("grand total", "sub total", "sub-total", "total general", "total général"))
+_NUMBER = re.compile(rf"[^\w]*{CORE}[^\w]*")
+_LAST_ROWS = 3  # among which totals are looked for
+
+
+def rows_of_no_product(source: TableSource, id_column: str, text_column: str) -> dict[int, str]:
+    """Position -> what the row is instead.
+
+    Args:
+        id_column: may be missing in the file.
+    """
+    return _repeated_headers(source, text_column) | _totals(source, id_column)
+
+
+def _repeated_headers(source: TableSource, text_column: str) -> dict[int, str]:
+    column = source.columns[text_column]
+    if not pa.types.is_string(column.type):
+        return {}
+    alike = pc.indices_nonzero(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), text_column), False))
+    return {
+        at: "header repeated"
+        for at in alike.to_pylist()
+        if all(_cell(source, name, at) == name for name in source.columns)
+    }
+
+
+def _totals(source: TableSource, id_column: str) -> dict[int, str]:
+    """Rows at the end that hold a word such as "Total" where others have their first cell, and else numbers alone."""
+    found: dict[int, str] = {}
+    for at in range(max(1, source.n_rows - _LAST_ROWS), source.n_rows):
+        cells = {name: cell for name in source.columns if not is_missing(cell := _cell(source, name, at))}
+        first = next(iter(cells), None)
+        if first is None or not _is_total(cells[first]):
+            continue
+        others = [cell for name, cell in cells.items() if name != first]
+        if (first == id_column or id_column not in cells) and all(_is_number(cell) for cell in others):
+            found[at] = f"a line of totals: {cells[first]!r}"
+    return found
+
+
+def _is_total(cell: str) -> bool:
+    word = " ".join(cell.lower().strip(" :*=").split())
+    return word in _TOTALS or word in _TOTAL_WORDS
+
+
+def _is_number(cell: str) -> bool:
+    return PLAIN.fullmatch(cell) is not None or _NUMBER.fullmatch(cell) is not None
+
+
+def _cell(source: TableSource, name: str, at: int) -> str:
+    value = source.columns[name][at].as_py()
+    return "" if value is None else str(value).strip()

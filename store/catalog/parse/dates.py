@@ -1,0 +1,77 @@
+"""Columns of dates: written dates -> days, and the numbers that heads learn from."""
+
+import datetime
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+MISSING_DAY = np.datetime64("NaT", "D")
+_TIME = r"(?:(?:[T,]| )\s*\d{1,2}:\d{2}.{0,24})?"
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+_MONTH = rf"(?P<month>(?:{'|'.join(_MONTHS)})[a-z]*)\.?"
+_ORDINAL = r"(?:st|nd|rd|th)?"
+_KINDS = {
+    "year first": re.compile(rf"(?P<year>\d{{4}})[-/.](?P<month>\d{{1,2}})[-/.](?P<day>\d{{1,2}}){_TIME}"),
+    "year last": re.compile(rf"(?P<first>\d{{1,2}})[-/.](?P<second>\d{{1,2}})[-/.](?P<year>\d{{4}}){_TIME}"),
+    "day month": re.compile(rf"(?P<day>\d{{1,2}}){_ORDINAL}[ -]{_MONTH}[ ,-]+(?P<year>\d{{4}}){_TIME}", re.I),
+    "month day": re.compile(rf"{_MONTH} (?P<day>\d{{1,2}}){_ORDINAL},? (?P<year>\d{{4}}){_TIME}", re.I),
+}
+_MOST_CHARACTERS = 60
+
+
+def find_dates(cells: Sequence[str]) -> tuple[str, float] | None:
+    """The kind of dates that most cells are written in, and the share of cells that fit; None where none does.
+
+    Kinds are "year first", "day first", "month first", "day month" and "month day" (these two with the month's name).
+    """
+    distinct = Counter(cell.strip() for cell in cells)
+    best = max(_KINDS, key=lambda kind: sum(n for cell, n in distinct.items() if _match(kind, cell)))
+    kind = best
+    if best == "year last":
+        pairs = [(int(m["first"]), int(m["second"])) for cell in distinct if (m := _match(best, cell))]
+        n_day_first = sum(first > 12 for first, _ in pairs)
+        n_month_first = sum(second > 12 for _, second in pairs)
+        kind = "month first" if n_month_first > n_day_first else "day first"
+    fitting = sum(n for cell, n in distinct.items() if not np.isnat(day_of(cell, kind)))
+    return (kind, fitting / len(cells)) if fitting else None
+
+
+def day_of(cell: str, kind: str) -> np.datetime64:
+    """The day of a written date; not a time where it is none of this kind."""
+    match = _match("year last" if kind in ("day first", "month first") else kind, cell.strip())
+    if match is None:
+        return MISSING_DAY
+    found = match.groupdict()
+    if kind == "day first":
+        found |= {"day": found["first"], "month": found["second"]}
+    elif kind == "month first":
+        found |= {"day": found["second"], "month": found["first"]}
+    month = found["month"]
+    number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
+    try:
+        return np.datetime64(datetime.date(int(found["year"]), number, int(found["day"])), "D")
+    except ValueError:
+        return MISSING_DAY
+
+
+def date_numbers(days: np.ndarray, last: np.datetime64) -> dict[str, np.ndarray]:
+    """What is learned from days, datetime64[D] of shape (n_rows,): each float64, NaN where missing.
+
+    Args:
+        last: the last day of the training rows, from which the age is counted back.
+    """
+    known = ~np.isnat(days)
+    months = days.astype("datetime64[M]").astype(np.int64)
+    numbers = {
+        "year": 1970 + months // 12,
+        "month": 1 + months % 12,
+        "weekday": 1 + (days.astype(np.int64) + 3) % 7,  # 1: Monday
+        "age in days": (last - days).astype(np.int64),
+    }
+    return {part: np.where(known, values, np.nan) for part, values in numbers.items()}
+
+
+def _match(kind: str, cell: str) -> re.Match[str] | None:
+    return _KINDS[kind].fullmatch(cell) if len(cell) <= _MOST_CHARACTERS else None

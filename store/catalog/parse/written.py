@@ -1,0 +1,124 @@
+"""Numbers as people write them: `1,299.00`, `1.299,00`, `1 299`, `12'500`, `1,23,456`.
+
+Which mark parts thousands and which parts decimals is found from a column as a whole: `1,299` alone can be both.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Mark = Literal[".", ","]
+PLAIN = re.compile(
+    r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE | re.ASCII
+)
+GROUP_MARKS = " \u00a0\u2009\u202f'\u2019"  # part thousands wherever they are written
+# A run of digits and marks that ends in a digit; no two marks in a row. "Rs.499" is no ".499".
+CORE = rf"(?:(?<![^\W\d_])[.,])?[0-9]+(?:[.,{GROUP_MARKS}][0-9]+)*"
+MOST_DIGITS = 400  # of one number; more is no number, and a float could not hold it
+_MUCH_NEARER = float(np.log(10))  # on a log scale
+_MARKED = re.compile(rf"[.,{GROUP_MARKS}]")
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How the numbers of one column are written."""
+
+    decimal: Mark = "."
+    is_sure: bool = True  # False: every number with a mark could be read either way
+
+    @property
+    def example(self) -> str:
+        """One number in this convention."""
+        return "1,299.50" if self.decimal == "." else "1.299,50"
+
+
+def parse_number(written: str | None) -> float | None:
+    """The number of a cell in the usual notation of programs, NaN and infinity included; None where it holds another."""
+    if written is None:
+        return None
+    stripped = written.strip()
+    return float(stripped) if len(stripped) <= MOST_DIGITS and PLAIN.fullmatch(stripped) else None
+
+
+def number_of(core: str, convention: Convention) -> float | None:
+    """The value of a core (digits and marks) in a convention; None where its marks do not fit it."""
+    if len(core) > MOST_DIGITS:
+        return None
+    whole, mark, part = core.rpartition(convention.decimal)
+    if not mark:
+        whole, part = core, ""
+    marks = set(_MARKED.findall(whole))
+    if len(marks) > 1 or convention.decimal in marks or _MARKED.search(part):
+        return None
+    if marks:
+        first, *middle, last = whole.split(marks.pop())
+        if not 1 <= len(first) <= 3 or len(last) != 3 or any(len(group) not in (2, 3) for group in middle):
+            return None
+        whole = "".join((first, *middle, last))
+    return float(f"{whole or '0'}.{part or '0'}")
+
+
+def find_convention(cores: Iterable[str], *, has_three_decimals: bool | None = True) -> Convention:
+    """The convention that fits a column.
+
+    A number says which one holds when it has both marks (`1,299.00`), one mark twice (`1,299,000`), or one mark that
+    does not stand before exactly three digits (`4,5`). Where no number does, a comma parts thousands and a point
+    decimals, unless the other brings the numbers much nearer to those without a mark (`1.299` beside `499` and `899`).
+
+    Args:
+        has_three_decimals: whether decimals of three digits are usual, as in weights; None: rare, as in prices; False:
+            there are none, as in prices with a currency beside them.
+    """
+    votes = {".": 0, ",": 0}
+    doubtful: list[str] = []
+    unmarked: list[float] = []
+    for core in cores:
+        if len(core) > MOST_DIGITS:
+            continue
+        decimal = _decimal_mark(core)
+        if decimal in votes:
+            votes[decimal] += 1
+        elif decimal == "?":
+            doubtful.append(core)
+        elif not _MARKED.search(core):
+            unmarked.append(float(core))
+    if votes["."] or votes[","]:
+        return Convention("." if votes["."] >= votes[","] else ",")
+    marks = {mark for mark in ".," for core in doubtful if mark in core}
+    if len(marks) != 1:
+        return Convention(is_sure=not doubtful)
+    as_decimal: Mark = "." if "." in marks else ","
+    as_thousands: Mark = "," if "." in marks else "."
+    usual = [value for value in unmarked if value > 0]
+    is_sure = bool(usual) and max(usual) < 1000
+    if has_three_decimals is False or (has_three_decimals is None and as_decimal == ","):
+        return Convention(as_thousands, is_sure)
+    if not usual:
+        return Convention(".", False)
+    gain = _distance(doubtful, as_decimal, usual) - _distance(doubtful, as_thousands, usual)
+    is_thousands = gain > (_MUCH_NEARER if as_decimal == "." else -_MUCH_NEARER)
+    return Convention(as_thousands if is_thousands else as_decimal, is_sure and is_thousands)
+
+
+def _decimal_mark(core: str) -> str:
+    """ "." or "," where the number tells, "?" where it has one mark that could be either, "" where it has none."""
+    marks = [mark for mark in _MARKED.findall(core) if mark in ".,"]
+    if not marks:
+        return ""
+    if len(set(marks)) == 2:
+        return marks[-1]
+    mark = marks[0]
+    if len(marks) > 1:
+        return "," if mark == "." else "."
+    head, _, tail = core.partition(mark)
+    is_group = len(tail) == 3 and 1 <= len(head) <= 3 and not head.startswith("0")
+    return "?" if is_group else mark
+
+
+def _distance(cores: list[str], decimal: Mark, usual: list[float]) -> float:
+    """How far numbers are from the usual ones, on a log scale."""
+    values = [value for core in cores if (value := number_of(core, Convention(decimal)))]
+    return float(abs(np.median(np.log(values)) - np.median(np.log(usual)))) if values else np.inf

@@ -1,0 +1,85 @@
+"""What failed, by row and file: images that could not be had, and inputs that gave no vector."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from store.catalog.images.blobs import FILE_PREFIX
+from store.catalog.images.links import read_links
+from store.catalog.read import present_splits, read_split
+from store.config import Config
+from store.errors import MissingVectorsError
+from store.vectors.folded import fold_specs
+from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_row_keys
+from store.vectors.shard import read_failures
+from store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class FailedRow:
+    """One row without what it should have."""
+
+    what: str  # "image", or a vector set
+    split: str
+    sample_id: int | str
+    file: str | None  # file name or link of its image; None: it is about the text
+    stage: str  # "fetch", "read", "decode", "encode"
+    reason: str
+
+
+def failed_rows(workspace: Workspace, config: Config) -> Iterator[FailedRow]:
+    """Every row whose image could not be had, then those of each vector set, in catalogue order.
+
+    Raises:
+        CatalogError: nothing was ingested.
+    """
+    splits = present_splits(workspace)
+    links = read_links(workspace)
+    links = links.filter(links["reason"].is_valid())
+    reasons = dict(zip(links["link"].to_pylist(), links["reason"].to_pylist(), strict=True))
+    for split in splits if reasons else ():
+        rows = read_split(workspace, split, ["sample_id", "image"])
+        for row in rows.filter(pc.is_in(rows["image"], value_set=links["link"].combine_chunks())).to_pylist():
+            stage = "read" if row["image"].startswith(FILE_PREFIX) else "fetch"
+            yield FailedRow(
+                "image", split, row["sample_id"], _file(row["image"]), stage, reasons[row["image"]]
+            )
+    for vector_set in _vector_sets(workspace, config):
+        yield from _without_vector(workspace, vector_set, splits)
+
+
+def _vector_sets(workspace: Workspace, config: Config) -> list[VectorSet]:
+    """Every set of the configuration, and the default one of each other encoder that has embedded something."""
+    named = dict.fromkeys([*config.embed.vectors, *config.heads.vectors])
+    encoders = {name.partition("@")[0] for name in named}
+    named.update(dict.fromkeys(name for name in current_encoders(workspace) if name not in encoders))
+    found = []
+    for name in named:
+        try:
+            spec = current_spec(workspace, name.partition("@")[0])
+        except MissingVectorsError:
+            continue
+        found.append(VectorSet.parse(name, is_text=spec.modality == "text"))
+    return found
+
+
+def _without_vector(workspace: Workspace, vector_set: VectorSet, splits: list[str]) -> Iterator[FailedRow]:
+    spec = current_spec(workspace, vector_set.encoder)
+    failed: dict[bytes, tuple[str, str]] = {}
+    for one in fold_specs(spec).values() or [spec]:
+        for row in read_failures(workspace, one.folder).to_pylist():
+            failed[row["key"]] = row["stage"], row["reason"]
+    for split in splits if failed else ():
+        for batch, keys in iter_row_keys(workspace, vector_set, split):
+            for at, key in enumerate(keys.to_pylist()):
+                if key in failed:
+                    is_image = vector_set.composition is None
+                    file = _file(batch.column("image")[at].as_py()) if is_image else None
+                    yield FailedRow(
+                        str(vector_set), split, batch.column("sample_id")[at].as_py(), file, *failed[key]
+                    )
+
+
+def _file(reference: str) -> str:
+    return reference.removeprefix(FILE_PREFIX)

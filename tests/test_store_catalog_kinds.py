@@ -1,0 +1,267 @@
+"""Catalogues as people have them: one table of kinds of files, each with what is right for it."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from store.catalog.ingest.run import ingest
+from store.catalog.read import read_split
+from store.config import ColumnConfig
+from store.errors import CatalogError
+from store.workspace import Workspace
+
+REAL = Path(os.environ.get("SHELFPRICE_REAL_DATA", "/nonexistent"))
+HEAD = "sample_id,catalog_content,price"
+MISSING = object()
+
+
+def columns(**given: Any) -> ColumnConfig:
+    return ColumnConfig(**given)
+
+
+def csv_of(column: str, cells: list[str], quote: str = '"') -> str:
+    """A catalogue with one column more, its cells quoted."""
+    rows = [f"{i},item {i},{i + 1},{quote}{cell}{quote}" for i, cell in enumerate(cells)]
+    return "\n".join([f"{HEAD},{column}", *rows]) + "\n"
+
+
+def prices(*written: str) -> str:
+    return HEAD + "\n" + "".join(f'{i},item {i},"{price}"\n' for i, price in enumerate(written))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file and what comes of it."""
+
+    name: str
+    train: Any  # the text of a CSV file, or an Arrow table for Parquet
+    right: dict[str, list[Any]] = field(
+        default_factory=dict
+    )  # column -> values; `MISSING`: there is no such column
+    test: Any = None
+    right_test: dict[str, list[Any]] = field(default_factory=dict)
+    given: ColumnConfig | None = None
+    notes: tuple[str, ...] = ()  # parts of what is said
+    rejected: dict[str, int] = field(default_factory=dict)
+    error: str | None = None  # a pattern
+
+
+def _many(n: int, cell: str, other: str, at: int = 7) -> list[str]:
+    return [other if i == at else cell.format(i) for i in range(n)]
+
+
+PRICES = [
+    Kind("thousands by commas", prices("1,299.00", "499", "89.5"), {"price": [1299.0, 499.0, 89.5]},
+         notes=("read as 1,299.50",)),
+    Kind("a sign before the price", prices("$1,299", "$499"), {"price": [1299.0, 499.0]},
+         notes=("marked '$' in 2 rows",)),
+    Kind("rupees, some with a sign", prices("₹2,199.00", "Rs. 499", "Rs.1,05,000", "₹ 12/-"),
+         {"price": [2199.0, 499.0, 105000.0, 12.0]}),
+    Kind("decimal commas", prices("1.299,00 €", "12 €", "4,5 €"), {"price": [1299.0, 12.0, 4.5]},
+         notes=("read as 1.299,50: a point parts thousands", "marked '€' in 3 rows")),
+    Kind("thousands by blanks", prices("1 299,00 kr", "12\u00a0500 kr", "5 kr"),
+         {"price": [1299.0, 12500.0, 5.0]}),
+    Kind("thousands by apostrophes", prices("CHF 1'299.50", "CHF 5.-"), {"price": [1299.5, 5.0]}),
+    Kind("a point before three digits, beside numbers below a thousand", prices("1.299", "499", "899"),
+         {"price": [1299.0, 499.0, 899.0]}, notes=("read as 1.299,50",)),
+    Kind("a point before three digits everywhere", prices("12.500", "3.250"), {"price": [12.5, 3.25]},
+         notes=("no price tells for sure; pass '--decimal comma'",)),
+    Kind("the same with the mark given", prices("12.500", "3.250"), {"price": [12500.0, 3250.0]},
+         given=columns(decimal="comma")),
+    Kind("numbers as programs write them", prices("1e3", "5.", ".5", "+7", "0.0001"),
+         {"price": [1000.0, 5.0, 0.5, 7.0, 0.0001]}),
+    Kind("two currencies", prices("$5", "€6", "€7"), error=r"2 currencies \(€ in 2 rows, \$ in 1 rows\)"),
+    Kind("ranges", prices("10-12", *["5"] * 30), rejected={"price is a range": 1}),
+    Kind("ranges, their middle", prices("10-12", "$4 – $6", "5 to 6", "5"), {"price": [11.0, 5.0, 5.5, 5.0]},
+         given=columns(price_range="mid")),
+    Kind("a price in the other convention", prices(*["1.5"] * 40, "1,55"),
+         rejected={"price is not written as 1,299.50": 1}),
+    Kind("words for a price", prices("ask", *["5"] * 30), rejected={"price is not a number": 1}),
+    Kind("more than a twentieth without a price", prices("", *["5"] * 10),
+         error=r"1 of 11 rows of .* more than --max-rejected 0.05 allows: 1 with price is missing .*0.091"),
+    Kind("the same, allowed", prices("", *["5"] * 10), {"price": [5.0] * 10}, given=columns(max_rejected=0.1),
+         rejected={"price is missing": 1}),
+]  # fmt: skip
+
+IDS = [
+    Kind("the same ids in both files", f"{HEAD}\n0,a,5\n1,b,6\n", {"sample_id": [0, 1], "text": ["a", "b"]},
+         test=f"{HEAD[:-6]}\n0,c\n1,d\n", right_test={"sample_id": [0, 1], "text": ["c", "d"]},
+         notes=("2 ids stand in both files",)),
+    Kind("no column of ids", "title,price\na,5\nb,6\n", {"sample_id": [1, 2]}, given=columns(text="title"),
+         notes=("has no column of ids: its rows are numbered from 1",)),
+    Kind("row numbers count rows that can't be read", "title,price\na,5\nb,6,7\nc,8\n" + "d,9\n" * 30,
+         {"sample_id": [1, *range(3, 34)]}, given=columns(text="title"), rejected={"wrong number of fields": 1}),
+    Kind("row numbers asked for", "name,price\na,5\na,6\n", {"sample_id": [1, 2]},
+         given=columns(sample_id="row-number", text="name")),
+    Kind("the index of a saved table", ",title,price\n7,a,5\n3,b,6\n", {"sample_id": [7, 3]},
+         given=columns(text="title"), notes=("those of its index are taken",)),
+    Kind("an index that is no id", ",title,price\n7,a,5\n7,b,6\n", {"sample_id": [1, 2]},
+         given=columns(text="title")),
+    Kind("a column that looks like ids", "title,sku,price\na,X1,5\nb,X2,6\n", given=columns(text="title"),
+         error="no column 'sample_id'.*'--id-column sku'"),
+    Kind("ids of other names", "train_id,catalog_content,price\n5,a,5\n", {"sample_id": [5]},
+         test="test_id,catalog_content\n9,c\n", right_test={"sample_id": [9]},
+         given=columns(sample_id="train_id", test_id="test_id")),
+    Kind("the other name not given", "train_id,catalog_content,price\n5,a,5\n", test="test_id,catalog_content\n9,c\n",
+         given=columns(sample_id="train_id"), error="test.csv has no column 'train_id'.*'--test-id-column test_id'"),
+    Kind("the wrong column of ids", "name,catalog_content,price\n" + "a,x,5\n" * 9, given=columns(sample_id="name"),
+         error="8 of 9 rows .*8 with duplicate id.*'--id-column row-number'"),
+    Kind("ids that a spreadsheet shortened", f"{HEAD}\n" + "1.23E+12,a,5\n" * 3,
+         error=r"3 ids in column 'sample_id' .*'1.23E\+12' \(first: line 2\): a spreadsheet has shortened them"),
+    Kind("the id NA", f"{HEAD}\nUS,a,5\nNA,b,6\n", {"sample_id": ["US", "NA"]}),
+    Kind("NA for a missing id", f"{HEAD}\n" + "".join(f"{i},a,5\n" for i in range(40)) + "NA,b,6\n",
+         {"sample_id": list(range(40))}, rejected={"no id": 1}),
+]  # fmt: skip
+
+ROWS = [
+    Kind("a line of totals", f"{HEAD}\n" + "".join(f"{i},a,5\n" for i in range(40)) + "Total,,200\n",
+         {"price": [5.0] * 40}, rejected={"a line of totals": 1}),
+    Kind("totals below a text", "catalog_content,price,stock\n" + "a,5,1\n" * 40 + "Grand Total:,200,40\n",
+         {"price": [5.0] * 40}, rejected={"a line of totals": 1}),
+    Kind("a product called Total", f"{HEAD}\n1,a,5\n2,Total,6\n", {"text": ["a", "Total"]}),
+    Kind("a header repeated", f"{HEAD}\n" + "".join(f"{i},a,5\n" for i in range(40)) + f"{HEAD}\n99,b,6\n",
+         {"price": [5.0] * 40 + [6.0]}, rejected={"header repeated": 1}),
+    Kind("pipes", "sample_id|catalog_content|price\n1|a, b; c|5\n", {"text": ["a, b; c"]}),
+    Kind("a line for spreadsheets", "sep=;\nsample_id;catalog_content;price\n1;a,b,c;5\n", {"text": ["a,b,c"]}),
+    Kind("lines before the header", f"Export of the shop, all rows\n\nmade, by, a, tool\n{HEAD}\n1,a,5\n2,b,6\n3,c,7\n",
+         {"sample_id": [1, 2, 3]}, notes=("the first 3 lines",)),
+    Kind("a title before a header with semicolons", "Price list\nsample_id;catalog_content;price\n1;a;5\n2;b;6\n3;c;7\n",
+         {"price": [5.0, 6.0, 7.0]}, notes=("the first 1 lines",)),
+    Kind("semicolons in quoted names", 'sample_id,catalog_content,price,"size; in; all; mm"\n1,a,5,3\n2,b,6,4\n',
+         {"numeric:size; in; all; mm": [3.0, 4.0]}),
+    Kind("a mark that is not known", "sample_id^catalog_content^price\n1^a^5\n", error=r"'sample_id\^catalog_content\^price'"),
+    Kind("prices of test rows", f"{HEAD}\n1,a,5\n", test=f"{HEAD}\n2,b,6\n3,c,\n", right_test={"price": MISSING},
+         notes=("its 1 prices are kept apart in catalog/holdout.parquet",)),
+]  # fmt: skip
+
+NUMBERS = [
+    Kind("numbers with a unit", csv_of("ram", ["8GB", "16GB", "", "4 GB"]), {"numeric:ram": [8.0, 16.0, None, 4.0]},
+         notes=("'ram' is read as numbers in 'GB'",)),
+    Kind("units of one kind", csv_of("disk", ["500GB", "1TB", "256GB"]), {"numeric:disk": [500.0, 1000.0, 256.0]}),
+    Kind("weights", csv_of("weight", ["1.37kg", "2kg", "950 g"]), {"numeric:weight": [1.37, 2.0, 0.95]}),
+    Kind("a unit of a trade", csv_of("mileage", ["18.9 kmpl", "20.0 kmpl"]), {"numeric:mileage": [18.9, 20.0]}),
+    Kind("percentages", csv_of("fat", ["45%", "3.5 %"]), {"numeric:fat": [45.0, 3.5]}),
+    Kind("thousands", csv_of("km", ["12,345", "1,234,567", "900"]), {"numeric:km": [12345.0, 1234567.0, 900.0]}),
+    Kind("decimal commas", csv_of("size", ["4,5", "10,25", "7"]), {"numeric:size": [4.5, 10.25, 7.0]},
+         notes=("written as 1.299,50",)),
+    Kind("amounts with a sign", csv_of("cost", ["$1,200", "$80", "-$5"]), {"numeric:cost": [1200.0, 80.0, -5.0]}),
+    Kind("a stray word", csv_of("rooms", _many(100, "{}", "ask")),
+         {"numeric:rooms": [None if i == 7 else float(i) for i in range(100)]},
+         notes=("'rooms' holds 1 values in train that are no numbers (first: 'ask'): taken as missing",)),
+    Kind("stray words in test", csv_of("rooms", ["3 m", "4 m"]), {"numeric:rooms": [3.0, 4.0]},
+         test="sample_id,catalog_content,rooms\n7,a,big\n8,b,5 m\n", right_test={"numeric:rooms": [None, 5.0]},
+         notes=("holds 1 values in test that are no numbers (first: 'big')",)),
+    Kind("sizes of clothes", csv_of("size", ["38", "40", "L", "XL"]), {"categorical:size": ["38", "40", "L", "XL"]},
+         given=columns(categorical=("size",))),
+    Kind("several units that can't be compared", csv_of("age", ["6 months", "1 year", "6 months", "2 years"]),
+         {"categorical:age": ["6 months", "1 year", "6 months", "2 years"]}),
+    Kind("ranges of ages", csv_of("age", ["20-30", "30-40", "20-30"]), {"categorical:age": ["20-30", "30-40", "20-30"]}),
+    Kind("resolutions", csv_of("screen", ["1366x768", "1920x1080", "1366x768"]),
+         {"categorical:screen": ["1366x768", "1920x1080", "1366x768"]}),
+    Kind("truth values", csv_of("new", ["True", "False", "", "true"]), {"numeric:new": [1.0, 0.0, None, 1.0]}),
+    Kind("a column of numbers asked for", csv_of("size", ["1 m", "big"]), given=columns(numeric=("size",)),
+         error="--numeric size: line 3 of .* holds 'big'"),
+]  # fmt: skip
+
+OTHERS = [
+    Kind("dates", csv_of("seen", ["2024-01-31", "2024-02-29", "", "2023-02-28"]),
+         {"numeric:seen (year)": [2024.0, 2024.0, None, 2023.0], "numeric:seen (month)": [1.0, 2.0, None, 2.0],
+          "numeric:seen (weekday)": [3.0, 4.0, None, 2.0], "numeric:seen (age in days)": [29.0, 0.0, None, 366.0]},
+         notes=("'seen' is read as dates, year first",)),
+    Kind("dates with the day first", csv_of("seen", ["05/01/2024", "25/01/2024"]), {"numeric:seen (age in days)": [20.0, 0.0]},
+         notes=("dates, day first",)),
+    Kind("dates with the month first", csv_of("seen", ["01/05/2024", "01/25/2024"]), {"numeric:seen (age in days)": [20.0, 0.0]}),
+    Kind("dates in words", csv_of("seen", ["March 5, 2024", "April 5, 2024"]), {"numeric:seen (month)": [3.0, 4.0]}),
+    Kind("times", csv_of("seen", ["2024-01-31T10:00:00Z", "2024-02-01 09:30"]), {"numeric:seen (age in days)": [1.0, 0.0]}),
+    Kind("dates of test rows", csv_of("seen", ["2024-01-01", "2024-01-11"]), {"numeric:seen (age in days)": [10.0, 0.0]},
+         test="sample_id,catalog_content,seen\n7,a,2024-01-21\n8,b,soon\n", right_test={"numeric:seen (age in days)": [-10.0, None]},
+         notes=("holds 1 values in test that are no dates (first: 'soon')",)),
+    Kind("a second text that is nearly always another", csv_of("note", [f"words {i}" for i in range(79)] + ["words 1"]),
+         {"categorical:note": MISSING, "text": [f"item {i}" for i in range(80)]},
+         notes=("79 distinct values in 80 rows are free text", "--text-column to join it to the text")),
+    Kind("two columns of text", "sample_id,title,details,price\n1,Tea,green,5\n2,Mug,,6\n3,,red,7\n",
+         {"text": ["Tea\ndetails: green", "Mug", "details: red"], "name": ["Tea", "Mug", "details: red"]},
+         given=columns(text="title", more_text=("details",))),
+    Kind("HTML", f'{HEAD}\n1,"<p>Fish &amp; <b>chips</b><br/>2 pieces</p>",5\n2,a < b & c,6\n',
+         {"text": ["Fish & chips\n2 pieces", "a < b & c"], "name": ["Fish & chips", "a < b & c"]},
+         notes=("HTML was taken out of 1 texts",)),
+    Kind("HTML in a text of the challenge", f'{HEAD}\n1,"Item Name: Tea<br>green\nValue: 2",5\n',
+         {"text": ["Item Name: Tea<br>green\nValue: 2"]}),
+    Kind("words for no text", f"{HEAD}\n1,nan,5\n2,None,6\n3,N/A,7\n4,Nando's,8\n", {"text": ["", "", "", "Nando's"]},
+         notes=("3 texts of",)),
+]  # fmt: skip
+
+
+def _table(n: int = 3, **more: pa.Array) -> pa.Table:
+    plain = {"sample_id": pa.array(range(n)), "catalog_content": pa.array([f"t{i}" for i in range(n)])}
+    return pa.table(plain | {"price": pa.array([float(i + 1) for i in range(n)])} | more)
+
+
+PARQUET = [
+    Kind("views of strings", _table(catalog_content=pa.array(["a", "b", "c"], pa.string_view())), {"text": ["a", "b", "c"]}),
+    Kind("integers of more than 64 bits", _table(sample_id=pa.array([10**30, 2, 3], pa.decimal128(38, 0))),
+         {"sample_id": [str(10**30), "2", "3"]}),
+    Kind("prices of more than 128 bits", _table(price=pa.array([5, 6, 7], pa.decimal256(70, 2))), {"price": [5.0, 6.0, 7.0]}),
+    Kind("half floats", _table(price=pa.array([5, 6, 7], pa.float16())), {"price": [5.0, 6.0, 7.0]}),
+    Kind("unsigned ids", _table(sample_id=pa.array([2**63 + 5, 2, 3], pa.uint64())), {"sample_id": [str(2**63 + 5), "2", "3"]}),
+    Kind("text that is not UTF-8", _table(catalog_content=pa.array([b"a", b"\xff", b"c"]).view(pa.string())),
+         error="column 'catalog_content' can't be read.*UTF-?8"),
+    Kind("bytes that are text", _table(catalog_content=pa.array([b"a", b"b", b"c"])), {"text": ["a", "b", "c"]}),
+    Kind("bytes that are no text", _table(catalog_content=pa.array([b"a", b"\xff", b"c"])),
+         error="column 'catalog_content' holds binary, which can't be read as text"),
+    Kind("days and times", _table(seen=pa.array([0, 86400, None], pa.timestamp("s"))), {"numeric:seen (age in days)": [1.0, 0.0, None]}),
+    Kind("truth values in columns", _table(new=pa.array([True, False, None])), {"numeric:new": [1.0, 0.0, None]}),
+    Kind("lists of words", _table(tags=pa.array([["red", "wool"], [], None])), {"text": ["t0\ntags: red, wool", "t1", "t2"]},
+         notes=("column 'tags' holds lists: their words are joined to the text",)),
+    Kind("lists of numbers", _table(vector=pa.array([[0.5], [1.5], []])), {"text": ["t0", "t1", "t2"]},
+         notes=("column 'vector' is left out: it holds list",)),
+    Kind("structs", _table(size=pa.array([{"w": 1, "more": {"colour": "red"}}, {"w": 2, "more": {"colour": "red"}}, None])),
+         {"numeric:size.w": [1.0, 2.0, None], "categorical:size.more.colour": ["red", "red", None]}),
+    Kind("a column of one type for nothing", _table(empty=pa.nulls(3)), notes=("'empty' is left out: it is empty",)),
+    Kind("durations", _table(lead=pa.array([1, 2, 3], pa.duration("s"))), notes=("'lead' is left out: it holds duration",)),
+]  # fmt: skip
+
+KINDS = [*PRICES, *IDS, *ROWS, *NUMBERS, *OTHERS, *PARQUET]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_kind_of_file_is_read_rightly_or_refused_with_what_to_do(tmp_path, kind):
+    workspace = Workspace(tmp_path / "w")
+    paths = {"train": _written(tmp_path, "train", kind.train)}
+    if kind.test is not None:
+        paths["test"] = _written(tmp_path, "test", kind.test)
+    if kind.error is not None:
+        with pytest.raises(CatalogError, match=kind.error):
+            ingest(workspace, paths["train"], paths.get("test"), columns=kind.given)
+        assert not workspace.exists("catalog")
+        return
+    report = ingest(workspace, paths["train"], paths.get("test"), columns=kind.given)
+    for split, right in (("train", kind.right), ("test", kind.right_test)):
+        for name, values in right.items():
+            table = read_split(workspace, split)
+            if values is MISSING:
+                assert name not in table.column_names
+            else:
+                assert table[name].to_pylist() == [_nearly(value) for value in values]
+    for said in kind.notes:
+        assert any(said in note for note in report.notes), (said, report.notes)
+    assert report.splits["train"].rejected == kind.rejected
+    assert ingest(workspace, paths["train"], paths.get("test")).is_unchanged
+
+
+def _written(folder: Path, name: str, content: Any) -> str:
+    path = folder / f"{name}.csv"
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8", newline="")
+    else:
+        pq.write_table(content, path)
+    return str(path)
+
+
+def _nearly(value: Any) -> Any:
+    return pytest.approx(value) if isinstance(value, float) else value
