@@ -40,6 +40,7 @@ class Declared:
     most_items: int = 16
     was: str | None = None  # its name in version 0.1.0, which records on disk keep
     was_values: Mapping[str, str] = field(default_factory=dict)  # value -> the value of version 0.1.0
+    recorded: bool = True  # False: it decides no log price
 
     def holds(self, value: float) -> bool:
         """Whether a number lies within the limits."""
@@ -154,6 +155,8 @@ def recorded_params(cls: type, params: Mapping[str, Any]) -> dict[str, Any]:
     recorded = {}
     for name, value in params.items():
         declared = declared_of(cls, name)
+        if not declared.recorded:
+            continue
         if isinstance(value, str):
             value = declared.was_values.get(value, value)
         recorded[declared.was or name] = value

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from heads.params import current_params, run_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
-from store.config import Config
+from store.config import Config, load_config
 from store.errors import HeadError, MissingVectorsError, ShelfpriceError
 from store.folds.assign import Folds, ensure_folds
 from store.predictions import (
@@ -113,6 +114,36 @@ def run_heads(
                 log("".join(traceback.format_exception(error)).rstrip())
                 said = f"{type(error).__name__}: {error}"
                 yield HeadResult(plan.name, "failed", error=f"{said} (a fault; its traceback is above)")
+
+
+def train_heads(
+    workspace: Workspace | str | PathLike[str],
+    names: Sequence[str] = (),
+    *,
+    memory: int | None = None,
+    log: Log = lambda line: None,
+) -> list[HeadResult]:
+    """Train the heads whose predictions are missing: `shelfprice heads run` as a function.
+
+    Args:
+        names: heads to train; none: those of `shelfprice.toml`, where their parameters stand as well.
+        memory: bytes that vectors may take, see `run_heads`.
+        log: takes lines for people; `print` will do.
+
+    Raises:
+        HeadError: a head failed; the others are trained, and a second call finds them present.
+        CatalogError: nothing was ingested.
+        ConfigError: `shelfprice.toml` holds something that is not understood.
+    """
+    workspace = Workspace.of(workspace)
+    results = list(run_heads(workspace, load_config(workspace), names, log, memory))
+    failed = [result for result in results if result.status == "failed"]
+    if failed:
+        reasons = "; ".join(
+            f"{result.head}: {str(result.error).removeprefix(f'{result.head}: ')}" for result in failed
+        )
+        raise HeadError(f"{len(failed)} of {len(results)} heads failed: {reasons}")
+    return results
 
 
 def _n_rows(plans: Sequence[HeadPlan]) -> int:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import heads.features.inputs
 import heads.run
 from heads.features.inputs import coverage_of
-from heads.run import run_heads
+from heads.run import run_heads, train_heads
 from store.cli import main
 from store.config import Config, HeadConfig, load_config, save_config
 from store.errors import HeadError, MissingVectorsError, RowMismatchError
@@ -262,6 +262,32 @@ def test_a_row_with_an_absurd_number_spoils_no_run(tmp_path):
     configure(workspace, run=["ridge", "lightgbm"], vectors=[])
     result = shelfprice(workspace, "run")
     assert result.exit_code == 0, result.exception or result.output
+
+
+def test_heads_are_trained_from_python_as_by_the_command(workspace):
+    configure(workspace)
+    lines = []
+    trained = train_heads(workspace.root, log=lines.append)
+    assert [(head.head, head.status) for head in trained] == [("ridge", "trained"), ("sparse", "trained")]
+    assert "ridge: training on 80 rows, minilm@structured" in lines
+    assert [head.status for head in train_heads(workspace, ["sparse"])] == ["present"]
+
+
+def test_a_head_that_fails_from_python_is_an_error_once_the_others_are_trained(workspace):
+    configure(workspace, run=["ridge", "sparse"], ridge={"n_alphas": "many"})
+    with pytest.raises(
+        HeadError, match="1 of 2 heads failed: ridge: parameter n_alphas must be a whole number"
+    ):
+        train_heads(workspace)
+    assert train_heads(workspace, ["sparse"])[0].status == "present"
+
+
+def test_a_run_keeps_to_log_prices(workspace):
+    configure(workspace, run=["ridge"], ridge={"target": "price"})
+    with pytest.raises(
+        HeadError, match="ridge: a run takes prices from the catalogue and predicts log prices: leave out"
+    ):
+        train_heads(workspace)
 
 
 def test_nothing_ingested_is_an_error_that_names_the_command(tmp_path):

@@ -148,7 +148,7 @@ def prepare_job(
     configuration = {
         "encoders": [[str(tower.vector_set), tower.resolved.spec.fingerprint] for tower in towers],
         "head": recipe.head,
-        "params": head.get_params(),
+        "params": head.recorded_params(),
         "recipe": recipe.to_json(),
         **bound_parts(workspace, config, folds.hash),
     }
