@@ -40,13 +40,15 @@ def find_requests(
     for encoder, wanted in sets.items():
         towers_named = parse_address(encoder).tower is not None
         for resolved in resolve(workspace, encoder, sources, precision):
-            is_text = resolved.spec.modality == "text"
+            is_image = resolved.spec.modality == "image"
             vector_sets: dict[VectorSet, None] = {}
             for name in wanted:
                 at, composition = name.partition("@")[1:]
-                if not is_text and not towers_named and resolved.spec.name != encoder:
+                if is_image and not towers_named and resolved.spec.name != encoder:
                     at = composition = ""  # of a model with two towers the composition is for the text alone
-                vector_sets[VectorSet.parse(f"{resolved.spec.name}{at}{composition}", is_text=is_text)] = None
+                vector_sets[
+                    VectorSet.parse(f"{resolved.spec.name}{at}{composition}", resolved.spec.modality)
+                ] = None
             requests.append(EncodeRequest(resolved, CatalogSource(workspace, tuple(vector_sets))))
     return requests
 
@@ -69,7 +71,7 @@ def leave_images_out(workspace: Workspace, sources: Sources) -> list[str]:
             texts[name] = [name]
             continue
         found = [one.spec for one in resolve(workspace, encoder, sources)]
-        kept = [f"{spec.name}{at}{composition}" for spec in found if spec.modality == "text"]
+        kept = [f"{spec.name}{at}{composition}" for spec in found if spec.modality != "image"]
         texts[name] = [name] if len(kept) == len(found) else kept
 
     def without(names: Sequence[str]) -> tuple[str, ...]:
