@@ -72,8 +72,7 @@ def vector_holdings(
 
 def configured_sets(config: Config) -> list[str]:
     """Vector sets that the configuration names, each once."""
-    of_heads = [name for params in config.heads.params.values() for name in params.get("vectors", ())]
-    return list(dict.fromkeys([*config.embed.vectors, *config.heads.vectors, *of_heads]))
+    return list(dict.fromkeys([*config.embed.vectors, *config.heads.vectors, *config.heads.own_vectors]))
 
 
 class _CoverageReader:

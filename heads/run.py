@@ -1,6 +1,7 @@
 """Trains the heads that are missing and publishes their predictions; what is there already is not touched."""
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from heads.base import Head
 from heads.features.inputs import InputCoverage, Inputs, coverage_of, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
 from heads.folds.tuning import Tuning, bound_parts, read_tuning
-from heads.params import current_params
+from heads.params import current_params, run_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
@@ -73,7 +74,7 @@ def run_heads(
 ) -> Iterator[HeadResult]:
     """Train each named head whose predictions are missing; yields a result as each is done.
 
-    A head that fails is reported and the rest goes on.
+    A head that fails, for whatever reason, is reported and the rest goes on.
 
     Args:
         names: heads to run; none: those of the configuration.
@@ -108,6 +109,10 @@ def run_heads(
                 yield train_head(workspace, plan, inputs, log, memory)
             except ShelfpriceError as error:
                 yield HeadResult(plan.name, "failed", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a fault of one head, or of its library, stops no other
+                log("".join(traceback.format_exception(error)).rstrip())
+                said = f"{type(error).__name__}: {error}"
+                yield HeadResult(plan.name, "failed", error=f"{said} (a fault; its traceback is above)")
 
 
 def _n_rows(plans: Sequence[HeadPlan]) -> int:
@@ -155,8 +160,7 @@ def plan_head(
         HeadError: the head or one of its parameters is unknown.
         MissingVectorsError: rows of the catalogue were not embedded; names the command.
     """
-    params = dict(config.heads.params.get(name, {}))
-    wanted, use_tuning = params.pop("vectors", None), params.pop("tuned", True)
+    params, wanted, use_tuning = run_params(name, config.heads.params.get(name, {}))
     head = make_head(name, params, config.seed)
     names = (
         wanted if wanted is not None else head.vectors if head.vectors is not None else config.heads.vectors

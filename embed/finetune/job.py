@@ -16,6 +16,7 @@ from heads.features.inputs import Inputs, read_inputs
 from heads.features.rows import Rows
 from heads.networks.head import NetworkHead
 from heads.networks.training import stopping_rows
+from heads.params import run_params
 from heads.registry import make_head
 from store.config import Config
 from store.errors import ConfigError, HeadError
@@ -142,9 +143,7 @@ def prepare_job(
         raise HeadError(
             f"all {len(inputs.log_price)} training prices are the same: there is nothing to learn"
         )
-    params = {
-        k: v for k, v in config.heads.params.get(recipe.head, {}).items() if k not in ("vectors", "tuned")
-    }
+    params, _, _ = run_params(recipe.head, config.heads.params.get(recipe.head, {}))
     head = make_head(recipe.head, params, config.seed)
     configuration = {
         "encoders": [[str(tower.vector_set), tower.resolved.spec.fingerprint] for tower in towers],
