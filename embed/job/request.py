@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from embed.encoders.base import Sources
 from embed.encoders.registry import parse_address
@@ -80,13 +81,18 @@ def leave_images_out(workspace: Workspace, sources: Sources) -> list[str]:
     if not without(config.embed.vectors):
         raise ConfigError("--no-images leaves nothing to embed: name a text encoder in embed.vectors")
     params = {
-        head: {**values, "vectors": list(without(values["vectors"]))} if "vectors" in values else values
+        head: values | ({"vectors": list(without(own))} if (own := _sets_of(values)) is not None else {})
         for head, values in config.heads.params.items()
     }
     heads = replace(config.heads, vectors=without(config.heads.vectors), params=params)
     embed = replace(config.embed, vectors=without(config.embed.vectors))
     save_config(workspace, replace(config, embed=embed, heads=heads))
     return [name for name, left in texts.items() if left != [name]]
+
+
+def _sets_of(params: dict[str, Any]) -> list[str] | None:
+    named = params.get("vectors")
+    return named if isinstance(named, list) and all(isinstance(one, str) for one in named) else None
 
 
 def _expand(asked: str, configured: Sequence[str]) -> list[str]:
