@@ -70,12 +70,13 @@ def measure(data: Path, rows: int | None) -> list[Result]:
 
 def _new_inputs(workspace: Any, done: set[str]) -> tuple[Any, list[bytes]]:
     """The encoder's spec, and the bytes of every image of the catalogue that is not done yet."""
-    from store.catalog.images.blobs import blob_path, image_digests
+    from store.catalog.images.blobs import read_blob
+    from store.catalog.images.links import known_links
     from store.vectors.sets import current_spec
 
-    digests = sorted(set(image_digests(workspace).values()) - done)
+    digests = sorted(set(filter(None, known_links(workspace).values())) - done)
     done.update(digests)
-    return current_spec(workspace, ENCODER), [workspace.read_bytes(blob_path(digest)) for digest in digests]
+    return current_spec(workspace, ENCODER), [read_blob(workspace, digest) for digest in digests]
 
 
 def _limit(workspace: Any, spec: Any, contents: list[bytes]) -> tuple[float, float]:

@@ -58,19 +58,32 @@ def plan_command(
 @workspace_option
 @json_option
 def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
-    """Check every shard's checksums and rows; exit code 1 where one is damaged."""
+    """Check every shard's checksums and rows, and unless an encoder is named every image's bytes.
+
+    Exit code 1 where one is damaged. A damaged image is put aside, so that it can be had again.
+    """
     from dataclasses import asdict
 
-    from embed.job.report import verify_lines
-    from embed.job.verify import verify
-    from store.errors import CorruptFileError
+    from embed.job.report import image_lines, verify_lines
+    from embed.job.verify import ImageReport, verify, verify_images
+    from store.errors import CorruptFileError, MissingVectorsError
 
-    reports = verify(workspace, [name.partition("@")[0] for name in encoders])
+    images = ImageReport(0, {}) if encoders else verify_images(workspace)
+    try:
+        reports = verify(workspace, [name.partition("@")[0] for name in encoders])
+    except MissingVectorsError:
+        if not images.damaged:
+            raise
+        reports = []
     if as_json:
-        print_json({"folders": [asdict(report) for report in reports]})
+        print_json({"folders": [asdict(report) for report in reports], "images": asdict(images)})
     else:
-        for line in (line for report in reports for line in verify_lines(report)):
+        for line in [*image_lines(images), *(line for report in reports for line in verify_lines(report))]:
             say(line)
+    if images.damaged:
+        raise CorruptFileError(
+            f"{len(images.damaged)} of {images.n_images} images can't be used: {next(iter(images.damaged.values()))}"
+        )
     damaged = [f"{report.folder}/{name}" for report in reports for name in report.damaged]
     if damaged:
         raise CorruptFileError(

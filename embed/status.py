@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embed.job.verify import DAMAGED_PREFIX
+from store.catalog.images.links import LINKS_FILE
 from store.config import Config
 from store.errors import MissingVectorsError, ShelfpriceError
 from store.inventory import CatalogHolding, catalog_holding
@@ -71,8 +72,7 @@ def vector_holdings(
 
 def configured_sets(config: Config) -> list[str]:
     """Vector sets that the configuration names, each once."""
-    of_heads = [name for params in config.heads.params.values() for name in params.get("vectors", ())]
-    return list(dict.fromkeys([*config.embed.vectors, *config.heads.vectors, *of_heads]))
+    return list(dict.fromkeys([*config.embed.vectors, *config.heads.vectors, *config.heads.own_vectors]))
 
 
 class _CoverageReader:
@@ -138,6 +138,9 @@ def sections(workspace: Workspace, config: Config) -> Iterator[Section]:
 
 
 def _step(holdings: list[VectorHolding]) -> tuple[str, str] | None:
+    lost = next((one.problem for one in holdings if one.problem and LINKS_FILE in one.problem), None)
+    if lost is not None:
+        return "shelfprice catalog ingest --train FILE --test FILE --images DIR", lost
     broken = [one.name for one in holdings if one.is_configured and one.problem]
     if broken:
         return "shelfprice embed verify", f"vectors of {', '.join(broken)} can't be read"

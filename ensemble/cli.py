@@ -40,7 +40,7 @@ def ensemble() -> None:
 def blend(
     heads: tuple[str, ...], standing: bool, coverage: float, workspace: Workspace, as_json: bool
 ) -> None:
-    """Choose weights for the heads and say what score the test set will show.
+    """Choose weights for the heads and estimate the test score honestly.
 
     Grids of weights under three means, greedy selection, convex weights and the median compete on inner
     folds; the plain average is taken where the best of them gains no more than one standard error over
@@ -98,7 +98,7 @@ def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: 
 @workspace_option
 @json_option
 def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
-    """Check for leaks, drift and twins: whether the honest score deserves its name."""
+    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score."""
     from ensemble.audit.run import run_audit
     from ensemble.summary import audit_lines
 

@@ -1,7 +1,7 @@
 """The commands `shelfprice heads …`."""
 
+import dataclasses
 import json
-from typing import Any
 
 import click
 
@@ -32,8 +32,6 @@ def heads() -> None:
 @json_option
 def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_json: bool) -> None:
     """Train the heads whose predictions are missing, on one set of folds."""
-    import dataclasses
-
     from heads.features.memory import parse_bytes
     from heads.run import run_heads
     from store.config import load_config
@@ -96,30 +94,19 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
 @heads.command(name="list")
 @json_option
 def list_heads(as_json: bool) -> None:
-    """Every head: what it reads and its default parameters."""
-    from heads.registry import HEADS, head_class
+    """Every head: where it comes from, what it reads and its default parameters."""
+    from heads.registry import list_heads as run
 
-    described: list[dict[str, Any]] = []
-    for name in HEADS:
-        cls = head_class(name)
-        reads = ["vectors of the configuration"] if cls.vectors is None else list(cls.vectors)
-        described.append(
-            {
-                "head": name,
-                "summary": cls.summary,
-                "reads": [*reads, *(f"text {composition}" for composition in cls.texts)],
-                "extra": cls.extra,
-                "test": cls.test_mode,
-                "params": cls().get_params(),
-            }
-        )
+    listed = run()
     if as_json:
-        print_json({"heads": described})
+        print_json({"heads": [dataclasses.asdict(head) for head in listed]})
         return
-    for head in described:
-        say(f"{head['head']}: {head['summary']}")
-        say(
-            f"  reads {', '.join(head['reads'])}"
-            + (f"; needs shelfprice[{head['extra']}]" if head["extra"] else "")
-        )
-        say(f"  {json.dumps(head['params'])}")
+    for head in listed:
+        origin = "" if head.origin == "shelfprice" else f" ({head.origin})"
+        if head.problem is not None:
+            say(f"{head.head}{origin}: can't be used: {head.problem}")
+            continue
+        needs = f"; needs shelfprice[{head.extra}]" if head.extra else ""
+        say(f"{head.head}{origin}: {head.summary}")
+        say(f"  reads {', '.join(head.reads)}{needs}")
+        say(f"  {json.dumps(head.params)}")

@@ -1,5 +1,6 @@
 """The command `shelfprice`: finds the rooms' groups through the entry-point group `shelfprice.commands`."""
 
+import io
 import sys
 from importlib.metadata import entry_points
 from typing import Any
@@ -33,6 +34,9 @@ class RoomGroup(click.Group):
 @click.version_option(package_name="shelfprice")
 def main() -> None:
     """Predict prices from a catalogue: embed once, train heads off the cache, blend honestly."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character of a name shows '?'
 
 
 if __name__ == "__main__":

@@ -49,6 +49,10 @@ class HeadError(ShelfpriceError):
     """A head is unknown, misses what it needs, or diverged."""
 
 
+class PriceError(HeadError):
+    """A price, or a log price, that nothing can be learned from or scored by: not finite, or not > 0."""
+
+
 class NetworkError(ShelfpriceError):
     """No server could be reached at all."""
 

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 import pyarrow.compute as pc
 
-from store.catalog.download.record import IMAGES_LOCK, JOURNAL_FOLDER, read_journal, stored_digests
-from store.catalog.images.blobs import blob_path
+from store.catalog.download.record import IMAGES_LOCK, JOURNAL_FOLDER, read_journal
+from store.catalog.images.blobs import blob_path, stored_digests
 from store.catalog.images.links import read_links
 from store.catalog.ingest.publish import REJECTED_FILE
 from store.catalog.read import CATALOG_LOCK, SPLITS, catalog_digest, split_path

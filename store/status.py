@@ -1,6 +1,7 @@
 """`shelfprice status`: what the workspace holds, what is stale and why, what comes next, as each room tells it."""
 
 import dataclasses
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class Status:
     @property
     def next_step(self) -> tuple[str, str] | None:
         """The next command and why; None where all is done."""
-        at = "" if self.workspace == "workspace" else f" -w {self.workspace}"
+        at = "" if self.workspace == "workspace" else f" -w {shlex.quote(self.workspace)}"
         steps = (section.step for section in self.sections if section.step is not None)
         return next(((f"{command}{at}", why) for command, why in steps), None)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from store.catalog.images.links import known_links
 from store.catalog.read import catalog_digest, read_split
 from store.folds.assign import FOLDS_FILE, read_folds
 from store.predictions import Predictions, oof_predictions_table, publish_predictions, test_predictions_table
@@ -38,6 +39,11 @@ def publish_catalog(workspace: Workspace, train: pa.Table, test: pa.Table | None
         if table is not None:
             content = hashlib.sha256(repr(table.sort_by("sample_id").to_pylist()).encode()).hexdigest()[:16]
             workspace.publish_table(f"catalog/{split}.parquet", table, metadata={"digest": content})
+
+
+def image_digests(workspace: Workspace) -> dict[str, str]:
+    """Image reference -> hex SHA-256, for every image that is there."""
+    return {link: sha256 for link, sha256 in known_links(workspace).items() if sha256 is not None}
 
 
 def fake_spec(

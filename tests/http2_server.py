@@ -7,6 +7,7 @@ from collections.abc import Callable
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import trustme
 
 from tests.image_server import ImageServer, Site
@@ -24,7 +25,7 @@ def certificates(folder: object) -> tuple[ssl.SSLContext, str]:
 
 
 class Http2Server(asyncio.Protocol):
-    """One connection; answers /img/N, /endless, /hang, /stop, /goaway, /lost, and 404 to all else.
+    """One connection; answers /img/N, /endless, /hang, /stop, /goaway, /lost, /garbage, /reset, and 404 to all else.
 
     A client that asks for HTTP/1.1 gets `ImageServer`.
     """
@@ -44,6 +45,8 @@ class Http2Server(asyncio.Protocol):
         self.transport = transport
         self.site.n_connections += 1
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        most = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.site.most_streams}
+        self.h2.local_settings = h2.settings.Settings(client=False, initial_values=most)
         self.h2.initiate_connection()
         transport.write(self.h2.data_to_send())
 
@@ -68,6 +71,12 @@ class Http2Server(asyncio.Protocol):
             return
         if kind == "lost":
             self.transport.abort()
+            return
+        if kind == "garbage":
+            self.transport.write(bytes(range(200)))
+            return
+        if kind == "reset":
+            self.h2.reset_stream(stream)
             return
         if kind == "hang":
             return

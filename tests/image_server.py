@@ -114,6 +114,7 @@ class Site:
         self.n_connections = 0
         self.window_is_full = False  # no more may be sent on a connection over HTTP/2
         self.n_cancelled = 0  # answers over HTTP/2 that the client gave up
+        self.most_streams = 100  # over one connection at a time
         self.version = ETAG
         self.delay = 0.0
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,17 +14,20 @@ from click.testing import CliRunner
 
 from embed.encoders.base import Sources
 from embed.job.request import find_requests
+from store.catalog.images.blobs import blob_path
+from store.catalog.images.links import LINKS_FILE
 from store.catalog.read import read_split
 from store.cli import main
 from store.config import Config, EmbedConfig, HeadConfig, load_config, save_config
-from store.errors import ConfigError
+from store.errors import ConfigError, CorruptFileError
+from store.folds.assign import ensure_folds
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet, current_encoders
 from store.vectors.shard import read_failures, shard_names
 from store.workspace import Workspace
 from tests.fake_images import broken_images, encoded, photo, publish_images
 from tests.fake_models import WORDS, save_tiny_clip, save_tiny_sentence_model, save_tiny_timm
-from tests.fakes import catalog_table, publish_catalog
+from tests.fakes import catalog_table, image_digests, publish_catalog
 
 NO_TORCH = """
 import sys
@@ -182,6 +186,90 @@ def test_an_image_that_vanished_is_a_failure_of_reading(workspace, models):
     )
     assert record["encoders"][0]["newly_failed"] == 1
     assert read_failures(workspace, record["encoders"][0]["folder"])["stage"].to_pylist() == ["read"]
+
+
+def flip_a_byte(workspace, digest):
+    path = Path(workspace.path(blob_path(digest)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_corrupted_or_swapped_image_never_yields_a_vector_and_the_command_it_names_heals_it(
+    workspace, models, tmp_path
+):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(8):
+        (folder / f"{i}.jpg").write_bytes(encoded(photo(50, 40, seed=i)))
+    (tmp_path / "train.csv").write_text(
+        "sample_id,catalog_content,price\n" + "".join(f"{i},x,5\n" for i in range(8))
+    )
+    taken = ["catalog", "ingest", "--train", str(tmp_path / "train.csv"), "--images", str(folder)]
+    assert CliRunner().invoke(main, [*taken, "-w", workspace.root]).exit_code == 0
+    digests = image_digests(workspace)
+    flip_a_byte(workspace, digests["file:1.jpg"])
+    swapped = Path(workspace.path(blob_path(digests["file:2.jpg"])))
+    swapped.write_bytes(Path(workspace.path(blob_path(digests["file:3.jpg"]))).read_bytes())
+    asked = ("--json", "--max-failures", "0.9", "-e", str(models / "image"))
+    record = json.loads(embed(workspace, *asked).stdout)["encoders"][0]
+    assert (record["embedded"], record["newly_failed"]) == (6, 2)
+    failures = read_failures(workspace, record["folder"]).to_pylist()
+    assert [failure["stage"] for failure in failures] == ["read", "read"]
+    for reference in ("file:1.jpg", "file:2.jpg"):
+        reason = next(one["reason"] for one in failures if digests[reference] in one["reason"])
+        assert f"image {blob_path(digests[reference])} is damaged" in reason
+        assert "run 'shelfprice catalog ingest' with --images again" in reason
+        assert "then 'shelfprice embed run --retry-failed'" in reason
+    assert CliRunner().invoke(main, [*taken, "-w", workspace.root]).exit_code == 0
+    record = json.loads(embed(workspace, *asked, "--retry-failed").stdout)["encoders"][0]
+    assert (record["embedded"], record["failed"]) == (2, 0)
+    fresh = Workspace(tmp_path / "fresh")
+    CliRunner().invoke(main, [*taken, "-w", fresh.root])
+    embed(fresh, *asked)
+    name = VectorSet(current_encoders(workspace)[0])
+    healed, right = (load_matrix(one, name, "train") for one in (workspace, fresh))
+    np.testing.assert_allclose(healed.X, right.X, atol=2e-3)
+
+
+def test_verify_names_corrupted_images_and_puts_them_aside(workspace, models):
+    contents = {f"{i}.jpg": encoded(photo(50, 40, seed=i)) for i in range(5)}
+    publish_images(workspace, contents)
+    embed(workspace, "-e", str(models / "image"))
+    assert "images: 5: whole" in shelfprice(workspace, "verify").output
+    digest = image_digests(workspace)["file:3.jpg"]
+    flip_a_byte(workspace, digest)
+    result = shelfprice(workspace, "verify", code=1)
+    assert "images: 5: 1 damaged or gone" in result.output
+    assert f"1 of 5 images can't be used: image {blob_path(digest)} is damaged" in result.output
+    assert not workspace.exists(blob_path(digest))
+    assert "1 of 5 images can't be used" in shelfprice(workspace, "verify", code=1).output
+    workspace.publish_bytes(blob_path(digest), contents["3.jpg"])
+    assert "images: 5: whole" in shelfprice(workspace, "verify").output
+
+
+@pytest.mark.parametrize("loss", ["gone", "emptied", "halved", "nulls"])
+def test_images_that_links_parquet_has_lost_are_an_error_and_not_left_out(workspace, models, loss):
+    publish_images(workspace, {f"{i}.jpg": encoded(photo(50, 40, seed=i)) for i in range(6)})
+    embed(workspace, "-e", str(models / "image"))
+    links = workspace.read_table(LINKS_FILE)
+    if loss == "gone":
+        workspace.remove(LINKS_FILE)
+    elif loss == "nulls":
+        nulls = pa.array([None, None, *links["sha256"].to_pylist()[2:]], pa.string())
+        workspace.publish_table(LINKS_FILE, links.set_column(1, "sha256", nulls))
+    else:
+        workspace.publish_table(LINKS_FILE, links.slice(0, 0 if loss == "emptied" else 3))
+    lost = r"images/links.parquet has lost rows of images that the catalogue names \(\d in 7 rows, first: file:\d.jpg\)"
+    message = f"{lost}: run 'shelfprice catalog ingest' with --images again"
+    assert re.search(message, embed(workspace, "-e", str(models / "image"), code=1).output)
+    with pytest.raises(CorruptFileError, match=message):
+        load_matrix(workspace, VectorSet(current_encoders(workspace)[0]), "train")
+    with pytest.raises(CorruptFileError, match=message):
+        ensure_folds(workspace, load_config(workspace))
+    status = CliRunner().invoke(main, ["status", "--json", "-w", workspace.root])
+    assert json.loads(status.stdout)["next"]["command"].startswith("shelfprice catalog ingest --train FILE")
+    assert re.match(message, json.loads(status.stdout)["next"]["why"])
 
 
 def test_verify_names_a_damaged_shard_and_the_next_run_recomputes_just_what_it_held(workspace, models):

@@ -15,7 +15,7 @@ from embed.job.items import png_bytes
 from store.errors import ConfigError, EncoderError, MissingVectorsError
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet, current_spec
-from store.vectors.shard import read_keys
+from store.vectors.shard import read_keys, read_shard
 from store.workspace import Workspace
 from tests import letter_encoder
 from tests.fake_images import broken_images, encoded, photo, publish_images, rotated_by_exif
@@ -111,6 +111,28 @@ def test_what_a_cache_holds_is_not_computed_again_and_the_vectors_are_the_same(l
     X = embed.encode(TEXTS, "vowels", cache=Workspace(tmp_path))
     assert letters == ["x", "Aubergine in brine"]
     np.testing.assert_array_equal(X, embed.encode(TEXTS, "vowels"))
+
+
+def test_a_damaged_shard_is_put_aside_and_just_its_items_are_encoded_again(letters, tmp_path):
+    workspace = Workspace(tmp_path)
+    for text in TEXTS[:3]:
+        embed.encode([text], "vowels", cache=workspace)
+    (folder,) = [name for name in workspace.names("vectors") if name.startswith("vowels")]
+    (shard,) = [
+        name
+        for name in workspace.names(f"vectors/{folder}", "part-")
+        if (read_shard(workspace, f"vectors/{folder}/{name}")[1] == VECTORS[1]).all()
+    ]
+    path = Path(workspace.path(f"vectors/{folder}/{shard}"))
+    content = bytearray(path.read_bytes())
+    content[content.find(np.array(VECTORS[1], "<f2").tobytes())] ^= (
+        0xFF  # in the vectors: the keys look whole
+    )
+    path.write_bytes(content)
+    letters.clear()
+    assert embed.encode(TEXTS[:3], "vowels", cache=workspace).tolist() == VECTORS[:3]
+    assert letters == [TEXTS[1]]
+    assert workspace.names(f"vectors/{folder}", "damaged-") == [f"damaged-{shard}"]
 
 
 def test_what_a_run_embedded_is_a_hit(letters, tmp_path):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from embed.encoders.base import image_preprocessing
 from embed.inputs import InputFailure
-from embed.inputs.images import decode_image, quiet_pillow
+from embed.inputs.images import decode_image
+from store.catalog.images.open import quiet_pillow
 from store.errors import EncoderError
 from tests.fake_images import (
     BLUE,

@@ -203,3 +203,12 @@ def test_the_score_of_fresh_rows_falls_into_the_expected_interval_as_often_as_st
 
 def test_one_group_of_rows_tells_nothing_of_the_error():
     assert gain_and_error(np.ones(5), np.zeros(5))[1] == np.inf
+
+
+@pytest.mark.parametrize("n_new", [1, 3, 200])
+def test_no_expected_interval_leaves_the_scale_of_smape(n_new):
+    low, high = expected_interval(np.array([0.5, 1.0, 60.0, 2.0]), np.arange(4), n_new)
+    assert low == 0.0
+    assert 15.875 < high < 200.0
+    assert expected_interval(np.array([190.0, 200.0, 20.0, 199.0]), np.arange(4), n_new)[1] == 200.0
+    assert expected_interval(np.array([20.0, 20.0, 80.0]), np.zeros(3), n_new) == (0.0, 200.0)  # one group

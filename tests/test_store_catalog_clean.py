@@ -1,6 +1,11 @@
 import json
+import multiprocessing
 import re
+import subprocess
+import sys
+import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.catalog.clean import hashing
+from store.catalog.clean import images as clean_images
 from store.catalog.clean.images import alike_pairs, perceptual_hashes
 from store.catalog.clean.quantity import disagreement
 from store.catalog.clean.rows import Catalogue
@@ -108,19 +113,79 @@ def test_processes_hash_as_this_one_does_and_in_order(workspace, monkeypatch):
     contents = {f"p{i}": image_bytes(i) for i in range(7)} | {"broken": b"no image", "grey": _grey()}
     publish(workspace, others(1), None, contents)
     digests = workspace.read_table("images/links.parquet")["sha256"].to_pylist()
-    here = hashing.hashes_in_processes(workspace, digests, 3)
-    monkeypatch.setattr(hashing, "LEAST_EACH", 2)
-    monkeypatch.setattr(hashing, "hashes_of", None)  # not here any more
-    there = hashing.hashes_in_processes(workspace, digests, 3)
-    assert [one[:2] for one in there] == [one[:2] for one in here]
+    here = clean_images.hashes_in_processes(workspace, digests, 3)
+    monkeypatch.setattr(clean_images, "LEAST_EACH", 2)
+    monkeypatch.setattr(clean_images, "_BATCH", 2)
+    monkeypatch.setattr(clean_images, "shrunk", None)  # not here any more
+    there = clean_images.hashes_in_processes(workspace, digests, 3)
+    assert there == here
     assert sum(value is None for _, value, _ in here) == 2
 
 
 def test_a_process_that_dies_while_hashing_is_an_error_with_a_next_step(workspace, monkeypatch):
-    monkeypatch.setattr(hashing, "LEAST_EACH", 2)
-    monkeypatch.setattr(hashing.sys, "executable", "false")
-    with pytest.raises(CatalogError, match=r"ended with status 1 after 0 of 2, .*--processes 1"):
-        hashing.hashes_in_processes(workspace, ["a", "b", "c", "d"], 2)
+    context = multiprocessing.get_context("spawn")
+    monkeypatch.setattr(clean_images, "LEAST_EACH", 2)
+    context.set_executable("/bin/false")
+    try:
+        with pytest.raises(CatalogError, match=r"ended after 0 of 4, .*--processes 1"):
+            clean_images.hashes_in_processes(workspace, ["a", "b", "c", "d"], 2)
+    finally:
+        context.set_executable(sys.executable)
+
+
+KILLED = """
+import sys
+from store.catalog.clean import images
+from store.workspace import Workspace
+
+if __name__ == "__main__":
+    images.LEAST_EACH = images._BATCH = 1
+    images.tqdm = lambda **settings: __import__("contextlib").nullcontext(Bar())
+    class Bar:
+        def update(self, n):
+            print("begun", *[child.pid for child in images.multiprocessing.active_children()], flush=True)
+            sys.stdin.read()
+    images.hashes_in_processes(Workspace(sys.argv[1]), sys.argv[2:], 2)
+"""
+
+
+def test_a_run_that_is_killed_leaves_no_process_behind(workspace, tmp_path):
+    images = {name: image_bytes(seed) for seed, name in enumerate("ab")}
+    publish(workspace, others(1), None, images)
+    digests = workspace.read_table("images/links.parquet")["sha256"].to_pylist()
+    (tmp_path / "run.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "run.py"), workspace.root, *digests]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        children = [int(pid) for pid in run.stdout.readline().split()[1:]]
+        run.kill()
+    assert len(children) == 2
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def test_processes_that_hash_import_nothing_from_the_current_folder(workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr(clean_images, "LEAST_EACH", 1)
+    here = tmp_path / "here"
+    here.mkdir()
+    for module in ("json", "pickle", "socket", "store", "multiprocessing"):
+        (here / f"{module}.py").write_text("open('ran', 'w').close()\nraise SystemExit(9)\n")
+    monkeypatch.chdir(here)
+    publish(workspace, others(1), None, {name: image_bytes(seed) for seed, name in enumerate("ab")})
+    digests = workspace.read_table("images/links.parquet")["sha256"].to_pylist()
+    assert [value is None for _, value, _ in clean_images.hashes_in_processes(workspace, digests, 2)] == [
+        False
+    ] * 2
+    assert not (here / "ran").exists()
+
+
+def test_images_none_of_which_can_be_decoded_are_cleaned_like_rows_without_one(workspace):
+    train = [row(1, "olive", image="a"), row(2, "olive", image="b"), *others(3)]
+    publish(workspace, train, images={"a": b"no image", "b": b"<html>"}, fold=folds_for(train))
+    clean_catalog(workspace)
+    assert set(found(workspace, "same_text_image")) == {1, 2}
+    assert found(workspace, "near_image") == {}
 
 
 @pytest.mark.parametrize("content", [b"<html>no image</html>", None], ids=["broken", "grey"])

@@ -2,14 +2,17 @@ import hashlib
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from store.catalog.images.blobs import LINKS_FILE, blob_path, image_digests
+from store.catalog.images.blobs import blob_path
+from store.catalog.images.links import LINKS_FILE, known_links
 from store.catalog.ingest.run import ingest
 from store.catalog.read import read_split
-from store.errors import CatalogError
+from store.errors import CatalogError, CorruptFileError
 from store.schema import LINKS
 from store.workspace import Workspace
+from tests.fakes import image_digests
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def test_a_folder_that_matches_no_row_is_an_error_with_examples_of_both_sides(wo
     (folder / "more").mkdir()
     with pytest.raises(
         CatalogError,
-        match=r"not one of the 9 files .* 1\.jpg or train_1\.jpg or a b\.jpg .* holds img-0\.jpg, .*not entered: more",
+        match=r"not one of the 9 files .* 1\.jpg or train_1\.jpg or a b\.jpg .* holds img-0\.jpg, .*looked through as well: more",
     ):
         take([(1, "http://x/a%20b.jpg")])
     assert not workspace.exists("")
@@ -234,3 +237,126 @@ def test_a_killed_import_goes_on_where_it_stopped(workspace, folder, take, monke
     blobs = [path for path in Path(workspace.path("images/blobs")).rglob("*") if path.is_file()]
     assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in blobs} == {path.name for path in blobs}
     assert len(blobs) == 50
+
+
+@pytest.mark.parametrize("damage", ["cut", "no Parquet", "another schema", "empty"])
+def test_damaged_links_are_told_and_made_again_by_the_next_ingest(workspace, folder, take, damage):
+    (folder / "1.jpg").write_bytes(b"one")
+    take([(1, "")])
+    path = Path(workspace.path(LINKS_FILE))
+    if damage == "another schema":
+        workspace.publish_table(LINKS_FILE, pa.table({"link": [[1], [2]], "sha256": [1, 2]}))
+    else:
+        path.write_bytes({"cut": path.read_bytes()[:-9], "no Parquet": b"PAR1", "empty": b""}[damage])
+    with pytest.raises(
+        CorruptFileError,
+        match=r"links.parquet can't be read .*: run 'shelfprice catalog ingest' with --images",
+    ):
+        known_links(workspace)
+    report = take([(1, "")])
+    assert any("links.parquet could not be read and was put aside" in note for note in report.notes)
+    assert image_digests(workspace) == {"file:1.jpg": hashlib.sha256(b"one").hexdigest()}
+
+
+def matched(take, folder, files, train, test=()):
+    """Files of train's and test's rows, and what was said of how they were found."""
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    report = take(train, test)
+    return [note for note in report.notes if note.startswith(tuple("123456789"))]
+
+
+CASE, INSIDE = "under a name in other case", "in a folder inside the folder of images"
+ZEROS = "by a number with leading zeros"
+EXTENSION = "under another extension than their link's, or one where it has none"
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "rule"),
+    [
+        ("shoes/1.jpg", (1, ""), INSIDE),
+        ("shoes/red/p0.jpg", (1, "https://x/p0.jpg"), INSIDE),
+        ("P0.JPG", (1, "https://x/p0.jpg"), CASE),
+        ("a1.jpg", ("A1", ""), CASE),
+        ("shoes/P0.JPG", (1, "https://x/p0.jpg"), CASE),
+        ("000001.jpg", (1, ""), ZEROS),
+        ("abc123.jpg", (1, "https://x/abc123"), EXTENSION),
+        ("photo.v2.jpg", (1, "https://x/photo.v2?size=9"), EXTENSION),
+        ("p0.png", (1, "https://x/p0.webp"), EXTENSION),
+        ("p0.jpg", (1, r"C:\data\p0.jpg"), None),
+        ("a#1.jpg", (1, r"C:\data\a#1.jpg"), None),
+        ("p0.jpg", (1, "file:///data/p0.jpg"), None),
+        ("p0.jpg", (1, "file:p0.jpg"), None),
+        ("p0.jpg", (1, "images/p0.jpg"), None),
+        ("q0.jpg", (1, "['https://x/q0.jpg', 'https://x/q1.jpg']"), None),
+        ("train/1.jpg", (1, ""), INSIDE),
+    ],
+)
+def test_an_image_is_found_under_a_name_that_can_mean_it_alone_and_the_rule_is_counted(
+    workspace, folder, take, file, row, rule
+):
+    row = (row[0], '"' + row[1].replace('"', '""') + '"')
+    said = matched(take, folder, [file, "stray.jpg"], [row, (99, "")])
+    assert images(workspace) == [f"file:{file}", None]
+    assert said == ([f"1 rows have their image {rule}"] if rule else [])
+
+
+@pytest.mark.parametrize(
+    ("files", "row"),
+    [
+        (["a/1.jpg", "b/1.jpg"], (1, "")),
+        (["PP.jpg", "pp.jpg"], (1, "https://x/Pp.jpg")),
+        (["01.jpg", "001.jpg"], (1, "")),
+        (["1.jpg"], ("01", "")),
+        (["a/p0.png", "b/p0.gif"], (1, "https://x/p0.webp")),
+        (["test/1.jpg"], (1, "")),
+    ],
+)
+def test_a_file_that_is_one_of_several_or_of_the_other_split_is_nobodys(workspace, folder, take, files, row):
+    assert matched(take, folder, [*files, "2.jpg"], [row, (2, "")]) == []
+    assert images(workspace) == [None, "file:2.jpg"]
+
+
+def test_the_usual_name_comes_before_every_other(workspace, folder, take):
+    assert matched(take, folder, ["1.jpg", "a/1.jpg", "01.jpg", "1.JPG.png"], [(1, "https://x/01.jpg")]) == []
+    assert images(workspace) == ["file:1.jpg"]
+
+
+def test_a_path_in_the_link_tells_files_of_one_name_apart(workspace, folder, take):
+    rows = [(1, "shoes/p0.jpg"), (2, r"C:\shop\hats\P0.JPG"), (3, "https://x/bags/p0.jpg"), (4, "p0.jpg")]
+    said = matched(take, folder, ["shoes/p0.jpg", "hats/p0.jpg", "bags/p0.jpg"], rows)
+    assert images(workspace) == ["file:shoes/p0.jpg", "file:hats/p0.jpg", "file:bags/p0.jpg", None]
+    assert said == [f"2 rows have their image {INSIDE}", f"1 rows have their image {CASE}"]
+
+
+def test_one_file_is_not_taken_for_the_links_of_several_that_lack_their_own(workspace, folder, take):
+    rows = [(i, f"https://x/{i}/main.webp") for i in range(3)] + [(9, "")]
+    assert matched(take, folder, ["main.jpg", "9.jpg"], rows) == []
+    assert images(workspace) == [None, None, None, "file:9.jpg"]
+
+
+def test_a_row_whose_id_both_splits_have_takes_only_a_file_that_names_its_split(workspace, folder, take):
+    files = ["1.jpg", "train_2.jpg", "test/2.jpg", "train/3.jpg", "4.jpg"]
+    said = matched(take, folder, files, [(1, ""), (2, ""), (3, ""), (4, "")], [(1, ""), (2, ""), (3, "")])
+    assert images(workspace) == [None, "file:train_2.jpg", "file:train/3.jpg", "file:4.jpg"]
+    assert images(workspace, "test") == [None, "file:test/2.jpg", None]
+    assert f"2 rows have their image {INSIDE}" in said
+
+
+def test_files_in_folders_are_copied_counted_and_not_read_again(workspace, folder, take):
+    matched(take, folder, ["a/1.jpg", "b/2.jpg", "b/stray.jpg"], [(1, ""), (2, "")])
+    assert workspace.read_bytes(blob_path(image_digests(workspace)["file:b/2.jpg"])) == b"b/2.jpg"
+    report = take([(1, ""), (2, "")])
+    assert (report.images.n_unread, report.n_left_over) == (2, 1)
+    assert report.is_unchanged
+
+
+def test_folders_behind_symbolic_links_are_not_entered(workspace, folder, take, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/1.jpg").write_bytes(b"x")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "loop").symlink_to(folder)
+    (folder / "2.jpg").write_bytes(b"two")
+    take([(1, ""), (2, "")])
+    assert images(workspace) == [None, "file:2.jpg"]

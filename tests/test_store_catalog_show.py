@@ -1,6 +1,12 @@
+import hashlib
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -8,10 +14,14 @@ from hypothesis import strategies as st
 
 from store.catalog.clean.run import clean_catalog
 from store.catalog.cli import catalog
+from store.catalog.images.blobs import blob_path
+from store.catalog.images.open import quiet_pillow
 from store.catalog.show.charts import label, ticks
-from store.catalog.show.facts import histogram, read_facts
+from store.catalog.show.facts import coverage_of, histogram, read_facts
+from store.catalog.show.page import thumbnail_of
 from store.workspace import Workspace
 from tests.clean_rows import image_bytes, publish
+from tests.fake_images import encoded, photo
 from tests.fakes import catalog_table, publish_catalog
 
 
@@ -32,7 +42,13 @@ def workspace(tmp_path):
         {"sample_id": 20, "text": "Item Name: oil", "price": 3.0, "image": "b"},
         {"sample_id": 21, "text": "Item Name: oil", "price": 9.0, "image": "broken"},
         {"sample_id": 22, "text": "tea", "price": 1.0, "image": None},
-        {"sample_id": 23, "text": "", "price": 2000.0, "image": "https://nowhere.example/x.jpg"},
+        {
+            "sample_id": 23,
+            "text": "",
+            "price": 2000.0,
+            "image": None,
+            "image_link": "https://nowhere.example/x.jpg",
+        },
     ]
     test = [{"sample_id": 30, "text": "Item Name: oil", "image": "b"}]
     publish(found, train, test, names, [i % 2 for i in range(len(train))])
@@ -58,6 +74,47 @@ def test_texts_of_the_catalogue_can_not_write_html(workspace):
     page = workspace.read_bytes("catalog.html").decode()
     assert "<b>Fig" not in page
     assert "&lt;b&gt;Fig &amp; jam&lt;/b&gt;" in page
+
+
+def test_a_terminal_that_lacks_characters_shows_others_in_their_place(workspace):
+    train = [
+        {"sample_id": f"茶{i % 2}", "text": f"thé {i}", "price": 1.0 + i, "image": None} for i in range(2)
+    ]
+    publish(workspace, train)
+    command = [sys.executable, "-m", "store.cli", "catalog", "show", "-w", workspace.root]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "latin-1"})
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.decode("latin-1")
+    assert "(first: ?0, ?1)" in said
+    assert re.search(r"train  @ +@  1 to 2, log axis", said)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP", "TIFF", "GIF", "PNG", "JPEG"])
+def test_an_image_however_damaged_has_no_thumbnail_and_stops_nothing(workspace, kind):
+    whole = bytearray(encoded(photo(60, 40), kind))
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = whole.copy()
+        for at in random.integers(0, len(whole), 4):
+            damaged[at] = random.integers(256)
+        digest = hashlib.sha256(damaged).hexdigest()
+        workspace.publish_bytes(blob_path(digest), bytes(damaged))
+        with quiet_pillow():
+            found = thumbnail_of(workspace, digest)
+        assert found is None or found.startswith("data:image/jpeg;base64,")
+
+
+def test_coverage_of_many_columns_takes_time_that_grows_with_their_number_alone():
+    names = [f"numeric:{i}" for i in range(20_000)]
+    table = catalog_table([{"sample_id": 1, "price": 1.0}])
+    table = pa.table(dict(zip([*table.column_names, *names], [*table.columns, *([[1.0]] * len(names))])))
+    signal.alarm(120)  # it took a quarter of an hour where time grew with the square
+    try:
+        shares = coverage_of({"train": table, "test": table})
+    finally:
+        signal.alarm(0)
+    assert shares["numeric:19999"] == {"train": 1.0, "test": 1.0}
+    assert shares["image_link"] == {"train": 0.0, "test": 0.0}
 
 
 def test_duplicates_are_shown_with_their_images_and_a_broken_one_says_so(workspace):

@@ -1,8 +1,10 @@
+import signal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.catalog.download.addresses import MAX_LINK_CHARS, address_problem, link_url, read_link
+from store.catalog.download.addresses import TOO_LONG, address_problem, link_url, read_link
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,11 @@ def test_a_usable_cell_becomes_one_canonical_url(cell, url):
         ("http://a..example/x", "bad host: not a domain name"),
         ("http://a.example:99999/x", "not a link: Port out of range 0-65535"),
         ("http://a.example/\nx.jpg", "not a link: control character"),
-        ("http://a.example/" + "x" * 5000, f"link too long: over {MAX_LINK_CHARS} characters"),
+        ("http://a.example/" + "x" * 5000, TOO_LONG),
+        ("http://a.example/" + "é" * 3000, TOO_LONG),  # 18,000 characters when percent-encoded
+        ("http://[fe80::1%é]/a.jpg", "bad host: an IPv6 address with a scope"),
+        ("http://[fe80::1%eth0]/a.jpg", "bad host: an IPv6 address with a scope"),
+        ("http://[12:zz]/", "not a link: '12:zz' does not appear to be an IPv4 or IPv6 address"),
     ],
 )
 def test_an_unusable_cell_says_why(cell, problem):
@@ -59,6 +65,24 @@ def test_what_had_to_be_done_to_read_a_cell_is_noted():
     assert read_link("'https://a.example/x'").note == "quoted: the quotes were taken off"
     assert read_link("['https://a.example/x']").note == "list: the first link was taken"
     assert read_link("https://a.example/x").note is None
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "http://a.example/" + " " * 65_000 + "x",
+        "http://a.example/" + " , " * 20_000,
+        "http://a.example/" + " " * 3_000_000 + "x",
+        "http://a.example/" + ";" * 3_000_000 + " http://b.example/",
+        "[" * 60_000 + "]",
+    ],
+)
+def test_a_cell_of_any_length_is_refused_in_time_that_grows_with_its_length_alone(cell):
+    signal.alarm(30)  # each took minutes to hours where time grew with the square
+    try:
+        assert read_link(cell).problem == TOO_LONG
+    finally:
+        signal.alarm(0)
 
 
 @given(st.text(max_size=60) | st.text(max_size=60).map("http://".__add__))

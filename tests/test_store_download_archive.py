@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 import zlib
 
@@ -13,13 +14,13 @@ from click.testing import CliRunner
 
 from store.catalog.download.archive import export_images, import_images
 from store.catalog.download.record import Journal, LinkRecord, fold_journals
-from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import read_links
 from store.cli import main
 from store.errors import CatalogError
 from store.schema import LINKS
 from store.workspace import Workspace
-from tests.fakes import catalog_table, publish_catalog
+from tests.fakes import catalog_table, image_digests, publish_catalog
 
 
 def filled(path, contents=("one", "two", "three")):
@@ -190,6 +191,53 @@ def test_a_terabyte_of_nothing_is_not_read(tmp_path, name):
     source = packed(tmp_path / "x.tar", [(name, bytes(512))], pax_headers=headers)
     with pytest.raises(CatalogError, match="can't be read: 1000000000000 bytes"):
         import_images(Workspace(tmp_path / "b"), source)
+
+
+@pytest.mark.parametrize("name", ["journal/1.jsonl", "links.parquet", "blobs/30/" + "30" * 32])
+def test_a_sparse_file_that_stands_for_more_than_the_tar_holds_is_refused(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    with open(tmp_path / name, "wb") as hole:
+        hole.truncate(2**29)
+    command = ["tar", "--sparse", "--format=gnu", "-C", str(tmp_path), "-cf", str(tmp_path / "x.tar"), name]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "x.tar").stat().st_size < 20_000
+    with pytest.raises(
+        CatalogError, match=rf"{name} of .*x.tar can't be read: {2**29} bytes as a sparse file"
+    ):
+        import_images(Workspace(tmp_path / "b"), str(tmp_path / "x.tar"))
+
+
+@pytest.mark.parametrize("bomb", ["many rows", "long values", "a long page"])
+def test_a_few_bytes_of_records_do_not_become_a_gigabyte(tmp_path, bomb):
+    n = {"many rows": 1_000_000, "long values": 5_000, "a long page": 1}[bomb]
+    link = "http://a/" + "x" * {"many rows": 1, "long values": 100_000, "a long page": 50_000_000}[bomb]
+    links = pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([link]))
+    columns = {name: pa.nulls(n, LINKS.field(name).type) for name in LINKS.names} | {"link": links}
+    file = io.BytesIO()
+    pq.write_table(
+        pa.table(columns), file, compression="zstd", use_dictionary=bomb != "a long page", store_schema=False
+    )
+    source = packed(tmp_path / "x.tar", [("links.parquet", file.getvalue())])
+    with pytest.raises(
+        CatalogError, match=r"more than 16777216 bytes when unpacked|a value of more than 65536 bytes"
+    ):
+        import_images(Workspace(tmp_path / "b"), source)
+
+
+def test_links_in_a_folder_are_not_followed(tmp_path):
+    source = filled(tmp_path / "a")
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"not for them")
+    digest = hashlib.sha256(b"not for them").hexdigest()
+    blob = tmp_path / "a" / blob_path(digest)
+    blob.parent.mkdir(exist_ok=True)
+    blob.symlink_to(secret)
+    Journal(source).write([LinkRecord("http://a/secret", digest, None, 1, 200, 12)])
+    (tmp_path / "a/images/more").symlink_to(tmp_path)
+    done = import_images(Workspace(tmp_path / "b"), str(tmp_path / "a/images"))
+    assert done.n_images == 3
+    assert done.odd["links and special files"] == 2
+    assert not (tmp_path / "b" / blob_path(digest)).exists()
 
 
 def test_records_that_unpack_to_more_than_memory_are_refused(tmp_path, monkeypatch):

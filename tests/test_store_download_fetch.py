@@ -215,6 +215,23 @@ def _only_127_0_0_1_is_public(address, allow_private=False):
     return None if address == "127.0.0.1" else address_problem(address, allow_private)
 
 
+def test_an_ipv6_address_is_named_to_the_server_in_brackets(site, port):
+    async def resolver(host, port):
+        assert host == "::1"
+        return ["127.0.0.1"]  # where the test's server listens
+
+    assert fetch(f"http://[::1]:{port}/img/6.jpg", resolver=resolver)[1] == site.image_bytes(6)
+    assert site.headers["/img/6.jpg"]["host"] == f"[::1]:{port}"
+
+
+def test_whatever_goes_wrong_with_one_link_is_its_reason(port):
+    async def resolver(host, port):
+        raise TypeError("an argument that the system does not take")
+
+    reply, _ = fetch(f"http://a.example:{port}/x", resolver=resolver)
+    assert (reply.reason, reply.retry) == ("can't be asked: TypeError", False)
+
+
 def test_no_network_is_told_from_no_image(port):
     async def resolver(host, port):
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")

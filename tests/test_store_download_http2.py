@@ -9,11 +9,10 @@ from store.catalog.download.network import CheckedBackend
 from store.catalog.download.progress import Progress
 from store.catalog.download.run import DownloadSettings, download_images
 from store.catalog.download.schedule import Policy
-from store.catalog.images.blobs import image_digests
 from store.catalog.images.links import read_links
 from store.errors import ConfigError
 from store.workspace import Workspace
-from tests.fakes import catalog_table, publish_catalog
+from tests.fakes import catalog_table, image_digests, publish_catalog
 from tests.http2_server import certificates, http2_server
 from tests.image_server import Site, serving
 
@@ -106,7 +105,7 @@ def test_what_was_sent_and_never_read_is_given_back_to_the_window(https, site):
 
     async def ask():
         backend = CheckedBackend(allow_private=True)
-        async with Pool(ssl_context=tls_context(authority), http2=True, n=1, backend=backend) as pool:
+        async with Pool(ssl_context=tls_context(authority), n=1, backend=backend) as pool:
             async with pool.stream("GET", f"{base}/endless"):
                 starved = asyncio.create_task(pool.request("GET", f"{base}/img/1.jpg"))
                 while not site.window_is_full:
@@ -115,6 +114,21 @@ def test_what_was_sent_and_never_read_is_given_back_to_the_window(https, site):
             return (await starved).content
 
     assert asyncio.run(ask()) == site.image_bytes(1)
+
+
+def test_no_more_requests_are_sent_at_a_time_than_the_server_takes(tmp_path, site):
+    site.most_streams = 3  # it ends a connection on which more are sent
+    assert run(tmp_path, site, [f"img/{i}.jpg" for i in range(60)], policy=ONE_TRY).n_stored == 60
+    assert site.n_connections == 1
+    assert set(site.requests.values()) == {1}
+
+
+@pytest.mark.parametrize("bad", ["reset", "garbage"])
+def test_what_a_server_breaks_over_http2_costs_the_others_nothing(tmp_path, site, bad):
+    summary = run(tmp_path, site, among(bad), policy=ONE_TRY)
+    assert summary.n_stored == 120
+    assert summary.n_failed == 6
+    assert max(site.requests.values()) == 2
 
 
 def test_a_connection_lost_with_all_its_requests_is_held_against_the_one_to_blame(tmp_path, site):

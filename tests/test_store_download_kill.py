@@ -8,10 +8,10 @@ import sys
 import time
 
 from store.catalog.download.record import JOURNAL_FOLDER, read_journal
-from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import read_links
 from store.workspace import Workspace
-from tests.fakes import catalog_table, publish_catalog
+from tests.fakes import catalog_table, image_digests, publish_catalog
 from tests.image_server import Site, serving
 
 N_IMAGES = 10_000

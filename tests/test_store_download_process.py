@@ -13,10 +13,11 @@ import pytest
 from store.catalog.download.process import CRASHED, StoreProcess, serve
 from store.catalog.download.record import JOURNAL_FOLDER, Journal, fold_journals, read_journal
 from store.catalog.download.storing import SPILL_BYTES, Body, Stored
-from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import read_links
 from store.errors import WorkspaceError
 from store.workspace import Workspace
+from tests.fakes import image_digests
 from tests.image_server import Site
 
 SITE = Site()
@@ -66,6 +67,14 @@ def test_a_body_larger_than_a_pipe_and_than_memory_is_given_arrives_whole(tmp_pa
     assert workspace.read_bytes(blob_path(hashlib.sha256(content).hexdigest())) == content
 
 
+def test_the_process_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    for module in ("json", "asyncio", "store", "PIL"):
+        (tmp_path / f"{module}.py").write_text("open('ran', 'w').close()\nraise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    assert stored(Workspace(tmp_path / "w"), [body(SITE.image_bytes(1))]) == [[Stored(True)]]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_refresh_that_brings_no_image_leaves_no_record(tmp_path):
     workspace = Workspace(tmp_path)
     assert stored(workspace, [body(b"gone", keep=True)]) == [[Stored(False, "not an image: unknown content")]]
@@ -113,7 +122,7 @@ def test_an_image_that_crashes_the_decoder_fails_alone(tmp_path):
     class Fragile(StoreProcess):
         def __init__(self, workspace, journal, max_pixels):
             super().__init__(workspace, journal, max_pixels)
-            self._command[1:3] = ["-c", program]
+            self._command[1:4] = ["-c", program]
 
     workspace = Workspace(tmp_path)
     bad = SITE.image_bytes(2) + b"BOOM"
@@ -133,7 +142,7 @@ def test_a_process_that_ends_of_itself_is_a_bug_and_no_image_is_to_blame(tmp_pat
     class Broken(StoreProcess):
         def __init__(self, workspace, journal, max_pixels):
             super().__init__(workspace, journal, max_pixels)
-            self._command[1:3] = ["-c", "import sys; sys.exit(3)"]
+            self._command[1:4] = ["-c", "import sys; sys.exit(3)"]
 
     workspace = Workspace(tmp_path)
     with pytest.raises(RuntimeError, match="ended with status 3"):
@@ -155,7 +164,7 @@ def test_a_full_disk_for_temporary_files_is_told_and_the_next_batch_is_stored(tm
     async def run():
         store = StoreProcess(workspace, Journal(workspace), MOST_PIXELS)
         usual = store._command
-        store._command = [usual[0], "-c", program, *usual[3:]]
+        store._command = [usual[0], "-c", program, *usual[4:]]
         with pytest.raises(WorkspaceError, match="no space left"):
             await store.store([body(content), body(SITE.image_bytes(2))])
         store._command = usual

@@ -6,10 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from store.catalog.download.record import JOURNAL_FOLDER, Journal, LinkRecord, fold_journals, read_journal
-from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import LINKS_FILE, merge_links, read_links
 from store.schema import LINKS
 from store.workspace import Workspace
+from tests.fakes import image_digests
 
 
 def put(workspace, content):

@@ -15,14 +15,14 @@ from store.catalog.download.fetch import FetchLimits
 from store.catalog.download.progress import Progress
 from store.catalog.download.run import DownloadSettings, download_images
 from store.catalog.download.schedule import Policy
-from store.catalog.images.blobs import blob_path, image_digests
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import read_links
 from store.catalog.ingest.run import ingest
 from store.catalog.read import catalog_digest
 from store.cli import main
 from store.errors import ConfigError, WorkspaceError
 from store.workspace import Workspace
-from tests.fakes import catalog_table, publish_catalog
+from tests.fakes import catalog_table, image_digests, publish_catalog
 from tests.image_server import Site, serving
 
 SETTINGS = DownloadSettings(
@@ -56,6 +56,19 @@ def run(workspace, **changes):
 
 def rows(workspace):
     return {row["link"]: row for row in read_links(workspace).to_pylist()}
+
+
+def test_links_that_no_system_call_takes_end_as_reasons_and_so_does_the_next_run(tmp_path, site, port):
+    workspace, base = Workspace(tmp_path), f"http://127.0.0.1:{port}"
+    catalog_of(
+        workspace,
+        ["http://[fe80::1%é]/a.jpg", f"{base}/redirect?to=http://[fe80::1%25é]/a.jpg", f"{base}/img/1.jpg"],
+    )
+    summary = run(workspace)
+    assert summary.n_stored == 1
+    assert dict(summary.wanted.n_unusable) == {"bad host: an IPv6 address with a scope": 1}
+    assert [reason for reason in summary.failed if reason.startswith("redirect refused: bad host")]
+    assert run(workspace).n_asked == 0
 
 
 def test_each_link_ends_with_an_image_or_a_reason_and_the_same_bytes_lie_there_once(tmp_path, site, port):

@@ -1,5 +1,6 @@
 """Workspaces on an object store: a real S3 API on loopback, and what it does on a bad day."""
 
+import hashlib
 import json
 import os
 import threading
@@ -158,13 +159,15 @@ def test_a_missing_image_is_a_failure_and_a_store_that_does_not_answer_is_an_err
     preprocessing = image_preprocessing(
         size=(8, 8), resize="squash", resize_to=(8, 8), interpolation="bilinear", mean=[0] * 3, std=[1] * 3
     )
-    workspace.publish_bytes(blob_path("ab" * 32), encoded(photo(9, 9)))
+    content = encoded(photo(9, 9))
+    digest = hashlib.sha256(content).hexdigest()
+    workspace.publish_bytes(blob_path(digest), content)
     images = blob_reader(workspace)
-    assert read_image(images, "ab" * 32, preprocessing).shape == (8, 8, 3)
+    assert read_image(images, digest, preprocessing).shape == (8, 8, 3)
     assert read_image(images, "cd" * 32, preprocessing).stage == "read"
     proxy.verdict = lambda n, method, path: "drop"
     with pytest.raises(WorkspaceError, match=r"the connection to s3://.* fails"):
-        read_image(images, "ab" * 32, preprocessing)
+        read_image(images, digest, preprocessing)
     proxy.verdict = lambda n, method, path: None
 
 

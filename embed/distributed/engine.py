@@ -18,7 +18,7 @@ from embed.forward.devices import DeviceSettings
 from embed.inputs.batch import Batch
 from embed.job.catalog import CatalogSource, contents_of
 from embed.job.source import Source
-from store.catalog.images.blobs import image_digests
+from store.catalog.images.links import known_links
 from store.errors import EngineError, ShelfpriceError
 from store.vectors.keys import key_bytes
 from store.workspace import Workspace
@@ -126,10 +126,10 @@ class RayEncoder:
 
     def _items(self, rows: int) -> Iterator[pa.Table]:
         """What is to do, in parts of about `rows` rows that no one has to read twice."""
-        digests = image_digests(self.workspace) if self.resolved.spec.modality == "image" else {}
+        known = known_links(self.workspace) if self.resolved.spec.modality == "image" else {}
         for place in self._source.places(self._missing):
             name, is_image = str(place.vector_set), place.vector_set.composition is None
-            contents = contents_of(place.vector_set, place.batch, digests) if is_image else []
+            contents = contents_of(place.vector_set, place.batch, known) if is_image else []
             for start in range(0, len(place.keys), rows):
                 part = slice(start, start + rows)
                 if is_image:

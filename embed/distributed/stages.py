@@ -14,8 +14,8 @@ from embed.forward.devices import DeviceSettings
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, RowWindow
 from embed.inputs.image_batches import read_image
-from embed.inputs.images import quiet_pillow
 from embed.job.catalog import blob_reader, contents_of
+from store.catalog.images.open import quiet_pillow
 from store.catalog.read import split_path
 from store.errors import ShelfpriceError, WorkspaceError
 from store.vectors.keys import key_array, key_bytes

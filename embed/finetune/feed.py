@@ -17,8 +17,10 @@ from embed.finetune.augment import augment_image, augment_rows, larger
 from embed.finetune.towers import Tower
 from embed.forward.devices import cores
 from embed.inputs import InputFailure
-from embed.inputs.images import decode_image, quiet_pillow
-from store.catalog.images.blobs import blob_path, image_digests, row_images
+from embed.inputs.images import decode_image
+from store.catalog.images.blobs import blob_path, read_blob
+from store.catalog.images.links import MADE_AGAIN, known_links, row_images
+from store.catalog.images.open import quiet_pillow
 from store.catalog.parse.compose import compose
 from store.catalog.read import read_split
 from store.errors import WorkspaceError
@@ -95,7 +97,7 @@ class Feed:
         for tower in towers:
             if tower.is_image:
                 references = read_split(workspace, "train", ["image"])["image"]
-                self._contents.append(row_images(references, image_digests(workspace)).to_pylist())
+                self._contents.append(row_images(references, known_links(workspace)).to_pylist())
                 continue
             columns = [*columns_of(tower.vector_set), "bullets"]
             table = read_split(workspace, "train", list(dict.fromkeys(columns))).combine_chunks()
@@ -140,12 +142,12 @@ class Feed:
         digests = self._contents[at]
 
         def one(row: int) -> np.ndarray:
-            content = self._workspace.read_bytes(blob_path(digests[row]))
+            content = read_blob(self._workspace, digests[row])
             decoded = decode_image(content, preprocessing if epoch is None else larger(preprocessing))
             if isinstance(decoded, InputFailure):
                 raise WorkspaceError(
                     f"image {blob_path(digests[row])} could be read when it was embedded and can't now: "
-                    f"{decoded.reason}: run 'shelfprice catalog images' or ingest it again"
+                    f"{decoded.reason}: {MADE_AGAIN}"
                 )
             if epoch is None:
                 return decoded

@@ -32,7 +32,7 @@ class Engine(LocalRunner):
         self, workspace: Workspace, encoder: Encoder, device: torch.device, settings: DeviceSettings
     ) -> None:
         self.spec = encoder.spec
-        self._workspace = workspace
+        self.memory = workspace
         self._encoder = encoder
         self._device = device
         self._kind = "cpu" if device.type == "cpu" else "gpu"
@@ -67,7 +67,7 @@ class Engine(LocalRunner):
         """
         device = device_name(self._device)
         with self._transfer.here(), self._enough_memory():
-            choice = known = recall(self._workspace, self.spec, device, torch.__version__)
+            choice = known = recall(self.memory, self.spec, device, torch.__version__)
             trial = ModeTrial(self.spec, self._passes, self._preparer, self._limit, self._device.type)
             if choice is None:
                 choice = trial.choose(window, None if self._always_measured else n_rows)
@@ -78,7 +78,7 @@ class Engine(LocalRunner):
             if self._deserves_compiling(choice, n_rows):
                 choice = trial.compile(window, choice)
             if choice != known and measured:
-                remember(self._workspace, self.spec, device, torch.__version__, choice)
+                remember(self.memory, self.spec, device, torch.__version__, choice)
             self._choice = choice
             self._passes.apply(choice.mode_for(n_rows))
         return f"{device}: {replace(choice, mode=self._passes.mode)}"

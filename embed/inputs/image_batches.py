@@ -10,7 +10,8 @@ import numpy as np
 
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
-from embed.inputs.images import decode_image, quiet_pillow
+from embed.inputs.images import decode_image
+from store.catalog.images.open import quiet_pillow
 from store.errors import StoreError, WorkspaceError
 
 Decoded = np.ndarray | InputFailure

@@ -1,25 +1,19 @@
 """Image bytes -> pixels at the model's input size, or a failure that says why."""
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 
 from embed.inputs import InputFailure
 from embed.inputs.geometry import TURNS, CropWindow, Geometry
+from store.catalog.images.open import UndecodableError, flattened, open_image, room_for
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "ICO", "PPM")
-MAX_PIXELS = 120_000_000  # a 108-megapixel phone's photo passes, a decompression bomb does not
 SCALED_DECODING_MARGIN = (
     6.0  # noisy photos of 24 megapixels: vectors within 0.9995 of cosine; at 4 within 0.9988
 )
 MAX_SCALED = 16  # times the pixels kept: beyond, an image is not resized as a whole before the crop
-DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 0 to 65,535
 
 
 def decode_image(content: bytes, preprocessing: dict[str, Any]) -> np.ndarray | InputFailure:
@@ -42,26 +36,10 @@ def decode_image(content: bytes, preprocessing: dict[str, Any]) -> np.ndarray | 
     """
     geometry = Geometry.of(preprocessing)
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height <= MAX_PIXELS:
-                return _pixels(image, geometry)
-            reason = f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels"
-    except UnidentifiedImageError:
-        reason = _what_else(content)
-    except Image.DecompressionBombError:
-        reason = f"more than {MAX_PIXELS:,} pixels"
-    except Exception as error:  # noqa: BLE001 - Pillow raises whatever broken bytes make it stumble over
-        reason = f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
-    return InputFailure("decode", reason)
-
-
-@contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings about odd files: enter once around all decoding, before threads start."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        yield
+        with open_image(content) as image:
+            return _pixels(image, geometry)
+    except UndecodableError as error:
+        return InputFailure("decode", _what_else(content) if error.kind == "unknown" else error.reason)
 
 
 def _what_else(content: bytes) -> str:
@@ -80,8 +58,9 @@ def _pixels(image: ImageFile.ImageFile, geometry: Geometry) -> np.ndarray:
         width, height = image.size[::-1] if turn.swaps_axes else image.size
         window = geometry.window(width, height).before(turn)
     full_size = _draft(image, window, geometry)
-    image.load()
-    small = _resize(_flatten(image, geometry), full_size, window, geometry)
+    with room_for(image):
+        image.load()
+        small = _resize(flattened(image, geometry.background), full_size, window, geometry)
     return np.asarray(small if turn is None else small.transpose(turn.method))
 
 
@@ -101,25 +80,6 @@ def _draft(image: ImageFile.ImageFile, window: CropWindow, geometry: Geometry) -
     width, height = (math.ceil(SCALED_DECODING_MARGIN * edge) for edge in window.scaled)
     drafted = image.draft(None, (width, height))
     return drafted[1][2:] if drafted else image.size
-
-
-def _flatten(image: Image.Image, geometry: Geometry) -> Image.Image:
-    """In mode L or RGB, 8 bits, nothing transparent."""
-    if image.mode in ("RGB", "L") and "transparency" not in image.info:
-        return image
-    if image.mode in DEEP_GREY:
-        grey = np.asarray(image).astype(np.float32)
-        return Image.fromarray(np.clip(grey / 257.0 + 0.5, 0, 255).astype(np.uint8))
-    if image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image))
-        scale = 255.0 if grey.max() <= 1.0 else 1.0
-        return Image.fromarray(np.clip(grey * scale + 0.5, 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        flat = Image.new("RGB", image.size, geometry.background)
-        flat.paste(layered, mask=layered.getchannel("A"))
-        return flat
-    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _resize(

@@ -1,7 +1,7 @@
 """The catalogue as a source: texts composed of its rows, images that its rows name. Memory holds one window."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from embed.inputs.batch import ImageReader, RowWindow
 from embed.job.source import WINDOW_ROWS, SplitKeys, WantedKeys
-from store.catalog.images.blobs import blob_path, image_digests, row_images
+from store.catalog.images.blobs import read_blob
+from store.catalog.images.links import known_links, row_images
 from store.catalog.parse.compose import compose
 from store.catalog.read import present_splits
+from store.errors import StoreError, WorkspaceError
 from store.vectors.keys import KeyBuffer, key_array, key_bytes, locate
 from store.vectors.sets import VectorSet, iter_row_keys
 from store.workspace import Workspace
@@ -64,17 +66,17 @@ class CatalogSource:
 
     def windows(self, missing: np.ndarray) -> Iterator[RowWindow]:
         """See `Source`."""
-        digests: dict[str, str] | None = None
+        known: dict[str, str | None] = {}
         for vector_set, places in itertools.groupby(self.places(missing), lambda one: one.vector_set):
             is_image = vector_set.composition is None
-            if is_image and digests is None:
-                digests = image_digests(self.workspace)
+            if is_image and not known:
+                known = known_links(self.workspace)
             images = blob_reader(self.workspace) if is_image else None
             keys: list[bytes] = []
             contents: list[str] = []
             for place in places:
                 keys += key_bytes(place.keys)
-                contents += contents_of(vector_set, place.batch, digests or {})
+                contents += contents_of(vector_set, place.batch, known)
                 while len(keys) >= WINDOW_ROWS:
                     yield RowWindow(str(vector_set), keys[:WINDOW_ROWS], contents[:WINDOW_ROWS], images)
                     del keys[:WINDOW_ROWS], contents[:WINDOW_ROWS]
@@ -91,10 +93,12 @@ class CatalogSource:
         return SplitKeys(n_rows, n_filled, keys, rows)
 
 
-def contents_of(vector_set: VectorSet, rows: pa.RecordBatch | pa.Table, digests: dict[str, str]) -> list[str]:
+def contents_of(
+    vector_set: VectorSet, rows: pa.RecordBatch | pa.Table, known: Mapping[str, str | None]
+) -> list[str]:
     """What enters the encoder for rows that have content: composed texts, or hex SHA-256 of images."""
     if vector_set.composition is None:
-        found: list[str] = row_images(rows.column("image"), digests).to_pylist()
+        found: list[str] = row_images(rows.column("image"), known).to_pylist()
     else:
         found = compose(vector_set.composition, rows).to_pylist()
     return found
@@ -102,4 +106,13 @@ def contents_of(vector_set: VectorSet, rows: pa.RecordBatch | pa.Table, digests:
 
 def blob_reader(workspace: Workspace) -> ImageReader:
     """Images of a workspace by their hex SHA-256."""
-    return ImageReader(lambda sha256: workspace.read_bytes(blob_path(sha256)), waits=not workspace.is_local)
+
+    def read(sha256_hex: str) -> bytes:
+        try:
+            return read_blob(workspace, sha256_hex)
+        except StoreError:
+            raise
+        except WorkspaceError as error:
+            raise WorkspaceError(f"{error}, then 'shelfprice embed run --retry-failed'") from error
+
+    return ImageReader(read, waits=not workspace.is_local)

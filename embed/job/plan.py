@@ -114,6 +114,7 @@ def plan_encoder(
     *,
     retry_failed: bool = False,
     wanted: WantedKeys | None = None,
+    keys_only: bool = False,
 ) -> EncoderPlan:
     """Wanted keys of every split minus what is present minus what failed before.
 
@@ -121,9 +122,10 @@ def plan_encoder(
         source: of all that is wanted of this encoder.
         retry_failed: count failures on record as missing.
         wanted: the source's keys, if they were read already.
+        keys_only: see `read_cached`.
     """
     spec = resolved.spec
-    cached = read_cached(workspace, spec)
+    cached = read_cached(workspace, spec, keys_only=keys_only)
     failed = NO_KEYS if retry_failed else cached.failed
     wanted = wanted or source.wanted()
     sets, everything, missing = [], [], []
@@ -152,8 +154,13 @@ def plan_encoder(
     )
 
 
-def read_cached(workspace: Workspace, spec: EncoderSpec) -> Cached:
-    """What an encoder's folder holds; on a disk every byte is checked, so that a damaged shard counts as missing."""
+def read_cached(workspace: Workspace, spec: EncoderSpec, *, keys_only: bool = False) -> Cached:
+    """What an encoder's folder holds; on a disk every byte is checked, so that a damaged shard counts as missing.
+
+    Args:
+        keys_only: on a disk too, check the keys alone; vectors are checked when they are read.
+    """
+    keys_only |= not workspace.is_local
     shards, records = shard_names(workspace, spec.folder), failure_names(workspace, spec.folder)
     damaged: dict[str, str] = {}
     present, failed = KeyBuffer(), KeyBuffer()
@@ -161,7 +168,7 @@ def read_cached(workspace: Workspace, spec: EncoderSpec) -> Cached:
     def keys_of(name: str) -> np.ndarray | CorruptFileError:
         try:
             relative = f"{spec.folder}/{name}"
-            return read_checked_keys(workspace, relative, spec.dim, keys_only=not workspace.is_local)
+            return read_checked_keys(workspace, relative, spec.dim, keys_only=keys_only)
         except CorruptFileError as error:
             return error
 

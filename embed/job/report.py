@@ -4,7 +4,7 @@ from typing import Any
 
 from embed.job.plan import EncoderPlan, SetPlan
 from embed.job.run import EmbedOutcome
-from embed.job.verify import FolderReport
+from embed.job.verify import FolderReport, ImageReport
 
 
 def duration(seconds: float) -> str:
@@ -63,6 +63,14 @@ def verify_lines(report: FolderReport) -> list[str]:
     state = "whole" if not report.damaged else f"{len(report.damaged)} damaged"
     lines = [f"{report.folder}: {report.n_shards} shards, {report.n_vectors:,} vectors{duplicates}: {state}"]
     return lines + [f"  {reason}" for reason in report.damaged.values()]
+
+
+def image_lines(report: ImageReport) -> list[str]:
+    """One line for all images, one for each that is damaged."""
+    if not report.n_images:
+        return []
+    state = "whole" if not report.damaged else f"{len(report.damaged)} damaged or gone"
+    return [f"images: {report.n_images:,}: {state}", *(f"  {reason}" for reason in report.damaged.values())]
 
 
 def plan_record(plan: EncoderPlan) -> dict[str, Any]:

@@ -62,9 +62,8 @@ def leave_images_out(workspace: Workspace, sources: Sources) -> list[str]:
         EncoderError: an unknown encoder, or its files are missing.
     """
     config = load_config(workspace)
-    of_heads = [name for params in config.heads.params.values() for name in params.get("vectors", ())]
     texts: dict[str, list[str]] = {}  # set -> what is left of it
-    for name in dict.fromkeys([*config.embed.vectors, *config.heads.vectors, *of_heads]):
+    for name in dict.fromkeys([*config.embed.vectors, *config.heads.vectors, *config.heads.own_vectors]):
         encoder, at, composition = name.partition("@")
         if encoder.startswith(TUNED):
             texts[name] = [name]

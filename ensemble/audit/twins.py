@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from ensemble.audit.check import Check
 from store.catalog.clean.duplicates import group_rows
-from store.catalog.images.blobs import image_digests, row_images
+from store.catalog.images.links import known_links, row_images
 from store.catalog.read import present_splits, read_split
 from store.folds.assign import read_folds
 from store.workspace import Workspace
@@ -37,7 +37,7 @@ def check_twins(workspace: Workspace) -> Check:
     folds = read_folds(workspace).aligned(tables[0]["sample_id"].combine_chunks())
     text = pa.chunked_array([c for t in tables for c in t["text"].chunks], pa.string())
     references = pa.chunked_array([c for t in tables for c in t["image"].chunks], pa.string())
-    image = row_images(references, image_digests(workspace))
+    image = row_images(references, known_links(workspace))
     family = group_rows(text, image, near=True)
     exact = group_rows(text, image, near=False)
     of_test = float(np.isin(family[n_train:], family[:n_train]).mean())

@@ -34,6 +34,7 @@ class Inputs:
     fold: np.ndarray  # (n_train,)
     test: Rows | None  # None: no test catalogue
     cleaning: Cleaning | None = None  # None: rows are fitted on as they are
+    notes: tuple[str, ...] = ()  # what is to be said of the catalogue
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def read_inputs(
     )
     if not stands:
         raise _replaced(workspace)
-    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning)
+    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning, fields.notes)
 
 
 def _replaced(workspace: Workspace) -> RowMismatchError:

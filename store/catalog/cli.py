@@ -36,7 +36,8 @@ def catalog() -> None:
 @click.option(
     "--images",
     metavar="DIR",
-    help="Folder of images named <sample_id>.<ext>, train_/test_<sample_id>.<ext> or as in the image link.",
+    help="Folder of images named <sample_id>.<ext>, train_/test_<sample_id>.<ext> or as in the image link, also in folders "
+    "inside it.",
 )
 @click.option(
     "--id-column",

@@ -3,12 +3,12 @@
 Compositions of one encoder share a cache folder, since the row key is a digest of the composed text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from store.catalog.images.blobs import image_digests, row_images
+from store.catalog.images.links import known_links, row_images
 from store.catalog.parse.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
 from store.errors import ConfigError, MissingVectorsError
 from store.vectors.content import image_keys, text_keys
@@ -51,15 +51,20 @@ def columns_of(vector_set: VectorSet) -> list[str]:
     return ["image"] if vector_set.composition is None else list(composition_columns(vector_set.composition))
 
 
-def row_keys(vector_set: VectorSet, rows: pa.Table | pa.RecordBatch, digests: dict[str, str]) -> pa.Array:
+def row_keys(
+    vector_set: VectorSet, rows: pa.Table | pa.RecordBatch, known: Mapping[str, str | None]
+) -> pa.Array:
     """Content key of each catalogue row, null where the row has no such content.
 
     Args:
         rows: catalogue rows holding at least `columns_of(vector_set)`.
-        digests: image reference -> hex SHA-256, from `image_digests`; unused for text.
+        known: image reference -> hex SHA-256, from `known_links`; unused for text.
+
+    Raises:
+        CorruptFileError: a row names an image that is not known.
     """
     if vector_set.composition is None:
-        return image_keys(row_images(rows.column("image"), digests))
+        return image_keys(row_images(rows.column("image"), known))
     return text_keys(compose(vector_set.composition, rows))
 
 
@@ -67,9 +72,9 @@ def iter_row_keys(
     workspace: Workspace, vector_set: VectorSet, split: str, rows: int = 8192
 ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     """Stream (catalogue batch, keys of its rows); memory holds one batch and the image digests."""
-    digests = image_digests(workspace) if vector_set.composition is None else {}
+    known = known_links(workspace) if vector_set.composition is None else {}
     for batch in workspace.batches(f"catalog/{split}.parquet", ["sample_id", *columns_of(vector_set)], rows):
-        yield batch, row_keys(vector_set, batch, digests)
+        yield batch, row_keys(vector_set, batch, known)
 
 
 # ---- which fingerprint of an encoder is meant ----------------------------------------------------

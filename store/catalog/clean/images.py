@@ -7,27 +7,39 @@ than that needs.
 Source: Zauner, Implementation and benchmarking of perceptual image hash functions, 2010.
 """
 
-import io
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
+from tqdm import tqdm
 
-from store.catalog.images.blobs import blob_path
+from store.catalog.images.blobs import read_blob
+from store.catalog.images.open import UndecodableError, flattened, open_image, quiet_pillow, room_for
+from store.errors import CatalogError, CorruptFileError, StoreError, WorkspaceError
 from store.schema import PERCEPTUAL_BYTES, PERCEPTUAL_HASHES
 from store.workspace import Workspace
 
 HASHES_FILE = "images/hashes.parquet"
-HASHES_VERSION = 1  # raised when the same bytes yield another hash: those remembered are then computed again
+HASHES_VERSION = 2  # raised when the same bytes yield another hash: those remembered are then computed again
 HASHES_LOCK = "images/.hashes.lock"
 SIDE, FREQUENCIES = 32, 16
 SHAPE_BYTES = FREQUENCIES * FREQUENCIES // 8
 FIELDS = 8  # a side, whose mean colours are kept
 NEAR_BITS = 16  # of 256: images that differ in so many or fewer look alike
 NEAR_LEVELS = 4  # of 256: by which no field's colour may differ
+UNREAD = "unread: "  # what a reason begins with that says nothing about the image
 LEAST_CONTRAST = 4.0  # standard deviation in grey levels below which an image shows nothing
-MOST_PIXELS = 100_000_000
+LEAST_EACH = 1_000  # images: a process for fewer takes longer to start than it saves
 _BATCH = 512
 Hashed = tuple[str, bytes | None, str | None]  # digest, hash, why there is none
 
@@ -72,79 +84,152 @@ def close_pairs(hashes: np.ndarray, most_bits: int) -> np.ndarray:
 
 
 def perceptual_hashes(
-    workspace: Workspace, digests: Sequence[str], processes: int = 2
+    workspace: Workspace,
+    digests: Sequence[str],
+    processes: int = 2,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, bytes | None]:
     """The hash of each image, None where there is none; computed once for each content and remembered."""
     table = _remembered(workspace)
     known = dict(zip(table["sha256"].to_pylist(), table["hash"].to_pylist(), strict=True))
     missing = [digest for digest in dict.fromkeys(digests) if digest not in known]
     if missing:
-        from store.catalog.clean.hashing import hashes_in_processes
-
         fresh = hashes_in_processes(workspace, missing, processes if workspace.is_local else 1)
         known |= {digest: value for digest, value, _ in fresh}
-        columns = [
-            pa.array(list(c), f.type)
-            for c, f in zip(zip(*fresh, strict=True), PERCEPTUAL_HASHES, strict=True)
-        ]
-        _remember(workspace, pa.table(columns, schema=PERCEPTUAL_HASHES))
+        unread = [reason for _, _, reason in fresh if reason is not None and reason.startswith(UNREAD)]
+        if unread:
+            log(f"{len(unread)} images count as none: {unread[0].removeprefix(UNREAD)}")
+        read = [one for one in fresh if not (one[2] or "").startswith(UNREAD)]
+        _remember(
+            workspace,
+            pa.Table.from_pylist(
+                [dict(zip(PERCEPTUAL_HASHES.names, one, strict=True)) for one in read], PERCEPTUAL_HASHES
+            ),
+        )
     return {digest: known[digest] for digest in digests}
 
 
 def _remembered(workspace: Workspace) -> pa.Table:
-    if not workspace.exists(HASHES_FILE) or workspace.read_metadata(HASHES_FILE) != {
-        "version": HASHES_VERSION
-    }:
-        return PERCEPTUAL_HASHES.empty_table()
-    return workspace.read_table(HASHES_FILE)
+    try:
+        if workspace.exists(HASHES_FILE) and workspace.read_metadata(HASHES_FILE) == {
+            "version": HASHES_VERSION
+        }:
+            return workspace.read_table(HASHES_FILE).cast(PERCEPTUAL_HASHES)
+    except (CorruptFileError, pa.ArrowInvalid, ValueError):
+        pass  # all of it is computed again
+    return PERCEPTUAL_HASHES.empty_table()
 
 
 def _remember(workspace: Workspace, fresh: pa.Table) -> None:
     with workspace.lock(HASHES_LOCK):
         old = _remembered(workspace)
         kept = old.filter(pc.invert(pc.is_in(old["sha256"], value_set=fresh["sha256"].combine_chunks())))
-        merged = pa.concat_tables([kept.cast(PERCEPTUAL_HASHES), fresh]).combine_chunks()
+        merged = pa.concat_tables([kept, fresh]).combine_chunks()
         workspace.publish_table(HASHES_FILE, merged, metadata={"version": HASHES_VERSION})
 
 
-def hashes_of(workspace: Workspace, digests: list[str]) -> Iterator[Hashed]:
-    """Read, decode and hash each image, in the order given."""
+def hashes_in_processes(workspace: Workspace, digests: list[str], processes: int) -> list[Hashed]:
+    """Shape and colour of each image, in the order given; in processes, since threads would wait for each other.
 
-    def shrink(digest: str) -> np.ndarray | str:
+    Raises:
+        CatalogError: a process died of it.
+    """
+    n = max(1, min(processes, len(digests) // LEAST_EACH))
+    batches = [digests[start : start + _BATCH] for start in range(0, len(digests), _BATCH)]
+    found: list[Hashed] = []
+    with (
+        tqdm(total=len(digests), desc="image hashes", unit="image", disable=None) as bar,
+        ExitStack() as stack,
+    ):
+        parts: Iterator[list[Hashed]]
+        if n == 1:
+            parts = map(partial(hashes_of, workspace.root), batches)
+        else:
+            with _own_imports_alone():
+                context = multiprocessing.get_context("spawn")
+                pool = stack.enter_context(ProcessPoolExecutor(n, context, initializer=_begin_worker))
+                parts = pool.map(partial(_hash_quietly, workspace.root), batches)
         try:
-            return shrunk(workspace.read_bytes(blob_path(digest)))
-        except Exception as error:  # noqa: BLE001 - decoders raise anything on broken bytes
-            return f"{type(error).__name__}: {error}"[:200]
+            for part in parts:
+                found += part
+                bar.update(len(part))
+        except BrokenProcessPool as error:
+            raise CatalogError(
+                f"a process that hashes images ended after {len(found)} of {len(digests)}, killed or out of memory: "
+                "run 'shelfprice catalog clean --processes 1'"
+            ) from error
+    return found
 
-    for start in range(0, len(digests), _BATCH):
-        here = digests[start : start + _BATCH]
-        small = [shrink(digest) for digest in here]
-        seen = [i for i, one in enumerate(small) if isinstance(one, np.ndarray)]
-        shape = (0, SIDE, SIDE, 3)
-        pixels = np.stack([small[i] for i in seen]) if seen else np.empty(shape, np.uint8)
-        hashed = dict(zip(seen, hash_images(pixels), strict=True))
-        for i, digest in enumerate(here):
-            value, reason = hashed.get(i), small[i] if isinstance(small[i], str) else None
-            yield digest, value, str(reason) if reason else None if value else "shows nothing"
+
+@contextmanager
+def _own_imports_alone() -> Iterator[None]:
+    """Python started meanwhile does not look for modules in the current folder, which may be anyone's."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+def _begin_worker() -> None:
+    """Ctrl-C is for the run, which ends its workers; one whose run was killed ends as well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _hash_quietly(root: str, digests: list[str]) -> list[Hashed]:
+    with quiet_pillow():
+        return hashes_of(root, digests)
+
+
+def hashes_of(root: str, digests: list[str]) -> list[Hashed]:
+    """Read, decode and hash each image, in the order given."""
+    workspace = Workspace(root)
+    pixels: list[np.ndarray] = []
+    reasons: list[str | None] = []
+    for digest in digests:
+        try:
+            pixels.append(shrunk(read_blob(workspace, digest)))
+            reasons.append(None)
+        except StoreError:
+            raise
+        except UndecodableError as error:
+            reasons.append(error.reason[:200])
+        except (WorkspaceError, OSError) as error:
+            reasons.append(f"{UNREAD}{error}")
+    hashes = iter(hash_images(np.stack(pixels)) if pixels else [])
+    found: list[Hashed] = []
+    for digest, reason in zip(digests, reasons, strict=True):
+        value = None if reason else next(hashes)
+        found.append((digest, value, reason or (None if value else "shows nothing")))
+    return found
 
 
 def shrunk(content: bytes) -> np.ndarray:
-    """An image as Y, Cb, Cr, uint8, shape (SIDE, SIDE, 3)."""
-    from PIL import Image
+    """An image as Y, Cb, Cr, uint8, shape (SIDE, SIDE, 3).
 
-    with Image.open(io.BytesIO(content)) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
+    Raises:
+        UndecodableError: it can't be decoded.
+    """
+    with open_image(content) as image:
         image.draft(
             "YCbCr", (2 * SIDE, 2 * SIDE)
         )  # JPEG: decoded at an eighth of its size where that suffices
-        if "A" in image.getbands() or "transparency" in image.info:
-            layer = image.convert("RGBA")
-            white = Image.new("RGBA", layer.size, "white")
-            flat = Image.alpha_composite(white, layer).convert("RGB").convert("YCbCr")
-        else:
-            flat = image if image.mode == "YCbCr" else image.convert("RGB").convert("YCbCr")
-        return np.asarray(flat.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        with room_for(image):
+            image.load()
+            flat = image if image.mode == "YCbCr" else flattened(image).convert("YCbCr")
+            return np.asarray(flat.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def hash_images(pixels: np.ndarray) -> list[bytes | None]:

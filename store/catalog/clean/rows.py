@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.images.blobs import image_digests, row_images
+from store.catalog.images.links import known_links, row_images
 from store.catalog.read import present_splits, read_split
 from store.folds.assign import Folds
 from store.workspace import Workspace
@@ -57,7 +57,7 @@ def read_catalogue(workspace: Workspace, folds: Folds) -> Catalogue:
         n_train=len(train),
         text=columns["text"].fill_null(""),
         name=columns["name"],
-        image=row_images(rows["image"], image_digests(workspace)),
+        image=row_images(rows["image"], known_links(workspace)),
         value=columns["value"],
         unit=columns["unit"],
         price=train["price"].to_numpy(),

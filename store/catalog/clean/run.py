@@ -16,6 +16,7 @@ from store.catalog.clean.quantity import disagreements
 from store.catalog.clean.rows import Catalogue, Finding, read_catalogue
 from store.catalog.clean.texts import encoding_damage, other_languages
 from store.catalog.clean.twins import exact_twins, near_images, near_texts, repeats_of_train
+from store.catalog.images.open import quiet_pillow
 from store.catalog.read import catalog_digest
 from store.cleaning import CLEANING_FILE, CONTRADICTION
 from store.config import CleanConfig, load_config, save_config
@@ -102,7 +103,7 @@ def clean_catalog(
     folds = ensure_folds(workspace, config, log)
     seconds: dict[str, float] = {}
     rows = read_catalogue(workspace, folds)
-    findings = find_all(rows, workspace, processes, seconds)
+    findings = find_all(rows, workspace, processes, seconds, log)
     table = decisions_table(rows, findings, config.clean)
     digest = decisions_digest(table)
     if config != before:
@@ -129,7 +130,11 @@ def _without_empty_images(rows: Catalogue, hashes: dict[str, bytes | None]) -> C
 
 
 def find_all(
-    rows: Catalogue, workspace: Workspace, processes: int, seconds: dict[str, float]
+    rows: Catalogue,
+    workspace: Workspace,
+    processes: int,
+    seconds: dict[str, float],
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[Finding]:
     """Every finding, in the order of `FINDINGS`; `seconds` takes how long each step took.
 
@@ -143,8 +148,8 @@ def find_all(
         seconds[name] = round(time.perf_counter() - started, 3)
 
     distinct = pc.unique(rows.image.drop_null()).to_pylist()
-    with ThreadPoolExecutor(1) as pool:
-        hashing = pool.submit(perceptual_hashes, workspace, distinct, processes)
+    with quiet_pillow(), ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(perceptual_hashes, workspace, distinct, processes, log)
         step("near_text", lambda: [near_texts(rows)])
         step("price", lambda: [contradictions(rows)])
         step("outlier", lambda: [outliers(rows)])

@@ -11,6 +11,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import idna
 
 MAX_LINK_CHARS = 4096
+TOO_LONG = f"link too long: over {MAX_LINK_CHARS} characters"
+MAX_CELL_CHARS = 65_536  # of a list of links
 SCHEMES = ("http", "https")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -30,7 +32,7 @@ DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637, later than what 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 _PLAIN_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?", re.ASCII)
-_NEXT_LINK = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)
+_NEXT_LINK = re.compile(r"(?<![\s,;|])[\s,;|]++(?=https?://)", re.IGNORECASE)  # linear in a run of blanks
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SAFE = "!#$%&'()*+,-./:;=?@[]_~"  # left alone by percent-encoding
@@ -54,11 +56,13 @@ def read_link(cell: str | None) -> Link:
     text = (cell or "").strip()
     if not text:
         return Link()
+    if len(text) > MAX_CELL_CHARS:
+        return Link(None, TOO_LONG)
     note = None
     bare = text.strip("\"'`<> \t")
     if bare != text:
         text, note = bare, "quoted: the quotes were taken off"
-    found = _first_of_list(text) if text else None
+    found = first_of_list(text) if text else None
     if found is not None:
         text, note = found, "list: the first link was taken"
     if not text:
@@ -81,7 +85,7 @@ def canonical_url(text: str) -> str:
         ValueError: this is no link that may be asked; the message says why in a few words.
     """
     if len(text) > MAX_LINK_CHARS:
-        raise ValueError(f"link too long: over {MAX_LINK_CHARS} characters")
+        raise ValueError(TOO_LONG)
     if _CONTROL.search(text):
         raise ValueError("not a link: control character")
     scheme_match = _SCHEME.match(text)
@@ -95,7 +99,7 @@ def canonical_url(text: str) -> str:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError(f"not a link: {error}") from error
+        raise ValueError(f"not a link: {str(error)[:80]}") from error
     if "\\" in text:
         raise ValueError("not a link: backslash")
     if parts.username is not None or parts.password is not None:
@@ -105,7 +109,10 @@ def canonical_url(text: str) -> str:
     netloc = _ascii_host(host)
     if port is not None and port != DEFAULT_PORTS[scheme]:
         netloc = f"{netloc}:{port}"
-    return urlunsplit((scheme, netloc, quote(parts.path, _SAFE) or "/", quote(parts.query, _SAFE), ""))
+    url = urlunsplit((scheme, netloc, quote(parts.path, _SAFE) or "/", quote(parts.query, _SAFE), ""))
+    if len(url) > MAX_LINK_CHARS:
+        raise ValueError(TOO_LONG)
+    return url
 
 
 def address_problem(address: str, allow_private: bool = False) -> str | None:
@@ -151,6 +158,8 @@ def _embedded_ipv4(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddre
 
 def _ascii_host(host: str) -> str:
     if ":" in host:
+        if "%" in host:
+            raise ValueError("bad host: an IPv6 address with a scope")
         try:
             return f"[{ipaddress.IPv6Address(host)}]"
         except ValueError as error:
@@ -165,7 +174,7 @@ def _ascii_host(host: str) -> str:
     return plain
 
 
-def _first_of_list(text: str) -> str | None:
+def first_of_list(text: str) -> str | None:
     """The first of several links in one cell; None where there is just one, "" where the list is empty."""
     if text[0] in "[(" and text[-1] in "])":
         for parse in (json.loads, ast.literal_eval):

@@ -18,16 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from store.catalog.download.record import (
-    IMAGES_LOCK,
-    file_sha256,
-    fold_journals,
-    read_journal,
-    stored_digests,
-)
+from store.catalog.download.record import IMAGES_LOCK, file_sha256, fold_journals, read_journal
 from store.catalog.download.rows import show_images
-from store.catalog.images.blobs import MOST_BYTES, blob_path
-from store.catalog.images.links import links_by_schema, merge_links, read_links
+from store.catalog.images.blobs import MOST_BYTES, blob_path, stored_digests, sweep_images
+from store.catalog.images.links import LINKS_FILE, links_by_schema, mend_links, merge_links, read_links
 from store.errors import CatalogError, WorkspaceError
 from store.local import TEMPORARY_PREFIX
 from store.schema import LINKS
@@ -37,6 +31,8 @@ _BLOB = re.compile(r"(?:.*/)?blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _LINKS = re.compile(r"(?:\./)?(?:images/)?links\.parquet")
 _JOURNAL = re.compile(r"(?:\./)?(?:images/)?journal/[^/]+\.jsonl")
 MOST_RECORD_BYTES = 2**30  # of one file of records, packed and again unpacked; a link takes about 200
+MOST_EXPANSION, LEAST_UNPACKED_BYTES = 20, 2**24  # times its own bytes that a links.parquet may unpack to
+MOST_VALUE_BYTES = 2**16  # of one link or reason
 _RECORDS_AT_ONCE = 1024
 
 
@@ -101,6 +97,9 @@ def import_images(workspace: Workspace, source: str) -> ArchiveTransfer:
     done = ArchiveTransfer()
     records: list[pa.Table] = []
     with workspace.lock(IMAGES_LOCK):
+        if mend_links(workspace):
+            done.odd[f"{LINKS_FILE} of this workspace, damaged and put aside"] += 1
+        sweep_images(workspace)
         fold_journals(workspace)
         there = stored_digests(workspace)
         with _whole(source), closing(_files_of(source)) as files:
@@ -194,19 +193,25 @@ def _add(tar: tarfile.TarFile, name: str, n_bytes: int, file: IO[bytes]) -> None
 def _files_of(source: str) -> Generator[tuple[str, int, IO[bytes] | None], None, None]:
     """(relative name, bytes, open file) of every file in a folder or tar; None: it is no regular one."""
     if os.path.isdir(source):
-        for folder, _, names in os.walk(source):
-            for name in sorted(names):
+        for folder, folders, names in os.walk(source):
+            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            for name in sorted([*names, *links]):
                 path = os.path.join(folder, name)
                 relative = os.path.relpath(path, source).replace(os.sep, "/")
-                if not os.path.isfile(path):
+                if os.path.islink(path) or not os.path.isfile(path):
                     yield relative, 0, None
                     continue
                 with _opened(path) as file:
-                    yield relative, os.path.getsize(path), file
+                    yield relative, os.fstat(file.fileno()).st_size, file
         return
     try:
         with tarfile.open(source, "r:") as tar:
             for member in tar:
+                if member.issparse():  # a few bytes that stand for any number
+                    raise CatalogError(
+                        f"{member.name} of {source} can't be read: {member.size} bytes as a sparse file, which "
+                        "images-export does not write"
+                    )
                 if not member.isdir():
                     yield member.name, member.size, tar.extractfile(member) if member.isreg() else None
     except (EOFError, ValueError, IndexError, KeyError) as error:  # tarfile lets them out of damaged headers
@@ -225,7 +230,7 @@ def _whole(source: str) -> Iterator[None]:
 @contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below
+        file = open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW))  # noqa: SIM115 - closed below
     except OSError as error:
         raise CatalogError(f"can't read {path}: {error.strerror or error}") from error
     with file:
@@ -269,13 +274,26 @@ def _records(
 
 
 def _links_table(content: bytes) -> pa.Table:
-    """Of links.parquet, unpacked a little at a time: few bytes can stand for any number of links."""
-    parts, n_bytes = [LINKS.empty_table()], 0
-    for batch in pq.ParquetFile(io.BytesIO(content)).iter_batches(_RECORDS_AT_ONCE):
-        parts.append(links_by_schema(pa.Table.from_batches([batch])))
-        n_bytes += parts[-1].nbytes
-        if n_bytes > MOST_RECORD_BYTES:
-            raise ValueError(f"more than {MOST_RECORD_BYTES} bytes when unpacked")
+    """Of links.parquet, unpacked a little at a time: few bytes can stand for any number of links, and long ones."""
+    most = min(MOST_RECORD_BYTES, max(LEAST_UNPACKED_BYTES, MOST_EXPANSION * len(content)))
+    too_much = ValueError(f"more than {most} bytes when unpacked")
+    texts = [field.name for field in LINKS if pa.types.is_string(field.type)]
+    with pq.ParquetFile(io.BytesIO(content), read_dictionary=texts) as file:
+        if sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)) > most:
+            raise too_much
+        parts, n_bytes = [LINKS.empty_table()], 0
+        for batch in file.iter_batches(_RECORDS_AT_ONCE, columns=LINKS.names):
+            for column in batch.columns:
+                values = column.dictionary if pa.types.is_dictionary(column.type) else column
+                if (
+                    pa.types.is_string(values.type)
+                    and (pc.max(pc.binary_length(values)).as_py() or 0) > MOST_VALUE_BYTES
+                ):
+                    raise ValueError(f"a value of more than {MOST_VALUE_BYTES} bytes")
+            parts.append(links_by_schema(pa.Table.from_batches([batch])))
+            n_bytes += parts[-1].nbytes
+            if n_bytes > most:
+                raise too_much
     return pa.concat_tables(parts).combine_chunks()
 
 

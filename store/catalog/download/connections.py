@@ -1,93 +1,97 @@
-"""A pool whose HTTP/2 connections give up one answer and go on with the others.
+"""The pool of connections: HTTP/1.1 by httpcore, HTTP/2 by `Http2Connection`, each to an address that was checked."""
 
-httpcore leaves an answer that is not read to its end open: the server goes on sending it, and what
-nobody reads uses up the window that all images on the connection share. Here the server is told to
-stop (RST_STREAM), and what it has sent already is given back to the window.
-"""
-
-import contextlib
+import asyncio
 import ssl
-from typing import Any
 
-import h2.errors
-import h2.events
-import h2.exceptions
 import httpcore2
 
+from store.catalog.download.http2 import KEEPALIVE_SECONDS, Http2Connection
 from store.catalog.download.network import CheckedBackend, Stream
 from store.errors import ConfigError
 
-KEEPALIVE_SECONDS = 15.0
 
+class Connection(httpcore2.AsyncConnectionInterface):
+    """Connects on its first request, with TLS; HTTP/1.1 or HTTP/2, as the server chooses."""
 
-class Http2Connection(httpcore2.AsyncHTTP2Connection):
-    """Cancels an answer that is closed before its end, for whatever reason: too large, too slow, no image."""
-
-    async def _response_closed(self, stream_id: int) -> None:
-        if stream_id in self._events:
-            self._cancel(stream_id)
-        await super()._response_closed(stream_id)
-
-    def _cancel(self, stream_id: int) -> None:
-        """Runs between two awaits, so no data of this answer can arrive unseen meanwhile."""
-        unread = sum(
-            event.flow_controlled_length or 0
-            for event in self._events[stream_id]
-            if isinstance(event, h2.events.DataReceived)
-        )
-        with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended, or the connection has
-            stream = self._h2_state.streams.get(stream_id)
-            if stream is not None and not stream.closed:
-                self._h2_state.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
-            if unread:
-                self._h2_state.acknowledge_received_data(unread, stream_id)
-            assert isinstance(self._network_stream, Stream)
-            self._network_stream.send(self._h2_state.data_to_send())
-
-
-class Connection(httpcore2.AsyncHTTPConnection):
-    """Connects on its first request; HTTP/1.1 or `Http2Connection`, as the server chooses."""
-
-    def __init__(self, origin: httpcore2.Origin, shared: set[str], **settings: Any) -> None:
-        super().__init__(origin, **settings)
+    def __init__(
+        self, origin: httpcore2.Origin, context: ssl.SSLContext, backend: CheckedBackend, shared: set[str]
+    ) -> None:
+        self._origin = origin
+        self._context = context
+        self._backend = backend
         self._shared = shared  # origins that speak HTTP/2
+        self._connecting = asyncio.Lock()
+        self._made: httpcore2.AsyncConnectionInterface | None = None
+        self._has_failed = False
 
     async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
-        try:
-            async with self._request_lock:
-                if self._connection is None:
-                    stream = await self._connect(request)
-                    tls = stream.get_extra_info("ssl_object")
-                    is_http2 = tls is not None and tls.selected_alpn_protocol() == "h2"
-                    if is_http2:
-                        self._shared.add(str(self._origin))
-                    make = Http2Connection if is_http2 else httpcore2.AsyncHTTP11Connection
-                    self._connection = make(self._origin, stream, self._keepalive_expiry)
-        except BaseException:
-            self._connect_failed = True
-            raise
-        return await self._connection.handle_async_request(request)
+        async with self._connecting:
+            if self._has_failed:
+                raise httpcore2.ConnectionNotAvailable  # who waited for it tries another
+            if self._made is None:
+                try:
+                    self._made = await self._make(request.extensions.get("timeout", {}).get("connect"))
+                except BaseException:
+                    self._has_failed = True
+                    raise
+        return await self._made.handle_async_request(request)
+
+    async def _make(self, seconds: float | None) -> httpcore2.AsyncConnectionInterface:
+        host = self._origin.host.decode("ascii")
+        plain = await self._backend.connect_tcp(host, self._origin.port, seconds)
+        stream = await plain.start_tls(self._context, host, seconds)
+        if stream.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+            return httpcore2.AsyncHTTP11Connection(self._origin, stream, KEEPALIVE_SECONDS)
+        self._shared.add(str(self._origin))
+        assert isinstance(stream, Stream)
+        return Http2Connection(self._origin, stream)
+
+    def can_handle_request(self, origin: httpcore2.Origin) -> bool:
+        return origin == self._origin
+
+    def is_connected(self) -> bool:
+        return self._made is not None and self._made.is_connected()
+
+    def is_available(self) -> bool:
+        return not self._has_failed if self._made is None else self._made.is_available()
+
+    def is_idle(self) -> bool:
+        return self._has_failed if self._made is None else self._made.is_idle()
+
+    def is_closed(self) -> bool:
+        return self._has_failed if self._made is None else self._made.is_closed()
+
+    def has_expired(self) -> bool:
+        return self._has_failed if self._made is None else self._made.has_expired()
+
+    def can_multiplex(self) -> bool:
+        return self._made is not None and self._made.can_multiplex()
+
+    def info(self) -> str:
+        return f"{self._origin}, connecting" if self._made is None else self._made.info()
+
+    async def aclose(self) -> None:
+        if self._made is not None:
+            await self._made.aclose()
 
 
 class Pool(httpcore2.AsyncConnectionPool):
     """Makes `Connection`s; no proxies."""
 
-    def __init__(self, *, ssl_context: ssl.SSLContext, http2: bool, n: int, backend: CheckedBackend) -> None:
-        super().__init__(max_connections=n, network_backend=backend)
-        self._shared: set[str] = set()
-        self._settings = {
-            "ssl_context": ssl_context,
-            "http2": http2,
-            "network_backend": backend,
-            "keepalive_expiry": KEEPALIVE_SECONDS,
-        }
+    def __init__(self, *, ssl_context: ssl.SSLContext, n: int, backend: CheckedBackend) -> None:
+        super().__init__(max_connections=n, keepalive_expiry=KEEPALIVE_SECONDS, network_backend=backend)
+        ssl_context.set_alpn_protocols(["h2", "http/1.1"])
+        self.tls, self.backend = ssl_context, backend
+        self.shared: set[str] = set()
 
-    def create_connection(self, origin: httpcore2.Origin) -> Connection:
-        return Connection(origin, self._shared, **self._settings)
+    def create_connection(self, origin: httpcore2.Origin) -> httpcore2.AsyncConnectionInterface:
+        if origin.scheme != b"https":
+            return super().create_connection(origin)
+        return Connection(origin, self.tls, self.backend, self.shared)
 
     def is_shared(self, url: str) -> bool:
         """Whether requests to this URL may have shared a connection."""
-        return str(httpcore2.URL(url).origin) in self._shared
+        return str(httpcore2.URL(url).origin) in self.shared
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:

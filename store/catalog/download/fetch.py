@@ -13,11 +13,13 @@ from urllib.parse import urljoin
 import h2.exceptions
 import httpcore2
 
-from store.catalog.download.addresses import canonical_url
+from store.catalog.download.addresses import canonical_url, host_of
 from store.catalog.download.connections import Pool, tls_context
+from store.catalog.download.http2 import KEEPALIVE_SECONDS
 from store.catalog.download.images import SNIFF_BYTES, describe_other, sniff
 from store.catalog.download.network import CheckedBackend, NoConnectionError, Resolver, resolve
 from store.catalog.download.storing import SPILL_BYTES, keep
+from store.errors import WorkspaceError
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
@@ -84,9 +86,13 @@ class Fetcher:
             "write": limits.silent_seconds,
         }
         backend = CheckedBackend(allow_private=allow_private, resolver=resolver)
-        self._shared, self._alone = (  # a TLS context each: httpcore writes the protocols on offer into it
-            Pool(ssl_context=tls_context(ca_file), http2=http2, n=connections, backend=backend)
-            for http2 in (True, False)
+        # A TLS context each: the protocols on offer are written into it.
+        self._shared = Pool(ssl_context=tls_context(ca_file), n=connections, backend=backend)
+        self._alone = httpcore2.AsyncConnectionPool(
+            tls_context(ca_file),
+            max_connections=connections,
+            keepalive_expiry=KEEPALIVE_SECONDS,
+            network_backend=backend,
         )
 
     async def __aenter__(self) -> "Fetcher":
@@ -109,7 +115,7 @@ class Fetcher:
         Raises:
             WorkspaceError: the disk for temporary files is full.
         """
-        headers = list(self._headers)
+        headers = [(b"Host", host_of(url).encode("ascii")), *self._headers]
         if etag:
             headers.append((b"If-None-Match", etag.encode("latin-1", "ignore")))
         if last_modified:
@@ -130,13 +136,16 @@ class Fetcher:
         except httpcore2.TimeoutException:
             reason = f"timeout: silent for {self.limits.silent_seconds:g} s"
             return Reply(reason=reason, retry=True, unreachable=response is None)
-        except httpcore2.NetworkError:
-            return Reply(reason="connection: reset", retry=True, shared=pool.is_shared(url))
-        except httpcore2.RemoteProtocolError as error:
-            reason = _protocol_reason(str(error).lower())
-            return Reply(reason=reason, retry=True, shared=pool.is_shared(url))
+        except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
+            is_network = isinstance(error, httpcore2.NetworkError)
+            reason = "connection: reset" if is_network else _protocol_reason(str(error).lower())
+            return Reply(reason=reason, retry=True, shared=not alone and self._shared.is_shared(url))
         except (httpcore2.ProtocolError, h2.exceptions.H2Error, ValueError, KeyError):
             return Reply(reason="protocol: bad response", retry=True)
+        except WorkspaceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one link never ends the run of all others
+            return Reply(reason=f"can't be asked: {type(error).__name__}")
 
     async def _read(self, url: str, response: httpcore2.Response, *, conditional: bool) -> Reply:
         status = response.status

@@ -1,14 +1,9 @@
 """Is this an image that can be decoded? Asked of the bytes, never of what the server says."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+from store.catalog.images.open import UndecodableError, open_image, room_for
 
-# Only these decoders are ever started: others (EPS, PDF, ...) run programs or know few safe files.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SNIFF_BYTES = 32
 
 _MAGIC = (
@@ -66,28 +61,17 @@ def image_problem(file: IO[bytes], max_pixels: int) -> str | None:
         return describe_other(head)
     file.seek(0)
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                return f"too many pixels: over {max_pixels}"
-            image.draft(None, (max(1, width // 8), max(1, height // 8)))
-            image.load()
-    except UnidentifiedImageError:
-        return "broken image: header"
-    except Image.DecompressionBombError:
-        return f"too many pixels: over {max_pixels}"
-    except MemoryError:
-        return "broken image: too much memory"
-    except Exception as error:  # noqa: BLE001 - decoders raise anything at all on damaged bytes
-        text = str(error).lower()
-        return "broken image: truncated" if "truncated" in text else "broken image: can't be decoded"
+        with open_image(file, max_pixels) as image:
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            with room_for(image):
+                image.load()
+    except UndecodableError as error:
+        what = {
+            "pixels": f"too many pixels: over {error.most_pixels}",
+            "unknown": "broken image: header",
+            "memory": "broken image: too much memory",
+            "damaged": "broken image: can't be decoded",
+        }
+        is_cut = error.kind == "damaged" and "truncated" in error.reason.lower()
+        return "broken image: truncated" if is_cut else what[error.kind]
     return None
-
-
-@contextmanager
-def quiet_decoders() -> Iterator[None]:
-    """Pillow warns of large images and odd metadata; we refuse by size ourselves."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\..*")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield

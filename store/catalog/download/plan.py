@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from store.catalog.download.addresses import MAX_LINK_CHARS, read_link
-from store.catalog.download.record import LinkRecord, stored_digests
+from store.catalog.download.record import LinkRecord
 from store.catalog.download.schedule import DownloadTask
-from store.catalog.images.blobs import FILE_PREFIX
-from store.catalog.images.links import read_links
+from store.catalog.images.blobs import stored_digests
+from store.catalog.images.links import FILE_PREFIX, read_links
 from store.catalog.read import present_splits, split_path
 from store.workspace import Workspace
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import IO, Any, BinaryIO
 
-from store.catalog.download.images import quiet_decoders
 from store.catalog.download.record import Journal
 from store.catalog.download.storing import SPILL_BYTES, Body, Stored, keep, record_of, store_bodies
+from store.catalog.images.open import quiet_pillow
 from store.errors import ShelfpriceError, WorkspaceError
 from store.workspace import Workspace
 
@@ -31,7 +31,7 @@ class StoreProcess:
 
     def __init__(self, workspace: Workspace, journal: Journal, max_pixels: int) -> None:
         self._journal = journal  # of this process: for what the other can't tell any more
-        self._command = [sys.executable, "-m", __name__, workspace.root, str(max_pixels)]
+        self._command = [sys.executable, "-P", "-m", __name__, workspace.root, str(max_pixels)]
         self._process: asyncio.subprocess.Process | None = None
 
     async def store(self, bodies: Sequence[Body]) -> list[Stored]:
@@ -100,7 +100,7 @@ def _described(body: Body) -> dict[str, Any]:
 def serve(workspace: Workspace, max_pixels: int, source: BinaryIO, answers: BinaryIO) -> None:
     """Answer batches until there are no more, or one can't be written."""
     journal = Journal(workspace)
-    with quiet_decoders():
+    with quiet_pillow():
         while line := source.readline():
             answer: list[Any] | str
             try:

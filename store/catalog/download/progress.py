@@ -33,7 +33,12 @@ class Progress:
 
     def waiting(self) -> None:
         """Another run holds the workspace."""
-        click.echo("another run is fetching images into this workspace: waiting for it", err=True)
+        self.say("another run is fetching images into this workspace: waiting for it")
+
+    def say(self, line: str | None) -> None:
+        """A line for people, if there is one."""
+        if line:
+            click.echo(line, err=True)
 
     def advance(self, n_bytes: int) -> None:
         """One link is done, with so many bytes."""

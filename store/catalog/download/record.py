@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from store.catalog.images.blobs import BLOBS, blob_path
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import merge_links
 from store.errors import WorkspaceError
 from store.schema import LINKS
@@ -136,16 +136,6 @@ def blob_is_whole(workspace: Workspace, sha256: str) -> bool:
             return file_sha256(file) == sha256
     except (WorkspaceError, OSError):
         return False
-
-
-def stored_digests(workspace: Workspace) -> set[str]:
-    """Digests of every blob that lies here, by name."""
-    return {
-        name
-        for fan in workspace.names(BLOBS)
-        for name in workspace.names(f"{BLOBS}/{fan}")
-        if len(name) == 64 and name.startswith(fan)
-    }
 
 
 def _line(record: LinkRecord) -> bytes:

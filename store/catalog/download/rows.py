@@ -5,7 +5,7 @@ from collections.abc import Container
 import pyarrow as pa
 
 from store.catalog.download.addresses import link_url
-from store.catalog.images.blobs import FILE_PREFIX, known_links
+from store.catalog.images.links import FILE_PREFIX, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
 from store.catalog.parse.fields import FIELDS_VERSION
 from store.catalog.read import CATALOG_LOCK, SPLITS, split_path

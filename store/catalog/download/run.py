@@ -12,7 +12,6 @@ from typing import IO
 
 from store.catalog.download.connections import tls_context
 from store.catalog.download.fetch import Fetcher, FetchLimits, Reply
-from store.catalog.download.images import quiet_decoders
 from store.catalog.download.network import Resolver, resolve
 from store.catalog.download.plan import DownloadPlan, WantedLinks, make_plan, read_wanted, unusable_records
 from store.catalog.download.progress import Progress
@@ -21,13 +20,14 @@ from store.catalog.download.rows import show_images
 from store.catalog.download.schedule import DownloadSchedule, DownloadTask, Ended, Policy
 from store.catalog.download.storer import Storer
 from store.catalog.download.storing import Body, Stored
-from store.catalog.images.blobs import BLOBS
+from store.catalog.images.blobs import sweep_images
+from store.catalog.images.links import mend_links
+from store.catalog.images.open import quiet_pillow
 from store.errors import CatalogError, ConfigError, WorkspaceError
 from store.workspace import Workspace
 
 CHECKPOINT_LINES = 5_000  # journal lines after which links.parquet is brought up to date
 LOOKUP_THREADS = 32  # names looked up at a time
-KILLED_SECONDS = 600.0  # a file half-written for so long belongs to a killed run
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def download_images(
         WorkspaceError: the workspace can't be written, e.g. the disk is full; what was stored stays.
     """
     _check(settings)
-    with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_decoders():
+    with workspace.lock(IMAGES_LOCK, on_wait=progress.waiting), quiet_pillow():
         started = time.monotonic()
+        progress.say(mend_links(workspace))
         wanted = read_wanted(workspace)
         summary = Summary(wanted, n_void=fold_journals(workspace))
-        for fan in workspace.names(BLOBS):
-            workspace.sweep(f"{BLOBS}/{fan}", KILLED_SECONDS)
+        sweep_images(workspace)
         plan = make_plan(workspace, wanted, retry_failed=settings.retry_failed, refresh=settings.refresh)
         summary.n_stored_before, summary.n_failed_before = plan.n_stored, plan.n_failed
         summary.n_asked = len(plan.jobs)

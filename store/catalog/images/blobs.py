@@ -4,19 +4,22 @@ import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
 from tqdm import tqdm
 
 from store.catalog.images.folder import Folder, ImageFile
-from store.catalog.images.links import LINKS_FILE, merge_links, read_links
+from store.catalog.images.links import FILE_PREFIX, MADE_AGAIN, merge_links, read_links
+from store.errors import CorruptFileError, StoreError, WorkspaceError
 from store.schema import LINKS
 from store.workspace import Workspace
 
 BLOBS = "images/blobs"
-FILE_PREFIX = "file:"
+DAMAGED_PREFIX = "damaged-"  # of the name of a blob that was put aside
 MOST_BYTES = 256 * 2**20  # of one image file; more is no image
+KILLED_SECONDS = 60.0  # a file to which nothing was added for so long belongs to a killed run
 _THREADS = 16
 _BATCH = 4096
 
@@ -26,27 +29,63 @@ def blob_path(sha256_hex: str) -> str:
     return f"{BLOBS}/{sha256_hex[:2]}/{sha256_hex}"
 
 
-def image_digests(workspace: Workspace) -> dict[str, str]:
-    """Image reference (column `image` of the catalogue) -> hex SHA-256, for every image that is there."""
-    return {link: sha256 for link, sha256 in known_links(workspace).items() if sha256 is not None}
+def read_blob(workspace: Workspace, sha256_hex: str) -> bytes:
+    """The image with this digest. Bytes that have another one are put aside, so that they can be had again.
 
-
-def row_images(references: pa.Array | pa.ChunkedArray, digests: dict[str, str]) -> pa.Array:
-    """Hex SHA-256 of each row's image, shape (n_rows,), null where the row has none that is there.
-
-    Args:
-        references: column `image` of catalogue rows.
-        digests: of the workspace, from `image_digests`.
+    Raises:
+        CorruptFileError: its bytes are others.
+        WorkspaceError: it is not there.
     """
-    return pa.array([digests.get(one) if one else None for one in references.to_pylist()], pa.string())
+    path = blob_path(sha256_hex)
+    aside = f"{BLOBS}/{sha256_hex[:2]}/{DAMAGED_PREFIX}{sha256_hex}"
+    try:
+        content = workspace.read_bytes(path)
+    except StoreError:
+        raise
+    except WorkspaceError as error:
+        if not workspace.exists(aside):
+            raise WorkspaceError(f"image {path} is gone: {MADE_AGAIN}") from error
+    else:
+        if hashlib.sha256(content).hexdigest() == sha256_hex:
+            return content
+        with suppress(WorkspaceError):  # read only, or another thread was faster
+            workspace.rename(path, aside)
+    raise CorruptFileError(
+        f"image {path} is damaged, its bytes are not those of its name, and was put aside: {MADE_AGAIN}"
+    )
 
 
-def known_links(workspace: Workspace) -> dict[str, str | None]:
-    """Every reference that links.parquet has a row for -> hex SHA-256, None where there is a reason instead."""
-    if not workspace.exists(LINKS_FILE):
-        return {}
-    links = workspace.read_table(LINKS_FILE, ["link", "sha256"])
-    return dict(zip(links["link"].to_pylist(), links["sha256"].to_pylist(), strict=True))
+def damaged_blobs(workspace: Workspace, digests: Iterable[str]) -> dict[str, str]:
+    """Digest -> why it can't be read, of every image that can't; reads all of them."""
+
+    def problem(sha256_hex: str) -> str | None:
+        try:
+            read_blob(workspace, sha256_hex)
+        except StoreError:
+            raise
+        except (WorkspaceError, OSError) as error:
+            return str(error)
+        return None
+
+    asked = list(digests)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return {one: why for one, why in zip(asked, pool.map(problem, asked), strict=True) if why is not None}
+
+
+def stored_digests(workspace: Workspace) -> set[str]:
+    """Digests of every blob that lies here, by name."""
+    return {
+        name
+        for fan in workspace.names(BLOBS)
+        for name in workspace.names(f"{BLOBS}/{fan}")
+        if len(name) == 64 and name.startswith(fan)
+    }
+
+
+def sweep_images(workspace: Workspace) -> int:
+    """Delete what killed runs left half-written among the images; returns how many files went."""
+    folders = ["images", *(f"{BLOBS}/{fan}" for fan in workspace.names(BLOBS))] if workspace.is_local else []
+    return sum(workspace.sweep(folder, KILLED_SECONDS) for folder in folders)
 
 
 @dataclass(frozen=True)
@@ -68,9 +107,10 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
     Args:
         names: files of `folder` that belong to a row.
     """
+    sweep_images(workspace)
     known = read_links(workspace).to_pylist()
     before = {row["link"]: row for row in known if row["link"].startswith(FILE_PREFIX)}
-    blobs = {name for fan in workspace.names(BLOBS) for name in workspace.names(f"{BLOBS}/{fan}")}
+    blobs = stored_digests(workspace)
     wanted = sorted(names)
     rows: list[dict[str, object]] = []
     stored: set[str] = set()

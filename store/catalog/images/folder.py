@@ -1,43 +1,131 @@
 """A folder of images: its files, and which of them is whose."""
 
 import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import unquote
 
+from store.catalog.download.addresses import first_of_list
 from store.catalog.ingest.ids import Id
+from store.catalog.read import SPLITS
 from store.errors import CatalogError
 
 # Of several images with one name, the first of these is taken.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif", ".heic")
 _RANK = {extension: rank for rank, extension in enumerate(EXTENSIONS)}
 _EXAMPLES = 3
+_URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+# Why a file is taken whose name is not the usual one, in the order in which they are tried.
+RULES = {
+    "folder": "in a folder inside the folder of images",
+    "case": "under a name in other case",
+    "zeros": "by a number with leading zeros",
+    "extension": "under another extension than their link's, or one where it has none",
+}
 
 
 @dataclass(frozen=True)
 class ImageFile:
     """One file; size and time are None where the system won't tell."""
 
-    name: str
+    name: str  # relative to the folder
     n_bytes: int | None
     mtime_ns: int | None
 
 
 @dataclass(frozen=True)
+class Match:
+    """The file of one row."""
+
+    name: str
+    rule: str | None = None  # of `RULES`; None: it has the usual name
+
+
 class Folder:
-    """One listing of a folder of images (not of the folders in it)."""
+    """One listing of a folder of images and of those in it.
 
-    path: str
-    names: frozenset[str]
-    by_stem: dict[str, str]  # name without extension -> file name
-    by_name: dict[str, str]  # name with its extension in lower case -> file name
-    subfolders: tuple[str, ...]
+    Args:
+        names: files, relative to `path`.
+        subfolders: names of the folders directly in it.
+    """
 
-    def find(self, split: str, sample_id: Id, link: str | None) -> str | None:
-        """The file of one row: `<sample_id>.<ext>`, `<split>_<sample_id>.<ext>` or the file name of its link."""
-        found = self.by_stem.get(str(sample_id)) or self.by_stem.get(f"{split}_{sample_id}")
-        if found is None and link:
-            found = self.by_name.get(_lower_extension(link_file_name(link)))
-        return found
+    def __init__(self, path: str, names: Iterable[str], subfolders: Iterable[str]) -> None:
+        self.path = path
+        self.names = frozenset(names)
+        self.subfolders = tuple(sorted(subfolders))
+
+    @cached_property
+    def _stems(self) -> list[tuple[str, str]]:
+        """(name without extension, file) of images, the best extension of each."""
+        ranked = [(_RANK.get(os.path.splitext(name)[1].lower()), name) for name in self.names]
+        best: dict[str, str] = {}  # path without extension -> file
+        for _, name in sorted((rank, name) for rank, name in ranked if rank is not None):
+            best.setdefault(os.path.splitext(name)[0], name)
+        return [(path.rpartition("/")[2], name) for path, name in best.items()]
+
+    @cached_property
+    def _bases(self) -> list[tuple[str, str]]:
+        """(name, file) of every file."""
+        return [(name.rpartition("/")[2], name) for name in sorted(self.names)]
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return _index(self._stems)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return _index((_lower_extension(base), name) for base, name in self._bases)
+
+    @cached_property
+    def _by_folded_stem(self) -> dict[str, list[str]]:
+        return _index((stem.casefold(), name) for stem, name in self._stems)
+
+    @cached_property
+    def _by_folded_name(self) -> dict[str, list[str]]:
+        return _index((base.casefold(), name) for base, name in self._bases)
+
+    @cached_property
+    def _by_number(self) -> dict[str, list[str]]:
+        return _index((stem.lstrip("0") or "0", name) for stem, name in self._stems if _is_number(stem))
+
+    def find(self, split: str, sample_id: Id, link: str | None, *, is_shared: bool = False) -> Match | None:
+        """The file of one row: `<sample_id>.<ext>`, `<split>_<sample_id>.<ext>` or the file name of its link.
+
+        Where there is no such file, the one that `RULES` lead to, if it is one alone.
+
+        Args:
+            is_shared: rows of both splits have this id, so that a file is theirs only if it names the split.
+        """
+        plain, named = str(sample_id), f"{split}_{sample_id}"
+        for stem in [named] if is_shared else [plain, named]:
+            if here := _directly(self._by_stem.get(stem, ())):
+                return Match(here)
+        names = link_file_names(link) if link else []
+        for name in names:
+            if here := _directly(self._by_name.get(_lower_extension(name), ())):
+                return Match(here)
+        folded = [name.casefold() for name in names]
+        zeros = [plain] if _is_number(plain) and not is_shared else []
+        tries: list[tuple[str, dict[str, list[str]], list[str]]] = [
+            ("folder", self._by_stem, [plain, named]),
+            ("folder", self._by_name, [_lower_extension(name) for name in names]),
+            ("case", self._by_folded_stem, [plain.casefold(), named.casefold()]),
+            ("case", self._by_folded_name, folded),
+            ("zeros", self._by_number, zeros),
+            ("extension", self._by_folded_stem, [*folded, *(os.path.splitext(name)[0] for name in folded)]),
+        ]
+        for rule, index, keys in tries:
+            for key in keys:
+                if key in index:
+                    needs_split = is_shared and key.casefold() == plain.casefold()
+                    found = _only(index[key], split, link, needs_split)
+                    if found is not None:
+                        return Match(found, rule)
+        return None
 
     def stat(self, name: str) -> ImageFile:
         try:
@@ -48,51 +136,59 @@ class Folder:
 
 
 def list_folder(path: str) -> Folder:
-    """List a folder once.
+    """List a folder, and the folders in it, once; symbolic links to folders are not followed.
 
     Raises:
         CatalogError: there is no such folder, or no file in it.
     """
     names: list[str] = []
     subfolders: list[str] = []
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    subfolders.append(entry.name)
-                elif entry.is_file() or not os.path.exists(entry.path):
-                    names.append(entry.name)  # a pipe is none: to read it would wait for ever
-    except OSError as error:
-        raise CatalogError(f"can't list the image folder {path}: {error.strerror or error}") from error
+    todo = [""]
+    while todo:
+        inside = todo.pop()
+        try:
+            with os.scandir(os.path.join(path, inside)) as entries:
+                for entry in entries:
+                    name = f"{inside}{entry.name}"
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(f"{name}/")
+                        subfolders.append(name)
+                    elif entry.is_file() or not os.path.exists(entry.path):
+                        names.append(name)  # a pipe is none: to read it would wait for ever
+        except OSError as error:
+            where = os.path.join(path, inside).rstrip("/")
+            raise CatalogError(f"can't list the image folder {where}: {error.strerror or error}") from error
+    top = [name for name in subfolders if "/" not in name]
     if not names:
-        inside = (
-            f", only folders ({', '.join(sorted(subfolders)[:_EXAMPLES])}): name one of them"
-            if subfolders
-            else ""
-        )
-        raise CatalogError(f"the image folder {path} holds no files{inside}")
-    by_stem: dict[str, str] = {}
-    ranked = [(_RANK.get(os.path.splitext(name)[1].lower()), name) for name in names]
-    for _, name in sorted((rank, name) for rank, name in ranked if rank is not None):
-        by_stem.setdefault(os.path.splitext(name)[0], name)
-    by_name = {_lower_extension(name): name for name in sorted(names, reverse=True)}
-    return Folder(path, frozenset(names), by_stem, by_name, tuple(sorted(subfolders)))
+        only = f", only folders ({', '.join(sorted(top)[:_EXAMPLES])}) without files" if top else ""
+        raise CatalogError(f"the image folder {path} holds no files{only}")
+    return Folder(path, names, top)
 
 
-def link_file_name(link: str) -> str:
-    """The file name at the end of a link: query and fragment dropped, %20 and the like decoded."""
-    return unquote(link.split("?")[0].split("#")[0].rstrip("/").rsplit("/", 1)[-1])
+def link_file_names(link: str) -> list[str]:
+    """What a file of this link may be called: of a URL or a path of any system, of a list of them the first.
+
+    Query and fragment are dropped, %20 and the like decoded; a path may have such characters of its own.
+    """
+    text = link.strip("\"'`<> \t")
+    first = first_of_list(text) if text else None
+    text = _forward(text if first is None else first)
+    shortened = text.split("?")[0].split("#")[0]
+    bases = [
+        one.rstrip("/").rsplit("/", 1)[-1] for one in (shortened, *(() if _URL.match(text) else (text,)))
+    ]
+    return [name for name in dict.fromkeys([unquote(bases[0]), *bases[1:]]) if name]
 
 
 def no_match(folder: Folder, split: str, ids: list[Id], links: list[str | None]) -> CatalogError:
     """The error for a folder that matches no row, with examples of both sides."""
     wanted = [f"{ids[0]}.jpg", f"{split}_{ids[0]}.jpg"]
-    wanted.extend(link_file_name(link) for link in links[:1] if link)
+    wanted.extend(name for link in links[:1] if link for name in link_file_names(link)[:1])
     found = ", ".join(sorted(folder.names)[:_EXAMPLES])
     inside = (
-        f", and folders, which are not entered: {', '.join(folder.subfolders[:_EXAMPLES])}"
+        f", its folders were looked through as well: {', '.join(folder.subfolders[:_EXAMPLES])}"
         if folder.subfolders
         else ""
     )
@@ -100,6 +196,40 @@ def no_match(folder: Folder, split: str, ids: list[Id], links: list[str | None])
         f"not one of the {len(folder.names)} files in {folder.path} belongs to a row: the first row's image would be "
         f"{' or '.join(wanted)} (any extension), the folder holds {found}{inside}; check --images and --id-column"
     )
+
+
+def _directly(names: Sequence[str]) -> str | None:
+    """The first that lies in the folder itself."""
+    return next((name for name in names if "/" not in name), None)
+
+
+def _only(names: Sequence[str], split: str, link: str | None, needs_split: bool) -> str | None:
+    """The one file that can be meant: none of the other split's folder, rather this split's, or the link's own path."""
+    others = set(SPLITS) - {split}
+    folders = {name: set(name.casefold().split("/")[:-1]) for name in names}
+    left = [name for name in names if not folders[name] & others]
+    own = [name for name in left if split in folders[name]]
+    left = own if own or needs_split else left
+    if len(left) > 1 and link:
+        path = "/" + unquote(_forward(link).split("?")[0].split("#")[0]).casefold()
+        left = [name for name in left if path.endswith(f"/{name.casefold()}")] or left
+    return left[0] if len(left) == 1 else None
+
+
+def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    index: dict[str, list[str]] = defaultdict(list)
+    for key, name in pairs:
+        index[key].append(name)
+    return dict(index)
+
+
+def _forward(path: str) -> str:
+    """A path with forward slashes, without `file:`; a URL stays as it is."""
+    return path if _URL.match(path) else re.sub(r"^file:", "", path.replace("\\", "/"), flags=re.IGNORECASE)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _lower_extension(name: str) -> str:

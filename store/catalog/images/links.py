@@ -1,20 +1,85 @@
 """images/links.parquet, the one record of images: read and brought up to date."""
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.errors import CorruptFileError, StoreError
 from store.schema import LINKS
 from store.workspace import Workspace
 
 LINKS_FILE = "images/links.parquet"
+DAMAGED_LINKS = "images/damaged-links.parquet"
 LINKS_LOCK = "images/.links.lock"  # held only while the file is replaced
+FILE_PREFIX = "file:"
+MADE_AGAIN = "run 'shelfprice catalog ingest' with --images again, or 'shelfprice catalog images' for links"
 
 
 def read_links(workspace: Workspace) -> pa.Table:
-    """Every row, by today's schema; empty where nothing was recorded yet."""
+    """Every row, by today's schema; empty where nothing was recorded yet.
+
+    Raises:
+        CorruptFileError: it can't be read.
+    """
+    return _read(workspace, LINKS.names)
+
+
+def known_links(workspace: Workspace) -> dict[str, str | None]:
+    """Every reference (column `image` of the catalogue) that was recorded -> hex SHA-256, None where it has a reason.
+
+    A row that holds neither tells nothing and counts as lost.
+
+    Raises:
+        CorruptFileError: links.parquet can't be read.
+    """
+    links = _read(workspace, ["link", "sha256", "reason"])
+    links = links.filter(pc.or_(links["sha256"].is_valid(), links["reason"].is_valid()))
+    return dict(zip(links["link"].to_pylist(), links["sha256"].to_pylist(), strict=True))
+
+
+def _read(workspace: Workspace, columns: list[str]) -> pa.Table:
     if not workspace.exists(LINKS_FILE):
         return LINKS.empty_table()
-    return links_by_schema(workspace.read_table(LINKS_FILE))
+    try:
+        return links_by_schema(workspace.read_table(LINKS_FILE, columns))
+    except (CorruptFileError, pa.ArrowException, OSError) as error:
+        raise CorruptFileError(
+            f"{workspace.path(LINKS_FILE)} can't be read ({error}): {MADE_AGAIN}"
+        ) from error
+
+
+def mend_links(workspace: Workspace) -> str | None:
+    """Put a links.parquet that can't be read aside, before its rows are made again; a line that says so."""
+    try:
+        read_links(workspace)
+    except StoreError:
+        raise
+    except CorruptFileError:
+        workspace.rename(LINKS_FILE, DAMAGED_LINKS)
+        return f"{LINKS_FILE} could not be read and was put aside as {DAMAGED_LINKS}: its rows are made again"
+    return None
+
+
+def row_images(references: pa.Array | pa.ChunkedArray, known: Mapping[str, str | None]) -> pa.Array:
+    """Hex SHA-256 of each row's image, shape (n_rows,), null where the row has none or it could not be had.
+
+    Args:
+        references: column `image` of catalogue rows.
+        known: of the workspace, from `known_links`.
+
+    Raises:
+        CorruptFileError: a row names an image that links.parquet does not know: it was there and is lost.
+    """
+    found = references.to_pylist()
+    try:
+        return pa.array([known[reference] if reference else None for reference in found], pa.string())
+    except KeyError:
+        lost = [reference for reference in found if reference and reference not in known]
+    raise CorruptFileError(
+        f"{LINKS_FILE} has lost rows of images that the catalogue names ({len(lost)} in {len(found)} rows, first: "
+        f"{lost[0]}): {MADE_AGAIN}"
+    )
 
 
 def links_by_schema(table: pa.Table) -> pa.Table:

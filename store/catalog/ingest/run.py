@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.images.blobs import FILE_PREFIX, FolderImport, import_folder
-from store.catalog.images.folder import Folder, list_folder, no_match
+from store.catalog.images.blobs import FolderImport, import_folder
+from store.catalog.images.folder import RULES, Folder, list_folder, no_match
+from store.catalog.images.links import FILE_PREFIX, mend_links
 from store.catalog.ingest.cells import as_text, is_missing
 from store.catalog.ingest.ids import all_integers, read_ids
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
@@ -75,7 +77,7 @@ def ingest(
     splits = _read(columns, train, test, config.submission.price_floor, notes)
     folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
-        _match(folder, splits)
+        _match(folder, splits, notes)
         notes.extend(_shared_files(splits))
     with workspace.lock(CATALOG_LOCK):
         if folder is None:
@@ -83,6 +85,7 @@ def ingest(
         imported, n_left_over = None, 0
         if folder is not None:
             used = {name for split in splits for name in split.files if name is not None}
+            notes.extend(filter(None, [mend_links(workspace)]))
             imported = import_folder(workspace, folder, used)
             n_left_over = len(folder.names) - len(used)
         reports, test_removed = publish_splits(workspace, splits)
@@ -237,10 +240,22 @@ def _link_texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
     return texts
 
 
-def _match(folder: Folder, splits: list[Split]) -> None:
+def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
+    """Find the file of each row; what was found by another rule than the usual ones is counted in the notes."""
+    ids = [set(split.rows.sample_id) for split in splits]
+    shared = set.intersection(*ids) if len(ids) > 1 else set()
+    counts: Counter[str] = Counter()
     for split in splits:
-        pairs = zip(split.rows.sample_id, split.link, strict=True)
-        split.files = [folder.find(split.name, sample_id, link) for sample_id, link in pairs]
+        pairs = list(zip(split.rows.sample_id, split.link, strict=True))
+        found = [folder.find(split.name, one, link, is_shared=one in shared) for one, link in pairs]
+        links_of: dict[str, set[str | None]] = defaultdict(set)  # file that another extension led to -> links
+        for match, (_, link) in zip(found, pairs, strict=True):
+            if match is not None and match.rule == "extension":
+                links_of[match.name].add(link)
+        found = [None if match is not None and len(links_of[match.name]) > 1 else match for match in found]
+        split.files = [match.name if match is not None else None for match in found]
+        counts.update(match.rule for match in found if match is not None and match.rule is not None)
+    notes.extend(f"{counts[rule]} rows have their image {how}" for rule, how in RULES.items() if counts[rule])
     if not any(name is not None for split in splits for name in split.files):
         first = splits[0]
         raise no_match(folder, first.name, first.rows.sample_id, first.link)
@@ -261,7 +276,7 @@ def _shared_files(splits: list[Split]) -> Iterator[str]:
 
 def _images_left_out(workspace: Workspace) -> Iterator[str]:
     """Told when the catalogue before had images out of a folder and no folder is given now."""
-    if not workspace.exists(split_path("train")):
+    if not workspace.is_sound(split_path("train")):
         return
     before = workspace.read_table(split_path("train"), ["image"])["image"].to_pylist()
     n_lost = sum(1 for reference in before if reference is not None and reference.startswith(FILE_PREFIX))

@@ -1,5 +1,7 @@
 """`shelfprice catalog show`."""
 
+import sys
+
 import click
 
 from store.options import say, workspace_option
@@ -18,15 +20,22 @@ def show(workspace: Workspace, text: bool) -> None:
     clean' found.
     """
     from store.catalog.show.facts import read_facts
-    from store.catalog.show.words import fact_lines
+    from store.catalog.show.words import ASCII_BLOCKS, BLOCKS, fact_lines
 
     facts = read_facts(workspace)
-    for line in fact_lines(facts):
+    try:
+        BLOCKS.encode(sys.stdout.encoding)
+        blocks = BLOCKS
+    except UnicodeEncodeError:
+        blocks = ASCII_BLOCKS
+    for line in fact_lines(facts, blocks):
         say(line)
     if text:
         return
+    from store.catalog.images.open import quiet_pillow
     from store.catalog.show.page import page_of, thumbnail_of
 
-    page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
+    with quiet_pillow():
+        page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
     workspace.publish_bytes(PAGE_FILE, page.encode())
     say(f"\nwrote {workspace.path(PAGE_FILE)}")

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.download.addresses import read_link
-from store.catalog.images.blobs import image_digests, row_images
-from store.catalog.images.links import read_links
+from store.catalog.images.links import FILE_PREFIX, MADE_AGAIN, read_links
 from store.catalog.read import extra_columns, present_splits, read_split
 from store.catalog.show.doubts import Doubts, read_doubts
 from store.workspace import Workspace
@@ -63,14 +62,19 @@ def read_facts(workspace: Workspace) -> Facts:
     """
     read_split(workspace, "train", ["sample_id"])  # says what is missing
     tables = {split: read_split(workspace, split) for split in present_splits(workspace)}
-    digests = image_digests(workspace)
     links = read_links(workspace)
+    digests = dict(zip(links["link"].to_pylist(), links["sha256"].to_pylist(), strict=True))
     failed = dict(zip(links["link"].to_pylist(), links["reason"].to_pylist(), strict=True))
-    digest_columns = {split: row_images(table["image"], digests) for split, table in tables.items()}
+    digest_columns = {
+        split: pa.array(
+            [digests.get(one) if one else None for one in table["image"].to_pylist()], pa.string()
+        )
+        for split, table in tables.items()
+    }
     price = tables["train"]["price"].to_numpy()
     lengths = {split: pc.utf8_length(table["text"]).to_numpy() for split, table in tables.items()}
     quantiles = {f"{q:g}%": float(np.percentile(price, q)) for q in (0, 1, 25, 50, 75, 99, 100)}
-    coverage = _coverage(tables)
+    coverage = coverage_of(tables)
     return Facts(
         workspace=workspace.root,
         splits=[_split(name, table, digest_columns[name], failed) for name, table in tables.items()],
@@ -103,7 +107,7 @@ def _split(name: str, table: pa.Table, image: pa.Array, failed: dict[str, str | 
         table.select(["sample_id", "image", "image_link"]).take(pa.array(lacking, pa.int64())).to_pylist()
     )
     for row in columns:
-        reason = failed.get(row["image"]) or _without_image(row["image_link"])
+        reason = failed.get(row["image"]) or _without_image(row["image"], row["image_link"])
         reasons.append(reason)
         first = where.setdefault(reason, [])
         if len(first) < 3:
@@ -121,28 +125,31 @@ def _split(name: str, table: pa.Table, image: pa.Array, failed: dict[str, str | 
     )
 
 
-def _without_image(cell: str | None) -> str:
+def _without_image(reference: str | None, cell: str | None) -> str:
+    if reference is not None and reference.startswith(FILE_PREFIX):
+        return f"its row in images/links.parquet is lost: {MADE_AGAIN}"
     link = read_link(cell)
     if link.url is not None:
         return "a link, not fetched yet"
     return link.problem or "no link"
 
 
-def _coverage(tables: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
+def coverage_of(tables: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
+    """Field -> split -> share of rows that have it."""
     extras = [name for table in tables.values() for part in extra_columns(table.schema) for name in part]
     names = list(dict.fromkeys([*_FIELDS, *extras]))
     shares: dict[str, dict[str, float]] = {name: {} for name in names}
     for split, table in tables.items():
         columns = dict(
             zip(table.column_names, table.columns, strict=True)
-        )  # a table looks a name up one by one
+        )  # to ask a table by name takes all names
         for name in names:
-            shares[name][split] = _share(columns.get(name))
+            shares[name][split] = _share(columns[name]) if name in columns else 0.0
     return shares
 
 
-def _share(column: pa.ChunkedArray | None) -> float:
-    if column is None or len(column) == 0:
+def _share(column: pa.ChunkedArray) -> float:
+    if len(column) == 0:
         return 0.0
     if pa.types.is_list(column.type):
         return float(pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() or 0) / len(column)

@@ -5,7 +5,8 @@ import io
 from collections.abc import Callable
 from html import escape
 
-from store.catalog.images.blobs import blob_path
+from store.catalog.images.blobs import read_blob
+from store.catalog.images.open import UndecodableError, flattened, open_image, room_for
 from store.catalog.show.charts import log_histogram, priced
 from store.catalog.show.doubts import DoubtfulRow, Example
 from store.catalog.show.facts import Facts, SplitFacts
@@ -49,16 +50,13 @@ def page_of(facts: Facts, thumbnail: Thumbnail) -> str:
 
 def thumbnail_of(workspace: Workspace, digest: str) -> str | None:
     """An image as a data URL of a small JPEG; None where it can't be decoded."""
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(workspace.read_bytes(blob_path(digest)))) as image:
+        with open_image(read_blob(workspace, digest)) as image:
             image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-            small = image.convert("RGBA")
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-            flat = Image.new("RGB", small.size, "white")
-            flat.paste(small, mask=small.getchannel("A"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, WorkspaceError):
+            with room_for(image):
+                flat = flattened(image).convert("RGB")
+                flat.thumbnail((THUMBNAIL, THUMBNAIL))
+    except (UndecodableError, WorkspaceError, OSError):
         return None
     content = io.BytesIO()
     flat.save(content, "JPEG", quality=72)

@@ -5,10 +5,11 @@ import numpy as np
 from store.catalog.show.charts import label, priced
 from store.catalog.show.facts import Facts, Histogram
 
-_BLOCKS = " ▁▂▃▄▅▆▇█"
+BLOCKS = " ▁▂▃▄▅▆▇█"
+ASCII_BLOCKS = " .:-=+*#@"  # for a terminal that lacks the others
 
 
-def fact_lines(facts: Facts) -> list[str]:
+def fact_lines(facts: Facts, blocks: str = BLOCKS) -> list[str]:
     """Everything that the page says, images apart."""
     lines = []
     for split in facts.splits:
@@ -22,10 +23,10 @@ def fact_lines(facts: Facts) -> list[str]:
     lines += [
         "",
         f"price  {quantiles}",
-        *_sparks(facts.price),
+        *_sparks(facts.price, blocks),
         "",
         "characters of text",
-        *_sparks(facts.length),
+        *_sparks(facts.length, blocks),
     ]
     lines += ["", f"{'field':<26}" + "".join(f"{split.name:>9}" for split in facts.splits)]
     for field, shares in facts.coverage.items():
@@ -47,10 +48,10 @@ def fact_lines(facts: Facts) -> list[str]:
     return lines
 
 
-def _sparks(found: Histogram) -> list[str]:
+def _sparks(found: Histogram, blocks: str) -> list[str]:
     ends = f"{label(float(f'{found.edges[0]:.3g}'))} to {label(float(f'{found.edges[-1]:.3g}'))}"
     return [
-        f"  {split:<6} {''.join(_BLOCKS[i] for i in _heights(counts))}  {ends}, log axis"
+        f"  {split:<6} {''.join(blocks[i] for i in _heights(counts))}  {ends}, log axis"
         for split, counts in found.counts.items()
     ]
 
