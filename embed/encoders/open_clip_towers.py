@@ -184,13 +184,13 @@ def load_towers(resolved: Sequence[Resolved], model_config: dict[str, Any]) -> l
     encoders: list[Encoder] = []
     for one in resolved:
         if one.spec.modality == "image":
-            encoders.append(ImageTower(one.spec, image_tower(model)))
+            encoders.append(OpenClipImageTower(one.spec, image_tower(model)))
         else:
-            encoders.append(TextTower(one, text_tower(model), model_config["text_cfg"]))
+            encoders.append(OpenClipTextTower(one, text_tower(model), model_config["text_cfg"]))
     return encoders
 
 
-class ImageTower:
+class OpenClipImageTower:
     """The image half of a model behind the `ImageEncoder` protocol."""
 
     def __init__(self, spec: EncoderSpec, module: nn.Module) -> None:
@@ -200,7 +200,7 @@ class ImageTower:
         return shaped(self.module(pixels), self.spec)
 
 
-class TextTower:
+class OpenClipTextTower:
     """The text half of a model behind the `TextEncoder` protocol."""
 
     def __init__(
