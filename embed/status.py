@@ -37,10 +37,6 @@ class SetCoverage:
     failed: int
     missing: int  # rows with content that was never embedded
 
-    @property
-    def without_content(self) -> int:
-        return self.rows - self.have - self.failed - self.missing
-
 
 @dataclass(frozen=True)
 class VectorHolding:
