@@ -428,7 +428,7 @@ def test_rejected_rows_that_are_like_the_others_are_said_to_be(workspace, write)
     assert report.splits["train"].rejected_differ == "rejected rows look like the others"
 
 
-def test_an_image_that_train_and_test_share_by_id_is_told(workspace, write, tmp_path):
+def test_an_image_named_by_an_id_of_both_files_is_taken_for_neither_and_told(workspace, write, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for name in ("1.jpg", "test_2.jpg", "train_2.jpg"):
@@ -437,10 +437,15 @@ def test_an_image_that_train_and_test_share_by_id_is_told(workspace, write, tmp_
     test = write("1,x\n2,y\n", "test.csv", "sample_id,catalog_content")
     report = ingest(workspace, train, test, str(folder))
     assert [read_split(workspace, split)["image"].to_pylist() for split in ("train", "test")] == [
-        ["file:1.jpg", "file:train_2.jpg"],
-        ["file:1.jpg", "file:test_2.jpg"],
+        [None, "file:train_2.jpg"],
+        [None, "file:test_2.jpg"],
     ]
-    assert any(note.startswith("1 image files are taken for a train row and for") for note in report.notes)
+    assert any(
+        re.match(
+            r"1 images are named by an id that stands in both files .*first: 1.jpg\): name them train_", note
+        )
+        for note in report.notes
+    )
 
 
 def test_prices_below_the_lowest_that_is_submitted_are_told(workspace, write):

@@ -78,7 +78,6 @@ def ingest(
     folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
         _match(folder, splits, notes)
-        notes.extend(_shared_files(splits))
     with workspace.lock(CATALOG_LOCK):
         if folder is None:
             notes.extend(_images_left_out(workspace))
@@ -256,22 +255,16 @@ def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
         split.files = [match.name if match is not None else None for match in found]
         counts.update(match.rule for match in found if match is not None and match.rule is not None)
     notes.extend(f"{counts[rule]} rows have their image {how}" for rule, how in RULES.items() if counts[rule])
+    taken = {name for split in splits for name in split.files if name is not None}
+    plain = [match for one in shared if (match := folder.find("train", one, None)) is not None]
+    if unclear := [match.name for match in plain if match.name not in taken]:
+        notes.append(
+            f"{len(unclear)} images are named by an id that stands in both files and are taken for neither (first: "
+            f"{min(unclear)}): name them train_<id> or test_<id>"
+        )
     if not any(name is not None for split in splits for name in split.files):
         first = splits[0]
         raise no_match(folder, first.name, first.rows.sample_id, first.link)
-
-
-def _shared_files(splits: list[Split]) -> Iterator[str]:
-    """Told when a file is taken for two rows, since an id stands in both files."""
-    taken = [
-        {sample_id: name for sample_id, name in zip(split.rows.sample_id, split.files, strict=True) if name}
-        for split in splits
-    ]
-    if len(taken) == 2 and (n := sum(taken[1].get(one) == name for one, name in taken[0].items())):
-        yield (
-            f"{n} image files are taken for a train row and for the test row of the same id: name them train_<id> and "
-            "test_<id> where these are different products"
-        )
 
 
 def _images_left_out(workspace: Workspace) -> Iterator[str]:
