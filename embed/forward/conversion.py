@@ -1,8 +1,10 @@
 """An encoder of torch -> a network of OpenVINO, traced on a small example; and to eight bits, where that was asked for."""
 
+import io
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,7 +49,8 @@ def convert(encoder: Encoder, folder: Path) -> ConvertedModel:
         WorkspaceError: the folder can't be written.
     """
     with _as_encoder_error(f"{encoder.spec.name} can't be converted for OpenVINO"):
-        return _published(encoder, folder, _traced(encoder))
+        tokenizer = _tokenizer_record(encoder)
+        return _published(encoder, folder, _traced(encoder), tokenizer)
 
 
 def quantize(encoder: Encoder, folder: Path, batches: Sequence[tuple[np.ndarray, ...]]) -> ConvertedModel:
@@ -67,14 +70,17 @@ def quantize(encoder: Encoder, folder: Path, batches: Sequence[tuple[np.ndarray,
         raise EncoderError(
             f"{encoder.spec.name}: precision int8 needs NNCF: pip install 'shelfprice[int8]'"
         ) from error
-    with _as_encoder_error(f"{encoder.spec.name} can't be put into eight bits"):
+    nncf.set_log_level(logging.ERROR)
+    progress = redirect_stdout(io.StringIO())  # which NNCF would draw there
+    with _as_encoder_error(f"{encoder.spec.name} can't be put into eight bits"), progress:
+        tokenizer = _tokenizer_record(encoder)
         network = nncf.quantize(
             _traced(encoder),
             nncf.Dataset([list(arrays) for arrays in batches]),
             subset_size=max(1, len(batches)),
             model_type=nncf.ModelType.TRANSFORMER if encoder.spec.modality == "text" else None,
         )
-        return _published(encoder, folder, network)
+        return _published(encoder, folder, network, tokenizer)
 
 
 @contextmanager
@@ -88,11 +94,12 @@ def _as_encoder_error(what: str) -> Iterator[None]:
         raise EncoderError(f"{what}: {reason}") from error
 
 
-def _published(encoder: Encoder, folder: Path, network: Any) -> ConvertedModel:
-    tokenizer, pad_id = None, 0
-    if encoder.spec.modality == "text":
-        text = cast(TextEncoder, encoder)
-        tokenizer, pad_id = cast(Any, text.tokenize).record(), text.pad_id
+def _tokenizer_record(encoder: Encoder) -> Any:
+    return cast(Any, encoder).tokenize.record() if encoder.spec.modality == "text" else None
+
+
+def _published(encoder: Encoder, folder: Path, network: Any, tokenizer: Any) -> ConvertedModel:
+    pad_id = cast(TextEncoder, encoder).pad_id if encoder.spec.modality == "text" else 0
     save = openvino().save_model
     return ConvertedModel.publish(
         folder, encoder.spec, lambda path: save(network, path, compress_to_fp16=False), tokenizer, pad_id
