@@ -95,7 +95,12 @@ def _as_encoder_error(what: str) -> Iterator[None]:
 
 
 def _tokenizer_record(encoder: Encoder) -> Any:
-    return cast(Any, encoder).tokenize.record() if encoder.spec.modality == "text" else None
+    if encoder.spec.modality != "text":
+        return None
+    tokenize: Any = cast(TextEncoder, encoder).tokenize
+    if not hasattr(tokenize, "record"):
+        raise TypeError("its tokenizer is none that can be kept with it")
+    return tokenize.record()
 
 
 def _published(encoder: Encoder, folder: Path, network: Any, tokenizer: Any) -> ConvertedModel:

@@ -26,7 +26,7 @@ from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow
 from embed.inputs.image_batches import ImagePreparer
 from embed.inputs.items import ItemPreparer
 from embed.inputs.texts import TextPreparer
-from store.errors import ConfigError, CorruptFileError, EncoderError, WorkspaceError
+from store.errors import ConfigError, EncoderError, WorkspaceError
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 

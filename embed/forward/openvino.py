@@ -17,7 +17,8 @@ from embed.forward.memory import within_memory
 from embed.forward.precision import MIN_COSINE, Mode
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, RowWindow
-from embed.inputs.images import decode_image, quiet_pillow
+from embed.inputs.images import decode_image
+from store.catalog.images.open import quiet_pillow
 from store.errors import WorkspaceError
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}  # our names of types: OpenVINO's
