@@ -61,7 +61,7 @@ def embed_catalogue(
         encoders: vector sets or encoders, such as "minilm@structured"; None: all of the configuration.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", "all"; several as "cuda:0,cuda:1".
         precision: "auto": the fastest that keeps every measured row within cosine 0.999 of fp32; or "fp32", "bf16",
-            "fp16". Part of what the cache tells apart.
+            "fp16", "int8". Part of what the cache tells apart.
         models_dir: folder of models carried over from a connected machine.
         offline: never ask the model hub; its local cache is still read.
         trust_remote_code: run the code that a model brings along, where its library does not know it.

@@ -69,7 +69,7 @@ def encode(
         cache: a workspace, or the folder or address of one. Vectors that are there are not computed again, others are
             added, for the next call and for `shelfprice embed run`, whose vectors are found here just so.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", "all"; several as "cuda:0,cuda:1".
-        precision: "auto", "fp32", "bf16" or "fp16"; part of what the cache tells apart.
+        precision: "auto", "fp32", "bf16", "fp16" or "int8" (on a CPU, by OpenVINO); part of what the cache tells apart.
         missing: what becomes of an item without a vector: None, NaN, an empty text, an image that is not there or
             broken. "error": a MissingVectorsError that names its position. "nan" or "zero": its row holds that; a
             warning counts the images that are there and can't be read or decoded.

@@ -303,7 +303,7 @@ def test_what_can_t_be_encoded_is_refused_with_the_reason(items, encoder, error,
     "options, words",
     [
         ({"missing": "drop"}, "missing must be one of error, nan, zero, got 'drop'"),
-        ({"precision": "int8"}, "precision must be one of auto, fp32, bf16, fp16, got 'int8'"),
+        ({"precision": "int4"}, "precision must be one of auto, fp32, bf16, fp16, int8, got 'int4'"),
         ({"device": "cuda:63"}, "device 'cuda:63' can't be used here"),
     ],
 )

@@ -142,14 +142,10 @@ def loaded(work: Work) -> tuple[Any, str]:
     Raises:
         EncoderError: its weights can't be loaded.
     """
-    import torch
-
     from embed.forward.fleet import load_engines
 
     workspace = opened(work)
-    torch.set_num_threads(work.threads)
-    (engine,) = load_engines(workspace, [work.resolved], work.settings)
-    torch.set_num_threads(work.threads)
+    (engine,) = load_engines(workspace, [work.resolved], replace(work.settings, threads=work.threads))
     is_image = work.resolved.spec.modality == "image"
     sample = replace(work.sample, images=blob_reader(workspace)) if is_image else work.sample
     return engine, engine.begin(sample, work.n_rows)

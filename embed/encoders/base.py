@@ -79,8 +79,11 @@ class Resolved:
 
         fp32, which autocast computes in bf16 or fp16 where that was measured to be close enough. The weights of a big
         model stay as they are stored instead, or become what the precision policy names, so that there is one copy.
+        Eight bits are made of fp32.
         """
-        if self.n_parameters < BIG_PARAMETERS or self.stored_as == "fp32":
+        if self.n_parameters < BIG_PARAMETERS or "fp32" in (self.stored_as, self.spec.precision):
+            return "fp32"
+        if self.spec.precision == "int8":
             return "fp32"
         return self.stored_as if self.spec.precision == "auto" else self.spec.precision
 
@@ -118,7 +121,10 @@ class TextEncoder(Encoder, Protocol):
     pad_id: int
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of each text; runs in a background thread, so it must let go of the GIL."""
+        """Token ids of each text; runs in a background thread, so it must let go of the GIL.
+
+        A callable with `record()`, such as a `FastTokenizer`, can be kept with a converted model.
+        """
 
     def forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
         """Pooled vectors, as the spec's `pooling` and `normalize` say.

@@ -11,7 +11,7 @@ from open_clip.hf_model import HFTextEncoder
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, text_global_pool
 from torch import nn
 
-from embed.encoders.base import Encoder, Resolved, Tokens
+from embed.encoders.base import Encoder, Resolved
 from embed.encoders.dimensions import shaped
 from embed.encoders.weights import read_state
 from embed.inputs.clip_tokenizer import clip_tokenizer
@@ -210,16 +210,13 @@ class OpenClipTextTower:
         self.module: nn.Module = module
         preprocessing = resolved.spec.preprocessing
         full_length = preprocessing["max_tokens"] if module.sees_padding else None
-        self._tokenizer, self.pad_id = clip_tokenizer(
+        self.tokenize, self.pad_id = clip_tokenizer(
             resolved.files.get("tokenizer"),
             text_config.get("tokenizer_kwargs") or {},
             preprocessing["max_tokens"],
             preprocessing["long"],
             full_length,
         )
-
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        return self._tokenizer(texts)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return shaped(self.module(ids), self.spec)  # open_clip finds the end and the padding by their ids

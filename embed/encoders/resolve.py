@@ -19,7 +19,7 @@ from store.workspace import Workspace
 
 MEMORY = "vectors/resolved"
 FORMAT = 2  # raised when a library file resolves the same address otherwise
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 def resolve(workspace: Workspace, name: str, sources: Sources, precision: str = "auto") -> list[Resolved]:

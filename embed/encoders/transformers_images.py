@@ -17,7 +17,6 @@ from embed.encoders.base import (
     Item,
     Resolved,
     RowContent,
-    Tokens,
     image_preprocessing,
     text_preprocessing,
 )
@@ -387,10 +386,7 @@ class TextTower:
         self._pads = TWO_TOWERS[model.config.model_type]
         self._masks = "attention_mask" in tokenizer.model_input_names
         pad_to = preprocessing["max_tokens"] if self._pads else None
-        self._tokenizer = CleaningTokenizer(fast, str, pad_to=pad_to, pad_id=self.pad_id)
-
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        return self._tokenizer(texts)
+        self.tokenize = CleaningTokenizer(fast, "none", pad_to=pad_to, pad_id=self.pad_id)
 
     def forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
         if self._pads:

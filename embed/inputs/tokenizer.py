@@ -82,6 +82,24 @@ class FastTokenizer:
             self._spans = Tokenizer.from_str(self._whole.to_str())
             self._spans.enable_truncation(max(3, max_tokens - len(self._whole.encode(prompt).ids)))
 
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON, for `from_record`."""
+        return {
+            "tokenizer": self._whole.to_str(),
+            "max_tokens": self._max_tokens,
+            "long": "chunks" if self._chunks else "truncate",
+            "prompt": self._prompt,
+            "special_tokens": self._special_tokens,
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "FastTokenizer":
+        """The same tokenizer; imports neither torch nor the model's library."""
+        from tokenizers import Tokenizer
+
+        backend = Tokenizer.from_str(record["tokenizer"])
+        return cls(backend, *(record[key] for key in ("max_tokens", "long", "prompt", "special_tokens")))
+
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text, in order."""
         sequences: list[np.ndarray] = []

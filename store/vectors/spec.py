@@ -45,7 +45,7 @@ class EncoderSpec:
     ]  # image: size, crop, interpolation, mean, std; text: tokenizer digest, max_tokens
     pooling: str  # "mean", "cls", "projection", "average"
     normalize: bool  # vectors scaled to unit length
-    precision: str = "auto"  # the policy, not the choice: "auto", "fp32", "bf16", "fp16"
+    precision: str = "auto"  # the policy, not the choice: "auto", "fp32", "bf16", "fp16", "int8"
     fold: int | None = None  # of a fine-tuned encoder: the fold it never saw
     folds_hash: str | None = None
     code_version: int = 1  # raised when the same declaration yields other vectors

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from embed.encoders.audit import audit_folder, check_versions
-from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, Tokens, text_preprocessing
+from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, text_preprocessing
 from embed.encoders.dimensions import shaped, vector_shape
 from embed.encoders.hub import digest_files, is_local, model_folder, quiet_loading, read_json
 from embed.encoders.lengths import max_tokens
@@ -260,20 +260,17 @@ class SentenceEncoder:
         tokenizer = model.tokenizer
         self.pad_id = int(tokenizer.pad_token_id or 0)
         preprocessing = resolved.spec.preprocessing
-        self._tokenizer = FastTokenizer(
+        self.tokenize = FastTokenizer(
             tokenizer.backend_tokenizer,
             preprocessing["max_tokens"],
             preprocessing["long"],
             preprocessing["prompt"],
         )
-        self._tokenizer.check_same_as(tokenizer, resolved.spec.name)
-        self._unpooled = 0 if preprocessing.get("prompt_is_pooled", True) else self._tokenizer.prompt_tokens
+        self.tokenize.check_same_as(tokenizer, resolved.spec.name)
+        self._unpooled = 0 if preprocessing.get("prompt_is_pooled", True) else self.tokenize.prompt_tokens
         for module in model:
             if self._unpooled and hasattr(module, "include_prompt"):
                 module.include_prompt = False
-
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        return self._tokenizer(texts)
 
     def forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from embed.encoders.audit import audit_folder, check_versions
-from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, Tokens, text_preprocessing
+from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, text_preprocessing
 from embed.encoders.dimensions import shaped, vector_shape
 from embed.encoders.hub import digest_files, is_local, model_folder, quiet_loading, read_json
 from embed.encoders.lengths import max_tokens
@@ -171,17 +171,14 @@ class HiddenStates:
         preprocessing = resolved.spec.preprocessing
         tokenizer = load_tokenizer(folder, trust_remote_code=trusts)
         self.pad_id = int(tokenizer.pad_token_id or 0)
-        self._tokenizer = FastTokenizer(
+        self.tokenize = FastTokenizer(
             tokenizer.backend_tokenizer,
             preprocessing["max_tokens"],
             preprocessing["long"],
             preprocessing["prompt"],
         )
-        self._tokenizer.check_same_as(tokenizer, resolved.spec.name)
-        self._unpooled = 0 if preprocessing.get("prompt_is_pooled", True) else self._tokenizer.prompt_tokens
-
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        return self._tokenizer(texts)
+        self.tokenize.check_same_as(tokenizer, resolved.spec.name)
+        self._unpooled = 0 if preprocessing.get("prompt_is_pooled", True) else self.tokenize.prompt_tokens
 
     def forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
         hidden = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -200,7 +197,7 @@ def pool(hidden: "torch.Tensor", mask: "torch.Tensor", pooling: str, unpooled: i
     if pooling == "cls":
         return hidden[:, 0]
     if pooling == "last":
-        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), mask.sum(dim=1) - 1]
     weights = mask.unsqueeze(-1).to(torch.float32)
     if unpooled:
         weights = weights * (torch.arange(mask.shape[1], device=mask.device) >= unpooled)[None, :, None]
