@@ -147,7 +147,7 @@ def engines(monkeypatch):
             return choose(
                 self.applied.append,
                 self.forward,
-                candidates(policy, "cpu", False, ["bf16", "fp32"]),
+                candidates(policy, "cpu", False, openvino_types=["bf16", "fp32"]),
                 policy,
                 (lambda: self.vectors(self.unlike_error.get(self.applied[-1], 0.0))) if unlike else None,
             )
