@@ -212,7 +212,10 @@ def test_eight_bits_are_for_cpus_and_taken_however_far_off(engines):
     int8 = Mode("int8", engine="openvino")
     engines.seconds[int8], engines.error[int8] = 9.0, 0.5
     choice = choose(
-        engines.applied.append, engines.forward, candidates("int8", "cpu", True, ["int8"]), "int8"
+        engines.applied.append,
+        engines.forward,
+        candidates("int8", "cpu", True, openvino_types=["int8"]),
+        "int8",
     )
     assert choice.mode == int8
     assert str(choice).startswith("openvino int8, cosine 0.8")
