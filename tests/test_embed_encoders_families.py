@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from embed.encoders.base import Sources
@@ -152,7 +151,7 @@ def our_vectors(workspace, resolved, contents, images=None, budget=64):
     """As the job makes them: sorted, padded, several batches of mixed lengths."""
     (encoder,) = library_of(resolved.address).load([resolved])
     settings = DeviceSettings(("cpu",), batch_tokens=budget, batch_images=2)
-    engine = Engine(workspace, encoder, torch.device("cpu"), settings)
+    engine = Engine(workspace, encoder.spec, lambda: encoder, "cpu", settings)
     keys = [bytes([at]) * 16 for at in range(len(contents))]
     window = RowWindow("tested", keys, contents, images)
     engine.begin(window, len(keys))
