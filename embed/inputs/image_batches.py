@@ -11,6 +11,7 @@ import numpy as np
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
 from embed.inputs.images import decode_image
+from store.catalog.images.jpeg_end import lacks_end
 from store.catalog.images.open import quiet_pillow
 from store.errors import StoreError, WorkspaceError
 
@@ -36,22 +37,23 @@ class ImagePreparer:
         keys: list[bytes] = []
         pixels: list[np.ndarray] = []
         failures: list[tuple[bytes, InputFailure]] = []
-        label = ""
-        for label, key, decoded in self._decoded(windows):
+        label, n_cut = "", 0
+        for label, key, (decoded, is_cut) in self._decoded(windows):
+            n_cut += is_cut
             if isinstance(decoded, InputFailure):
                 failures.append((key, decoded))
             else:
                 keys.append(key)
                 pixels.append(decoded)
             if len(pixels) >= self.limit.units:
-                yield Batch(label, keys, (np.stack(pixels),), failures=failures)
-                keys, pixels, failures = [], [], []
+                yield Batch(label, keys, (np.stack(pixels),), failures=failures, n_truncated=n_cut)
+                keys, pixels, failures, n_cut = [], [], [], 0
         if keys or failures:
             arrays = (np.stack(pixels),) if pixels else ()
-            yield Batch(label, keys, arrays, failures=failures)
+            yield Batch(label, keys, arrays, failures=failures, n_truncated=n_cut)
 
-    def _decoded(self, windows: Iterator[RowWindow]) -> Iterator[tuple[str, bytes, Decoded]]:
-        ahead: deque[tuple[str, bytes, Future[Decoded]]] = deque()
+    def _decoded(self, windows: Iterator[RowWindow]) -> Iterator[tuple[str, bytes, tuple[Decoded, bool]]]:
+        ahead: deque[tuple[str, bytes, Future[tuple[Decoded, bool]]]] = deque()
         first = next(windows, None)
         if first is None:
             return
@@ -61,7 +63,7 @@ class ImagePreparer:
                 for window in itertools.chain([first], windows):
                     assert window.images is not None
                     for key, content in zip(window.keys, window.contents, strict=True):
-                        future = pool.submit(read_image, window.images, content, self._preprocessing)
+                        future = pool.submit(read_image_marked, window.images, content, self._preprocessing)
                         ahead.append((window.vector_set, key, future))
                         if len(ahead) > self.limit.units + 2 * n_threads:
                             yield _finished(ahead.popleft())
@@ -72,7 +74,14 @@ class ImagePreparer:
 
 
 def read_image(images: ImageReader, content: str, preprocessing: dict[str, Any]) -> Decoded:
-    """One image, ready to enter the model, or why it can't be.
+    """One image, ready to enter the model, or why it can't be; see `read_image_marked`."""
+    return read_image_marked(images, content, preprocessing)[0]
+
+
+def read_image_marked(
+    images: ImageReader, content: str, preprocessing: dict[str, Any]
+) -> tuple[Decoded, bool]:
+    """One image, ready to enter the model, or why it can't be; and whether its file lacks its end.
 
     Raises:
         StoreError: an object store can't be asked; that says nothing about the image.
@@ -82,10 +91,13 @@ def read_image(images: ImageReader, content: str, preprocessing: dict[str, Any])
     except StoreError:
         raise
     except (WorkspaceError, OSError) as error:
-        return InputFailure("read", " ".join(str(error).split()))
-    return decode_image(found, preprocessing)
+        return InputFailure("read", " ".join(str(error).split())), False
+    decoded = decode_image(found, preprocessing)
+    return decoded, not isinstance(decoded, InputFailure) and lacks_end(found)
 
 
-def _finished(entry: tuple[str, bytes, Future[Decoded]]) -> tuple[str, bytes, Decoded]:
+def _finished(
+    entry: tuple[str, bytes, Future[tuple[Decoded, bool]]],
+) -> tuple[str, bytes, tuple[Decoded, bool]]:
     label, key, future = entry
     return label, key, future.result()
