@@ -20,6 +20,7 @@ FILES := --train '$(TRAIN)' $(if $(TEST),--test '$(TEST)') $(if $(IMAGES),--imag
 BIN := $(VENV)/bin
 SHELFPRICE := $(BIN)/shelfprice
 INSTALLED := $(VENV)/.installed
+CONTRIBUTES := $(VENV)/.installed-dev
 
 .PHONY: help install embeddings heads submission test check bench clean
 
@@ -30,10 +31,14 @@ help: ## Show this help
 
 $(INSTALLED): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[starter]'
+	@touch $@
+
+$(CONTRIBUTES): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -e '.[starter,dev]'
 	@touch $@
 
-install: $(INSTALLED) ## Make the virtual environment and install everything into it
+install: $(INSTALLED) ## Make the virtual environment and install what predicting prices needs
 
 $(DEMO)/train.csv: | $(INSTALLED)
 	$(SHELFPRICE) catalog demo --to $(DEMO)
@@ -49,15 +54,15 @@ submission: heads ## Blend the heads and write submission.csv
 	$(SHELFPRICE) ensemble blend -w '$(WORKSPACE)'
 	$(SHELFPRICE) ensemble submit -w '$(WORKSPACE)'
 
-test: $(INSTALLED) ## Run the tests
+test: $(CONTRIBUTES) ## Add what contributors need, run the tests
 	$(BIN)/python -m pytest
 
-check: $(INSTALLED) ## Lint, formatting, types
+check: $(CONTRIBUTES) ## Lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## Run every benchmark; JSON lands in benchmarks/results
+bench: $(CONTRIBUTES) ## Run every benchmark; JSON lands in benchmarks/results
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the virtual environment and the demo's files

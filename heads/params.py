@@ -40,6 +40,7 @@ class Declared:
     most_items: int = 16
     was: str | None = None  # its name in version 0.1.0, which records on disk keep
     was_values: Mapping[str, str] = field(default_factory=dict)  # value -> the value of version 0.1.0
+    recorded: bool = True  # False: it decides no log price
 
     def holds(self, value: float) -> bool:
         """Whether a number lies within the limits."""
@@ -130,11 +131,32 @@ def current_params(cls: Any, params: Mapping[str, Any], *, warn: bool = True) ->
     return found
 
 
+def run_params(
+    label: str, configured: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...] | None, bool]:
+    """What the configuration says of a head: its own parameters, the vector sets it reads, whether tuning is used.
+
+    Raises:
+        HeadError: `vectors` or `tuned` is of another kind.
+    """
+    params = dict(configured)
+    vectors, tuned = params.pop("vectors", None), params.pop("tuned", True)
+    if vectors is not None and not (
+        isinstance(vectors, (list, tuple)) and all(isinstance(one, str) for one in vectors)
+    ):
+        raise HeadError(_refused(label, "vectors", "a list of vector sets", vectors))
+    if not isinstance(tuned, bool):
+        raise HeadError(_refused(label, "tuned", "true or false", tuned))
+    return params, None if vectors is None else tuple(vectors), tuned
+
+
 def recorded_params(cls: type, params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as records on disk hold them: by the names and values of version 0.1.0, so that their digest stays."""
     recorded = {}
     for name, value in params.items():
         declared = declared_of(cls, name)
+        if not declared.recorded:
+            continue
         if isinstance(value, str):
             value = declared.was_values.get(value, value)
         recorded[declared.was or name] = value
@@ -155,11 +177,15 @@ def check_params(cls: type, params: Mapping[str, Any], label: str) -> None:
     for name, value in params.items():
         kind, declared = type(defaults[name]), declared_of(cls, name)
         if kind in _KINDS and not _is_fit(value, kind, declared):
-            shown = repr(value)
-            raise HeadError(
-                f"{label}: parameter {name} must be {declared.described(kind)}, got {shown[:60]}: change it in "
-                f'[heads.params."{label}"] of shelfprice.toml, or where the head is made'
-            )
+            raise HeadError(_refused(label, name, declared.described(kind), value))
+
+
+def _refused(label: str, name: str, expected: str, value: Any) -> str:
+    shown = repr(value)
+    return (
+        f"{label}: parameter {name} must be {expected}, got {shown[:60]}: change it in "
+        f'[heads.params."{label}"] of shelfprice.toml, or where the head is made'
+    )
 
 
 def _is_fit(value: Any, kind: type, declared: Declared) -> bool:

@@ -1,9 +1,11 @@
 """Trains the heads that are missing and publishes their predictions; what is there already is not touched."""
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +13,11 @@ from heads.base import Head
 from heads.features.inputs import InputCoverage, Inputs, coverage_of, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
 from heads.folds.tuning import Tuning, bound_parts, read_tuning
-from heads.params import current_params
+from heads.params import current_params, run_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, read_split
 from store.cleaning import cleaning_digest
-from store.config import Config
+from store.config import Config, load_config
 from store.errors import HeadError, MissingVectorsError, ShelfpriceError
 from store.folds.assign import Folds, ensure_folds
 from store.predictions import (
@@ -73,7 +75,7 @@ def run_heads(
 ) -> Iterator[HeadResult]:
     """Train each named head whose predictions are missing; yields a result as each is done.
 
-    A head that fails is reported and the rest goes on.
+    A head that fails, for whatever reason, is reported and the rest goes on.
 
     Args:
         names: heads to run; none: those of the configuration.
@@ -101,11 +103,47 @@ def run_heads(
         in_memory = fits(_n_rows(missing), _n_columns(workspace, sets), memory)
         place = None if in_memory else Path(folder)
         inputs = read_inputs(workspace, list(sets), texts, folds, place, digest)
+        for note in inputs.notes:
+            log(note)
         for plan in missing:
             try:
                 yield train_head(workspace, plan, inputs, log, memory)
             except ShelfpriceError as error:
                 yield HeadResult(plan.name, "failed", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a fault of one head, or of its library, stops no other
+                log("".join(traceback.format_exception(error)).rstrip())
+                said = f"{type(error).__name__}: {error}"
+                yield HeadResult(plan.name, "failed", error=f"{said} (a fault; its traceback is above)")
+
+
+def train_heads(
+    workspace: Workspace | str | PathLike[str],
+    names: Sequence[str] = (),
+    *,
+    memory: int | None = None,
+    log: Log = lambda line: None,
+) -> list[HeadResult]:
+    """Train the heads whose predictions are missing: `shelfprice heads run` as a function.
+
+    Args:
+        names: heads to train; none: those of `shelfprice.toml`, where their parameters stand as well.
+        memory: bytes that vectors may take, see `run_heads`.
+        log: takes lines for people; `print` will do.
+
+    Raises:
+        HeadError: a head failed; the others are trained, and a second call finds them present.
+        CatalogError: nothing was ingested.
+        ConfigError: `shelfprice.toml` holds something that is not understood.
+    """
+    workspace = Workspace.of(workspace)
+    results = list(run_heads(workspace, load_config(workspace), names, log, memory))
+    failed = [result for result in results if result.status == "failed"]
+    if failed:
+        reasons = "; ".join(
+            f"{result.head}: {str(result.error).removeprefix(f'{result.head}: ')}" for result in failed
+        )
+        raise HeadError(f"{len(failed)} of {len(results)} heads failed: {reasons}")
+    return results
 
 
 def _n_rows(plans: Sequence[HeadPlan]) -> int:
@@ -153,8 +191,7 @@ def plan_head(
         HeadError: the head or one of its parameters is unknown.
         MissingVectorsError: rows of the catalogue were not embedded; names the command.
     """
-    params = dict(config.heads.params.get(name, {}))
-    wanted, use_tuning = params.pop("vectors", None), params.pop("tuned", True)
+    params, wanted, use_tuning = run_params(name, config.heads.params.get(name, {}))
     head = make_head(name, params, config.seed)
     names = (
         wanted if wanted is not None else head.vectors if head.vectors is not None else config.heads.vectors

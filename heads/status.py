@@ -7,11 +7,12 @@ from typing import Any
 
 from heads.folds.search import STORAGE
 from heads.folds.tuning import TUNING, TUNING_LOCK, bound_parts
+from heads.params import current_params
 from heads.registry import head_class
 from heads.run import HeadPlan, plan_heads
 from store.catalog.read import catalog_digest
 from store.config import Config
-from store.errors import ShelfpriceError
+from store.errors import HeadError, ShelfpriceError
 from store.folds.assign import read_folds
 from store.freshness import present_rows, why_changed
 from store.inventory import folds_holding
@@ -93,7 +94,7 @@ def _why_stale(
         if plan.folder == folder:
             return []
         known = ": those predictions are there, 'heads run' takes them up" if plan.exists else ""
-        reasons = why_changed(inputs, plan.inputs)
+        reasons = why_changed(*(_with_present_names(plan, one) for one in (inputs, plan.inputs)))
         return [*reasons[:-1], reasons[-1] + known]
     vectors, gone, encoders = [], [], set(current_encoders(workspace))
     for name, fingerprint, *rest in inputs.get("vectors", ()):
@@ -105,6 +106,14 @@ def _why_stale(
         vectors.append([name, fingerprint, *rest])
     reasons = why_changed(inputs, {**rows, "vectors": vectors})
     return [*reasons, *gone, *([str(plan)] if plan else [])]
+
+
+def _with_present_names(plan: HeadPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs whose parameters have the names that the configuration gives them; records keep older ones."""
+    try:
+        return {**inputs, "params": current_params(type(plan.head), inputs["params"], warn=False)}
+    except (HeadError, KeyError):
+        return dict(inputs)
 
 
 # ---- as `status` and `prune` ask for it ----------------------------------------------------------
@@ -145,10 +154,10 @@ def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
         record, first = f"{folder}/head.json", ()
         if folder.endswith(".json"):
             continue
-        if not workspace.exists(record):
+        if not workspace.is_sound(record):
             if not _is_quiet(workspace, folder):
                 continue
-            why = "never finished"
+            why = "never finished" if not workspace.exists(record) else "its record is damaged"
         else:
             head = workspace.read_json(record)["head"]
             is_named = head in named or head.startswith(TUNED)

@@ -76,6 +76,18 @@ class HeadConfig:
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
 
+    @property
+    def own_vectors(self) -> list[str]:
+        """Vector sets that single heads read; one that names them wrongly is told so when it is trained."""
+        lists = [params["vectors"] for params in self.params.values() if "vectors" in params]
+        return [
+            name
+            for names in lists
+            if isinstance(names, (list, tuple))
+            for name in names
+            if isinstance(name, str)
+        ]
+
 
 @dataclass(frozen=True)
 class SubmissionConfig:

@@ -30,7 +30,7 @@ class EncoderError(ShelfpriceError):
 
 
 class MissingVectorsError(ShelfpriceError):
-    """Rows of the catalogue have no vector in the cache yet."""
+    """Rows of the catalogue have no vector in the cache yet, or items none at all."""
 
 
 class FailureLimitError(ShelfpriceError):
@@ -47,6 +47,10 @@ class FoldMismatchError(RowMismatchError):
 
 class HeadError(ShelfpriceError):
     """A head is unknown, misses what it needs, or diverged."""
+
+
+class PriceError(HeadError):
+    """A price, or a log price, that nothing can be learned from or scored by: not finite, or not > 0."""
 
 
 class NetworkError(ShelfpriceError):

@@ -4,9 +4,12 @@ With d = ln(predicted / actual), the SMAPE of one row is
 200 * |p - a| / (p + a) = 200 * tanh(|d| / 2): bounded, symmetric, free of overflow.
 """
 
+from typing import Any
+
 import numpy as np
 
-from store.errors import RowMismatchError
+from store.errors import PriceError, RowMismatchError
+from store.target import Target, as_log_price, check_target
 
 
 def _check_same_rows(actual: np.ndarray, predicted: np.ndarray) -> None:
@@ -39,17 +42,39 @@ def smape(actual: np.ndarray, predicted: np.ndarray) -> float:
 
     Args:
         actual: true prices, shape (n_rows,), > 0.
-        predicted: predicted prices, shape (n_rows,), > 0, same currency.
+        predicted: predicted prices, shape (n_rows,), same currency. One that is not > 0 counts 200.
 
     Returns:
         Percent, 0 (perfect) to 200.
 
     Raises:
         RowMismatchError: the shapes differ, are not one-dimensional, or are empty.
+        PriceError: a true price is not finite and > 0, or a predicted one is not a number.
 
     Source: Amazon ML Challenge 2025, evaluation criteria.
     """
-    return smape_log(np.log(actual), np.log(predicted))
+    actual, predicted = np.asarray(actual, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    _check_same_rows(actual, predicted)
+    log_actual = as_log_price(actual, "price", "smape")
+    if np.isnan(predicted).any():
+        raise PriceError(f"smape: predicted price of {int(np.isnan(predicted).argmax())} is nan")
+    positive = predicted > 0
+    log_predicted = np.log(np.where(positive, predicted, 1.0))
+    return float(np.where(positive, smape_rows(log_actual, log_predicted), 200.0).mean())
+
+
+def smape_scorer(target: Target = "price") -> Any:
+    """SMAPE as a scikit-learn scorer, negative since scorers are maximised.
+
+    ``cross_val_score(heads.Ridge(target="price"), X, price, scoring=smape_scorer())``
+
+    Args:
+        target: what the estimator predicts and y holds.
+    """
+    from sklearn.metrics import make_scorer
+
+    check_target(target, "smape_scorer")
+    return make_scorer(smape if target == "price" else smape_log, greater_is_better=False)
 
 
 def scores(log_actual: np.ndarray, log_predicted: np.ndarray) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """An object store behind fsspec: its errors as one clear line, which never holds a credential; one request where one does."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from store.errors import StoreError, WorkspaceError
 
@@ -21,16 +21,35 @@ REFUSED = {"AccessDenied", "403", "401", "AllAccessDisabled", "InvalidObjectStat
 UNKNOWN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity"}
 UNTOLD = {"400", "403"}  # answers to a HEAD request, which have no body to say why
 LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "boto3", "s3fs")
+# A user and a password, or a key and a secret, before an '@'; a port is none.
+CREDENTIALS = re.compile(r"://(?:[^/@]*@|[^/:@]*:(?!\d+(?:/|$))[^@]*@)")
+# What fsspec opens and nothing can be published into: archives, views of other files, the web.
+NO_PLACE = {"zip", "tar", "libarchive", "reference", "data", "http", "https", "git", "github", "jlab", "dir"} | {
+    "filecache", "simplecache", "blockcache", "cached", "generic", "dask", "asynclocal",
+}  # fmt: skip
 RESUME = "what was published stays, run the command again to go on"
 
 
 def check_address(root: str) -> None:
-    """Raises WorkspaceError where an address holds credentials; the message does not repeat them."""
-    if "://" in root and "@" in urlsplit(root).netloc:
-        scheme, _, rest = root.partition("://")
+    """Check the address of a workspace.
+
+    Raises:
+        WorkspaceError: it holds credentials, which the message does not repeat; or nothing can be written there.
+    """
+    if CREDENTIALS.search(root):
+        scheme = root.partition("://")[0]
         raise WorkspaceError(
-            f"the address {scheme}://…@{rest.rpartition('@')[2]} holds credentials: leave them out and set "
+            f"the address {scheme}://…@{root.rpartition('@')[2]} holds credentials: leave them out and set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or use the machine's role"
+        )
+    if "::" in root:
+        raise WorkspaceError(
+            f"workspace {root!r}: '::' chains addresses, and a workspace is one folder or one address"
+        )
+    protocol = root.partition(":")[0].lower()
+    if protocol in NO_PLACE and ("://" in root or protocol == "data"):
+        raise WorkspaceError(
+            f"workspace {root!r}: {protocol} can't hold one; name a folder, or an address such as s3://bucket/run"
         )
 
 

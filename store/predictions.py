@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from store.errors import RowMismatchError
+from store.names import file_name
 from store.schema import FOLD, LOG_PRICE
-from store.standing import PREDICTIONS, PREDICTIONS_LOCK, file_name, standing_file
+from store.standing import PREDICTIONS, PREDICTIONS_LOCK, standing_file
 from store.vectors.spec import digest
 from store.workspace import Workspace
 
@@ -35,12 +36,15 @@ class Predictions:
 
 def predictions_folder(head: str, inputs: dict[str, Any]) -> str:
     """`predictions/<head>-<hash>` for a head with these inputs."""
-    return f"{PREDICTIONS}/{file_name(head)}-{digest(inputs)}"
+    return f"{PREDICTIONS}/{file_name(head, 'a head')}-{digest(inputs)}"
 
 
 def predictions_exist(workspace: Workspace, head: str, inputs: dict[str, Any]) -> bool:
-    """True when a run with exactly these inputs has finished: head.json is written last."""
-    return workspace.exists(f"{predictions_folder(head, inputs)}/head.json")
+    """True when a run with exactly these inputs has finished and all that it published is sound."""
+    folder = predictions_folder(head, inputs)
+    return all(workspace.is_sound(f"{folder}/{name}") for name in ("head.json", "oof.parquet")) and (
+        not workspace.exists(f"{folder}/test.parquet") or workspace.is_sound(f"{folder}/test.parquet")
+    )
 
 
 def publish_predictions(workspace: Workspace, predictions: Predictions) -> str:
@@ -86,9 +90,9 @@ def read_predictions(workspace: Workspace, folder: str) -> Predictions:
 
 
 def finished_folders(workspace: Workspace) -> list[str]:
-    """Every folder under predictions/ that holds a finished run."""
+    """Every folder under predictions/ that holds a finished run whose record is sound."""
     folders = [f"{PREDICTIONS}/{name}" for name in workspace.names(PREDICTIONS) if not name.endswith(".json")]
-    return [folder for folder in folders if workspace.exists(f"{folder}/head.json")]
+    return [folder for folder in folders if workspace.is_sound(f"{folder}/head.json")]
 
 
 def oof_predictions_table(sample_id: pa.Array, fold: np.ndarray, log_price: np.ndarray) -> pa.Table:

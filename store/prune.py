@@ -9,7 +9,7 @@ import click
 
 from store.config import Config, load_config
 from store.errors import WorkspaceError
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.rooms import Leftover, Room, find_rooms, size_text
 from store.workspace import Workspace
 
@@ -102,14 +102,14 @@ def prune(yes: bool, workspace: Workspace, as_json: bool) -> None:
         print_json({"leftovers": told[0], "busy": told[1], "removed": yes, "n_bytes": _n_bytes(found)})
         return
     for line in _lines(found):
-        click.echo(line)
+        say(line)
     total = f"{len(found):,} of them, {size_text(_n_bytes(found))}"
     if not found:
-        click.echo("nothing to remove")
+        say("nothing to remove")
     else:
-        click.echo(f"removed: {total}" if yes else f"to remove: {total}; run 'shelfprice prune --yes'")
+        say(f"removed: {total}" if yes else f"to remove: {total}; run 'shelfprice prune --yes'")
     for one in pruned.busy:
-        click.echo(f"{one.path} stays: a run at work holds its lock", err=True)
+        say(f"{one.path} stays: a run at work holds its lock", err=True)
 
 
 def _n_bytes(leftovers: Sequence[Leftover]) -> int:

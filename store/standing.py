@@ -12,6 +12,7 @@ from typing import Any
 from store.config import load_config
 from store.errors import CorruptFileError
 from store.freshness import present_rows, why_changed
+from store.names import file_name
 from store.workspace import Workspace
 
 PREDICTIONS = "predictions"
@@ -28,14 +29,9 @@ class Standing:
     notes: tuple[str, ...] = ()  # about records that can't be read
 
 
-def file_name(head: str) -> str:
-    """A head's name as part of a file name."""
-    return head.replace(":", ".")
-
-
 def standing_file(head: str) -> str:
     """The record of which predictions stand for a head."""
-    return f"{PREDICTIONS}/{file_name(head)}.json"
+    return f"{PREDICTIONS}/{file_name(head, 'a head')}.json"
 
 
 def let_stand(
@@ -86,7 +82,7 @@ def read_standing(workspace: Workspace) -> Standing:
     for name in names:
         folder = f"{PREDICTIONS}/{name}"
         is_recorded = name in files or name.rpartition("-")[0] in recorded
-        if not is_recorded and workspace.exists(f"{folder}/head.json"):
+        if not is_recorded and workspace.is_sound(f"{folder}/head.json"):
             record = workspace.read_json(f"{folder}/head.json")
             runs.setdefault(record["head"], {})[folder] = record["inputs"]
     unclear = {}

@@ -4,6 +4,8 @@ A file appears whole or not at all: on a local disk it is written beside its pla
 renamed; on an object store it is one PUT. What was published is replaced, never edited.
 """
 
+import errno
+import hashlib
 import json
 import os
 import time
@@ -17,12 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from store.contracts import contract_of, null_problem, parse_json, shape_problem, table_problem
 from store.errors import CorruptFileError, WorkspaceError
 from store.lease import held
 from store.local import TEMPORARY_PREFIX, append_local, flush_filesystem, publish_local, write_error
 from store.objects import ObjectFile, Objects, check_address
 
 METADATA_KEY = b"shelfprice"
+DIGEST_KEY = b"shelfprice.sha256"  # of a table's columns, number of rows and metadata; pages have checksums
+RECORD_DIGEST = "record_sha256"  # in a JSON record: of all the rest of it
 ROW_GROUP_ROWS = 8192
 BLOCK_BYTES = 2**20  # least that one request to an object store reads of a file
 
@@ -99,7 +104,7 @@ class Workspace:
         """Open for reading.
 
         Raises:
-            WorkspaceError: there is no such file.
+            WorkspaceError: there is no such file, or it may not be read.
         """
         try:
             if self.is_local:
@@ -108,21 +113,46 @@ class Workspace:
             return cast(BinaryIO, ObjectFile(self._objects, file))
         except FileNotFoundError as error:
             raise WorkspaceError(f"workspace {self.root} has no {relative}") from error
+        except OSError as error:
+            raise self._unreadable(relative, error) from error
 
     def read_bytes(self, relative: str) -> bytes:
+        """Content of a file.
+
+        Raises:
+            WorkspaceError: there is no such file, or it can't be read.
+        """
         if self.is_local:
             with self.open(relative) as file:
-                return file.read()
+                try:
+                    return file.read()
+                except OSError as error:
+                    raise self._unreadable(relative, error) from error
         try:
             return bytes(self._objects.call(self.filesystem.cat_file, self.path(relative)))
         except FileNotFoundError as error:
             raise WorkspaceError(f"workspace {self.root} has no {relative}") from error
 
     def read_json(self, relative: str) -> Any:
+        """A record that `publish_json` wrote.
+
+        Raises:
+            CorruptFileError: it is damaged, or is not what `store/contracts.py` says of this path.
+            WorkspaceError: there is no such file, or it can't be read.
+        """
+        content = self.read_bytes(relative)
         try:
-            return json.loads(self.read_bytes(relative))
+            value = parse_json(content)
         except ValueError as error:
-            raise CorruptFileError(f"{self.path(relative)} is not JSON: {error}") from error
+            raise self.not_ours(relative, f"it is not JSON: {error}") from error
+        if isinstance(value, dict):
+            stated = value.pop(RECORD_DIGEST, None)  # version 0.1.0 stated none
+            if stated not in (None, _record_digest(value)):
+                raise self.not_ours(relative, "its content is not what its own digest says")
+        problem = shape_problem(value, contract_of(relative).shape)
+        if problem:
+            raise self.not_ours(relative, problem)
+        return value
 
     @contextmanager
     def parquet(
@@ -133,23 +163,49 @@ class Workspace:
         Args:
             memory_map: map a local file; what was read of it counts as this process's memory until it is closed.
             whole: all of it will be read: an object store is asked once.
+
+        Raises:
+            CorruptFileError: it is damaged, or is not what `store/contracts.py` says of this path.
+            WorkspaceError: there is no such file, or it can't be read.
         """
-        if self.is_local and not self.exists(relative):
-            raise WorkspaceError(f"workspace {self.root} has no {relative}")
         source: Any = self.path(relative)
-        if not self.is_local:
+        if self.is_local:
+            self.open(relative).close()  # says why it can't be opened, if it can't
+        else:
             source = pa.BufferReader(self.read_bytes(relative)) if whole else self.open(relative)
         try:
             with pq.ParquetFile(
                 source, memory_map=self.is_local and memory_map, page_checksum_verification=True
             ) as file:
+                self._check(relative, file)
                 yield file
-        except (pa.ArrowInvalid, OSError) as error:
-            raise CorruptFileError(f"{self.path(relative)} is damaged: {error}") from error
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EACCES, errno.EPERM):
+                raise self._unreadable(relative, error) from error
+            raise self.not_ours(relative, str(error)) from error
+
+    def _check(self, relative: str, file: pq.ParquetFile) -> None:
+        """Raises CorruptFileError where columns, number of rows or metadata are not those that were written."""
+        contract = contract_of(relative)
+        schema = file.schema_arrow
+        try:
+            metadata = table_metadata(schema)
+        except ValueError as error:
+            raise self.not_ours(relative, f"its metadata are not JSON: {error}") from error
+        stated = (schema.metadata or {}).get(DIGEST_KEY)  # version 0.1.0 stated none
+        if stated not in (None, _table_digest(schema, file.metadata.num_rows, metadata)):
+            raise self.not_ours(relative, "its columns, rows or metadata are not what its own digest says")
+        problem = table_problem(schema, contract) or shape_problem(metadata, contract.shape)
+        if problem:
+            raise self.not_ours(relative, problem)
 
     def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
         with self.parquet(relative, whole=columns is None) as file:
-            return file.read(columns=list(columns) if columns is not None else None)
+            table = file.read(columns=list(columns) if columns is not None else None)
+        problem = null_problem(table, contract_of(relative))
+        if problem:
+            raise self.not_ours(relative, problem)
+        return table
 
     def batches(
         self, relative: str, columns: Sequence[str] | None = None, rows: int = ROW_GROUP_ROWS
@@ -160,10 +216,33 @@ class Workspace:
                 batch_size=rows, columns=list(columns) if columns is not None else None
             )
 
+    def is_sound(self, relative: str) -> bool:
+        """Whether a file is there and all of it reads as what was written; asked of what can be made again."""
+        if not self.exists(relative):
+            return False
+        try:
+            if relative.endswith(".json"):
+                self.read_json(relative)
+            else:
+                self.read_table(relative)
+        except CorruptFileError:
+            return False
+        return True
+
     def read_metadata(self, relative: str) -> dict[str, Any]:
         """The JSON that `publish_table` stored beside the columns; empty where there is none."""
         with self.parquet(relative) as file:
             return table_metadata(file.schema_arrow)
+
+    def not_ours(self, relative: str, problem: str) -> CorruptFileError:
+        """The error for a file that holds something else than was written; its message says what makes it again."""
+        reason = " ".join(problem.split())[:200]
+        return CorruptFileError(
+            f"{self.path(relative)} is damaged or not what shelfprice wrote ({reason}): {contract_of(relative).made_by}"
+        )
+
+    def _unreadable(self, relative: str, error: OSError) -> WorkspaceError:
+        return WorkspaceError(f"can't read {self.path(relative)}: {error.strerror or error}")
 
     # ---- publishing ------------------------------------------------------------------------------
 
@@ -220,6 +299,9 @@ class Workspace:
         self.publish(relative, lambda file: file.write(content))
 
     def publish_json(self, relative: str, value: Any) -> None:
+        """Publish plain data; a record (an object) carries its own digest, which `read_json` checks."""
+        if isinstance(value, dict):
+            value = value | {RECORD_DIGEST: _record_digest(value)}
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         self.publish_bytes(relative, (text + "\n").encode())
 
@@ -231,9 +313,12 @@ class Workspace:
         **options: Any,
     ) -> None:
         """Publish a table as Parquet with page checksums; `metadata` is stored as JSON in its schema."""
+        kept = {} if metadata is not None else dict(table.schema.metadata or {})
         if metadata is not None:
-            encoded = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
-            table = table.replace_schema_metadata({METADATA_KEY: encoded})
+            kept[METADATA_KEY] = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
+        told = parse_json(kept.get(METADATA_KEY, b"{}"))
+        kept[DIGEST_KEY] = _table_digest(table.schema, table.num_rows, told)
+        table = table.replace_schema_metadata(kept)
         settings = {"compression": "zstd", "row_group_size": ROW_GROUP_ROWS, **options}
 
         def write(file: BinaryIO) -> None:
@@ -274,10 +359,11 @@ class Workspace:
         target = self.path(relative)
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            file = open(target, "wb")  # noqa: SIM115 - closed below, after the lock is released
+            # Not through a link, and what lies there is left as it is.
+            handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise WorkspaceError(f"can't write {target}: {error.strerror or error}") from error
-        with file:
+        with os.fdopen(handle, "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -319,4 +405,18 @@ class Workspace:
 def table_metadata(schema: pa.Schema) -> dict[str, Any]:
     """The JSON that `Workspace.publish_table` stored in a schema; empty where there is none."""
     encoded = (schema.metadata or {}).get(METADATA_KEY)
-    return json.loads(encoded) if encoded else {}
+    found: dict[str, Any] = parse_json(encoded) if encoded else {}
+    return found
+
+
+def _record_digest(value: dict[str, Any]) -> str:
+    as_read = json.loads(json.dumps(value, allow_nan=False))  # where every name is text
+    content = json.dumps(as_read, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _table_digest(schema: pa.Schema, n_rows: int, metadata: Any) -> bytes:
+    # Parquet has a name of its own for the items of a list.
+    columns = [[one.name, str(one.type).replace("<item:", "<element:"), one.nullable] for one in schema]
+    content = json.dumps([columns, n_rows, metadata], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest().encode()

@@ -85,10 +85,10 @@ def save_tiny_efficientnet(folder: Path, seed: int = 0) -> Path:
 
 def demo_workspace(root: Path, train: int = 150, test: int = 30, k: int = 2) -> Workspace:
     """An ingested demo catalogue with the configuration of the tests."""
-    from store.catalog.demo.generate import generate
+    from store.catalog.demo.generate import make_demo
     from store.catalog.ingest.run import ingest
 
-    generate(root / "demo", 3, train, test)
+    make_demo(root / "demo", 3, train, test)
     workspace = Workspace(root / "workspace")
     demo = root / "demo"
     ingest(workspace, str(demo / "train.csv"), str(demo / "test.csv"), images=str(demo / "images"))

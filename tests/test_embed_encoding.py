@@ -15,7 +15,7 @@ from embed.job.items import png_bytes
 from store.errors import ConfigError, EncoderError, MissingVectorsError
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet, current_spec
-from store.vectors.shard import read_keys
+from store.vectors.shard import read_keys, read_shard
 from store.workspace import Workspace
 from tests import letter_encoder
 from tests.fake_images import broken_images, encoded, photo, publish_images, rotated_by_exif
@@ -113,6 +113,28 @@ def test_what_a_cache_holds_is_not_computed_again_and_the_vectors_are_the_same(l
     np.testing.assert_array_equal(X, embed.encode(TEXTS, "vowels"))
 
 
+def test_a_damaged_shard_is_put_aside_and_just_its_items_are_encoded_again(letters, tmp_path):
+    workspace = Workspace(tmp_path)
+    for text in TEXTS[:3]:
+        embed.encode([text], "vowels", cache=workspace)
+    (folder,) = [name for name in workspace.names("vectors") if name.startswith("vowels")]
+    (shard,) = [
+        name
+        for name in workspace.names(f"vectors/{folder}", "part-")
+        if (read_shard(workspace, f"vectors/{folder}/{name}")[1] == VECTORS[1]).all()
+    ]
+    path = Path(workspace.path(f"vectors/{folder}/{shard}"))
+    content = bytearray(path.read_bytes())
+    content[content.find(np.array(VECTORS[1], "<f2").tobytes())] ^= (
+        0xFF  # in the vectors: the keys look whole
+    )
+    path.write_bytes(content)
+    letters.clear()
+    assert embed.encode(TEXTS[:3], "vowels", cache=workspace).tolist() == VECTORS[:3]
+    assert letters == [TEXTS[1]]
+    assert workspace.names(f"vectors/{folder}", "damaged-") == [f"damaged-{shard}"]
+
+
 def test_what_a_run_embedded_is_a_hit(letters, tmp_path):
     workspace = Workspace(tmp_path)
     publish_texts(workspace, TEXTS)
@@ -165,14 +187,18 @@ def test_paths_bytes_and_pillow_images_of_the_same_pixels_have_the_same_vector(i
     np.testing.assert_array_equal(X[4], X[5])
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"])
 def test_a_pillow_image_is_written_without_loss_and_always_to_the_same_bytes(mode, tmp_path):
     image = photo(20, 10).convert("L" if mode == "I;16" else "RGB").convert(mode)
     content = png_bytes(image)
     assert content == png_bytes(image.copy())
     (tmp_path / "image.png").write_bytes(content)
     with Image.open(tmp_path / "image.png") as written:
-        same = image.convert("RGB") if mode in ("CMYK", "YCbCr") else image
+        same = {
+            "CMYK": image.convert("RGB"),
+            "YCbCr": image.convert("RGB"),
+            "F": photo(20, 10).convert("L"),
+        }.get(mode, image)
         np.testing.assert_array_equal(np.asarray(written.convert(same.mode)), np.asarray(same))
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -217,3 +218,40 @@ def test_the_column_that_drifts_is_named(workspace):
     assert "there by column 'colour'" in check.words
     of_column = check.figures["auc_of_column"]
     assert of_column["colour"] > 0.7 > of_column["code"]
+
+
+def test_a_catalogue_without_images_is_audited_without_a_warning(workspace):
+    lay_out(workspace)
+    none = {"train": np.full((N_TRAIN, 60), np.nan), "test": np.full((N_TEST, 60), np.nan)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train, test, _ = read_evidence(workspace, ["fake@name"], 400, 0)
+        train = dataclasses.replace(train, blocks=train.blocks | {"images": none["train"][:400]})
+        test = dataclasses.replace(test, blocks=test.blocks | {"images": none["test"]})
+        for check in (
+            check_shuffled_target(train, 0),
+            check_folds_unknown(train, 0),
+            check_drift(train, test, 0),
+        ):
+            assert check.verdict == "ok"
+
+
+@pytest.mark.parametrize("odd", [1e39, -1e300, 1.7e308])
+def test_numbers_beyond_single_precision_are_clipped_and_said(workspace, odd):
+    generator = np.random.default_rng(0)
+    rows = [
+        {
+            "sample_id": i,
+            "price": float(generator.lognormal(2)),
+            "numeric:weight": float(generator.lognormal(1)),
+        }
+        for i in range(300)
+    ]
+    rows[7]["numeric:weight"] = rows[250]["numeric:weight"] = odd
+    publish_catalog(workspace, catalog_table(rows[:240]), catalog_table(rows[240:], priced=False))
+    publish_folds(workspace, generator.integers(0, 3, 240))
+    result = run_audit(workspace, [])
+    assert (
+        "numeric:weight: 2 of 300 values lie beyond 3.4e+38 and are clipped to the spread of the others"
+        in (result["notes"])
+    )

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -125,7 +127,7 @@ def test_status_counts_tuned_vectors_and_finds_nothing_stale(workspace, tuned):
 
 
 def test_vectors_of_a_run_whose_prices_were_not_published_yet_are_not_pruned(workspace, tuned):
-    current = [current_file(f"finetuned:tiny.{kind}") for kind in ("image", "text")]
+    current = [current_file(workspace, f"finetuned:tiny.{kind}") for kind in ("image", "text")]
     files = (standing_file("finetuned:tiny"), f"{tuned.folder}/head.json", *current)
     contents = {file: workspace.read_bytes(file) for file in files}
     for file in files:
@@ -136,6 +138,19 @@ def test_vectors_of_a_run_whose_prices_were_not_published_yet_are_not_pruned(wor
     finally:
         for file, content in contents.items():
             workspace.publish_bytes(file, content)
+
+
+@pytest.mark.parametrize("command", ["status", "prune"])
+def test_looking_at_a_workspace_with_tuned_models_imports_no_torch(workspace, tuned, command):
+    code = (
+        "import sys; from store.cli import main\n"
+        f"main([{command!r}, '-w', {workspace.root!r}], standalone_mode=False)\n"
+        "heavy = {'torch', 'sklearn', 'transformers', 'timm'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "fine-tuning" in done.stdout or command == "prune"
 
 
 def test_status_says_why_a_run_can_not_go_on(workspace, tuned):
@@ -232,7 +247,7 @@ def test_the_command_plans_and_reports(workspace, tuned, models):
 
 
 def test_other_test_rows_are_embedded_and_priced_without_tuning_again(tmp_path, models, monkeypatch):
-    workspace = embedded(demo_workspace(tmp_path, 60, 10), *models)
+    workspace = embedded(demo_workspace(tmp_path, 100, 10), *models)
     before = tune(tiny_job(workspace, models, "tiny", epochs=1, warmup_epochs=1))
     test, images = tmp_path / "demo/test.csv", tmp_path / "demo/images"
     test.write_text(test.read_text().replace("Item Name: ", "Item Name: another "))

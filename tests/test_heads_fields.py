@@ -1,9 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from heads.features.design import FieldBlock
 from heads.features.fields import facts_of, field_table
 from heads.features.rows import Rows
+from heads.folds.crossfit import crossfit
+from heads.registry import make_head
 from heads.trees.columns import TreeColumns
 from tests.fakes import catalog_table
 
@@ -139,3 +143,47 @@ def test_trees_see_missing_numbers_and_levels_as_missing():
     assert np.isnan(X[:, 0]).all()
     assert np.isnan(X[1, columns.categorical[0]])
     assert X[0, columns.categorical[0]] == columns.levels["unit"]["ml"]
+
+
+def weights(values):
+    """Rows of a catalogue with these numbers in a further column."""
+    return catalog_table([{"sample_id": i, "price": 1.0, "numeric:weight": v} for i, v in enumerate(values)])
+
+
+@pytest.mark.parametrize("odd", [1e39, -1e39, 1e300, -1e300, 1.7e308])
+def test_a_number_beyond_single_precision_comes_to_the_edge_of_the_others_and_they_stay_as_they_are(odd):
+    usual = np.random.default_rng(0).lognormal(2, 1, 199)
+    fields = field_table(weights([*usual, odd]))
+    found = column(fields, "numeric:weight")
+    np.testing.assert_array_equal(found[:199], column(field_table(weights(usual)), "numeric:weight"))
+    middle, spread = np.median(found[:199]), found[:199].std()
+    assert 3 < np.sign(odd) * (found[199] - middle) / spread < 5
+    assert fields.notes == (
+        "numeric:weight: 1 of 200 values lie beyond 3.4e+38 and are clipped to the spread of the others",
+    )
+    assert field_table(weights(usual)).notes == ()
+
+
+def test_what_a_test_row_holds_does_not_change_how_training_rows_are_clipped():
+    usual = [*np.random.default_rng(0).lognormal(2, 1, 50), 1e39]
+    alone, together = field_table(weights(usual)), field_table(weights([*usual, 1e300, 5.0]), 51)
+    np.testing.assert_array_equal(column(alone, "numeric:weight"), column(together, "numeric:weight")[:51])
+
+
+def test_a_column_of_nothing_but_such_numbers_is_missing():
+    assert np.isnan(column(field_table(weights([1e39, -1e300, None])), "numeric:weight")).all()
+
+
+@pytest.mark.parametrize("name", ["ridge", "kernel-ridge", "lightgbm", "svr", "sparse"])
+def test_heads_learn_from_a_column_in_spite_of_such_numbers(name):
+    rng = np.random.default_rng(0)
+    weight = rng.lognormal(2, 1, 200)
+    log_price = 1 + 0.5 * np.log(weight) + rng.normal(0, 0.1, 200)
+    weight[[5, 17]] = 1e39, -1e300
+    rows = rows_of(field_table(weights(weight)))
+    rows = dataclasses.replace(
+        rows, texts=dict.fromkeys(("full", "name"), np.array(["tea", "pot"] * 100, object))
+    )
+    found = crossfit(make_head(name, {}, 0), rows, log_price, np.arange(200) % 4).oof
+    usual = np.abs(weight) < 1e30
+    assert np.corrcoef(found[usual], log_price[usual])[0, 1] > 0.8

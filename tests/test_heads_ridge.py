@@ -12,9 +12,9 @@ from heads.linear.gram import Sums, sum_cells
 from heads.linear.layout import ColumnLayout
 from heads.linear.path import Scaling, predict_paths, solve_path
 from heads.linear.ridge import Ridge
+from heads.testing import folds_of, make_rows
 from store.errors import HeadError
 from store.metric import smape_log
-from tests.fake_rows import fake_rows, folds_of
 
 PENALTIES = np.geomspace(1e-4, 1.0, 6)
 
@@ -50,7 +50,7 @@ def filled_vectors(rows, train):
 def test_every_penalty_of_every_fold_is_scikit_learns_ridge(precision, monkeypatch):
     if precision == "float32":
         monkeypatch.setattr(gram, "EXACT_FLOPS", 0)
-    rows, log_price = fake_rows(600)
+    rows, log_price = make_rows(600)
     fold = folds_of(rows)
     layout = ColumnLayout.of(rows, min_count=5, use_fields=True)
     cells = sum_cells(rows, log_price, fold, layout)
@@ -70,7 +70,7 @@ def test_every_penalty_of_every_fold_is_scikit_learns_ridge(precision, monkeypat
 
 
 def test_a_row_without_a_vector_is_predicted_as_the_mean_of_the_training_rows():
-    rows, log_price = fake_rows(300, no_image=0.0)
+    rows, log_price = make_rows(300, no_image=0.0)
     head = Ridge(fields=False).fit(rows, log_price)
     image = rows.matrices[1]
     gone = dataclasses.replace(image, X=np.zeros_like(image.X), valid=np.zeros(300, bool))
@@ -81,7 +81,7 @@ def test_a_row_without_a_vector_is_predicted_as_the_mean_of_the_training_rows():
 
 
 def test_text_and_images_together_beat_either_alone():
-    rows, log_price = fake_rows(600)
+    rows, log_price = make_rows(600)
     fold, head = folds_of(rows), Ridge(fields=False)
     both, text, image = (
         smape_log(log_price, crossfit(head, rows.select(names), log_price, fold).oof)
@@ -95,7 +95,7 @@ def test_text_and_images_together_beat_either_alone():
 
 
 def test_two_folds_still_choose_the_penalty_inside():
-    rows, log_price = fake_rows(400)
+    rows, log_price = make_rows(400)
     result = crossfit(Ridge(), rows, log_price, folds_of(rows, 2))
     assert smape_log(log_price, result.oof) < smape_log(log_price, np.full(400, np.median(log_price)))
     assert all(learned["alpha"] > 0 for learned in result.learned)
@@ -109,7 +109,7 @@ def test_more_columns_than_rows_are_no_trouble():
 
 
 def test_saved_coefficients_predict_as_the_model_does(tmp_path):
-    rows, log_price = fake_rows(300)
+    rows, log_price = make_rows(300)
     head = Ridge().fit(rows, log_price)
     (tmp_path / "ridge.npz").write_bytes(head.files()["ridge.npz"])
     saved = np.load(tmp_path / "ridge.npz", allow_pickle=False)
@@ -121,13 +121,13 @@ def test_saved_coefficients_predict_as_the_model_does(tmp_path):
 
 
 def test_an_unknown_scale_is_an_error_that_names_both():
-    rows, log_price = fake_rows(60)
+    rows, log_price = make_rows(60)
     with pytest.raises(HeadError, match="scale must be one of block, column, got 'rows'"):
         Ridge(scale="rows").fit(rows, log_price)
 
 
 def test_a_design_fills_missing_vectors_with_the_mean_and_an_indicator():
-    rows, _ = fake_rows(200)
+    rows, _ = make_rows(200)
     X = Design(fields=False).fit(rows).transform(rows)
     valid = rows.matrices[1].valid
     np.testing.assert_allclose(X[~valid, 12:18], 0.0, atol=1e-6)

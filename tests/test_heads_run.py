@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import heads.features.inputs
 import heads.run
 from heads.features.inputs import coverage_of
-from heads.run import run_heads
+from heads.run import run_heads, train_heads
 from store.cli import main
 from store.config import Config, HeadConfig, load_config, save_config
 from store.errors import HeadError, MissingVectorsError, RowMismatchError
@@ -164,6 +164,14 @@ def test_a_head_under_a_name_of_its_own_takes_its_own_vectors(workspace):
             "ridge: parameter n_alphas must be a whole number from 1 to 1,000, got 'many'",
         ),
         ({"fields": 1}, "ridge: parameter fields must be true or false, got 1"),
+        ({"alpha_max": -1.0}, "ridge: parameter alpha_max must be a number above 0, at most 1e+12, got -1.0"),
+        (
+            {"alpha_min": float("nan")},
+            "ridge: parameter alpha_min must be a number above 0, at most 1e+12, got nan",
+        ),
+        ({"vectors": 5}, "ridge: parameter vectors must be a list of vector sets, got 5"),
+        ({"vectors": [1.5]}, "ridge: parameter vectors must be a list of vector sets, got [1.5]"),
+        ({"tuned": "no"}, "ridge: parameter tuned must be true or false, got 'no'"),
     ],
 )
 def test_a_wrong_parameter_fails_its_head_with_a_reason_and_the_others_go_on(workspace, params, message):
@@ -173,6 +181,35 @@ def test_a_wrong_parameter_fails_its_head_with_a_reason_and_the_others_go_on(wor
     assert message in result.output
     assert "sparse               SMAPE" in result.output
     assert "1 of 2 heads failed: ridge" in result.output
+
+
+def test_a_fault_of_one_head_keeps_its_traceback_and_stops_no_other(workspace, monkeypatch):
+    from heads.linear.ridge import Ridge
+
+    def broken(self, rows, log_price):
+        raise ZeroDivisionError("of a library")
+
+    monkeypatch.setattr(Ridge, "fit_predict_folds", lambda *given: None)
+    monkeypatch.setattr(Ridge, "_fit", broken)
+    configure(workspace)
+    result = shelfprice(workspace, "run")
+    assert result.exit_code == 1
+    assert "Traceback (most recent call last)" in result.stderr
+    assert (
+        "ridge                failed: ZeroDivisionError: of a library (a fault; its traceback"
+        in result.stderr
+    )
+    assert "sparse               SMAPE" in result.stdout
+    assert "1 of 2 heads failed: ridge" in result.output
+
+
+def test_parameters_by_their_old_names_are_taken_with_a_warning_and_find_what_they_made(workspace):
+    configure(workspace, run=["ridge"], ridge={"n_alphas": 3, "alpha_max": 2.0})
+    (made,) = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"]
+    configure(workspace, run=["ridge"], ridge={"n_penalties": 3, "high": 2.0})
+    with pytest.warns(FutureWarning, match="ridge: n_penalties is now n_alphas"):
+        result = json.loads(shelfprice(workspace, "run", "--json").stdout)
+    assert (result["heads"][0]["status"], result["heads"][0]["folder"]) == ("present", made["folder"])
 
 
 def test_an_unknown_head_is_an_error_that_offers_the_nearest(workspace):
@@ -225,6 +262,32 @@ def test_a_row_with_an_absurd_number_spoils_no_run(tmp_path):
     configure(workspace, run=["ridge", "lightgbm"], vectors=[])
     result = shelfprice(workspace, "run")
     assert result.exit_code == 0, result.exception or result.output
+
+
+def test_heads_are_trained_from_python_as_by_the_command(workspace):
+    configure(workspace)
+    lines = []
+    trained = train_heads(workspace.root, log=lines.append)
+    assert [(head.head, head.status) for head in trained] == [("ridge", "trained"), ("sparse", "trained")]
+    assert "ridge: training on 80 rows, minilm@structured" in lines
+    assert [head.status for head in train_heads(workspace, ["sparse"])] == ["present"]
+
+
+def test_a_head_that_fails_from_python_is_an_error_once_the_others_are_trained(workspace):
+    configure(workspace, run=["ridge", "sparse"], ridge={"n_alphas": "many"})
+    with pytest.raises(
+        HeadError, match="1 of 2 heads failed: ridge: parameter n_alphas must be a whole number"
+    ):
+        train_heads(workspace)
+    assert train_heads(workspace, ["sparse"])[0].status == "present"
+
+
+def test_a_run_keeps_to_log_prices(workspace):
+    configure(workspace, run=["ridge"], ridge={"target": "price"})
+    with pytest.raises(
+        HeadError, match="ridge: a run takes prices from the catalogue and predicts log prices: leave out"
+    ):
+        train_heads(workspace)
 
 
 def test_nothing_ingested_is_an_error_that_names_the_command(tmp_path):

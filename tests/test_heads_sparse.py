@@ -9,8 +9,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from heads.features.rows import CategoricalColumn, FieldTable
 from heads.features.tfidf import Terms, Weighting
 from heads.linear.sparse import Sparse, solve_dual
+from heads.testing import make_rows
 from store.errors import HeadError
-from tests.fake_rows import fake_rows
 
 
 def test_every_penalty_is_the_dense_solution():
@@ -30,7 +30,7 @@ def test_a_target_of_zeros_has_the_solution_zero():
 
 
 def test_counting_once_and_weighting_inside_a_fold_is_tf_idf_fitted_inside_it():
-    rows, _ = fake_rows(200)
+    rows, _ = make_rows(200)
     texts, inside = rows.text("full"), np.arange(0, 150)
     vectorizer, counts = Terms("full", "word", 1, 2).count(texts, 2)
     weighting = Weighting.fit(counts[inside], 2, 10**6)
@@ -48,7 +48,7 @@ def test_only_the_most_frequent_terms_are_kept_where_there_are_too_many():
 
 
 def test_words_never_seen_in_training_say_nothing():
-    rows, log_price = fake_rows(200)
+    rows, log_price = make_rows(200)
     head = Sparse().fit(rows, log_price)
     unseen = np.array(["zyxwvut qponmlk"] * 3, dtype=object)
     strange = rows.subset(np.arange(3))
@@ -61,7 +61,7 @@ def test_words_never_seen_in_training_say_nothing():
 
 
 def test_further_columns_of_the_file_are_used_beside_the_words():
-    rows, log_price = fake_rows(200)
+    rows, log_price = make_rows(200)
     rng = np.random.default_rng(0)
     said, colour = rng.standard_normal(200), rng.integers(0, 3, 200)
     fields = FieldTable(
@@ -81,7 +81,7 @@ def test_further_columns_of_the_file_are_used_beside_the_words():
 
 
 def test_a_catalogue_without_text_is_an_error_that_says_so():
-    rows, log_price = fake_rows(40)
+    rows, log_price = make_rows(40)
     empty = np.array([""] * 40, dtype=object)
     silent = type(rows)(rows.sample_id, (), rows.fields, {"full": empty, "name": empty}, rows.group)
     with pytest.raises(HeadError, match="the catalogue has no text"):
@@ -89,7 +89,7 @@ def test_a_catalogue_without_text_is_an_error_that_says_so():
 
 
 def test_rows_read_without_a_composition_are_an_error_naming_it():
-    rows, log_price = fake_rows(40)
+    rows, log_price = make_rows(40)
     bare = type(rows)(rows.sample_id, (), rows.fields, {}, rows.group)
     with pytest.raises(HeadError, match="rows hold no texts of composition 'full'"):
         Sparse().fit(bare, log_price)

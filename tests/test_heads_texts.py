@@ -9,8 +9,9 @@ from heads.folds.crossfit import crossfit
 from heads.linear.sparse import Sparse
 from heads.networks.sparse_mlp import SparseMlp
 from heads.registry import head_class, make_head
+from heads.testing import folds_of, make_rows, rows_for
 from store.errors import HeadError
-from tests.fake_rows import fake_rows, folds_of, rows_for, with_one_core
+from tests.fake_rows import with_one_core
 
 one_core = pytest.fixture(autouse=True)(with_one_core)
 
@@ -59,7 +60,7 @@ def texts_of(kind: str, n_rows: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", sorted(TEXT_HEADS))
 def test_texts_of_any_kind_are_learned_from_or_refused_in_words(name, kind):
-    rows, log_price = fake_rows(100)
+    rows, log_price = make_rows(100)
     texts = texts_of(kind, 100)
     rows = dataclasses.replace(rows, texts=dict.fromkeys(rows.texts, texts))
     head = make_head(name, TEXT_HEADS[name], 0)
@@ -75,7 +76,7 @@ def test_texts_of_any_kind_are_learned_from_or_refused_in_words(name, kind):
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_a_price_that_a_character_tells_is_learned_from_texts_without_spaces(script):
-    rows, log_price = fake_rows(160)
+    rows, log_price = make_rows(160)
     told = log_price > np.median(log_price)
     mark = SCRIPTS[script][7]
     plain = [text.replace(mark, "") for text in texts_of(script, 160)]
@@ -89,7 +90,7 @@ def test_a_price_that_a_character_tells_is_learned_from_texts_without_spaces(scr
 
 
 def test_without_a_term_and_without_a_field_there_is_nothing_to_learn_from():
-    rows, log_price = fake_rows(40)
+    rows, log_price = make_rows(40)
     bare = dataclasses.replace(rows, texts={"full": np.array([""] * 40, dtype=object)})
     with pytest.raises(
         HeadError, match="sparse-mlp: no word is held by 2 of 40 rows: the catalogue has no text"

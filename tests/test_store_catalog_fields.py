@@ -256,3 +256,22 @@ def test_listing_the_total_or_one_item_or_nothing_gives_the_same_quantity(packs,
         fields = parse_fields(text)
         assert fields.quantity == pytest.approx(ounces * packs * OUNCE, rel=0.05)
         assert fields.pack_count == packs
+
+
+@pytest.mark.parametrize(
+    "text, quantity",
+    [
+        ("soup 5 g " * 130_000, 5.0),
+        ("1 pack " * 37_000, None),
+        ("1 pack" + " " * 262_144 + "x", None),
+        ("pack 2" + " " * 262_144 + "x", None),
+        ("Item Name: soup 5 g\nProduct Description: a" + "\na" * 2_000_000, 5.0),
+        ("Item Name: soup 5 g\n" + "Product Description: a\n" * 60_000, 5.0),
+        ("9" * 500_000 + " g", None),
+    ],
+    ids=["sizes", "packs", "blanks", "blanks after a number", "lines", "descriptions", "digits"],
+)
+def test_a_cell_that_someone_filled_up_is_read_in_time_that_is_linear(text, quantity):
+    fields = parse_fields(text)
+    assert fields.quantity == quantity
+    assert len(fields.numbers) <= MOST_NUMBERS

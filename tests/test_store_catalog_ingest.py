@@ -1,4 +1,5 @@
 import random
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -375,3 +376,73 @@ def test_parquet_columns_of_any_type_are_read_or_named(workspace, tmp_path):
     pq.write_table(pa.table(columns | {"catalog_content": [["x"], ["y"]]}), path)
     with pytest.raises(CatalogError, match=r"column 'catalog_content' holds list.* can't be read as text"):
         ingest(workspace, path)
+
+
+# ---- prices of test rows, rejected rows, shared images --------------------------------------------
+
+
+def test_prices_of_test_rows_are_kept_apart_and_go_with_them(workspace, write):
+    train = write('1,a,,"1.299,00 €"\n2,b,,5 €\n')
+    test = write('8,c,,"2.000,50 €"\n9,d,,\n7,e,,0\n', "test.csv")
+    report = ingest(workspace, train, test)
+    assert report.splits["test"].n_holdout == 1
+    held = workspace.read_table("catalog/holdout.parquet")
+    assert held.to_pylist() == [{"sample_id": 8, "price": 2000.5}]
+    assert workspace.read_metadata("catalog/train.parquet")["currency"] == "€"
+    digest = catalog_digest(workspace)
+    without = write("8,c\n9,d\n7,e\n", "test.csv", "sample_id,catalog_content")
+    ingest(workspace, train, without)
+    assert not workspace.exists("catalog/holdout.parquet")
+    assert catalog_digest(workspace) == digest
+    ingest(workspace, train, test)
+    ingest(workspace, train)
+    assert not workspace.exists("catalog/holdout.parquet")
+
+
+@pytest.mark.parametrize(
+    "bad, said",
+    [
+        (
+            lambda i: f"{i},item,,{i}k,blue",
+            r"written price 'price' is 100 or more in all of them and at most 99",
+        ),
+        (lambda i: f"{i},item,,x,red", r"'colour' is 'red' in 100% of them and in 0% of the others"),
+        (lambda i: f"{i},{'item ' * 9},,x,blue", r"length of the text is 45 or more in all of them"),
+        (lambda i: f"{i},item,,x,blue", r"they stand in lines 101 to 104"),
+    ],
+)
+def test_what_rejected_rows_have_in_common_is_said(workspace, write, bad, said):
+    good = [f"{i},item,,{i},blue" for i in range(1, 100)]
+    train = write("\n".join([*good, *(bad(i) for i in range(100, 104))]), header=HEADER + ",colour")
+    report = ingest(workspace, train)
+    assert re.search(
+        f"rejected rows differ from the others: .*{said}", report.splits["train"].rejected_differ
+    )
+    with pytest.raises(CatalogError, match=f"4 of 103 rows of .*--max-rejected 0.01 .*{said}"):
+        ingest(workspace, train, columns=ColumnConfig(max_rejected=0.01))
+
+
+def test_rejected_rows_that_are_like_the_others_are_said_to_be(workspace, write):
+    rows = [f"{i},item {i},,{'x' if i % 30 == 7 else i}" for i in range(100)]
+    report = ingest(workspace, write("\n".join(rows)), columns=LENIENT)
+    assert report.splits["train"].rejected_differ == "rejected rows look like the others"
+
+
+def test_an_image_that_train_and_test_share_by_id_is_told(workspace, write, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("1.jpg", "test_2.jpg", "train_2.jpg"):
+        (folder / name).write_bytes(name.encode())
+    train = write("1,a,,5\n2,b,,6\n")
+    test = write("1,x\n2,y\n", "test.csv", "sample_id,catalog_content")
+    report = ingest(workspace, train, test, str(folder))
+    assert [read_split(workspace, split)["image"].to_pylist() for split in ("train", "test")] == [
+        ["file:1.jpg", "file:train_2.jpg"],
+        ["file:1.jpg", "file:test_2.jpg"],
+    ]
+    assert any(note.startswith("1 image files are taken for a train row and for") for note in report.notes)
+
+
+def test_prices_below_the_lowest_that_is_submitted_are_told(workspace, write):
+    report = ingest(workspace, write("1,a,,0.0001\n2,b,,5\n"))
+    assert any("1 prices are below the lowest that is submitted" in note for note in report.notes)

@@ -1,6 +1,5 @@
 """Catalogues as people have them: one table of kinds of files, each with what is right for it."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from store.config import ColumnConfig
 from store.errors import CatalogError
 from store.workspace import Workspace
 
-REAL = Path(os.environ.get("SHELFPRICE_REAL_DATA", "/nonexistent"))
 HEAD = "sample_id,catalog_content,price"
 MISSING = object()
 

@@ -129,6 +129,7 @@ ROWS = "id,text\n1,\u00e9t\u00e9\n"
             r"byte 1201014 \(line 1003\) is 0xff",
         ),
         (ROWS.encode()[:-2], r"cut off at byte 14|byte 13"),
+        (b"sep=;\nid;text\n1;\xff\n", r"not UTF-8: byte 16 \(line 3\) is 0xff"),
         (b'id,text\n1,"a"b"\n', r"not CSV: in the row that starts on line 2"),
         (b'id,text\n1,a\n2,"b\nc\n', r"row that starts on line 3: unexpected end of data"),
         (b"id,text,text\n1,a,b\n", "two columns named 'text'"),

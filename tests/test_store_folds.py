@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from store.catalog.images.links import LINKS_FILE
 from store.cli import main
 from store.config import Config, FoldConfig, load_config
-from store.errors import CatalogError, FoldMismatchError
+from store.errors import CatalogError, FoldMismatchError, RowMismatchError
 from store.folds.assign import FOLDS_FILE, decide_folds, ensure_folds, read_folds, read_record
 from store.schema import LINKS
 from store.workspace import Workspace
@@ -64,6 +64,16 @@ def test_groups_stay_whole_and_no_fold_is_empty(groups, k, seed):
     assert set(fold.tolist()) == set(range(k))
     assert len(set(zip(group.tolist(), fold.tolist(), strict=True))) == len(np.unique(group))
     assert np.ptp(np.bincount(fold)) <= 2 * np.bincount(group).max() + 2
+
+
+def test_folds_of_plain_arrays_take_labels_of_any_kind_and_prices_as_well():
+    log_price, labels = np.arange(20) / 7, [f"product {i // 2}" for i in range(20)]
+    fold = decide_folds(log_price, labels, k=4)
+    assert (fold[::2] == fold[1::2]).all()
+    np.testing.assert_array_equal(decide_folds(np.exp(log_price), np.arange(20) // 2, k=4), fold)
+    assert set(decide_folds(log_price)) == set(range(5))
+    with pytest.raises(RowMismatchError, match="one group a row, got 3 groups for 20"):
+        decide_folds(log_price, ["a", "b", "c"])
 
 
 def test_folds_are_alike_in_size_and_in_price():

@@ -88,7 +88,7 @@ def files(workspace):
 def littered(workspace):
     """The same after other parameters, other encoders and killed runs; with what must go, path -> why."""
     first = shelfprice(workspace, "heads", "run", "--json")
-    configure(workspace, params={"ridge": {"n_penalties": 3}})
+    configure(workspace, params={"ridge": {"n_alphas": 3}})
     second = json.loads(shelfprice(workspace, "heads", "run", "--json"))["heads"][0]["folder"]
     save_config(workspace, CONFIG)
     assert shelfprice(workspace, "heads", "run", "--json") == first
@@ -175,7 +175,7 @@ def test_what_a_run_at_work_holds_stays_and_is_named(littered):
 
 def test_predictions_that_the_standing_blend_was_made_of_stay(workspace):
     blended = json.loads(shelfprice(workspace, "ensemble", "blend", "--json"))["inputs"]["heads"]["ridge"]
-    configure(workspace, params={"ridge": {"n_penalties": 3}})
+    configure(workspace, params={"ridge": {"n_alphas": 3}})
     shelfprice(workspace, "heads", "run")
     assert blended not in paths(workspace)
     shelfprice(workspace, "ensemble", "blend")
@@ -183,7 +183,7 @@ def test_predictions_that_the_standing_blend_was_made_of_stay(workspace):
 
 
 def test_predictions_that_the_next_run_would_take_up_stay(workspace):
-    configure(workspace, params={"ridge": {"n_penalties": 3}})
+    configure(workspace, params={"ridge": {"n_alphas": 3}})
     shelfprice(workspace, "heads", "run")
     shelfprice(workspace, "ensemble", "blend")
     save_config(workspace, CONFIG)
@@ -208,7 +208,7 @@ def test_heads_that_the_configuration_names_nowhere_go_with_their_record_and_oth
         head: publish_fake_predictions(workspace, head, np.ones(N_TRAIN), np.ones(N_TEST))
         for head in ("sparse", "ridge:probe", "finetuned:clip")
     }
-    configure(workspace, params={"ridge:probe": {"n_penalties": 3}})
+    configure(workspace, params={"ridge:probe": {"n_alphas": 3}})
     assert paths(workspace) == {probes["sparse"]: "the configuration does not name sparse"}
     shelfprice(workspace, "prune", "--yes")
     assert not workspace.exists("predictions/sparse.json")

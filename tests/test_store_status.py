@@ -240,12 +240,12 @@ def test_other_weights_make_the_heads_on_their_vectors_stale(submitted):
 
 
 def test_another_seed_or_parameter_makes_a_head_stale(submitted):
-    params = {"n_penalties": 3}
+    params = {"n_alphas": 3}
     folder = status(submitted)["heads"][0]["folder"]
     save_config(submitted, replace(CONFIG, seed=43, heads=replace(CONFIG.heads, params={"ridge": params})))
     reasons = stale_heads(submitted)["ridge"]
     assert reasons[0] == "seed 42 became 43"
-    assert any(reason.startswith("n_penalties ") and reason.endswith(" became 3") for reason in reasons)
+    assert any(reason.startswith("n_alphas ") and reason.endswith(" became 3") for reason in reasons)
     assert reasons[-1] == "folds will be decided again: seed 42 became 43"
     assert folder in {head["folder"] for head in status(submitted)["heads"]}
 
@@ -275,7 +275,7 @@ def test_going_back_to_earlier_parameters_takes_up_what_they_made(submitted):
     first = status(submitted)["heads"][0]["folder"]
     blended = status(submitted)["blend"]["folder"]
     submission = submitted.read_bytes(SUBMISSION_FILE)
-    other = replace(CONFIG, heads=replace(CONFIG.heads, params={"ridge": {"n_penalties": 3}}))
+    other = replace(CONFIG, heads=replace(CONFIG.heads, params={"ridge": {"n_alphas": 3}}))
     save_config(submitted, other)
     assert heads_run(submitted) == {"ridge": "trained"}
     for command in (("ensemble", "blend"), ("ensemble", "submit")):
@@ -283,7 +283,7 @@ def test_going_back_to_earlier_parameters_takes_up_what_they_made(submitted):
     assert status(submitted)["next"] is None
     save_config(submitted, CONFIG)
     ((reason,),) = stale_heads(submitted).values()
-    assert reason.startswith("n_penalties 3 became ")
+    assert reason.startswith("n_alphas 3 became ")
     assert "'heads run' takes them up" in reason
     assert heads_run(submitted) == {"ridge": "present"}
     standing = {head["folder"]: head["is_superseded"] for head in status(submitted)["heads"]}

@@ -2,7 +2,7 @@
 
 import click
 
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -35,12 +35,12 @@ def export_command(names: tuple[str, ...], to: str, workspace: Workspace, as_jso
     sets = []
     for name in dict.fromkeys(names or load_config(workspace).embed.vectors):
         spec = current_spec(workspace, name.partition("@")[0])
-        sets.append(VectorSet.parse(name, is_text=spec.modality == "text"))
+        sets.append(VectorSet.parse(name, spec.modality))
     written = []
     for one in export(workspace, sets, to):
         written.append(one)
         if not as_json:
-            click.echo(
+            say(
                 f"{one.vector_set}: {one.n_rows:,} rows, {one.n_vectors:,} with a vector of {one.dim}, {one.path}"
             )
     if as_json:

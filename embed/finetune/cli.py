@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from embed.finetune.recipe import HEADS, LOSSES, PRECISIONS, SCHEDULES
-from store.options import json_option, print_json, workspace_option
+from embed.job.cli import trust_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 NOT_SET = "Default: the system's, see docs/finetune.md."
@@ -97,6 +98,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Folder of models carried over from a connected machine.",
 )
 @click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
+@trust_option
 @workspace_option
 @json_option
 def finetune_command(
@@ -111,6 +113,7 @@ def finetune_command(
     device: str,
     models_dir: Path | None,
     offline: bool,
+    trust_remote_code: bool,
     workspace: Workspace,
     as_json: bool,
     **given: Any,
@@ -135,9 +138,9 @@ def finetune_command(
 
     def log(line: str) -> None:
         if processes.writes:
-            click.echo(line, err=True)
+            say(line, err=True)
 
-    sources = Sources(models_dir, offline)
+    sources = Sources(models_dir, offline, trust_remote_code=trust_remote_code)
     job = prepare_job(workspace, load_config(workspace), encoders, name, recipe, sources, log)
     if holdout and folds:
         raise ConfigError("--holdout is fold 0 alone: leave it out, or --fold")
@@ -154,7 +157,7 @@ def finetune_command(
             print_json(dataclasses.asdict(planned))
             return
         for line in plan_lines(planned):
-            click.echo(line)
+            say(line)
         return
     try:
         outcome = tune(job, chosen, processes, options, device, log, restart)
@@ -168,4 +171,4 @@ def finetune_command(
         print_json(outcome_record(job, outcome))
         return
     for line in outcome_lines(job, outcome):
-        click.echo(line)
+        say(line)

@@ -16,11 +16,13 @@ from heads.features.inputs import Inputs, read_inputs
 from heads.features.rows import Rows
 from heads.networks.head import NetworkHead
 from heads.networks.training import stopping_rows
+from heads.params import run_params
 from heads.registry import make_head
 from store.config import Config
 from store.errors import ConfigError, HeadError
 from store.folds.assign import Folds, ensure_folds
-from store.vectors.spec import slug
+from store.names import MOST_CHARACTERS, file_name
+from store.vectors.spec import digest, slug
 from store.workspace import Workspace
 
 Log = Callable[[str], None]
@@ -128,11 +130,12 @@ def prepare_job(
         raise ConfigError(
             "name at least one encoder to tune, such as efficientnet-lite0 or minilm@structured"
         )
-    name = name or "+".join(sorted(slug(encoder.partition("@")[0]) for encoder in encoders))
+    name = name or _default_name(encoders)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
         raise ConfigError(
             f"--name names files and may hold letters, digits and . _ + - alone, got {name!r}: pass another"
         )
+    file_name(name, "a fine-tuning run")
     towers = tuple(find_towers(workspace, encoders, name, sources))
     folds = ensure_folds(workspace, config, log)
     inputs = read_inputs(workspace, [tower.vector_set for tower in towers], (), folds)
@@ -140,20 +143,23 @@ def prepare_job(
         raise HeadError(
             f"all {len(inputs.log_price)} training prices are the same: there is nothing to learn"
         )
-    params = {
-        k: v for k, v in config.heads.params.get(recipe.head, {}).items() if k not in ("vectors", "tuned")
-    }
+    params, _, _ = run_params(recipe.head, config.heads.params.get(recipe.head, {}))
     head = make_head(recipe.head, params, config.seed)
     configuration = {
         "encoders": [[str(tower.vector_set), tower.resolved.spec.fingerprint] for tower in towers],
         "head": recipe.head,
-        "params": head.get_params(),
+        "params": head.recorded_params(),
         "recipe": recipe.to_json(),
         **bound_parts(workspace, config, folds.hash),
     }
     return FinetuneJob(
         workspace, name, towers, recipe, params, config.seed, inputs, folds, _plain(configuration)
     )
+
+
+def _default_name(encoders: Sequence[str]) -> str:
+    name = "+".join(sorted(slug(encoder.partition("@")[0]) for encoder in encoders))
+    return name if len(name) <= MOST_CHARACTERS else f"{name[: MOST_CHARACTERS - 17]}-{digest(name)}"
 
 
 def check_configuration(job: FinetuneJob, restart: bool, log: Log) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from embed.encoders.base import PREPARED_BY
 from embed.forward.passes import Passes
 from embed.forward.precision import MIN_COSINE, Compiled, Mode, ModeChoice, candidates, choose, worst_cosine
 from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow, units_of
@@ -22,6 +23,11 @@ WORTH_MEASURING = 16  # times the measured rows: about what the passes over them
 MOST_FP32_STAGES = 8
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried
+
+
+def units_counted(spec: EncoderSpec) -> str:
+    """What a batch's size is counted in: "text" for padded tokens or patches, "image" for images."""
+    return "image" if spec.modality == "image" and PREPARED_BY not in spec.preprocessing else "text"
 
 
 class ModeTrial:
@@ -51,7 +57,7 @@ class ModeTrial:
                 allows is taken, unmeasured. None: always measured.
         """
         policy = self._spec.precision
-        modes = candidates(policy, self._device_type, self._passes.is_convnet)
+        modes = candidates(policy, self._device_type, self._passes.is_convnet, self._passes.stored_as)
         plain = ModeChoice(next(mode for mode in modes if policy in ("auto", mode.dtype)))
         if n_rows is not None and n_rows < MEASURED_ROWS[0] * WORTH_MEASURING:
             return plain
@@ -132,7 +138,7 @@ class ModeTrial:
     def _grown(self, sample: list[Batch]) -> int:
         largest = max(sample, key=lambda batch: batch.units)
         units, best_units, best = self._limit.units, self._limit.units, 0.0
-        while units <= MAX_UNITS[self._spec.modality]:
+        while units <= MAX_UNITS[units_counted(self._spec)]:
             repeats = max(1, units // max(1, largest.units))
             inputs = tuple(torch.from_numpy(np.concatenate([a] * repeats)) for a in largest.arrays)
             self._limit.units = units_of(inputs)

@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from embed.encoders.base import Encoder, TextEncoder
-from embed.forward.autotune import COMPILE_SECONDS, ModeTrial
+from embed.encoders.base import PREPARED_BY, Encoder, ItemEncoder, TextEncoder
+from embed.forward.autotune import COMPILE_SECONDS, ModeTrial, units_counted
 from embed.forward.devices import DeviceSettings, cores, device_name
 from embed.forward.local import LocalRunner
 from embed.forward.passes import Passes, is_out_of_memory
@@ -18,6 +18,7 @@ from embed.forward.precision import ModeChoice, recall, remember
 from embed.forward.transfer import Inputs, Pending, pinned, transfer_to
 from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow
 from embed.inputs.image_batches import ImagePreparer
+from embed.inputs.items import ItemPreparer
 from embed.inputs.texts import TextPreparer
 from store.errors import EncoderError
 from store.workspace import Workspace
@@ -32,14 +33,14 @@ class Engine(LocalRunner):
         self, workspace: Workspace, encoder: Encoder, device: torch.device, settings: DeviceSettings
     ) -> None:
         self.spec = encoder.spec
-        self._workspace = workspace
+        self.memory = workspace
         self._encoder = encoder
         self._device = device
         self._kind = "cpu" if device.type == "cpu" else "gpu"
-        is_text = self.spec.modality == "text"
-        self._fixed_units = settings.batch_tokens if is_text else settings.batch_images
+        counted = units_counted(self.spec)
+        self._fixed_units = settings.batch_tokens if counted == "text" else settings.batch_images
         self._always_measured = settings.always_measured
-        self._start_units = START_UNITS[self.spec.modality, self._kind]
+        self._start_units = START_UNITS[counted, self._kind]
         self._limit = BatchLimit(self._fixed_units or self._start_units)
         with self._enough_memory():
             self._passes = Passes(encoder, device, self._limit)
@@ -67,7 +68,7 @@ class Engine(LocalRunner):
         """
         device = device_name(self._device)
         with self._transfer.here(), self._enough_memory():
-            choice = known = recall(self._workspace, self.spec, device, torch.__version__)
+            choice = known = recall(self.memory, self.spec, device, torch.__version__)
             trial = ModeTrial(self.spec, self._passes, self._preparer, self._limit, self._device.type)
             if choice is None:
                 choice = trial.choose(window, None if self._always_measured else n_rows)
@@ -78,7 +79,7 @@ class Engine(LocalRunner):
             if self._deserves_compiling(choice, n_rows):
                 choice = trial.compile(window, choice)
             if choice != known and measured:
-                remember(self._workspace, self.spec, device, torch.__version__, choice)
+                remember(self.memory, self.spec, device, torch.__version__, choice)
             self._choice = choice
             self._passes.apply(choice.mode_for(n_rows))
         return f"{device}: {replace(choice, mode=self._passes.mode)}"
@@ -125,7 +126,7 @@ class Engine(LocalRunner):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            what = "text" if self.spec.modality == "text" else "image"
+            what = {"text": "text", "image": "image", "joint": "row"}[self.spec.modality]
             raise EncoderError(
                 f"{self.spec.name}: the memory of {device_name(self._device)} is too small for one {what}: "
                 f"{str(error).splitlines()[0]}: free some, or pass --devices cpu"
@@ -133,7 +134,7 @@ class Engine(LocalRunner):
 
     def _deserves_compiling(self, choice: ModeChoice, n_rows: int) -> bool:
         rate = choice.rows_per_second.get(str(choice.mode))
-        untried = self._device.type == "cuda" and choice.compiled is None
+        untried = self._device.type == "cuda" and choice.compiled is None and not self._passes.is_prepared
         return bool(untried and rate and n_rows / rate > COMPILE_SECONDS)
 
     def _fetched(self, batch: Batch, inputs: Inputs, pending: Pending) -> tuple[Batch, np.ndarray]:
@@ -148,6 +149,9 @@ class Engine(LocalRunner):
         return batch, vectors
 
     def _make_preparer(self) -> Preparer:
+        if PREPARED_BY in self.spec.preprocessing:
+            items = cast(ItemEncoder, self._encoder)
+            return ItemPreparer(items.prepare, items.fills, self._limit, cores())
         if self.spec.modality == "text":
             encoder = cast(TextEncoder, self._encoder)
             return TextPreparer(encoder.tokenize, encoder.pad_id, self._limit)

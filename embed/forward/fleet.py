@@ -70,6 +70,15 @@ class Fleet(LocalRunner):
         self.spec = engines[0].spec
 
     @property
+    def memory(self) -> Workspace:  # type: ignore[override]
+        return self._engines[0].memory
+
+    @memory.setter
+    def memory(self, workspace: Workspace) -> None:
+        for engine in self._engines:
+            engine.memory = workspace
+
+    @property
     def units(self) -> int:
         """Most padded tokens, or images, of a forward pass."""
         return self._engines[0].units

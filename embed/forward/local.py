@@ -11,11 +11,13 @@ import numpy as np
 from embed.forward.prefetch import Prefetch
 from embed.inputs.batch import Batch, RowWindow
 from embed.job.source import Source
+from store.workspace import Workspace
 
 
 class LocalRunner(ABC):
     """Implements `embed.job.run.Runner` by three steps: one device (`Engine`) or several (`Fleet`)."""
 
+    memory: Workspace  # where what was measured is remembered
     _windows: Iterator[RowWindow]
 
     @abstractmethod

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from embed.encoders.base import Encoder
+from embed.encoders.base import PREPARED_BY, Encoder
 from embed.forward.convnet import is_convnet, keep_in_fp32
 from embed.forward.fused_convolutions import fuse_convolutions
 from embed.forward.fused_linear import fuse_linear_layers
@@ -32,9 +32,14 @@ class Passes:
         self._spec = encoder.spec
         self._device = device
         self._limit = limit
-        self._plain = encoder.module.to(device).eval()
-        self.is_convnet = encoder.spec.modality == "image" and is_convnet(encoder.module)
-        if device.type == "cpu":
+        self.is_prepared = PREPARED_BY in encoder.spec.preprocessing
+        self.stored_as = half_type(encoder.module)
+        self._plain = encoder.module if is_placed(encoder.module) else encoder.module.to(device)
+        self._plain.eval()
+        self.is_convnet = (
+            encoder.spec.modality == "image" and not self.is_prepared and is_convnet(encoder.module)
+        )
+        if device.type == "cpu" and not self.is_prepared and self.stored_as is None:
             self._fuse()
 
     def _fuse(self) -> None:
@@ -123,7 +128,7 @@ class Passes:
     def _encoder_forward(self, inputs: Inputs) -> torch.Tensor:
         inputs = tuple(a.to(self._device) for a in inputs)
         if self._spec.modality == "image":
-            inputs = (self._scaled(inputs[0]),)
+            inputs = inputs if self.is_prepared else (self._scaled(inputs[0]),)
         return cast(torch.Tensor, cast(Any, self._encoder).forward(*inputs))
 
     def _scaled(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -135,6 +140,17 @@ class Passes:
         if not self.mode.channels_last:
             planes = planes.contiguous()
         return planes.to(torch.float32).div_(255.0).sub_(mean).div_(std)
+
+
+def half_type(module: torch.nn.Module) -> str | None:
+    """The type of weights that were left as they are stored; None: fp32."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    return next((names[p.dtype] for p in module.parameters() if p.dtype in names), None)
+
+
+def is_placed(module: torch.nn.Module) -> bool:
+    """Whether loading has put the weights on their device already, packed, where they must stay."""
+    return any(p.dtype in (torch.int8, torch.uint8) for p in module.parameters())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -70,8 +70,14 @@ class ModeChoice:
         return f"{self.mode}{cosine}" + (f" (measured: {rates})" if rates else "")
 
 
-def candidates(policy: str, device_type: str, is_convnet: bool) -> list[Mode]:
-    """Modes that a policy allows, the plainest first; the first is always fp32, the reference."""
+def candidates(policy: str, device_type: str, is_convnet: bool, stored_as: str | None = None) -> list[Mode]:
+    """Modes that a policy allows, the plainest first; the first is always fp32, the reference.
+
+    Args:
+        stored_as: the type of weights that were left in half precision, which is then the only one.
+    """
+    if stored_as is not None:
+        return [Mode(stored_as)]
     dtypes = {
         "auto": ["fp32", "fp16", "bf16"] if device_type == "cuda" else ["fp32", "bf16"],
         "fp32": ["fp32"],
@@ -142,7 +148,7 @@ def choose(
         if MIN_GAIN * seconds[mode] < seconds[best]:
             best = mode
     rates = {str(mode): round(len(reference) / taken, 1) for mode, taken in seconds.items()}
-    return ModeChoice(best, None, None if best.dtype == "fp32" else cosines[best], rates)
+    return ModeChoice(best, None, None if best.dtype == "fp32" or len(modes) == 1 else cosines[best], rates)
 
 
 def _take_turns(

@@ -101,8 +101,10 @@ def clip_tokenizer(
     clean = get_clean_fn(options.pop("clean", "whitespace"))
     strips = options.pop("strip_sep_token", False)
     tokenizer = load_tokenizer(folder, **options)
+    fast = FastTokenizer(tokenizer.backend_tokenizer, max_tokens, long)
+    fast.check_same_as(tokenizer, folder)
     return CleaningTokenizer(
-        FastTokenizer(tokenizer.backend_tokenizer, max_tokens, long),
+        fast,
         clean,
         pad_to=pad_to,
         pad_id=tokenizer.pad_token_id or 0,

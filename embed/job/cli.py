@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -24,6 +24,15 @@ class ShareType(click.ParamType):
 
 
 SHARE = click.FloatRange(0.0, 1.0)
+
+
+trust_option = click.option(
+    "--trust-remote-code",
+    "trust_remote_code",
+    is_flag=True,
+    help="Run the code that a model brings along, where its library does not know it. Read it first: it can do all "
+    "that you can.",
+)
 
 
 def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,6 +64,7 @@ def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--offline", is_flag=True, help="Never ask the model hub; its local cache is still read."
             ),
+            trust_option,
             click.option(
                 "--shard",
                 "share",
@@ -150,6 +160,7 @@ def run_command(
     precision: str,
     models_dir: Path | None,
     offline: bool,
+    trust_remote_code: bool,
     share: Any,
     devices: str,
     batch_tokens: int | None,
@@ -183,8 +194,9 @@ def run_command(
         from embed.encoders.base import Sources
         from embed.job.request import leave_images_out
 
-        left_out = leave_images_out(workspace, Sources(models_dir, offline))
-        click.echo(f"left out from now on: {', '.join(left_out) or 'nothing'}", err=True)
+        sources = Sources(models_dir, offline, trust_remote_code=trust_remote_code)
+        left_out = leave_images_out(workspace, sources)
+        say(f"left out from now on: {', '.join(left_out) or 'nothing'}", err=True)
     try:
         with _terminate_as_interrupt():
             outcomes = embed_catalogue(
@@ -194,6 +206,7 @@ def run_command(
                 precision=precision,
                 models_dir=models_dir,
                 offline=offline,
+                trust_remote_code=trust_remote_code,
                 batch_tokens=batch_tokens,
                 batch_size=batch_size,
                 publish_every=publish_every,
@@ -202,7 +215,7 @@ def run_command(
                 max_coverage_gap=max_coverage_gap,
                 share=share,
                 cluster=cluster,
-                say=lambda line: click.echo(line, err=True),
+                say=lambda line: say(line, err=True),
             )
     except KeyboardInterrupt as interrupt:
         raise click.ClickException(
@@ -212,4 +225,4 @@ def run_command(
         print_json({"encoders": [outcome_record(one) for one in outcomes]})
         return
     for line in (line for one in outcomes for line in outcome_lines(one)):
-        click.echo(line)
+        say(line)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from embed.encoders.base import Resolved
+from embed.encoders.recipes import changed_recipe
 from embed.forward.devices import host
 from embed.job.share import Share
 from embed.job.source import Source, WantedKeys
@@ -74,6 +75,7 @@ class EncoderPlan:
     files: tuple[str, ...]
     rows_per_second: float | None  # of earlier runs on this machine
     n_elsewhere: int = 0  # missing keys that fall to other shares of the work
+    changed_recipe: str | None = None  # why the vectors that are current are others than these
 
     @property
     def spec(self) -> EncoderSpec:
@@ -114,6 +116,7 @@ def plan_encoder(
     *,
     retry_failed: bool = False,
     wanted: WantedKeys | None = None,
+    keys_only: bool = False,
 ) -> EncoderPlan:
     """Wanted keys of every split minus what is present minus what failed before.
 
@@ -121,9 +124,10 @@ def plan_encoder(
         source: of all that is wanted of this encoder.
         retry_failed: count failures on record as missing.
         wanted: the source's keys, if they were read already.
+        keys_only: see `read_cached`.
     """
     spec = resolved.spec
-    cached = read_cached(workspace, spec)
+    cached = read_cached(workspace, spec, keys_only=keys_only)
     failed = NO_KEYS if retry_failed else cached.failed
     wanted = wanted or source.wanted()
     sets, everything, missing = [], [], []
@@ -149,11 +153,17 @@ def plan_encoder(
         cached.damaged,
         cached.files,
         _measured_rate(workspace, spec),
+        changed_recipe=changed_recipe(workspace, resolved),
     )
 
 
-def read_cached(workspace: Workspace, spec: EncoderSpec) -> Cached:
-    """What an encoder's folder holds; on a disk every byte is checked, so that a damaged shard counts as missing."""
+def read_cached(workspace: Workspace, spec: EncoderSpec, *, keys_only: bool = False) -> Cached:
+    """What an encoder's folder holds; on a disk every byte is checked, so that a damaged shard counts as missing.
+
+    Args:
+        keys_only: on a disk too, check the keys alone; vectors are checked when they are read.
+    """
+    keys_only |= not workspace.is_local
     shards, records = shard_names(workspace, spec.folder), failure_names(workspace, spec.folder)
     damaged: dict[str, str] = {}
     present, failed = KeyBuffer(), KeyBuffer()
@@ -161,7 +171,7 @@ def read_cached(workspace: Workspace, spec: EncoderSpec) -> Cached:
     def keys_of(name: str) -> np.ndarray | CorruptFileError:
         try:
             relative = f"{spec.folder}/{name}"
-            return read_checked_keys(workspace, relative, spec.dim, keys_only=not workspace.is_local)
+            return read_checked_keys(workspace, relative, spec.dim, keys_only=keys_only)
         except CorruptFileError as error:
             return error
 

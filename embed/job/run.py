@@ -61,6 +61,9 @@ class EmbedOptions:
     shard_seconds: float = 60.0
     is_current: bool = True  # what an encoder's name stands for becomes what this run made
     progress: bool = True  # a bar, where stderr is a terminal
+    keys_only: bool = (
+        False  # of the cache are read, not every byte: for those who find out when they read vectors
+    )
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,9 @@ def _run_model(
     wanted = [request.source.wanted() for request in requests]
 
     def plan_all() -> list[EncoderPlan]:
+        flags = {"retry_failed": options.retry_failed, "keys_only": options.keys_only}
         pairs = zip(requests, wanted, strict=True)
-        retry = options.retry_failed
-        return [plan_encoder(workspace, r.resolved, r.source, retry_failed=retry, wanted=k) for r, k in pairs]
+        return [plan_encoder(workspace, r.resolved, r.source, wanted=keys, **flags) for r, keys in pairs]
 
     publish = publish_current if options.is_current else publish_spec
     plans = plan_all()
@@ -194,10 +197,12 @@ def _run_encoder(
     ) in old_records:  # every failure in them was tried again and now stands elsewhere, if it failed again
         if name not in writer.records:
             workspace.remove(f"{plan.spec.folder}/{name}")
-    after = plan_encoder(workspace, plan.resolved, source, wanted=wanted)
+    after = plan_encoder(workspace, plan.resolved, source, wanted=wanted, keys_only=options.keys_only)
     check_coverage(after, options.limits)
     truncated = {
-        name: n / total for name, (total, n) in texts.items() if total and (n or plan.spec.modality == "text")
+        name: n / total
+        for name, (total, n) in texts.items()
+        if total and (n or plan.spec.modality != "image")
     }
     return EmbedOutcome(after, writer.n_published, writer.n_failed, seconds, truncated)
 

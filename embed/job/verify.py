@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from store.catalog.images.blobs import damaged_blobs
 from store.catalog.images.links import known_links
 from store.errors import CorruptFileError, MissingVectorsError
 from store.vectors.keys import KeyBuffer, key_array
 from store.vectors.sets import VECTORS
-from store.vectors.shard import failure_names, read_shard, shard_name, shard_names
+from store.vectors.shard import failure_names, opened_shard, shard_name, shard_names
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
@@ -50,32 +49,19 @@ def read_checked_keys(
     Raises:
         CorruptFileError: a checksum differs, rows are lost, or vectors have another length.
     """
-    keys, width = _keys_alone(workspace, relative) if keys_only else _keys_of_whole(workspace, relative)
-    if width != 2 * dim:
+    with opened_shard(workspace, relative, whole=not keys_only) as shard:
+        keys = shard.keys
+        if not keys_only:
+            shard.vectors()
+    if shard.dim != dim:
         raise CorruptFileError(
-            f"{workspace.path(relative)} is damaged: vectors of length {width // 2}, not {dim}"
+            f"{workspace.path(relative)} is damaged: vectors of length {shard.dim}, not {dim}"
         )
     if shard_name(keys) != relative.rpartition("/")[2]:
         raise CorruptFileError(
             f"{workspace.path(relative)} is damaged: its {len(keys)} keys are not its name's"
         )
     return key_array(keys)
-
-
-def _keys_of_whole(workspace: Workspace, relative: str) -> tuple[pa.Array, int]:
-    keys, vectors = read_shard(workspace, relative)
-    return keys, 2 * vectors.shape[1]
-
-
-def _keys_alone(workspace: Workspace, relative: str) -> tuple[pa.Array, int]:
-    """Keys, and bytes of a vector as the schema has them."""
-    with workspace.parquet(relative) as file:
-        schema = file.schema_arrow
-        if schema.names != ["key", "vector"] or not pa.types.is_fixed_size_binary(
-            schema.field("vector").type
-        ):
-            raise CorruptFileError(f"{workspace.path(relative)} is not a shard: columns {schema.names}")
-        return file.read(columns=["key"])["key"].combine_chunks(), schema.field("vector").type.byte_width
 
 
 def verify_folder(workspace: Workspace, spec: EncoderSpec) -> FolderReport:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.catalog.extremes import clip_extremes, extremes_note
 from store.catalog.read import extra_columns, present_splits, read_split, split_path
 from store.errors import CatalogError, MissingVectorsError
 from store.folds.assign import read_folds
@@ -68,7 +69,7 @@ def read_evidence(
     for name in vectors:
         for split, X in _vectors(workspace, name, chosen, notes).items():
             blocks[split][name] = X
-    names, numbers = _fields(tables)
+    names, numbers = _fields(tables, notes)
     for split, X in numbers.items():
         blocks[split]["fields"] = X[chosen[split]]
     found = {
@@ -113,7 +114,11 @@ def compress(blocks: Sequence[np.ndarray], inside: np.ndarray, n_components: int
         known = (~missing[inside]).sum(axis=0)
         middle = np.where(missing[inside], 0.0, block[inside]).sum(axis=0) / np.maximum(known, 1)
         filled = np.where(missing, middle, block)
-        if block.shape[1] > n_components < inside.sum():
+        if not np.ptp(filled[inside], axis=0).any():
+            filled = filled[
+                :, :0
+            ]  # a block of one value, such as that of images where there are none, says nothing
+        elif block.shape[1] > n_components < inside.sum():
             pca = PCA(n_components, random_state=seed, svd_solver="randomized").fit(filled[inside])
             filled = pca.transform(filled)
         parts += [filled, missing.mean(axis=1, keepdims=True)]
@@ -134,7 +139,7 @@ def _vectors(
     found = {}
     try:
         spec = current_spec(workspace, name.partition("@")[0])
-        vector_set = VectorSet.parse(name, is_text=spec.modality == "text")
+        vector_set = VectorSet.parse(name, spec.modality)
         for split, rows in chosen.items():
             matrix = load_matrix(workspace, vector_set, split).rows(rows)
             matrix.X[~matrix.valid] = np.nan
@@ -145,7 +150,7 @@ def _vectors(
     return found
 
 
-def _fields(tables: dict[str, pa.Table]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+def _fields(tables: dict[str, pa.Table], notes: list[str]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Names of the columns, and the parsed numbers and category codes of each split, with the same columns in each.
 
     Levels are numbered in alphabetical order: numbered as they come, those that only the last split has would be the
@@ -155,8 +160,13 @@ def _fields(tables: dict[str, pa.Table]) -> tuple[tuple[str, ...], dict[str, np.
     numeric, categorical = extra_columns(first.schema)
     columns: dict[str, list[np.ndarray]] = {split: [] for split in tables}
     for name in (*PARSED_NUMBERS, *numeric):
-        for split, table in tables.items():
-            columns[split].append(_numbers(table, name))
+        together = np.concatenate([_numbers(table, name) for table in tables.values()])
+        values, n_clipped = clip_extremes(together, len(first))
+        if n_clipped:
+            notes.append(extremes_note(name, n_clipped, len(values)))
+        ends = np.cumsum([len(table) for table in tables.values()])[:-1]
+        for split, part in zip(tables, np.split(values, ends), strict=True):
+            columns[split].append(part)
     for name in (*PARSED_CATEGORIES, *categorical):
         levels = pc.unique(
             pa.concat_arrays([c for t in tables.values() if name in t.column_names for c in t[name].chunks])

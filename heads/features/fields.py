@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from heads.features.rows import CategoricalColumn, FieldTable
+from store.catalog.extremes import clip_extremes, extremes_note, signed_log
 from store.catalog.read import extra_columns
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
@@ -52,12 +53,19 @@ def field_table(rows: pa.Table, n_train: int | None = None) -> FieldTable:
         n_train: the first so many rows decide what becomes a column, so that other test rows change nothing about
             what models are fitted on; None: all rows decide.
     """
-    n_train = rows.num_rows if n_train is None else n_train
+    n_train, notes = rows.num_rows if n_train is None else n_train, []
+
+    def logs_of(name: str, values: np.ndarray) -> np.ndarray:
+        clipped, n_clipped = clip_extremes(values, n_train)
+        if n_clipped:
+            notes.append(extremes_note(name, n_clipped, len(values)))
+        return signed_log(clipped)
+
     numbers: dict[str, np.ndarray] = {}
-    numbers["log_value"] = _signed_log(_floats(rows["value"]))
-    numbers["log_pack_count"] = _signed_log(_floats(rows["pack_count"]))
+    numbers["log_value"] = logs_of("value", _floats(rows["value"]))
+    numbers["log_pack_count"] = logs_of("pack_count", _floats(rows["pack_count"]))
     units = rows["quantity_unit"].to_pylist()
-    log_quantity = _signed_log(_floats(rows["quantity"]))
+    log_quantity = logs_of("quantity", _floats(rows["quantity"]))
     for unit in QUANTITY_UNITS:
         here = np.array([u == unit for u in units], dtype=bool)
         numbers[f"log_quantity:{unit}"] = np.where(here, log_quantity, np.nan)
@@ -69,17 +77,18 @@ def field_table(rows: pa.Table, n_train: int | None = None) -> FieldTable:
     numbers["log_length:description"] = np.log1p([len(d or "") for d in rows["description"].to_pylist()])
     bullets = rows["bullets"].to_pylist()
     numbers["log_bullets"] = np.log1p([len(b or ()) for b in bullets])
-    numbers |= _word_numbers(rows["numbers"], n_train)
+    for word, values in _word_numbers(rows["numbers"], n_train).items():
+        numbers[f"number:{word}"] = logs_of(f"number before {word!r}", values)
     numeric, categorical = extra_columns(rows.schema)
     for name in numeric:
-        numbers[f"{NUMERIC_PREFIX}{name.removeprefix(NUMERIC_PREFIX)}"] = _signed_log(_floats(rows[name]))
+        numbers[f"{NUMERIC_PREFIX}{name.removeprefix(NUMERIC_PREFIX)}"] = logs_of(name, _floats(rows[name]))
 
     categories = {"unit": _category(rows["unit"]), "quantity_unit": _category(rows["quantity_unit"])}
     for name in categorical:
         categories[f"{CATEGORICAL_PREFIX}{name.removeprefix(CATEGORICAL_PREFIX)}"] = _category(rows[name])
     categories |= _fact_categories(bullets, n_train)
     X = np.column_stack(list(numbers.values())) if rows.num_rows else np.empty((0, len(numbers)))
-    return FieldTable(tuple(numbers), X, categories)
+    return FieldTable(tuple(numbers), X, categories, tuple(notes))
 
 
 def facts_of(bullets: list[str] | None) -> dict[str, str]:
@@ -102,10 +111,6 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _signed_log(values: np.ndarray) -> np.ndarray:
-    return np.sign(values) * np.log1p(np.abs(values))
-
-
 def _category(column: pa.ChunkedArray) -> CategoricalColumn:
     encoded = column.combine_chunks().dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int32)
@@ -124,7 +129,7 @@ def _word_numbers(column: pa.ChunkedArray, n_train: int) -> dict[str, np.ndarray
     ]
     counts = Counter(word for row in rows[:n_train] for word in row)
     return {
-        f"number:{word}": _signed_log(np.array([row.get(word, np.nan) for row in rows], dtype=float))
+        word: np.array([row.get(word, np.nan) for row in rows], dtype=float)
         for word in _often(counts, n_train)
     }
 

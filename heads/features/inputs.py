@@ -34,6 +34,7 @@ class Inputs:
     fold: np.ndarray  # (n_train,)
     test: Rows | None  # None: no test catalogue
     cleaning: Cleaning | None = None  # None: rows are fitted on as they are
+    notes: tuple[str, ...] = ()  # what is to be said of the catalogue
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def resolve_set(workspace: Workspace, name: str) -> VectorSet:
         spec = current_spec(workspace, name.partition("@")[0])
     except MissingVectorsError as error:
         raise MissingVectorsError(str(error).split(": run")[0] + f": {how_to_embed(name)}") from error
-    return VectorSet.parse(name, is_text=spec.modality == "text")
+    return VectorSet.parse(name, spec.modality)
 
 
 def coverage_of(workspace: Workspace, vector_set: VectorSet) -> InputCoverage:
@@ -148,7 +149,7 @@ def read_inputs(
     )
     if not stands:
         raise _replaced(workspace)
-    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning)
+    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning, fields.notes)
 
 
 def _replaced(workspace: Workspace) -> RowMismatchError:

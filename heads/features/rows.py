@@ -29,6 +29,7 @@ class FieldTable:
     names: tuple[str, ...] = ()  # of the columns of X
     X: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (n_rows, n_numbers), NaN where missing
     categories: Mapping[str, CategoricalColumn] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what is to be said of the columns
 
     def subset(self, index: np.ndarray) -> "FieldTable":
         """The chosen rows, by positions or mask."""
@@ -130,13 +131,18 @@ class Rows:
     def from_array(cls, X: np.ndarray, *, seen: bool = True) -> "Rows":
         """A plain matrix, shape (n_rows, n_columns), as rows with one vector set, each its own group.
 
+        A row that is NaN throughout is a row without a vector.
+
         Args:
             seen: False for rows to predict: their groups are none of the training rows'.
         """
-        n_rows = len(X)
+        n_rows, valid = len(X), ~np.isnan(X).all(axis=1)
+        if not valid.all():
+            X = X.copy()
+            X[~valid] = 0
         return cls(
             sample_id=pa.array(np.arange(n_rows)),
-            matrices=(Matrix("X", X, np.ones(n_rows, dtype=bool)),),
+            matrices=(Matrix("X", X, valid),),
             fields=FieldTable((), np.empty((n_rows, 0))),
             texts={},
             group=np.arange(n_rows) if seen else -1 - np.arange(n_rows),

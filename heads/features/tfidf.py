@@ -20,13 +20,13 @@ UNSPACED_CHARACTER_OR_WORD = rf"(?u)[{UNSPACED}]|[^\W{UNSPACED}]+"
 SAMPLED_TEXTS = 2000  # that the script is told by
 
 
-def is_unspaced(texts: Sequence[str]) -> bool:
+def is_unspaced(texts: Sequence[str] | np.ndarray) -> bool:
     """Whether most letters of the texts are of scripts without spaces; the first `SAMPLED_TEXTS` are looked at."""
     sample = " ".join(texts[:SAMPLED_TEXTS])
     return 2 * len(re.findall(f"[{UNSPACED}]", sample)) > len(re.findall(r"[^\W\d_]", sample))
 
 
-def token_pattern(texts: Sequence[str]) -> str:
+def token_pattern(texts: Sequence[str] | np.ndarray) -> str:
     """What a term is in such texts: a word, or a single character of a script without spaces."""
     return UNSPACED_CHARACTER_OR_WORD if is_unspaced(texts) else WORD
 

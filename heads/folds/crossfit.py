@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from heads.base import FoldPredictions, Head
+from heads.base import MATRIX_CHECKS, MOST_BEYOND, FoldPredictions, Head, rows_of_matrix
 from heads.features.rows import Rows
 from heads.folds.parallel import each_on_a_core
 from heads.folds.tuning import Tuning
 from store.cleaning import Cleaning
-from store.errors import HeadError
+from store.errors import HeadError, RowMismatchError
+from store.folds.assign import decide_folds
+from store.target import as_log_price, warn_of_prices
 
-# Log price: a prediction further outside of all prices that it was learned from is an accident of one odd row.
-MOST_BEYOND = float(np.log(10.0))
 LEAST_GROUPS = 3  # that a fold's model is fitted on: two to choose on, one to check the choice
 
 
@@ -80,6 +80,48 @@ def crossfit(
     if test is not None and result.test is not None:
         _check_finite(head.name, test, result.test)
     return _kept_in_range(result, log_price, fold)
+
+
+def cross_predict(
+    head: Head, X: Any, y: Any, groups: Any = None, *, folds: Any = 5, seed: int = 42
+) -> np.ndarray:
+    """Out-of-fold predictions: each row's by a model that saw no row of its fold.
+
+    As `sklearn.model_selection.cross_val_predict`, with the head's own batched passes over all folds, penalties and
+    early stopping chosen inside each fold, and folds that are alike in price.
+
+    Args:
+        head: unfitted; clones of it are fitted.
+        X: shape (n_rows, n_columns), a row NaN throughout where there is no vector; or `Rows`.
+        y: what `head.target` says, shape (n_rows,).
+        groups: shape (n_rows,), labels of any kind: rows of one group, such as one product's, share a fold. None:
+            each row is its own, or those of `Rows`.
+        folds: how many, or the fold of each row, shape (n_rows,).
+        seed: decides the folds.
+
+    Returns:
+        What `head.target` says, shape (n_rows,) float64, in the order of X.
+
+    Raises:
+        HeadError: a price is not > 0 or not finite, a group lies in several folds, or see `crossfit`.
+        RowMismatchError: X, y, groups and folds differ in length.
+        CatalogError: there are too few groups for so many folds.
+    """
+    from sklearn.utils.validation import check_array
+
+    rows = X if isinstance(X, Rows) else rows_of_matrix(check_array(X, **MATRIX_CHECKS), head.name)
+    log_price = as_log_price(y, head.target, head.name, rows.sample_id)
+    if head.target == "log_price":
+        warn_of_prices(log_price, head.name)
+    if groups is not None:
+        rows = replace(rows, group=np.unique(np.asarray(groups), return_inverse=True)[1])
+    fold = decide_folds(log_price, rows.group, folds, seed) if np.ndim(folds) == 0 else np.asarray(folds)
+    lengths = {"X": len(rows), "y": len(log_price), "groups": len(rows.group), "folds": len(fold)}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{count} of {name}" for name, count in lengths.items())
+        raise RowMismatchError(f"cross_predict takes one of each a row, got {found}")
+    oof = crossfit(head.clone().set_params(target="log_price"), rows, log_price, fold).oof
+    return oof if head.target == "log_price" else np.exp(oof)
 
 
 def _one_by_one(

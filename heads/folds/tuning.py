@@ -6,6 +6,7 @@ from typing import Any
 from heads.base import Head
 from heads.params import current_params, recorded_params
 from heads.registry import head_class
+from store.names import file_name
 from store.workspace import Workspace
 
 TUNING = "tuning"
@@ -52,7 +53,7 @@ class Tuning:
 
 
 def tuning_path(head: str) -> str:
-    return f"{TUNING}/{head.replace(':', '.')}.json"
+    return f"{TUNING}/{file_name(head, 'a head')}.json"
 
 
 def publish_tuning(workspace: Workspace, tuning: Tuning) -> None:

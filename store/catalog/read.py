@@ -1,5 +1,6 @@
 """The ingested catalogue, as other rooms read it."""
 
+import os
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -30,12 +31,19 @@ def present_splits(workspace: Workspace) -> list[str]:
     return present
 
 
-def read_split(workspace: Workspace, split: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of one split in catalogue order.
+def read_split(
+    workspace: Workspace | str | os.PathLike[str], split: str = "train", columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Rows of one split in catalogue order: ids, texts, parsed fields, and prices of train.
+
+    Args:
+        split: "train" or "test".
+        columns: those to read; None: all.
 
     Raises:
         CatalogError: that split was never ingested.
     """
+    workspace = Workspace.of(workspace)
     if split not in present_splits(workspace):
         raise CatalogError(
             f"no {split} catalogue in {workspace.root}: run 'shelfprice catalog ingest --{split} FILE -w {workspace.root}'"

@@ -12,7 +12,13 @@ import pyarrow.compute as pc
 from store.catalog.images.links import known_links, row_images
 from store.catalog.read import present_splits, read_split, split_path
 from store.config import Config, Grouping
-from store.errors import CatalogError, FoldMismatchError, WorkspaceError
+from store.errors import (
+    CatalogError,
+    CorruptFileError,
+    FoldMismatchError,
+    RowMismatchError,
+    WorkspaceError,
+)
 from store.folds.stratify import deal_groups
 from store.schema import FOLD, GROUP
 from store.workspace import Workspace
@@ -133,13 +139,18 @@ def ensure_folds(
     """
     wanted = wanted_record(workspace, config)
     if workspace.exists(FOLDS_FILE):
-        found = read_record(workspace)
+        try:
+            found, held = read_record(workspace), read_folds(workspace)
+        except CorruptFileError as error:
+            log(f"{error}; they are decided again now")
+            publish_folds(workspace, folds_table(workspace, wanted), wanted)
+            return read_folds(workspace)
         if found is None:
             ids = read_split(workspace, "train", ["sample_id"])["sample_id"].combine_chunks()
-            return read_folds(workspace).aligned(ids)
+            return held.aligned(ids)
         reason = why_stale(found, wanted)
         if reason is None:
-            return read_folds(workspace)
+            return held
         log(f"folds are decided again: {reason}")
     table = folds_table(workspace, wanted)
     publish_folds(workspace, table, wanted)
@@ -167,12 +178,15 @@ def publish_folds(workspace: Workspace, table: pa.Table, record: FoldsRecord) ->
     workspace.publish_table(FOLDS_FILE, table, metadata=dataclasses.asdict(record))
 
 
-def decide_folds(log_price: np.ndarray, group: np.ndarray, k: int, seed: int) -> np.ndarray:
+def decide_folds(
+    log_price: np.ndarray, groups: np.ndarray | None = None, k: int = 5, seed: int = 42
+) -> np.ndarray:
     """A fold for each row: groups stay whole, folds are alike in size and in log price.
 
     Args:
-        log_price: shape (n_rows,).
-        group: int64, shape (n_rows,), 0..n_groups-1.
+        log_price: shape (n_rows,); prices do as well, since only their order counts.
+        groups: shape (n_rows,), labels of any kind: rows of one group are the same product, such as rows with one
+            text. None: each row is its own.
 
     Returns:
         int16, shape (n_rows,), 0..k-1, no fold empty.
@@ -180,7 +194,12 @@ def decide_folds(log_price: np.ndarray, group: np.ndarray, k: int, seed: int) ->
     Raises:
         CatalogError: fewer groups than folds, or one group holds more than half of the rows.
     """
-    n_rows, size = len(group), np.bincount(group)
+    log_price = np.asarray(log_price)
+    n_rows = len(log_price)
+    group = np.arange(n_rows) if groups is None else np.unique(groups, return_inverse=True)[1]
+    if group.shape != (n_rows,):
+        raise RowMismatchError(f"folds need one group a row, got {len(group)} groups for {n_rows} log prices")
+    size = np.bincount(group)
     largest = int(size.max(initial=0))
     if n_rows == 1:
         raise CatalogError("1 training row is too few to learn from and to score: ingest more rows")

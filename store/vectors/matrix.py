@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import MissingVectorsError
-from store.vectors.keys import KeyedRows, key_array
+from store.vectors.keys import KeyedRows, contains, key_array
 from store.vectors.ondisk import OnDisk
 from store.vectors.sets import VectorSet, current_spec, how_to_embed, iter_row_keys
 from store.vectors.shard import iter_shards, read_failures
@@ -64,7 +64,11 @@ def gather(
         X = np.zeros((len(keys), spec.dim), dtype=dtype)
     found = np.zeros(len(keys), dtype=bool)
     rows = KeyedRows.of(keys)
-    for shard_keys, vectors in iter_shards(workspace, spec.folder):
+
+    def wanted(held: np.ndarray) -> bool:
+        return len(rows.keys) >= len(held) or bool(contains(rows.keys, held).any())
+
+    for shard_keys, vectors in iter_shards(workspace, spec.folder, wanted):
         at, source = rows.holding(key_array(shard_keys))
         for start in range(0, len(at), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)

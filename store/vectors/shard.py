@@ -1,11 +1,14 @@
 """Shards: immutable Parquet files of keys and float16 vectors. A shard's presence is its record."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from store.errors import CorruptFileError
 from store.schema import FAILURES, KEY_TYPE, shard_schema
@@ -95,22 +98,61 @@ def read_failures(workspace: Workspace, folder: str) -> pa.Table:
     return pa.concat_tables(tables) if tables else FAILURES.empty_table()
 
 
-def iter_shards(workspace: Workspace, folder: str) -> Iterator[tuple[pa.Array, np.ndarray]]:
-    """Each shard's keys and vectors, shape (n_rows, dim) float16, one shard in memory at a time."""
+def iter_shards(
+    workspace: Workspace, folder: str, wanted: Callable[[np.ndarray], bool] = lambda keys: True
+) -> Iterator[tuple[pa.Array, np.ndarray]]:
+    """Each shard's keys and vectors, shape (n_rows, dim) float16, one shard in memory at a time.
+
+    Args:
+        wanted: asked with the keys of each shard; of others the vectors are not read.
+    """
     for name in shard_names(workspace, folder):
-        yield read_shard(workspace, f"{folder}/{name}")
+        with opened_shard(workspace, f"{folder}/{name}") as shard:
+            vectors = shard.vectors() if wanted(key_array(shard.keys)) else None
+        if vectors is not None:
+            yield shard.keys, vectors
 
 
 def read_shard(workspace: Workspace, relative: str) -> tuple[pa.Array, np.ndarray]:
     """One shard's keys, shape (n_rows,), and vectors, shape (n_rows, dim) float16.
 
     Raises:
+        CorruptFileError: see `opened_shard`.
+    """
+    with opened_shard(workspace, relative) as shard:
+        return shard.keys, shard.vectors()
+
+
+@dataclass(frozen=True)
+class OpenShard:
+    """A shard whose keys were read."""
+
+    keys: pa.Array  # (n_rows,)
+    dim: int  # of its vectors, as its schema has it
+    file: pq.ParquetFile
+
+    def vectors(self) -> np.ndarray:
+        """Shape (n_rows, dim), float16."""
+        column = self.file.read(columns=["vector"])["vector"].combine_chunks()
+        flat = np.frombuffer(column.buffers()[1], dtype="<f2", count=len(column) * self.dim)
+        return flat.reshape(len(column), self.dim)
+
+
+@contextmanager
+def opened_shard(workspace: Workspace, relative: str, *, whole: bool = True) -> Iterator[OpenShard]:
+    """One shard, open.
+
+    Args:
+        whole: its vectors will be read as well: an object store is asked once.
+
+    Raises:
         CorruptFileError: truncated, a page checksum does not match, or the columns are not a shard's.
     """
-    table = workspace.read_table(relative)
-    if table.column_names != ["key", "vector"] or not pa.types.is_fixed_size_binary(table["vector"].type):
-        raise CorruptFileError(f"{workspace.path(relative)} is not a shard: columns {table.column_names}")
-    column = table["vector"].combine_chunks()
-    width = column.type.byte_width
-    flat = np.frombuffer(column.buffers()[1], dtype="<f2", count=len(column) * width // 2)
-    return table["key"].combine_chunks(), flat.reshape(len(column), width // 2)
+    with workspace.parquet(relative, whole=whole) as file:
+        schema = file.schema_arrow
+        if schema.names != ["key", "vector"] or not pa.types.is_fixed_size_binary(
+            schema.field("vector").type
+        ):
+            raise CorruptFileError(f"{workspace.path(relative)} is not a shard: columns {schema.names}")
+        keys = file.read(columns=["key"])["key"].combine_chunks()
+        yield OpenShard(keys, schema.field("vector").type.byte_width // 2, file)

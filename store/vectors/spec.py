@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from store.errors import CorruptFileError
 
-Modality = Literal["image", "text"]
+Modality = Literal["image", "text", "joint"]  # joint: texts, images, or both in one vector
 FINGERPRINT_CHARACTERS = 16
 
 

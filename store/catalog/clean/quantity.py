@@ -6,6 +6,7 @@ title's counts, their product, or (a slip of the unit) one of its sizes. Where t
 there is nothing to disagree with.
 """
 
+import dataclasses
 import itertools
 import math
 import re
@@ -17,6 +18,7 @@ from store.catalog.clean.rows import Catalogue, Finding
 from store.catalog.parse.packs import Packs, find_packs
 from store.catalog.parse.units import UNITS, Unit, normalise
 
+MOST_COUNTS, MOST_SIZES = 12, 50  # of one title; it has more where it is no title
 TOLERANCE = 0.06  # labels round, twice where a size is written in two units
 _OUNCE = {"g": UNITS["ounce"][1], "ml": UNITS["fl oz"][1]}
 _UNIT_SIZES = {
@@ -44,6 +46,7 @@ def disagreement(value: float, unit: Unit | None, name: str) -> str | None:
     if unit is None or unit.dimension is None or value <= 0 or not _DIGIT.search(name):
         return None
     packs = find_packs(name)
+    packs = dataclasses.replace(packs, sizes=packs.sizes[:MOST_SIZES])
     if unit.dimension == "count":
         possible = _counts(packs)
         sizes = {size.amount / one for size in packs.sizes for one in _UNIT_SIZES[size.dimension]}
@@ -54,8 +57,9 @@ def disagreement(value: float, unit: Unit | None, name: str) -> str | None:
     if not packs.sizes:
         return None
     listed = value * unit.size / _OUNCE[unit.dimension]
-    ounces = [size.amount / _OUNCE[size.dimension] for size in packs.sizes]
-    many = {times * count for size in packs.sizes for times in {1, size.times} for count in _counts(packs)}
+    ounces = {size.amount / _OUNCE[size.dimension] for size in packs.sizes}
+    counts, all_times = _counts(packs), {1} | {size.times for size in packs.sizes}
+    many = {times * count for times in all_times for count in counts}
     if any(_near(listed, one * times) for one in ounces for times in many):
         return None
     said = ", ".join(dict.fromkeys(f"{size.amount:.4g} {size.dimension}" for size in packs.sizes))
@@ -65,9 +69,9 @@ def disagreement(value: float, unit: Unit | None, name: str) -> str | None:
 
 
 def _counts(packs: Packs) -> set[float]:
-    """Every product of some of the title's counts."""
+    """Every product of some of the title's counts, of the first `MOST_COUNTS` where it has more."""
     written = (packs.packs, packs.counted, *(size.times for size in packs.sizes))
-    factors = [one for one in written if one != 1]
+    factors = [one for one in written if one != 1][:MOST_COUNTS]
     subsets = itertools.chain.from_iterable(
         itertools.combinations(factors, n) for n in range(min(len(factors), 4) + 1)
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from store.options import json_option, print_json
+from store.options import json_option, print_json, say
 
 
 @click.command()
@@ -20,10 +20,10 @@ from store.options import json_option, print_json
 @json_option
 def demo(to: Path, seed: int, n_train: int, n_test: int, as_json: bool) -> None:
     """Make a catalogue to try everything on, whose best reachable score is known."""
-    from store.catalog.demo.generate import generate, summary
+    from store.catalog.demo.generate import make_demo, summary
 
-    record = generate(to, seed, n_train, n_test)
+    record = make_demo(to, seed, n_train, n_test)
     if as_json:
         print_json(record)
     else:
-        click.echo(summary(to, record))
+        say(summary(to, record))

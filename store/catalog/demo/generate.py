@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -137,16 +138,20 @@ def record(seed: int, train: Sequence[DemoRow], test: Sequence[DemoRow]) -> dict
     }
 
 
-def generate(to: Path, seed: int, n_train: int, n_test: int) -> dict[str, Any]:
+def make_demo(
+    to: str | os.PathLike[str], seed: int = 42, n_train: int = 2000, n_test: int = 500
+) -> dict[str, Any]:
     """Write a demo catalogue and return its record.
 
     Args:
         to: a folder that is empty, does not exist, or holds an earlier demo, which is replaced.
+        seed: decides every product, text and image: same seed, same bytes.
 
     Raises:
         CatalogError: the folder holds something else, or too few rows are asked for.
     """
     train, test = rows_of_demo(seed, n_train, n_test)
+    to = Path(to)
     if to.exists() and any(to.iterdir()) and not (to / RECORD).exists():
         raise CatalogError(f"{to} is not empty and holds no demo ({RECORD}): name a new folder with --to")
     folder = Workspace(to)

@@ -2,7 +2,7 @@
 
 import click
 
-from store.options import json_option, print_json, workspace_option
+from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -97,7 +97,7 @@ def images(
     if as_json:
         print_json(as_dict(summary))
     else:
-        click.echo("\n".join(as_lines(summary)))
+        say("\n".join(as_lines(summary)))
     refuse_if_unreachable(summary)
 
 
@@ -119,7 +119,7 @@ def images_export(workspace: Workspace, target: str, as_json: bool) -> None:
     if as_json:
         print_json({"n_links": done.n_links, "n_images": done.n_images, "n_bytes": done.n_bytes})
     else:
-        click.echo(f"{target}: {done.n_images} images ({done.n_bytes / 1e6:.1f} MB) of {done.n_links} links")
+        say(f"{target}: {done.n_images} images ({done.n_bytes / 1e6:.1f} MB) of {done.n_links} links")
 
 
 @click.command("images-import")
@@ -148,9 +148,9 @@ def images_import(workspace: Workspace, source: str, as_json: bool) -> None:
             }
         )
         return
-    click.echo(
+    say(
         f"{done.n_images} new images ({done.n_bytes / 1e6:.1f} MB), {done.n_present} were here, "
         f"{done.n_links} links taken over"
     )
     for reason, n in done.passed_over:
-        click.echo(f"passed over: {n} {reason}")
+        say(f"passed over: {n} {reason}")

@@ -10,7 +10,7 @@ from store.errors import CatalogError
 
 def is_frame(value: object) -> bool:
     """Whether a value is a table: it offers the Arrow PyCapsule interface, or is a pandas DataFrame."""
-    return hasattr(value, "__arrow_c_stream__") or type(value).__module__.partition(".")[0] == "pandas"
+    return hasattr(value, "__arrow_c_stream__") or _is_pandas(value)
 
 
 def table_of(frame: Any, name: str) -> pa.Table:
@@ -20,12 +20,16 @@ def table_of(frame: Any, name: str) -> pa.Table:
         CatalogError: a column holds values of several kinds.
     """
     try:
-        if type(frame).__module__.partition(".")[0] == "pandas":
+        if _is_pandas(frame):
             names = [str(column) for column in frame.columns]
             return pa.Table.from_pandas(frame.set_axis(names, axis=1))
         return pa.table(frame)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:  # Arrow's errors are kinds of these
         raise CatalogError(f"{name} can't be read as an Arrow table: {error}") from error
+
+
+def _is_pandas(value: object) -> bool:
+    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "columns")
 
 
 def plain_column(column: pa.ChunkedArray, path: str, name: str) -> pa.ChunkedArray:
@@ -42,7 +46,10 @@ def plain_column(column: pa.ChunkedArray, path: str, name: str) -> pa.ChunkedArr
         chunks = [pc.run_end_decode(chunk) for chunk in column.chunks]
         return plain_column(pa.chunked_array(chunks, kind.value_type), path, name)
     if pa.types.is_dictionary(kind) and not pa.types.is_string(kind.value_type):
-        return plain_column(column.cast(kind.value_type), path, name)
+        chunks = [_decoded(chunk, path, name) for chunk in column.chunks]
+        return plain_column(
+            pa.chunked_array(chunks, chunks[0].type if chunks else kind.value_type), path, name
+        )
     try:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -52,3 +59,8 @@ def plain_column(column: pa.ChunkedArray, path: str, name: str) -> pa.ChunkedArr
     if pa.types.is_string_view(kind):
         return column.cast(pa.string())
     return column.cast(pa.binary()) if pa.types.is_binary_view(kind) else column
+
+
+def _decoded(chunk: pa.DictionaryArray, path: str, name: str) -> pa.Array:
+    values = plain_column(pa.chunked_array([chunk.dictionary]), path, name)
+    return values.combine_chunks().take(chunk.indices)

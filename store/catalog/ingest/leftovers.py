@@ -5,7 +5,7 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.ingest.cells import is_missing
+from store.catalog.ingest.cells import is_missing, is_number
 from store.catalog.ingest.source import TableSource
 from store.catalog.parse.written import CORE, PLAIN
 
@@ -43,13 +43,14 @@ def _totals(source: TableSource, id_column: str) -> dict[int, str]:
     """Rows at the end that hold a word such as "Total" where others have their first cell, and else numbers alone."""
     found: dict[int, str] = {}
     for at in range(max(1, source.n_rows - _LAST_ROWS), source.n_rows):
-        cells = {name: cell for name in source.columns if not is_missing(cell := _cell(source, name, at))}
-        first = next(iter(cells), None)
-        if first is None or not _is_total(cells[first]):
+        cells = ((name, cell) for name in source.columns if not is_missing(cell := _cell(source, name, at)))
+        first, word = next(cells, ("", ""))
+        if not _is_total(word):
             continue
-        others = [cell for name, cell in cells.items() if name != first]
-        if (first == id_column or id_column not in cells) and all(_is_number(cell) for cell in others):
-            found[at] = f"a line of totals: {cells[first]!r}"
+        others = dict(cells)
+        is_first = first == id_column or id_column not in others
+        if is_first and all(_is_amount(cell) for cell in others.values()):
+            found[at] = f"a line of totals: {word!r}"
     return found
 
 
@@ -58,10 +59,14 @@ def _is_total(cell: str) -> bool:
     return word in _TOTALS or word in _TOTAL_WORDS
 
 
-def _is_number(cell: str) -> bool:
+def _is_amount(cell: str) -> bool:
     return PLAIN.fullmatch(cell) is not None or _NUMBER.fullmatch(cell) is not None
 
 
 def _cell(source: TableSource, name: str, at: int) -> str:
-    value = source.columns[name][at].as_py()
-    return "" if value is None else str(value).strip()
+    """A cell as text; of a column that holds neither text nor numbers only whether there is one."""
+    column = source.columns[name]
+    if not column[at].is_valid:
+        return ""
+    is_plain = pa.types.is_string(column.type) or is_number(column.type)
+    return str(column[at].as_py()).strip() if is_plain else "a value"

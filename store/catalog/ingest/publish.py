@@ -74,7 +74,7 @@ def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str,
             workspace.publish_table(split_path(split.name), table, metadata=metadata)
     _publish_holdout(workspace, next((split for split in splits if split.name == "test"), None))
     rejected = rejected_table([split.rows for split in splits])
-    if not workspace.exists(REJECTED_FILE) or not workspace.read_table(REJECTED_FILE).equals(rejected):
+    if not workspace.is_sound(REJECTED_FILE) or not workspace.read_table(REJECTED_FILE).equals(rejected):
         workspace.publish_table(REJECTED_FILE, rejected)
     reports = {
         split.name: SplitReport(
@@ -101,7 +101,7 @@ def _publish_holdout(workspace: Workspace, test: Split | None) -> None:
     ids = _id_array(test.rows.sample_id).take(pa.array(known))
     schema = pa.schema([pa.field("sample_id", ids.type), HOLDOUT_PRICE])
     table = pa.table([ids, pa.array(test.holdout[known])], schema=schema)
-    if not workspace.exists(HOLDOUT_FILE) or not workspace.read_table(HOLDOUT_FILE).equals(table):
+    if not workspace.is_sound(HOLDOUT_FILE) or not workspace.read_table(HOLDOUT_FILE).equals(table):
         workspace.publish_table(HOLDOUT_FILE, table)
 
 
@@ -113,8 +113,8 @@ def _change(workspace: Workspace, split: str, digest: str, given: pa.Table) -> C
     path = split_path(split)
     if not workspace.exists(path):
         return "new"
-    if workspace.read_metadata(path).get("digest") != digest:
-        return "changed"
+    if not workspace.is_sound(path) or workspace.read_metadata(path)["digest"] != digest:
+        return "changed"  # or damaged: what is given takes its place
     before = workspace.read_table(path, ["sample_id"])["sample_id"]
     return "unchanged" if before.equals(given["sample_id"]) else "reordered"
 

@@ -74,10 +74,11 @@ def ingest(
     config = load_config(workspace)
     columns = columns or config.columns
     notes: list[str] = []
-    splits = _read(columns, train, test, notes)
+    splits = _read(columns, train, test, config.submission.price_floor, notes)
     folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
         _match(folder, splits, notes)
+        notes.extend(_shared_files(splits))
     with workspace.lock(CATALOG_LOCK):
         if folder is None:
             notes.extend(_images_left_out(workspace))
@@ -104,7 +105,7 @@ def ingest(
     )
 
 
-def _read(columns: ColumnConfig, train: Any, test: Any, notes: list[str]) -> list[Split]:
+def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, notes: list[str]) -> list[Split]:
     sources = {"train": read_source(train, "train")}
     if test is not None:
         sources["test"] = read_source(test, "test")
@@ -134,6 +135,7 @@ def _read(columns: ColumnConfig, train: Any, test: Any, notes: list[str]) -> lis
             notes.append(f"{source.n_unnamed} columns of {source.path} without a name: left out")
     if "test" in rows:
         notes.extend(_shared_ids(rows["train"], rows["test"]))
+    notes.extend(_below_floor(rows["train"].price, price_floor))
     used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, *texts}
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
@@ -198,6 +200,15 @@ def _shared_ids(train: ValidatedRows, test: ValidatedRows) -> Iterator[str]:
         )
 
 
+def _below_floor(price: np.ndarray | None, floor: float) -> Iterator[str]:
+    n_below = 0 if price is None else int((price < floor).sum())
+    if n_below:
+        yield (
+            f"{n_below} prices are below the lowest that is submitted and scored, {floor:g}: set price_floor under "
+            f"[submission] in {CONFIG_FILE}"
+        )
+
+
 def _words(sources: dict[str, TableSource], used: set[str], notes: list[str]) -> tuple[str, ...]:
     """Columns of lists of strings that every file has."""
     per_file = [word_columns(source.columns, used) for source in sources.values()]
@@ -250,9 +261,22 @@ def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
         raise no_match(folder, first.name, first.rows.sample_id, first.link)
 
 
+def _shared_files(splits: list[Split]) -> Iterator[str]:
+    """Told when a file is taken for two rows, since an id stands in both files."""
+    taken = [
+        {sample_id: name for sample_id, name in zip(split.rows.sample_id, split.files, strict=True) if name}
+        for split in splits
+    ]
+    if len(taken) == 2 and (n := sum(taken[1].get(one) == name for one, name in taken[0].items())):
+        yield (
+            f"{n} image files are taken for a train row and for the test row of the same id: name them train_<id> and "
+            "test_<id> where these are different products"
+        )
+
+
 def _images_left_out(workspace: Workspace) -> Iterator[str]:
     """Told when the catalogue before had images out of a folder and no folder is given now."""
-    if not workspace.exists(split_path("train")):
+    if not workspace.is_sound(split_path("train")):
         return
     before = workspace.read_table(split_path("train"), ["image"])["image"].to_pylist()
     n_lost = sum(1 for reference in before if reference is not None and reference.startswith(FILE_PREFIX))

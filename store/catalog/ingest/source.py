@@ -143,8 +143,11 @@ def _read_csv(path: str) -> TableSource:
     with _open_binary(path) as file, _field_limit():
         text = io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8-sig", newline=newline)
         layout = find_layout(head)
-        for _ in range(layout.n_skipped):
-            text.readline()
+        try:
+            for _ in range(layout.n_skipped):
+                text.readline()
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path) from error
         rows = _numbered(path, text, layout.delimiter, layout.n_skipped)
         _, header = next(rows, (0, []))
         header = [name.strip() for name in header]

@@ -260,10 +260,11 @@ def _number(cell: str, reading: _Reading) -> float | None:
 
 
 def _days(cells: pa.ChunkedArray, reading: _Reading, name: str) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    if pa.types.is_temporal(cells.type):
+    if pa.types.is_date(cells.type) or pa.types.is_timestamp(cells.type):
         return np.asarray(cells.cast(pa.date32(), safe=False).to_numpy()).astype("datetime64[D]"), []
     written = as_text(cells, name).to_pylist()
-    known = {cell: day_of(cell, reading.dates) for cell in set(written) if cell is not None}
+    kind = reading.dates or "year first"
+    known = {cell: day_of(cell, kind) for cell in set(written) if cell is not None}
     days = np.array([known.get(cell, MISSING_DAY) for cell in written], "datetime64[D]")
     stray = [
         (at, cell)

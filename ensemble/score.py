@@ -1,0 +1,191 @@
+"""The blend from Python: of a workspace, or of plain arrays of out-of-fold predictions."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ensemble.blend import make_record, run_blend
+from ensemble.inputs import TrainingRows, check_fold_sizes, read_training_rows, select_predictions
+from ensemble.means import CURVES
+from ensemble.simplex import best_counts
+from ensemble.submission import submit
+from ensemble.summary import score_lines
+from ensemble.surface import Surface
+from store.config import load_config
+from store.errors import RowMismatchError
+from store.target import Target, as_log_price, warn_of_prices
+from store.workspace import Workspace
+
+COVERAGE = 0.9  # of a row's interval, where nothing else is asked for
+
+
+@dataclass(frozen=True)
+class BlendScore:
+    """A blend, and an honest estimate of its SMAPE on new rows; printed, it is a table."""
+
+    smape: float  # of rows that took no part in any choice, percent 0 to 200
+    interval: tuple[float, float]  # of that, 95%, over groups
+    naive: float  # of the same rows that the blend was fitted on
+    method: str
+    weights: dict[str, float]  # by head
+    heads: dict[str, float]  # SMAPE of each head alone
+    log_price: np.ndarray  # (n_rows,) of each row, by a blend that saw no row of its fold
+    record: dict[str, Any]  # everything, as `blend.json` has it
+
+    def __str__(self) -> str:
+        return "\n".join(score_lines(self.record))
+
+    @property
+    def optimism(self) -> float:
+        """What the naive score promises too much, percent points."""
+        return self.smape - self.naive
+
+    @classmethod
+    def of(cls, record: dict[str, Any], log_price: np.ndarray) -> "BlendScore":
+        """From the content of blend.json and every row's nested log price."""
+        scores = record["scores"]
+        low, high = scores["nested_interval"]
+        return cls(
+            scores["nested"], (low, high), scores["naive"], record["method"], record["weights"], scores["heads"],
+            log_price, record,
+        )  # fmt: skip
+
+
+def make_blend(
+    workspace: Workspace | str | os.PathLike[str],
+    heads: tuple[str, ...] | list[str] = (),
+    *,
+    coverage: float = COVERAGE,
+) -> BlendScore:
+    """Blend the heads of a workspace: `shelfprice ensemble blend` as a function.
+
+    Args:
+        heads: names of heads to blend; none: see the command.
+        coverage: probability that a row's interval holds its price.
+
+    Raises:
+        HeadError: no head has finished predictions.
+        RowMismatchError, FoldMismatchError: predictions belong to other rows or folds; names the command.
+    """
+    workspace = Workspace.of(workspace)
+    config = load_config(workspace)
+    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage)
+    return BlendScore.of(
+        record, workspace.read_table(f"{record['folder']}/oof.parquet", ["log_price"])["log_price"].to_numpy()
+    )
+
+
+def write_submission(
+    workspace: Workspace | str | os.PathLike[str], out: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Price the test rows: `shelfprice ensemble submit` as a function; see `submit`.
+
+    Returns:
+        `file` (the submission), `n_rows`, `median_price`, `nested_smape` and more.
+    """
+    workspace = Workspace.of(workspace)
+    return submit(workspace, load_config(workspace).columns, None if out is None else Path(out))
+
+
+def honest_score(
+    predictions: Any,
+    actual: Any = None,
+    folds: Any = None,
+    groups: Any = None,
+    *,
+    target: Target = "log_price",
+    seed: int = 42,
+) -> BlendScore:
+    """Blend out-of-fold predictions and estimate the blend's SMAPE on rows that took no part in it.
+
+    Each fold is priced by a blend that was chosen on the other folds: method, weights and calibration. Nothing is
+    written.
+
+    Args:
+        predictions: out-of-fold predictions of several heads: head -> shape (n_rows,), a data frame with a column a
+            head, or shape (n_rows, n_heads). Or a workspace, whose heads, prices and folds are taken.
+        actual: true prices, or log prices, shape (n_rows,).
+        folds: the fold of each row that the predictions were made without, shape (n_rows,).
+        groups: shape (n_rows,), labels of any kind: rows of one group are one draw. None: each row is its own.
+        target: unit of `predictions` and `actual`.
+        seed: of the intervals' draws.
+
+    Raises:
+        RowMismatchError: lengths differ, or a fold has fewer than two groups.
+        PriceError: a price is not finite and > 0.
+    """
+    if isinstance(predictions, (Workspace, str, os.PathLike)):
+        workspace = Workspace.of(predictions)
+        config = load_config(workspace)
+        rows = read_training_rows(workspace, select_predictions(workspace, (), config.heads.run))
+        seed = config.seed
+    elif actual is None or folds is None:
+        raise RowMismatchError("a score of arrays needs the actual prices and the folds, or give a workspace")
+    else:
+        rows = _rows(predictions, actual, folds, groups, target)
+    record, log_price = make_record(rows, {"seed": seed, "coverage": COVERAGE})
+    return BlendScore.of(record, log_price)
+
+
+def best_weights(predictions: Any, actual: Any, *, target: Target = "log_price") -> dict[str, float]:
+    """Weights on a grid of 0.01 whose mean of log prices has the lowest SMAPE on these very rows.
+
+    Args:
+        predictions, actual, target: see `honest_score`, which says what such weights are worth on new rows.
+
+    Returns:
+        Head -> weight, >= 0, sum 1.
+    """
+    rows = _rows(predictions, actual, None, None, target)
+    part = np.zeros(len(rows.log_actual), np.int64)
+    surface = Surface(CURVES["geometric"], rows.log_prices, rows.log_actual, part)
+    return dict(zip(rows.heads, best_counts(surface, [0]).weights.tolist(), strict=True))
+
+
+def _rows(predictions: Any, actual: Any, folds: Any, groups: Any, target: Target) -> TrainingRows:
+    log_actual = as_log_price(actual, target, "actual")
+    if target == "log_price":
+        warn_of_prices(log_actual, "actual", stacklevel=4)
+    n_rows = len(log_actual)
+    columns = _columns(predictions)
+    index = np.arange(n_rows)
+    groups = index if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    lengths = {
+        "actual": n_rows,
+        **{head: len(column) for head, column in columns.items()},
+        "groups": len(groups),
+    }
+    if folds is not None:
+        folds = np.asarray(folds)
+        lengths["folds"] = len(folds)
+    wrong = [f"{count} of {name}" for name, count in lengths.items() if count != n_rows]
+    if wrong or not columns:
+        raise RowMismatchError(
+            f"a blend takes one of each a row, got {n_rows} of actual and {', '.join(wrong) or 'no predictions'}"
+        )
+    if folds is not None:
+        check_fold_sizes(folds, groups)
+    log_prices = [as_log_price(column, target, f"predictions of {head}") for head, column in columns.items()]
+    return TrainingRows(
+        pa.array(index), tuple(columns), np.stack(log_prices, axis=1), log_actual,
+        index if folds is None else folds, groups, None,
+    )  # fmt: skip
+
+
+def _columns(predictions: Any) -> dict[str, np.ndarray]:
+    """Head -> shape (n_rows,)."""
+    if hasattr(predictions, "to_dict") and hasattr(predictions, "columns"):
+        predictions = {name: predictions[name] for name in predictions.columns}
+    if isinstance(predictions, Mapping):
+        return {str(head): np.asarray(column, dtype=np.float64) for head, column in predictions.items()}
+    matrix = np.asarray(predictions, dtype=np.float64)
+    if matrix.ndim != 2:
+        raise RowMismatchError(
+            f"predictions need a column a head, shape (n_rows, n_heads), got {matrix.shape}"
+        )
+    return {f"head {i}": matrix[:, i] for i in range(matrix.shape[1])}

@@ -1,0 +1,209 @@
+"""What reads well and is not what was written is an error that names the file and the next step."""
+
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ensemble.blend import run_blend
+from ensemble.submission import submit
+from heads.run import run_heads
+from store.config import ColumnConfig, Config, FoldConfig, HeadConfig, save_config
+from store.contracts import CONTRACTS, contract_of
+from store.errors import CorruptFileError, WorkspaceError
+from store.vectors.sets import VectorSet
+from store.workspace import Workspace
+from tests.fakes import catalog_table, publish_catalog, publish_vectors
+
+N_TRAIN, N_TEST = 60, 8
+
+
+def made(root) -> tuple[Workspace, Config]:
+    """A catalogue, vectors, folds, a head, a blend, a submission."""
+    workspace, random = Workspace(root), np.random.default_rng(0)
+    X = {"train": random.normal(size=(N_TRAIN, 4)), "test": random.normal(size=(N_TEST, 4))}
+    train = [
+        {"sample_id": i, "text": f"tea {i}", "price": float(np.exp(2 + x[0]))}
+        for i, x in enumerate(X["train"])
+    ]
+    test = [{"sample_id": 100 + i, "text": f"new tea {i}"} for i in range(N_TEST)]
+    publish_catalog(workspace, catalog_table(train), catalog_table(test, priced=False))
+    publish_vectors(workspace, VectorSet("fake", "full"), X)
+    heads = HeadConfig(run=("ridge", "neighbours"), vectors=("fake@full",))
+    config = Config(folds=FoldConfig(k=3), heads=heads)
+    save_config(workspace, config)
+    assert run(workspace, config) == ["trained"] * 2
+    return workspace, config
+
+
+def run(workspace: Workspace, config: Config) -> list[str]:
+    statuses = [one.status for one in run_heads(workspace, config)]
+    run_blend(workspace)
+    submit(workspace, ColumnConfig())
+    return statuses
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "w")
+
+
+def test_every_kind_of_file_has_a_contract_that_says_how_it_is_made_again():
+    assert all("shelfprice " in one.made_by for one in CONTRACTS)
+    assert contract_of("predictions/ridge-0123456789abcdef/oof.parquet").columns.keys() == {
+        "sample_id",
+        "fold",
+        "log_price",
+    }
+    assert "embed run" in contract_of("vectors/minilm-0123456789abcdef/part-00ff.parquet").made_by
+
+
+@pytest.mark.parametrize(
+    "content, problem",
+    [
+        (b"[]", "not an object"),
+        (b"{}", "has no 'head'"),
+        (b'{"head": 3, "folder": "x"}', "head is a number"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"head": "a", "folder": ', "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+    ],
+)
+def test_a_record_of_another_shape_is_named_with_the_next_step(workspace, content, problem):
+    workspace.publish_bytes("predictions/a.json", content)
+    with pytest.raises(
+        CorruptFileError, match=rf"a\.json is damaged .*{problem}.*run 'shelfprice heads run'"
+    ):
+        workspace.read_json("predictions/a.json")
+
+
+def test_a_record_carries_a_digest_and_any_digit_changed_in_it_is_found(workspace):
+    record = {
+        "weights": {"ridge": 0.99, "knn": 0.01},
+        "rows": {2: "a", 10: "b"},
+        "deep": [1, [2.5, None, "é"]],
+    }
+    workspace.publish_json("x/record.json", record)
+    assert workspace.read_json("x/record.json") == json.loads(json.dumps(record))
+    path = workspace.path("x/record.json")
+    with open(path) as file:
+        changed = file.read().replace("0.99", "0.19")
+    with open(path, "w") as file:
+        file.write(changed)
+    with pytest.raises(CorruptFileError, match="not what its own digest says"):
+        workspace.read_json("x/record.json")
+
+
+def rewritten(workspace, relative, **changes):
+    """The table with other columns, and everything else about the file as it was."""
+    table = pq.read_table(workspace.path(relative))
+    for name, column in changes.items():
+        at = table.schema.get_field_index(name)
+        table = table.drop_columns([name]) if column is None else table.set_column(at, name, column)
+    pq.write_table(table, workspace.path(relative))
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["with its digest", "as of version 0.1.0"])
+def test_a_table_of_other_columns_types_or_rows_is_refused(tmp_path, is_told):
+    workspace, _ = made(tmp_path / "w")
+    predictions = next((tmp_path / "w/predictions").glob("ridge-*"))
+    relative = f"predictions/{predictions.name}/oof.parquet"
+    whole = pq.read_table(workspace.path(relative))
+    kept = whole if is_told else whole.replace_schema_metadata(None)
+    for name, column in (
+        ("log_price", None),
+        ("log_price", pa.array(["x"] * N_TRAIN)),
+        ("log_price", pa.array([1.0, None] * (N_TRAIN // 2))),
+        ("sample_id", pa.array([1.5] * N_TRAIN)),
+    ):
+        pq.write_table(kept, workspace.path(relative))
+        rewritten(workspace, relative, **{name: column})
+        with pytest.raises(CorruptFileError, match=r"oof\.parquet is damaged .*run 'shelfprice heads run'"):
+            workspace.read_table(relative)
+    if is_told:
+        pq.write_table(whole.slice(1), workspace.path(relative))
+        with pytest.raises(CorruptFileError, match="rows or metadata are not what its own digest says"):
+            workspace.read_table(relative)
+
+
+DERIVED = (
+    "folds.parquet",
+    "predictions/ridge-*/oof.parquet",
+    "predictions/ridge-*/test.parquet",
+    "predictions/ridge-*/head.json",
+    "predictions/ridge.json",
+    "blend/*/blend.json",
+    "blend/*/oof.parquet",
+    "blend/current.json",
+)
+
+
+@pytest.mark.parametrize("pattern", DERIVED)
+@pytest.mark.parametrize("damage", ["other", "cut", "flipped"])
+def test_what_can_be_made_again_is_made_again_by_the_command_that_makes_it(tmp_path, pattern, damage):
+    workspace, config = made(tmp_path / "w")
+    before = workspace.read_bytes("submission.csv")
+    (path,) = (tmp_path / "w").glob(pattern)
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 8
+    other = pa.BufferOutputStream()
+    pq.write_table(pa.table({"x": [1]}), other)
+    replaced = b'{"x": 1}' if path.suffix == ".json" else other.getvalue().to_pybytes()
+    path.write_bytes({"other": replaced, "cut": content[: len(content) // 2]}.get(damage, content))
+    run(workspace, config)
+    assert workspace.read_bytes("submission.csv") == before
+    assert run(workspace, config) == ["present"] * 2
+
+
+def test_a_folder_or_a_loop_in_a_files_place_is_one_line(workspace):
+    os.makedirs(workspace.path("predictions/a.json"))
+    os.makedirs(workspace.path("folds.parquet"))
+    os.symlink("b.json", workspace.path("predictions/b.json"))
+    for read, relative in (
+        (workspace.read_json, "predictions/a.json"),
+        (workspace.read_json, "predictions/b.json"),
+        (workspace.read_table, "folds.parquet"),
+    ):
+        with pytest.raises(WorkspaceError, match=rf"can't read .*{relative}: "):
+            read(relative)
+
+
+def test_a_lock_follows_no_link_and_truncates_nothing(workspace, tmp_path):
+    (tmp_path / "precious").write_text("keep me")
+    os.makedirs(workspace.path("catalog"))
+    os.symlink(tmp_path / "precious", workspace.path("catalog/.lock"))
+    with pytest.raises(WorkspaceError, match=r"can't write .*\.lock"), workspace.lock("catalog/.lock"):
+        pass
+    assert (tmp_path / "precious").read_text() == "keep me"
+
+
+@pytest.mark.parametrize(
+    "address, secret",
+    [
+        ("s3://KEY:Q9x/R7z@bucket/run", "Q9x"),
+        ("s3://KEY:Q9xR7z@bucket", "Q9x"),
+        ("simplecache::s3://K:S3CRET@b", "S3CRET"),
+        ("filecache::https://user:pass@host/x", "pass"),
+        ("gs://user@bucket", "user"),
+    ],
+)
+def test_an_address_with_credentials_is_refused_without_repeating_them(address, secret):
+    with pytest.raises(WorkspaceError, match="holds credentials") as caught:
+        Workspace(address)
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["a::b", "simplecache::s3://b", "zip://x.zip", "tar://x", "reference://x", "data:,x"]
+)
+def test_an_address_that_can_hold_no_workspace_is_refused(address):
+    with pytest.raises(WorkspaceError, match=r"can't hold one|'::' chains addresses"):
+        Workspace(address)
+
+
+def test_an_at_sign_or_a_port_is_no_credential():
+    assert Workspace("memory://host:9000/run@2").root == "memory://host:9000/run@2"
