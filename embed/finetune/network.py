@@ -13,7 +13,7 @@ from embed.finetune.layers import Layers, prepare_tower, rate_groups
 from embed.finetune.recipe import FinetuneRecipe
 from embed.forward.convnet import is_convnet
 from heads.features.design import VectorBlock
-from heads.networks.head import Parts
+from heads.networks.head import NetworkParts
 from store.vectors.spec import EncoderSpec
 
 
@@ -25,7 +25,11 @@ class TunedNetwork(nn.Module):
     """
 
     def __init__(
-        self, encoders: Sequence[Encoder], parts: Parts, head_network: nn.Module, recipe: FinetuneRecipe
+        self,
+        encoders: Sequence[Encoder],
+        parts: NetworkParts,
+        head_network: nn.Module,
+        recipe: FinetuneRecipe,
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleList([encoder.module for encoder in encoders])
