@@ -161,5 +161,3 @@ def write_header(path, shapes):
         at = end
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-
-

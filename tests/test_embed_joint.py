@@ -31,7 +31,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory, model):
-    made = demo_workspace(tmp_path_factory.mktemp("demo"), train=40, test=8)
+    made = demo_workspace(tmp_path_factory.mktemp("demo"), train=90, test=8)
     for name in ("@joint-name", "@image", "@name"):
         told(
             made,
@@ -58,7 +58,7 @@ def test_the_key_of_a_row_is_a_digest_of_image_and_text_together():
     images, texts = pa.array(SHA, pa.string()), pa.array(["red", "red", "", None])
     keys = joint_keys(images, texts).to_pylist()
     assert keys[3] is None
-    assert len({*keys[:3], *text_keys(texts).to_pylist()[:2], image_keys(images).to_pylist()[0]}) == 6
+    assert len({*keys[:3], text_keys(texts).to_pylist()[0], image_keys(images).to_pylist()[0]}) == 5
     assert joint_keys(images.take([0]), pa.array(["blue"])).to_pylist() != keys[:1]
     assert joint_keys(images.take([2]), pa.array(["red"])).to_pylist() != keys[:1]
 
@@ -66,11 +66,12 @@ def test_the_key_of_a_row_is_a_digest_of_image_and_text_together():
 @pytest.mark.parametrize(
     "name, has_image, text",
     [
-        ("vl@joint", True, "full"),
+        ("vl@joint", True, "structured"),
+        ("vl@joint-full", True, "full"),
         ("vl@joint-name", True, "name"),
         ("vl@image", True, None),
         ("vl@name", False, "name"),
-        ("vl", True, "full"),
+        ("vl", True, "structured"),
     ],
 )
 def test_a_set_says_what_of_a_row_enters(name, has_image, text):
@@ -117,6 +118,7 @@ def test_a_joint_set_is_tuned_with_adapters_and_its_tuned_vectors_are_cached(wor
         last_blocks=1,
         head="mlp-layernorm",
         checkpointing=True,
+        text_rate=0.03,
     )
     tune(job)
     tuned = load_any(workspace, VectorSet("finetuned:joint.joint", "joint-name"), "train", job.folds.hash)
