@@ -50,6 +50,7 @@ class FakeWorld:
     """Commands that say what they are told to, and a workspace that means what it is told to."""
 
     steps, looks, outcome = ("heads run",), (), {"submission": "a", "folds": "b"}
+    usual = frozenset({"# rows, # that failed"})
 
     def __init__(self, said, found):
         self.said, self.found, self.ran = list(said), found, []
@@ -71,6 +72,7 @@ class FakeWorld:
         ([], {"submission": "c"}, "silent"),
         ([], {"folds": "c"}, "unread"),
         ([(0, "x.json was damaged and is written anew")], {"submission": "c"}, "noted"),
+        ([(0, "8 rows, 0 that failed")], {"submission": "c"}, "silent"),
         ([(0, "x.json was damaged and is written anew")], {}, "healed"),
         ([(1, "Error: x.json is damaged: look at it")], {}, "stuck"),
         ([(1, "Error: x.json is damaged: run 'shelfprice heads run' again")], {}, "told"),

@@ -234,10 +234,10 @@ def test_an_address_with_credentials_is_refused_without_repeating_them(address, 
 
 
 @pytest.mark.parametrize(
-    "address", ["a::b", "simplecache::s3://b", "zip://x.zip", "tar://x", "reference://x", "data:,x"]
+    "address", ["a::b", "a\0b", "simplecache::s3://b", "zip://x.zip", "tar://x", "reference://x", "data:,x"]
 )
 def test_an_address_that_can_hold_no_workspace_is_refused(address):
-    with pytest.raises(WorkspaceError, match=r"can't hold one|'::' chains addresses"):
+    with pytest.raises(WorkspaceError, match=r"can't hold one|'::' chains addresses|holds a NUL"):
         Workspace(address)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.soak import disks, flips, fuzz, kills, pairs, tampering
+from tests.soak import disks, flips, fuzz, kills, long_kills, pairs, tampering
 from tests.soak.commands import prepare
 from tests.soak.verdict import Verdict
 from tests.soak.world import World
@@ -23,6 +23,7 @@ ATTACKS: dict[str, Any] = {
     "flips": flips,
     "fuzz": fuzz,
     "kills": kills,
+    "long_kills": long_kills,
     "pairs": pairs,
     "disks": disks,
 }

@@ -296,7 +296,7 @@ def image_bytes(draw: random.Random) -> bytes:
     options = {"exif": b"Exif\x00\x00" + draw.randbytes(40)} if draw.random() < 0.2 else {}
     try:
         Image.new(mode, size).save(buffer, kind, **options)
-    except (OSError, ValueError, KeyError, TypeError, SystemError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, SystemError, IndexError, SyntaxError):
         buffer = io.BytesIO()
         Image.new("RGB", size).save(buffer, "PNG")
     return bytes_changed(buffer.getvalue(), draw, draw.choice((0, 1, 2, 6)), head=draw.choice((40, 10**9)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.soak.commands import Said
-from tests.soak.world import INPUTS, World
+from tests.soak.world import INPUTS, World, plain
 
 BAD = ("traceback", "hang", "crash", "silent", "stuck", "lost")
 MOST_ROUNDS = 8
@@ -48,7 +48,8 @@ def follow(world: World, root: Path, commands: Sequence[str], name: str) -> Verd
             said.append(f"$ {one.line}\n[{one.code}] {one.output.strip()[-3000:]}")
             if one.fault:
                 return Verdict(one.fault, said)
-            notes.extend(line for line in one.output.splitlines() if name in line or NOTE.search(line))
+            lines = [line for line in one.output.splitlines() if plain(line, root) not in world.usual]
+            notes.extend(line for line in lines if name in line or NOTE.search(line))
             if one.code:
                 failed = one
                 break
