@@ -17,7 +17,7 @@ HEAVY = (
     *("open_clip_torch", "sentence-transformers", "sentencepiece", "tabm", "timm", "tokenizers", "torch"),
     *("torchvision", "transformers", "faiss-cpu", "protobuf"),
 )
-FOR_TESTS = ("pytest", "hypothesis", "trustme", "psutil")
+FOR_TESTS = ("pytest", "hypothesis", "pandas", "trustme", "psutil")
 # Files of tests that run without PyTorch, and reach every light package.
 TESTS = (
     *(
