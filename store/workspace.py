@@ -220,6 +220,8 @@ class Workspace:
     def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
         with self.parquet(relative, whole=columns is None) as file:
             table = file.read(columns=list(columns) if columns is not None else None)
+            # A file has its metadata twice; these are the ones that were checked.
+            table = table.replace_schema_metadata(file.schema_arrow.metadata)
         problem = null_problem(table, contract_of(relative))
         if problem:
             raise self.not_ours(relative, problem)
