@@ -165,7 +165,7 @@ def _split(workspace: Workspace, blend_folder: str) -> Split:
             spec = current_spec(workspace, name.partition("@")[0])
         except MissingVectorsError:  # a catalogue without images
             continue
-        vector_set = VectorSet.parse(name, is_text=spec.modality == "text")
+        vector_set = VectorSet.parse(name, spec.modality)
         parts.append(load_matrix(workspace, vector_set, "train").X.astype(np.float32))
     table = read_split(workspace, "train", ["sample_id", "price"])
     ids = table["sample_id"].combine_chunks()

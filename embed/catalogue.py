@@ -37,6 +37,7 @@ def embed_catalogue(
     precision: str = "auto",
     models_dir: str | os.PathLike[str] | None = None,
     offline: bool = False,
+    trust_remote_code: bool = False,
     batch_tokens: int | None = None,
     batch_size: int | None = None,
     publish_every: float = 60.0,
@@ -60,9 +61,10 @@ def embed_catalogue(
         encoders: vector sets or encoders, such as "minilm@structured"; None: all of the configuration.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", "all"; several as "cuda:0,cuda:1".
         precision: "auto": the fastest that keeps every measured row within cosine 0.999 of fp32; or "fp32", "bf16",
-            "fp16". Part of what the cache tells apart.
+            "fp16", "int8". Part of what the cache tells apart.
         models_dir: folder of models carried over from a connected machine.
         offline: never ask the model hub; its local cache is still read.
+        trust_remote_code: run the code that a model brings along, where its library does not know it.
         batch_tokens: most padded tokens of a forward pass; None: found by measuring.
         batch_size: most images of a forward pass; None: found by measuring.
         publish_every: seconds after which what is embedded is published at the latest.
@@ -92,7 +94,9 @@ def embed_catalogue(
     )
     settings = DeviceSettings(tuple(name.strip() for name in device.split(",")), batch_tokens, batch_size)
     asked = [encoders] if isinstance(encoders, str) else encoders or []
-    sources = Sources(Path(models_dir) if models_dir is not None else None, offline)
+    sources = Sources(
+        Path(models_dir) if models_dir is not None else None, offline, trust_remote_code=trust_remote_code
+    )
     options = EmbedOptions(
         limits,
         retry_failed,
@@ -148,7 +152,7 @@ def vectors(
     workspace = Workspace.of(workspace)
     read_split(workspace, split, ["sample_id"])  # says what is missing
     spec = current_spec(workspace, vector_set.partition("@")[0])
-    wanted = VectorSet.parse(vector_set, is_text=spec.modality == "text")
+    wanted = VectorSet.parse(vector_set, spec.modality)
     folds_hash = read_folds(workspace).hash if is_folded(spec) else ""
     found = load_any(workspace, wanted, split, folds_hash)
     if isinstance(found, FoldedMatrix):

@@ -7,7 +7,7 @@ import click
 
 from embed.export.cli import export_command
 from embed.finetune.cli import finetune_command
-from embed.job.cli import encoder_options, run_command
+from embed.job.cli import encoder_options, run_command, trust_option
 from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
@@ -30,6 +30,7 @@ def plan_command(
     precision: str,
     models_dir: Path | None,
     offline: bool,
+    trust_remote_code: bool,
     share: Any,
     retry_failed: bool,
     workspace: Workspace,
@@ -41,7 +42,8 @@ def plan_command(
     from embed.job.report import plan_lines, plan_record
     from embed.job.request import find_requests
 
-    requests = find_requests(workspace, encoders, Sources(models_dir, offline), precision)
+    sources = Sources(models_dir, offline, trust_remote_code=trust_remote_code)
+    requests = find_requests(workspace, encoders, sources, precision)
     plans = [plan_encoder(workspace, r.resolved, r.source, retry_failed=retry_failed) for r in requests]
     plans = [one.own(share) for one in plans]
     if as_json:
@@ -99,14 +101,15 @@ def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: boo
     type=click.Path(path_type=Path, file_okay=False),
     help="Also copy the files into this folder, to carry to a machine without network and pass as --models.",
 )
+@trust_option
 @json_option
-def fetch_command(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> None:
+def fetch_command(encoders: tuple[str, ...], to: Path | None, trust_remote_code: bool, as_json: bool) -> None:
     """Download models, so that later runs need no network."""
     from dataclasses import asdict
 
     from embed.encoders.fetch import fetch
 
-    fetched = fetch(encoders, to)
+    fetched = fetch(encoders, to, trust_remote_code=trust_remote_code)
     if as_json:
         print_json({"encoders": [asdict(one) for one in fetched]})
         return
@@ -114,6 +117,39 @@ def fetch_command(encoders: tuple[str, ...], to: Path | None, as_json: bool) -> 
         say(f"{one.encoder}: {one.n_bytes / 1e6:,.0f} MB, {next(iter(one.files.values()))}")
     if to is not None:
         say(f"on the other machine: shelfprice embed run --models {to} --offline")
+
+
+@embed.command("show")
+@click.argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
+@click.option(
+    "--models",
+    "models_dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    envvar="SHELFPRICE_MODELS",
+    show_envvar=True,
+    help="Folder of models carried over from a connected machine.",
+)
+@click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
+@trust_option
+@json_option
+def show_command(
+    encoders: tuple[str, ...],
+    models_dir: Path | None,
+    offline: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+) -> None:
+    """Show what decides an encoder's vectors, its licence and size; no weights are fetched or read."""
+    from embed.encoders.base import Sources
+    from embed.encoders.show import show, show_lines, show_record
+
+    sources = Sources(models_dir, offline, trust_remote_code=trust_remote_code)
+    found = show([name.partition("@")[0] for name in encoders], sources)
+    if as_json:
+        print_json({"encoders": [show_record(one) for one in found]})
+        return
+    for line in (line for one in found for line in show_lines(one)):
+        say(line)
 
 
 embed.add_command(run_command)

@@ -69,7 +69,7 @@ def encode(
         cache: a workspace, or the folder or address of one. Vectors that are there are not computed again, others are
             added, for the next call and for `shelfprice embed run`, whose vectors are found here just so.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", "all"; several as "cuda:0,cuda:1".
-        precision: "auto", "fp32", "bf16" or "fp16"; part of what the cache tells apart.
+        precision: "auto", "fp32", "bf16", "fp16" or "int8" (on a CPU, by OpenVINO); part of what the cache tells apart.
         missing: what becomes of an item without a vector: None, NaN, an empty text, an image that is not there or
             broken. "error": a MissingVectorsError that names its position. "nan" or "zero": its row holds that; a
             warning counts the images that are there and can't be read or decoded.
@@ -91,7 +91,10 @@ def encode(
     check_missing(missing)
     values = listed(items)
     resolved = find_encoder(encoder, _modality(values), cache, precision, models_dir, offline)
-    source = image_items(values) if resolved.spec.modality == "image" else text_items(values)
+    takes_images = resolved.spec.modality == "image" or (
+        resolved.spec.modality == "joint" and _modality(values) == "image"
+    )
+    source = image_items(values) if takes_images else text_items(values)
     if missing == "error":
         _check_content(source, encoder)
     settings = DeviceSettings(tuple(device.split(",")), batch_tokens, batch_size, always_measured=False)
@@ -132,7 +135,7 @@ def find_encoder(
     sources = Sources(Path(models_dir) if models_dir is not None else None, offline)
     memory = process_memory() if cache is None else Workspace.of(cache)
     found = resolve(memory, encoder, sources, precision)
-    fitting = [one for one in found if modality in (None, one.spec.modality)]
+    fitting = [one for one in found if modality is None or one.spec.modality in (modality, "joint")]
     if not fitting:
         raise TypeError(f"{encoder} takes {found[0].spec.modality}s, the items are {modality}s")
     if len(fitting) > 1:

@@ -122,7 +122,7 @@ class TextEncoder(_FramedEncoder):
         encoder: a short name, an address or a folder (docs/encoders.md); of a model with two towers its text tower.
         cache: a workspace, or the folder or address of one, as of `embed.encode`.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", "all"; several as "cuda:0,cuda:1".
-        precision: "auto", "fp32", "bf16" or "fp16".
+        precision: "auto", "fp32", "bf16", "fp16" or "int8".
         missing: what None, NaN and an empty text become: a row of "zero", of "nan", or an "error".
         models_dir: folder of models carried over from a connected machine.
         offline: never ask the model hub.
@@ -162,7 +162,7 @@ class ImageEncoder(_FramedEncoder):
         encoder: a short name, an address or a folder (docs/encoders.md); of a model with two towers its image tower.
         cache: a workspace, or the folder or address of one, as of `embed.encode`.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", "all"; several as "cuda:0,cuda:1".
-        precision: "auto", "fp32", "bf16" or "fp16".
+        precision: "auto", "fp32", "bf16", "fp16" or "int8".
         missing: what None, NaN, a file that is not there and a broken image become: a row of "zero", of "nan", or an
             "error". A warning counts those that are there and can't be read or decoded.
         models_dir: folder of models carried over from a connected machine.

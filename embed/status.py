@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embed.job.recipes import changed_recipes
 from embed.job.verify import DAMAGED_PREFIX
 from store.catalog.images.links import LINKS_FILE
 from store.config import Config
@@ -35,10 +36,6 @@ class SetCoverage:
     have: int
     failed: int
     missing: int  # rows with content that was never embedded
-
-    @property
-    def without_content(self) -> int:
-        return self.rows - self.have - self.failed - self.missing
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class _CoverageReader:
             return VectorHolding(name, is_configured, None, None, 0, 0, nothing_yet, None)
         coverage, problem = {}, None
         try:
-            vector_set = VectorSet.parse(name, is_text=spec.modality == "text")
+            vector_set = VectorSet.parse(name, spec.modality)
             coverage = {split: self._coverage(spec, vector_set, split) for split in splits}
         except ShelfpriceError as error:
             problem = str(error)
@@ -135,6 +132,8 @@ def sections(workspace: Workspace, config: Config) -> Iterator[Section]:
     width = max((len(one.name) for one in holdings), default=0) + 2
     lines = tuple(f"{one.name:<{width}}{_line(one)}" for one in holdings)
     yield Section(20, "vectors", lines, {"vectors": holdings}, _step(holdings))
+    if changed := changed_recipes(workspace):
+        yield Section(21, "recipes", tuple(changed), {"recipes": changed})
 
 
 def _step(holdings: list[VectorHolding]) -> tuple[str, str] | None:
@@ -190,7 +189,7 @@ def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
             why = (
                 f"the configuration reads no vectors of {name}" if is_current else f"{name} as it was before"
             )
-            first = (current_file(name),) if is_current else ()
+            first = (current_file(workspace, name),) if is_current else ()
             yield Leftover(folder, workspace.folder_bytes(folder), why, locks, first)
             continue
         for damaged in workspace.names(folder, DAMAGED_PREFIX):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from embed.encoders.base import Resolved, Sources, image_preprocessing, text_preprocessing
+from embed.encoders.base import PREPARED_BY, Resolved, Sources, image_preprocessing, text_preprocessing
 from embed.encoders.registry import library_of, parse_address
 from embed.forward.devices import DeviceSettings
 from embed.inputs.batch import RowWindow
@@ -63,7 +63,8 @@ def check_encoder(
 def _check_declaration(spec: EncoderSpec) -> None:
     written = json.loads(json.dumps(spec.to_json(), allow_nan=False))
     _require(EncoderSpec.from_json(written).fingerprint == spec.fingerprint, "its spec does not survive JSON")
-    _require(spec.modality in ("text", "image"), f"modality must be text or image, got {spec.modality!r}")
+    known = ("text", "image", "joint")
+    _require(spec.modality in known, f"modality must be one of {', '.join(known)}, got {spec.modality!r}")
     _require(spec.dim > 0, f"dim must be above 0, got {spec.dim}")
     is_digest = len(spec.weights_sha256) == 64 and set(spec.weights_sha256) <= set("0123456789abcdef")
     _require(is_digest, f"weights_sha256 must be 64 hex characters, got {spec.weights_sha256!r}")
@@ -71,14 +72,17 @@ def _check_declaration(spec: EncoderSpec) -> None:
     image = image_preprocessing(
         size=(1, 1), resize="squash", resize_to=(1, 1), interpolation="bicubic", mean=[0.0], std=[1.0]
     )
-    lacking = sorted(set(text if spec.modality == "text" else image) - set(spec.preprocessing))
+    wanted = set(image if spec.modality == "image" else text)
+    if PREPARED_BY in spec.preprocessing:  # by code of its own, which is declared otherwise
+        wanted = set()
+    lacking = sorted(wanted - set(spec.preprocessing))
     _require(
         not lacking, f"preprocessing lacks {', '.join(lacking)}: make it by {spec.modality}_preprocessing"
     )
 
 
 def _check_vectors(resolved: Resolved, items: Sequence[Any] | None) -> None:
-    is_text = resolved.spec.modality == "text"
+    is_text = resolved.spec.modality != "image"
     source = text_items(items or TEXTS) if is_text else image_items(items or _images())
     together = _vectors(resolved, source, units=1 << 20)
     _require(np.isfinite(together).all(), "a vector is not finite")

@@ -1,7 +1,7 @@
 """The blend from Python: of a workspace, or of plain arrays of out-of-fold predictions."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.blend import make_record, run_blend
+from ensemble.blend import COVERAGE, make_record, run_blend
 from ensemble.inputs import TrainingRows, check_fold_sizes, read_training_rows, select_predictions
 from ensemble.means import CURVES
 from ensemble.simplex import best_counts
@@ -17,11 +17,9 @@ from ensemble.submission import submit
 from ensemble.summary import score_lines
 from ensemble.surface import Surface
 from store.config import load_config
-from store.errors import RowMismatchError
+from store.errors import RowMismatchError, WorkspaceError
 from store.target import Target, as_log_price, warn_of_prices
 from store.workspace import Workspace
-
-COVERAGE = 0.9  # of a row's interval, where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -58,15 +56,17 @@ class BlendScore:
 
 def make_blend(
     workspace: Workspace | str | os.PathLike[str],
-    heads: tuple[str, ...] | list[str] = (),
+    heads: Sequence[str] = (),
     *,
     coverage: float = COVERAGE,
+    standing: bool = False,
 ) -> BlendScore:
     """Blend the heads of a workspace: `shelfprice ensemble blend` as a function.
 
     Args:
-        heads: names of heads to blend; none: see the command.
+        heads: names of heads to blend, as a trial; none: those of the configuration.
         coverage: probability that a row's interval holds its price.
+        standing: make a blend of chosen heads the one that `write_submission` takes.
 
     Raises:
         HeadError: no head has finished predictions.
@@ -74,22 +74,43 @@ def make_blend(
     """
     workspace = Workspace.of(workspace)
     config = load_config(workspace)
-    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage)
+    floor = config.submission.price_floor
+    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing)
     return BlendScore.of(
         record, workspace.read_table(f"{record['folder']}/oof.parquet", ["log_price"])["log_price"].to_numpy()
     )
 
 
 def write_submission(
-    workspace: Workspace | str | os.PathLike[str], out: str | os.PathLike[str] | None = None
+    workspace: Workspace | str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    blend: BlendScore | None = None,
 ) -> dict[str, Any]:
     """Price the test rows: `shelfprice ensemble submit` as a function; see `submit`.
 
+    Args:
+        out: a further local file that gets the same content.
+        blend: another than the standing one, whose prices go into its own folder and `out` alone.
+
     Returns:
         `file` (the submission), `n_rows`, `median_price`, `nested_smape` and more.
+
+    Raises:
+        WorkspaceError: nothing was blended yet, or `blend` is a score of which no blend was kept.
+        CatalogError, FoldMismatchError, RowMismatchError: see `submit`.
     """
+    if blend is not None and "folder" not in blend.record:
+        raise WorkspaceError("honest_score keeps no blend to price test rows by: use make_blend")
     workspace = Workspace.of(workspace)
-    return submit(workspace, load_config(workspace).columns, None if out is None else Path(out))
+    config = load_config(workspace)
+    return submit(
+        workspace,
+        config.columns,
+        None if out is None else Path(out),
+        config.submission.price_floor,
+        folder=None if blend is None else blend.record["folder"],
+    )
 
 
 def honest_score(
@@ -123,12 +144,13 @@ def honest_score(
         workspace = Workspace.of(predictions)
         config = load_config(workspace)
         rows = read_training_rows(workspace, select_predictions(workspace, (), config.heads.run))
-        seed = config.seed
+        inputs = {"seed": config.seed, "price_floor": config.submission.price_floor}
     elif actual is None or folds is None:
         raise RowMismatchError("a score of arrays needs the actual prices and the folds, or give a workspace")
     else:
         rows = _rows(predictions, actual, folds, groups, target)
-    record, log_price = make_record(rows, {"seed": seed, "coverage": COVERAGE})
+        inputs = {"seed": seed, "price_floor": float(np.finfo(np.float64).tiny)}
+    record, log_price = make_record(rows, inputs | {"coverage": COVERAGE})
     return BlendScore.of(record, log_price)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,11 +173,17 @@ def check_params(cls: type, params: Mapping[str, Any], label: str) -> None:
     Raises:
         HeadError: a value is of another kind, not finite or outside of its range.
     """
+    for name, expected in misfits(cls, params):
+        raise HeadError(_refused(label, name, expected, params[name]))
+
+
+def misfits(cls: type, params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each parameter whose value is not what its class declares, and what it must be, in words."""
     defaults = defaults_of(cls)
     for name, value in params.items():
         kind, declared = type(defaults[name]), declared_of(cls, name)
         if kind in _KINDS and not _is_fit(value, kind, declared):
-            raise HeadError(_refused(label, name, declared.described(kind), value))
+            yield name, declared.described(kind)
 
 
 def _refused(label: str, name: str, expected: str, value: Any) -> str:

@@ -30,7 +30,7 @@ class EncoderError(ShelfpriceError):
 
 
 class MissingVectorsError(ShelfpriceError):
-    """Rows of the catalogue have no vector in the cache yet."""
+    """Rows of the catalogue have no vector in the cache yet, or items none at all."""
 
 
 class FailureLimitError(ShelfpriceError):

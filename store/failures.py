@@ -60,7 +60,7 @@ def _vector_sets(workspace: Workspace, config: Config) -> list[VectorSet]:
             spec = current_spec(workspace, name.partition("@")[0])
         except MissingVectorsError:
             continue
-        found.append(VectorSet.parse(name, is_text=spec.modality == "text"))
+        found.append(VectorSet.parse(name, spec.modality))
     return found
 
 

@@ -14,7 +14,7 @@ from embed.inputs.batch import Batch, RowWindow
 from embed.job.catalog import CatalogSource
 from embed.job.run import EncodeRequest
 from store.vectors.sets import VectorSet
-from store.vectors.spec import EncoderSpec
+from store.vectors.spec import EncoderSpec, Modality
 from store.workspace import Workspace
 from tests.fakes import fake_spec
 
@@ -34,9 +34,9 @@ def fake_resolved(
 def fake_request(workspace: Workspace, *vector_sets: str, **changes: Any) -> EncodeRequest:
     """One fake encoder with its sets of the catalogue: `fake@name`, or an image set without composition."""
     encoder = vector_sets[0].partition("@")[0]
-    is_text = "@" in vector_sets[0]
-    resolved = fake_resolved(encoder, "text" if is_text else "image", **changes)
-    sets = tuple(VectorSet.parse(name, is_text=is_text) for name in vector_sets)
+    modality: Modality = "text" if "@" in vector_sets[0] else "image"
+    resolved = fake_resolved(encoder, modality, **changes)
+    sets = tuple(VectorSet.parse(name, modality) for name in vector_sets)
     return EncodeRequest(resolved, CatalogSource(workspace, sets))
 
 

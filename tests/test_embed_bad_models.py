@@ -68,7 +68,7 @@ def assert_nothing_half_written(workspace):
             ['embed fetch "hf:nobody/nothing?pooling=cls&long=chunks"'],
         ),
         ("hf:/nowhere/bert", ["'/nowhere/bert' is no folder here, and no name of a model on the hub"]),
-        ("minilm.image", ["only models of open_clip have towers: leave out .image"]),
+        ("minilm.image", ["the model has no towers: leave out .image"]),
         ("st:nobody/nothing@name", ["modules.json", "shelfprice embed fetch st:nobody/nothing"]),
     ],
 )

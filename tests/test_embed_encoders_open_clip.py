@@ -303,7 +303,7 @@ def test_weights_alone_without_a_tag_are_refused(clip):
 
 
 def test_an_unknown_option_is_named(clip):
-    with pytest.raises(EncoderError, match="unknown option 'size', one of long, weights"):
+    with pytest.raises(EncoderError, match="unknown option 'size', one of dim, long, normalize, weights"):
         resolved(f"{clip}?size=224")
 
 
@@ -350,3 +350,24 @@ def test_a_checkpoint_in_place_of_the_hubs_weights_is_loaded_with_the_tags_prepr
 def test_a_checkpoint_that_is_not_there_is_named():
     with pytest.raises(EncoderError, match=r"there is no file /nowhere/x.pt: check weights="):
         resolved("open_clip:ViT-B-32/openai?weights=/nowhere/x.pt")
+
+
+def test_a_checkpoint_in_place_of_a_folders_weights_is_the_one_that_is_hashed_and_loaded(clip, tmp_path):
+    other = save_tiny_clip(tmp_path / "other", seed=1) / "open_clip_model.safetensors"
+    (given,), (own,) = resolved(f"{clip}.image?weights={other}"), resolved(f"{clip}.image")
+    assert given.spec.weights_sha256 == hash_file(other) != own.spec.weights_sha256
+    contents = [encoded(photo(60, 40, seed), "PNG") for seed in range(2)]
+    theirs = image_vectors(load(resolved(f"{other.parent}.image"))[0], contents)
+    np.testing.assert_array_equal(image_vectors(load([given])[0], contents), theirs)
+    with pytest.raises(EncoderError, match=r"there is no file .*nowhere.pt: check weights="):
+        resolved(f"{clip}.image?weights={tmp_path}/nowhere.pt")
+
+
+def test_vectors_may_be_scaled_to_unit_length_but_not_cut_where_nothing_says_so(clip):
+    (image,) = load(resolved(f"{clip}.image?normalize=yes"))
+    vectors = image_vectors(image, [encoded(photo(60, 40), "PNG")])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    with pytest.raises(
+        EncoderError, match=r"dim=8 would cut vectors of 16 numbers, and neither .*\(Matryoshka\)"
+    ):
+        resolved(f"{clip}.image?dim=8")

@@ -209,7 +209,10 @@ def test_a_checkpoint_with_code_in_it_is_refused_unrun(bert, tmp_path):
         ("max_tokens=100000", "max_tokens must be a whole number from 3 to 64, got '100000'"),
         ("max_tokens=many", "max_tokens must be a whole number from 3 to 64, got 'many'"),
         ("long=cut", "long must be one of truncate, chunks, got 'cut'"),
-        ("layers=2", "unknown option 'layers', one of long, max_tokens, pooling, prompt"),
+        (
+            "layers=2",
+            "unknown option 'layers', one of chat, dim, long, max_patches, max_tokens, normalize, pooling",
+        ),
     ],
 )
 def test_an_option_that_is_not_understood_is_named(bert, query, message):

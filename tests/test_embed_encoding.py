@@ -187,14 +187,18 @@ def test_paths_bytes_and_pillow_images_of_the_same_pixels_have_the_same_vector(i
     np.testing.assert_array_equal(X[4], X[5])
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"])
 def test_a_pillow_image_is_written_without_loss_and_always_to_the_same_bytes(mode, tmp_path):
     image = photo(20, 10).convert("L" if mode == "I;16" else "RGB").convert(mode)
     content = png_bytes(image)
     assert content == png_bytes(image.copy())
     (tmp_path / "image.png").write_bytes(content)
     with Image.open(tmp_path / "image.png") as written:
-        same = image.convert("RGB") if mode in ("CMYK", "YCbCr") else image
+        same = {
+            "CMYK": image.convert("RGB"),
+            "YCbCr": image.convert("RGB"),
+            "F": photo(20, 10).convert("L"),
+        }.get(mode, image)
         np.testing.assert_array_equal(np.asarray(written.convert(same.mode)), np.asarray(same))
 
 
@@ -299,7 +303,7 @@ def test_what_can_t_be_encoded_is_refused_with_the_reason(items, encoder, error,
     "options, words",
     [
         ({"missing": "drop"}, "missing must be one of error, nan, zero, got 'drop'"),
-        ({"precision": "int8"}, "precision must be one of auto, fp32, bf16, fp16, got 'int8'"),
+        ({"precision": "int4"}, "precision must be one of auto, fp32, bf16, fp16, int8, got 'int4'"),
         ({"device": "cuda:63"}, "device 'cuda:63' can't be used here"),
     ],
 )

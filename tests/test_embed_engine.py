@@ -56,7 +56,7 @@ class SummingEncoder:
 
 
 def engine_of(workspace, encoder, **settings):
-    return Engine(workspace, encoder, torch.device("cpu"), DeviceSettings(("cpu",), **settings))
+    return Engine(workspace, encoder.spec, lambda: encoder, "cpu", DeviceSettings(("cpu",), **settings))
 
 
 def encode(engine, texts=TEXTS):
@@ -187,7 +187,7 @@ class Overflowing(SummingEncoder):
 
 def test_what_overflows_in_fp16_is_computed_again_in_fp32(workspace):
     engine = engine_of(workspace, Overflowing())
-    engine._passes.apply(Mode("fp16"))
+    engine._ready().apply(Mode("fp16"))
     window = RowWindow("sum@name", KEYS[:3], TEXTS[:3])
     ((_, vectors),) = engine.encode(engine.batches(iter([window])))
     assert np.isfinite(vectors).all()
@@ -203,10 +203,9 @@ def compiling(workspace, monkeypatch):
 
     def begin(compiled, n_rows=10**9):
         engine = engine_of(workspace, SummingEncoder())
-        engine._device = torch.device("cuda")
-        engine._passes._device = torch.device("cpu")
+        engine._type = "cuda"
         monkeypatch.setattr(torch, "compile", compiled)
-        monkeypatch.setattr("embed.forward.engine.device_name", lambda device: "a GPU")
+        monkeypatch.setattr("embed.forward.engine.device_name", lambda device, threads: "a GPU")
         known = ModeChoice(Mode(), 4096, None, {"fp32": 1000.0})
         monkeypatch.setattr("embed.forward.engine.recall", lambda *arguments: known)
         return engine, engine.begin(RowWindow("sum@name", KEYS, TEXTS), n_rows)

@@ -67,7 +67,8 @@ def test_only_what_the_model_needs_is_carried(cache, tmp_path):
         (snapshot / name).write_bytes(b"large")
     fetch(["hf:somebody/tiny"], tmp_path / "models")
     carried = {path.name for path in (tmp_path / "models").rglob("*") if path.is_file()}
-    assert carried == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    needed = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert carried == needed | {"README.md"}  # the card, which says the licence
 
 
 def test_weights_in_the_old_format_are_carried_where_there_are_no_others(cache, tmp_path):

@@ -1,12 +1,16 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from embed.encoders.base import Tokens
 from embed.inputs.batch import BatchLimit, RowWindow
 from embed.inputs.texts import TextPreparer, plan_batches
+from embed.inputs.tokenizer import FastTokenizer
+from tests.fake_models import save_tiny_tokenizer
 
 TEXTS = st.lists(st.tuples(st.integers(1, 512), st.integers(1, 4)), max_size=80)
 
@@ -61,3 +65,27 @@ def test_each_key_keeps_its_own_tokens_through_sorting_padding_and_chunks(texts)
             text = bytes(sequence[sequence != 0].astype(np.uint8).tolist())
             found[batch.keys[row]] = found.get(batch.keys[row], b"") + text
     assert found == {text.encode(): text.encode() for text in texts}
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 300_000, "red shirt " * 30_000, "x" * 300_000], ids=["signs", "words", "one word"]
+)
+@pytest.mark.parametrize("long", ["truncate", "chunks"])
+def test_a_text_of_any_length_gives_the_tokens_that_it_gives_uncut(tmp_path, monkeypatch, text, long):
+    backend = Tokenizer.from_file(str(save_tiny_tokenizer(tmp_path) / "tokenizer.json"))
+    bounded = FastTokenizer(backend, 16, long)
+    monkeypatch.setattr("embed.inputs.tokenizer.MOST_CHUNKS", 3)
+    kept = bounded([text, "red shirt"])
+    seen = []
+    monkeypatch.setattr(FastTokenizer, "shortened", lambda self, text: seen.append(len(text)) or text)
+    whole = FastTokenizer(backend, 16, long)([text, "red shirt"])
+    assert [s.tolist() for s in kept.sequences] == [s.tolist() for s in whole.sequences]
+    assert (kept.owner.tolist(), kept.n_truncated) == (whole.owner.tolist(), whole.n_truncated)
+    assert seen == [len(text), 9]
+
+
+def test_a_cell_of_megabytes_reaches_the_tokenizer_as_kilobytes(tmp_path, monkeypatch):
+    fast = FastTokenizer(Tokenizer.from_file(str(save_tiny_tokenizer(tmp_path) / "tokenizer.json")), 16)
+    assert len(fast.shortened("(" * 5_000_000)) < 10_000
+    assert len(fast.shortened(" " * 5_000_000)) == 1_000_000
+    assert fast.shortened("red shirt") == "red shirt"

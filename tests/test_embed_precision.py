@@ -115,47 +115,107 @@ def test_what_was_measured_is_remembered_for_that_device_and_torch_alone(tmp_pat
     assert recall(workspace, fake_spec(weights="1" * 64), "cpu A x2", "2.14") is None
 
 
-def test_a_type_that_is_too_coarse_keeps_first_stages_in_fp32_until_it_is_close_enough():
-    mode = [Mode()]
-    reference = np.eye(4, dtype=np.float32)
-    error = {0: 0.2, 1: 0.1, 2: 0.001, 3: 0.0}
-
-    def forward():
-        return reference + (error[mode[0].fp32_stages] if mode[0].dtype == "bf16" else 0.0)
-
-    def apply(new):
-        mode[0] = new
-
-    choose(apply, forward, [Mode(), Mode("bf16")], "auto", most_fp32_stages=3)
-    assert mode[0].fp32_stages <= 2
-    tried = choose(apply, forward, [Mode(), Mode("bf16")], "auto", most_fp32_stages=3).rows_per_second
-    assert list(tried) == ["fp32", "bf16 after 2 fp32 stages"]
-
-
-def test_stages_in_fp32_see_no_autocast_and_later_ones_do():
-    import torch
-
-    from embed.forward.convnet import keep_in_fp32, stages
-
-    seen = []
-
-    class Part(torch.nn.Module):
-        def forward(self, x):
-            seen.append((x.dtype, torch.is_autocast_enabled("cpu")))
-            return x.to(torch.bfloat16)
-
-    net = torch.nn.Sequential(Part(), torch.nn.Sequential(Part(), Part()))
-    assert len(stages(net)) == 3
-    for n_stages, expected in ((2, [False, False, True]), (0, [True, True, True])):
-        seen.clear()
-        keep_in_fp32(net, n_stages, "cpu")
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            net(torch.zeros(1))
-        assert [autocast for _, autocast in seen] == expected
-
-
 def test_an_encoder_that_gives_a_text_no_vector_but_zeros_is_measured_all_the_same():
     vectors = np.array([[1.0, 0.0], [0.0, 0.0]])
     assert worst_cosine(vectors, vectors) == 1.0
     assert worst_cosine(vectors, vectors[::-1]) == 0.0
     assert choose(lambda mode: None, lambda: vectors, [Mode()], "auto").mode == Mode()
+
+
+# ---- OpenVINO among the modes --------------------------------------------------------------------
+
+OV_FP32, OV_BF16 = Mode("fp32", engine="openvino"), Mode("bf16", engine="openvino")
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """Vectors and seconds of each mode as the test says; gives a function that chooses, and what was applied."""
+
+    class Engines:
+        def __init__(self):
+            self.error = {}
+            self.unlike_error = {}
+            self.seconds = {FP32: 4.0, BF16: 3.0, OV_BF16: 1.0, OV_FP32: 2.0}
+            self.applied = []
+            self.now = 0.0
+
+        def vectors(self, error):
+            exact = np.eye(4)
+            return np.where(np.roll(exact, 1, axis=1) > 0, error, exact)
+
+        def choose(self, policy="auto", unlike=True):
+            return choose(
+                self.applied.append,
+                self.forward,
+                candidates(policy, "cpu", False, openvino_types=["bf16", "fp32"]),
+                policy,
+                (lambda: self.vectors(self.unlike_error.get(self.applied[-1], 0.0))) if unlike else None,
+            )
+
+        def forward(self):
+            self.now += self.seconds[self.applied[-1]]
+            return self.vectors(self.error.get(self.applied[-1], 0.0))
+
+    made = Engines()
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: made.now)
+    return made
+
+
+def test_openvino_is_chosen_where_it_is_fastest_and_its_slower_type_is_not_tried(engines):
+    choice = engines.choose()
+    assert choice.mode == OV_BF16
+    assert choice.cosine == 1.0
+    assert choice.rows_per_second == {"fp32": 1.0, "bf16": 1.3, "openvino bf16": 4.0}
+    assert OV_FP32 not in engines.applied
+
+
+def test_where_its_faster_type_strays_the_slower_one_is_tried(engines):
+    engines.error[OV_BF16] = 0.1
+    choice = engines.choose()
+    assert choice.mode == OV_FP32
+    assert "openvino bf16" not in choice.rows_per_second
+
+
+def test_vectors_that_stray_on_inputs_unlike_the_rows_count_as_well(engines):
+    engines.unlike_error[OV_BF16] = engines.unlike_error[OV_FP32] = 0.1
+    choice = engines.choose()
+    assert choice.mode == BF16
+    assert str(choice).endswith("; openvino fp32 strays from fp32, cosine 0.99504")
+    assert engines.choose(unlike=False).mode == OV_BF16
+
+
+def test_an_explicit_type_is_taken_with_torch_where_openvino_strays(engines):
+    engines.error[BF16] = engines.error[OV_BF16] = 0.1
+    assert engines.choose("bf16").mode == BF16
+    engines.error[OV_BF16] = 0.0
+    assert engines.choose("bf16").mode == OV_BF16
+    assert engines.choose("fp32").mode == OV_FP32
+
+
+def test_an_openvino_that_fails_to_run_leaves_torch_and_says_why(engines, monkeypatch):
+    forward = engines.forward
+
+    def failing():
+        if engines.applied[-1].engine == "openvino":
+            raise RuntimeError("no such operator\nat node.cpp:7")
+        return forward()
+
+    monkeypatch.setattr(engines, "forward", failing)
+    choice = engines.choose()
+    assert choice.mode == BF16
+    assert str(choice).endswith("; OpenVINO can't run it: no such operator")
+
+
+def test_eight_bits_are_for_cpus_and_taken_however_far_off(engines):
+    with pytest.raises(ConfigError, match="precision int8 is for CPUs"):
+        candidates("int8", "cuda", False)
+    int8 = Mode("int8", engine="openvino")
+    engines.seconds[int8], engines.error[int8] = 9.0, 0.5
+    choice = choose(
+        engines.applied.append,
+        engines.forward,
+        candidates("int8", "cpu", True, openvino_types=["int8"]),
+        "int8",
+    )
+    assert choice.mode == int8
+    assert str(choice).startswith("openvino int8, cosine 0.8")

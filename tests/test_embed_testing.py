@@ -39,7 +39,7 @@ class Broken:
     "library, words",
     [
         (Broken({"model": lambda self: f"m{next(self.n)}"}), "resolved twice, it declares another thing"),
-        (Broken({"modality": "sound"}), "modality must be text or image, got 'sound'"),
+        (Broken({"modality": "sound"}), "modality must be one of text, image, joint, got 'sound'"),
         (Broken({"weights_sha256": "abc"}), "weights_sha256 must be 64 hex characters"),
         (Broken({"preprocessing": {"prompt": ""}}), "preprocessing lacks long, max_tokens, tokenizer_sha256"),
         (Broken({"normalize": True}), "normalize is declared, a vector is"),

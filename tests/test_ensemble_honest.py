@@ -1,3 +1,5 @@
+from inspect import signature
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from ensemble.calibrate import Calibration, fit_calibration
 from ensemble.conformal import crossfitted_coverage, fit_intervals
-from ensemble.groups import bootstrap_interval, expected_interval, gain_and_error
+from ensemble.groups import BOOTSTRAP_DRAWS, bootstrap_interval, expected_interval, gain_and_error
 from ensemble.honest import Maker
 from ensemble.rivals import METHODS, Rivals
 from ensemble.simplex import compositions
@@ -212,3 +214,26 @@ def test_no_expected_interval_leaves_the_scale_of_smape(n_new):
     assert 15.875 < high < 200.0
     assert expected_interval(np.array([190.0, 200.0, 20.0, 199.0]), np.arange(4), n_new)[1] == 200.0
     assert expected_interval(np.array([20.0, 20.0, 80.0]), np.zeros(3), n_new) == (0.0, 200.0)  # one group
+
+
+def test_an_interval_over_groups_is_that_of_scipys_bootstrap_with_the_same_draws():
+    from scipy.stats import bootstrap
+
+    generator = np.random.default_rng(0)
+    seeded = (
+        "rng" if "rng" in signature(bootstrap).parameters else "random_state"
+    )  # as SciPy before 1.15 has it
+    group = np.sort(generator.integers(0, 120, 300))
+    rows = generator.exponential(20, 300)
+    index = np.unique(group, return_inverse=True)[1]
+    peer = bootstrap(
+        (np.bincount(index, rows), np.bincount(index)),
+        lambda sums, counts, axis: sums.sum(axis=axis) / counts.sum(axis=axis),
+        n_resamples=BOOTSTRAP_DRAWS,
+        batch=50,
+        vectorized=True,
+        paired=True,
+        method="percentile",
+        **{seeded: np.random.default_rng(7)},
+    ).confidence_interval
+    assert bootstrap_interval(rows, group, seed=7) == pytest.approx((peer.low, peer.high), rel=1e-12)

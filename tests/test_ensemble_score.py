@@ -9,7 +9,7 @@ import pytest
 from ensemble.blend import run_blend
 from ensemble.score import best_weights, honest_score, make_blend, write_submission
 from store.config import Config, HeadConfig, save_config
-from store.errors import PriceError, RowMismatchError
+from store.errors import PriceError, RowMismatchError, WorkspaceError
 from store.metric import smape
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_fake_predictions, publish_folds
@@ -66,6 +66,24 @@ def test_making_a_blend_is_what_the_command_does(workspace):
     blend = make_blend(workspace, ["good"])
     assert blend.record["folder"] == run_blend(workspace, ["good"], ("good", "poor"))["folder"]
     assert blend.weights == {"good": 1.0}
+
+
+def test_a_blend_of_chosen_heads_is_a_trial_unless_it_is_to_stand(
+    workspace, tmp_path, log_price, predictions
+):
+    make_blend(workspace)
+    write_submission(workspace)
+    before = workspace.read_bytes("submission.csv")
+    trial = make_blend(workspace, ["poor"])
+    written = write_submission(workspace, tmp_path / "trial.csv", blend=trial)
+    assert written["folder"] == trial.record["folder"]
+    assert workspace.read_bytes("submission.csv") == before
+    make_blend(workspace, ["poor"], standing=True)
+    assert write_submission(workspace)["folder"] == trial.record["folder"]
+    with pytest.raises(
+        WorkspaceError, match="honest_score keeps no blend to price test rows by: use make_blend"
+    ):
+        write_submission(workspace, blend=honest_score(predictions, log_price, FOLD))
 
 
 @pytest.mark.parametrize("form", [pd.DataFrame, lambda one: np.column_stack(list(one.values())), dict])

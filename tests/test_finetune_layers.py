@@ -156,12 +156,12 @@ def test_the_winning_systems_have_their_own_rates_heads_and_frozen_epochs():
     ("given", "message"),
     [
         ({"head": "ridge"}, "head must be one of fusion"),
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"layer_decay": 1.5}, "layer_decay must be above 0, at most 1"),
-        ({"average": 1.0}, "average must be from 0 to below 1"),
-        ({"text_rate": -1.0}, "text_rate must not be negative"),
-        ({"head_rate": float("nan")}, "head_rate must be a finite number, got nan"),
-        ({"image_rate": float("inf")}, "image_rate must be a finite number, got inf"),
+        ({"epochs": 0}, "epochs must be a whole number from 1 to 100,000, got 0"),
+        ({"layer_decay": 1.5}, "layer_decay must be a number above 0, at most 1, got 1.5"),
+        ({"average": 1.0}, "average must be a number of at least 0, below 1, got 1.0"),
+        ({"text_rate": -1.0}, "text_rate must be a number from 0 to 10, got -1.0"),
+        ({"head_rate": float("nan")}, "head_rate must be a number above 0, at most 10, got nan"),
+        ({"image_rate": float("inf")}, "image_rate must be a number from 0 to 10, got inf"),
         ({"augmented_warmup": 2}, "an augmented warm-up needs augmentation"),
     ],
 )

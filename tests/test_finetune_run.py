@@ -127,7 +127,7 @@ def test_status_counts_tuned_vectors_and_finds_nothing_stale(workspace, tuned):
 
 
 def test_vectors_of_a_run_whose_prices_were_not_published_yet_are_not_pruned(workspace, tuned):
-    current = [current_file(f"finetuned:tiny.{kind}") for kind in ("image", "text")]
+    current = [current_file(workspace, f"finetuned:tiny.{kind}") for kind in ("image", "text")]
     files = (standing_file("finetuned:tiny"), f"{tuned.folder}/head.json", *current)
     contents = {file: workspace.read_bytes(file) for file in files}
     for file in files:

@@ -265,7 +265,7 @@ def test_the_warm_up_of_the_rates_is_taken_by_its_old_name_too(workspace, models
     for name in ("--warmup", "--rise"):
         result = CliRunner().invoke(main, [*asked, name, "1.5"])
         assert result.exit_code == 1
-        assert "warmup must be from 0 to below 1, got 1.5" in result.output
+        assert "warmup must be a number of at least 0, below 1, got 1.5" in result.output
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "a..b", "x" * 101, "a\x1b[2J"])

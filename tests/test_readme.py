@@ -13,8 +13,9 @@ from tests.snippets import reads_alike
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("shelfprice")
-BLOCKS = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+COMMANDS = [block for language, block in BLOCKS if not language]
+LINES = [line.split("  #")[0].strip() for block in COMMANDS for line in block.splitlines()]
 SHELFPRICE = [line for line in LINES if line.startswith("shelfprice ")]
 MAKE = [line for line in LINES if line.startswith("make ")]
 

@@ -64,7 +64,7 @@ def test_a_damaged_page_is_found_by_its_checksum(workspace):
 
 def test_an_image_set_takes_no_composition():
     with pytest.raises(ConfigError, match="embeds images"):
-        VectorSet.parse("efficientnet-lite0@name", is_text=False)
+        VectorSet.parse("efficientnet-lite0@name", "image")
 
 
 def test_a_matrix_in_a_file_is_read_like_one_in_memory(workspace, tmp_path):

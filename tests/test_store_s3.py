@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from embed.encoders.base import image_preprocessing
 from embed.inputs.image_batches import read_image
+from embed.inputs.images import decode_image
 from embed.job.catalog import blob_reader
 from embed.job.run import EmbedOptions, run
 from store.catalog.images.blobs import blob_path
@@ -162,12 +163,12 @@ def test_a_missing_image_is_a_failure_and_a_store_that_does_not_answer_is_an_err
     content = encoded(photo(9, 9))
     digest = hashlib.sha256(content).hexdigest()
     workspace.publish_bytes(blob_path(digest), content)
-    images = blob_reader(workspace)
-    assert read_image(images, digest, preprocessing).shape == (8, 8, 3)
-    assert read_image(images, "cd" * 32, preprocessing).stage == "read"
+    images, decode = blob_reader(workspace), lambda content: decode_image(content, preprocessing)
+    assert read_image(images, digest, decode).shape == (8, 8, 3)
+    assert read_image(images, "cd" * 32, decode).stage == "read"
     proxy.verdict = lambda n, method, path: "drop"
     with pytest.raises(WorkspaceError, match=r"the connection to s3://.* fails"):
-        read_image(images, digest, preprocessing)
+        read_image(images, digest, decode)
     proxy.verdict = lambda n, method, path: None
 
 

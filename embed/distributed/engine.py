@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from embed.distributed.cluster import Cluster, clear_errors
 from embed.distributed.layout import ClusterLayout
-from embed.distributed.stages import EncoderActor, Work, decode, probe, read
+from embed.distributed.stages import EncoderActor, Work, decode, hand_on, probe, read
 from embed.distributed.wire import batches_of, items_table, places_table
-from embed.encoders.base import Resolved
+from embed.encoders.base import PREPARED_BY, Resolved
 from embed.forward.devices import DeviceSettings
 from embed.inputs.batch import Batch
 from embed.job.catalog import CatalogSource, contents_of
@@ -103,6 +103,8 @@ class RayEncoder:
         context.wait_for_min_actors_s = int(self.cluster.give_up_seconds)
         context.execution_no_progress_timeout_s = self.still_seconds
         work, prepare = self._work, decode if self.resolved.spec.modality == "image" else read
+        if PREPARED_BY in self.resolved.spec.preprocessing:
+            prepare = hand_on
         items = [ray.put(table) for table in self._items(_item_rows(len(self._missing), layout))]
         rows: Any = ray.data.from_arrow_refs(items)  # type: ignore[arg-type]
         prepared = rows.map_batches(
@@ -126,13 +128,15 @@ class RayEncoder:
 
     def _items(self, rows: int) -> Iterator[pa.Table]:
         """What is to do, in parts of about `rows` rows that no one has to read twice."""
-        known = known_links(self.workspace) if self.resolved.spec.modality == "image" else {}
+        spec = self.resolved.spec
+        known = known_links(self.workspace) if spec.modality != "text" else {}
         for place in self._source.places(self._missing):
-            name, is_image = str(place.vector_set), place.vector_set.composition is None
-            contents = contents_of(place.vector_set, place.batch, known) if is_image else []
+            name = str(place.vector_set)
+            goes_along = place.vector_set.has_image or PREPARED_BY in spec.preprocessing
+            contents = contents_of(place.vector_set, place.batch, known) if goes_along else []
             for start in range(0, len(place.keys), rows):
                 part = slice(start, start + rows)
-                if is_image:
+                if goes_along:
                     yield items_table(name, key_bytes(place.keys[part]), contents[part])
                 else:
                     yield places_table(name, place.split, place.positions[part])

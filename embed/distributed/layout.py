@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from store.errors import EngineError
 
-LEAST_TASK_CPUS = 0.25
 TASK_CPUS = 1.0
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from embed.forward.devices import DeviceSettings
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, RowWindow
 from embed.inputs.image_batches import read_image
+from embed.inputs.images import decode_image
 from embed.job.catalog import blob_reader, contents_of
 from store.catalog.images.open import quiet_pillow
 from store.catalog.read import split_path
@@ -59,16 +61,22 @@ def read(places: pa.Table, work: Work) -> pa.Table:
     """Places in the catalogue -> composed texts."""
     workspace = opened(work)
     name, split = places["set"][0].as_py(), places["split"][0].as_py()
-    vector_set = VectorSet.parse(name, is_text=True)
+    vector_set = VectorSet.parse(name, work.resolved.spec.modality)
     rows = rows_at(workspace, split, places["position"].to_numpy(), columns_of(vector_set))
     keys = key_array(row_keys(vector_set, rows, {}))
     return items_table(name, key_bytes(keys), contents_of(vector_set, rows, {}))
+
+
+def hand_on(items: pa.Table, work: Work) -> pa.Table:
+    """Contents for an encoder that opens images itself."""
+    return items
 
 
 def decode(items: pa.Table, work: Work) -> Iterator[pa.Table]:
     """Digests of images -> pixels, in parts; a failure is a row without pixels."""
     images = blob_reader(opened(work))
     preprocessing = work.resolved.spec.preprocessing
+    to_pixels = partial(decode_image, preprocessing=preprocessing)
     name, size = items["set"][0].as_py(), tuple(preprocessing["size"])
     rows = max(1, work.pixel_bytes // (3 * size[0] * size[1]))
     with quiet_pillow(), ThreadPoolExecutor(DECODE_THREADS) as pool:
@@ -78,7 +86,7 @@ def decode(items: pa.Table, work: Work) -> Iterator[pa.Table]:
             pixels: list[np.ndarray] = []
             failures: list[tuple[bytes, InputFailure]] = []
             digests = part["content"].to_pylist()
-            decoded = pool.map(lambda digest: read_image(images, digest, preprocessing), digests)
+            decoded = pool.map(lambda digest: read_image(images, digest, to_pixels), digests)
             for key, found in zip(part["key"].to_pylist(), decoded, strict=True):
                 if isinstance(found, InputFailure):
                     failures.append((key, found))
@@ -92,6 +100,7 @@ class EncoderActor:
     """An actor: holds one loaded model."""
 
     def __init__(self, work: Work) -> None:
+        self._work = work
         try:
             self._engine, _ = loaded(work)
         except ShelfpriceError as error:
@@ -102,7 +111,9 @@ class EncoderActor:
         if "pixels" in inputs.column_names:
             batches = self._images(name, inputs)
         else:
-            window = RowWindow(name, inputs["key"].to_pylist(), inputs["content"].to_pylist())
+            vector_set = VectorSet.parse(name, self._work.resolved.spec.modality)
+            images = blob_reader(opened(self._work)) if vector_set.has_image else None
+            window = RowWindow(name, inputs["key"].to_pylist(), inputs["content"].to_pylist(), images)
             batches = self._engine.batches(iter([window]))
         for batch, vectors in self._engine.encode(batches):
             yield results_table(batch, vectors)
@@ -131,14 +142,10 @@ def loaded(work: Work) -> tuple[Any, str]:
     Raises:
         EncoderError: its weights can't be loaded.
     """
-    import torch
-
     from embed.forward.fleet import load_engines
 
     workspace = opened(work)
-    torch.set_num_threads(work.threads)
-    (engine,) = load_engines(workspace, [work.resolved], work.settings)
-    torch.set_num_threads(work.threads)
+    (engine,) = load_engines(workspace, [work.resolved], replace(work.settings, threads=work.threads))
     is_image = work.resolved.spec.modality == "image"
     sample = replace(work.sample, images=blob_reader(workspace)) if is_image else work.sample
     return engine, engine.begin(sample, work.n_rows)

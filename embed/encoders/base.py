@@ -1,7 +1,7 @@
 """What a library file gives and what the job asks of it. Imports no torch: types only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +11,12 @@ from store.vectors.spec import EncoderSpec
 
 if TYPE_CHECKING:
     import torch
+
+    from embed.inputs import InputFailure
+
+
+PREPARED_BY = "prepared_by"  # in a spec's `preprocessing`: whose code prepares the inputs of an `ItemEncoder`
+BIG_PARAMETERS = 1_000_000_000  # from here on weights are kept as stored
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,13 @@ class Address:
     tower: str | None = None  # "image" or "text" of a model with two
     options: dict[str, str] = field(default_factory=dict)  # pooling, max_tokens, weights, long, ...
 
+    def of_tower(self, tower: str) -> "Address":
+        """The same of one tower, named after it."""
+        if self.tower:
+            return self
+        body, question, query = self.name.partition("?")
+        return replace(self, name=f"{body}.{tower}{question}{query}", tower=tower)
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -33,6 +46,8 @@ class Sources:
     copy_to: Path | None = (
         None  # folder that files found elsewhere are copied into, for a machine without network
     )
+    weights: bool = True  # False: only what describes a model is looked for, not a byte of its weights
+    trust_remote_code: bool = False  # run the code that a model brings along
 
 
 class HashFile(Protocol):
@@ -49,11 +64,34 @@ class Resolved:
     spec: EncoderSpec
     files: dict[str, str]  # role ("weights", "folder", "config", "tokenizer") -> local path
     library_version: str  # of the library that was asked; provenance, and part of the memory's key
+    notes: tuple[str, ...] = ()  # where choices come from, in words: "prompt declared for E5"
+    n_parameters: int = 0  # 0: not known
+    stored_as: str = "fp32"  # type of the weights on disk: "fp32", "bf16", "fp16"
 
     @property
     def model_key(self) -> tuple[str, str, str]:
         """Encoders with the same key come out of one load of the model (two towers)."""
         return (self.spec.library, self.spec.model, self.spec.weights_sha256)
+
+    @property
+    def loaded_as(self) -> str:
+        """Type of the weights in memory.
+
+        fp32, which autocast computes in bf16 or fp16 where that was measured to be close enough. The weights of a big
+        model stay as they are stored instead, or become what the precision policy names, so that there is one copy.
+        Eight bits are made of fp32.
+        """
+        if self.n_parameters < BIG_PARAMETERS or "fp32" in (self.stored_as, self.spec.precision):
+            return "fp32"
+        if self.spec.precision == "int8":
+            return "fp32"
+        return self.stored_as if self.spec.precision == "auto" else self.spec.precision
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the weights take in memory; 0 where it is not known."""
+        bits = {"fp32": 32, "8bit": 8, "4bit": 4.5}.get(self.spec.extra.get("quantized", self.loaded_as), 16)
+        return int(self.n_parameters * bits / 8)
 
 
 @dataclass(frozen=True)
@@ -73,7 +111,8 @@ class Encoder(Protocol):
     """A loaded model. The job moves `module` to its device and sets precision and layout around it."""
 
     spec: EncoderSpec
-    module: "torch.nn.Module"  # in eval mode, fp32, on the CPU when `load` returns it
+    # In eval mode, on the CPU when `load` returns it; fp32, or of a big model in the half type that it is stored in.
+    module: "torch.nn.Module"
 
 
 class TextEncoder(Encoder, Protocol):
@@ -82,7 +121,10 @@ class TextEncoder(Encoder, Protocol):
     pad_id: int
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of each text; runs in a background thread, so it must let go of the GIL."""
+        """Token ids of each text; runs in a background thread, so it must let go of the GIL.
+
+        A callable with `record()`, such as a `FastTokenizer`, can be kept with a converted model.
+        """
 
     def forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
         """Pooled vectors, as the spec's `pooling` and `normalize` say.
@@ -106,6 +148,41 @@ class ImageEncoder(Encoder, Protocol):
             pixels: resized and cropped images in RGB with the spec's mean and std already applied,
                 shape (n_rows, 3, height, width), float32, on the module's device, channels_last where that was
                 chosen. (Workers hand over uint8; the job scales on the device.)
+
+        Returns:
+            Shape (n_rows, dim), any float type.
+        """
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row as a model with inputs of its own kind takes it."""
+
+    arrays: tuple[np.ndarray, ...]  # of one row; in a batch the first axis of each is padded to the longest
+    is_truncated: bool = False
+
+
+@dataclass(frozen=True)
+class RowContent:
+    """What a row gives to a model that takes images, texts, or both."""
+
+    text: str | None = None
+    image: np.ndarray | None = None  # (height, width, 3) uint8, RGB, upright, as large as it was stored
+
+
+class ItemEncoder(Encoder, Protocol):
+    """An encoder whose own library prepares its inputs: images of any size, an image and a text together."""
+
+    fills: tuple[int, ...]  # of each array of an item: what it is padded with
+
+    def prepare(self, content: RowContent) -> "Item | InputFailure":
+        """One row's inputs; called by one thread. The first array is as long as the row is costly."""
+
+    def forward(self, *arrays: "torch.Tensor") -> "torch.Tensor":
+        """Pooled vectors of padded items.
+
+        Args:
+            arrays: as `prepare` gives them, stacked, and last (n_rows, n_arrays) int64: the length of each.
 
         Returns:
             Shape (n_rows, dim), any float type.
@@ -186,7 +263,12 @@ def image_preprocessing(
 
 
 def text_preprocessing(
-    *, tokenizer_sha256: str, max_tokens: int, long: str = "truncate", prompt: str = ""
+    *,
+    tokenizer_sha256: str,
+    max_tokens: int,
+    long: str = "truncate",
+    prompt: str = "",
+    prompt_is_pooled: bool = True,
 ) -> dict[str, Any]:
     """`spec.preprocessing` of a text encoder.
 
@@ -194,6 +276,17 @@ def text_preprocessing(
         tokenizer_sha256: digest over everything that decides token ids.
         max_tokens: longest sequence that enters the model, special tokens included.
         long: what becomes of longer texts: "truncate", or "chunks" whose vectors are averaged by length.
-        prompt: put before every text.
+        prompt: put before every text, and before every chunk.
+        prompt_is_pooled: whether the prompt's own tokens take part in the pooling.
     """
-    return {"tokenizer_sha256": tokenizer_sha256, "max_tokens": max_tokens, "long": long, "prompt": prompt}
+    declared = {
+        "tokenizer_sha256": tokenizer_sha256,
+        "max_tokens": max_tokens,
+        "long": long,
+        "prompt": prompt,
+    }
+    if prompt and not prompt_is_pooled:
+        declared["prompt_is_pooled"] = False
+    if prompt and long == "chunks":
+        declared["prompt_of_chunks"] = "each"
+    return declared

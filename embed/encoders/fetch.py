@@ -18,12 +18,13 @@ class Fetched:
     n_bytes: int
 
 
-def fetch(names: Sequence[str], to: Path | None = None) -> list[Fetched]:
+def fetch(names: Sequence[str], to: Path | None = None, *, trust_remote_code: bool = False) -> list[Fetched]:
     """Make every file of some encoders available, asking the hub for what is missing.
 
     Args:
         names: aliases or addresses.
         to: copy the files into this folder as well, which then serves as `--models` without network.
+        trust_remote_code: fetch models too that bring code of their own, which is then run when they are used.
 
     Raises:
         EncoderError: unknown encoder, the hub can't be reached or has no such model, the folder can't be written.
@@ -31,7 +32,8 @@ def fetch(names: Sequence[str], to: Path | None = None) -> list[Fetched]:
     addresses = [parse_address(name) for name in names]
     fetched = []
     for address in addresses:
-        library, sources = library_of(address), Sources(models_dir=to, copy_to=to)
+        library = library_of(address)
+        sources = Sources(models_dir=to, copy_to=to, trust_remote_code=trust_remote_code)
         found = library.resolve(address, sources, _no_hash)
         if to is not None:  # prove that the copy is whole
             found = library.resolve(address, replace(sources, copy_to=None, offline=True), _no_hash)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,34 @@ from store.errors import EncoderError
 from store.vectors.spec import digest, slug
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+CARD = "README.md"  # the model card: licence, and what its authors say of it
+
+
+def local_path(text: str) -> Path:
+    """A path as a user writes it.
+
+    Raises:
+        EncoderError: it can't be one: a user that is not there, or too long.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        shown = text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+        raise EncoderError(f"{shown!r} can't be the path of a model: {reason}") from error
+    return path
+
+
+def is_local(address: Address) -> bool:
+    """Whether an address names a folder of this machine."""
+    return local_path(address.model).is_dir()
+
+
+def model_names(address: Address, config: dict[str, Any]) -> list[str]:
+    """What a model is called, without its owner: by its address, and by the configuration that it was saved with."""
+    names = (address.model, config.get("_name_or_path") or "")
+    return [name.rstrip("/").rpartition("/")[2] for name in names if name]
 
 
 def model_folder(
@@ -29,7 +58,7 @@ def model_folder(
 
     Args:
         address: its `model` is a hub name or a local folder.
-        wanted: glob patterns of the files to fetch from the hub.
+        wanted: glob patterns of the files to fetch from the hub; the model card comes along.
         complete: which files a folder still lacks, empty where it holds the whole model.
         packaged: a folder inside an installed package, or None.
 
@@ -37,14 +66,23 @@ def model_folder(
         EncoderError: a local folder lacks files, or nothing was found; names the files, every folder looked in and
             the command that fetches them.
     """
-    folder = _find_folder(address, sources, wanted, complete, packaged)
-    if sources.copy_to is None or Path(address.model).expanduser().is_dir():
+    wanted = _needed((*wanted, CARD), sources)
+
+    def lacking(folder: Path) -> list[str]:
+        return _needed(complete(folder), sources)
+
+    folder = _find_folder(address, sources, wanted, lacking, packaged)
+    if sources.copy_to is None or is_local(address):
         return folder
     copied = sources.copy_to / slug(address.model)
     _copy_model(folder, copied, wanted)
-    if complete(copied):  # the weights go by a name that was not asked for
+    if lacking(copied):  # the weights go by a name that was not asked for
         _copy_model(folder, copied, [f"*{suffix}" for suffix in WEIGHT_SUFFIXES])
     return copied
+
+
+def _needed(names: Sequence[str], sources: Sources) -> list[str]:
+    return [name for name in names if sources.weights or not name.endswith(WEIGHT_SUFFIXES)]
 
 
 def _find_folder(
@@ -54,7 +92,7 @@ def _find_folder(
     complete: Callable[[Path], list[str]],
     packaged: Path | None,
 ) -> Path:
-    local = Path(address.model).expanduser()
+    local = local_path(address.model)
     if local.is_dir():
         if lacking := complete(local):
             raise EncoderError(f"{address.name}: {local} lacks {', '.join(lacking)}: complete the folder")
@@ -128,6 +166,38 @@ def _snapshot(address: Address, wanted: Sequence[str], *, local_files_only: bool
     except Exception as error:  # noqa: BLE001 - of the hub, of the network beneath it, of a disk that is full
         return None, " ".join(str(error).split())[:200] or type(error).__name__
     return Path(found), ""
+
+
+def remote_bytes(address: Address, names: Sequence[str]) -> dict[str, int]:
+    """Sizes of a model's files on the hub that match patterns; empty where the hub can't be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        found = HfApi().model_info(address.model, files_metadata=True).siblings or []
+    except Exception:  # noqa: BLE001 - of the hub or of the network beneath it: sizes are for people
+        return {}
+    return {
+        one.rfilename: int(one.size or 0)
+        for one in found
+        if any(fnmatch(one.rfilename, name) for name in names)
+    }
+
+
+def model_card(folder: Path) -> str:
+    """What a model's authors say of it; empty where they say nothing."""
+    path = folder / CARD
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def licence(folder: Path) -> str | None:
+    """As the head of the model card states it."""
+    head = re.match(r"---\n(.*?)\n---", model_card(folder), re.DOTALL)
+    stated = {
+        key: found[1].strip().strip("'\"")
+        for key in ("license", "license_name")
+        if head and (found := re.search(rf"^{key}:\s*(\S.*)$", head[1], re.MULTILINE))
+    }
+    return stated.get("license_name") if stated.get("license") == "other" else stated.get("license")
 
 
 def read_json(path: Path) -> Any:

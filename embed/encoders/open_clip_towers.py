@@ -7,12 +7,13 @@ from typing import Any, cast
 import open_clip.model
 import torch
 from open_clip.convert import convert_state_dict
-from open_clip.factory import load_state_dict
 from open_clip.hf_model import HFTextEncoder
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, text_global_pool
 from torch import nn
 
-from embed.encoders.base import Encoder, Resolved, Tokens
+from embed.encoders.base import Encoder, Resolved
+from embed.encoders.dimensions import shaped
+from embed.encoders.weights import read_state
 from embed.inputs.clip_tokenizer import clip_tokenizer
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec
@@ -125,7 +126,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
         EncoderError: the file is damaged, or holds the weights of another model.
     """
     try:
-        state = load_state_dict(str(path), weights_only=True)
+        state = read_state(path)
         state = convert_state_dict(model, state)
         if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
             state = open_clip.model.convert_to_custom_text_state_dict(state)
@@ -183,23 +184,23 @@ def load_towers(resolved: Sequence[Resolved], model_config: dict[str, Any]) -> l
     encoders: list[Encoder] = []
     for one in resolved:
         if one.spec.modality == "image":
-            encoders.append(ImageTower(one.spec, image_tower(model)))
+            encoders.append(OpenClipImageTower(one.spec, image_tower(model)))
         else:
-            encoders.append(TextTower(one, text_tower(model), model_config["text_cfg"]))
+            encoders.append(OpenClipTextTower(one, text_tower(model), model_config["text_cfg"]))
     return encoders
 
 
-class ImageTower:
+class OpenClipImageTower:
     """The image half of a model behind the `ImageEncoder` protocol."""
 
     def __init__(self, spec: EncoderSpec, module: nn.Module) -> None:
         self.spec, self.module = spec, module
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return cast(torch.Tensor, self.module(pixels))
+        return shaped(self.module(pixels), self.spec)
 
 
-class TextTower:
+class OpenClipTextTower:
     """The text half of a model behind the `TextEncoder` protocol."""
 
     def __init__(
@@ -209,7 +210,7 @@ class TextTower:
         self.module: nn.Module = module
         preprocessing = resolved.spec.preprocessing
         full_length = preprocessing["max_tokens"] if module.sees_padding else None
-        self._tokenizer, self.pad_id = clip_tokenizer(
+        self.tokenize, self.pad_id = clip_tokenizer(
             resolved.files.get("tokenizer"),
             text_config.get("tokenizer_kwargs") or {},
             preprocessing["max_tokens"],
@@ -217,8 +218,5 @@ class TextTower:
             full_length,
         )
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        return self._tokenizer(texts)
-
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return cast(torch.Tensor, self.module(ids))  # open_clip finds the end and the padding by their ids
+        return shaped(self.module(ids), self.spec)  # open_clip finds the end and the padding by their ids

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from embed.encoders.base import Address, Library
+from embed.encoders.hub import local_path
 from store.errors import ConfigError, EncoderError
 from store.vectors.sets import TUNED
 
@@ -83,10 +84,10 @@ def parse_address(text: str) -> Address:
     if colon and prefix in libraries and model:
         model, tower = _split_tower(model) if _towers(libraries[prefix]) else (model, None)
         return Address(text, prefix, model, tower, options)
-    if Path(body).is_dir():
-        return Address(text, _library_of_folder(Path(body), libraries), body, None, options)
-    if Path(stem).is_dir() and tower:
-        prefix = _library_of_folder(Path(stem), libraries)
+    if local_path(body).is_dir():
+        return Address(text, _library_of_folder(local_path(body), libraries), body, None, options)
+    if local_path(stem).is_dir() and tower:
+        prefix = _library_of_folder(local_path(stem), libraries)
         _check_tower(text, libraries, prefix, tower)
         return Address(text, prefix, stem, tower, options)
     if text.startswith(TUNED):

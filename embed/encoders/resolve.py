@@ -12,13 +12,14 @@ from typing import Any
 
 from embed.encoders.base import Address, Resolved, Sources
 from embed.encoders.registry import library_of, parse_address
+from embed.encoders.remote_code import REMOTE_CODE
 from store.errors import ConfigError, CorruptFileError, EncoderError, WorkspaceError
 from store.vectors.spec import EncoderSpec, digest, slug
 from store.workspace import Workspace
 
 MEMORY = "vectors/resolved"
-FORMAT = 1  # raised when a library file resolves the same address otherwise
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+FORMAT = 2  # raised when a library file resolves the same address otherwise
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 def resolve(workspace: Workspace, name: str, sources: Sources, precision: str = "auto") -> list[Resolved]:
@@ -39,7 +40,9 @@ def resolve(workspace: Workspace, name: str, sources: Sources, precision: str = 
     distribution = getattr(library, "DISTRIBUTION", None)
     question = _question(address, sources, distribution) if distribution else None
     record = f"{MEMORY}/{slug(name)}-{digest(question)}.json"
-    found = _recall(workspace, record, question) if question else None
+    found = None
+    if question and not sources.trust_remote_code:  # no code is run because a file of a workspace says so
+        found = _recall(workspace, record, question)
     if found is None:
         found = library.resolve(address, sources, _hash_through(workspace))
         if question:
@@ -55,13 +58,11 @@ def _question(address: Address, sources: Sources, distribution: str) -> dict[str
         library_version = version(distribution)
     except PackageNotFoundError as error:
         raise EncoderError(f"{address.name} needs {distribution}: pip install {distribution}") from error
-    named = (Path(name).expanduser() for name in (address.model, *address.options.values()) if name)
+    named = [path for name in (address.model, *address.options.values()) if (path := _existing(name))]
     return {
         "format": FORMAT,
         "address": dataclasses.asdict(address),
-        "paths": [
-            str(path.resolve()) for path in named if path.exists()
-        ],  # the same name elsewhere is another
+        "paths": [str(path.resolve()) for path in named],  # the same name elsewhere is another
         "models_dir": str(sources.models_dir) if sources.models_dir else None,
         "version": library_version,
     }
@@ -73,8 +74,18 @@ def _recall(workspace: Workspace, record: str, question: dict[str, Any]) -> list
     try:
         memory = workspace.read_json(record)
         found = [_from_plain(answer) for answer in memory["answer"]]
-        return found if memory["question"] == question and memory["files"] == _stats(found) else None
+        same = memory["question"] == question and memory["files"] == _stats(found)
+        return found if same and not any(REMOTE_CODE in one.spec.extra for one in found) else None
     except (CorruptFileError, KeyError, TypeError, OSError):
+        return None
+
+
+def _existing(name: str) -> Path | None:
+    """A path that a model or an option names, where there is such a file or folder."""
+    try:
+        path = Path(name).expanduser()
+        return path if name and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no such user: no path
         return None
 
 
@@ -89,7 +100,15 @@ def _plain(found: Sequence[Resolved]) -> list[dict[str, Any]]:
 
 def _from_plain(answer: dict[str, Any]) -> Resolved:
     address, spec = Address(**answer["address"]), EncoderSpec.from_json(answer["spec"])
-    return Resolved(address, spec, answer["files"], answer["library_version"])
+    return Resolved(
+        address,
+        spec,
+        answer["files"],
+        answer["library_version"],
+        tuple(answer["notes"]),
+        answer["n_parameters"],
+        answer["stored_as"],
+    )
 
 
 def _stats(found: Sequence[Resolved]) -> dict[str, Any]:

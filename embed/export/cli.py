@@ -35,7 +35,7 @@ def export_command(names: tuple[str, ...], to: str, workspace: Workspace, as_jso
     sets = []
     for name in dict.fromkeys(names or load_config(workspace).embed.vectors):
         spec = current_spec(workspace, name.partition("@")[0])
-        sets.append(VectorSet.parse(name, is_text=spec.modality == "text"))
+        sets.append(VectorSet.parse(name, spec.modality))
     written = []
     for one in export(workspace, sets, to):
         written.append(one)

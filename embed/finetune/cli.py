@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from embed.finetune.recipe import HEADS, LOSSES, PRECISIONS, SCHEDULES
+from embed.job.cli import trust_option
 from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
@@ -97,6 +98,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Folder of models carried over from a connected machine.",
 )
 @click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
+@trust_option
 @workspace_option
 @json_option
 def finetune_command(
@@ -111,6 +113,7 @@ def finetune_command(
     device: str,
     models_dir: Path | None,
     offline: bool,
+    trust_remote_code: bool,
     workspace: Workspace,
     as_json: bool,
     **given: Any,
@@ -137,7 +140,7 @@ def finetune_command(
         if processes.writes:
             say(line, err=True)
 
-    sources = Sources(models_dir, offline)
+    sources = Sources(models_dir, offline, trust_remote_code=trust_remote_code)
     job = prepare_job(workspace, load_config(workspace), encoders, name, recipe, sources, log)
     if holdout and folds:
         raise ConfigError("--holdout is fold 0 alone: leave it out, or --fold")

@@ -1,12 +1,12 @@
 """How encoders and head are tuned, and the defaults of the three systems that the challenge was won with."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from heads.networks.schedule import SCHEDULES
+from heads.params import misfits, param
 from store.errors import ConfigError
 
 HEADS = ("fusion", "mlp-layernorm", "mlp-batchnorm")
@@ -18,69 +18,41 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 class FinetuneRecipe:
     """Everything that changes the tuned weights, besides encoders, rows and seed."""
 
-    head: str = "fusion"
-    loss: str = "huber-log"
-    epochs: int = 6  # of fine-tuning, at most
-    warmup_epochs: int = 20  # of the head on cached vectors, at most: encoders frozen
-    augmented_warmup: int = (
-        0  # the first so many epochs of fine-tuning train the head alone, on augmented inputs
-    )
-    image_rate: float = 1e-4  # peak learning rates
-    text_rate: float = 5e-5
-    head_rate: float = 5e-4
-    layer_decay: float = 1.0  # rate of each block relative to the one after it
-    lora: int = 0  # rank of adapters, which are then all that is trained of an encoder; 0: its own weights
-    last_blocks: int = (
-        0  # only so many of an encoder's last blocks, and what follows them, are trained; 0: all
-    )
-    weight_decay: float = 1e-4
-    schedule: str = "cosine"
-    warmup: float = 0.1  # share of the steps over which the rates rise
-    batch_rows: int = 32  # of one optimiser step, over all processes
-    clip: float = 1.0  # greatest norm of a gradient
-    average: float = 0.0  # decay of a running mean of the weights a step, which is then what is kept; 0: off
-    patience: int = 6  # epochs without a better inner score; it often gets better only once the rates fall
-    aside: int = 8  # one in so many groups of the training folds is set aside for early stopping
+    head: str = param("fusion", one_of=HEADS)
+    loss: str = param("huber-log", one_of=LOSSES)
+    epochs: int = param(6, low=1, high=100_000)  # of fine-tuning, at most
+    warmup_epochs: int = param(
+        20, low=0, high=100_000
+    )  # of the head on cached vectors, at most: encoders frozen
+    augmented_warmup: int = param(
+        0, low=0, high=100_000
+    )  # first epochs that train the head alone, on augmented inputs
+    image_rate: float = param(1e-4, low=0, high=10)  # peak learning rates
+    text_rate: float = param(5e-5, low=0, high=10)
+    head_rate: float = param(5e-4, above=0, high=10)
+    layer_decay: float = param(1.0, above=0, high=1)  # rate of each block relative to the one after it
+    lora: int = param(
+        0, low=0, high=65_536
+    )  # rank of adapters, then all that is trained of an encoder; 0: its weights
+    last_blocks: int = param(0, low=0, high=10_000)  # only so many of an encoder's last are trained; 0: all
+    weight_decay: float = param(1e-4, low=0, high=1000)
+    schedule: str = param("cosine", one_of=SCHEDULES)
+    warmup: float = param(0.1, low=0, below=1)  # share of the steps over which the rates rise
+    batch_rows: int = param(32, low=1, high=1_000_000)  # of one optimiser step, over all processes
+    clip: float = param(1.0, above=0, high=1e9)  # greatest norm of a gradient
+    average: float = param(
+        0.0, low=0, below=1
+    )  # decay of a running mean of the weights, which is then kept; 0: off
+    patience: int = param(6, low=1, high=100_000)  # epochs without a better inner score, which may come late
+    aside: int = param(8, low=2, high=1_000_000)  # one in so many groups is set aside for early stopping
     augment: bool = False
-    precision: str = "auto"
+    precision: str = param("auto", one_of=PRECISIONS)
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
 
     def check(self) -> "FinetuneRecipe":
         """Raises ConfigError for a value that can't be; names the option and what it may be."""
-        choices = {"head": HEADS, "loss": LOSSES, "schedule": SCHEDULES, "precision": PRECISIONS}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"fine-tuning: {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
-        least: dict[str, float] = {"epochs": 1, "batch_rows": 1, "patience": 1, "aside": 2}
-        for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"fine-tuning: {name} must be a finite number, got {value}")
-        positive = ("head_rate", "clip")
-        shares = ("warmup", "average")
-        for name, limit in least.items():
-            if getattr(self, name) < limit:
-                raise ConfigError(f"fine-tuning: {name} must be at least {limit}, got {getattr(self, name)}")
-        for name in (
-            "image_rate",
-            "text_rate",
-            "lora",
-            "last_blocks",
-            "warmup_epochs",
-            "augmented_warmup",
-            "weight_decay",
-        ):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"fine-tuning: {name} must not be negative, got {getattr(self, name)}")
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"fine-tuning: {name} must be above 0, got {getattr(self, name)}")
-        for name in shares:
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"fine-tuning: {name} must be from 0 to below 1, got {getattr(self, name)}")
-        if not 0 < self.layer_decay <= 1:
-            raise ConfigError(f"fine-tuning: layer_decay must be above 0, at most 1, got {self.layer_decay}")
+        for name, expected in misfits(type(self), vars(self)):
+            raise ConfigError(f"fine-tuning: {name} must be {expected}, got {getattr(self, name)!r}")
         if self.augmented_warmup and not self.augment:
             raise ConfigError(
                 "fine-tuning: an augmented warm-up needs augmentation: pass --augment, or leave it to the cached vectors"

@@ -15,7 +15,7 @@ from embed.finetune.feed import Prepared, part_of
 from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
 from embed.finetune.recipe import FinetuneRecipe
-from embed.forward.passes import is_out_of_memory
+from embed.forward.memory import is_out_of_memory
 from heads.networks.losses import LOSSES
 from heads.networks.running_mean import RunningMean
 from store.errors import HeadError

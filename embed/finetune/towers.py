@@ -40,9 +40,9 @@ def find_towers(workspace: Workspace, asked: Sequence[str], name: str, sources: 
     for one in asked:
         encoder, at, composition = one.partition("@")
         for resolved in resolve(workspace, encoder, sources):
-            is_text = resolved.spec.modality == "text"
-            own = at + composition if is_text or resolved.spec.name == encoder else ""
-            vector_set = VectorSet.parse(f"{resolved.spec.name}{own}", is_text=is_text)
+            is_image = resolved.spec.modality == "image"
+            own = at + composition if not is_image or resolved.spec.name == encoder else ""
+            vector_set = VectorSet.parse(f"{resolved.spec.name}{own}", resolved.spec.modality)
             if vector_set.encoder in {known.encoder for _, known in found}:
                 raise ConfigError(f"{vector_set.encoder} is named twice: name each encoder once")
             found.append((_as_cached(workspace, resolved, vector_set), vector_set))

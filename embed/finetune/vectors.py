@@ -86,7 +86,7 @@ def embed_fold(job: FinetuneJob, fold: int, device: str, log: Log) -> None:
         for one in resolved:
             loaded[one.spec.name].spec = one.spec
         encoders = [loaded[one.spec.name] for one in resolved]
-        return on_devices(job.workspace, encoders, DeviceSettings((device,)))
+        return on_devices(job.workspace, encoders, DeviceSettings((device,), openvino=False))
 
     run(job.workspace, requests, ANY_SHARE, load, log)
 

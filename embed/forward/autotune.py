@@ -1,4 +1,4 @@
-"""One encoder tried out on its first rows on one device: precision, layout, batch size, compiling."""
+"""One encoder tried out on its first rows on one device: precision, layout, engine, batch size, compiling."""
 
 import contextlib
 import time
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
-from embed.forward.passes import Passes
-from embed.forward.precision import MIN_COSINE, Compiled, Mode, ModeChoice, candidates, choose, worst_cosine
-from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow, units_of
+from embed.encoders.base import PREPARED_BY
+from embed.forward.base import Passes
+from embed.forward.precision import MIN_COSINE, Compiled, Mode, ModeChoice, choose, worst_cosine
+from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow
 from store.vectors.spec import EncoderSpec
 
 MAX_UNITS = {"text": 262_144, "image": 1024}
@@ -19,53 +19,62 @@ MEASURED_SECONDS = (
     0.5  # one fp32 pass over the measured rows takes about that long: a few passes of each mode
 )
 WORTH_MEASURING = 16  # times the measured rows: about what the passes over them come to, once it is gained
-MOST_FP32_STAGES = 8
+FLAT_COLOURS = (0, 127, 255, (200, 30, 40))  # images that show nothing, where rounding errors weigh most
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried
+
+
+def units_counted(spec: EncoderSpec) -> str:
+    """What a batch's size is counted in: "text" for padded tokens or patches, "image" for images."""
+    return "image" if spec.modality == "image" and PREPARED_BY not in spec.preprocessing else "text"
 
 
 class ModeTrial:
     """Passes over a sample of rows, timed.
 
     Args:
-        passes: of the encoder, on its device.
+        passes: of the encoder with torch, on its device.
         preparer: of its inputs.
         limit: units per pass.
-        device_type: "cpu", "cuda" or "mps".
+        modes: that may be chosen, fp32 with torch first; from `candidates`.
+        converted: of the encoder with OpenVINO, where it is converted.
     """
 
     def __init__(
-        self, spec: EncoderSpec, passes: Passes, preparer: Preparer, limit: BatchLimit, device_type: str
+        self,
+        spec: EncoderSpec,
+        passes: Passes,
+        preparer: Preparer,
+        limit: BatchLimit,
+        modes: Sequence[Mode],
+        converted: Passes | None = None,
     ) -> None:
         self._spec = spec
-        self._passes = passes
+        self._passes = self._torch = passes
         self._preparer = preparer
         self._limit = limit
-        self._device_type = device_type
+        self._modes = modes
+        self._converted = converted
 
-    def choose(self, window: RowWindow, n_rows: int | None = None) -> ModeChoice:
-        """Precision and layout.
+    def is_worth_measuring(self, window: RowWindow, n_rows: int) -> bool:
+        """Whether so many rows take longer than measuring does."""
+        if n_rows < MEASURED_ROWS[0] * WORTH_MEASURING:
+            return False
+        return n_rows >= WORTH_MEASURING * sum(len(batch.keys) for batch in self._sample(window))
 
-        Args:
-            n_rows: of the run: where they take less time than measuring does, the plainest mode that the policy
-                allows is taken, unmeasured. None: always measured.
-        """
-        policy = self._spec.precision
-        modes = candidates(policy, self._device_type, self._passes.is_convnet)
-        plain = ModeChoice(next(mode for mode in modes if policy in ("auto", mode.dtype)))
-        if n_rows is not None and n_rows < MEASURED_ROWS[0] * WORTH_MEASURING:
-            return plain
+    def choose(self, window: RowWindow) -> ModeChoice:
+        """Precision, layout and engine; the plainest where every input fails."""
         sample = self._sample(window)
-        n_sampled = sum(len(batch.keys) for batch in sample)
-        if not sample or (n_rows is not None and n_rows < n_sampled * WORTH_MEASURING):
-            return plain  # where every input failed, there is nothing to measure on
+        if not sample:
+            return plain_choice(self._modes, self._spec.precision)
+        unlike = self._unlike(window, sample)
         with contextlib.ExitStack() as stack:
             return choose(
                 lambda mode: self._apply(mode, sample, stack),
                 lambda: self._run(sample),
-                modes,
-                policy,
-                MOST_FP32_STAGES if self._passes.is_convnet else 0,
+                self._modes,
+                self._spec.precision,
+                (lambda: self._run(unlike)) if unlike else None,
             )
 
     def grow(self, window: RowWindow, choice: ModeChoice) -> ModeChoice:
@@ -98,17 +107,28 @@ class ModeTrial:
 
     def _apply(self, mode: Mode, sample: Sequence[Batch], stack: contextlib.ExitStack) -> None:
         stack.close()
+        self._passes = self._converted if mode.engine == "openvino" and self._converted else self._torch
         self._passes.apply(mode)
         stack.enter_context(self._passes.running())
-        one = tuple(torch.from_numpy(a[:1]) for a in sample[0].arrays)
-        self._passes.forward(one).cpu()  # weights are cast once per run, not once per batch
+        self._passes.vectors(_plain_batch([a[:1] for a in sample[0].arrays]))  # weights are cast once per run
 
     def _run(self, sample: Sequence[Batch]) -> np.ndarray:
-        return np.concatenate([self._vectors(batch) for batch in sample])
+        return np.concatenate([self._passes.vectors(batch) for batch in sample])
 
-    def _vectors(self, batch: Batch) -> np.ndarray:
-        inputs = tuple(torch.from_numpy(a) for a in batch.arrays)
-        return self._passes.vectors(batch, inputs).cpu().numpy()
+    def _unlike(self, window: RowWindow, sample: Sequence[Batch]) -> list[Batch]:
+        """Inputs that the sample may lack: images of one colour; a text alone, and one that is padded most."""
+        if PREPARED_BY in self._spec.preprocessing:
+            return []
+        if self._spec.modality == "image":
+            pixels = sample[0].arrays[0]
+            flat = np.empty((len(FLAT_COLOURS), *pixels.shape[1:]), pixels.dtype)
+            for at, colour in enumerate(FLAT_COLOURS):
+                flat[at] = colour
+            return [_plain_batch([flat])]
+        by_length = sorted(window.contents, key=len)
+        texts = [[by_length[0]], [by_length[-1]], [by_length[0], by_length[-1]]]
+        windows = [RowWindow(window.vector_set, [b""] * len(part), part) for part in texts]
+        return [batch for batch in self._preparer.batches(iter(windows)) if batch.keys]
 
     def _sample(self, window: RowWindow) -> list[Batch]:
         """As many of the window's rows as one fp32 pass takes about `MEASURED_SECONDS` over."""
@@ -132,18 +152,27 @@ class ModeTrial:
     def _grown(self, sample: list[Batch]) -> int:
         largest = max(sample, key=lambda batch: batch.units)
         units, best_units, best = self._limit.units, self._limit.units, 0.0
-        while units <= MAX_UNITS[self._spec.modality]:
+        while units <= MAX_UNITS[units_counted(self._spec)]:
             repeats = max(1, units // max(1, largest.units))
-            inputs = tuple(torch.from_numpy(np.concatenate([a] * repeats)) for a in largest.arrays)
-            self._limit.units = units_of(inputs)
+            batch = _plain_batch([np.concatenate([a] * repeats) for a in largest.arrays])
+            self._limit.units = batch.units
             with self._passes.running():
-                self._passes.forward(inputs).cpu()  # warm-up, and wait for it
+                self._passes.vectors(batch)  # warm-up, and wait for it
                 start = time.perf_counter()
-                self._passes.forward(inputs).cpu()
-                rate = units_of(inputs) / (time.perf_counter() - start)
-            if self._limit.units < units_of(inputs):  # it did not fit
+                self._passes.vectors(batch)
+                rate = batch.units / (time.perf_counter() - start)
+            if self._limit.units < batch.units:  # it did not fit
                 return self._limit.units
             if rate < GROWTH_GAIN * best:
                 break
             best, best_units, units = rate, units, 2 * units
         return best_units
+
+
+def plain_choice(modes: Sequence[Mode], policy: str) -> ModeChoice:
+    """The plainest mode that a policy allows, unmeasured."""
+    return ModeChoice(next(mode for mode in modes if policy in ("auto", mode.dtype)))
+
+
+def _plain_batch(arrays: Sequence[np.ndarray]) -> Batch:
+    return Batch("", [b""] * len(arrays[0]), tuple(arrays))

@@ -1,12 +1,5 @@
-"""What is special about convolutional encoders: their first layers want fp32.
+"""What a network of convolutions is made of."""
 
-Autocast rounds what passes between layers. The first few layers, with few and widely spread channels, carry most of
-that error and little of the work, so a network that is too coarse in bf16 may keep those in fp32.
-"""
-
-from collections.abc import Callable
-
-import torch
 from torch import nn
 
 
@@ -27,22 +20,3 @@ def _unrolled(part: nn.Module) -> list[nn.Module]:
     if not isinstance(part, nn.Sequential | nn.ModuleList):
         return [part]
     return [leaf for child in part for leaf in _unrolled(child)]
-
-
-def keep_in_fp32(module: nn.Module, n_stages: int, device_type: str) -> None:
-    """Run the first `n_stages` stages outside of autocast, and the others as autocast says."""
-    for position, stage in enumerate(stages(module)):
-        vars(stage).pop("forward", None)
-        if position < n_stages:
-            stage.forward = _outside_autocast(stage, device_type)
-
-
-def _outside_autocast(stage: nn.Module, device_type: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    forward = type(stage).forward
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device_type, enabled=False):
-            output: torch.Tensor = forward(stage, x.float())
-        return output
-
-    return run

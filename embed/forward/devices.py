@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ class DeviceSettings:
     always_measured: bool = (
         True  # precision, however few the rows: for runs of which others of their kind follow
     )
+    threads: int | None = None  # that compute on a CPU; None: see `default_threads`
+    openvino: bool = True  # try it on a CPU, where it is installed
 
 
 def cores() -> int:
@@ -36,9 +39,43 @@ def cores() -> int:
     return n
 
 
+def default_threads() -> int:
+    """Threads that compute on a CPU: torch's own number within what this process may use, known without torch."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return max(1, min(torch.get_num_threads(), cores()))
+    named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return max(1, min(int(named) if named.isdecimal() else _physical_cores(), cores()))
+
+
+def _physical_cores() -> int:
+    """Cores that this process may run on, of two hyperthreads one."""
+    if not hasattr(os, "sched_getaffinity"):
+        return cores()
+    siblings = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+            siblings.add(path.read_text().strip())
+        except OSError:
+            siblings.add(str(cpu))
+    return len(siblings)
+
+
 def host() -> str:
     """This machine's name, as provenance."""
     return platform.node()
+
+
+def is_cpu_alone(names: Sequence[str]) -> bool:
+    """Whether names mean the CPU, known without torch; False where only torch knows."""
+    return list(names) == ["cpu"] or (list(names) == ["auto"] and _lacks_gpu())
+
+
+def _lacks_gpu() -> bool:
+    """True on a Linux machine that shows no sign of a GPU."""
+    signs = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+    return sys.platform == "linux" and not any(os.path.exists(sign) for sign in signs)
 
 
 def open_devices(names: Sequence[str]) -> "list[torch.device]":
@@ -49,7 +86,7 @@ def open_devices(names: Sequence[str]) -> "list[torch.device]":
     """
     import torch
 
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores())))
+    torch.set_num_threads(default_threads())
     if "all" in names:
         names = [f"cuda:{at}" for at in range(torch.cuda.device_count())]
         if not names:
@@ -81,15 +118,20 @@ def _open_device(name: str) -> "torch.device":
     return device
 
 
-def device_name(device: "torch.device") -> str:
-    """The hardware in words, the same on every run: what was measured holds for it."""
-    import torch
+def device_name(device: "torch.device | str", threads: int | None = None) -> str:
+    """The hardware in words, the same on every run: what was measured holds for it.
 
-    if device.type == "cuda":
+    Args:
+        threads: that compute on a CPU; None: see `default_threads`.
+    """
+    kind = str(device).partition(":")[0]
+    if kind == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
-    if device.type == "mps":
+    if kind == "mps":
         return f"mps {platform.machine()}"
-    return f"cpu {_cpu_model()} x{torch.get_num_threads()}"
+    return f"cpu {_cpu_model()} x{threads or default_threads()}"
 
 
 def _cpu_model() -> str:

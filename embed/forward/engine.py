@@ -1,50 +1,72 @@
-"""One loaded encoder at work on one device: chooses by measuring, prepares inputs, runs batches."""
+"""One encoder at work on one device: chooses by measuring, prepares inputs, runs batches.
 
+Torch is imported where it runs the network, or where a choice is to be measured.
+"""
+
+import gc
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, cast
 
 import numpy as np
-import torch
 
-from embed.encoders.base import Encoder, TextEncoder
-from embed.forward.autotune import COMPILE_SECONDS, ModeTrial
-from embed.forward.devices import DeviceSettings, cores, device_name
+from embed.encoders.base import PREPARED_BY, Encoder, ItemEncoder, TextEncoder
+from embed.forward.autotune import COMPILE_SECONDS, ModeTrial, plain_choice, units_counted
+from embed.forward.base import Passes
+from embed.forward.converted import ConvertedModel, converted_folder, find_converted, installed_version
+from embed.forward.devices import DeviceSettings, cores, default_threads, device_name
 from embed.forward.local import LocalRunner
-from embed.forward.passes import Passes, is_out_of_memory
-from embed.forward.precision import ModeChoice, recall, remember
-from embed.forward.transfer import Inputs, Pending, pinned, transfer_to
+from embed.forward.memory import is_out_of_memory
+from embed.forward.openvino import ConvertedPasses, best_type, native_types
+from embed.forward.precision import Mode, ModeChoice, candidates, recall, remember
 from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow
 from embed.inputs.image_batches import ImagePreparer
+from embed.inputs.items import ItemPreparer
 from embed.inputs.texts import TextPreparer
-from store.errors import EncoderError
+from store.errors import ConfigError, EncoderError, WorkspaceError
+from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
 
 
 class Engine(LocalRunner):
-    """Vectors of batches. `begin` before the first batch; `batches` is for a background thread."""
+    """Vectors of batches. `begin` before the first batch; `batches` is for a background thread.
+
+    Args:
+        workspace: where choices are remembered and converted models kept.
+        load: gives the encoder with its weights; called only where torch is needed, and what it gives is let go of
+            where OpenVINO takes over.
+        device: "cpu", "cuda:0", "mps".
+    """
 
     def __init__(
-        self, workspace: Workspace, encoder: Encoder, device: torch.device, settings: DeviceSettings
+        self,
+        workspace: Workspace,
+        spec: EncoderSpec,
+        load: Callable[[], Encoder],
+        device: Any,
+        settings: DeviceSettings,
     ) -> None:
-        self.spec = encoder.spec
+        self.spec = spec
         self.memory = workspace
-        self._encoder = encoder
-        self._device = device
-        self._kind = "cpu" if device.type == "cpu" else "gpu"
-        is_text = self.spec.modality == "text"
-        self._fixed_units = settings.batch_tokens if is_text else settings.batch_images
-        self._always_measured = settings.always_measured
-        self._start_units = START_UNITS[self.spec.modality, self._kind]
+        self._load = load
+        self._device = str(device)
+        self._type = self._device.partition(":")[0]
+        self._kind = "cpu" if self._type == "cpu" else "gpu"
+        self._settings = settings
+        self._threads = settings.threads or default_threads()
+        counted = units_counted(spec)
+        self._fixed_units = settings.batch_tokens if counted == "text" else settings.batch_images
+        self._start_units = START_UNITS[counted, self._kind]
         self._limit = BatchLimit(self._fixed_units or self._start_units)
-        with self._enough_memory():
-            self._passes = Passes(encoder, device, self._limit)
-        self._transfer = transfer_to(device)
-        self._preparer = self._make_preparer()
+        self._encoder: Encoder | None = None
+        self._torch: Any = None  # `TorchPasses` of the encoder
+        self._passes: Passes | None = None  # those that run the network
+        self._preparer: Preparer | None = None
         self._choice: ModeChoice | None = None
 
     @property
@@ -53,7 +75,7 @@ class Engine(LocalRunner):
         return self._limit.units
 
     def begin(self, window: RowWindow, n_rows: int) -> str:
-        """Choose precision, layout and batch size, by measuring on the first rows unless that was done before.
+        """Choose precision, layout, engine and batch size, by measuring on the first rows unless that was done before.
 
         Args:
             window: the first rows.
@@ -63,30 +85,24 @@ class Engine(LocalRunner):
             The choice in words.
 
         Raises:
-            EncoderError: not even one input fits into the device's memory.
+            EncoderError: the weights can't be loaded, or not even one input fits into the device's memory.
         """
-        device = device_name(self._device)
-        with self._transfer.here(), self._enough_memory():
-            choice = known = recall(self.memory, self.spec, device, torch.__version__)
-            trial = ModeTrial(self.spec, self._passes, self._preparer, self._limit, self._device.type)
-            if choice is None:
-                choice = trial.choose(window, None if self._always_measured else n_rows)
-            measured = bool(choice.rows_per_second)
-            if self._kind == "gpu" and self._fixed_units is None and choice.units is None and measured:
-                choice = trial.grow(window, choice)
-            self._limit.units = self._fixed_units or choice.units or self._start_units
-            if self._deserves_compiling(choice, n_rows):
-                choice = trial.compile(window, choice)
-            if choice != known and measured:
-                remember(self.memory, self.spec, device, torch.__version__, choice)
+        with self._enough_memory():
+            choice = recall(self.memory, self.spec, self._device_name, self._versions)
+            if choice is None and not self._settings.always_measured:
+                choice = self._measured_elsewhere()
+            if choice is None or choice.mode.engine == "torch" or not self._start_converted(choice):
+                choice = self._start_torch(window, n_rows, choice)
+                gc.collect()  # where OpenVINO took over, torch's weights go now
             self._choice = choice
-            self._passes.apply(choice.mode_for(n_rows))
-        return f"{device}: {replace(choice, mode=self._passes.mode)}"
+        return f"{self._device_name}: {replace(choice, mode=self._ready().mode)}"
 
     def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         """Prepared inputs of every row; see `Preparer`."""
+        self._ready()
+        assert self._preparer is not None
         for batch in self._preparer.batches(windows):
-            yield batch if self._device.type != "cuda" else replace(batch, arrays=pinned(batch))
+            yield batch if self._type != "cuda" else replace(batch, arrays=_pinned(batch))
 
     def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
         """Each batch with its vectors, shape (n_keys, dim) float32, in order.
@@ -94,29 +110,39 @@ class Engine(LocalRunner):
         Raises:
             EncoderError: not even one input fits into the device's memory.
         """
-        waiting: deque[tuple[Batch, Inputs, Pending]] = deque()
-        with self._enough_memory(), self._transfer.here(), self._passes.running():
-            for batch, inputs in self._transfer.uploaded(batches):
+        passes = self._ready()
+        waiting: deque[tuple[Batch, Any, Any]] = deque()
+        with self._enough_memory(), passes.running():
+            for batch, inputs in passes.uploaded(batches):
                 if not batch.keys:
                     yield batch, np.empty((0, self.spec.dim), np.float32)
                     continue
-                vectors = self._transfer.download(self._passes.vectors(batch, inputs))
-                waiting.append((batch, inputs, vectors))
-                if len(waiting) > self._transfer.most_waiting:
-                    yield self._fetched(*waiting.popleft())
+                waiting.append((batch, inputs, passes.start(batch, inputs)))
+                if len(waiting) > passes.most_waiting:
+                    yield self._finished(passes, *waiting.popleft())
             while waiting:
-                yield self._fetched(*waiting.popleft())
+                yield self._finished(passes, *waiting.popleft())
 
     def provenance(self) -> dict[str, Any]:
         """What was chosen here and with what it ran."""
+        mode = self._ready().mode
         return {
-            "device": device_name(self._device),
-            "precision": str(self._passes.mode),
+            "device": self._device_name,
+            "precision": str(mode),
             "cosine_to_fp32": self._choice.cosine if self._choice else None,
             "units": self._limit.units,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
+            "threads": self._threads,
+            mode.engine: version(mode.engine),
         }
+
+    def _finished(self, passes: Passes, batch: Batch, inputs: Any, pending: Any) -> tuple[Batch, np.ndarray]:
+        vectors = passes.finish(batch, inputs, pending)
+        if vectors.shape[1] != self.spec.dim:
+            raise EncoderError(
+                f"{self.spec.name}: its files declare vectors of {self.spec.dim} numbers, the model gives "
+                f"{vectors.shape[1]}: use a folder whose configuration belongs to its weights"
+            )
+        return batch, vectors
 
     @contextmanager
     def _enough_memory(self) -> Iterator[None]:
@@ -125,30 +151,178 @@ class Engine(LocalRunner):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            what = "text" if self.spec.modality == "text" else "image"
+            what = {"text": "text", "image": "image", "joint": "row"}[self.spec.modality]
             raise EncoderError(
-                f"{self.spec.name}: the memory of {device_name(self._device)} is too small for one {what}: "
+                f"{self.spec.name}: the memory of {self._device_name} is too small for one {what}: "
                 f"{str(error).splitlines()[0]}: free some, or pass --devices cpu"
             ) from error
 
+    # ---- getting ready ---------------------------------------------------------------------------
+
+    @property
+    def _device_name(self) -> str:
+        return device_name(self._device, self._threads)
+
+    @property
+    def _tries_openvino(self) -> bool:
+        return self._type == "cpu" and self._settings.openvino and installed_version() is not None
+
+    @property
+    def _versions(self) -> str:
+        """Of what a choice was made among."""
+        converted = f", openvino {installed_version()}" if self._tries_openvino else ""
+        return f"torch {version('torch')}{converted}"
+
+    def _ready(self) -> Passes:
+        """What runs the network: torch in fp32 where nothing was chosen yet."""
+        if self._passes is None:
+            with self._enough_memory():
+                self._use_torch()
+        assert self._passes is not None
+        return self._passes
+
+    def _set_units(self, choice: ModeChoice) -> None:
+        self._limit.units = self._fixed_units or choice.units or self._start_units
+
+    # ---- on torch --------------------------------------------------------------------------------
+
+    def _start_torch(self, window: RowWindow, n_rows: int, known: ModeChoice | None) -> ModeChoice:
+        """Load the encoder, and measure where nothing is known; OpenVINO takes over where it is chosen."""
+        self._use_torch()
+        choice, converted = known, None
+        if choice is None or choice.mode.engine != "torch":
+            choice, converted = self._chosen(window, n_rows)
+        trial = self._trial()
+        measured = bool(choice.rows_per_second)
+        if self._kind == "gpu" and self._fixed_units is None and choice.units is None and measured:
+            choice = trial.grow(window, choice)
+        self._set_units(choice)
+        if self._deserves_compiling(choice, n_rows):
+            choice = trial.compile(window, choice)
+        if choice != known and measured:
+            remember(self.memory, self.spec, self._device_name, self._versions, choice)
+        if converted is not None and choice.mode.engine == "openvino":
+            converted.record_cosine(choice.mode, choice.cosine)
+            self._use_converted(converted, choice.mode)
+        else:
+            self._torch.apply(choice.mode_for(n_rows))
+        return choice
+
+    def _use_torch(self) -> None:
+        if self._torch is None:
+            import torch
+
+            from embed.forward.passes import TorchPasses
+
+            if self._type == "cpu":
+                torch.set_num_threads(self._threads)
+            self._encoder = self._load()
+            self._torch = TorchPasses(self._encoder, torch.device(self._device), self._limit)
+            self._preparer = self._make_preparer(self._encoder)
+        self._passes = self._torch
+
+    def _chosen(self, window: RowWindow, n_rows: int) -> tuple[ModeChoice, ConvertedPasses | None]:
+        """By measuring, with OpenVINO's passes where it was among the engines; a few rows are not worth it."""
+        few = not self._settings.always_measured and self.spec.precision != "int8"
+        if few and not self._trial().is_worth_measuring(window, n_rows):
+            return plain_choice(self._candidates(), self.spec.precision), None
+        converted, note = self._converted(window)
+        choice = self._trial(converted).choose(window)
+        return (replace(choice, note=note) if note else choice), converted
+
+    def _trial(self, converted: ConvertedPasses | None = None) -> ModeTrial:
+        assert self._preparer is not None
+        modes = self._candidates(converted)
+        return ModeTrial(self.spec, self._torch, self._preparer, self._limit, modes, converted)
+
+    def _candidates(self, converted: ConvertedPasses | None = None) -> list[Mode]:
+        types: list[str] = []
+        if converted is not None:
+            types = ["int8"] if self.spec.precision == "int8" else native_types()
+        passes = self._torch
+        return candidates(self.spec.precision, self._type, passes.is_convnet, passes.stored_as, types)
+
     def _deserves_compiling(self, choice: ModeChoice, n_rows: int) -> bool:
         rate = choice.rows_per_second.get(str(choice.mode))
-        untried = self._device.type == "cuda" and choice.compiled is None
+        untried = self._type == "cuda" and choice.compiled is None and not self._torch.is_prepared
         return bool(untried and rate and n_rows / rate > COMPILE_SECONDS)
 
-    def _fetched(self, batch: Batch, inputs: Inputs, pending: Pending) -> tuple[Batch, np.ndarray]:
-        vectors = pending.numpy()
-        if self._passes.mode.dtype == "fp16" and not np.isfinite(vectors).all():
-            vectors = self._passes.exact_vectors(batch, inputs).cpu().numpy()
-        if vectors.shape[1] != self.spec.dim:
-            raise EncoderError(
-                f"{self.spec.name}: its files declare vectors of {self.spec.dim} numbers, the model gives "
-                f"{vectors.shape[1]}: use a folder whose configuration belongs to its weights"
-            )
-        return batch, vectors
-
-    def _make_preparer(self) -> Preparer:
+    def _make_preparer(self, encoder: Encoder) -> Preparer:
+        if PREPARED_BY in self.spec.preprocessing:
+            items = cast(ItemEncoder, encoder)
+            return ItemPreparer(items.prepare, items.fills, self._limit, cores())
         if self.spec.modality == "text":
-            encoder = cast(TextEncoder, self._encoder)
-            return TextPreparer(encoder.tokenize, encoder.pad_id, self._limit)
+            text = cast(TextEncoder, encoder)
+            return TextPreparer(text.tokenize, text.pad_id, self._limit)
         return ImagePreparer(self.spec.preprocessing, self._limit, cores())
+
+    # ---- on OpenVINO -----------------------------------------------------------------------------
+
+    def _measured_elsewhere(self) -> ModeChoice | None:
+        """OpenVINO in what was measured when the model was converted; None where there is no such model."""
+        model = self._find_converted()
+        if model is None or not model.cosines:
+            return None
+        dtype = best_type(model)
+        return ModeChoice(Mode(dtype, engine="openvino"), cosine=model.cosines.get(dtype))
+
+    def _start_converted(self, choice: ModeChoice) -> bool:
+        """Run the model that was converted before; False where it is gone."""
+        if not isinstance(self._passes, ConvertedPasses):
+            model = self._find_converted()
+            if model is None:
+                return False
+            self._use_converted(ConvertedPasses(model, self._threads, self._limit), choice.mode)
+        self._set_units(choice)
+        return True
+
+    def _use_converted(self, converted: ConvertedPasses, mode: Mode) -> None:
+        """Run the converted model, and let go of torch's."""
+        converted.keep(mode)
+        self._passes = converted
+        if self.spec.modality == "text":
+            self._preparer = converted.model.preparer(self._limit)
+        else:
+            self._preparer = ImagePreparer(self.spec.preprocessing, self._limit, cores())
+        self._torch = self._encoder = None
+
+    def _find_converted(self) -> ConvertedModel | None:
+        if not self._tries_openvino:
+            return None
+        return find_converted(converted_folder(self.memory, self.spec), self.spec)
+
+    def _converted(self, window: RowWindow) -> tuple[ConvertedPasses | None, str]:
+        """The encoder converted for OpenVINO, or nothing and why, in words.
+
+        Raises:
+            ConfigError, EncoderError: eight bits were asked for, and there is no other way to them.
+        """
+        is_int8 = self.spec.precision == "int8"
+        if not self._tries_openvino:
+            if is_int8 and self._type == "cpu":
+                raise ConfigError("precision int8 needs OpenVINO and NNCF: pip install 'shelfprice[int8]'")
+            return None, ""
+        try:
+            model = self._find_converted() or self._convert(window)
+        except (EncoderError, WorkspaceError) as error:
+            if is_int8:
+                raise
+            return None, str(error)
+        return ConvertedPasses(model, self._threads, self._limit), ""
+
+    def _convert(self, window: RowWindow) -> ConvertedModel:
+        from embed.forward.conversion import CALIBRATION_ROWS, convert, quantize
+
+        assert self._encoder is not None
+        assert self._preparer is not None
+        folder = converted_folder(self.memory, self.spec)
+        if self.spec.precision != "int8":
+            return convert(self._encoder, folder)
+        batches = self._preparer.batches(iter([window.sample(CALIBRATION_ROWS)]))
+        return quantize(self._encoder, folder, [batch.arrays for batch in batches if batch.keys])
+
+
+def _pinned(batch: Batch) -> tuple[np.ndarray, ...]:
+    from embed.forward.transfer import pinned
+
+    return pinned(batch)

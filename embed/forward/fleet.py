@@ -3,19 +3,22 @@
 import copy
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from embed.encoders.base import Encoder, Resolved
 from embed.encoders.registry import library_of
-from embed.forward.devices import DeviceSettings, open_devices
+from embed.forward.devices import DeviceSettings, is_cpu_alone, open_devices
 from embed.forward.engine import Engine
 from embed.forward.local import LocalRunner
 from embed.inputs.batch import Batch, RowWindow
+from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
+CPU = "cpu"
 Encoded = tuple[Batch, np.ndarray]
 DEPTH = 2  # encoded batches per device that may wait to be stored
 
@@ -23,13 +26,16 @@ DEPTH = 2  # encoded batches per device that may wait to be stored
 def load_engines(
     workspace: Workspace, resolved: Sequence[Resolved], settings: DeviceSettings
 ) -> list[LocalRunner]:
-    """Load one model once and put its encoders (two towers at most) on every device asked for.
+    """Encoders of one model (two towers at most) on every device asked for; weights are loaded where one begins.
 
     Raises:
-        EncoderError: the weights can't be loaded.
         ConfigError: there is no such device.
     """
-    return on_devices(workspace, library_of(resolved[0].address).load(resolved), settings)
+    devices = [CPU] if is_cpu_alone(settings.devices) else open_devices(settings.devices)
+    model = _Model(lambda: library_of(resolved[0].address).load(resolved), len(resolved), len(devices))
+    loads = [partial(model.take, at) for at in range(len(resolved))]
+    specs = [one.spec for one in resolved]
+    return _runners(workspace, list(zip(specs, loads, strict=True)), devices, settings)
 
 
 def on_devices(
@@ -41,13 +47,50 @@ def on_devices(
         ConfigError: there is no such device.
     """
     devices = open_devices(settings.devices)
+    model = _Model(lambda: encoders, len(encoders), len(devices))
+    loads = [(encoder.spec, partial(model.take, at)) for at, encoder in enumerate(encoders)]
+    return _runners(workspace, loads, devices, settings)
+
+
+def _runners(
+    workspace: Workspace,
+    loads: Sequence[tuple[EncoderSpec, Callable[[], Encoder]]],
+    devices: Sequence[Any],
+    settings: DeviceSettings,
+) -> list[LocalRunner]:
     running: list[LocalRunner] = []
-    for encoder in encoders:
-        replicas = [*(_replica(encoder) for _ in devices[1:]), encoder]
-        pairs = zip(replicas, devices, strict=True)
-        engines = [Engine(workspace, replica, device, settings) for replica, device in pairs]
+    for spec, load in loads:
+        engines = [Engine(workspace, spec, load, device, settings) for device in devices]
         running.append(engines[0] if len(engines) == 1 else Fleet(engines))
     return running
+
+
+class _Model:
+    """One load of a model, when it is first asked for; each of its encoders is handed out once for each device.
+
+    Args:
+        n_copies: devices; the last of them gets the weights themselves, so that nothing else holds on to them.
+    """
+
+    def __init__(self, load: Callable[[], Sequence[Encoder]], n_encoders: int, n_copies: int) -> None:
+        self._load = load
+        self._loaded: list[Encoder | None] = [None] * n_encoders
+        self._n_copies = n_copies
+        self._left = [n_copies] * n_encoders
+
+    def take(self, at: int) -> Encoder:
+        """The encoder at a position, with weights of its own."""
+        encoder = self._loaded[at]
+        if encoder is None:
+            self._loaded = list(self._load())
+            self._left = [self._n_copies] * len(self._loaded)
+            encoder = self._loaded[at]
+            assert encoder is not None
+        self._left[at] -= 1
+        if self._left[at]:
+            return _replica(encoder)
+        self._loaded[at] = None
+        return encoder
 
 
 def _replica(encoder: Encoder) -> Encoder:

@@ -1,4 +1,4 @@
-"""Precision and memory layout chosen by measuring, once per encoder and device, on real rows.
+"""Precision, memory layout and engine chosen by measuring, once per encoder and device, on real rows.
 
 The fingerprint holds the policy; what was chosen here is provenance.
 """
@@ -24,15 +24,15 @@ FAR_BEHIND = 2.0  # times the fastest: not timed again
 class Mode:
     """How a forward pass is run."""
 
-    dtype: str = "fp32"  # "fp32", or the autocast type: "bf16", "fp16"
+    dtype: str = "fp32"  # "fp32", or what is computed in where that is close enough: "bf16", "fp16", "int8"
     channels_last: bool = False
-    fp32_stages: int = 0  # that many first stages of a convolutional network stay in fp32
     compiled: bool = False  # by `torch.compile`
+    engine: str = "torch"  # or "openvino"
 
     def __str__(self) -> str:
+        engine = "" if self.engine == "torch" else f"{self.engine} "
         layout = " channels_last" if self.channels_last else ""
-        stages = f" after {self.fp32_stages} fp32 stages" if self.fp32_stages else ""
-        return self.dtype + layout + stages + (" compiled" if self.compiled else "")
+        return engine + self.dtype + layout + (" compiled" if self.compiled else "")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class ModeChoice:
     cosine: float | None = None  # of the worst measured row to fp32; None where the mode is fp32
     rows_per_second: dict[str, float] = field(default_factory=dict)  # mode -> rows/s
     compiled: Compiled | None = None  # None where it was not tried
+    note: str = ""  # why OpenVINO was not among the modes, if so
 
     def mode_for(self, n_rows: int) -> Mode:
         """The mode for so many rows: compiled where that repays its own time."""
@@ -67,23 +68,45 @@ class ModeChoice:
             measured[str(replace(self.mode, compiled=True))] = self.compiled.rows_per_second
         rates = ", ".join(f"{mode} {rate:.1f} rows/s" for mode, rate in measured.items())
         cosine = f", cosine {self.cosine:.5f}" if self.cosine is not None else ""
-        return f"{self.mode}{cosine}" + (f" (measured: {rates})" if rates else "")
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.mode}{cosine}" + (f" (measured: {rates})" if rates else "") + note
 
 
-def candidates(policy: str, device_type: str, is_convnet: bool) -> list[Mode]:
-    """Modes that a policy allows, the plainest first; the first is always fp32, the reference."""
+def candidates(
+    policy: str,
+    device_type: str,
+    is_convnet: bool,
+    stored_as: str | None = None,
+    openvino_types: Sequence[str] = (),
+) -> list[Mode]:
+    """Modes that a policy allows, the plainest first; the first is always fp32, the reference.
+
+    Args:
+        stored_as: the type of weights that were left in half precision, which is then the only one.
+        openvino_types: what OpenVINO computes in here, the fastest first; empty: it is no choice.
+
+    Raises:
+        ConfigError: the type that was asked for is not for this kind of device.
+    """
+    if stored_as is not None:
+        return [Mode(stored_as)]
     dtypes = {
         "auto": ["fp32", "fp16", "bf16"] if device_type == "cuda" else ["fp32", "bf16"],
         "fp32": ["fp32"],
         "bf16": ["fp32", "bf16"],
         "fp16": ["fp32", "fp16"],
+        "int8": ["fp32"],
     }[policy]
     if policy == "auto" and device_type == "mps":
         dtypes = ["fp32", "fp16"]
     if device_type == "cpu" and policy == "fp16":
         raise ConfigError("precision fp16 is for GPUs: pass --precision auto, fp32 or bf16 on a CPU")
-    layouts = (False, True) if is_convnet else (False,)
-    return [Mode(dtype, channels_last) for dtype in dtypes for channels_last in layouts]
+    if device_type != "cpu" and policy == "int8":
+        raise ConfigError("precision int8 is for CPUs: pass --devices cpu, or --precision auto on a GPU")
+    layouts = (False, True) if is_convnet and policy != "int8" else (False,)
+    modes = [Mode(dtype, channels_last) for dtype in dtypes for channels_last in layouts]
+    allowed = [dtype for dtype in openvino_types if policy in ("auto", dtype)]
+    return modes + [Mode(dtype, engine="openvino") for dtype in allowed]
 
 
 def choose(
@@ -91,7 +114,7 @@ def choose(
     forward: Callable[[], np.ndarray],
     modes: Sequence[Mode],
     policy: str,
-    most_fp32_stages: int = 0,
+    unlike: Callable[[], np.ndarray] | None = None,
 ) -> ModeChoice:
     """Time each mode on the same rows and take the fastest that stays close to fp32.
 
@@ -102,47 +125,56 @@ def choose(
         forward: vectors of the measured rows in the mode last applied, shape (n_rows, dim); waits for the device.
         modes: from `candidates`, fp32 first.
         policy: "auto" keeps to `MIN_COSINE` and to what the device can do; an explicit type is taken whatever
-            its cosine.
-        most_fp32_stages: under "auto", a type that is too coarse gets that many first stages in fp32 at the most.
+            its cosine, but with torch: OpenVINO's network was converted, and one that strays was converted wrongly.
+        unlike: vectors of further inputs that cosines are taken of and that are not timed.
 
     Raises:
         ConfigError: the type that was asked for is not for this device.
     """
     cosines: dict[Mode, float] = {}
-    reference = None
+    reference, n_rows, note = None, 0, ""
     for mode in modes:  # warm-up as well: kernels are chosen, memory is laid out
+        if any(m.engine == mode.engine == "openvino" and cosines[m] >= MIN_COSINE for m in cosines):
+            continue  # its faster type will do
         try:
             apply(mode)
             vectors = forward()
+            n_rows = len(vectors)
+            vectors = vectors if unlike is None else np.concatenate([vectors, unlike()])
         except (RuntimeError, TypeError) as error:
             if reference is None:  # fp32 itself: not for want of a type
                 raise
+            reason = str(error).splitlines()[0]
+            if mode.engine == "openvino" and policy != "int8":
+                note = f"OpenVINO can't run it: {reason}"
+                continue
             if policy == "auto":
                 continue
             raise ConfigError(
-                f"this device can't compute in {mode.dtype}: {str(error).splitlines()[0]}: pass --precision auto"
+                f"this device can't compute in {mode.dtype}: {reason}: pass --precision auto"
             ) from error
         reference = vectors if reference is None else reference
         cosines[mode] = worst_cosine(vectors, reference)
+        if mode.engine == "openvino" and cosines[mode] < MIN_COSINE and policy != "int8":
+            note = f"{mode} strays from fp32, cosine {cosines[mode]:.5f}"
     assert reference is not None
-    if policy == "auto":
-        for mode in [m for m in cosines if cosines[m] < MIN_COSINE]:
-            for n_stages in range(1, most_fp32_stages + 1):
-                finer = replace(mode, fp32_stages=n_stages)
-                apply(finer)
-                cosines[finer] = worst_cosine(forward(), reference)
-                if cosines[finer] >= MIN_COSINE:
-                    break
-    allowed = [
-        m for m in cosines if policy in ("auto", m.dtype) and (policy != "auto" or cosines[m] >= MIN_COSINE)
-    ]
-    seconds = _take_turns(apply, forward, allowed)
+    allowed = [mode for mode in cosines if _is_allowed(mode, cosines[mode], policy)]
+    seconds = _take_turns(apply, forward, allowed if policy != "int8" else list(cosines))
     best = allowed[0]
     for mode in allowed[1:]:
         if MIN_GAIN * seconds[mode] < seconds[best]:
             best = mode
-    rates = {str(mode): round(len(reference) / taken, 1) for mode, taken in seconds.items()}
-    return ModeChoice(best, None, None if best.dtype == "fp32" else cosines[best], rates)
+    rates = {str(mode): round(n_rows / taken, 1) for mode, taken in seconds.items()}
+    is_exact = best.engine == "torch" and best.dtype == "fp32"
+    cosine = None if is_exact or len(modes) == 1 else cosines[best]
+    return ModeChoice(best, None, cosine, rates, note="" if best.engine == "openvino" else note)
+
+
+def _is_allowed(mode: Mode, cosine: float, policy: str) -> bool:
+    if policy == "int8":
+        return mode.dtype == "int8"
+    is_close = cosine >= MIN_COSINE
+    return is_close if policy == "auto" else mode.dtype == policy and (is_close or mode.engine == "torch")
 
 
 def _take_turns(
@@ -162,12 +194,12 @@ def _take_turns(
 
 
 def worst_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Smallest cosine between rows of two arrays, shape (n_rows, dim); -1 where a value is not finite.
+    """Smallest cosine between rows of two arrays, shape (n_rows, dim); -1 where shapes differ or a value is not finite.
 
     Two rows of zeros are the same: some encoders have no other vector for a text of unknown words.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
-    if not np.isfinite(a).all():
+    if a.shape != b.shape or not np.isfinite(a).all():
         return -1.0
     of_a, of_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     cosine = (a * b).sum(axis=1) / np.maximum(of_a * of_b, 1e-30)
@@ -177,14 +209,14 @@ def worst_cosine(a: np.ndarray, b: np.ndarray) -> float:
 # ---- remembered in the workspace -----------------------------------------------------------------
 
 
-def recall(workspace: Workspace, spec: EncoderSpec, device: str, torch_version: str) -> ModeChoice | None:
-    """What was chosen on such a device before; None where nothing was, or torch is another."""
+def recall(workspace: Workspace, spec: EncoderSpec, device: str, versions: str) -> ModeChoice | None:
+    """What was chosen on such a device before; None where nothing was, or the engines are others."""
     record = _record(spec, device)
     if not workspace.exists(record):
         return None
     try:
         memory = workspace.read_json(record)
-        if memory["device"] != device or memory["torch"] != torch_version:
+        if memory["device"] != device or memory["versions"] != versions:
             return None
         compiled = memory.get("compiled")
         return ModeChoice(
@@ -193,16 +225,15 @@ def recall(workspace: Workspace, spec: EncoderSpec, device: str, torch_version: 
             memory["cosine"],
             dict(memory["rows_per_second"]),
             Compiled(**compiled) if compiled else None,
+            memory["note"],
         )
     except (CorruptFileError, KeyError, TypeError):
         return None
 
 
-def remember(
-    workspace: Workspace, spec: EncoderSpec, device: str, torch_version: str, choice: ModeChoice
-) -> None:
+def remember(workspace: Workspace, spec: EncoderSpec, device: str, versions: str, choice: ModeChoice) -> None:
     """Keep a choice for later runs on such a device."""
-    memory: dict[str, Any] = {"device": device, "torch": torch_version, **asdict(choice)}
+    memory: dict[str, Any] = {"device": device, "versions": versions, **asdict(choice)}
     workspace.publish_json(_record(spec, device), memory)
 
 

@@ -1,4 +1,4 @@
-"""Batches to the device and vectors back, so that a GPU never waits for a copy."""
+"""torch: batches to the device and vectors back, so that a GPU never waits for a copy."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext

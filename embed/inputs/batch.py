@@ -26,7 +26,9 @@ class RowWindow:
 
     vector_set: str  # whose rows these are, for what is reported
     keys: list[bytes]  # content keys, distinct
-    contents: list[str]  # texts, or what `images` reads by: hex SHA-256
+    # Texts, or what `images` reads by: hex SHA-256. For image and text together both, with a line break between them;
+    # either may be empty.
+    contents: list[str]
     images: ImageReader | None = None  # None: contents are texts
 
     def sample(self, n_rows: int) -> "RowWindow":
@@ -57,9 +59,9 @@ class Batch:
 
 
 def units_of(arrays: tuple[Any, ...]) -> int:
-    """Padded tokens of token ids (two axes), or images (four); arrays or tensors."""
+    """Padded tokens of token ids (two axes) or of patches (three), or images (four); arrays or tensors."""
     shape = arrays[0].shape
-    return math.prod(shape) if len(shape) == 2 else int(shape[0])
+    return math.prod(shape[:2]) if len(shape) < 4 else int(shape[0])
 
 
 @dataclass

@@ -1,8 +1,11 @@
 """open_clip's own byte-pair tokenizer, run by the `tokenizers` library: the same ids, without the GIL."""
 
+import html
+import string
 from collections.abc import Sequence
 from typing import Any
 
+import ftfy
 import numpy as np
 
 from embed.encoders.base import Tokens
@@ -31,12 +34,25 @@ def clip_backend(simple: Any) -> Any:
     return backend
 
 
+NO_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
+
+
+def cleaned(text: str, how: str) -> str:
+    """A text as `open_clip.tokenizer.get_clean_fn(how)` leaves it; "none" leaves it as it is."""
+    if how == "none":
+        return text
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    if how == "canonicalize":
+        text = text.translate(NO_PUNCTUATION)
+    return " ".join((text if how == "whitespace" else text.lower()).split())
+
+
 class CleaningTokenizer:
     """A fast tokenizer behind open_clip's cleaning of texts, and its padding where the model sees it.
 
     Args:
         fast: cuts to the model's length.
-        clean: open_clip's cleaning of one text.
+        clean: how a text is cleaned before: "whitespace", "lower", "canonicalize" or "none".
         pad_to: make every sequence this long, for a tower that attends to its padding; None leaves them be.
         pad_id: what to pad with.
         left: pad in front.
@@ -46,7 +62,7 @@ class CleaningTokenizer:
     def __init__(
         self,
         fast: FastTokenizer,
-        clean: Any,
+        clean: str,
         *,
         pad_to: int | None = None,
         pad_id: int = 0,
@@ -56,9 +72,19 @@ class CleaningTokenizer:
         self._fast, self._clean = fast, clean
         self._pad_to, self._pad_id, self._left, self._strip = pad_to, pad_id, left, strip
 
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON, for `tokenizer_from_record`."""
+        padding = {
+            "pad_to": self._pad_to,
+            "pad_id": self._pad_id,
+            "left": self._left,
+            "strip": self._strip,
+        }
+        return {**self._fast.record(), "clean": self._clean, "padding": padding}
+
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text, in order."""
-        tokens = self._fast([self._clean(text) for text in texts])
+        tokens = self._fast([cleaned(text, self._clean) for text in texts])
         if self._pad_to is None and self._strip is None:
             return tokens
         weights = np.array([len(sequence) for sequence in tokens.sequences])
@@ -91,21 +117,29 @@ def clip_tokenizer(
     Raises:
         EncoderError: the tokenizer can't be loaded.
     """
-    from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
+    from open_clip.tokenizer import SimpleTokenizer
 
+    options = dict(options)
     if folder is None:
         simple = SimpleTokenizer(context_length=max_tokens, **options)
         fast = FastTokenizer(clip_backend(simple), max_tokens, long)
-        return CleaningTokenizer(fast, simple.clean_fn, pad_to=pad_to), 0
-    options = dict(options)
-    clean = get_clean_fn(options.pop("clean", "whitespace"))
+        return CleaningTokenizer(fast, options.get("clean", "lower"), pad_to=pad_to), 0
+    clean = options.pop("clean", "whitespace")
     strips = options.pop("strip_sep_token", False)
     tokenizer = load_tokenizer(folder, **options)
+    fast = FastTokenizer(tokenizer.backend_tokenizer, max_tokens, long)
+    fast.check_same_as(tokenizer, folder)
     return CleaningTokenizer(
-        FastTokenizer(tokenizer.backend_tokenizer, max_tokens, long),
+        fast,
         clean,
         pad_to=pad_to,
         pad_id=tokenizer.pad_token_id or 0,
         left=tokenizer.padding_side == "left",
         strip=tokenizer.sep_token_id if strips else None,
     ), tokenizer.pad_token_id or 0
+
+
+def tokenizer_from_record(record: dict[str, Any]) -> FastTokenizer | CleaningTokenizer:
+    """What `record()` of either tokenizer described; imports neither torch nor the model's library."""
+    fast = FastTokenizer.from_record(record)
+    return CleaningTokenizer(fast, record["clean"], **record["padding"]) if "clean" in record else fast

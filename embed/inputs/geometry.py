@@ -75,6 +75,7 @@ class Geometry:
     resample: Image.Resampling
     background: tuple[int, int, int]  # RGB behind transparent pixels
     fill: tuple[int, int, int]  # RGB beside the image, where it is padded
+    corner: str = "round"  # of a window that lies between two pixels: "round" to the even one, or "floor"
 
     @classmethod
     def of(cls, preprocessing: dict[str, Any]) -> "Geometry":
@@ -96,13 +97,15 @@ class Geometry:
             resample=RESAMPLING[interpolation],
             background=tuple(preprocessing["background"]),
             fill=tuple(preprocessing["fill"]),
+            corner=preprocessing.get("corner", "round"),
         )
 
     def window(self, width: int, height: int) -> CropWindow:
         """Where an image of `width` x `height` pixels is scaled to, and which part of that is kept."""
         scaled_height, scaled_width = self._scaled(width, height)
         kept_height, kept_width = self.size
-        corner = _corner(scaled_width, kept_width), _corner(scaled_height, kept_height)
+        left = _corner(scaled_width, kept_width, self.corner)
+        corner = left, _corner(scaled_height, kept_height, self.corner)
         return CropWindow((scaled_width, scaled_height), corner, (kept_width, kept_height))
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
@@ -117,6 +120,8 @@ class Geometry:
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
-def _corner(scaled: int, kept: int) -> int:
+def _corner(scaled: int, kept: int, corner: str) -> int:
     """First pixel of a centred window; rounded as torchvision does when cropping, and when padding."""
-    return round((scaled - kept) / 2.0) if scaled >= kept else -((kept - scaled) // 2)
+    if scaled < kept:
+        return -((kept - scaled) // 2)
+    return (scaled - kept) // 2 if corner == "floor" else round((scaled - kept) / 2.0)

@@ -2,8 +2,9 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class ImagePreparer:
 
     def __init__(self, preprocessing: dict[str, Any], limit: BatchLimit, n_threads: int) -> None:
         self.limit = limit
-        self._preprocessing = preprocessing
+        self._decode = partial(decode_image, preprocessing=preprocessing)
         self._n_threads = n_threads
 
     def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
@@ -61,7 +62,7 @@ class ImagePreparer:
                 for window in itertools.chain([first], windows):
                     assert window.images is not None
                     for key, content in zip(window.keys, window.contents, strict=True):
-                        future = pool.submit(read_image, window.images, content, self._preprocessing)
+                        future = pool.submit(read_image, window.images, content, self._decode)
                         ahead.append((window.vector_set, key, future))
                         if len(ahead) > self.limit.units + 2 * n_threads:
                             yield _finished(ahead.popleft())
@@ -71,8 +72,11 @@ class ImagePreparer:
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-def read_image(images: ImageReader, content: str, preprocessing: dict[str, Any]) -> Decoded:
+def read_image(images: ImageReader, content: str, decode: Callable[[bytes], Decoded]) -> Decoded:
     """One image, ready to enter the model, or why it can't be.
+
+    Args:
+        decode: bytes -> pixels.
 
     Raises:
         StoreError: an object store can't be asked; that says nothing about the image.
@@ -83,7 +87,7 @@ def read_image(images: ImageReader, content: str, preprocessing: dict[str, Any])
         raise
     except (WorkspaceError, OSError) as error:
         return InputFailure("read", " ".join(str(error).split()))
-    return decode_image(found, preprocessing)
+    return decode(found)
 
 
 def _finished(entry: tuple[str, bytes, Future[Decoded]]) -> tuple[str, bytes, Decoded]:

@@ -8,11 +8,12 @@ from PIL import ExifTags, Image, ImageFile
 
 from embed.inputs import InputFailure
 from embed.inputs.geometry import TURNS, CropWindow, Geometry
-from store.catalog.images.open import UndecodableError, flattened, open_image, room_for
+from store.catalog.images.open import WHITE, UndecodableError, flattened, open_image, room_for
 
 SCALED_DECODING_MARGIN = (
     6.0  # noisy photos of 24 megapixels: vectors within 0.9995 of cosine; at 4 within 0.9988
 )
+WHOLE_PIXELS = 16_000_000  # of an image that is kept whole
 MAX_SCALED = 16  # times the pixels kept: beyond, an image is not resized as a whole before the crop
 
 
@@ -38,6 +39,28 @@ def decode_image(content: bytes, preprocessing: dict[str, Any]) -> np.ndarray | 
     try:
         with open_image(content) as image:
             return _pixels(image, geometry)
+    except UndecodableError as error:
+        return InputFailure("decode", _what_else(content) if error.kind == "unknown" else error.reason)
+
+
+def decode_whole(content: bytes) -> np.ndarray | InputFailure:
+    """One image at its own size, for a model that takes any: upright, RGB, transparent pixels on white.
+
+    Of a JPEG beyond `WHOLE_PIXELS` every other, fourth or eighth pixel, as libjpeg averages them.
+
+    Returns:
+        Shape (height, width, 3), uint8; or the failure with its reason, whatever the bytes hold.
+    """
+    try:
+        with open_image(content) as image:
+            turn = TURNS.get(_orientation(image))
+            shrink = math.sqrt(WHOLE_PIXELS / (image.width * image.height))
+            if shrink < 1:
+                image.draft(None, (math.ceil(image.width * shrink), math.ceil(image.height * shrink)))
+            with room_for(image):
+                image.load()
+                flat = flattened(image, WHITE).convert("RGB")
+                return np.asarray(flat if turn is None else flat.transpose(turn.method))
     except UndecodableError as error:
         return InputFailure("decode", _what_else(content) if error.kind == "unknown" else error.reason)
 

@@ -1,6 +1,6 @@
 """Texts -> token ids with a fast tokenizer, in bounded memory and without the GIL."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from embed.encoders.base import HashFile
 
 CHUNK_TEXTS = 256  # encodings are some 150 bytes a token: few at a time
+CHUNK_CHARACTERS = 1_000_000  # of texts tokenised together
+BOUND_CHARACTERS = (4096, 8)  # texts beyond so many, and so many more a token within reach, may be shortened
+MOST_CHARACTERS = 1_000_000  # of any text: beyond, one word or one blank of megabytes takes minutes
+BOUND_TOKENS = 2  # what is left of a shortened text fills the reach so many times
+MOST_CHUNKS = 512  # of one text
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -29,6 +34,13 @@ TOKENIZER_FILES = (
     "spiece.model",
     "spm.model",
 )
+# What a library's own tokenizer and ours must cut alike before any text is embedded.
+PROBES = (
+    "Red cotton shirt, pack of 6",
+    "  Größe 42 — 6 × 330\u00a0ml 😀\n\tit's 50% off; é ﬁ ＡＢ",
+    "x",
+    "ACME™ 12-in-1 <b>kit</b> &amp; 日本語 ",
+)
 
 
 class FastTokenizer:
@@ -37,34 +49,148 @@ class FastTokenizer:
     Args:
         backend: the model's tokenizer; left as it is.
         max_tokens: longest sequence, special tokens included.
-        long: "truncate" drops what is beyond; "chunks" makes further sequences of it.
+        long: "truncate" drops what is beyond; "chunks" makes further sequences of it, each with the prompt.
         prompt: put before every text.
+        special_tokens: add those that the model was trained with, at the start and the end.
     """
 
     def __init__(
-        self, backend: "Tokenizer", max_tokens: int, long: str = "truncate", prompt: str = ""
+        self,
+        backend: "Tokenizer",
+        max_tokens: int,
+        long: str = "truncate",
+        prompt: str = "",
+        special_tokens: bool = True,
     ) -> None:
         from tokenizers import Tokenizer
 
         self._backend = Tokenizer.from_str(backend.to_str())
         self._backend.no_padding()
+        self._backend.no_truncation()
+        self._whole = Tokenizer.from_str(self._backend.to_str())
         self._backend.enable_truncation(max_tokens)
+        self._max_tokens = max_tokens
         self._chunks = long == "chunks"
         self._prompt = prompt
+        self._special_tokens = special_tokens
+        if prompt and self.prompt_tokens + 2 > max_tokens:
+            raise EncoderError(
+                f"the prompt {prompt[:40]!r} alone takes {self.prompt_tokens} of {max_tokens} tokens: pass a shorter prompt= "
+                "or a larger max_tokens="
+            )
+        if self._chunks and prompt:
+            self._spans = Tokenizer.from_str(self._whole.to_str())
+            self._spans.enable_truncation(max(3, max_tokens - len(self._whole.encode(prompt).ids)))
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON, for `from_record`."""
+        return {
+            "tokenizer": self._whole.to_str(),
+            "max_tokens": self._max_tokens,
+            "long": "chunks" if self._chunks else "truncate",
+            "prompt": self._prompt,
+            "special_tokens": self._special_tokens,
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "FastTokenizer":
+        """The same tokenizer; imports neither torch nor the model's library."""
+        from tokenizers import Tokenizer
+
+        backend = Tokenizer.from_str(record["tokenizer"])
+        return cls(backend, *(record[key] for key in ("max_tokens", "long", "prompt", "special_tokens")))
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text, in order."""
         sequences: list[np.ndarray] = []
         owner: list[int] = []
         n_truncated = 0
-        for start in range(0, len(texts), CHUNK_TEXTS):
-            chunk = [self._prompt + text for text in texts[start : start + CHUNK_TEXTS]]
-            for offset, encoding in enumerate(self._backend.encode_batch_fast(chunk)):
-                parts = [encoding, *encoding.overflowing] if self._chunks else [encoding]
-                sequences.extend(np.array(part.ids, dtype=np.int32) for part in parts)
-                owner.extend([start + offset] * len(parts))
-                n_truncated += bool(encoding.overflowing) and not self._chunks
+        for start, chunk in self._parts(texts):
+            for offset, (encodings, is_cut) in enumerate(self._encoded(chunk)):
+                sequences.extend(np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
+                owner.extend([start + offset] * len(encodings))
+                n_truncated += is_cut
         return Tokens(sequences, np.array(owner, dtype=np.int32), n_truncated)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens in front of the text: a special one at the start, and the prompt's."""
+        encoding = self._whole.encode(self._prompt)
+        return len(encoding.ids) - bool(encoding.ids and encoding.special_tokens_mask[-1])
+
+    def shortened(self, text: str) -> str:
+        """A text without an end that no token within reach comes from.
+
+        Tokenising takes up to a kilobyte of memory a character. A text is cut where what is left still fills the model
+        twice, so that no vector changes, and beyond `MOST_CHARACTERS`.
+        """
+        reach = self._max_tokens * (MOST_CHUNKS if self._chunks else 1)
+        limit = BOUND_CHARACTERS[0] + BOUND_CHARACTERS[1] * reach
+        text = text[: max(MOST_CHARACTERS, limit)]
+        while len(text) > limit:
+            if len(self._whole.encode(text[:limit]).ids) >= BOUND_TOKENS * reach:
+                return text[:limit]
+            limit *= 2
+        return text
+
+    def _parts(self, texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+        """Texts in order, a few at a time, with the position of the first."""
+        start, n_characters = 0, 0
+        part: list[str] = []
+        for at, text in enumerate(texts):
+            text = self.shortened(text)
+            if part and (len(part) == CHUNK_TEXTS or n_characters + len(text) > CHUNK_CHARACTERS):
+                yield start, part
+                start, part, n_characters = at, [], 0
+            part.append(text)
+            n_characters += len(text)
+        if part:
+            yield start, part
+
+    def _encoded(self, texts: list[str]) -> Iterator[tuple[list[Any], bool]]:
+        """The sequences of each text, and whether it lost tokens."""
+        prompted = [self._prompt + text for text in texts]
+        for text, encoding in zip(texts, self._batch(prompted), strict=True):
+            if not self._chunks or not encoding.overflowing:
+                yield [encoding], bool(encoding.overflowing)
+                continue
+            parts = self._with_prompt(text) if self._prompt else [encoding, *encoding.overflowing]
+            yield parts[:MOST_CHUNKS], len(parts) > MOST_CHUNKS
+
+    def _batch(self, texts: list[str]) -> list[Any]:
+        return self._backend.encode_batch_fast(texts, add_special_tokens=self._special_tokens)
+
+    def _with_prompt(self, text: str) -> list[Any]:
+        """A long text's sequences, the prompt at the head of each."""
+        first = self._spans.encode(text)
+        spans = []
+        for encoding in (first, *first.overflowing):
+            offsets = [
+                o
+                for o, special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+                if not special
+            ]
+            spans.append(text[offsets[0][0] : offsets[-1][1]] if offsets else "")
+        return [self._backend.encode(self._prompt + span) for span in spans]
+
+    def check_same_as(self, library: Any, name: str) -> None:
+        """Refuse a tokenizer that does not cut as the model's own library does.
+
+        Args:
+            library: a Hugging Face tokenizer.
+            name: of the encoder.
+
+        Raises:
+            EncoderError: token ids differ.
+        """
+        for text in (*PROBES, PROBES[-1] * (1 + self._max_tokens // 8)):
+            theirs = library(self._prompt + text, truncation=True, max_length=self._max_tokens)["input_ids"]
+            if theirs != self._backend.encode(self._prompt + text).ids:
+                raise EncoderError(
+                    f"{name}: its fast tokenizer cuts {text[:30]!r} otherwise than {type(library).__name__} does, so "
+                    "vectors would be of other tokens than the model was trained with: put the tokenizer.json there "
+                    "that belongs to the model"
+                )
 
 
 def tokenizer_sha256(folder: Path, hash_file: "HashFile") -> str:
@@ -81,8 +207,8 @@ def tokenizer_sha256(folder: Path, hash_file: "HashFile") -> str:
     return digest_files(folder, names, hash_file)
 
 
-def load_tokenizer(folder: str, **options: Any) -> Any:
-    """A fast Hugging Face tokenizer from a local folder; nothing in the folder is run.
+def load_tokenizer(folder: str, *, trust_remote_code: bool = False, **options: Any) -> Any:
+    """A fast Hugging Face tokenizer from a local folder; nothing in the folder is run unless that is trusted.
 
     Raises:
         EncoderError: its files are damaged, or it has no fast form.
@@ -92,7 +218,7 @@ def load_tokenizer(folder: str, **options: Any) -> Any:
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, **options
+                folder, local_files_only=True, trust_remote_code=trust_remote_code, **options
             )
     except Exception as error:  # the library raises many kinds over damaged files
         reason = " ".join(str(error).split())[:200]

@@ -68,10 +68,9 @@ class CatalogSource:
         """See `Source`."""
         known: dict[str, str | None] = {}
         for vector_set, places in itertools.groupby(self.places(missing), lambda one: one.vector_set):
-            is_image = vector_set.composition is None
-            if is_image and not known:
+            if vector_set.has_image and not known:
                 known = known_links(self.workspace)
-            images = blob_reader(self.workspace) if is_image else None
+            images = blob_reader(self.workspace) if vector_set.has_image else None
             keys: list[bytes] = []
             contents: list[str] = []
             for place in places:
@@ -96,12 +95,12 @@ class CatalogSource:
 def contents_of(
     vector_set: VectorSet, rows: pa.RecordBatch | pa.Table, known: Mapping[str, str | None]
 ) -> list[str]:
-    """What enters the encoder for rows that have content: composed texts, or hex SHA-256 of images."""
-    if vector_set.composition is None:
-        found: list[str] = row_images(rows.column("image"), known).to_pylist()
-    else:
-        found = compose(vector_set.composition, rows).to_pylist()
-    return found
+    """What enters the encoder for rows that have content, as `RowWindow.contents` holds it."""
+    images: list[str] = row_images(rows.column("image"), known).to_pylist() if vector_set.has_image else []
+    texts: list[str] = compose(vector_set.text, rows).to_pylist() if vector_set.text else []
+    if images and texts:
+        return [f"{image or ''}\n{text or ''}" for image, text in zip(images, texts, strict=True)]
+    return images or texts
 
 
 def blob_reader(workspace: Workspace) -> ImageReader:

@@ -137,13 +137,15 @@ def image_bytes(image: Any) -> bytes:
 def png_bytes(image: Any) -> bytes:
     """A Pillow image without loss, the same bytes for the same pixels: turned upright, PNG, not compressed.
 
-    Modes that PNG does not know become RGB first, as they would before they enter a model.
+    Modes that PNG does not know become grey or RGB first, as they would before they enter a model.
     """
     from PIL import ImageOps
 
+    from store.catalog.images.open import flattened
+
     upright: Any = ImageOps.exif_transpose(image)
     if upright.mode not in PNG_MODES:
-        upright = upright.convert("RGB")
+        upright = flattened(upright)
     out = io.BytesIO()
     upright.save(out, "PNG", compress_level=0, icc_profile=None, exif=None)
     return out.getvalue()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from embed.encoders.base import Resolved
+from embed.encoders.recipes import changed_recipe
 from embed.forward.devices import host
 from embed.job.share import Share
 from embed.job.source import Source, WantedKeys
@@ -74,6 +75,7 @@ class EncoderPlan:
     files: tuple[str, ...]
     rows_per_second: float | None  # of earlier runs on this machine
     n_elsewhere: int = 0  # missing keys that fall to other shares of the work
+    changed_recipe: str | None = None  # why the vectors that are current are others than these
 
     @property
     def spec(self) -> EncoderSpec:
@@ -151,6 +153,7 @@ def plan_encoder(
         cached.damaged,
         cached.files,
         _measured_rate(workspace, spec),
+        changed_recipe=changed_recipe(workspace, resolved),
     )
 
 

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from embed.encoders.recipes import recipe_of
 from embed.job.plan import EncoderPlan, SetPlan
 from embed.job.run import EmbedOutcome
 from embed.job.verify import FolderReport, ImageReport
+
+TOLD_MEMORY = 2e9  # bytes of weights that a plan speaks of
 
 
 def duration(seconds: float) -> str:
@@ -19,6 +22,17 @@ def plan_lines(plan: EncoderPlan) -> list[str]:
     if plan.has_nothing_to_embed:
         return [f"{plan.spec.name}: skipped, the catalogue has no {_content(plan)} at all"]
     lines = [_set_line(one, _content(plan)) for one in plan.sets]
+    recipe = recipe_of(plan.spec)
+    lines.append(
+        f"  {', '.join(f'{what} {recipe[what]}' for what in ('prompt', 'pooling') if what in recipe)}"
+    )
+    if plan.resolved.memory_bytes >= TOLD_MEMORY:
+        gigabytes = plan.resolved.memory_bytes / 1e9
+        lines.append(
+            f"  its weights take {gigabytes:.1f} GB of memory ({_loaded_as(plan)}), besides what a batch takes"
+        )
+    if plan.changed_recipe:
+        lines.append(f"  {plan.changed_recipe}")
     for reason in plan.damaged.values():
         lines.append(f"  {reason}")
     others = f", {plan.n_elsewhere:,} more fall to other shares" if plan.n_elsewhere else ""
@@ -86,6 +100,9 @@ def plan_record(plan: EncoderPlan) -> dict[str, Any]:
         "bytes_to_write": plan.bytes_to_write,
         "seconds": plan.seconds,
         "damaged": sorted(plan.damaged),
+        "recipe": recipe_of(plan.spec),
+        "changed_recipe": plan.changed_recipe,
+        "memory_bytes": plan.resolved.memory_bytes,
         "skipped": plan.has_nothing_to_embed,
         "sets": [
             {
@@ -125,5 +142,11 @@ def _set_line(one: SetPlan, what: str) -> str:
     )
 
 
+def _loaded_as(plan: EncoderPlan) -> str:
+    packed = plan.spec.extra.get("quantized")
+    as_stored = "" if packed or plan.resolved.loaded_as == "fp32" else ", as stored"
+    return f"{packed or plan.resolved.loaded_as}{as_stored}"
+
+
 def _content(plan: EncoderPlan) -> str:
-    return "image" if plan.spec.modality == "image" else "text"
+    return {"image": "image", "text": "text", "joint": "content"}[plan.spec.modality]

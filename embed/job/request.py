@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from embed.encoders.base import Sources
 from embed.encoders.registry import parse_address
@@ -40,13 +41,15 @@ def find_requests(
     for encoder, wanted in sets.items():
         towers_named = parse_address(encoder).tower is not None
         for resolved in resolve(workspace, encoder, sources, precision):
-            is_text = resolved.spec.modality == "text"
+            is_image = resolved.spec.modality == "image"
             vector_sets: dict[VectorSet, None] = {}
             for name in wanted:
                 at, composition = name.partition("@")[1:]
-                if not is_text and not towers_named and resolved.spec.name != encoder:
+                if is_image and not towers_named and resolved.spec.name != encoder:
                     at = composition = ""  # of a model with two towers the composition is for the text alone
-                vector_sets[VectorSet.parse(f"{resolved.spec.name}{at}{composition}", is_text=is_text)] = None
+                vector_sets[
+                    VectorSet.parse(f"{resolved.spec.name}{at}{composition}", resolved.spec.modality)
+                ] = None
             requests.append(EncodeRequest(resolved, CatalogSource(workspace, tuple(vector_sets))))
     return requests
 
@@ -69,7 +72,7 @@ def leave_images_out(workspace: Workspace, sources: Sources) -> list[str]:
             texts[name] = [name]
             continue
         found = [one.spec for one in resolve(workspace, encoder, sources)]
-        kept = [f"{spec.name}{at}{composition}" for spec in found if spec.modality == "text"]
+        kept = [f"{spec.name}{at}{composition}" for spec in found if spec.modality != "image"]
         texts[name] = [name] if len(kept) == len(found) else kept
 
     def without(names: Sequence[str]) -> tuple[str, ...]:
@@ -78,13 +81,18 @@ def leave_images_out(workspace: Workspace, sources: Sources) -> list[str]:
     if not without(config.embed.vectors):
         raise ConfigError("--no-images leaves nothing to embed: name a text encoder in embed.vectors")
     params = {
-        head: {**values, "vectors": list(without(values["vectors"]))} if "vectors" in values else values
+        head: values | ({"vectors": list(without(own))} if (own := _sets_of(values)) is not None else {})
         for head, values in config.heads.params.items()
     }
     heads = replace(config.heads, vectors=without(config.heads.vectors), params=params)
     embed = replace(config.embed, vectors=without(config.embed.vectors))
     save_config(workspace, replace(config, embed=embed, heads=heads))
     return [name for name, left in texts.items() if left != [name]]
+
+
+def _sets_of(params: dict[str, Any]) -> list[str] | None:
+    named = params.get("vectors")
+    return named if isinstance(named, list) and all(isinstance(one, str) for one in named) else None
 
 
 def _expand(asked: str, configured: Sequence[str]) -> list[str]:

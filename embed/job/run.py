@@ -198,7 +198,7 @@ def _run_encoder(
     after = plan_encoder(workspace, plan.resolved, source, wanted=wanted, keys_only=options.keys_only)
     check_coverage(after, options.limits)
     truncated = {
-        name: n / total for name, (total, n) in texts.items() if total and plan.spec.modality == "text"
+        name: n / total for name, (total, n) in texts.items() if total and plan.spec.modality != "image"
     }
     return EmbedOutcome(after, writer.n_published, writer.n_failed, seconds, truncated)
 

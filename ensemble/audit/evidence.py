@@ -139,7 +139,7 @@ def _vectors(
     found = {}
     try:
         spec = current_spec(workspace, name.partition("@")[0])
-        vector_set = VectorSet.parse(name, is_text=spec.modality == "text")
+        vector_set = VectorSet.parse(name, spec.modality)
         for split, rows in chosen.items():
             matrix = load_matrix(workspace, vector_set, split).rows(rows)
             matrix.X[~matrix.valid] = np.nan

@@ -59,7 +59,7 @@ def resolve_set(workspace: Workspace, name: str) -> VectorSet:
         spec = current_spec(workspace, name.partition("@")[0])
     except MissingVectorsError as error:
         raise MissingVectorsError(str(error).split(": run")[0] + f": {how_to_embed(name)}") from error
-    return VectorSet.parse(name, is_text=spec.modality == "text")
+    return VectorSet.parse(name, spec.modality)
 
 
 def coverage_of(workspace: Workspace, vector_set: VectorSet) -> InputCoverage:

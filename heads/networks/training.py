@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,11 +18,13 @@ from heads.folds.nested import inner_cells
 from heads.networks.losses import LOSSES
 from heads.networks.running_mean import RunningMean
 from heads.networks.schedule import SCHEDULES, RateSchedule
+from heads.params import check_params, param
 from store.errors import HeadError
 from store.metric import smape_log
 
 Batch = Callable[[nn.Module, torch.Tensor], torch.Tensor]  # (network, row positions) -> (n, outputs)
 PREDICTED_ROWS = 4096
+PRECISIONS = ("auto", "fp32", "bf16")
 LONG_EPOCH = 100  # steps: the running mean passes over most of them
 
 
@@ -31,31 +32,20 @@ LONG_EPOCH = 100  # steps: the running mean passes over most of them
 class TrainingRecipe:
     """How a network is trained."""
 
-    loss: str = "smape"  # a key of LOSSES
-    learning_rate: float = 1e-3  # at its peak
-    weight_decay: float = 1e-4
-    batch_rows: int = 256
-    epochs: int = 40  # at most
-    patience: int = 8  # epochs without a better score on the rows set aside
-    warmup: float = 0.1  # share of the steps over which the rate rises
-    schedule: Literal["cosine", "plateau"] = "cosine"
-    clip: float = 1.0  # greatest norm of a gradient
-    average: float = 0.995  # decay of the running mean of the weights a step, which is what is kept; 0: off
-    aside: int = 8  # one in so many groups is set aside for early stopping
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-
-    def check(self, name: str) -> None:
-        """Raises HeadError for a choice that does not exist; names the ones that do."""
-        choices = {
-            "loss": tuple(LOSSES),
-            "schedule": SCHEDULES,
-            "precision": ("auto", "fp32", "bf16"),
-        }
-        for field, known in choices.items():
-            if getattr(self, field) not in known:
-                raise HeadError(
-                    f"{name}: {field} must be one of {', '.join(known)}, got {getattr(self, field)!r}"
-                )
+    loss: str = param("smape", one_of=tuple(LOSSES))
+    learning_rate: float = param(1e-3, low=1e-9, high=20)  # at its peak
+    weight_decay: float = param(1e-4, low=0, high=1000)
+    batch_rows: int = param(256, low=1, high=1_000_000)
+    epochs: int = param(40, low=1, high=100_000)  # at most
+    patience: int = param(8, low=0, high=100_000)  # epochs without a better score on the rows set aside
+    warmup: float = param(0.1, low=0, below=1)  # share of the steps over which the rate rises
+    schedule: str = param("cosine", one_of=SCHEDULES)
+    clip: float = param(1.0, above=0, high=1e9)  # greatest norm of a gradient
+    average: float = param(
+        0.995, low=0, below=1
+    )  # decay of the running mean of the weights, which is kept; 0: off
+    aside: int = param(8, low=0, high=1_000_000)  # one in so many groups is set aside for early stopping
+    precision: str = param("auto", one_of=PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,7 @@ def train_network(
     Raises:
         HeadError: the loss is no longer finite; names the head and the epoch.
     """
-    recipe.check(name)
+    check_params(TrainingRecipe, vars(recipe), name)
     aside = stopping_rows(group, recipe.aside, seed)
     seen, held = np.flatnonzero(~aside), np.flatnonzero(aside)
     mean = float(log_price[seen].mean())

@@ -31,6 +31,22 @@ def text_keys(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pc.if_else(filled, keys, pa.scalar(None, KEY_TYPE)) if not pc.all(filled).as_py() else keys
 
 
+def joint_keys(sha256_hex: pa.Array, texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Keys of an image and a text that enter an encoder together; null where a row has neither.
+
+    Args:
+        sha256_hex: of each row's image, shape (n_rows,), null where there is none.
+        texts: composed, shape (n_rows,), null or empty where there is none.
+    """
+    keys = [
+        key_of(b"joint\0" + bytes.fromhex(image or "") + b"\0" + (text or "").encode())
+        if image or text
+        else None
+        for image, text in zip(sha256_hex.to_pylist(), texts.to_pylist(), strict=True)
+    ]
+    return pa.array(keys, KEY_TYPE)
+
+
 def image_keys(sha256_hex: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Keys of images from the hex SHA-256 of their bytes; a row without an image has a null key."""
     fromhex = bytes.fromhex

@@ -1,6 +1,8 @@
 """Vector sets: what a head asks for by name, `encoder` for images or `encoder@composition` for text.
 
-Compositions of one encoder share a cache folder, since the row key is a digest of the composed text.
+An encoder that takes both has `encoder@joint`, one vector of a row's image and text (`@joint-name` of its name),
+`encoder@image`, and `encoder@composition` of the text alone. All sets of one encoder share a cache folder, since the
+row key is a digest of what enters the encoder.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,9 +13,12 @@ import pyarrow as pa
 from store.catalog.images.links import known_links, row_images
 from store.catalog.parse.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
 from store.errors import ConfigError, MissingVectorsError
-from store.vectors.content import image_keys, text_keys
-from store.vectors.spec import EncoderSpec, slug
+from store.vectors.content import image_keys, joint_keys, text_keys
+from store.vectors.spec import EncoderSpec, Modality, digest, slug
 from store.workspace import Workspace
+
+IMAGE, JOINT = "image", "joint"
+TAKES_BOTH = (JOINT, *(f"{JOINT}-{one}" for one in COMPOSITIONS), IMAGE, *COMPOSITIONS)
 
 
 @dataclass(frozen=True)
@@ -21,34 +26,49 @@ class VectorSet:
     """One set of vectors over the rows of a catalogue."""
 
     encoder: str
-    composition: str | None = None  # None: images
+    composition: str | None = None  # None: images, by an encoder of images
+
+    @property
+    def has_image(self) -> bool:
+        """Whether a row's image enters."""
+        return self.composition in (None, IMAGE) or str(self.composition).startswith(JOINT)
+
+    @property
+    def text(self) -> str | None:
+        """The composition of the text that enters; None: no text does."""
+        if self.composition == JOINT:
+            return DEFAULT_COMPOSITION
+        return None if self.composition in (None, IMAGE) else str(self.composition).removeprefix(f"{JOINT}-")
 
     def __str__(self) -> str:
         return f"{self.encoder}@{self.composition}" if self.composition else self.encoder
 
     @classmethod
-    def parse(cls, name: str, *, is_text: bool) -> "VectorSet":
+    def parse(cls, name: str, modality: Modality) -> "VectorSet":
         """From `encoder` or `encoder@composition`.
+
+        Args:
+            modality: of the encoder.
 
         Raises:
             ConfigError: the composition is unknown, or given for images.
         """
         encoder, at, composition = name.partition("@")
-        if not is_text:
+        if modality == "image":
             if at:
                 raise ConfigError(f"{encoder} embeds images and takes no composition: write {encoder!r}")
             return cls(encoder)
-        composition = composition or DEFAULT_COMPOSITION
-        if composition not in COMPOSITIONS:
-            raise ConfigError(
-                f"{name}: unknown text composition {composition!r}, one of {', '.join(COMPOSITIONS)}"
-            )
+        known = COMPOSITIONS if modality == "text" else TAKES_BOTH
+        composition = composition or (DEFAULT_COMPOSITION if modality == "text" else JOINT)
+        if composition not in known:
+            raise ConfigError(f"{name}: unknown text composition {composition!r}, one of {', '.join(known)}")
         return cls(encoder, composition)
 
 
 def columns_of(vector_set: VectorSet) -> list[str]:
     """The catalogue columns that decide a row's key."""
-    return ["image"] if vector_set.composition is None else list(composition_columns(vector_set.composition))
+    image = ["image"] if vector_set.has_image else []
+    return image + (list(composition_columns(vector_set.text)) if vector_set.text else [])
 
 
 def row_keys(
@@ -63,16 +83,18 @@ def row_keys(
     Raises:
         CorruptFileError: a row names an image that is not known.
     """
-    if vector_set.composition is None:
-        return image_keys(row_images(rows.column("image"), known))
-    return text_keys(compose(vector_set.composition, rows))
+    images = row_images(rows.column("image"), known) if vector_set.has_image else None
+    texts = compose(vector_set.text, rows) if vector_set.text else None
+    if images is not None and texts is not None:
+        return joint_keys(images, texts)
+    return image_keys(images) if images is not None else text_keys(texts)
 
 
 def iter_row_keys(
     workspace: Workspace, vector_set: VectorSet, split: str, rows: int = 8192
 ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     """Stream (catalogue batch, keys of its rows); memory holds one batch and the image digests."""
-    known = known_links(workspace) if vector_set.composition is None else {}
+    known = known_links(workspace) if vector_set.has_image else {}
     for batch in workspace.batches(f"catalog/{split}.parquet", ["sample_id", *columns_of(vector_set)], rows):
         yield batch, row_keys(vector_set, batch, known)
 
@@ -100,7 +122,7 @@ def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
     publish_spec(workspace, spec)
     if spec.fold is not None:
         return
-    record, described = current_file(spec.name), spec.to_json()
+    record, described = current_file(workspace, spec.name), spec.to_json()
     if not workspace.exists(record) or workspace.read_json(record) != described:
         workspace.publish_json(record, described)
 
@@ -111,7 +133,7 @@ def current_spec(workspace: Workspace, encoder: str) -> EncoderSpec:
     Raises:
         MissingVectorsError: no run has embedded anything with it.
     """
-    record = current_file(encoder)
+    record = current_file(workspace, encoder)
     if not workspace.exists(record):
         raise MissingVectorsError(f"no vectors of {encoder!r} in {workspace.root}: {how_to_embed(encoder)}")
     return EncoderSpec.from_json(workspace.read_json(record))
@@ -130,6 +152,12 @@ def current_encoders(workspace: Workspace) -> list[str]:
     return sorted(workspace.read_json(f"vectors/current/{record}")["name"] for record in records)
 
 
-def current_file(encoder: str) -> str:
-    """The record of what an encoder's name stands for."""
-    return f"vectors/current/{slug(encoder)}.json"
+def current_file(workspace: Workspace, encoder: str) -> str:
+    """The record of what an encoder's name stands for.
+
+    Addresses may differ in characters alone that a file's name can't hold: the second gets a digest.
+    """
+    record = f"vectors/current/{slug(encoder)}.json"
+    if not workspace.exists(record) or workspace.read_json(record).get("name") == encoder:
+        return record
+    return f"vectors/current/{slug(encoder)}-{digest(encoder, characters=8)}.json"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from store.errors import CorruptFileError
 
-Modality = Literal["image", "text"]
+Modality = Literal["image", "text", "joint"]  # joint: texts, images, or both in one vector
 FINGERPRINT_CHARACTERS = 16
 
 
@@ -45,7 +45,7 @@ class EncoderSpec:
     ]  # image: size, crop, interpolation, mean, std; text: tokenizer digest, max_tokens
     pooling: str  # "mean", "cls", "projection", "average"
     normalize: bool  # vectors scaled to unit length
-    precision: str = "auto"  # the policy, not the choice: "auto", "fp32", "bf16", "fp16"
+    precision: str = "auto"  # the policy, not the choice: "auto", "fp32", "bf16", "fp16", "int8"
     fold: int | None = None  # of a fine-tuned encoder: the fold it never saw
     folds_hash: str | None = None
     code_version: int = 1  # raised when the same declaration yields other vectors

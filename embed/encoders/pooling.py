@@ -1,0 +1,75 @@
+"""How a text model's tokens become a vector: as its files say, else by what kind of model it is."""
+
+from pathlib import Path
+from typing import Any
+
+from embed.encoders.base import Address
+from embed.encoders.hub import read_json
+from embed.encoders.options import one_of
+
+TEXT_POOLING = ("mean", "cls", "last")
+OWN_POOLING = "1_Pooling/config.json"  # how sentence-transformers pools the model
+TWO_HALVES = ("t5", "mt5", "umt5", "t5gemma")  # of which the encoder alone is taken
+# Kinds that go on with a text; their checkpoints may be saved without the head whose name ends in ForCausalLM.
+DECODERS = (
+    *(
+        "bloom",
+        "cohere",
+        "cohere2",
+        "falcon",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "glm",
+        "gpt2",
+        "gpt_neo",
+        "gpt_neox",
+    ),
+    *(
+        "gptj",
+        "granite",
+        "internlm3",
+        "llama",
+        "ministral",
+        "mistral",
+        "mixtral",
+        "olmo",
+        "olmo2",
+        "opt",
+        "phi",
+    ),
+    *("phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2"),
+)
+
+
+def is_decoder(config: dict[str, Any]) -> bool:
+    """Whether a model was trained to go on with a text, so that only its last token has seen all of it."""
+    if config.get("is_encoder_decoder") or config.get("model_type") in TWO_HALVES:
+        return False
+    text = config["text_config"] if isinstance(config.get("text_config"), dict) else {}
+    if any(
+        part.get("is_causal") is False or part.get("use_bidirectional_attention") for part in (config, text)
+    ):
+        return False
+    architecture = str((config.get("architectures") or [""])[0])
+    heads = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+    return architecture.endswith(heads) or config.get("model_type") in DECODERS
+
+
+def text_pooling(address: Address, folder: Path, config: dict[str, Any]) -> tuple[str, str]:
+    """How tokens are pooled, and where that comes from."""
+    if "pooling" in address.options:
+        return one_of(address, "pooling", TEXT_POOLING), "asked for"
+    if (folder / OWN_POOLING).is_file():
+        own = read_json(folder / OWN_POOLING)
+        modes = [own["pooling_mode"]] if "pooling_mode" in own else [k for k, on in own.items() if on is True]
+        known = {
+            "lasttoken": "last",
+            "pooling_mode_lasttoken": "last",
+            "cls": "cls",
+            "pooling_mode_cls_token": "cls",
+        }
+        return next((known[mode] for mode in modes if mode in known), "mean"), f"as its {OWN_POOLING} says"
+    if is_decoder(config):
+        return "last", "by the last token, as of every decoder"
+    return "mean", "by default"

@@ -1,0 +1,197 @@
+"""OpenVINO, which runs converted encoders on CPUs: in the job, or alone from their folder, without torch."""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embed.forward.converted import MODEL, ConvertedModel, installed_version
+from embed.forward.devices import default_threads
+from embed.forward.memory import within_memory
+from embed.forward.precision import MIN_COSINE, Mode
+from embed.inputs import InputFailure
+from embed.inputs.batch import Batch, BatchLimit, RowWindow
+from embed.inputs.images import decode_image
+from store.catalog.images.open import quiet_pillow
+from store.errors import WorkspaceError
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}  # our names of types: OpenVINO's
+BATCH_TOKENS, BATCH_IMAGES = 4096, 8
+
+
+def openvino() -> Any:
+    """The library, imported without its telemetry, which would tell a server of each import and conversion."""
+    if "openvino" not in sys.modules:
+        with without_telemetry():
+            importlib.import_module("openvino")
+    return sys.modules["openvino"]
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """What is imported meanwhile finds no `openvino_telemetry` and falls back on its own empty stand-in."""
+    name = "openvino_telemetry"
+    known = name in sys.modules
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if known:
+            sys.modules[name] = before  # type: ignore[assignment]
+
+
+def native_types() -> list[str]:
+    """What this CPU computes in by itself, the fastest first."""
+    capabilities = openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ["bf16", "fp32"] if "BF16" in capabilities else ["fp32"]
+
+
+def best_type(model: ConvertedModel) -> str:
+    """The fastest type that is close enough to fp32 by what was measured, and that this CPU computes in."""
+    if model.spec.precision == "int8":
+        return "int8"
+    close = [dtype for dtype in native_types() if model.cosines.get(dtype, 0.0) >= MIN_COSINE]
+    return close[0] if close else "fp32"
+
+
+class ConvertedPasses:
+    """Forward passes with OpenVINO. Implements `embed.forward.base.Passes`.
+
+    Args:
+        model: read from its folder.
+        n_threads: that compute.
+        limit: most units per pass; lowered when memory runs out.
+    """
+
+    most_waiting = 0
+
+    def __init__(self, model: ConvertedModel, n_threads: int, limit: BatchLimit) -> None:
+        self.model = model
+        self.mode = Mode(engine="openvino")
+        self._n_threads = n_threads
+        self._limit = limit
+        self._requests: dict[str, Any] = {}
+
+    def apply(self, mode: Mode) -> None:
+        """Compile the network for a type, once."""
+        if mode.dtype not in self._requests:
+            self._requests[mode.dtype] = self._compiled(mode.dtype)
+        self.mode = mode
+
+    def keep(self, mode: Mode) -> None:
+        """Put the network into a mode and let go of the others' memory."""
+        self.apply(mode)
+        self._requests = {mode.dtype: self._requests[mode.dtype]}
+
+    def record_cosine(self, mode: Mode, cosine: float | None) -> None:
+        """Keep with the model how close to fp32 a type was: for machines that measure nothing."""
+        if cosine is not None:
+            self.model = self.model.with_cosine(mode.dtype, cosine)
+
+    def running(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def uploaded(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, tuple[np.ndarray, ...]]]:
+        for batch in batches:
+            yield batch, batch.arrays
+
+    def start(self, batch: Batch, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+        return self._pooled(batch, within_memory(self._run, inputs, self._limit, np.concatenate))
+
+    def finish(self, batch: Batch, inputs: Any, pending: np.ndarray) -> np.ndarray:
+        return pending
+
+    def vectors(self, batch: Batch) -> np.ndarray:
+        """One vector per key, shape (n_keys, dim) float32."""
+        return self.start(batch, batch.arrays)
+
+    def _run(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+        found = self._requests[self.mode.dtype].infer(list(arrays), share_inputs=True)
+        return np.asarray(found[0], np.float32)
+
+    def _pooled(self, batch: Batch, vectors: np.ndarray) -> np.ndarray:
+        """One vector per key, where a key has several inputs."""
+        if batch.owner is None or batch.weights is None:
+            return vectors
+        weights = batch.weights.astype(np.float32)
+        pooled = np.zeros((len(batch.keys), vectors.shape[1]), np.float32)
+        np.add.at(pooled, batch.owner, vectors * weights[:, None])
+        pooled /= np.bincount(batch.owner, weights, len(batch.keys)).astype(np.float32)[:, None]
+        if self.model.spec.normalize:
+            pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+        return pooled
+
+    def _compiled(self, dtype: str) -> Any:
+        hint = HINTS[native_types()[0] if dtype == "int8" else dtype]
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self._n_threads,
+            "INFERENCE_PRECISION_HINT": hint,
+            "ENABLE_CPU_PINNING": False,  # threads that decode, and other processes, share the processors
+        }
+        core = openvino().Core()
+        return core.compile_model(str(self.model.folder / MODEL), "CPU", settings).create_infer_request()
+
+
+class ConvertedEncoder:
+    """An encoder that needs nothing but a folder and OpenVINO: for models that are served."""
+
+    def __init__(self, model: ConvertedModel, n_threads: int | None = None) -> None:
+        self.spec = model.spec
+        self._passes = ConvertedPasses(model, n_threads or default_threads(), BatchLimit(2**62))
+        self._passes.apply(Mode(best_type(model), engine="openvino"))
+        is_text = model.spec.modality == "text"
+        self._preparer = model.preparer(BatchLimit(BATCH_TOKENS)) if is_text else None
+
+    def embed(self, contents: Sequence[Any]) -> np.ndarray:
+        """Vectors of texts, or of images by the bytes of their files, in order.
+
+        Returns:
+            Shape (n_contents, dim), float32; NaN in the row of an image that can't be decoded.
+        """
+        X = np.full((len(contents), self.spec.dim), np.nan, np.float32)
+        for batch in self._text_batches(contents) if self._preparer else self._image_batches(contents):
+            X[[int.from_bytes(key, "big") for key in batch.keys]] = self._passes.vectors(batch)
+        return X
+
+    def _text_batches(self, texts: Sequence[str]) -> Iterator[Batch]:
+        assert self._preparer is not None
+        keys = [at.to_bytes(8, "big") for at in range(len(texts))]
+        return self._preparer.batches(iter([RowWindow("", keys, list(texts))] if keys else []))
+
+    def _image_batches(self, contents: Sequence[bytes]) -> Iterator[Batch]:
+        with quiet_pillow():
+            for start in range(0, len(contents), BATCH_IMAGES):
+                decoded = {
+                    at: decode_image(content, self.spec.preprocessing)
+                    for at, content in enumerate(contents[start : start + BATCH_IMAGES], start)
+                }
+                pixels = {at: one for at, one in decoded.items() if not isinstance(one, InputFailure)}
+                if pixels:
+                    keys = [at.to_bytes(8, "big") for at in pixels]
+                    yield Batch("", keys, (np.stack(list(pixels.values())),))
+
+
+def load_converted(folder: str | os.PathLike[str], n_threads: int | None = None) -> ConvertedEncoder:
+    """An encoder from the folder of its converted model; imports no torch.
+
+    Args:
+        folder: `vectors/<encoder>-<fingerprint>/openvino` of a workspace, or a copy of it.
+        n_threads: that compute; None: one per processor core.
+
+    Raises:
+        CorruptFileError: the folder holds no whole converted model.
+        WorkspaceError: OpenVINO is not installed.
+    """
+    if installed_version() is None:
+        raise WorkspaceError(f"{folder} needs OpenVINO: pip install 'shelfprice[starter]', or openvino")
+    return ConvertedEncoder(ConvertedModel.read(Path(folder)), n_threads)

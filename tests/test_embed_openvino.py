@@ -1,0 +1,436 @@
+"""Encoders of every kind converted for OpenVINO: the same vectors, kept with them, loaded without torch."""
+
+import json
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pytest
+
+from embed.encoders.base import Sources
+from embed.encoders.registry import library_of, parse_address
+from embed.encoders.resolve import resolve
+from embed.forward import converted, openvino, precision
+from embed.forward import engine as engine_module
+from embed.forward.converted import ConvertedModel, converted_folder
+from embed.forward.devices import DeviceSettings
+from embed.forward.engine import Engine
+from embed.forward.fleet import load_engines
+from embed.forward.memory import within_memory
+from embed.forward.openvino import ConvertedPasses, load_converted
+from embed.forward.precision import Mode, ModeChoice, recall, remember, worst_cosine
+from embed.inputs.batch import Batch, BatchLimit, RowWindow
+from embed.inputs.texts import TextPreparer
+from store.errors import ConfigError, CorruptFileError, EncoderError, WorkspaceError
+from store.workspace import Workspace
+from tests.fake_images import encoded, photo
+from tests.fake_models import (
+    WORDS,
+    save_tiny_bert,
+    save_tiny_clip,
+    save_tiny_sentence_model,
+    save_tiny_timm,
+    save_tiny_tokenizer,
+)
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("openvino", reason="needs shelfprice[starter]")
+from embed.forward.conversion import convert  # noqa: E402 - needs torch
+from embed.forward.passes import TorchPasses  # noqa: E402
+
+KEYS = [bytes([i]) * 16 for i in range(70)]
+TEXTS = [" ".join(WORDS[: 1 + i % len(WORDS)]) + f" {i}" for i in range(70)]
+WINDOW = RowWindow("tiny@name", KEYS, TEXTS)
+FP32 = Mode("fp32", engine="openvino")
+
+
+def save_tiny_t5(folder):
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    save_tiny_tokenizer(folder)
+    sizes = {"vocab_size": 100, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2}
+    T5EncoderModel(T5Config(**sizes)).save_pretrained(folder)
+    return folder
+
+
+def save_clip_of_libraries(folder):
+    """An image tower of timm's, and a text tower that attends to its padding."""
+    save_tiny_tokenizer(folder)
+    vision = {"timm_model_name": "test_efficientnet", "image_size": 64, "timm_pool": "avg"}
+    text = {
+        "context_length": 12,
+        "vocab_size": 100,
+        "hf_tokenizer_name": "nobody/tiny",
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+        "no_causal_mask": True,
+        "pool_type": "last",
+        "proj_bias": True,
+    }
+    return save_tiny_clip(folder, vision_cfg=vision, text_cfg=text, custom_text=True)
+
+
+LARGE = {"input_size": (3, 160, 160)}
+KINDS = {
+    "timm-resnet": lambda folder: save_tiny_timm(folder),
+    "timm-efficientnet": lambda folder: save_tiny_timm(folder, architecture="test_efficientnet", **LARGE),
+    "timm-vit": lambda folder: save_tiny_timm(folder, architecture="test_vit", **LARGE),
+    "open_clip-image": lambda folder: f"{save_tiny_clip(folder)}.image",
+    "open_clip-text": lambda folder: f"{save_tiny_clip(folder)}.text",
+    "open_clip-timm": lambda folder: f"{save_clip_of_libraries(folder)}.image",
+    "open_clip-padded": lambda folder: f"{save_clip_of_libraries(folder)}.text",
+    "transformers-mean": lambda folder: save_tiny_bert(folder),
+    "transformers-cls": lambda folder: f"{save_tiny_bert(folder)}?pooling=cls",
+    "transformers-last": lambda folder: f"{save_tiny_bert(folder)}?pooling=last",
+    "transformers-t5": lambda folder: save_tiny_t5(folder),
+    "sentence-transformers": lambda folder: save_tiny_sentence_model(folder),
+    "sentence-transformers-dense": lambda folder: save_tiny_sentence_model(folder, pooling="cls", dense=48),
+}
+
+
+def load(address):
+    parsed = parse_address(str(address))
+    library = library_of(parsed)
+    (encoder,) = library.load(library.resolve(parsed, Sources(offline=True), lambda path: ""))
+    return encoder
+
+
+def inputs_of(encoder):
+    """Batches unlike the example that is traced: other numbers of rows, lengths and padding; images of one colour."""
+    if encoder.spec.modality == "text":
+        preparer = TextPreparer(encoder.tokenize, encoder.pad_id, BatchLimit(10**6))
+        groups = [["coffee"], ["red"] * 5, ["green", "cotton shirt pack of six large " * 2, "beans"]]
+        return [
+            batch
+            for texts in groups
+            for batch in preparer.batches(iter([RowWindow("tiny@name", KEYS[: len(texts)], texts)]))
+        ]
+    size = encoder.spec.preprocessing["size"]
+    pixels = np.random.default_rng(0).integers(0, 256, (7, *size, 3), np.uint8)
+    pixels[5:] = 0, 255, 40
+    return [Batch("tiny", KEYS[: len(part)], (part,)) for part in (pixels[:1], pixels[:5], pixels[5:])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_converted_encoder_of_every_kind_gives_the_vectors_of_torch(kind, tmp_path):
+    encoder = load(KINDS[kind](tmp_path / "model"))
+    batches = inputs_of(encoder)
+    plain = TorchPasses(encoder, torch.device("cpu"), BatchLimit(10**6))
+    passes = ConvertedPasses(convert(encoder, tmp_path / "converted"), 1, BatchLimit(10**6))
+    passes.apply(FP32)
+    with plain.running():
+        for batch in batches:
+            expected = plain.vectors(batch)
+            np.testing.assert_allclose(
+                passes.vectors(batch), expected, rtol=0, atol=1e-4 * np.abs(expected).max()
+            )
+            assert expected.shape == (len(batch.keys), encoder.spec.dim)
+
+
+# ---- chosen by measuring -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_sentence_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def fastest(monkeypatch):
+    """Makes OpenVINO the fastest of what is allowed, by whatever clock."""
+
+    def take_turns(apply, forward, modes):
+        return {mode: 1.0 if mode.engine == "openvino" else 2.0 for mode in modes}
+
+    monkeypatch.setattr(precision, "_take_turns", take_turns)
+
+
+def engine_of(workspace, folder, policy="auto", **settings):
+    resolved = resolve(workspace, str(folder), Sources(offline=True), policy)
+    return load_engines(workspace, resolved, DeviceSettings(("cpu",), **settings))[0]
+
+
+def encode(engine, window=WINDOW):
+    found = {}
+    for batch, vectors in engine.encode(engine.batches(iter([window]))):
+        found.update(zip(batch.keys, vectors, strict=True))
+    return np.stack([found[key] for key in window.keys])
+
+
+@pytest.mark.parametrize("policy", ["auto", "fp32"])
+def test_where_it_is_fastest_it_runs_the_job_and_the_fingerprint_stays_what_it_was(
+    workspace, folder, fastest, policy
+):
+    engine = engine_of(workspace, folder, policy)
+    said = engine.begin(WINDOW, len(KEYS))
+    provenance = engine.provenance()
+    assert provenance["precision"].startswith("openvino")
+    assert provenance["cosine_to_fp32"] >= 0.999
+    assert "torch" not in provenance
+    assert provenance["openvino"] == converted.installed_version()
+    assert "openvino" in said
+    plain = engine_of(Workspace(workspace.path("plain")), folder, "fp32", openvino=False)
+    plain.begin(WINDOW, len(KEYS))
+    assert worst_cosine(encode(engine), encode(plain)) >= 0.999
+    assert engine.spec.fingerprint == resolve(workspace, str(folder), Sources(), policy)[0].spec.fingerprint
+
+
+def test_the_weights_of_torch_are_let_go_of_once_they_are_converted(workspace, folder, fastest):
+    seen = []
+
+    def loading():
+        encoder = load(folder)
+        seen.extend(weakref.ref(parameter) for parameter in encoder.module.parameters())
+        return encoder
+
+    (resolved,) = resolve(workspace, str(folder), Sources(offline=True))
+    engine = Engine(workspace, resolved.spec, loading, "cpu", DeviceSettings(("cpu",)))
+    engine.begin(WINDOW, len(KEYS))
+    assert engine.provenance()["precision"].startswith("openvino")
+    assert len(seen) > 10
+    assert [one() for one in seen if one() is not None] == []
+    assert encode(engine).shape == (len(KEYS), resolved.spec.dim)
+
+
+def test_the_next_start_loads_no_weights_and_gives_the_same_vectors(workspace, folder, fastest):
+    first = engine_of(workspace, folder)
+    said = first.begin(WINDOW, len(KEYS))
+
+    def loading():
+        raise AssertionError("the weights were loaded")
+
+    again = Engine(workspace, first.spec, loading, "cpu", DeviceSettings(("cpu",)))
+    assert again.begin(WINDOW, len(KEYS)) == said
+    np.testing.assert_array_equal(encode(again), encode(first))
+    again.begin(WINDOW, len(KEYS))  # a model that is kept for the next call
+
+
+PROGRAM = """
+import sys
+from embed.encoders.resolve import resolve
+from embed.encoders.base import Sources
+from embed.forward.converted import ConvertedModel, converted_folder
+from embed.forward.devices import DeviceSettings
+from embed.forward.fleet import load_engines
+from embed.forward.openvino import load_converted
+from embed.inputs.batch import RowWindow
+from store.workspace import Workspace
+
+root, address, folder = sys.argv[1:]
+workspace = Workspace(root)
+(engine,) = load_engines(workspace, resolve(workspace, address, Sources(offline=True)), DeviceSettings(("cpu",)))
+window = RowWindow("tiny@name", [b"0" * 16], ["red cotton shirt"])
+engine.begin(window, 1)
+((_, vectors),) = engine.encode(engine.batches(iter([window])))
+alone = load_converted(folder).embed(["red cotton shirt"])
+print(*vectors[0].tolist(), *alone[0].tolist())
+libraries = {"torch", "transformers", "sentence_transformers", "openvino_telemetry"} & set(sys.modules)
+assert not libraries, libraries
+"""
+
+
+def test_the_next_start_imports_no_torch_and_sends_no_telemetry(workspace, folder, fastest):
+    engine = engine_of(workspace, folder)
+    engine.begin(WINDOW, len(KEYS))
+    model = converted_folder(workspace, engine.spec)
+    printed = subprocess.run(
+        [sys.executable, "-c", PROGRAM, workspace.root, str(folder), str(model)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert printed.returncode == 0, printed.stderr
+    vectors = np.array(printed.stdout.split(), np.float32).reshape(2, -1)
+    expected = encode(engine, RowWindow("tiny@name", KEYS[:1], ["red cotton shirt"]))
+    assert worst_cosine(vectors, np.repeat(expected, 2, axis=0)) > 0.9999
+
+
+def test_a_folder_alone_embeds_texts_of_any_length_and_number(tmp_path):
+    encoder = load(f"{save_tiny_clip(tmp_path / 'clip')}.text?long=chunks")
+    convert(encoder, tmp_path / "converted")
+    texts = ["Red &amp; Green", "", " ".join(TEXTS) * 3, "coffee"]
+    alone = load_converted(tmp_path / "converted")
+    preparer = TextPreparer(encoder.tokenize, encoder.pad_id, BatchLimit(10**6))
+    (batch,) = preparer.batches(iter([RowWindow("", [bytes([i]) for i in range(4)], texts)]))
+    plain = TorchPasses(encoder, torch.device("cpu"), BatchLimit(10**6))
+    with plain.running():
+        expected = plain.vectors(batch)[np.argsort([key[0] for key in batch.keys])]
+    assert worst_cosine(alone.embed(texts), expected) > 0.99999
+    assert alone.embed([]).shape == (0, 16)
+
+
+def test_a_folder_alone_embeds_images_by_their_bytes(tmp_path):
+    encoder = load(save_tiny_timm(tmp_path / "timm"))
+    convert(encoder, tmp_path / "converted")
+    alone = load_converted(tmp_path / "converted")
+    contents = [encoded(photo(40, 30, seed=i), "PNG") for i in range(11)]
+    X = alone.embed([*contents, b"no image"])
+    assert X.shape == (12, encoder.spec.dim)
+    assert np.isnan(X[11]).all()
+    assert worst_cosine(X[:11], np.concatenate([alone.embed([one]) for one in contents])) > 0.99999
+
+
+# ---- kept ----------------------------------------------------------------------------------------
+
+
+def test_a_damaged_model_is_converted_again(workspace, folder, fastest):
+    engine = engine_of(workspace, folder)
+    engine.begin(WINDOW, len(KEYS))
+    expected = encode(engine)
+    weights = converted_folder(workspace, engine.spec) / converted.WEIGHTS
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CorruptFileError, match=r"model\.bin is damaged"):
+        ConvertedModel.read(weights.parent)
+    again = engine_of(workspace, folder)
+    again.begin(WINDOW, len(KEYS))
+    assert weights.read_bytes() == content
+    np.testing.assert_array_equal(encode(again), expected)
+
+
+def test_a_conversion_that_is_cut_short_leaves_nothing_that_could_be_read(tmp_path, folder):
+    encoder = load(folder)
+
+    def killed(path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    target = tmp_path / "converted"
+    with pytest.raises(KeyboardInterrupt):
+        ConvertedModel.publish(target, encoder.spec, killed, None, 0)
+    assert list(target.iterdir()) == []
+    with pytest.raises(CorruptFileError, match="holds no whole converted model"):
+        load_converted(target)
+
+
+def test_another_openvino_measures_and_converts_anew(workspace, folder, fastest, monkeypatch):
+    engine = engine_of(workspace, folder)
+    engine.begin(WINDOW, len(KEYS))
+    record = converted_folder(workspace, engine.spec) / converted.RECORD
+    before = json.loads(record.read_text())
+    for module in (converted, engine_module):
+        monkeypatch.setattr(module, "installed_version", lambda: "2099.1")
+    engine_of(workspace, folder).begin(WINDOW, len(KEYS))
+    after = json.loads(record.read_text())
+    assert (before["openvino"], after["openvino"]) != (after["openvino"], before["openvino"])
+    assert after["openvino"] == "2099.1"
+
+
+def test_what_was_measured_before_openvino_was_there_is_measured_again(workspace, folder, fastest):
+    plain = engine_of(workspace, folder, openvino=False)
+    plain.begin(WINDOW, len(KEYS))
+    assert not plain.provenance()["precision"].startswith("openvino")
+    engine = engine_of(workspace, folder)
+    engine.begin(WINDOW, len(KEYS))
+    assert engine.provenance()["precision"].startswith("openvino")
+
+
+def test_a_remote_workspace_keeps_its_models_in_the_users_cache(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    remote = Workspace("memory://shelf")
+    (resolved,) = resolve(remote, str(folder), Sources(offline=True))
+    where = converted_folder(remote, resolved.spec)
+    assert where == tmp_path / ".cache/shelfprice/openvino" / resolved.spec.fingerprint
+
+
+def test_a_few_items_run_on_a_model_that_was_converted_before(workspace, folder, fastest):
+    engine_of(workspace, folder).begin(WINDOW, len(KEYS))
+    for record in workspace.names(engine_of(workspace, folder).spec.folder, "measured-"):
+        workspace.remove(f"{engine_of(workspace, folder).spec.folder}/{record}")  # another machine's
+    few = engine_of(workspace, folder, always_measured=False)
+    few.begin(RowWindow("tiny@name", KEYS[:1], TEXTS[:1]), 1)
+    assert few.provenance()["precision"].startswith("openvino")
+    assert few.provenance()["cosine_to_fp32"] >= 0.999
+
+
+def test_without_openvino_everything_runs_on_torch(workspace, folder, monkeypatch):
+    monkeypatch.setattr(engine_module, "installed_version", lambda: None)
+    engine = engine_of(workspace, folder)
+    said = engine.begin(WINDOW, len(KEYS))
+    assert "openvino" not in said.lower()
+    assert not converted_folder(workspace, engine.spec).exists()
+    with pytest.raises(ConfigError, match=r"int8 needs OpenVINO and NNCF: pip install 'shelfprice\[int8\]'"):
+        engine_of(workspace, folder, "int8").begin(WINDOW, len(KEYS))
+
+
+def test_a_folder_without_openvino_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(openvino, "installed_version", lambda: None)
+    with pytest.raises(WorkspaceError, match="needs OpenVINO: pip install"):
+        load_converted(tmp_path)
+
+
+# ---- what stays on torch -------------------------------------------------------------------------
+
+
+def test_an_encoder_that_is_converted_wrongly_stays_on_torch_and_one_line_says_so(workspace, folder, fastest):
+    encoder = load(folder)
+    plain = encoder.forward
+    encoder.forward = lambda ids, mask: torch.from_numpy(plain(ids, mask).numpy())  # a trace sees no NumPy
+    engine = Engine(workspace, encoder.spec, lambda: encoder, "cpu", DeviceSettings(("cpu",)))
+    said = engine.begin(WINDOW, len(KEYS))
+    assert engine.provenance()["precision"] in ("fp32", "bf16")
+    assert "; openvino fp32 strays from fp32, cosine " in said
+    assert "\n" not in said
+    assert recall(workspace, encoder.spec, engine._device_name, engine._versions).note
+
+
+def test_a_tokenizer_that_can_t_be_kept_is_named(workspace, folder, fastest):
+    encoder = load(folder)
+    tokenize = encoder.tokenize
+    encoder.tokenize = lambda texts: tokenize(texts)
+    engine = Engine(workspace, encoder.spec, lambda: encoder, "cpu", DeviceSettings(("cpu",)))
+    said = engine.begin(WINDOW, len(KEYS))
+    assert "can't be converted for OpenVINO: its tokenizer is none that can be kept with it" in said
+    assert "\n" not in said
+
+
+def test_memory_that_runs_out_halves_the_batch():
+    limit, sizes = BatchLimit(10**6), []
+
+    def run(arrays):
+        sizes.append(len(arrays[0]))
+        if len(arrays[0]) > 2:
+            raise RuntimeError("std::bad_alloc")
+        return arrays[0] * 2
+
+    array = np.arange(14).reshape(7, 2)
+    np.testing.assert_array_equal(within_memory(run, (array,), limit, np.concatenate), array * 2)
+    assert limit.units <= 4
+    sizes.clear()
+    within_memory(run, (array,), limit, np.concatenate)
+    assert max(sizes) <= 2
+
+
+# ---- eight bits ----------------------------------------------------------------------------------
+
+
+def test_eight_bits_are_another_encoder_measured_once_and_their_cosine_is_said(workspace, folder):
+    pytest.importorskip("nncf", reason="needs shelfprice[int8]")
+    engine = engine_of(workspace, folder, "int8")
+    said = engine.begin(WINDOW, len(KEYS))
+    assert engine.provenance()["precision"] == "openvino int8"
+    assert f"openvino int8, cosine {engine.provenance()['cosine_to_fp32']:.5f}" in said
+    assert engine.spec.fingerprint != engine_of(workspace, folder).spec.fingerprint
+    plain = engine_of(Workspace(workspace.path("plain")), folder, "fp32", openvino=False)
+    plain.begin(WINDOW, len(KEYS))
+    X, exact = encode(engine), encode(plain)
+    assert 0.9 < worst_cosine(X, exact) < 0.99999  # quantized, and still the same encoder
+    weights = (converted_folder(workspace, engine.spec) / converted.WEIGHTS).read_bytes()
+    remember(workspace, engine.spec, engine._device_name, "another torch", ModeChoice(Mode()))
+    again = engine_of(workspace, folder, "int8")
+    again.begin(RowWindow("tiny@name", KEYS, TEXTS[::-1]), len(KEYS))
+    assert (converted_folder(workspace, engine.spec) / converted.WEIGHTS).read_bytes() == weights
+
+
+def test_eight_bits_without_nncf_say_what_to_install(workspace, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(EncoderError, match=r"int8 needs NNCF: pip install 'shelfprice\[int8\]'"):
+        engine_of(workspace, folder, "int8").begin(WINDOW, len(KEYS))
