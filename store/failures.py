@@ -11,7 +11,7 @@ from store.catalog.read import present_splits, read_split
 from store.config import Config
 from store.errors import MissingVectorsError
 from store.vectors.folded import fold_specs
-from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_row_keys
+from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_image_keys
 from store.vectors.shard import read_failures
 from store.workspace import Workspace
 
@@ -71,7 +71,8 @@ def _without_vector(workspace: Workspace, vector_set: VectorSet, splits: list[st
         for row in read_failures(workspace, one.folder).to_pylist():
             failed[row["key"]] = row["stage"], row["reason"]
     for split in splits if failed else ():
-        for batch, keys in iter_row_keys(workspace, vector_set, split):
+        of_images = (part for parts in iter_image_keys(workspace, vector_set, split) for part in parts)
+        for batch, keys in of_images:
             for at, key in enumerate(keys.to_pylist()):
                 if key in failed:
                     is_image = vector_set.composition is None

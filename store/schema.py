@@ -20,6 +20,8 @@ CATALOG_COLUMNS: dict[str, pa.DataType] = {
     "quantity_unit": pa.string(),  # "g", "ml", "count" or null
     "numbers": NUMBERS_TYPE,  # other numbers with their word: 15.6 "inch", 4 "bedrooms"
 }
+# References as in `image` of a row's further images, in order; the column is there only where a row has some.
+FURTHER_IMAGES = pa.field("further_images", pa.list_(pa.string()))
 # Further columns of the user's file are kept under these prefixes.
 NUMERIC_PREFIX = "numeric:"  # float64, null where missing
 CATEGORICAL_PREFIX = "categorical:"  # string, null where missing

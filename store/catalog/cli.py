@@ -9,7 +9,7 @@ from store.catalog.clean.cli import clean
 from store.catalog.demo.cli import demo
 from store.catalog.download.cli import images, images_export, images_import
 from store.catalog.show.cli import show
-from store.config import DecimalMark, RangePolicy
+from store.config import DecimalMark, ImagePolicy, RangePolicy
 from store.folds.cli import folds
 from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
@@ -57,6 +57,11 @@ def catalog() -> None:
 @click.option(
     "--image-column", metavar="NAME", help="Column of image links, may be missing.  [default: image_link]"
 )
+@click.option(
+    "--images-per-row",
+    type=click.Choice(get_args(ImagePolicy)),
+    help="Of several images in a row's link: all, whose vectors are averaged, or the first.  [default: all]",
+)
 @click.option("--price-column", metavar="NAME", help="Column of prices, > 0.  [default: price]")
 @click.option(
     "--decimal",
@@ -96,6 +101,7 @@ def ingest(
     test_id_column: str | None,
     text_column: tuple[str, ...],
     image_column: str | None,
+    images_per_row: ImagePolicy | None,
     price_column: str | None,
     decimal: DecimalMark | None,
     price_range: RangePolicy | None,
@@ -116,6 +122,7 @@ def ingest(
         "text": text_column[0] if text_column else None,
         "more_text": text_column[1:] if text_column else None,
         "image_link": image_column,
+        "images_per_row": images_per_row,
         "price": price_column,
         "decimal": decimal,
         "price_range": price_range,
@@ -137,8 +144,9 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
     lines = []
     for name, split in report.splits.items():
         n_without = split.n_rows - split.n_with_image
+        several = f" ({split.n_with_several} with several)" if split.n_with_several else ""
         lines.append(
-            f"{name}: {split.n_rows} rows of {split.path}, {split.n_with_image} with image, {n_without} without "
+            f"{name}: {split.n_rows} rows of {split.path}, {split.n_with_image} with image{several}, {n_without} without "
             f"({split.change}, digest {split.digest})"
         )
         lines.extend(f"  rejected: {n} rows, {reason}" for reason, n in split.rejected.items())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from store.errors import CatalogError
-from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
+from store.schema import CATEGORICAL_PREFIX, FURTHER_IMAGES, NUMERIC_PREFIX
 from store.workspace import Workspace, table_metadata
 
 SPLITS = ("train", "test")
@@ -71,6 +71,12 @@ def recorded_digest(workspace: Workspace, split: str) -> str:
     """Digest over every row of one split that was ingested."""
     digest: str = workspace.read_metadata(split_path(split))["digest"]
     return digest
+
+
+def n_with_several(rows: pa.Table) -> int:
+    """How many catalogue rows have several images."""
+    name = FURTHER_IMAGES.name
+    return len(rows) - rows[name].null_count if name in rows.column_names else 0
 
 
 def extra_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:

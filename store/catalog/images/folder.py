@@ -17,6 +17,7 @@ from store.errors import CatalogError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif", ".heic")
 _RANK = {extension: rank for rank, extension in enumerate(EXTENSIONS)}
 _EXAMPLES = 3
+NO_ID = "\0"  # no file is named so
 _URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 # Why a file is taken whose name is not the usual one, in the order in which they are tried.

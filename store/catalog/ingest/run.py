@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from store.catalog.download.addresses import split_links
 from store.catalog.images.blobs import FolderImport, import_folder
-from store.catalog.images.folder import RULES, Folder, list_folder, no_match
+from store.catalog.images.folder import NO_ID, RULES, Folder, Match, list_folder, no_match
 from store.catalog.images.links import FILE_PREFIX, mend_links
 from store.catalog.ingest.cells import as_text, is_missing
 from store.catalog.ingest.ids import all_integers, read_ids
@@ -83,7 +84,7 @@ def ingest(
             notes.extend(_images_left_out(workspace))
         imported, n_left_over = None, 0
         if folder is not None:
-            used = {name for split in splits for name in split.files if name is not None}
+            used = {name for split in splits for names in split.files for name in names}
             notes.extend(filter(None, [mend_links(workspace)]))
             imported = import_folder(workspace, folder, used)
             n_left_over = len(folder.names) - len(used)
@@ -151,6 +152,7 @@ def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, note
             currency=prices.reading.currency if name == "train" else None,
             holdout=prices.holdout(rows[name], notes) if name == "test" else None,
             rejected_differ=differ[name],
+            images_per_row=columns.images_per_row,
         )
         for name, source in sources.items()
     ]
@@ -252,19 +254,31 @@ def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
             if match is not None and match.rule == "extension":
                 links_of[match.name].add(link)
         found = [None if match is not None and len(links_of[match.name]) > 1 else match for match in found]
-        split.files = [match.name if match is not None else None for match in found]
+        split.files = [
+            _files(folder, split, match, link) for match, (_, link) in zip(found, pairs, strict=True)
+        ]
         counts.update(match.rule for match in found if match is not None and match.rule is not None)
     notes.extend(f"{counts[rule]} rows have their image {how}" for rule, how in RULES.items() if counts[rule])
-    taken = {name for split in splits for name in split.files if name is not None}
+    taken = {name for split in splits for names in split.files for name in names}
     plain = [match for one in shared if (match := folder.find("train", one, None)) is not None]
     if unclear := [match.name for match in plain if match.name not in taken]:
         notes.append(
             f"{len(unclear)} images are named by an id that stands in both files and are taken for neither (first: "
             f"{min(unclear)}): name them train_<id> or test_<id>"
         )
-    if not any(name is not None for split in splits for name in split.files):
+    if not taken:
         first = splits[0]
         raise no_match(folder, first.name, first.rows.sample_id, first.link)
+
+
+def _files(folder: Folder, split: Split, match: Match | None, link: str | None) -> list[str]:
+    """Every image file of a row: the one found for it, then those that its link column lists."""
+    names = [match.name] if match is not None else []
+    listed = split_links(link) if link and split.images_per_row == "all" else None
+    for one in listed or ():
+        if (other := folder.find(split.name, NO_ID, one)) is not None:
+            names.append(other.name)
+    return list(dict.fromkeys(names))
 
 
 def _images_left_out(workspace: Workspace) -> Iterator[str]:
