@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Result, main, scratch
-from benchmarks.workspaces import embed, growing, ingested, myntra_rows
+from benchmarks.workspaces import bare_pass, embed, growing, ingested, myntra_rows, native_type
 
 ENCODER = "efficientnet-lite0"
 ROWS = 4000
 PEER_ROWS = 600
 ROUNDS = 3
 PEER_BATCH = 32
+OVER_PEER = {"bf16": 5.0, "fp32": 2.0}  # by what the processor computes in; the peer is in fp32
 
 
 def measure(data: Path, rows: int | None) -> list[Result]:
@@ -46,7 +47,8 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         Result.at_least(
             "images against timm fp32 behind a DataLoader",
             whole / peer_rate,
-            2.5,
+            OVER_PEER[native_type()],
+            f"on a processor of {native_type()}",
             **figures,
             job_rows_per_second=whole,
             peer_rows_per_second=peer_rate,
@@ -104,11 +106,11 @@ def _limit(workspace: Any, spec: Any, contents: list[bytes]) -> tuple[float, flo
         Batch(ENCODER, [b""] * len(part), (np.stack(part),))
         for part in (pixels[at : at + size] for at in range(0, len(pixels), size))
     ]
-    for _ in engine.encode(iter(batches[:2])):
-        pass
+    run = bare_pass(engine)
+    run(batches[0])
     start = time.perf_counter()
-    for _ in engine.encode(iter(batches)):
-        pass
+    for batch in batches:
+        run(batch)
     return decode_seconds, time.perf_counter() - start
 
 

@@ -3,7 +3,7 @@
 import csv
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,27 @@ def embed(workspace: Workspace, name: str, **settings: Any) -> EmbedRun:
 
 
 def copy_measurement(first: Path, workspace: Workspace) -> None:
-    """What a first run measured, for a workspace that is to be like the second one's."""
-    for path in first.glob("vectors/*/measured-*.json"):
-        workspace.publish_bytes(str(path.relative_to(first)), path.read_bytes())
+    """What a first run measured and converted, for a workspace that is to be like the second one's."""
+    for pattern in ("vectors/*/measured-*.json", "vectors/*/openvino/*"):
+        for path in first.glob(pattern):
+            workspace.publish_bytes(str(path.relative_to(first)), path.read_bytes())
+
+
+def bare_pass(engine: Any) -> Callable[[Any], object]:
+    """Runs one batch of an engine that has begun, and does nothing else: OpenVINO's own request where it runs on it."""
+    passes = engine._ready()
+    if passes.mode.engine == "torch":
+        return lambda batch: list(engine.encode(iter([batch])))
+    request = passes._requests[passes.mode.dtype]
+    return lambda batch: request.infer(list(batch.arrays), share_inputs=True)
+
+
+def native_type() -> str:
+    """The fastest type that this processor computes in: what a ratio against a peer in fp32 hangs on."""
+    from embed.forward.converted import installed_version
+    from embed.forward.openvino import native_types
+
+    return native_types()[0] if installed_version() else "fp32"
 
 
 def _measured(workspace: Workspace, folder: str) -> dict[str, float]:

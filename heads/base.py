@@ -24,7 +24,7 @@ MOST_BEYOND = float(np.log(10.0))
 
 @dataclass(frozen=True)
 class FoldPredictions:
-    """What a head says after seeing all folds but one, and of the test rows."""
+    """Out-of-fold predictions of the training rows, predictions of the test rows, and the model that is kept."""
 
     oof: np.ndarray  # (n_train,) log price
     test: np.ndarray | None  # (n_test,) log price; None: no test rows

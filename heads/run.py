@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heads.base import Head
-from heads.features.inputs import InputCoverage, Inputs, coverage_of, read_inputs, resolve_set
+from heads.features.inputs import InputCoverage, Inputs, input_coverage, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
-from heads.folds.tuning import Tuning, bound_parts, read_tuning
+from heads.folds.tuning import Tuning, read_tuning, tuning_basis
 from heads.params import current_params, run_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, read_split
@@ -229,7 +229,7 @@ def _usable_tuning(
     tuning = read_tuning(workspace, name)
     if tuning is None:
         return None
-    if tuning.bound_to != bound_parts(inputs):
+    if tuning.bound_to != tuning_basis(inputs):
         log(
             f"{name}: parameters found by tuning belong to another catalogue, vectors or folds and are not used: "
             f"run 'shelfprice heads tune --head {name}' again"
@@ -307,7 +307,7 @@ class _Coverages:
 
     def _find(self, name: str) -> InputCoverage | None:
         try:
-            found = coverage_of(self._workspace, resolve_set(self._workspace, name))
+            found = input_coverage(self._workspace, resolve_set(self._workspace, name))
         except MissingVectorsError:
             images = read_split(self._workspace, "train", ["image"])["image"]
             if "@" in name or images.null_count < len(images):

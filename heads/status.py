@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heads.folds.search import STORAGE
-from heads.folds.tuning import TUNING, TUNING_LOCK, bound_parts
+from heads.folds.tuning import TUNING, TUNING_LOCK, tuning_basis
 from heads.params import current_params
 from heads.registry import head_class
 from heads.run import HeadPlan, plan_heads
@@ -182,7 +182,7 @@ def _old_tuning(workspace: Workspace, named: set[str], plans: Mapping[str, HeadP
         record = workspace.read_json(path)
         head = record["head"]
         why = "" if head in named else f"the configuration does not name {head}"
-        if head in plans and record["bound_to"] != bound_parts(plans[head].inputs):
+        if head in plans and record["bound_to"] != tuning_basis(plans[head].inputs):
             why = f"parameters of {head} found on another catalogue, vectors or folds"
         if why:
             yield Leftover(path, workspace.size(path), why, (TUNING_LOCK,))

@@ -42,6 +42,22 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg_of_three_scans(image: Image.Image) -> bytes:
+    """A baseline JPEG that sends its components one after another, as Pillow never writes it."""
+    parts = [encoded(band, subsampling=-1) for band in image.convert("YCbCr").split()]
+    at = [part.index(b"\xff\xda") for part in parts]
+    head = parts[0][: at[0]]
+    frame = head.index(b"\xff\xc0")
+    size = head[frame + 5 : frame + 9]
+    components = b"".join(bytes([i + 1, 0x11, 0]) for i in range(3))
+    head = head[:frame] + b"\xff\xc0\x00\x11\x08" + size + b"\x03" + components + head[frame + 13 :]
+    scans = (
+        b"\xff\xda\x00\x08\x01" + bytes([i + 1, 0, 0, 63, 0]) + part[start + 10 : -2]
+        for i, (part, start) in enumerate(zip(parts, at, strict=True))
+    )
+    return head + b"".join(scans) + b"\xff\xd9"
+
+
 def rotated_by_exif(upright: Image.Image, orientation: int, kind: str = "JPEG") -> bytes:
     """A file whose pixels lie turned and whose EXIF orientation says how to set them upright."""
     undo = {

@@ -188,6 +188,29 @@ def test_an_image_that_vanished_is_a_failure_of_reading(workspace, models):
     assert read_failures(workspace, record["encoders"][0]["folder"])["stage"].to_pylist() == ["read"]
 
 
+def test_an_image_that_lacks_its_last_bytes_is_embedded_and_counted_also_where_it_failed_before(
+    workspace, models
+):
+    from store.vectors.shard import publish_failures
+
+    whole = encoded(photo(320, 240, seed=1))
+    publish_images(workspace, {"whole": whole, "cut": whole[:-3], "half": whole[: len(whole) // 2]})
+    asked = ("--max-failures", "0.9", "-e", str(models / "image"))
+    record = json.loads(embed(workspace, "--json", *asked).stdout)["encoders"][0]
+    assert (record["embedded"], record["newly_failed"]) == (2, 1)
+    assert list(record["truncated"].values()) == [0.5]
+    folder = record["folder"]
+    for shard in shard_names(workspace, folder):
+        workspace.remove(f"{folder}/{shard}")
+    digests = image_digests(workspace)
+    keys = [bytes.fromhex(digests[f"file:{name}"])[:16] for name in ("cut", "half")]
+    publish_failures(workspace, folder, [(key, "decode", "damaged: truncated") for key in keys])
+    assert json.loads(embed(workspace, "--json", *asked).stdout)["encoders"][0]["embedded"] == 1
+    said = embed(workspace, "--retry-failed", *asked).output
+    assert "1 embedded" in said
+    assert "100.0% of the images lack the end of their file: they were embedded as far as it goes" in said
+
+
 def flip_a_byte(workspace, digest):
     path = Path(workspace.path(blob_path(digest)))
     content = bytearray(path.read_bytes())

@@ -11,6 +11,7 @@ from PIL import Image
 from embed.encoders.base import image_preprocessing
 from embed.inputs import InputFailure
 from embed.inputs.images import decode_image
+from store.catalog.images.jpeg_end import lacks_end
 from store.catalog.images.open import quiet_pillow
 from store.errors import EncoderError
 from tests.fake_images import (
@@ -20,6 +21,7 @@ from tests.fake_images import (
     animated,
     broken_images,
     encoded,
+    jpeg_of_three_scans,
     photo,
     rotated_by_exif,
     two_halves,
@@ -335,6 +337,44 @@ def test_a_broken_file_is_a_failure_with_its_reason(name, reason):
     assert failure.stage == "decode"
     assert re.search(reason, failure.reason), failure.reason
     assert "\n" not in failure.reason
+
+
+CUT = {
+    "baseline": {},
+    "subsampled": {"subsampling": 2},
+    "progressive": {"progressive": True},
+    "grey": {"mode": "L"},
+    "progressive grey": {"progressive": True, "mode": "L"},
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+@pytest.mark.parametrize("n_lost", [1, 2, 3, 40])
+def test_a_jpeg_that_lacks_its_last_bytes_is_decoded_as_browsers_do(kind, n_lost):
+    options = dict(CUT[kind])
+    whole = encoded(photo(320, 240).convert(options.pop("mode", "RGB")), **options)
+    assert np.abs(decode(whole[:-n_lost]).astype(int) - decode(whole)).mean() < 1.5
+    assert lacks_end(whole[:-n_lost])
+    assert not lacks_end(whole)
+    assert not lacks_end(whole + b"trailer" * 30)
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_a_jpeg_that_lacks_more_is_damaged(kind):
+    options = dict(CUT[kind])
+    whole = encoded(photo(320, 240, noise=0).convert(options.pop("mode", "RGB")), **options)
+    for n in range(2, len(whole) * 2 // 3, len(whole) // 40):
+        failure = decode_image(whole[:n], preprocessing())
+        assert isinstance(failure, InputFailure), n
+    assert "truncated" in decode_image(whole[: len(whole) // 2], preprocessing()).reason
+
+
+def test_a_jpeg_whose_colours_come_in_scans_of_their_own_lacks_nothing_or_is_damaged():
+    """Without its last scan it would show in wrong colours."""
+    whole = jpeg_of_three_scans(photo(320, 240))
+    assert np.abs(decode(whole).astype(int) - decode(encoded(photo(320, 240)))).mean() < 2
+    failure = decode_image(whole[:-3], preprocessing())
+    assert "truncated" in failure.reason
 
 
 SEEDS = [

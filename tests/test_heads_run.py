@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import heads.features.inputs
 import heads.run
-from heads.features.inputs import coverage_of
+from heads.features.inputs import input_coverage
 from heads.run import run_heads, train_heads
 from store.cli import main
 from store.config import Config, HeadConfig, load_config, save_config
@@ -297,12 +297,12 @@ def test_nothing_ingested_is_an_error_that_names_the_command(tmp_path):
 
 
 def test_coverage_does_not_depend_on_row_order_and_changes_with_the_rows(workspace):
-    before = coverage_of(workspace, TEXT)
+    before = input_coverage(workspace, TEXT)
     train, test = (workspace.read_table(f"catalog/{split}.parquet") for split in ("train", "test"))
     publish_catalog(workspace, train.take(np.arange(N_TRAIN)[::-1]), test)
-    assert coverage_of(workspace, TEXT).digest == before.digest
+    assert input_coverage(workspace, TEXT).digest == before.digest
     publish_catalog(workspace, train.slice(1), test)
-    assert coverage_of(workspace, TEXT).digest != before.digest
+    assert input_coverage(workspace, TEXT).digest != before.digest
     assert before.n_valid == before.n_rows == N_TRAIN
 
 
@@ -312,7 +312,7 @@ def test_a_row_that_was_never_embedded_is_an_error_before_anything_is_trained(wo
     with pytest.raises(
         MissingVectorsError, match=r"first: 999\): run 'shelfprice embed run -e minilm@structured'"
     ):
-        coverage_of(workspace, TEXT)
+        input_coverage(workspace, TEXT)
 
 
 def test_every_head_is_listed_with_what_it_reads_and_its_parameters():

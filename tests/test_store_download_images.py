@@ -4,6 +4,8 @@ import pytest
 from PIL import Image
 
 from store.catalog.download.images import image_problem, sniff
+from store.catalog.images.open import is_cut
+from tests.fake_images import encoded, photo
 from tests.image_server import pixel_bomb
 
 
@@ -61,6 +63,15 @@ def test_an_unusual_image_is_taken(content):
 )
 def test_what_is_no_whole_image_says_why(content, reason):
     assert problem(content) == reason
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_of_which_nearly_all_is_there_is_taken_and_marked(options):
+    content = encoded(photo(400, 300), **options)
+    assert problem(content[:-3]) is None
+    assert is_cut(io.BytesIO(content[:-3]))
+    assert not is_cut(io.BytesIO(content))
+    assert problem(content[: len(content) // 3]) == "broken image: truncated"
 
 
 def test_an_image_of_too_many_pixels_is_not_decoded():

@@ -211,7 +211,7 @@ class MessageEncoder:
         ]
         probe: dict[str, Any] = {"text": "x"}
         if self.spec.modality == "joint":
-            probe = {"image": _picture(np.full((PROBE_PIXELS, PROBE_PIXELS, 3), 127, np.uint8)), **probe}
+            probe = {"image": _as_pillow(np.full((PROBE_PIXELS, PROBE_PIXELS, 3), 127, np.uint8)), **probe}
         found = self._features(probe)
         self._names = [name for name in SEQUENCES if name in found]
         self._names += sorted(found.keys() - set(self._names))
@@ -223,7 +223,7 @@ class MessageEncoder:
     def prepare(self, content: RowContent) -> Item | InputFailure:
         row: dict[str, Any] = {}
         if content.image is not None:
-            row["image"] = _picture(content.image)
+            row["image"] = _as_pillow(content.image)
         if content.text is not None:
             text = self._bound.shortened(content.text)
             if marker := next((marker for marker in self._markers if marker in text), None):
@@ -259,7 +259,7 @@ class MessageEncoder:
         return {name: array[0] if name in SEQUENCES else array for name, array in arrays.items()}
 
 
-def _picture(pixels: np.ndarray) -> Any:
+def _as_pillow(pixels: np.ndarray) -> Any:
     from PIL import Image
 
     return Image.fromarray(pixels)

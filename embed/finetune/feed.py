@@ -12,12 +12,14 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from embed.encoders.base import Encoder, TextEncoder
+from embed.encoders.base import Encoder, Item, ItemEncoder, TextEncoder
 from embed.finetune.augment import augment_image, augment_rows, larger
 from embed.finetune.towers import Tower
 from embed.forward.devices import cores
 from embed.inputs import InputFailure
 from embed.inputs.images import decode_image
+from embed.inputs.items import read_content, stacked
+from embed.job.catalog import blob_reader, contents_of
 from store.catalog.images.blobs import blob_path, read_blob
 from store.catalog.images.links import MADE_AGAIN, known_links, row_images
 from store.catalog.images.open import quiet_pillow
@@ -99,6 +101,13 @@ class Feed:
                 references = read_split(workspace, "train", ["image"])["image"]
                 self._contents.append(row_images(references, known_links(workspace)).to_pylist())
                 continue
+            if tower.takes_items:
+                table = read_split(workspace, "train", columns_of(tower.vector_set)).combine_chunks()
+                known = known_links(workspace) if tower.vector_set.has_image else {}
+                contents = contents_of(tower.vector_set, table, known)
+                self._contents.append(contents)
+                self.lengths += np.array([len(content or "") for content in contents])
+                continue
             columns = [*columns_of(tower.vector_set), "bullets"]
             table = read_split(workspace, "train", list(dict.fromkeys(columns))).combine_chunks()
             self._contents.append(table)
@@ -130,6 +139,8 @@ class Feed:
             taken = rows[present]
             if tower.is_image:
                 inputs.append(TowerInput(present, self._images(at, taken, epoch)))
+            elif tower.takes_items:
+                inputs.append(TowerInput(present, self._items(at, taken)))
             else:
                 inputs.append(self._texts(at, taken, present, epoch))
         return Prepared(rows, tuple(inputs))
@@ -161,6 +172,22 @@ class Feed:
 
         decoded = list(self._pool.map(one, rows.tolist()))
         return (np.stack(decoded),) if decoded else ()
+
+    def _items(self, at: int, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Inputs of an encoder that prepares them itself; they are never augmented."""
+        if not len(rows):
+            return ()
+        encoder, contents = cast(ItemEncoder, self._encoders[at]), self._contents[at]
+        images = blob_reader(self._workspace) if self._towers[at].vector_set.has_image else None
+        found = list(self._pool.map(lambda row: read_content(images, contents[row]), rows.tolist()))
+        items = [one if isinstance(one, InputFailure) else encoder.prepare(one) for one in found]
+        for row, item in zip(rows.tolist(), items, strict=True):
+            if isinstance(item, InputFailure):
+                raise WorkspaceError(
+                    f"training row {row} of {self._towers[at].vector_set} could be embedded and can't be now: "
+                    f"{item.reason}: run 'shelfprice catalog images' or ingest it again"
+                )
+        return stacked(cast(list[Item], items), encoder.fills)
 
     def _texts(self, at: int, rows: np.ndarray, present: np.ndarray, epoch: int | None) -> TowerInput:
         if not len(rows):

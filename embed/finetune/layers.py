@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from embed.finetune.recipe import FinetuneRecipe
 from embed.forward.convnet import is_convnet, stages
+from embed.forward.passes import half_type
 from store.errors import EncoderError
 
 MERGE_WHOLE = "unload_and_optionally_merge_module"  # of peft's layers that hold other adapted layers
@@ -75,6 +76,10 @@ def prepare_tower(module: nn.Module, name: str, recipe: FinetuneRecipe) -> Layer
     """
     layers = Layers.of(module)
     first_trained = 0
+    if half_type(module) is not None and not recipe.lora:
+        raise EncoderError(
+            f"{name}: its weights are kept in {half_type(module)}, too coarse to be trained themselves: pass --lora 16, say"
+        )
     if recipe.last_blocks:
         if recipe.last_blocks > len(layers.blocks):
             raise EncoderError(
@@ -122,6 +127,12 @@ def _add_adapters(module: nn.Module, name: str, rank: int, blocks: Sequence[nn.M
         )
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
     inject_adapter_in_model(config, module)
+    for (
+        own,
+        parameter,
+    ) in module.named_parameters():  # peft gives them the type of the weights that they stand beside
+        if "lora_" in own:
+            parameter.data = parameter.data.float()
 
 
 def _is_adaptable(module: nn.Module, name: str, layer: nn.Module) -> bool:

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from embed.encoders.base import Encoder
+from embed.encoders.base import PREPARED_BY, Encoder
 from embed.finetune.feed import Prepared, TowerInput
 from embed.finetune.layers import Layers, prepare_tower, rate_groups
 from embed.finetune.recipe import FinetuneRecipe
 from embed.forward.convnet import is_convnet
 from heads.features.design import VectorBlock
-from heads.networks.head import Parts
+from heads.networks.head import NetworkParts
 from store.vectors.spec import EncoderSpec
 
 
@@ -25,7 +25,11 @@ class TunedNetwork(nn.Module):
     """
 
     def __init__(
-        self, encoders: Sequence[Encoder], parts: Parts, head_network: nn.Module, recipe: FinetuneRecipe
+        self,
+        encoders: Sequence[Encoder],
+        parts: NetworkParts,
+        head_network: nn.Module,
+        recipe: FinetuneRecipe,
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleList([encoder.module for encoder in encoders])
@@ -100,7 +104,7 @@ class TunedNetwork(nn.Module):
         encoder: Any = self._encoders[at]
         device = getattr(self, f"mean{at}").device
         tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in one.arrays]
-        if encoder.spec.modality == "image":
+        if encoder.spec.modality == "image" and PREPARED_BY not in encoder.spec.preprocessing:
             return cast(torch.Tensor, encoder.forward(_scaled(tensors[0], encoder.spec)))
         vectors = encoder.forward(*tensors)
         if one.owner is None or one.weights is None:

@@ -10,7 +10,7 @@ import numpy as np
 from embed.finetune.job import FinetuneJob
 from embed.finetune.record import CODE_VERSION, DONE
 from embed.finetune.vectors import publish_all_folds, read_best, tuned_specs
-from heads.features.inputs import coverage_of
+from heads.features.inputs import input_coverage
 from heads.features.rows import Rows
 from heads.networks.training import predict_network
 from store.catalog.read import catalog_digest
@@ -75,7 +75,7 @@ def publish_prices(job: FinetuneJob, prices: list[FoldPrices]) -> tuple[str, dic
     inputs = job.inputs
     specs = publish_all_folds(job)
     name = f"{TUNED}{job.name}"
-    coverages = [coverage_of(job.workspace, tower.tuned) for tower in job.towers]
+    coverages = [input_coverage(job.workspace, tower.tuned) for tower in job.towers]
     record: dict[str, Any] = {
         "head": name,
         "params": job.configuration,

@@ -21,28 +21,28 @@ class FinetuneRecipe:
     head: str = param("fusion", one_of=HEADS)
     loss: str = param("huber-log", one_of=LOSSES)
     epochs: int = param(6, low=1, high=100_000)  # of fine-tuning, at most
-    warmup_epochs: int = param(
+    warmup_epochs: int = param(  # of the head on cached vectors, at most: encoders frozen
         20, low=0, high=100_000
-    )  # of the head on cached vectors, at most: encoders frozen
-    augmented_warmup: int = param(
+    )
+    augmented_warmup: int = param(  # first epochs that train the head alone, on augmented inputs
         0, low=0, high=100_000
-    )  # first epochs that train the head alone, on augmented inputs
+    )
     image_rate: float = param(1e-4, low=0, high=10)  # peak learning rates
     text_rate: float = param(5e-5, low=0, high=10)
     head_rate: float = param(5e-4, above=0, high=10)
     layer_decay: float = param(1.0, above=0, high=1)  # rate of each block relative to the one after it
-    lora: int = param(
+    lora: int = param(  # rank of adapters, then all that is trained of an encoder; 0: its weights
         0, low=0, high=65_536
-    )  # rank of adapters, then all that is trained of an encoder; 0: its weights
+    )
     last_blocks: int = param(0, low=0, high=10_000)  # only so many of an encoder's last are trained; 0: all
     weight_decay: float = param(1e-4, low=0, high=1000)
     schedule: str = param("cosine", one_of=SCHEDULES)
     warmup: float = param(0.1, low=0, below=1)  # share of the steps over which the rates rise
     batch_rows: int = param(32, low=1, high=1_000_000)  # of one optimiser step, over all processes
     clip: float = param(1.0, above=0, high=1e9)  # greatest norm of a gradient
-    average: float = param(
+    average: float = param(  # decay of a running mean of the weights, which is then kept; 0: off
         0.0, low=0, below=1
-    )  # decay of a running mean of the weights, which is then kept; 0: off
+    )
     patience: int = param(6, low=1, high=100_000)  # epochs without a better inner score, which may come late
     aside: int = param(8, low=2, high=1_000_000)  # one in so many groups is set aside for early stopping
     augment: bool = False

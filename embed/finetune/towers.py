@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from embed.encoders.base import Resolved, Sources
+from embed.encoders.base import PREPARED_BY, Resolved, Sources
 from embed.encoders.resolve import resolve
 from store.errors import ConfigError, MissingVectorsError
 from store.vectors.sets import TUNED, VectorSet, current_spec
@@ -12,15 +12,21 @@ from store.workspace import Workspace
 
 @dataclass(frozen=True)
 class Tower:
-    """One encoder that is tuned: it embeds images, or texts of one composition."""
+    """One encoder that is tuned: it embeds images, texts of one composition, or both together."""
 
     resolved: Resolved  # before tuning; its spec is the one that the cached vectors were made by
     vector_set: VectorSet  # of the cached vectors
     tuned: VectorSet  # of the vectors after tuning
 
     @property
+    def takes_items(self) -> bool:
+        """Whether the encoder prepares its inputs itself: images of any size, or images and texts together."""
+        return PREPARED_BY in self.resolved.spec.preprocessing
+
+    @property
     def is_image(self) -> bool:
-        return self.resolved.spec.modality == "image"
+        """Whether images of one size enter."""
+        return self.resolved.spec.modality == "image" and not self.takes_items
 
 
 def find_towers(workspace: Workspace, asked: Sequence[str], name: str, sources: Sources) -> list[Tower]:

@@ -15,7 +15,7 @@ from embed.finetune.record import DONE
 from embed.job.catalog import CatalogSource
 from embed.job.limits import FailureLimits
 from embed.job.run import EmbedOptions, EncodeRequest, Runner, run
-from heads.networks.head import Parts
+from heads.networks.head import NetworkParts
 from store.vectors.folded import all_folds
 from store.vectors.sets import publish_current
 from store.vectors.spec import EncoderSpec, digest
@@ -94,7 +94,7 @@ def embed_fold(job: FinetuneJob, fold: int, device: str, log: Log) -> None:
 def load_tuned(job: FinetuneJob, fold: int) -> list[Encoder]:
     """The encoders of one fold with their tuned weights, adapters merged, in evaluation mode."""
     encoders = job.load_encoders()
-    parts: Parts = job.head().parts(job.training_part(fold).rows)
+    parts: NetworkParts = job.head().parts(job.training_part(fold).rows)
     plain = replace(job.recipe, checkpointing=False)
     network = TunedNetwork(encoders, parts, parts.network, plain)
     tensors, _ = read_best(job, fold)

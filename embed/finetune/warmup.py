@@ -9,7 +9,7 @@ import torch
 from embed.finetune.checkpoint import WARM, publish_tensors, read_tensors
 from embed.finetune.job import FinetuneJob, TrainingPart
 from embed.finetune.processes import Processes
-from heads.networks.head import NetworkHead, Parts
+from heads.networks.head import NetworkHead, NetworkParts
 from heads.networks.training import predict_network, seeded, train_network
 
 
@@ -18,7 +18,7 @@ class Warm:
     """The head after its warm-up."""
 
     head: NetworkHead  # whose features are fitted on the training part
-    parts: Parts  # `parts.network` holds the warm weights
+    parts: NetworkParts  # `parts.network` holds the warm weights
     mean: float  # log price that outputs are added to
     smape: float | None  # on the rows set aside; None: no row was
     frozen_oof: (
@@ -45,7 +45,7 @@ def warm_up(job: FinetuneJob, fold: int, part: TrainingPart, processes: Processe
 
 
 def _train(
-    job: FinetuneJob, fold: int, part: TrainingPart, head: NetworkHead, parts: Parts, path: str
+    job: FinetuneJob, fold: int, part: TrainingPart, head: NetworkHead, parts: NetworkParts, path: str
 ) -> None:
     recipe, mean, smape, epochs = job.recipe, float(part.log_price[~part.aside].mean()), None, 0
     network = parts.network

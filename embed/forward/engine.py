@@ -165,7 +165,10 @@ class Engine(LocalRunner):
 
     @property
     def _tries_openvino(self) -> bool:
-        return self._type == "cpu" and self._settings.openvino and installed_version() is not None
+        """A model whose own library prepares its inputs runs by that library alone."""
+        if self._type != "cpu" or PREPARED_BY in self.spec.preprocessing:
+            return False
+        return self._settings.openvino and installed_version() is not None
 
     @property
     def _versions(self) -> str:
@@ -298,9 +301,18 @@ class Engine(LocalRunner):
             ConfigError, EncoderError: eight bits were asked for, and there is no other way to them.
         """
         is_int8 = self.spec.precision == "int8"
+        if is_int8 and PREPARED_BY in self.spec.preprocessing:
+            raise ConfigError(
+                f"{self.spec.name}: precision int8 is not for models whose own library prepares their inputs: pass "
+                "--precision auto"
+            )
         if not self._tries_openvino:
             if is_int8 and self._type == "cpu":
                 raise ConfigError("precision int8 needs OpenVINO and NNCF: pip install 'shelfprice[int8]'")
+            return None, ""
+        if (
+            self._torch.stored_as is not None
+        ):  # a big model's: converted, it would be a second and larger copy
             return None, ""
         try:
             model = self._find_converted() or self._convert(window)

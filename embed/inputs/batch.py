@@ -50,7 +50,7 @@ class Batch:
         None  # (n_inputs,): share of an input in its key's vector, where `owner` is given
     )
     failures: list[tuple[bytes, InputFailure]] = field(default_factory=list)  # inputs that are in no batch
-    n_truncated: int = 0  # texts of this batch that lost tokens
+    n_truncated: int = 0  # texts of this batch that lost tokens, or images whose file lacks its end
 
     @property
     def units(self) -> int:

@@ -5,7 +5,6 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-import ftfy
 import numpy as np
 
 from embed.encoders.base import Tokens
@@ -41,6 +40,8 @@ def cleaned(text: str, how: str) -> str:
     """A text as `open_clip.tokenizer.get_clean_fn(how)` leaves it; "none" leaves it as it is."""
     if how == "none":
         return text
+    import ftfy
+
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     if how == "canonicalize":
         text = text.translate(NO_PUNCTUATION)

@@ -12,6 +12,7 @@ import numpy as np
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
 from embed.inputs.images import decode_image
+from store.catalog.images.jpeg_end import lacks_end
 from store.catalog.images.open import quiet_pillow
 from store.errors import StoreError, WorkspaceError
 
@@ -37,22 +38,23 @@ class ImagePreparer:
         keys: list[bytes] = []
         pixels: list[np.ndarray] = []
         failures: list[tuple[bytes, InputFailure]] = []
-        label = ""
-        for label, key, decoded in self._decoded(windows):
+        label, n_cut = "", 0
+        for label, key, (decoded, is_cut) in self._decoded(windows):
+            n_cut += is_cut
             if isinstance(decoded, InputFailure):
                 failures.append((key, decoded))
             else:
                 keys.append(key)
                 pixels.append(decoded)
             if len(pixels) >= self.limit.units:
-                yield Batch(label, keys, (np.stack(pixels),), failures=failures)
-                keys, pixels, failures = [], [], []
+                yield Batch(label, keys, (np.stack(pixels),), failures=failures, n_truncated=n_cut)
+                keys, pixels, failures, n_cut = [], [], [], 0
         if keys or failures:
             arrays = (np.stack(pixels),) if pixels else ()
-            yield Batch(label, keys, arrays, failures=failures)
+            yield Batch(label, keys, arrays, failures=failures, n_truncated=n_cut)
 
-    def _decoded(self, windows: Iterator[RowWindow]) -> Iterator[tuple[str, bytes, Decoded]]:
-        ahead: deque[tuple[str, bytes, Future[Decoded]]] = deque()
+    def _decoded(self, windows: Iterator[RowWindow]) -> Iterator[tuple[str, bytes, tuple[Decoded, bool]]]:
+        ahead: deque[tuple[str, bytes, Future[tuple[Decoded, bool]]]] = deque()
         first = next(windows, None)
         if first is None:
             return
@@ -62,7 +64,7 @@ class ImagePreparer:
                 for window in itertools.chain([first], windows):
                     assert window.images is not None
                     for key, content in zip(window.keys, window.contents, strict=True):
-                        future = pool.submit(read_image, window.images, content, self._decode)
+                        future = pool.submit(read_image_marked, window.images, content, self._decode)
                         ahead.append((window.vector_set, key, future))
                         if len(ahead) > self.limit.units + 2 * n_threads:
                             yield _finished(ahead.popleft())
@@ -73,7 +75,14 @@ class ImagePreparer:
 
 
 def read_image(images: ImageReader, content: str, decode: Callable[[bytes], Decoded]) -> Decoded:
-    """One image, ready to enter the model, or why it can't be.
+    """One image, ready to enter the model, or why it can't be; see `read_image_marked`."""
+    return read_image_marked(images, content, decode)[0]
+
+
+def read_image_marked(
+    images: ImageReader, content: str, decode: Callable[[bytes], Decoded]
+) -> tuple[Decoded, bool]:
+    """One image, ready to enter the model, or why it can't be; and whether its file lacks its end.
 
     Args:
         decode: bytes -> pixels.
@@ -86,10 +95,13 @@ def read_image(images: ImageReader, content: str, decode: Callable[[bytes], Deco
     except StoreError:
         raise
     except (WorkspaceError, OSError) as error:
-        return InputFailure("read", " ".join(str(error).split()))
-    return decode(found)
+        return InputFailure("read", " ".join(str(error).split())), False
+    decoded = decode(found)
+    return decoded, not isinstance(decoded, InputFailure) and lacks_end(found)
 
 
-def _finished(entry: tuple[str, bytes, Future[Decoded]]) -> tuple[str, bytes, Decoded]:
+def _finished(
+    entry: tuple[str, bytes, Future[tuple[Decoded, bool]]],
+) -> tuple[str, bytes, tuple[Decoded, bool]]:
     label, key, future = entry
     return label, key, future.result()

@@ -22,8 +22,8 @@ def decode_image(content: bytes, preprocessing: dict[str, Any]) -> np.ndarray | 
 
     The first frame, turned upright by its EXIF orientation, transparent pixels on the background
     colour. A JPEG is decoded at an eighth, a quarter or half of its size where that leaves at least
-    `SCALED_DECODING_MARGIN` times the size that it is resized to. A truncated file is a failure: the
-    missing part would be grey. Lets go of the GIL while decoding and resizing.
+    `SCALED_DECODING_MARGIN` times the size that it is resized to. A truncated file is a failure, since
+    the missing part would be grey, but for a JPEG of which nearly all is there. Lets go of the GIL while decoding and resizing.
 
     Args:
         content: the bytes of an image file.

@@ -59,26 +59,13 @@ class ItemPreparer:
                 yield Batch(
                     gathered.label,
                     [gathered.keys[group[row]] for row in rows],
-                    self._stacked(chosen),
+                    stacked(chosen, self._fills),
                     failures=failures,
                     n_truncated=sum(item.is_truncated for item in chosen),
                 )
                 failures = []
         if failures:
             yield Batch(gathered.label, [], (), failures=failures)
-
-    def _stacked(self, items: Sequence[Item]) -> tuple[np.ndarray, ...]:
-        """Each array padded to the longest, and the length of each row in each."""
-        arrays = []
-        for at, fill in enumerate(self._fills):
-            parts = [item.arrays[at] for item in items]
-            longest = max(len(part) for part in parts)
-            stacked = np.full((len(items), longest, *parts[0].shape[1:]), fill, parts[0].dtype)
-            for row, part in enumerate(parts):
-                stacked[row, : len(part)] = part
-            arrays.append(stacked)
-        lengths = np.array([[len(array) for array in item.arrays] for item in items], np.int64)
-        return (*arrays, lengths)
 
     def _contents(
         self, windows: Iterator[RowWindow]
@@ -92,7 +79,7 @@ class ItemPreparer:
             try:
                 for window in itertools.chain([first], windows):
                     for key, content in zip(window.keys, window.contents, strict=True):
-                        future = pool.submit(_content_of, window.images, content)
+                        future = pool.submit(read_content, window.images, content)
                         ahead.append((window.vector_set, key, future))
                         if len(ahead) > 2 * n_threads:  # whole images are large
                             label, key, done = ahead.popleft()
@@ -135,7 +122,26 @@ class _Gathered:
         return list(groups.values())
 
 
-def _content_of(images: ImageReader | None, content: str) -> RowContent | InputFailure:
+def stacked(items: Sequence[Item], fills: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """Arrays of one batch: each padded to the longest, and last the length of each row in each.
+
+    Args:
+        fills: what each is padded with.
+    """
+    arrays = []
+    for at, fill in enumerate(fills):
+        parts = [item.arrays[at] for item in items]
+        longest = max(len(part) for part in parts)
+        whole = np.full((len(items), longest, *parts[0].shape[1:]), fill, parts[0].dtype)
+        for row, part in enumerate(parts):
+            whole[row, : len(part)] = part
+        arrays.append(whole)
+    lengths = np.array([[len(array) for array in item.arrays] for item in items], np.int64)
+    return (*arrays, lengths)
+
+
+def read_content(images: ImageReader | None, content: str) -> RowContent | InputFailure:
+    """What a window's `contents` stand for, its image opened."""
     if images is None:
         return RowContent(text=content)
     digest, _, text = content.partition("\n")

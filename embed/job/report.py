@@ -67,7 +67,11 @@ def outcome_lines(outcome: EmbedOutcome) -> list[str]:
         if one.vector_set in outcome.truncated:
             share = outcome.truncated[one.vector_set]
             most = plan.spec.preprocessing.get("max_tokens")
-            lines.append(f"    {share:.1%} of the texts were cut to {most} tokens")
+            lines.append(
+                f"    {share:.1%} of the texts were cut to {most} tokens"
+                if plan.spec.modality != "image"
+                else f"    {share:.1%} of the images lack the end of their file: they were embedded as far as it goes"
+            )
     return lines
 
 

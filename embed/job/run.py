@@ -74,7 +74,9 @@ class EmbedOutcome:
     n_embedded: int
     n_failed: int  # in this run
     seconds: float  # from the first batch to the last shard
-    truncated: dict[str, float]  # vector set -> share of its texts, of this run, that lost tokens
+    truncated: dict[
+        str, float
+    ]  # vector set -> share of its texts, of this run, that lost tokens, or of its images that lack their end
 
 
 def run(
@@ -198,7 +200,9 @@ def _run_encoder(
     after = plan_encoder(workspace, plan.resolved, source, wanted=wanted, keys_only=options.keys_only)
     check_coverage(after, options.limits)
     truncated = {
-        name: n / total for name, (total, n) in texts.items() if total and plan.spec.modality != "image"
+        name: n / total
+        for name, (total, n) in texts.items()
+        if total and (n or plan.spec.modality != "image")
     }
     return EmbedOutcome(after, writer.n_published, writer.n_failed, seconds, truncated)
 

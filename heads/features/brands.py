@@ -18,16 +18,16 @@ LEAST_ROWS = 3  # training rows in which an entity must stand to be a brand
 
 
 @dataclass(frozen=True)
-class Names:
+class ItemNames:
     """Item names as spaCy reads them; nothing here depends on which rows are fitted on."""
 
     docs: list[Any]  # one spaCy Doc a row
     entities: list[tuple[str, ...]]  # lower case, in order
     stated: list[str | None]  # the brand that a bullet states, lower case: tells which words are brands
 
-    def subset(self, index: np.ndarray) -> "Names":
+    def subset(self, index: np.ndarray) -> "ItemNames":
         """The rows at these positions."""
-        return Names(*([part[i] for i in index] for part in (self.docs, self.entities, self.stated)))
+        return ItemNames(*([part[i] for i in index] for part in (self.docs, self.entities, self.stated)))
 
 
 class BrandReader:
@@ -41,7 +41,7 @@ class BrandReader:
         self._nlp = _model().load(exclude=["parser", "tagger", "attribute_ruler", "lemmatizer"])
         self._known: dict[str, tuple[Any, tuple[str, ...]]] = {}
 
-    def read(self, rows: Rows) -> Names:
+    def read(self, rows: Rows) -> ItemNames:
         """Tokens and entities of every row's item name."""
         names = rows.text("name").tolist()
         new = [name for name in dict.fromkeys(names) if name not in self._known]
@@ -51,7 +51,7 @@ class BrandReader:
         category = rows.fields.categories.get(BRAND_FACT)
         codes = np.full(len(rows), -1) if category is None else category.codes
         stated = [None if category is None or code < 0 else category.levels[code] for code in codes]
-        return Names(
+        return ItemNames(
             [self._known[name][0] for name in names], [self._known[name][1] for name in names], stated
         )
 
@@ -80,14 +80,14 @@ def _model() -> ModuleType:
     ) from missing
 
 
-def seen_brands(names: Names) -> set[str]:
+def seen_brands(names: ItemNames) -> set[str]:
     """Brands of training rows: those that bullets state, and entities that stand in several names."""
     counts = Counter(entity for entities in names.entities for entity in set(entities))
     often = {entity for entity, count in counts.items() if count >= LEAST_ROWS}
     return often | {brand for brand in names.stated if brand}
 
 
-def find_brands(names: Names, matcher: Any) -> list[str]:
+def find_brands(names: ItemNames, matcher: Any) -> list[str]:
     """The brand of each row: the first match (the longest there), else its first entity, else ""."""
     found = []
     for doc, entities in zip(names.docs, names.entities, strict=True):

@@ -62,7 +62,7 @@ def resolve_set(workspace: Workspace, name: str) -> VectorSet:
     return VectorSet.parse(name, spec.modality)
 
 
-def coverage_of(workspace: Workspace, vector_set: VectorSet) -> InputCoverage:
+def input_coverage(workspace: Workspace, vector_set: VectorSet) -> InputCoverage:
     """What the cache holds of a vector set for the ingested rows.
 
     Raises:

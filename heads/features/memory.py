@@ -1,4 +1,4 @@
-"""How much memory vectors may take, and what becomes of a head that needs more."""
+"""How much memory vectors may take, and which heads train from files where they need more."""
 
 import re
 

@@ -152,7 +152,7 @@ class WordPairs:
         return self.weighting_.transform(counts)
 
     def transform(self, texts: np.ndarray) -> Any:
-        """Sparse float32 of shape (n_texts, n_terms); a word never seen says nothing, and parts its neighbours."""
+        """Sparse float32 of shape (n_texts, n_terms); a word never seen is not counted, and no pair reaches across it."""
         row, word = self._words(texts, grow=False)
         paired, codes = _pairs(row, word)
         return self.weighting_.transform(self._counts(len(texts), row, word, paired, codes))

@@ -1,7 +1,7 @@
-"""Work that is the same for many folds, a fold a core: threads that never wait for one another.
+"""Work that is the same for many folds, side by side: each fold on one core.
 
-Libraries that share one small fit among cores wait at every step, which costs more than it brings, and on a
-busy machine ten times more.
+A library that shares one small fit among cores synchronises them at every step, which takes longer than the work
+itself, on a busy machine ten times as long.
 """
 
 import os

@@ -16,7 +16,7 @@ import numpy as np
 from heads.base import Head
 from heads.features.inputs import Inputs
 from heads.folds.search_spaces import Space, space_of, suggest
-from heads.folds.tuning import TUNING, TUNING_LOCK, Tuning, bound_parts, publish_tuning
+from heads.folds.tuning import TUNING, TUNING_LOCK, Tuning, publish_tuning, tuning_basis
 from store.errors import HeadError, WorkspaceError
 from store.metric import smape_log
 from store.vectors.spec import digest
@@ -111,7 +111,7 @@ def search_parameters(
     with workspace.lock(TUNING_LOCK):
         journal = JournalFileBackend(workspace.path(STORAGE))
         storage = optuna.storages.JournalStorage(journal)
-        bound = bound_parts(record)
+        bound = tuning_basis(record)
         key = digest({"head": name, "space": repr(space), "fixed": record["params"], **bound})
         studies = {}
         for held in [*folds, *([REFIT] if head.test_mode == "refit" else [])]:

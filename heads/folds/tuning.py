@@ -80,6 +80,6 @@ def read_tuning(workspace: Workspace, head: str) -> Tuning | None:
     return Tuning(record["head"], record["bound_to"], folds, refit, record["trials"], record["inner_smape"])
 
 
-def bound_parts(inputs: dict[str, Any]) -> dict[str, Any]:
+def tuning_basis(inputs: dict[str, Any]) -> dict[str, Any]:
     """The parts of a head's inputs that found parameters belong to."""
     return {name: inputs[name] for name in BOUND_TO if name in inputs}

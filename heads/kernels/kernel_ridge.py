@@ -61,9 +61,9 @@ class KernelRidge(Head):
 
     exact_rows: int = param(12_000, low=0, high=200_000)  # most training rows that are solved exactly
     landmarks: int = param(4096, low=1, high=100_000)  # training rows that a larger fit is spanned by
-    tune_rows: int = param(
+    tune_rows: int = param(  # training rows that widths, weights and penalty are chosen on
         4000, low=1, high=100_000
-    )  # training rows that widths, weights and penalty are chosen on
+    )
     unit: bool = True  # compare vectors by direction alone
     lexical: bool = True  # take TF-IDF of the text and the item name in
     fields: bool = True  # take parsed fields in

@@ -28,8 +28,8 @@ class NeighbourChoice:
     """How candidates become one price."""
 
     weights: tuple[float, ...]  # of each similarity
-    temperature: float  # similarity that divides a neighbour's say by e
-    count: int  # neighbours that have a say
+    temperature: float  # difference of similarity that divides a neighbour's weight by e
+    count: int  # neighbours that have a weight
     decide: bool  # True: the neighbour's price with the least expected SMAPE; False: the mean log price
 
 
@@ -58,9 +58,9 @@ class Neighbours(Head):
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
     names: bool = True  # whether TF-IDF of item names is a further similarity
-    exact_below: int = param(
+    exact_below: int = param(  # training rows from which the search is approximate (IVF)
         EXACT_BELOW, low=0, high=1e12
-    )  # training rows from which the search is approximate (IVF)
+    )
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         if not rows.matrices:

@@ -1,4 +1,4 @@
-"""`svr`: support vector regression on principal components, which forgives small errors and shrugs off large ones."""
+"""`svr`: support vector regression on principal components: small errors cost nothing, large ones count linearly."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

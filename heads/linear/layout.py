@@ -16,7 +16,7 @@ SAMPLE_ROWS = 2048
 
 
 @dataclass(frozen=True)
-class Block:
+class ColumnBlock:
     """Columns that are scaled together."""
 
     start: int
@@ -29,7 +29,7 @@ class ColumnLayout:
     """Which raw columns there are. Holds no statistic but a shift, which centring undoes exactly."""
 
     shift: np.ndarray  # (n_columns,) float32, keeps sums small: precision only
-    blocks: tuple[Block, ...]
+    blocks: tuple[ColumnBlock, ...]
     fills: tuple[tuple[int, int, int], ...]  # (start, stop, indicator): columns zero where indicator is 1
     levels: LevelColumns
     n_numbers: int
@@ -43,7 +43,7 @@ class ColumnLayout:
         """The columns that these rows can have; those constant in the rows fitted later get no weight."""
         at, blocks, fills, shift = 0, [], [], []
         for matrix in rows.matrices:
-            blocks.append(Block(at, at + matrix.dim, "vectors"))
+            blocks.append(ColumnBlock(at, at + matrix.dim, "vectors"))
             sample = matrix.X[:SAMPLE_ROWS][matrix.valid[:SAMPLE_ROWS]].astype(np.float32)
             shift.append(sample.mean(axis=0) if len(sample) else np.zeros(matrix.dim, np.float32))
             at += matrix.dim
@@ -61,11 +61,11 @@ class ColumnLayout:
             fills.append((block.start, block.stop, at))
             at += 1
         if at > first:
-            blocks.append(Block(first, at, "numbers"))
+            blocks.append(ColumnBlock(first, at, "numbers"))
         start, levels = at, LevelColumns.of(rows.fields if use_fields else FieldTable(), at, min_count)
         at = levels.stop
         if at > start:
-            blocks.append(Block(start, at, "categories"))
+            blocks.append(ColumnBlock(start, at, "categories"))
         values = np.concatenate([*shift, np.zeros(at)])[:at].astype(np.float32)
         values[first + n_numbers :] = 0.0
         return cls(values, tuple(blocks), tuple(fills), levels, n_numbers)

@@ -34,13 +34,13 @@ class Ridge(Head):
 
     n_alphas: int = param(20, low=1, high=1000, was="n_penalties")
     n_inner_folds: int = param(2, low=1, high=2, was="n_neighbours")  # that score the penalty of a fold
-    alpha_min: float = param(
+    alpha_min: float = param(  # a row, where each block has a total variance of 1
         1e-6, above=0, high=1e12, was="low"
-    )  # a row, where each block has a total variance of 1
+    )
     alpha_max: float = param(1.0, above=0, high=1e12, was="high")
-    scale: str = param(
+    scale: str = param(  # of vectors: keep the geometry, or unit variance a column
         "block", one_of=("block", "column")
-    )  # of vectors: keep the geometry, or unit variance a column
+    )
     fields: bool = True  # take parsed fields in
     held_back: float = param(0.3, low=0, high=100)  # weight of a vector set that is held back; 1.0: none is
     number_weight: float = param(2.0, low=0, high=1e6)

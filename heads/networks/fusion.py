@@ -20,9 +20,9 @@ class Fusion(NetworkHead):
     name: ClassVar[str] = "fusion"
     summary: ClassVar[str] = "vector sets projected to 512, attention between them, MLP 1536-768-384-192-1"
 
-    projected: int = param(
+    projected: int = param(  # features that each vector set is projected to
         512, low=8, high=8192, multiple_of=8
-    )  # features that each vector set is projected to
+    )
     hidden: tuple[int, ...] = param((768, 384, 192), low=1, high=16_384)
 
     def _network(self, widths: list[int]) -> "nn.Module":

@@ -23,7 +23,7 @@ LARGE_ROWS = 32_768  # trained on, from which on a step takes twice as many
 
 
 @dataclass(frozen=True)
-class Parts:
+class NetworkParts:
     """What a head that is a network is made of."""
 
     design: Design  # scales vectors and fields; fitted
@@ -46,16 +46,16 @@ class NetworkHead(Head):
     loss: str = param("huber-log", one_of=("smape", "huber-log", "mae-log"))
     learning_rate: float = param(1e-3, low=1e-9, high=10, was="rate")  # at its peak
     weight_decay: float = param(1e-4, low=0, high=1000)
-    batch_rows: int = param(
+    batch_rows: int = param(  # of a step; 0: 256, or 512 at twice the rate for many rows
         0, low=0, high=1_000_000
-    )  # of a step; 0: 256, or 512 at twice the rate for many rows
+    )
     epochs: int = param(40, low=1, high=100_000)  # at most
     patience: int = param(8, low=0, high=100_000)  # epochs without a better inner score
     schedule: str = param("cosine", one_of=("cosine", "plateau"))
     dropout: float = param(0.2, low=0, below=1)
-    seeds: int = param(
+    seeds: int = param(  # networks averaged, each with another inner split for early stopping
         2, low=1, high=100
-    )  # networks averaged, each with another inner split for early stopping
+    )
     fields: bool = True  # take parsed fields in
     precision: str = param(  # auto: bf16 where the processor multiplies it
         "auto", one_of=("auto", "fp32", "bf16"), was_values={"fp32": "float32", "bf16": "bfloat16"}
@@ -70,14 +70,14 @@ class NetworkHead(Head):
 
     # ---- for fine-tuning -------------------------------------------------------------------------
 
-    def parts(self, rows: Rows) -> "Parts":
+    def parts(self, rows: Rows) -> "NetworkParts":
         """The head in parts, with what scales its features fitted on `rows`: fine-tuning puts them on encoders."""
         from heads.networks.training import seeded
 
         self._fit_features(rows)
         with seeded(self.random_state):
             network = self._network(self._widths())
-        return Parts(self.design_, self.gaps_, network, self._recipe(len(rows)))
+        return NetworkParts(self.design_, self.gaps_, network, self._recipe(len(rows)))
 
     def batch_of(self, rows: Rows) -> "Batch":
         """The network's outputs for these rows by position, off their vectors; after `parts`."""

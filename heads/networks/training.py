@@ -41,9 +41,9 @@ class TrainingRecipe:
     warmup: float = param(0.1, low=0, below=1)  # share of the steps over which the rate rises
     schedule: str = param("cosine", one_of=SCHEDULES)
     clip: float = param(1.0, above=0, high=1e9)  # greatest norm of a gradient
-    average: float = param(
+    average: float = param(  # decay of the running mean of the weights, which is kept; 0: off
         0.995, low=0, below=1
-    )  # decay of the running mean of the weights, which is kept; 0: off
+    )
     aside: int = param(8, low=0, high=1_000_000)  # one in so many groups is set aside for early stopping
     precision: str = param("auto", one_of=PRECISIONS)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from heads.base import FoldPredictions, Head
-from heads.features.brands import BrandReader, Names, find_brands, seen_brands
+from heads.features.brands import BrandReader, ItemNames, find_brands, seen_brands
 from heads.features.design import FieldBlock, VectorBlock
 from heads.features.rows import FieldTable, Rows
 from heads.folds.nested import inner_cells
@@ -83,7 +83,7 @@ class XGBoostBaseline(Head):
 
     # ---- parts -----------------------------------------------------------------------------------
 
-    def _fit_named(self, rows: Rows, names: Names | None, log_price: np.ndarray) -> None:
+    def _fit_named(self, rows: Rows, names: ItemNames | None, log_price: np.ndarray) -> None:
         import xgboost
 
         target = np.log1p(np.exp(log_price))
@@ -107,7 +107,7 @@ class XGBoostBaseline(Head):
         }
         self.booster_ = xgboost.train(params, data, num_boost_round=self.n_estimators)
 
-    def _predict_named(self, rows: Rows, names: Names | None) -> np.ndarray:
+    def _predict_named(self, rows: Rows, names: ItemNames | None) -> np.ndarray:
         columns = [self._columns(rows)]
         if self.reader_ is not None and names is not None:
             columns.append(

@@ -49,14 +49,14 @@ class LightGBM(Head):
     num_leaves: int = param(31, low=2, high=131_072)
     min_data_in_leaf: int = param(10, low=0, high=1e9)
     max_bin: int = param(63, low=2, high=65_535)
-    colsample_bytree: float = param(
-        0.5, above=0, high=1, was="feature_fraction"
-    )  # share of columns a tree sees
+    colsample_bytree: float = param(  # share of columns a tree sees
+        0.5, low=1e-9, high=1, was="feature_fraction"
+    )
     subsample: float = param(0.8, low=1e-9, high=1, was="bagging_fraction")  # share of rows a tree sees
     reg_lambda: float = param(1.0, low=0, high=1e9, was="lambda_l2")
-    cat_smooth: float = param(
+    cat_smooth: float = param(  # rows of the mean that a category is mixed with before ordering
         1.0, low=0, high=1e9
-    )  # rows of the mean that a category is mixed with before ordering
+    )
     random_state: int = param(0, low=0, high=MOST_SEED)
     n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
 

@@ -46,7 +46,6 @@ OPTIONS = (
     "prompt",
     "prompt_name",
     "quantize",
-    "size",
     "task",
 )
 TEXT_OPTIONS = tuple(option for option in OPTIONS if option != "max_patches")

@@ -24,6 +24,7 @@ def as_dict(summary: Summary) -> dict[str, Any]:
         "n_asked": summary.n_asked,
         "n_stored": summary.n_stored,
         "n_new_images": summary.n_new_images,
+        "n_cut": summary.n_cut,
         "n_not_modified": summary.n_not_modified,
         "n_failed": summary.n_failed,
         "n_recovered_void": summary.n_void,
@@ -50,6 +51,8 @@ def as_lines(summary: Summary) -> list[str]:
         f"({summary.n_new_images} new images, {summary.n_bytes / 1e6:.1f} MB), "
         f"unchanged: {summary.n_not_modified}, failed: {summary.n_failed}"
     )
+    if summary.n_cut:
+        lines.append(f"  {summary.n_cut} lack the end of their file: they are decoded as far as it goes")
     lines += _counted("  failed", summary.failed)
     if any(reason.startswith(INSIDE) for reason in summary.failed):
         lines.append(

@@ -55,6 +55,7 @@ class Summary:
     n_asked: int = 0
     n_stored: int = 0
     n_new_images: int = 0  # of those stored, bytes that were not here before
+    n_cut: int = 0  # of those stored, files that lack their end
     n_not_modified: int = 0
     n_rows_with_image: int = 0  # rows of the catalogue whose image came from a link
     n_bytes: int = 0  # read from servers into images
@@ -243,6 +244,7 @@ class _Run:
             return
         self.summary.n_stored += 1
         self.summary.n_new_images += stored.is_new
+        self.summary.n_cut += stored.is_cut
         self.summary.n_bytes += reply.n_bytes
         self.progress.advance(reply.n_bytes)
 

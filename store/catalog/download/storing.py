@@ -9,6 +9,7 @@ from typing import IO, BinaryIO
 from store.catalog.download.images import image_problem
 from store.catalog.download.record import Journal, LinkRecord, file_sha256
 from store.catalog.images.blobs import blob_path
+from store.catalog.images.open import is_cut
 from store.local import write_error
 from store.workspace import Workspace
 
@@ -35,6 +36,7 @@ class Stored:
 
     is_new: bool  # these bytes were not here before
     reason: str | None = None  # why it is no image
+    is_cut: bool = False  # its file lacks its end, of which little is missing
 
 
 def keep(file: IO[bytes], piece: bytes) -> None:
@@ -68,7 +70,7 @@ def store_bodies(
         is_new = sha256 is not None and sha256 not in wanted and not _is_there(workspace, sha256)
         if is_new and sha256 is not None:
             wanted[sha256] = body.file
-        results.append(Stored(is_new, problem))
+        results.append(Stored(is_new, problem, problem is None and is_cut(body.file)))
     journal.write(lines)
     for sha256, file in wanted.items():
         _publish(workspace, sha256, file)

@@ -1,5 +1,6 @@
 """The one place that opens images: declared formats alone, bounded in pixels and memory, flattened to 8 bits."""
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,6 +11,16 @@ from typing import IO
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from store.catalog.images.jpeg_end import (
+    END,
+    MOST_MISSING,
+    START,
+    TAIL_BYTES,
+    can_be_completed,
+    lacks_end,
+    share_filled,
+)
 
 # No other decoder is ever started: some run programs (EPS calls Ghostscript), others know few safe files. A JPEG of
 # several images (MPO) is opened as a JPEG.
@@ -44,18 +55,24 @@ class UndecodableError(Exception):
 def open_image(content: bytes | IO[bytes], max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
     """One image, its header read; decode it inside the block, in `room_for` it.
 
+    A JPEG whose end was lost is decoded as far as it goes, where nearly all of it is there: see `jpeg_end`.
+
     Raises:
-        UndecodableError: it can't be opened or, inside the block, decoded, whatever its bytes hold.
+        UndecodableError: it can't be opened or, inside the block, decoded, whatever its bytes hold; also at the end
+            of the block.
     """
     try:
-        with Image.open(
-            BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS
-        ) as image:
+        file, was_cut = _source(content)
+        with Image.open(file, formats=FORMATS) as image:
             most = min(max_pixels, MAX_PIXELS_OF.get(image.format or "", max_pixels))
             if image.width * image.height > most:
                 size = f"{image.width} x {image.height}"
                 raise UndecodableError("pixels", f"{size} is more than {most:,} pixels", most)
             yield image
+            if was_cut and share_filled(image) > MOST_MISSING:
+                raise UndecodableError(
+                    "damaged", f"damaged: truncated, over {MOST_MISSING:.0%} of it is missing"
+                )
     except UndecodableError:
         raise
     except UnidentifiedImageError as error:
@@ -67,6 +84,26 @@ def open_image(content: bytes | IO[bytes], max_pixels: int = MAX_PIXELS) -> Iter
     except Exception as error:  # Pillow raises whatever broken bytes make it stumble over
         what = " ".join(str(error).split()) or type(error).__name__
         raise UndecodableError("damaged", f"damaged: {what}") from error
+
+
+def is_cut(content: bytes | IO[bytes]) -> bool:
+    """Whether this is a JPEG that lacks its end and is decoded all the same."""
+    return _source(content)[1]
+
+
+def _source(content: bytes | IO[bytes]) -> tuple[IO[bytes], bool]:
+    """What Pillow is to read, and whether the end of a JPEG was put back to it."""
+    if not isinstance(content, bytes):
+        content.seek(-min(TAIL_BYTES, content.seek(0, os.SEEK_END)), os.SEEK_END)
+        has_end = END in content.read()
+        content.seek(0)
+        if has_end or content.read(2) != START:
+            return content, False
+        content.seek(0)
+        content = content.read()
+    if lacks_end(content) and can_be_completed(content):
+        return BytesIO(content + END), True
+    return BytesIO(content), False
 
 
 class _Memory:
