@@ -10,13 +10,19 @@ from store.catalog.download.record import IMAGES_LOCK, JOURNAL_FOLDER, read_jour
 from store.catalog.images.blobs import blob_path, stored_digests
 from store.catalog.images.links import read_links
 from store.catalog.ingest.publish import REJECTED_FILE
-from store.catalog.read import CATALOG_LOCK, SPLITS, catalog_digest, n_with_several, split_path
+from store.catalog.read import (
+    CATALOG_LOCK,
+    SPLITS,
+    catalog_digest,
+    columns_of_images,
+    n_with_several,
+    split_path,
+)
 from store.cleaning import decided_digest, why_decide_again
 from store.config import Config
 from store.errors import ShelfpriceError
 from store.folds.assign import FOLDS_FILE, read_folds, read_record, wanted_record, why_stale
 from store.rooms import YOUNG_SECONDS, Leftover, Room, Section, size_text
-from store.schema import FURTHER_IMAGES
 from store.workspace import Workspace
 
 
@@ -76,9 +82,9 @@ def catalog_holding(workspace: Workspace) -> CatalogHolding | None:
     splits, n_several = {}, 0
     for split in SPLITS:
         if workspace.exists(split_path(split)):
-            with workspace.parquet(split_path(split)) as file:
-                further = [name for name in file.schema_arrow.names if name == FURTHER_IMAGES.name]
-            links = workspace.read_table(split_path(split), ["image_link", "image", *further])
+            links = workspace.read_table(
+                split_path(split), ["image_link", *columns_of_images(workspace, split)]
+            )
             n_several += n_with_several(links)
             n_rows = len(links)
             with_link = pc.sum(pc.or_(links["image_link"].is_valid(), links["image"].is_valid())).as_py() or 0

@@ -45,7 +45,10 @@ REJECTED = pa.schema(
 # images/links.parquet -----------------------------------------------------------------------------
 LINKS = pa.schema(
     [
-        ("link", pa.string()),  # URL, or "file:<name>" for an image found in a folder
+        (
+            "link",
+            pa.string(),
+        ),  # URL, "file:<name>" of an image in a folder, or "data:<sha256>" of one in the table
         ("sha256", pa.string()),  # hex of the bytes, null where there are none
         ("reason", pa.string()),  # why there are none, null where there are
         ("tries", pa.int32()),

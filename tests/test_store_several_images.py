@@ -1,5 +1,6 @@
 """Rows with several images, from the cell of the link column to the vector of the row."""
 
+import base64
 import hashlib
 import json
 
@@ -8,20 +9,25 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from heads.features.inputs import coverage_of
+from heads.features.inputs import input_coverage
+from store.catalog.clean.duplicates import SHARED_ROWS, group_rows
 from store.catalog.download.addresses import all_urls, split_links
 from store.catalog.download.plan import read_wanted
 from store.catalog.download.rows import show_images
+from store.catalog.images.links import further_row_images, known_links, row_images
 from store.catalog.ingest.run import ingest
-from store.catalog.read import catalog_digest, read_split
+from store.catalog.read import catalog_digest, image_references, read_split
+from store.catalog.show.facts import read_facts
+from store.catalog.show.page import page_of
 from store.cli import main
 from store.config import ColumnConfig, load_config
 from store.errors import MissingVectorsError
 from store.failures import failed_rows
+from store.folds.assign import ensure_folds
 from store.schema import LINKS
 from store.vectors.content import image_keys
 from store.vectors.matrix import load_matrix
-from store.vectors.sets import VectorSet, publish_current
+from store.vectors.sets import VectorSet, iter_image_keys, publish_current
 from store.vectors.shard import publish_failures, publish_shard
 from store.workspace import Workspace
 from tests.fake_images import encoded, photo
@@ -56,13 +62,7 @@ def catalogue(tmp_path, *cells):
 
 
 def images_of(workspace):
-    rows = read_split(workspace, "train")
-    further = (
-        rows["further_images"].to_pylist() if "further_images" in rows.column_names else [None] * len(rows)
-    )
-    return [
-        [image, *(others or ())] for image, others in zip(rows["image"].to_pylist(), further, strict=True)
-    ]
+    return image_references(read_split(workspace, "train"))
 
 
 @pytest.mark.parametrize(
@@ -108,14 +108,14 @@ def test_links_of_a_list_are_all_wanted_and_shown_as_they_arrive(workspace, tmp_
     train = catalogue(tmp_path, json.dumps([A, "no link", B, A]), f"{A} {C}", B, "")
     ingest(workspace, train)
     assert list(read_wanted(workspace).urls) == [A, B, C]
-    assert images_of(workspace) == [[None]] * 4
+    assert images_of(workspace) == [[]] * 4
     before = catalog_digest(workspace)
     record(workspace, {B: b"b", C: None})
     assert show_images(workspace) == 2
-    assert images_of(workspace) == [[B], [C], [B], [None]]
+    assert images_of(workspace) == [[B], [C], [B], []]
     record(workspace, {A: b"a", B: b"b", C: None})
     assert show_images(workspace) == 3
-    assert images_of(workspace) == [[A, B], [A, C], [B], [None]]
+    assert images_of(workspace) == [[A, B], [A, C], [B], []]
     assert catalog_digest(workspace) != before
     shown = catalog_digest(workspace)
     assert ingest(workspace, train).is_unchanged
@@ -124,7 +124,7 @@ def test_links_of_a_list_are_all_wanted_and_shown_as_they_arrive(workspace, tmp_
     assert catalog_digest(workspace) != shown
     ingest(workspace, train, columns=ColumnConfig(images_per_row="first"))
     assert list(read_wanted(workspace).urls) == [A, B]
-    assert images_of(workspace) == [[A], [A], [B], [None]]
+    assert images_of(workspace) == [[A], [A], [B], []]
 
 
 def record(workspace, contents):
@@ -179,7 +179,7 @@ def test_the_mean_of_vectors_of_length_one_has_length_one(embedded):
 
 def test_a_further_image_that_was_never_embedded_is_missing_and_one_that_failed_is_told(embedded):
     publish(embedded, {b"a": [1.0, 0.0]})
-    for read in (lambda: load_matrix(embedded, PHOTOS, "train"), lambda: coverage_of(embedded, PHOTOS)):
+    for read in (lambda: load_matrix(embedded, PHOTOS, "train"), lambda: input_coverage(embedded, PHOTOS)):
         with pytest.raises(MissingVectorsError, match=r"first: 0\)"):
             read()
     failed = [row for row in failed_rows(embedded, load_config(embedded)) if row.what == "photos"]
@@ -188,10 +188,10 @@ def test_a_further_image_that_was_never_embedded_is_missing_and_one_that_failed_
 
 def test_what_heads_see_of_a_row_depends_on_each_of_its_images(embedded):
     publish(embedded, {b"a": [1.0, 0.0], b"b": [0.0, 3.0]})
-    before = coverage_of(embedded, PHOTOS)
+    before = input_coverage(embedded, PHOTOS)
     assert (before.n_valid, before.n_rows) == (3, 4)
     publish(embedded, {b"c": [1.0, 1.0]}, failed=None)
-    after = coverage_of(embedded, PHOTOS)
+    after = input_coverage(embedded, PHOTOS)
     assert before.digest != after.digest
     assert (after.n_valid, after.n_rows) == (3, 4)
 
@@ -225,3 +225,142 @@ def test_the_job_embeds_every_image_once_and_status_counts_the_rows(workspace, f
     (held,) = [one for one in json.loads(shelfprice("status", "--json"))["vectors"] if one["name"] == encoder]
     assert held["coverage"]["train"] == {"rows": 8, "have": 4, "failed": 0, "missing": 0}
     assert all_urls(None) == []
+
+
+def test_files_numbered_after_an_id_or_in_its_folder_are_all_of_its_row(workspace, tmp_path):
+    images = tmp_path / "images"
+    for name in (
+        "10_1.jpg",
+        "10_0.jpg",
+        "10_10.png",
+        "11.jpg",
+        "11-2.jpg",
+        "12_1.jpg",
+        "13/b2.jpg",
+        "13/b10.jpg",
+    ):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(name.encode())
+    train = tmp_path / "train.csv"
+    ids = ("10", "11", "12", "12_1", "13", "14")
+    train.write_text("sample_id,catalog_content,price\n" + "".join(f"{one},tea,2\n" for one in ids))
+    report = ingest(workspace, str(train), images=images)
+    assert images_of(workspace) == [
+        ["file:10_0.jpg", "file:10_1.jpg", "file:10_10.png"],
+        ["file:11.jpg", "file:11-2.jpg"],
+        [],
+        ["file:12_1.jpg"],
+        ["file:13/b2.jpg", "file:13/b10.jpg"],
+        [],
+    ]
+    assert "3 rows have their image by their id and a number, or in a folder of their id" in report.notes
+    ingest(workspace, str(train), images=images, columns=ColumnConfig(images_per_row="first"))
+    assert images_of(workspace)[:2] == [["file:10_0.jpg"], ["file:11.jpg"]]
+
+
+def test_numbered_files_of_an_id_of_both_files_must_name_the_split(workspace, tmp_path):
+    images = tmp_path / "images"
+    for name in ("1_0.jpg", "test_1_0.jpg", "test_1_1.jpg", "train/1/a.jpg"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(name.encode())
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("sample_id,catalog_content,price\n1,tea,2\n")
+    ingest(workspace, str(tmp_path / "train.csv"), str(tmp_path / "test.csv"), images=images)
+    assert images_of(workspace) == [["file:train/1/a.jpg"]]
+    test = read_split(workspace, "test")
+    assert test["image"].to_pylist() == ["file:test_1_0.jpg"]
+    assert test["further_images"].to_pylist() == [["file:test_1_1.jpg"]]
+
+
+JPEG, PNG = (encoded(photo(30, 20, seed=seed), kind) for seed, kind in ((1, "JPEG"), (2, "PNG")))
+SHA = [hashlib.sha256(content).hexdigest() for content in (JPEG, PNG)]
+URI = [
+    f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    for kind, content in (("jpeg", JPEG), ("png", PNG))
+]
+FEATURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # Hugging Face's `Image`
+BOTH = [{"bytes": JPEG, "path": "a.jpg"}, {"bytes": PNG, "path": None}]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pa.array([BOTH[0], BOTH[1], None], FEATURE),
+        pa.array([JPEG, PNG, None]),
+        pa.array([URI[0], URI[1].replace("data", "DATA", 1), ""]),
+        pa.array([[JPEG, PNG, JPEG], [PNG], []]),
+        pa.array([BOTH, BOTH[1:], None], pa.list_(FEATURE)),
+        pa.array([URI, URI[1:], []]),
+        pa.array([json.dumps(URI), URI[1], None]),
+        pa.array([" ".join(URI), URI[1], None]),
+    ],
+    ids=lambda cells: str(cells.type),
+)
+def test_images_in_the_table_itself_are_kept_by_content(workspace, cells):
+    table = pa.table(
+        {"sample_id": [1, 2, 3], "catalog_content": list("abc"), "price": [1.0, 2.0, 3.0], "photo": cells}
+    )
+    columns = ColumnConfig(image_link="photo")
+    report = ingest(workspace, table, columns=columns)
+    has_list = pa.types.is_list(cells.type) or (
+        pa.types.is_string(cells.type) and len(cells[0].as_py()) > len(URI[0])
+    )
+    first, second = (f"data:{sha}" for sha in SHA)
+    assert images_of(workspace) == [[first, second] if has_list else [first], [second], []]
+    assert (report.n_inline, report.splits["train"].n_with_image) == (2, 2)
+    keys = [keys.to_pylist() for ((_, keys), *_) in iter_image_keys(workspace, PHOTOS, "train")]
+    assert keys == [[*image_keys(pa.array(SHA)).to_pylist(), None]]
+    assert ingest(workspace, table, columns=columns).is_unchanged
+    show_images(workspace)
+    assert images_of(workspace)[1] == [second]
+    wanted = read_wanted(workspace)
+    assert (wanted.urls, wanted.n_unusable, wanted.n_from_folder) == ({}, {}, 2)
+
+
+def test_an_image_column_that_is_not_named_is_found_by_its_type_or_hinted_at(workspace):
+    plain = {"sample_id": [1, 2], "catalog_content": ["a", "b"], "price": [1.0, 2.0]}
+    report = ingest(workspace, pa.table(plain | {"photo": pa.array(BOTH, FEATURE)}))
+    assert "column 'photo' of the train frame holds images: they are those of its rows" in report.notes
+    assert (report.n_inline, report.numeric) == (2, ())
+    report = ingest(workspace, pa.table(plain | {"photo": pa.array([JPEG, PNG])}))
+    assert any("'--image-column photo' names one that holds images" in note for note in report.notes)
+    assert report.n_inline == 0
+
+
+def test_what_the_link_column_can_not_give_is_said(workspace):
+    plain = {"sample_id": [1, 2], "catalog_content": ["a", "b"], "price": [1.0, 2.0]}
+    ingest(workspace, pa.table(plain | {"image_link": ["data:image/png;base64,???", "data:,plain%20text"]}))
+    (row,) = failed_rows(workspace, load_config(workspace))
+    assert (row.sample_id, row.stage, row.reason) == (1, "read", "a data: URI that can't be read")
+    report = ingest(workspace, pa.table(plain | {"image_link": [r"C:\shop\a.JPG", "file:///shop/b.png"]}))
+    assert "2 rows of the train frame name image files: give their folder with --images" in report.notes
+
+
+def test_rows_that_share_any_image_are_in_one_fold_unless_many_share_it(workspace, tmp_path):
+    sign = [B] * (SHARED_ROWS + 1)
+    cells = [
+        f"{A} {C}",
+        f"https://a.example/x.jpg {A}",
+        *(f"https://a.example/{i}.jpg {one}" for i, one in enumerate(sign)),
+    ]
+    ingest(workspace, catalogue(tmp_path, *cells))
+    wanted = list(read_wanted(workspace).urls)
+    record(workspace, {link: link.encode() for link in wanted})
+    show_images(workspace)
+    rows, known = read_split(workspace, "train"), known_links(workspace)
+    further = further_row_images(rows, known)
+    group = group_rows(rows["text"], row_images(rows["image"], known), near=False, further=further)
+    assert group.tolist() == [0, 0, *range(1, len(sign) + 1)]
+    folds = ensure_folds(workspace, load_config(workspace))
+    assert len(np.unique(folds.group)) == len(cells) - 1
+
+
+def test_the_page_shows_every_image_of_a_doubtful_row(workspace, folder, tmp_path):
+    ingest(workspace, catalogue(tmp_path, "p0.jpg;p1.jpg", "p0.jpg", *"abcdefgh"), images=folder)
+    result = CliRunner().invoke(main, ["catalog", "clean", "-w", workspace.root])
+    assert result.exit_code == 0, result.output
+    facts = read_facts(workspace)
+    assert (facts.splits[0].with_several, facts.splits[0].n_images) == (1, 2)
+    page = page_of(facts, lambda digest: f"shown:{digest}")
+    for name in ("p0.jpg", "p1.jpg"):
+        assert f"shown:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}" in page

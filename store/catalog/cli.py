@@ -164,6 +164,8 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
             f"unreadable, {report.n_left_over} files belong to no row"
         )
         lines.extend(f"  {name}: {reason}" for name, reason in imported.failed[:5])
+    if report.n_inline:
+        lines.append(f"images: {report.n_inline} stood in the tables themselves")
     lines.extend(f"note: {note}" for note in report.notes)
     if report.test_removed:
         lines.append(

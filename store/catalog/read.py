@@ -73,6 +73,23 @@ def recorded_digest(workspace: Workspace, split: str) -> str:
     return digest
 
 
+def columns_of_images(workspace: Workspace, split: str) -> list[str]:
+    """Columns of a split that refer to images: `image`, and `further_images` where some row has several."""
+    with workspace.parquet(split_path(split)) as file:
+        has_further = FURTHER_IMAGES.name in file.schema_arrow.names
+    return ["image", FURTHER_IMAGES.name] if has_further else ["image"]
+
+
+def image_references(rows: pa.Table) -> list[list[str]]:
+    """References, as in column `image`, to every image of each row, of a table that has `columns_of_images`."""
+    name = FURTHER_IMAGES.name
+    further = rows[name].to_pylist() if name in rows.column_names else [None] * len(rows)
+    return [
+        [image, *(others or ())] if image is not None else []
+        for image, others in zip(rows["image"].to_pylist(), further, strict=True)
+    ]
+
+
 def n_with_several(rows: pa.Table) -> int:
     """How many catalogue rows have several images."""
     name = FURTHER_IMAGES.name

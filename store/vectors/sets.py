@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from store.catalog.images.links import known_links, row_images
 from store.catalog.parse.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
+from store.catalog.read import columns_of_images, split_path
 from store.errors import ConfigError, MissingVectorsError
-from store.schema import FURTHER_IMAGES
 from store.vectors.content import image_keys, joint_keys, text_keys
 from store.vectors.spec import EncoderSpec, Modality, digest, slug
 from store.workspace import Workspace
@@ -113,14 +113,12 @@ def iter_image_keys(
         that the keys are of, null in both where a row has no further one.
     """
     known = known_links(workspace) if vector_set.has_image else {}
-    path, further = f"catalog/{split}.parquet", FURTHER_IMAGES.name
     columns = ["sample_id", *columns_of(vector_set)]
-    with workspace.parquet(path) as file:
-        has_further = vector_set.has_image and further in file.schema_arrow.names
-    for batch in workspace.batches(path, [*columns, further] if has_further else columns, rows):
+    further = columns_of_images(workspace, split)[1:] if vector_set.has_image else []
+    for batch in workspace.batches(split_path(split), [*columns, *further], rows):
         plain = batch.select(columns)
         parts = [(plain, row_keys(vector_set, plain, known))]
-        lists: list[list[str] | None] = batch.column(further).to_pylist() if has_further else []
+        lists: list[list[str] | None] = batch.column(further[0]).to_pylist() if further else []
         for at in range(max((len(row) for row in lists if row), default=0)):
             images = pa.array([row[at] if row and at < len(row) else None for row in lists], pa.string())
             one = plain.set_column(columns.index("image"), "image", images)

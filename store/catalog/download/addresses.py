@@ -33,7 +33,9 @@ DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637, later than what 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 _PLAIN_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?", re.ASCII)
-_NEXT_LINK = re.compile(r"(?<![\s,;|])[\s,;|]++(?=https?://)", re.IGNORECASE)  # linear in a run of blanks
+_NEXT_LINK = re.compile(
+    r"(?<![\s,;|])[\s,;|]++(?=https?://|data:)", re.IGNORECASE
+)  # linear in a run of blanks
 _IMAGE_FILE = re.compile(r"[^\s;|,]\.(?:jpe?g|jfif|png|webp|gif|bmp|tiff?|avif|heic)\Z", re.IGNORECASE)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -8,7 +8,7 @@ from store.catalog.download.addresses import MAX_LINK_CHARS, all_urls, read_link
 from store.catalog.download.record import LinkRecord
 from store.catalog.download.schedule import DownloadTask
 from store.catalog.images.blobs import stored_digests
-from store.catalog.images.links import FILE_PREFIX, read_links
+from store.catalog.images.links import is_given, read_links
 from store.catalog.read import present_splits, split_path
 from store.config import load_config
 from store.workspace import Workspace
@@ -57,7 +57,7 @@ def read_wanted(workspace: Workspace) -> WantedLinks:
 
 def _count(wanted: WantedLinks, image: str | None, cell: str | None, takes_all: bool) -> None:
     wanted.n_rows += 1
-    if image is not None and image.startswith(FILE_PREFIX):
+    if is_given(image):
         wanted.n_from_folder += 1
         return
     link = read_link(cell)

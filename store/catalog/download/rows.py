@@ -5,10 +5,10 @@ from collections.abc import Container
 import pyarrow as pa
 
 from store.catalog.download.addresses import all_urls, link_url
-from store.catalog.images.links import FILE_PREFIX, known_links
+from store.catalog.images.links import is_given, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
 from store.catalog.parse.fields import FIELDS_VERSION
-from store.catalog.read import CATALOG_LOCK, SPLITS, split_path
+from store.catalog.read import CATALOG_LOCK, SPLITS, image_references, split_path
 from store.config import ImagePolicy, load_config
 from store.errors import CatalogError
 from store.schema import CATALOG_COLUMNS, FURTHER_IMAGES
@@ -35,14 +35,10 @@ def image_columns(references: list[list[str]]) -> dict[str, pa.Array]:
 
 def _references(table: pa.Table, known: Container[str], policy: ImagePolicy) -> list[list[str]]:
     """Images of each row: files of a folder as they are, else the links of which something is known."""
-    has_further = FURTHER_IMAGES.name in table.column_names
-    further = table[FURTHER_IMAGES.name].to_pylist() if has_further else [None] * len(table)
-    cells = zip(table["image"].to_pylist(), further, table["image_link"].to_pylist(), strict=True)
+    cells = zip(image_references(table), table["image_link"].to_pylist(), strict=True)
     return [
-        [image, *(others or ())]
-        if image is not None and image.startswith(FILE_PREFIX)
-        else known_references(cell, known, policy)
-        for image, others, cell in cells
+        images if images and is_given(images[0]) else known_references(cell, known, policy)
+        for images, cell in cells
     ]
 
 
@@ -73,8 +69,7 @@ def show_images(workspace: Workspace) -> int:
             table = workspace.read_table(path)
             references = _references(table, known, policy)
             n_with_image += sum(
-                any(not one.startswith(FILE_PREFIX) and known.get(one) is not None for one in row)
-                for row in references
+                any(not is_given(one) and known.get(one) is not None for one in row) for row in references
             )
             table = _with_images(table, image_columns(references))
             given = table.select([n for n in table.column_names if n in GIVEN or n not in CATALOG_COLUMNS])

@@ -134,7 +134,7 @@ def _price(cell: str | None, reading: PriceReading) -> float | str:
     if len(known) == 2:
         if reading.on_range == "mid":
             return sum(known) / 2
-        return f"price is a range: {cell.strip()[:60]!r}"
+        return f"price is a range (--price-range mid takes its middle): {cell.strip()[:60]!r}"
     return -known[0] if one.is_negative else known[0]
 
 

@@ -48,6 +48,8 @@ class Split:
     link: list[str | None]
     extras: dict[str, pa.Array]
     files: list[list[str]] = field(default_factory=list)  # image files of each row
+    inline: list[list[str]] = field(default_factory=list)  # references of each row to images in the table
+    content: dict[str, bytes | None] = field(default_factory=dict)  # of these
     images_per_row: ImagePolicy = "all"
     currency: str | None = None  # as written beside the prices; None: nothing is
     holdout: np.ndarray | None = (
@@ -125,11 +127,12 @@ def _change(workspace: Workspace, split: str, digest: str, given: pa.Table) -> C
 
 def _given_table(split: Split, known: dict[str, str | None]) -> pa.Table:
     """Every column that is not parsed out of the text."""
-    files = split.files or [[] for _ in split.link]
-    references = [
-        [FILE_PREFIX + name for name in names] or known_references(link, known, split.images_per_row)
-        for names, link in zip(files, split.link, strict=True)
-    ]
+    none: list[list[str]] = [[] for _ in split.link]
+    references = []
+    for names, inline, link in zip(split.files or none, split.inline or none, split.link, strict=True):
+        given = [*(FILE_PREFIX + name for name in names), *inline]
+        given = given[:1] if split.images_per_row == "first" else given
+        references.append(given or known_references(link, known, split.images_per_row))
     columns: dict[str, pa.Array] = {
         "sample_id": _id_array(split.rows.sample_id),
         "text": split.text,
