@@ -37,7 +37,7 @@ def catalog() -> None:
     "--images",
     metavar="DIR",
     help="Folder of images named <sample_id>.<ext>, train_/test_<sample_id>.<ext> or as in the image link, also in folders "
-    "inside it.",
+    "inside it; several of a row as <sample_id>_0.<ext>, <sample_id>_1.<ext>, or in a folder <sample_id>.",
 )
 @click.option(
     "--id-column",
@@ -55,12 +55,15 @@ def catalog() -> None:
     "[default: catalog_content]",
 )
 @click.option(
-    "--image-column", metavar="NAME", help="Column of image links, may be missing.  [default: image_link]"
+    "--image-column",
+    metavar="NAME",
+    help="Column of images, may be missing: links, file names, data: URIs, lists of them, or bytes.  "
+    "[default: image_link, or the one column of Hugging Face's type Image]",
 )
 @click.option(
     "--images-per-row",
     type=click.Choice(get_args(ImagePolicy)),
-    help="Of several images in a row's link: all, whose vectors are averaged, or the first.  [default: all]",
+    help="Of several images of a row: all, whose vectors are averaged, or the first.  [default: all]",
 )
 @click.option("--price-column", metavar="NAME", help="Column of prices, > 0.  [default: price]")
 @click.option(
