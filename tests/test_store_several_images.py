@@ -360,7 +360,7 @@ def test_the_page_shows_every_image_of_a_doubtful_row(workspace, folder, tmp_pat
     result = CliRunner().invoke(main, ["catalog", "clean", "-w", workspace.root])
     assert result.exit_code == 0, result.output
     facts = read_facts(workspace)
-    assert (facts.splits[0].with_several, facts.splits[0].n_images) == (1, 2)
+    assert (facts.splits[0].with_several, facts.splits[0].n_images) == (1, 3)
     page = page_of(facts, lambda digest: f"shown:{digest}")
     for name in ("p0.jpg", "p1.jpg"):
         assert f"shown:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}" in page

@@ -62,7 +62,7 @@ def _row_images(
     code, n_images = codes(values)
     there = code >= 0
     is_further = np.arange(len(code)) >= len(image)
-    n_rows_of = np.bincount(code[there & is_further], minlength=n_images)
+    n_rows_of = np.bincount(code[there & is_further], minlength=n_images + 1)  # and one for code -1
     kept = np.flatnonzero(there & ~(is_further & (n_rows_of[code] > SHARED_ROWS)))
     return row[kept], code[kept], n_images
 
