@@ -22,7 +22,7 @@ SHELFPRICE := $(BIN)/shelfprice
 INSTALLED := $(VENV)/.installed
 CONTRIBUTES := $(VENV)/.installed-dev
 
-.PHONY: help install embeddings heads submission test check bench clean
+.PHONY: help install embeddings heads submission test check docs bench clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,8 +62,11 @@ check: $(CONTRIBUTES) ## Lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(CONTRIBUTES) ## Build the site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(CONTRIBUTES) ## Run every benchmark; JSON lands in benchmarks/results
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the virtual environment and the demo's files
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) build site *.egg-info
