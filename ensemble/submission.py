@@ -74,6 +74,7 @@ def submit(
         "folder": record["folder"],
         "n_rows": len(sample_id),
         "n_at_floor": int((price <= price_floor).sum()),
+        "price_floor": price_floor,
         "median_price": float(np.median(price)),
         "rejected": rejected_counts(workspace),
         "nested_smape": record["scores"]["nested"],

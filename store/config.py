@@ -14,6 +14,7 @@ Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
 RangePolicy = Literal["refuse", "mid"]
 DecimalMark = Literal["auto", "point", "comma"]
+ImagePolicy = Literal["all", "first"]
 GroupPolicy = Literal["keep", "drop", "median", "first", "weight"]
 ROW_NUMBER = "row-number"  # in place of a column of ids
 
@@ -30,6 +31,7 @@ class ColumnConfig:
     price: str = "price"  # column of prices, in one currency
     numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
     categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
+    images_per_row: ImagePolicy = "all"  # of several images of a row; vectors of all are averaged
     decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the column
     price_range: RangePolicy = "refuse"  # what becomes of a price such as 10-12
     max_rejected: float = 0.05  # share of a file's rows that may be refused
