@@ -2,13 +2,16 @@
 
 import dataclasses
 import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from store.errors import ConfigError
+from store.errors import ConfigError, WorkspaceError
 from store.workspace import Workspace
 
 CONFIG_FILE = "shelfprice.toml"
+LAST_CONFIG_FILE = "shelfprice.toml.last"  # as it was when something was last made by it
 Grouping = Literal["exact", "near"]
 Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
@@ -118,14 +121,19 @@ def load_config(workspace: Workspace) -> Config:
     """The workspace's configuration, or the defaults where it has none.
 
     Raises:
-        ConfigError: not TOML, an unknown key, a wrong type; names the key and what is expected.
+        ConfigError: not TOML, an unknown key, a wrong type; names the key and what is expected. Or the file is gone
+            or empty, and what stands in the workspace was made with other settings than the defaults.
     """
-    if not workspace.exists(CONFIG_FILE):
-        return Config()
-    try:
-        value = tomllib.loads(workspace.read_bytes(CONFIG_FILE).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{workspace.path(CONFIG_FILE)} is not TOML: {error}") from error
+    value = _read(workspace, CONFIG_FILE)
+    if not value:
+        lost = sorted(_settings(_last(workspace) or {}).items() - _settings(_DEFAULTS).items())
+        if lost:
+            path, last = workspace.path(CONFIG_FILE), workspace.path(LAST_CONFIG_FILE)
+            raise ConfigError(
+                f"{path} is {'empty' if workspace.exists(CONFIG_FILE) else 'gone'}, and this workspace was made with "
+                f"{len(lost)} settings that are not the defaults ({lost[0][0]} = {lost[0][1]}): they are kept in {last}, "
+                f"copy it to {path}; or delete it to go on with the defaults"
+            )
     config = _build(Config, value, "")
     if config.folds.k < 2:
         raise ConfigError(f"{CONFIG_FILE}: folds.k must be at least 2, got {config.folds.k}")
@@ -133,6 +141,59 @@ def load_config(workspace: Workspace) -> Config:
     if not 0 < floor < float("inf"):
         raise ConfigError(f"{CONFIG_FILE}: submission.price_floor must be above 0, got {floor:g}")
     return config
+
+
+def keep_settings(workspace: Workspace, log: Callable[[str], None]) -> None:
+    """Say which settings are others than when something was last made here, and keep those of now for the next time.
+
+    Whoever makes something by the configuration calls it: a setting that is lost from the file is taken as its default,
+    which is told once.
+    """
+    now = _read(workspace, CONFIG_FILE)
+    if not now or now == (before := _last(workspace)):
+        return
+    if before is not None:
+        old, new = _settings(_DEFAULTS) | _settings(before), _settings(_DEFAULTS) | _settings(now)
+        for name in sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+            log(f"{CONFIG_FILE} has changed: {name} {old.get(name, 'unset')} became {new.get(name, 'unset')}")
+    with suppress(WorkspaceError):  # one that can't be written can still be looked at
+        workspace.publish_bytes(LAST_CONFIG_FILE, workspace.read_bytes(CONFIG_FILE))
+
+
+def _read(workspace: Workspace, file: str) -> dict[str, Any]:
+    """What a TOML file holds; nothing where it does not exist."""
+    if not workspace.exists(file):
+        return {}
+    try:
+        return tomllib.loads(workspace.read_bytes(file).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        way_on = (
+            f": mend it, or go back to {workspace.path(LAST_CONFIG_FILE)}, which something was last made by"
+        )
+        is_last = file == LAST_CONFIG_FILE or _last(workspace) is None
+        raise ConfigError(
+            f"{workspace.path(file)} is not TOML: {error}{'' if is_last else way_on}"
+        ) from error
+
+
+def _last(workspace: Workspace) -> dict[str, Any] | None:
+    """The settings that something was last made with; None where that is not known."""
+    try:
+        return _read(workspace, LAST_CONFIG_FILE) or None
+    except (ConfigError, WorkspaceError):
+        return None
+
+
+def _settings(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Every setting by its full name, its value as text."""
+    found: dict[str, str] = {}
+    for name, value in table.items():
+        found |= (
+            _settings(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": repr(value)}
+        )
+    return found
 
 
 def check_table(cls: type[Table], value: dict[str, Any], where: str) -> Table:
@@ -156,7 +217,7 @@ def save_config(workspace: Workspace, config: Config) -> None:
     written, defaults = tomlkit.document(), {}
     if workspace.exists(CONFIG_FILE):
         written = tomlkit.parse(workspace.read_bytes(CONFIG_FILE).decode())
-        defaults = _plain(dataclasses.asdict(Config()))
+        defaults = _DEFAULTS
     _update(written, _plain(dataclasses.asdict(config)), defaults)
     workspace.publish_bytes(CONFIG_FILE, tomlkit.dumps(written).encode())
 
@@ -218,3 +279,6 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if not isinstance(value, accepted) or isinstance(value, bool):
         raise ConfigError(f"{CONFIG_FILE}: {where} must be {hint.__name__}, got {value!r}")
     return hint(value)
+
+
+_DEFAULTS = _plain(dataclasses.asdict(Config()))
