@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -205,7 +206,7 @@ PARQUET = [
     Kind("integers of more than 64 bits", _table(sample_id=pa.array([10**30, 2, 3], pa.decimal128(38, 0))),
          {"sample_id": [str(10**30), "2", "3"]}),
     Kind("prices of more than 128 bits", _table(price=pa.array([5, 6, 7], pa.decimal256(70, 2))), {"price": [5.0, 6.0, 7.0]}),
-    Kind("half floats", _table(price=pa.array([5, 6, 7], pa.float16())), {"price": [5.0, 6.0, 7.0]}),
+    Kind("half floats", _table(price=pa.array(np.array([5, 6, 7], np.float16))), {"price": [5.0, 6.0, 7.0]}),
     Kind("unsigned ids", _table(sample_id=pa.array([2**63 + 5, 2, 3], pa.uint64())), {"sample_id": [str(2**63 + 5), "2", "3"]}),
     Kind("text that is not UTF-8", _table(catalog_content=pa.array([b"a", b"\xff", b"c"]).view(pa.string())),
          error="column 'catalog_content' can't be read.*UTF-?8"),

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from embed.encoders.base import Encoder, Item, ItemEncoder, TextEncoder
+from embed.encoders.base import Encoder, Item, ItemModel, TextModel
 from embed.finetune.augment import augment_image, augment_rows, larger
 from embed.finetune.towers import Tower
 from embed.forward.devices import cores
@@ -179,7 +179,7 @@ class Feed:
         """Inputs, of (row, content), of an encoder that prepares them itself; they are never augmented."""
         if not contents:
             return ()
-        encoder = cast(ItemEncoder, self._encoders[at])
+        encoder = cast(ItemModel, self._encoders[at])
         images = blob_reader(self._workspace) if self._towers[at].vector_set.has_image else None
         found = list(self._pool.map(lambda one: read_content(images, one[1]), contents))
         items = [one if isinstance(one, InputFailure) else encoder.prepare(one) for one in found]
@@ -194,7 +194,7 @@ class Feed:
     def _texts(self, at: int, rows: np.ndarray, present: np.ndarray, epoch: int | None) -> TowerInput:
         if not len(rows):
             return TowerInput(present, ())
-        encoder, table = cast(TextEncoder, self._encoders[at]), self._contents[at].take(pa.array(rows))
+        encoder, table = cast(TextModel, self._encoders[at]), self._contents[at].take(pa.array(rows))
         if epoch is not None:
             table = augment_rows(table, [self._random(row, epoch) for row in rows.tolist()])
         texts = compose(str(self._towers[at].vector_set.composition), table)

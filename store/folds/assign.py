@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from store.catalog.images.links import further_row_images, known_links, row_images
 from store.catalog.read import columns_of_images, present_splits, read_split, split_path
-from store.config import Config, Grouping
+from store.config import Config, Grouping, keep_settings
 from store.errors import (
     CatalogError,
     CorruptFileError,
@@ -137,6 +137,7 @@ def ensure_folds(
         CatalogError: no train catalogue, or rows that can't be split as asked.
         FoldMismatchError: the user's own folds are of other rows.
     """
+    keep_settings(workspace, log)
     wanted = wanted_record(workspace, config)
     if workspace.exists(FOLDS_FILE):
         try:

@@ -22,7 +22,7 @@ from store.catalog.ingest.source import TableSource, read_source
 from store.catalog.ingest.texts import texts_of
 from store.catalog.parse.extras import decide_extras, word_columns
 from store.catalog.read import CATALOG_LOCK, split_path
-from store.config import CONFIG_FILE, ColumnConfig, load_config, save_config
+from store.config import CONFIG_FILE, ColumnConfig, keep_settings, load_config, save_config
 from store.workspace import Workspace
 
 
@@ -95,6 +95,7 @@ def ingest(
         config_written = columns != config.columns or not workspace.exists(CONFIG_FILE)
         if config_written:
             save_config(workspace, replace(config, columns=columns))
+        keep_settings(workspace, notes.append)
     names = [name.partition(":") for name in splits[0].extras]
     return IngestReport(
         reports,

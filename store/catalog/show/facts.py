@@ -81,7 +81,7 @@ def read_facts(workspace: Workspace) -> Facts:
         price_quantiles=quantiles,
         length=histogram(lengths),
         coverage=coverage,
-        against=_against(tables, lengths, coverage) if "test" in tables else [],
+        against=against(tables, lengths, coverage) if "test" in tables else [],
         doubts=read_doubts(workspace, tables, images),
     )
 
@@ -156,7 +156,7 @@ def _share(column: pa.ChunkedArray) -> float:
     return 1.0 - column.null_count / len(column)
 
 
-def _against(
+def against(
     tables: dict[str, pa.Table], lengths: dict[str, np.ndarray], coverage: dict[str, dict[str, float]]
 ) -> list[tuple[str, float, float]]:
     """Train and test side by side: means, then shares."""
