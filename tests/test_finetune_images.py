@@ -64,7 +64,7 @@ def test_the_vector_that_is_trained_is_the_mean_over_the_images_that_have_one(jo
     np.testing.assert_allclose(half, vectors[(one.rows >= 5) & (one.rows < 30)], atol=1e-5)
 
 
-def test_such_rows_are_tuned_and_priced(job):
-    outcome = tune(job)
-    assert outcome.missing == ()
-    assert 0 < outcome.smape < 200
+def test_a_fold_of_such_rows_is_tuned_and_priced(job):
+    outcome = tune(job, (0,))
+    assert outcome.missing == (1,)
+    assert 0 < outcome.prices[0].smape < 200
