@@ -17,6 +17,7 @@ Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
 RangePolicy = Literal["refuse", "mid"]
 DecimalMark = Literal["auto", "point", "comma"]
+ImagePolicy = Literal["all", "first"]
 GroupPolicy = Literal["keep", "drop", "median", "first", "weight"]
 ROW_NUMBER = "row-number"  # in place of a column of ids
 
@@ -27,12 +28,13 @@ class ColumnConfig:
 
     sample_id: str = "sample_id"  # "row-number": rows are numbered from 1
     test_id: str = ""  # of the test file; empty: as in the training file
-    text: str = "catalog_content"
+    text: str = "catalog_content"  # column of the text that describes the product
     more_text: tuple[str, ...] = ()  # further columns of text, written after it under their names
-    image_link: str = "image_link"
-    price: str = "price"
+    image_link: str = "image_link"  # column of links to images, or of file names
+    price: str = "price"  # column of prices, in one currency
     numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
     categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
+    images_per_row: ImagePolicy = "all"  # of several images of a row; vectors of all are averaged
     decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the column
     price_range: RangePolicy = "refuse"  # what becomes of a price such as 10-12
     max_rejected: float = 0.05  # share of a file's rows that may be refused
@@ -42,6 +44,7 @@ class ColumnConfig:
 class EmbedConfig:
     """Which vectors the run computes, and how failing inputs are taken."""
 
+    # what 'embed run' computes: encoders, of texts with their composition
     vectors: tuple[str, ...] = ("minilm@structured", "minilm@name", "efficientnet-lite0")
     max_failures: float = 0.01  # share of what is there
     max_coverage_gap: float = 0.05  # share of rows without a vector, train against test
@@ -51,31 +54,33 @@ class EmbedConfig:
 class FoldConfig:
     """How rows are split."""
 
-    k: int = 5
-    group: Grouping = "exact"
+    k: int = 5  # number of folds, at least 2
+    group: Grouping = "exact"  # rows that share a fold: of one text or image, or of nearly one text
 
 
 @dataclass(frozen=True)
 class CleanConfig:
     """What training does about each finding of `shelfprice catalog clean`; rows that are scored are never touched."""
 
-    same_text_image: GroupPolicy = "keep"
-    same_image: GroupPolicy = "keep"
-    same_text: GroupPolicy = "keep"
-    near_text: GroupPolicy = "keep"
-    near_image: GroupPolicy = "keep"
-    price: GroupPolicy = "keep"
-    outlier: RowPolicy = "keep"
-    quantity: RowPolicy = "keep"
-    encoding: RowPolicy = "keep"
-    language: RowPolicy = "keep"
+    same_text_image: GroupPolicy = "keep"  # rows of the same text and image
+    same_image: GroupPolicy = "keep"  # the same image, other texts
+    same_text: GroupPolicy = "keep"  # the same text, other images
+    near_text: GroupPolicy = "keep"  # nearly the same text
+    near_image: GroupPolicy = "keep"  # nearly the same image
+    price: GroupPolicy = "keep"  # copies of one product with other prices
+    outlier: RowPolicy = "keep"  # prices far from those of similar rows
+    quantity: RowPolicy = "keep"  # value and unit that fit no size in the title
+    encoding: RowPolicy = "keep"  # texts with broken characters
+    language: RowPolicy = "keep"  # texts in another language than most
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """Which heads a run trains, and parameters that differ from their defaults."""
 
+    # what 'heads run' trains
     run: tuple[str, ...] = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
+    # what heads read, unless a head's own parameter says otherwise
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
 
@@ -103,7 +108,7 @@ class SubmissionConfig:
 class Config:
     """One run."""
 
-    seed: int = 42
+    seed: int = 42  # of folds, heads and draws
     columns: ColumnConfig = field(default_factory=ColumnConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     folds: FoldConfig = field(default_factory=FoldConfig)

@@ -1,7 +1,7 @@
 """How the page looks."""
 
 STYLE = """
-:root{--ink:#1d2430;--quiet:#687386;--line:#e3e7ee;--paper:#fff;--back:#f5f6f9;--bar:#5b7fd6;--over:#d9622b;--mark:#fff3e3}
+:root{--ink:#1d2430;--quiet:#5d687a;--line:#e3e7ee;--paper:#fff;--back:#f5f6f9;--bar:#5b7fd6;--over:#d9622b;--mark:#fff3e3}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e9ef;--quiet:#98a2b3;--line:#333b48;--paper:#1c222c;--back:#12161d;
 --bar:#7196ec;--over:#f08a55;--mark:#3a2d1b}}
 *{box-sizing:border-box}
@@ -36,6 +36,7 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--quiet);font-size:11
 .rows{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:8px}
 figure{margin:0;font-size:11.5px;line-height:1.35;overflow-wrap:anywhere}
 img,.none{width:100%;aspect-ratio:1;object-fit:contain;border-radius:4px;background:#fff;border:1px solid var(--line);margin-bottom:4px}
+figure img~img,figure img~.none{display:inline-block;width:48%}
 .none{display:flex;align-items:center;justify-content:center;background:var(--back);color:var(--quiet);font-size:11px}
 .more{color:var(--quiet);margin:6px 0 0}
 @media (max-width:820px){main{grid-template-columns:1fr}.cards{grid-template-columns:repeat(2,1fr)}.groups{grid-template-columns:1fr}}
