@@ -190,7 +190,7 @@ class Workspace:
             ) as file:
                 self._check(relative, file)
                 yield file
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a column's name
             if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EACCES, errno.EPERM):
                 raise self._unreadable(relative, error) from error
             raise self.not_ours(relative, str(error)) from error

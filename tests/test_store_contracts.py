@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -191,6 +192,16 @@ def test_what_may_not_be_read_is_not_taken_for_damage(workspace, monkeypatch):
         with pytest.raises(WorkspaceError, match=r"can't read .*: Permission denied") as caught:
             workspace.is_sound(relative)
         assert not isinstance(caught.value, CorruptFileError)
+
+
+def test_a_column_whose_name_is_no_text_is_damage(workspace):
+    workspace.publish_table("cleaning.parquet", pa.table({"some_text": ["a"]}))
+    path = Path(workspace.path("cleaning.parquet"))
+    path.write_bytes(path.read_bytes().replace(b"some_text", b"some\xf4text"))
+    with pytest.raises(
+        CorruptFileError, match=r"cleaning\.parquet is damaged .*run 'shelfprice catalog clean'"
+    ):
+        workspace.read_table("cleaning.parquet")
 
 
 def test_a_folder_or_a_loop_in_a_files_place_is_one_line_that_says_what_to_do(workspace):
