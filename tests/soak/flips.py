@@ -82,9 +82,7 @@ def is_record(file: str) -> bool:
 
 def same(found: Any, value: Any) -> bool:
     """Whether two tables, or two records, say the same: values, types, metadata."""
-    from store.workspace import table_metadata
-
     if isinstance(value, dict):
         return bool(found == value)
-    told = table_metadata(found.schema) == table_metadata(value.schema)
+    told = found.schema.metadata == value.schema.metadata
     return bool(told and found.schema.equals(value.schema) and found.equals(value))
