@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,7 +30,7 @@ METADATA_KEY = b"shelfprice"
 DIGEST_KEY = b"shelfprice.sha256"  # of a table's columns, number of rows and metadata; pages have checksums
 RECORD_DIGEST = "record_sha256"  # in a JSON record: of all the rest of it
 SCHEMA_KEY = b"ARROW:schema"
-ARROW = "parquet-cpp-arrow"  # how the writer names itself
+OTHER_WRITER = re.compile(r"(?!parquet-cpp-arrow|shelfprice)[A-Za-z-]+( .*)?")  # DuckDB version v1.1, Polars
 SHA256_CHARACTERS = 64
 ROW_GROUP_ROWS = 8192
 BLOCK_BYTES = 2**20  # least that one request to an object store reads of a file
@@ -201,7 +202,9 @@ class Workspace:
         """Raises CorruptFileError where columns, number of rows or metadata are not those that were written."""
         contract = contract_of(relative)
         schema, found = file.schema_arrow, _written_metadata(file)
-        if not found and (file.metadata.created_by or ARROW).startswith(ARROW):  # which writes its schema there
+        if not found and not OTHER_WRITER.fullmatch(
+            file.metadata.created_by or ""
+        ):  # Arrow has its schema there
             raise self.not_ours(relative, "its metadata are gone")
         try:
             metadata = table_metadata(file)
