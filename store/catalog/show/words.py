@@ -19,7 +19,9 @@ def fact_lines(facts: Facts, blocks: str = BLOCKS) -> list[str]:
         )
         for reason, n in split.missing.items():
             lines.append(f"       {n:>9,} without: {reason} (first: {', '.join(split.missing_ids[reason])})")
-    quantiles = ", ".join(f"{name} {priced(price)}" for name, price in facts.price_quantiles.items())
+    quantiles = ", ".join(
+        f"{name} {priced(price, facts.typical_price)}" for name, price in facts.price_quantiles.items()
+    )
     lines += [
         "",
         f"price  {quantiles}",
