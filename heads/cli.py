@@ -110,3 +110,25 @@ def list_heads(as_json: bool) -> None:
         say(f"{head.head}{origin}: {head.summary}")
         say(f"  reads {', '.join(head.reads)}{needs}")
         say(f"  {json.dumps(head.params)}")
+
+
+@heads.command()
+@click.argument("names", nargs=-1, required=True, metavar="HEAD...")
+@click.option(
+    "--rows",
+    "n_rows",
+    type=click.IntRange(min=100),
+    help="Train on about so many rows, whole groups. Default: all, with predictions that are there taken as they are.",
+)
+@workspace_option
+@json_option
+def compare(names: tuple[str, ...], n_rows: int | None, workspace: Workspace, as_json: bool) -> None:
+    """Compare heads on the same rows and folds, each against the first; the standing blend stays as it is."""
+    from heads.compare import compare_heads, compared_lines
+    from store.config import load_config
+
+    found = compare_heads(workspace, load_config(workspace), names, n_rows, lambda line: say(line, err=True))
+    if as_json:
+        print_json({"heads": [dataclasses.asdict(one) for one in found]})
+    else:
+        say("\n".join(compared_lines(found)))

@@ -146,7 +146,7 @@ class _Judge:
             )
         if rows.image[at].as_py() is None and rows.table["image"][at].as_py() is not None:
             return REASONS[3], "It names an image that could not be had."
-        if close and close[0][1] <= self.rare:
+        if close and close[0][1] < self.rare:
             return REASONS[4], (
                 f"Its nearest row has cosine {close[0][1]:.2f}: {1 - RARE:.0%} of rows have a nearer one."
             )
@@ -172,8 +172,8 @@ class _Judge:
                 times = own["quantity"] / middle
                 if max(times, 1 / times) >= MISREAD and error * math.log(times) > 0:
                     return (
-                        f"Its quantity was read as {own['quantity']:,.4g} {own['quantity_unit'] or ''}, that of near "
-                        f"rows is {middle:,.4g}: was it misread?"
+                        f"Its quantity was read as {own['quantity']:,.6g} {own['quantity_unit'] or ''}, that of near "
+                        f"rows is {middle:,.6g}: was it misread?"
                     )
         for what, factor in (("pack of", own["pack_count"]), ("value", own["value"])):
             if factor and factor >= 3 and abs(abs(error) - math.log(factor)) <= FACTOR:
