@@ -152,5 +152,60 @@ def show_command(
         say(line)
 
 
+@embed.command("compare")
+@click.argument("encoders", nargs=-1, required=True, metavar="ENCODER[@COMPOSITION]...")
+@click.option(
+    "--rows",
+    "n_rows",
+    type=click.IntRange(min=100),
+    default=2000,
+    show_default=True,
+    help="Embed about so many training rows, whole groups.",
+)
+@click.option(
+    "--models",
+    "models_dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    envvar="SHELFPRICE_MODELS",
+    show_envvar=True,
+    help="Folder of models carried over from a connected machine.",
+)
+@click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
+@trust_option
+@workspace_option
+@json_option
+def compare_command(
+    encoders: tuple[str, ...],
+    n_rows: int,
+    models_dir: Path | None,
+    offline: bool,
+    trust_remote_code: bool,
+    workspace: Workspace,
+    as_json: bool,
+) -> None:
+    """Embed a sample with each encoder, hold the vectors against the prices, and say what the full run would cost.
+
+    Each is held against the first. Vectors of the sample are kept for 'embed run'; heads and blend stay as they are.
+    """
+    from dataclasses import asdict
+
+    from embed.compare import compare_encoders, compared_lines
+    from embed.encoders.base import Sources
+    from store.config import load_config
+
+    found = compare_encoders(
+        workspace,
+        load_config(workspace),
+        encoders,
+        n_rows,
+        sources=Sources(models_dir, offline, trust_remote_code=trust_remote_code),
+        say=lambda line: say(line, err=True),
+    )
+    if as_json:
+        print_json({"vectors": [asdict(one) for one in found]})
+    else:
+        say("\n".join(compared_lines(found)))
+
+
 embed.add_command(run_command)
 embed.add_command(export_command)

@@ -13,7 +13,7 @@ from heads.run import HeadPlan, Log, plan_heads
 from store.catalog.read import catalog_digest
 from store.config import Config
 from store.errors import HeadError, ShelfpriceError
-from store.folds.assign import ensure_folds
+from store.folds.assign import ensure_folds, sample_of_groups
 from store.metric import gain_and_error, smape_rows
 from store.predictions import read_predictions
 from store.workspace import Workspace
@@ -94,18 +94,6 @@ def compare_heads(
             )
         )
     return found
-
-
-def sample_of_groups(group: np.ndarray, n_rows: int | None, seed: int) -> np.ndarray:
-    """Which rows are looked at, shape (n_rows,) bool: whole groups drawn at random, about so many rows."""
-    if n_rows is None or n_rows >= len(group):
-        return np.ones(len(group), bool)
-    index = np.unique(group, return_inverse=True)[1]
-    size = np.bincount(index)
-    order = np.random.default_rng(seed).permutation(len(size))
-    taken = np.zeros(len(size), bool)
-    taken[order[np.cumsum(size[order]) <= n_rows]] = True
-    return np.asarray(taken[index])
 
 
 def _interval(values: np.ndarray, group: np.ndarray) -> tuple[float, float]:
