@@ -6,8 +6,11 @@ import click
 
 from ensemble.report.cli import report
 from store.config import load_config
+from store.errors import AuditError
 from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
+
+COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
 
 
 @click.group()
@@ -52,10 +55,14 @@ def blend(
     """
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
+    from store.progress import moving
 
     config = load_config(workspace)
     floor = config.submission.price_floor
-    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing)
+    with moving("blend: weights on all folds, and without each"):
+        record = run_blend(
+            workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing
+        )
     if as_json:
         print_json(record)
     else:
@@ -102,7 +109,10 @@ def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: 
 @workspace_option
 @json_option
 def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
-    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score."""
+    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score.
+
+    Exit code 1 where a check fails.
+    """
     from ensemble.audit.run import run_audit
     from ensemble.summary import audit_lines
 
@@ -111,4 +121,10 @@ def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        say("\n".join(audit_lines(result)))
+        for line in audit_lines(result):
+            say(line, colour=COLOURS.get(line.split()[0]))
+    if result["verdict"] == "fail":
+        failed = [check["name"] for check in result["checks"] if check["verdict"] == "fail"]
+        raise AuditError(
+            f"the honest score can't be trusted, {len(failed)} checks failed: {', '.join(failed)}"
+        )

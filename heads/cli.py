@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from heads.run import HeadResult
 
 
 @click.group(context_settings={"show_default": True})
@@ -36,30 +40,37 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
     from heads.run import run_heads
     from store.config import load_config
     from store.errors import HeadError
+    from store.progress import moving
 
-    results = []
+    results: list[HeadResult] = []
     limit = None if memory is None else parse_bytes(memory)
-    for result in run_heads(
-        workspace, load_config(workspace), names, lambda line: say(line, err=True), limit
-    ):
-        results.append(result)
-        if as_json:
-            continue
-        if result.status == "failed":
-            say(f"{result.head:<20} failed: {result.error}", err=True)
-        elif result.status == "present":
-            tuned = "tuned, " if result.tuned else ""
-            say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
-        else:
-            tuned = "tuned, " if result.tuned else ""
-            say(
-                f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}{result.seconds:.1f} s, {result.folder}"
-            )
+    with moving("heads run") as line:
+
+        def log(said: str) -> None:
+            with line.above():
+                say(said, err=True)
+            line.say(said)
+
+        for result in run_heads(workspace, load_config(workspace), names, log, limit):
+            results.append(result)
+            if not as_json:
+                with line.above():
+                    _say_result(result)
     if as_json:
         print_json({"heads": [dataclasses.asdict(result) for result in results]})
     failed = [result.head for result in results if result.status == "failed"]
     if failed:
         raise HeadError(f"{len(failed)} of {len(results)} heads failed: {', '.join(failed)}")
+
+
+def _say_result(result: "HeadResult") -> None:
+    tuned = "tuned, " if result.tuned else ""
+    if result.status == "failed":
+        say(f"{result.head:<20} failed: {result.error}", err=True, colour="red")
+    elif result.status == "present":
+        say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
+    else:
+        say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}{result.seconds:.1f} s, {result.folder}")
 
 
 @heads.command()

@@ -1,6 +1,7 @@
 """Command-line options and output that every room shares."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +35,14 @@ json_option: Callable[[Any], Any] = click.option(
 )
 
 
-def say(text: str, err: bool = False) -> None:
-    """One line for people, to stdout or stderr: what stands in ids, names and paths can't act on a terminal."""
-    click.echo(printable(text), err=err)
+def say(text: str, err: bool = False, colour: str | None = None) -> None:
+    """One line for people, to stdout or stderr: what stands in ids, names and paths can't act on a terminal.
+
+    Args:
+        colour: of the line, where it goes to a terminal and NO_COLOR (https://no-color.org) is not set.
+    """
+    line = printable(text)
+    click.echo(click.style(line, fg=colour) if colour and not os.environ.get("NO_COLOR") else line, err=err)
 
 
 def print_json(value: Any) -> None:

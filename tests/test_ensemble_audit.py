@@ -188,6 +188,17 @@ def test_the_command_prints_a_verdict_per_check_and_json(workspace):
     assert len(json.loads(run.stdout)["checks"]) == 5
 
 
+def test_a_check_that_fails_is_an_error_after_all_are_printed(workspace):
+    lay_out(workspace, fold_column=True)
+    run = CliRunner().invoke(main, ["ensemble", "audit", "-w", workspace.root])
+    assert run.exit_code == 1
+    assert (
+        len([line for line in run.stdout.splitlines() if line.split()[0] in ("ok", "caution", "fail")]) >= 5
+    )
+    assert "can't be trusted, " in run.stderr
+    assert "folds unknown" in run.stderr.splitlines()[-1]
+
+
 def further_columns(workspace, test_colours=("red", "blue"), seed=0):
     """Rows at random, with a column of codes that are nearly all different and one of colours."""
     generator = np.random.default_rng(seed)

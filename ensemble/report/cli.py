@@ -31,10 +31,10 @@ def report(seconds: float, folder: str | None, workspace: Workspace, as_json: bo
     """
     from ensemble.report.run import write_report
     from ensemble.report.summary import report_lines
+    from store.progress import moving
 
-    done = write_report(
-        workspace, folder=folder, seconds=seconds, progress=lambda said: say(f"report: {said}", err=True)
-    )
+    with moving("report") as line:
+        done = write_report(workspace, folder=folder, seconds=seconds, progress=line.say)
     if as_json:
         print_json(done.facts | {"file": done.file})
     else:
