@@ -86,7 +86,7 @@ def compare_encoders(
 ) -> list[ComparedSet]:
     """Embed a sample of the training rows with each encoder and hold the vectors against the prices.
 
-    Vectors of the sample go into the cache, where `embed run` finds them; what an encoder's name stands for, heads and
+    Of a row with several images the first is embedded. Vectors of the sample go into the cache, where `embed run` finds them; what an encoder's name stands for, heads and
     blend stay as they are.
 
     Args:

@@ -76,6 +76,13 @@ def blend(
     help="A further file to write the submission to, beside the workspace's own submission.csv.",
 )
 @click.option(
+    "--spreadsheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A further CSV with prices and their intervals for people: an id that a spreadsheet would run as a formula "
+    "(=, +, -, @) has an apostrophe before it.",
+)
+@click.option(
     "--blend",
     "folder",
     metavar="FOLDER",
@@ -84,13 +91,16 @@ def blend(
 )
 @workspace_option
 @json_option
-def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: bool) -> None:
+def submit(
+    out: Path | None, spreadsheet: Path | None, folder: str | None, workspace: Workspace, as_json: bool
+) -> None:
     """Price the test rows with the standing blend and write submission.csv."""
     from ensemble.submission import submit as run_submit
     from ensemble.summary import submit_lines
 
     config = load_config(workspace)
-    result = run_submit(workspace, config.columns, out, config.submission.price_floor, folder=folder)
+    floor = config.submission.price_floor
+    result = run_submit(workspace, config.columns, out, floor, folder=folder, spreadsheet=spreadsheet)
     if as_json:
         print_json(result)
     else:

@@ -95,7 +95,9 @@ def label(value: float) -> str:
 
 
 def priced(price: float, typical: float) -> str:
-    """1,234 or 12.30: all prices of a page alike, with decimals where a typical one is below 100."""
+    """1,234 or 12.30: prices of a page alike, with decimals where a typical one is below 100; 0.00123 as it is."""
+    if 0 < price < 0.1:
+        return f"{price:.3g}"
     return f"{price:,.{0 if typical >= 100 else 2}f}"
 
 
