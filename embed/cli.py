@@ -8,7 +8,7 @@ import click
 from embed.export.cli import export_command
 from embed.finetune.cli import finetune_command
 from embed.job.cli import encoder_options, run_command, trust_option
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 
@@ -38,14 +38,14 @@ def plan_command(
 ) -> None:
     """Show what is missing, gigabytes and time, without loading a model."""
     from embed.encoders.base import Sources
-    from embed.job.plan import plan_encoder
+    from embed.job.plan import plan_encoder, with_timings
     from embed.job.report import plan_lines, plan_record
     from embed.job.request import find_requests
 
     sources = Sources(models_dir, offline, trust_remote_code=trust_remote_code)
     requests = find_requests(workspace, encoders, sources, precision)
     plans = [plan_encoder(workspace, r.resolved, r.source, retry_failed=retry_failed) for r in requests]
-    plans = [one.own(share) for one in plans]
+    plans = [with_timings(one.own(share), user_timings()) for one in plans]
     if as_json:
         print_json({"encoders": [plan_record(one) for one in plans]})
         return

@@ -7,7 +7,7 @@ import click
 from ensemble.report.cli import report
 from store.config import load_config
 from store.errors import AuditError
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
@@ -56,6 +56,7 @@ def blend(
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
     from store.progress import moving
+    from store.timings import peak_bytes
 
     config = load_config(workspace)
     floor = config.submission.price_floor
@@ -63,6 +64,9 @@ def blend(
         record = run_blend(
             workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing
         )
+    if not record["up_to_date"]:
+        size = record["n_rows"] * len(record["weights"])
+        user_timings().record("blend", size, record["seconds"], peak_bytes())
     if as_json:
         print_json(record)
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
     from heads.run import run_heads
     from store.config import load_config
     from store.errors import HeadError
+    from store.folds.assign import read_folds
     from store.progress import moving
+    from store.timings import peak_bytes
 
     results: list[HeadResult] = []
     limit = None if memory is None else parse_bytes(memory)
@@ -53,6 +55,9 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
 
         for result in run_heads(workspace, load_config(workspace), names, log, limit):
             results.append(result)
+            if result.status == "trained" and result.seconds is not None:
+                n_rows = len(read_folds(workspace).fold)
+                user_timings().record(f"head {result.head}", n_rows, result.seconds, peak_bytes())
             if not as_json:
                 with line.above():
                     _say_result(result)
@@ -137,8 +142,12 @@ def compare(names: tuple[str, ...], n_rows: int | None, workspace: Workspace, as
     """Compare heads on the same rows and folds, each against the first; the standing blend stays as it is."""
     from heads.compare import compare_heads, compared_lines
     from store.config import load_config
+    from store.timings import peak_bytes
 
     found = compare_heads(workspace, load_config(workspace), names, n_rows, lambda line: say(line, err=True))
+    for one in found:
+        if one.seconds is not None:
+            user_timings().record(f"head {one.head}", one.n_rows, one.seconds, peak_bytes())
     if as_json:
         print_json({"heads": [dataclasses.asdict(one) for one in found]})
     else:

@@ -4,11 +4,13 @@ import json
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from store.printable import printable
+from store.timings import Timings
 from store.workspace import Workspace
 
 _C1 = re.compile("[\x7f-\x9f]")  # control characters that JSON leaves as they are
@@ -33,6 +35,11 @@ workspace_option: Callable[[Any], Any] = click.option(
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object, for machines."
 )
+
+
+def user_timings() -> Timings:
+    """How long steps took before, in the user's folder for settings of programs."""
+    return Timings(Path(click.get_app_dir("shelfprice")))
 
 
 def say(text: str, err: bool = False, colour: str | None = None) -> None:
