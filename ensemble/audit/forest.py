@@ -1,9 +1,12 @@
 """What tells rows apart: random trees on all columns together, and each column alone."""
 
+from typing import Any
+
 import numpy as np
 
 MOST_BINS = 64  # of one column
 N_TREES = 100
+MIN_LEAF = 10  # rows
 _SMOOTHING = 1.0  # rows of the overall shares that a bin's shares are mixed with
 
 
@@ -16,24 +19,41 @@ def forest_shares(
         X: shape (n_rows, n_columns).
         label: 0 to n_classes - 1, shape (n_rows,).
     """
+    settings = {"objective": "multiclass", "num_class": n_classes}
+    return _forest(X, label, inside, outside, settings, MIN_LEAF, seed)
+
+
+def forest_values(
+    X: np.ndarray, values: np.ndarray, inside: np.ndarray, outside: np.ndarray, min_leaf: int, seed: int
+) -> np.ndarray:
+    """Mean of random trees, shape (n_outside,), of values of shape (n_rows,)."""
+    return _forest(X, values, inside, outside, {"objective": "regression"}, min_leaf, seed)
+
+
+def _forest(
+    X: np.ndarray,
+    target: np.ndarray,
+    inside: np.ndarray,
+    outside: np.ndarray,
+    settings: dict[str, Any],
+    min_leaf: int,
+    seed: int,
+) -> np.ndarray:
     import lightgbm
 
-    params = {
-        "objective": "multiclass",
-        "num_class": n_classes,
+    params = settings | {
         "boosting": "rf",
-        "extra_trees": True,
         "bagging_fraction": 0.7,
         "bagging_freq": 1,
-        "feature_fraction_bynode": float(np.clip(4 / np.sqrt(X.shape[1]), 0.2, 1.0)),
+        "feature_fraction_bynode": float(np.clip(3 / np.sqrt(X.shape[1]), 0.2, 1.0)),
         "num_leaves": 63,
-        "min_data_in_leaf": 10,
+        "min_data_in_leaf": min_leaf,
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
         "verbose": -1,
     }
-    data = lightgbm.Dataset(X[inside], label[inside], free_raw_data=True)
+    data = lightgbm.Dataset(X[inside], target[inside])
     return np.asarray(lightgbm.train(params, data, N_TREES).predict(X[outside]))
 
 
