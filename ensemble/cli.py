@@ -55,6 +55,7 @@ def blend(
     """
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
+    from heads.estimates import BLEND
     from store.progress import moving
     from store.timings import peak_bytes
 
@@ -66,7 +67,7 @@ def blend(
         )
     if not record["up_to_date"]:
         size = record["n_rows"] * len(record["weights"])
-        user_timings().record("blend", size, record["seconds"], peak_bytes())
+        user_timings().record(BLEND, size, record["seconds"], peak_bytes())
     if as_json:
         print_json(record)
     else:

@@ -36,6 +36,7 @@ def heads() -> None:
 @json_option
 def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_json: bool) -> None:
     """Train the heads whose predictions are missing, on one set of folds."""
+    from heads.estimates import step_of
     from heads.features.memory import parse_bytes
     from heads.run import run_heads
     from store.config import load_config
@@ -57,7 +58,7 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
             results.append(result)
             if result.status == "trained" and result.seconds is not None:
                 n_rows = len(read_folds(workspace).fold)
-                user_timings().record(f"head {result.head}", n_rows, result.seconds, peak_bytes())
+                user_timings().record(step_of(result.head), n_rows, result.seconds, peak_bytes())
             if not as_json:
                 with line.above():
                     _say_result(result)
@@ -141,13 +142,14 @@ def list_heads(as_json: bool) -> None:
 def compare(names: tuple[str, ...], n_rows: int | None, workspace: Workspace, as_json: bool) -> None:
     """Compare heads on the same rows and folds, each against the first; the standing blend stays as it is."""
     from heads.compare import compare_heads, compared_lines
+    from heads.estimates import step_of
     from store.config import load_config
     from store.timings import peak_bytes
 
     found = compare_heads(workspace, load_config(workspace), names, n_rows, lambda line: say(line, err=True))
     for one in found:
         if one.seconds is not None:
-            user_timings().record(f"head {one.head}", one.n_rows, one.seconds, peak_bytes())
+            user_timings().record(step_of(one.head), one.n_rows, one.seconds, peak_bytes())
     if as_json:
         print_json({"heads": [dataclasses.asdict(one) for one in found]})
     else:
