@@ -72,7 +72,8 @@ def worst_positions(rows: ReportRows) -> np.ndarray:
 
 def worst_rows(rows: ReportRows, near: NearRows | None) -> list[WorstRow]:
     """The worst rows in words."""
-    return [_Judge(rows, near).row(int(at)) for at in worst_positions(rows)]
+    judge = _Judge(rows, near)
+    return [judge.row(int(at)) for at in worst_positions(rows)]
 
 
 class _Judge:
@@ -81,6 +82,7 @@ class _Judge:
     def __init__(self, rows: ReportRows, near: NearRows | None) -> None:
         self.rows, self.near = rows, near
         self.price = np.exp(rows.training.log_actual)
+        self.of_heads = rows.head_log_prices()
         known = near.cosine[:, 0][np.isfinite(near.cosine[:, 0])] if near is not None else np.empty(0)
         self.rare = float(np.quantile(known, RARE)) if len(known) else -np.inf
 
@@ -93,7 +95,7 @@ class _Judge:
         reason, words = self._reason(at, twins, close)
         shown: list[tuple[int, float | None]] = [(i, None) for i in twins[:2]]
         shown += [(i, cosine) for i, cosine in close][: 4 - len(shown)]
-        heads = zip(rows.training.heads, rows.head_log_prices()[at].tolist(), strict=True)
+        heads = zip(rows.training.heads, self.of_heads[at].tolist(), strict=True)
         return WorstRow(
             str(rows.training.sample_id[at]),
             self._name(at),
@@ -150,7 +152,7 @@ class _Judge:
             return REASONS[4], (
                 f"Its nearest row has cosine {close[0][1]:.2f}: {1 - RARE:.0%} of rows have a nearer one."
             )
-        heads = rows.head_log_prices()[at]
+        heads = self.of_heads[at]
         if np.ptp(heads) >= DISAGREE:
             low, high = np.exp(heads.min()), np.exp(heads.max())
             return REASONS[5], f"Heads predict from {low:,.2f} to {high:,.2f}."
