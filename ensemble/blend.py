@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.inputs import Selection, TrainingRows, read_training_rows, select_predictions
+from ensemble.inputs import Selection, TrainingRows, curves_of, read_training_rows, select_predictions
+from heads.base import MOST_BEYOND
 from store.config import SubmissionConfig
 from store.errors import ConfigError, CorruptFileError, WorkspaceError
 from store.predictions import oof_predictions_table
@@ -59,14 +60,19 @@ def plan_blend(
     """
     selection = select_predictions(workspace, asked, configured)
     floor = {} if price_floor == PRICE_FLOOR else {"price_floor": price_floor}
-    inputs = floor | {
-        "heads": selection.folders,
-        "folds_hash": selection.folds_hash,
-        "catalog_digest": selection.catalog_digest,
-        "seed": seed,
-        "coverage": coverage,
-        "code_version": CODE_VERSION,
-    }
+    curves = curves_of(workspace, selection.folders)
+    inputs = (
+        floor
+        | ({"learning_curves": curves} if curves else {})
+        | {
+            "heads": selection.folders,
+            "folds_hash": selection.folds_hash,
+            "catalog_digest": selection.catalog_digest,
+            "seed": seed,
+            "coverage": coverage,
+            "code_version": CODE_VERSION,
+        }
+    )
     return BlendPlan(selection, inputs, f"{BLENDS}/{digest(inputs)}")
 
 
@@ -169,17 +175,23 @@ def read_blend(workspace: Workspace, folder: str | None = None) -> dict[str, Any
     return record | {"folder": found}
 
 
+def price_limits(log_actual: np.ndarray, lowest: float) -> tuple[float, float]:
+    """Log prices beyond which no row's interval reaches: as far outside of known prices as a head may predict."""
+    return max(float(log_actual.min()) - MOST_BEYOND, lowest), float(log_actual.max()) + MOST_BEYOND
+
+
 def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
     """The content of blend.json, and every row's nested log price, shape (n_rows,)."""
-    from ensemble.conformal import crossfitted_coverage, fit_intervals
-    from ensemble.groups import bootstrap_interval, expected_interval
+    from ensemble.conformal import coverage_by_kind, crossfitted_intervals, fit_intervals
+    from ensemble.groups import bootstrap_interval
     from ensemble.honest import RULE, Maker
+    from ensemble.outlook import kinds_of, outlook
     from store.metric import smape_log, smape_rows
 
     started = time.perf_counter()
-    maker = Maker(rows.log_prices, rows.log_actual, rows.fold, rows.group)
+    maker = Maker(rows.log_prices, rows.log_actual, rows.fold, rows.group, looks_back=rows.looks_back)
     blend, nested = maker.final(), maker.nested()
-    lowest = np.log(inputs.get("price_floor", PRICE_FLOOR))
+    lowest = float(np.log(inputs.get("price_floor", PRICE_FLOOR)))
     nested_log_price = np.maximum(nested.log_price, lowest)
     average = np.maximum(rows.log_prices.mean(axis=1), lowest)
     of_heads = [smape_log(rows.log_actual, np.maximum(z, lowest)) for z in rows.log_prices.T]
@@ -189,7 +201,10 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     best = int(np.argmin(of_heads))
     over_best = smape_rows(rows.log_actual, np.maximum(rows.log_prices[:, best], lowest)) - loss
     seed, coverage = inputs["seed"], inputs["coverage"]
-    measured, factor = crossfitted_coverage(nested_log_price, rows.log_actual, rows.fold, coverage)
+    expected = outlook(rows, nested, loss, lowest, INTERVAL_LEVEL)
+    kinds, limits = kinds_of(rows), price_limits(rows.log_actual, lowest)
+    inside, half_width = crossfitted_intervals(nested_log_price, rows.log_actual, rows.fold, coverage, kinds)
+    intervals = fit_intervals(nested_log_price, rows.log_actual, coverage, kinds, limits)
 
     def interval(values: np.ndarray) -> list[float]:
         return list(bootstrap_interval(values, rows.group, seed, INTERVAL_LEVEL))
@@ -200,8 +215,12 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
         "mean": blend.mix.mean,
         "weights": dict(zip(rows.heads, map(float, blend.mix.weights), strict=True)),
         "calibration": blend.calibration.to_json(),
-        "intervals": fit_intervals(nested_log_price, rows.log_actual, coverage).to_json()
-        | {"measured_coverage": measured, "median_factor": factor},
+        "intervals": intervals.narrowed(expected["test"]["size_factor"]).to_json()
+        | {
+            "measured_coverage": float(inside.mean()),
+            "median_factor": float(np.exp(np.median(half_width))),
+            "by_kind": coverage_by_kind(inside, nested_log_price, kinds),
+        },
         "rule": RULE,
         "inner": {"smape": blend.inner_smape, "gain": blend.gain, "gain_error": blend.gain_error},
         "scores": {
@@ -210,9 +229,8 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
             "nested": float(loss.mean()),
             "nested_interval": interval(loss),
             "interval_level": INTERVAL_LEVEL,
-            "test_interval": None
-            if rows.n_test is None
-            else list(expected_interval(loss, rows.group, rows.n_test, INTERVAL_LEVEL)),
+            "expected": expected,
+            "test_interval": None if rows.n_test is None else expected["test"]["interval"],
             "optimism": float(loss.mean()) - naive,
             "average": smape_log(rows.log_actual, average),
             "gain_over_average": float(over_average.mean()),

@@ -9,7 +9,7 @@ from store.errors import ConfigError
 from store.workspace import Workspace
 
 CONFIG_FILE = "shelfprice.toml"
-Grouping = Literal["exact", "near"]
+Grouping = Literal["auto", "none", "exact", "near"]
 Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
 RangePolicy = Literal["refuse", "mid"]
@@ -30,6 +30,9 @@ class ColumnConfig:
     price: str = "price"
     numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
     categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
+    group: str = ""  # column whose values share a fold, such as the seller; empty: there is none
+    time: str = ""  # column of when a price held; folds look back only then
+    weight: str = ""  # column of what a row counts in fits and scores
     decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the column
     price_range: RangePolicy = "refuse"  # what becomes of a price such as 10-12
     max_rejected: float = 0.05  # share of a file's rows that may be refused
@@ -49,7 +52,9 @@ class FoldConfig:
     """How rows are split."""
 
     k: int = 5
-    group: Grouping = "exact"
+    group: Grouping = (
+        "auto"  # the one under which training rows have as many twins elsewhere as test rows have in train
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,9 @@ class HeadConfig:
 
     run: tuple[str, ...] = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
+    learning_curve: bool = (
+        True  # train each on a sample of the rows as well, so that the score is of all rows' model
+    )
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
 
     @property
@@ -210,6 +218,6 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{CONFIG_FILE}: [{where}] must hold one table per head, got {value!r}")
         return value
     accepted = (int, float) if hint is float else hint
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or isinstance(value, bool) != (hint is bool):
         raise ConfigError(f"{CONFIG_FILE}: {where} must be {hint.__name__}, got {value!r}")
     return hint(value)

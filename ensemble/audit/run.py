@@ -7,10 +7,14 @@ from tqdm import tqdm
 
 from ensemble.audit.adversarial import check_drift, check_folds_unknown
 from ensemble.audit.check import Check
+from ensemble.audit.columns import check_columns
 from ensemble.audit.evidence import read_evidence
 from ensemble.audit.order import check_ids_and_order
 from ensemble.audit.shuffled import check_shuffled_target
+from ensemble.audit.signal import check_signal
+from ensemble.audit.time import check_time
 from ensemble.audit.twins import check_twins
+from ensemble.audit.written import check_image_names, check_written_prices
 from store.workspace import Workspace
 
 MAX_ROWS = 20_000
@@ -38,6 +42,11 @@ def run_audit(
         lambda: check_folds_unknown(train, seed),
         lambda: check_drift(train, test, seed),
         lambda: check_twins(workspace),
+        lambda: check_signal(train, seed),
+        lambda: check_columns(workspace),
+        lambda: check_written_prices(workspace, seed, max_rows),
+        lambda: check_image_names(workspace, seed, max_rows),
+        lambda: check_time(workspace, train, seed),
     ]
     checks = [step() for step in tqdm(steps, desc="audit", unit="check", disable=None, leave=False)]
     verdicts = {check.verdict for check in checks}

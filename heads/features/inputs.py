@@ -35,6 +35,7 @@ class Inputs:
     test: Rows | None  # None: no test catalogue
     cleaning: Cleaning | None = None  # None: rows are fitted on as they are
     notes: tuple[str, ...] = ()  # what is to be said of the catalogue
+    looks_back: bool = False  # each fold is predicted by what earlier ones know
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ def read_inputs(
     )
     if not stands:
         raise _replaced(workspace)
-    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning, fields.notes)
+    return Inputs(
+        rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning, fields.notes, folds.looks_back
+    )
 
 
 def _replaced(workspace: Workspace) -> RowMismatchError:

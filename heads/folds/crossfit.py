@@ -28,6 +28,7 @@ def crossfit(
     on_fit: Callable[[], None] = lambda: None,
     cleaning: Cleaning | None = None,
     tuning: Tuning | None = None,
+    looks_back: bool = False,
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
 
@@ -42,6 +43,9 @@ def crossfit(
         cleaning: what is done to the rows that a model is fitted on. Each fold's model sees rows and prices of its
             own then, so that folds are fitted one after the other.
         tuning: parameters of each fold's own, found without it; folds are fitted one after the other then.
+        looks_back: folds follow one another in time, and each is predicted by a head fitted on earlier ones alone. The
+            first fold has none: it is predicted by what follows, for no score to count. A head that averages its fold
+            models predicts test rows by the last one.
 
     Raises:
         HeadError: a parameter is out of its range, fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
@@ -71,15 +75,21 @@ def crossfit(
         )
     result = (
         None
-        if cleaning or tuning or train.folded
+        if cleaning or tuning or train.folded or looks_back
         else head.clone().fit_predict_folds(train, log_price, fold, test)
     )
     if result is None:
-        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning)
+        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning, looks_back)
     _check_finite(head.name, train, result.oof)
     if test is not None and result.test is not None:
         _check_finite(head.name, test, result.test)
-    return _kept_in_range(result, log_price, fold)
+    return _kept_in_range(result, log_price, fold, looks_back)
+
+
+def learned_from(fold: np.ndarray, held_out: int, looks_back: bool) -> np.ndarray:
+    """Rows that the model of a fold may learn from, shape (n_rows,) bool."""
+    is_later = looks_back and held_out > fold.min()
+    return np.asarray(fold < held_out if is_later else fold != held_out)
 
 
 def cross_predict(
@@ -133,6 +143,7 @@ def _one_by_one(
     on_fit: Callable[[], None],
     cleaning: Cleaning | None,
     tuning: Tuning | None,
+    looks_back: bool,
 ) -> FoldPredictions:
     def fit(unfitted: Head, rows: Rows, inside: np.ndarray) -> Head:
         if cleaning is None:
@@ -144,12 +155,14 @@ def _one_by_one(
     averages = head.test_mode == "average" or bool(train.folded)
 
     def one_fold(held_out: int) -> _OneFold:
-        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
+        inside = np.flatnonzero(learned_from(fold, held_out, looks_back))
+        outside = np.flatnonzero(fold == held_out)
         matched = train.for_fold(held_out)
         unfitted = head.clone() if tuning is None else tuning.head_for_fold(head, held_out)
         model = fit(unfitted, matched, inside)
         predicted, evidence = model.explain(matched.subset(outside), "oof")
-        of_test = model.predict(test.for_fold(held_out)) if test is not None and averages else None
+        prices_test = test is not None and averages and (not looks_back or held_out == folds[-1])
+        of_test = model.predict(test.for_fold(held_out)) if test is not None and prices_test else None
         on_fit()
         kept = model if averages and held_out == folds[-1] else head
         return _OneFold(predicted, of_test, model.learned(), kept, evidence)
@@ -184,14 +197,16 @@ def _joined(tables: list[pa.Table | None]) -> pa.Table | None:
     return pa.concat_tables(present) if present else None
 
 
-def _kept_in_range(result: FoldPredictions, log_price: np.ndarray, fold: np.ndarray) -> FoldPredictions:
-    def kept(predicted: np.ndarray, learned_from: np.ndarray) -> np.ndarray:
-        return np.clip(predicted, learned_from.min() - MOST_BEYOND, learned_from.max() + MOST_BEYOND)
+def _kept_in_range(
+    result: FoldPredictions, log_price: np.ndarray, fold: np.ndarray, looks_back: bool
+) -> FoldPredictions:
+    def kept(predicted: np.ndarray, known: np.ndarray) -> np.ndarray:
+        return np.clip(predicted, known.min() - MOST_BEYOND, known.max() + MOST_BEYOND)
 
     oof = result.oof.copy()
     for held_out in np.unique(fold):
         outside = fold == held_out
-        oof[outside] = kept(oof[outside], log_price[~outside])
+        oof[outside] = kept(oof[outside], log_price[learned_from(fold, held_out, looks_back)])
     return replace(result, oof=oof, test=None if result.test is None else kept(result.test, log_price))
 
 

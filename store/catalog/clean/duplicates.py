@@ -4,11 +4,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.catalog.read import extra_columns
+
 NEAR_JACCARD = 0.8  # of word shingles: from here on two texts are near-duplicates
 
 
 def group_rows(
-    text: pa.Array | pa.ChunkedArray, image: pa.Array | pa.ChunkedArray, *, near: bool
+    text: pa.Array | pa.ChunkedArray,
+    image: pa.Array | pa.ChunkedArray,
+    *,
+    near: bool,
+    further: np.ndarray | None = None,
 ) -> np.ndarray:
     """Groups of rows that are linked, directly or through others, by one text or one image.
 
@@ -16,6 +22,7 @@ def group_rows(
         text: catalogue texts, shape (n_rows,); an empty or null text links nothing.
         image: hex SHA-256 of the image bytes, shape (n_rows,); null links nothing.
         near: link near-duplicate texts as well, see `store.catalog.clean.near`.
+        further: shape (n_rows,), see `further_codes`: rows of another number are never linked. None: they may be.
 
     Returns:
         int64, shape (n_rows,): groups numbered from 0 by their first row.
@@ -23,9 +30,13 @@ def group_rows(
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    assert not (near and further is not None), "near-duplicates are found by text alone"
     n_rows = len(text)
     text_code, n_texts = codes(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
     image_code, n_images = codes(image)
+    if further is not None:
+        text_code, n_texts = _split_by(text_code, further)
+        image_code, n_images = _split_by(image_code, further)
     has_text, has_image = np.flatnonzero(text_code >= 0), np.flatnonzero(image_code >= 0)
     starts = [has_text, has_image]  # rows, then texts, then images are the nodes
     ends = [n_rows + text_code[has_text], n_rows + n_texts + image_code[has_image]]
@@ -41,6 +52,34 @@ def group_rows(
     n_nodes = n_rows + n_texts + n_images
     graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(n_nodes, n_nodes))
     return first_seen(connected_components(graph, directed=False)[1][:n_rows])
+
+
+def further_codes(rows: pa.Table) -> np.ndarray:
+    """A number for each combination of values in the further columns of the catalogue, int64, shape (n_rows,)."""
+    numeric, categorical = extra_columns(rows.schema)
+    combined = np.zeros(len(rows), np.int64)
+    for name in (*numeric, *categorical):
+        code, n_values = codes(rows[name])
+        combined = np.unique(combined * (n_values + 1) + code + 1, return_inverse=True)[1]
+    return combined
+
+
+def joined(group: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Groups of rows that are linked by either partition, both of shape (n_rows,); -1 in `other` links nothing."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    linked = np.flatnonzero(other >= 0)
+    n_groups, n_others = int(group.max(initial=-1)) + 1, int(other.max(initial=-1)) + 1
+    edges = (np.ones(len(linked), bool), (group[linked], n_groups + other[linked]))
+    graph = coo_array(edges, shape=(n_groups + n_others, n_groups + n_others))
+    return first_seen(connected_components(graph, directed=False)[1][group])
+
+
+def _split_by(code: np.ndarray, further: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers of the pairs of both, -1 where `code` is, and how many there are."""
+    pairs, inverse = np.unique(code * (further.max(initial=0) + 1) + further, return_inverse=True)
+    return np.where(code < 0, -1, inverse), len(pairs)
 
 
 def first_seen(labels: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from store.catalog.images.blobs import FolderImport, import_folder
 from store.catalog.images.folder import RULES, Folder, list_folder, no_match
 from store.catalog.images.links import FILE_PREFIX, mend_links
 from store.catalog.ingest.cells import as_text, is_missing
+from store.catalog.ingest.given import given_columns
 from store.catalog.ingest.ids import all_integers, read_ids
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
 from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
@@ -135,7 +136,7 @@ def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, note
     if "test" in rows:
         notes.extend(_shared_ids(rows["train"], rows["test"]))
     notes.extend(_below_floor(rows["train"].price, price_floor))
-    used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, *texts}
+    used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, columns.weight, *texts}
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
     used |= set(words)
@@ -147,7 +148,7 @@ def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, note
             rows[name],
             texts_of(rows[name], columns.text, (*columns.more_text, *words), notes),
             _links(rows[name], source, columns, notes),
-            extras.train if name == "train" else extras.test,
+            (extras.train if name == "train" else extras.test) | given_columns(rows[name], columns),
             currency=prices.reading.currency if name == "train" else None,
             holdout=prices.holdout(rows[name], notes) if name == "test" else None,
             rejected_differ=differ[name],

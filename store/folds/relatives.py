@@ -1,0 +1,109 @@
+"""Which rows are copies or relatives of one another, and which grouping of folds treats them as the test set does."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from store.catalog.clean.duplicates import further_codes, group_rows
+from store.catalog.images.links import known_links, row_images
+from store.catalog.read import extra_columns, present_splits, read_split, split_path
+from store.workspace import Workspace
+
+GROUPINGS = ("near", "exact", "none")  # from the strictest on
+
+
+@dataclass(frozen=True)
+class Relatives:
+    """Rows of train, then of test, by what they have in common."""
+
+    product: np.ndarray  # (n_rows,): the same text or image, and the same further columns
+    family: (
+        np.ndarray
+    )  # (n_rows,): nearly the same text, or the same image, whatever stands in further columns
+    n_train: int
+
+    def of_test(self) -> np.ndarray:
+        """Each test row's closest relative in train, shape (n_test,): 2 the product, 1 its family, 0 none."""
+        levels = [np.isin(label[self.n_train :], label[: self.n_train]) for label in self.labels]
+        return np.where(levels[0], 2, levels[1].astype(np.int64))
+
+    def of_train(self, fold: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
+        """Each training row's closest relative in another fold, as `of_test`, shape (n_train,).
+
+        Args:
+            fold: shape (n_train,).
+            seen: rows that models learn from, shape (n_train,) bool; None: all.
+        """
+        product, family = (has_relative_elsewhere(label[: self.n_train], fold, seen) for label in self.labels)
+        return np.where(product, 2, family.astype(np.int64))
+
+    @property
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.product, self.family
+
+
+def read_relatives(workspace: Workspace) -> Relatives:
+    """Relatives among the rows of a catalogue, in its order."""
+    tables = []
+    for split in present_splits(workspace):
+        with workspace.parquet(split_path(split)) as file:
+            numeric, categorical = extra_columns(file.schema_arrow)
+        tables.append(read_split(workspace, split, ["text", "image", *numeric, *categorical]))
+    rows = pa.concat_tables(tables, promote_options="default").combine_chunks()
+    image = row_images(rows["image"], known_links(workspace))
+    return Relatives(
+        group_rows(rows["text"], image, near=False, further=further_codes(rows)),
+        group_rows(rows["text"], image, near=True),
+        len(tables[0]),
+    )
+
+
+def fitting_grouping(workspace: Workspace, k: int) -> str:
+    """The grouping of `k` folds under which training rows have relatives elsewhere as test rows have them in train.
+
+    `exact` where there are no test rows: the score is then of products that are new.
+    """
+    if "test" not in present_splits(workspace):
+        return "exact"
+    relatives = read_relatives(workspace)
+    test = relatives.of_test()
+    wanted = (test == 2).mean(), (test >= 1).mean()
+    expected = expected_shares(relatives, k)
+    return min(
+        GROUPINGS, key=lambda name: sum(abs(a - b) for a, b in zip(expected[name], wanted, strict=True))
+    )
+
+
+def expected_shares(relatives: Relatives, k: int) -> dict[str, tuple[float, float]]:
+    """Grouping -> share of training rows with their product, and with a row of their family, in another fold."""
+    product, family = (label[: relatives.n_train] for label in relatives.labels)
+    row = np.arange(relatives.n_train)
+    return {
+        "near": (0.0, 0.0),
+        "exact": (0.0, expected_share(family, product, k)),
+        "none": (expected_share(product, row, k), expected_share(family, row, k)),
+    }
+
+
+def has_relative_elsewhere(
+    label: np.ndarray, place: np.ndarray, seen: np.ndarray | None = None
+) -> np.ndarray:
+    """Which rows share their label with a row in another place, shape (n_rows,) bool, as the arguments.
+
+    Args:
+        seen: rows that count as relatives, bool; None: all.
+    """
+    seen = np.ones(len(label), bool) if seen is None else seen
+    _, label = np.unique(label, return_inverse=True)
+    _, here = np.unique(np.stack([label, place]), axis=1, return_inverse=True)
+    here = here.reshape(-1)
+    everywhere = np.bincount(label, seen, minlength=label.max(initial=-1) + 1)[label]
+    return np.asarray(everywhere - np.bincount(here, seen)[here] > 0)
+
+
+def expected_share(family: np.ndarray, group: np.ndarray, n_folds: int) -> float:
+    """Share of rows with a relative in another fold if groups were dealt to folds at random."""
+    pairs = np.unique(np.stack([family, group]), axis=1)
+    groups_of_family = np.bincount(pairs[0], minlength=int(family.max()) + 1)[family]
+    return float((1.0 - (1.0 / n_folds) ** (groups_of_family - 1)).mean())
