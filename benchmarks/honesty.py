@@ -143,7 +143,7 @@ def _rows_of(name: str, data: Path, rows: int | None) -> list[dict[str, str]]:
 
 def _figures(workspace: Any, blend: Any) -> dict[str, Any]:
     """Printed and true score, and how often rows of each kind lie in their intervals."""
-    from ensemble.conformal import RowKinds, coverage_by_kind, fit_intervals
+    from ensemble.conformal import RowKinds, coverage_by_kind, fit_intervals, interval_score
     from ensemble.groups import expected_interval
     from store.catalog.read import read_split
     from store.folds.assign import read_folds, read_record
@@ -181,9 +181,10 @@ def _figures(workspace: Any, blend: Any) -> dict[str, Any]:
         "row_coverage": float(inside.mean()),
         "row_coverage_of": coverage_by_kind(inside, price, kinds),
         "row_width": float(np.median((high - low) / 2)),
-        "row_mean_width": float(np.mean((high - low) / 2)),
+        "row_score": interval_score((high - low) / 2, actual - price, 0.9),
         "plain_coverage": float((np.abs(actual - price) <= plain_width).mean()),
-        "plain_mean_width": float(plain_width.mean()),
+        "plain_width": float(np.median(plain_width)),
+        "plain_score": interval_score(plain_width, actual - price, 0.9),
     }
     if alone is not None and (level == 0).any():
         found |= {"printed_alone": alone["smape"], "true_alone": float(loss[level == 0].mean())}
@@ -231,12 +232,14 @@ def _results(name: str, splits: list[dict[str, Any]]) -> Iterator[Result]:
         **shares,
     )
     yield Result.at_most(
-        f"width of row intervals over that of bands of price alone, {name}",
-        float(np.mean([one["row_mean_width"] / one["plain_mean_width"] for one in splits])),
+        f"interval score of row intervals over that of price alone, {name}",
+        float(np.mean([one["row_score"] / one["plain_score"] for one in splits])),
         1.0,
         note,
         coverage=float(np.mean([one["row_coverage"] for one in splits])),
         plain_coverage=float(np.mean([one["plain_coverage"] for one in splits])),
+        median_half_width=float(np.mean([one["row_width"] for one in splits])),
+        plain_median_half_width=float(np.mean([one["plain_width"] for one in splits])),
     )
 
 

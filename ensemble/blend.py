@@ -13,6 +13,7 @@ from ensemble.inputs import Selection, TrainingRows, curves_of, read_training_ro
 from heads.base import MOST_BEYOND
 from store.config import SubmissionConfig
 from store.errors import ConfigError, CorruptFileError, WorkspaceError
+from store.folds.relatives import read_relatives
 from store.predictions import oof_predictions_table
 from store.vectors.spec import digest
 from store.workspace import Workspace
@@ -136,6 +137,7 @@ def _recorded(workspace: Workspace) -> StandingBlend | None:
 
 
 def _make(workspace: Workspace, plan: BlendPlan) -> tuple[dict[str, Any], pa.Table]:
+    read_relatives(workspace, keep=True)
     rows = read_training_rows(workspace, plan.selection)
     record, nested_log_price = make_record(rows, plan.inputs)
     return record, oof_predictions_table(rows.sample_id, rows.fold, nested_log_price)
@@ -186,22 +188,30 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     from ensemble.groups import bootstrap_interval
     from ensemble.honest import RULE, Maker
     from ensemble.outlook import kinds_of, outlook
-    from store.metric import smape_log, smape_rows
+    from heads.folds.weights import repetitions
+    from store.metric import smape_rows
 
     started = time.perf_counter()
-    maker = Maker(rows.log_prices, rows.log_actual, rows.fold, rows.group, looks_back=rows.looks_back)
-    blend, nested = maker.final(), maker.nested()
+    counts = np.ones(len(rows.fold)) if rows.weight is None else rows.weight / rows.weight.mean()
+    fitted = rows if rows.weight is None else rows.repeated(repetitions(counts))
+    maker = Maker(fitted.log_prices, fitted.log_actual, fitted.fold, fitted.group, looks_back=rows.looks_back)
+    blend, nested = maker.final(), maker.nested().of_rows(rows.fold, rows.log_prices)
     lowest = float(np.log(inputs.get("price_floor", PRICE_FLOOR)))
     nested_log_price = np.maximum(nested.log_price, lowest)
     average = np.maximum(rows.log_prices.mean(axis=1), lowest)
-    of_heads = [smape_log(rows.log_actual, np.maximum(z, lowest)) for z in rows.log_prices.T]
-    loss = smape_rows(rows.log_actual, nested_log_price)
-    naive = smape_log(rows.log_actual, np.maximum(blend.log_price(rows.log_prices), lowest))
-    over_average = smape_rows(rows.log_actual, average) - loss
+
+    def losses(log_price: np.ndarray) -> np.ndarray:
+        """Each row's loss times what the row counts: their mean is the score."""
+        return counts * smape_rows(rows.log_actual, np.maximum(log_price, lowest))
+
+    of_heads = [float(losses(z).mean()) for z in rows.log_prices.T]
+    loss = losses(nested_log_price)
+    naive = float(losses(blend.log_price(rows.log_prices)).mean())
+    over_average = losses(average) - loss
     best = int(np.argmin(of_heads))
-    over_best = smape_rows(rows.log_actual, np.maximum(rows.log_prices[:, best], lowest)) - loss
+    over_best = losses(rows.log_prices[:, best]) - loss
     seed, coverage = inputs["seed"], inputs["coverage"]
-    expected = outlook(rows, nested, loss, lowest, INTERVAL_LEVEL)
+    expected = outlook(rows, nested, loss / counts, lowest, INTERVAL_LEVEL)
     kinds, limits = kinds_of(rows), price_limits(rows.log_actual, lowest)
     inside, half_width = crossfitted_intervals(nested_log_price, rows.log_actual, rows.fold, coverage, kinds)
     intervals = fit_intervals(nested_log_price, rows.log_actual, coverage, kinds, limits)
@@ -232,7 +242,7 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
             "expected": expected,
             "test_interval": None if rows.n_test is None else expected["test"]["interval"],
             "optimism": float(loss.mean()) - naive,
-            "average": smape_log(rows.log_actual, average),
+            "average": float(losses(average).mean()),
             "gain_over_average": float(over_average.mean()),
             "gain_over_average_interval": interval(over_average),
             "best_head": rows.heads[best],

@@ -98,7 +98,8 @@ class Intervals:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Intervals":
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in FIELDS})
+        known: dict[str, Any] = {k: v for k, v in value.items() if k in FIELDS}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
 
 
 FIELDS = frozenset(Intervals.__dataclass_fields__)
@@ -214,6 +215,16 @@ def coverage_by_kind(inside: np.ndarray, log_price: np.ndarray, kinds: RowKinds)
     if kinds.has_image is not None:
         masks |= {"with an image": kinds.has_image, "without an image": ~kinds.has_image}
     return {name: float(inside[m].mean()) for name, m in masks.items() if m.sum() >= LEAST_OF_A_KIND}
+
+
+def interval_score(half_width: np.ndarray, residual: np.ndarray, coverage: float) -> float:
+    """Mean interval score in log price (Gneiting and Raftery 2007), lower is better: width, and misses by how far.
+
+    Args:
+        half_width, residual: shape (n_rows,); the sign of a residual does not matter.
+    """
+    beyond = np.maximum(np.abs(residual) - half_width, 0.0)
+    return float(np.mean(2 * half_width + 2 / (1 - coverage) * beyond))
 
 
 def _quantile(residual: np.ndarray, coverage: float) -> float:

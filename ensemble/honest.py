@@ -45,6 +45,13 @@ class Nested:
     log_price: np.ndarray  # (n_rows,)
     blends: tuple[Blend, ...]  # one per fold
 
+    def of_rows(self, fold: np.ndarray, log_prices: np.ndarray) -> "Nested":
+        """The same blends' prices of other rows of the same folds, from shapes (n_rows,) and (n_rows, n_heads)."""
+        log_price = np.empty(len(fold))
+        for k, blend in zip(np.unique(fold), self.blends, strict=True):
+            log_price[fold == k] = blend.log_price(log_prices[fold == k])
+        return Nested(log_price, self.blends)
+
 
 class Maker:
     """Makes blends of the same rows for any set of folds.

@@ -55,13 +55,15 @@ class TrainingRows:
     looks_back: bool = False  # folds follow one another in time
 
     def subset(self, chosen: np.ndarray) -> "TrainingRows":
-        """The chosen rows, shape (n_rows,) bool, without a learning curve."""
-        parts = {
-            name: getattr(self, name)[chosen]
-            for name in ("log_prices", "log_actual", "fold", "group", "level", "has_image", "weight")
-            if getattr(self, name) is not None
-        }
-        return replace(self, sample_id=self.sample_id.filter(pa.array(chosen)), curve=None, **parts)
+        """The chosen rows, positions or bool of shape (n_rows,), without a learning curve."""
+        at = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        names = ("log_prices", "log_actual", "fold", "group", "level", "has_image", "weight")
+        parts = {name: getattr(self, name)[at] for name in names if getattr(self, name) is not None}
+        return replace(self, sample_id=self.sample_id.take(pa.array(at)), curve=None, **parts)
+
+    def repeated(self, times: np.ndarray) -> "TrainingRows":
+        """Each row so many times, shape (n_rows,) int, without a learning curve."""
+        return self.subset(np.repeat(np.arange(len(times)), times))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ def outlook(
 
     Returns:
         `test` (see `Expected`; of rows like the training rows where there are no test rows), `without_relative` (None
-        where all or none have one), `test_shares` and `train_shares` by level.
+        where all or none have one), `test_shares` and `train_shares` by level, `blocks` of folds in order of time (None
+        for others), `curve_heads`.
     """
     n_folds = len(np.unique(rows.fold)) + rows.looks_back
     level = np.zeros(len(loss), np.int64) if rows.level is None else rows.level
@@ -45,7 +46,23 @@ def outlook(
         "test_shares": None if rows.test_level is None else _named(shares),
         "train_shares": _named(_shares(level)),
         "curve_heads": [] if rows.curve is None else list(rows.curve.heads),
+        "blocks": _blocks(rows, nested, loss) if rows.looks_back else None,
     }
+
+
+def _blocks(rows: TrainingRows, nested: Nested, loss: np.ndarray) -> list[dict[str, Any]]:
+    """Score and price level of each fold, from the earliest on, by what was known before it."""
+    residual = rows.log_actual - nested.log_price
+    return [
+        {
+            "n_rows": int((rows.fold == k).sum()),
+            "smape": float(loss[rows.fold == k].mean()),
+            "level": float(
+                np.expm1(np.median(residual[rows.fold == k]))
+            ),  # of prices over predicted ones, less 1
+        }
+        for k in np.unique(rows.fold)
+    ]
 
 
 def kinds_of(rows: TrainingRows) -> RowKinds:
@@ -71,7 +88,7 @@ def _curve_loss(rows: TrainingRows, nested: Nested, level: np.ndarray, lowest: f
     curve = rows.curve
     if curve is None:
         return None
-    at = [rows.heads.index(head) for head in curve.heads]
+    at = np.array([rows.heads.index(head) for head in curve.heads])
     position = np.flatnonzero(curve.rows)
     prices = {"full": rows.log_prices[np.ix_(position, at)], "sample": curve.log_prices}
     blended = {name: np.empty(len(position)) for name in prices}

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,15 @@ def submit(
     record = read_blend(workspace, folder)
     _check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
-    log_price, low, high = _blended(workspace, record, sample_id)
+    priced = price_test_rows(workspace, record, sample_id)
+    log_price = priced.log_price
     decimals = max(4, 2 + math.ceil(-math.log10(price_floor)))
     price = np.maximum(np.round(np.exp(log_price), decimals), price_floor)
     check_submission(sample_id, price, sample_id, price_floor)
     id_column = columns.test_id or columns.sample_id
     content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
-    bounds = [np.round(np.maximum(np.exp(b), price_floor), decimals).tolist() for b in (low, high)]
+    ends = priced.low, priced.high
+    bounds = [np.round(np.maximum(np.exp(end), price_floor), decimals).tolist() for end in ends]
     ranges = _csv([id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds])
     if out is not None:
         _publish_out(out, content)
@@ -131,10 +134,18 @@ def expected_smape(record: dict[str, Any]) -> float:
     return float(scores["expected"]["test"]["smape"] if "expected" in scores else scores["nested"])
 
 
-def _blended(
-    workspace: Workspace, record: dict[str, Any], sample_id: pa.Array
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log price and both ends of its interval, each of shape (n_test,)."""
+@dataclass(frozen=True)
+class PricedRows:
+    """The blend's log prices of test rows and their intervals, each of shape (n_test,)."""
+
+    log_price: np.ndarray
+    half_width: np.ndarray
+    low: np.ndarray  # where the interval runs from, within its limits
+    high: np.ndarray
+
+
+def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.Array) -> PricedRows:
+    """Prices by the blend of `record`, the content of its blend.json, before they are raised to the floor."""
     from ensemble.calibrate import Calibration
     from ensemble.conformal import Intervals, RowKinds
     from ensemble.means import combine
@@ -154,7 +165,8 @@ def _blended(
         image = row_images(read_split(workspace, "test", ["image"])["image"], known_links(workspace))
         has_image = image.is_valid().to_numpy(zero_copy_only=False)
         kinds = RowKinds(head_spread(log_prices), read_relatives(workspace).of_test(), has_image)
-    return log_price, *intervals.bounds(log_price, kinds)
+    low, high = intervals.bounds(log_price, kinds)
+    return PricedRows(log_price, intervals.half_width(log_price, kinds), low, high)
 
 
 def _check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:

@@ -79,6 +79,12 @@ def expectation(record: dict[str, Any]) -> list[str]:
         lines.append(
             f"On products without a relative in train expect {alone['smape']:.2f}, {low:.2f} to {high:.2f}."
         )
+    if blocks := found.get("blocks"):
+        scores_of = ", ".join(f"{block['smape']:.2f}" for block in blocks)
+        lines.append(
+            f"Folds look back only; from the earliest to the latest they score {scores_of}, and prices of the latest are "
+            f"{blocks[-1]['level']:+.1%} off what earlier rows tell."
+        )
     if test["unscored"] > UNSCORED:
         lines.append(
             f"{test['unscored']:.0%} of the test rows have a relative in train and no training row has one as near in "

@@ -279,12 +279,15 @@ def train_head(
         cleaning=inputs.cleaning,
         tuning=plan.tuning,
         looks_back=inputs.looks_back,
+        weight=inputs.weight,
     )
     seconds = time.perf_counter() - started
     curve = None
     if plan.learning_curve and not (inputs.cleaning or inputs.looks_back) and seconds < MOST_SECONDS:
         seed = plan.inputs["seed"]
-        curve = curve_pass(plan.head, train, inputs.log_price, inputs.fold, seed, plan.tuning, log)
+        curve = curve_pass(
+            plan.head, train, inputs.log_price, inputs.fold, seed, plan.tuning, inputs.weight, log
+        )
     report: dict[str, Any] = {
         **scores(inputs.log_price, result.oof),
         "seconds": round(seconds, 3),

@@ -13,7 +13,7 @@ from store.workspace import Workspace
 LEAST_ROWS = 30  # with a value in the column
 SAME_ORDER = 0.995  # rank correlation with the price from which on a column is the price
 LEAST_GROUPS = 5  # categories
-SAME_MEANS = 0.98  # correlation of a column with mean prices of categories
+SAME_MEANS = 0.8  # correlation of a column with mean prices of categories
 WITHIN_NOISE = (
     0.75  # distance from those means, in their own standard errors: means of other rows are sqrt(2) off
 )
@@ -86,9 +86,8 @@ def _mean_price(
         for target in (price[here], np.log(price[here])):
             for coded in (low, np.log(np.maximum(low, 1e-300))):
                 mean = np.bincount(group, target) / count
-                variance = np.maximum(np.bincount(group, target**2) / count - mean**2, 0) * count
-                variance = variance / np.maximum(count - 1, 1) / count
-                if _are_means(coded[often], mean[often], variance[often]):
+                spread = np.maximum(np.bincount(group, target**2) / count - mean**2, 0)
+                if _are_means(coded[often], mean[often], (spread / np.maximum(count - 1, 1))[often]):
                     return (
                         "mean price",
                         name,
@@ -99,10 +98,11 @@ def _mean_price(
 
 
 def _are_means(coded: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> bool:
-    if np.ptp(coded) == 0 or np.ptp(mean) == 0 or np.corrcoef(coded, mean)[0, 1] < SAME_MEANS:
-        return False
+    """Whether values of categories are nearer to mean prices of these rows than means of other rows would be."""
     off = (coded - mean) ** 2
-    return bool(off.sum() <= WITHIN_NOISE**2 * variance.sum() + 1e-12 * (mean**2).sum())
+    return bool(np.ptp(coded) > 0) and bool(
+        off.sum() <= WITHIN_NOISE**2 * variance.sum() + 1e-12 * (mean**2).sum()
+    )
 
 
 def _marks_of_rows(labels: dict[str, np.ndarray]) -> Iterator[Finding]:

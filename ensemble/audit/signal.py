@@ -20,6 +20,10 @@ def check_signal(rows: TrainingEvidence, seed: int) -> Check:
     def features(inside: np.ndarray) -> np.ndarray:
         return compress(list(rows.blocks.values()), inside, N_COMPONENTS, seed)
 
+    if rows.blocks.keys() <= {"fields"}:
+        return Check(
+            "signal", "skipped", "No vectors of the training rows: what they tell of prices can't be seen."
+        )
     predicted = out_of_fold(
         lambda: make_pipeline(StandardScaler(), Ridge(30.0)), features, rows.log_actual, rows.fold
     )

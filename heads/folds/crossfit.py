@@ -11,6 +11,7 @@ from heads.base import MATRIX_CHECKS, MOST_BEYOND, FoldPredictions, Head, rows_o
 from heads.features.rows import Rows
 from heads.folds.parallel import each_on_a_core
 from heads.folds.tuning import Tuning
+from heads.folds.weights import repetitions
 from store.cleaning import Cleaning
 from store.errors import HeadError, RowMismatchError
 from store.folds.assign import decide_folds
@@ -29,6 +30,7 @@ def crossfit(
     cleaning: Cleaning | None = None,
     tuning: Tuning | None = None,
     looks_back: bool = False,
+    weight: np.ndarray | None = None,
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
 
@@ -46,12 +48,18 @@ def crossfit(
         looks_back: folds follow one another in time, and each is predicted by a head fitted on earlier ones alone. The
             first fold has none: it is predicted by what follows, for no score to count. A head that averages its fold
             models predicts test rows by the last one.
+        weight: what each row counts in fits, > 0, shape (n_train,): it is fitted on so many times.
 
     Raises:
         HeadError: a parameter is out of its range, fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
             from, every price is the same, or a prediction is not finite.
     """
     head.check()
+    if looks_back and train.folded:
+        raise HeadError(
+            f"{head.name}: vectors of fine-tuned encoders ({train.folded[0].name}) are of models that saw later rows, and "
+            "folds in order of time may not: leave them out of heads.vectors, or ingest without --time-column"
+        )
     present = np.unique(fold)
     if len(present) < 2:
         raise HeadError(
@@ -75,11 +83,11 @@ def crossfit(
         )
     result = (
         None
-        if cleaning or tuning or train.folded or looks_back
+        if cleaning or tuning or train.folded or looks_back or weight is not None
         else head.clone().fit_predict_folds(train, log_price, fold, test)
     )
     if result is None:
-        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning, looks_back)
+        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning, looks_back, weight)
     _check_finite(head.name, train, result.oof)
     if test is not None and result.test is not None:
         _check_finite(head.name, test, result.test)
@@ -144,11 +152,15 @@ def _one_by_one(
     cleaning: Cleaning | None,
     tuning: Tuning | None,
     looks_back: bool,
+    weight: np.ndarray | None,
 ) -> FoldPredictions:
     def fit(unfitted: Head, rows: Rows, inside: np.ndarray) -> Head:
-        if cleaning is None:
-            return unfitted.fit(rows.subset(inside), log_price[inside])
-        kept, target = cleaning.training_part(inside, log_price)
+        kept, target = inside, log_price[inside]
+        if cleaning is not None:
+            kept, target = cleaning.training_part(inside, log_price)
+        if weight is not None:
+            times = repetitions(weight[kept])
+            kept, target = np.repeat(kept, times), np.repeat(target, times)
         return unfitted.fit(rows.subset(kept), target)
 
     folds = [int(held_out) for held_out in np.unique(fold)]

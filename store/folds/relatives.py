@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from store.catalog.clean.duplicates import further_codes, group_rows
 from store.catalog.images.links import known_links, row_images
-from store.catalog.read import extra_columns, present_splits, read_split, split_path
+from store.catalog.read import catalog_digest, extra_columns, present_splits, read_split, split_path
 from store.workspace import Workspace
 
+RELATIVES_FILE = "catalog/relatives.parquet"
+CODE_VERSION = 1  # raised when the same rows have other relatives
 GROUPINGS = ("near", "exact", "none")  # from the strictest on
 
 
@@ -43,10 +46,42 @@ class Relatives:
         return self.product, self.family
 
 
-def read_relatives(workspace: Workspace) -> Relatives:
-    """Relatives among the rows of a catalogue, in its order."""
+def read_relatives(workspace: Workspace, *, keep: bool = False) -> Relatives:
+    """Relatives among the rows of a catalogue, in its order: those on disk where they are of these rows, else found now.
+
+    Args:
+        keep: write what was found to `RELATIVES_FILE`, for whoever asks next.
+    """
+    splits, key = (
+        present_splits(workspace),
+        {"catalog_digest": catalog_digest(workspace), "version": CODE_VERSION},
+    )
+    ids = [read_split(workspace, split, ["sample_id"])["sample_id"].combine_chunks() for split in splits]
+    if workspace.is_sound(RELATIVES_FILE) and workspace.read_metadata(RELATIVES_FILE) == key:
+        kept = workspace.read_table(RELATIVES_FILE).combine_chunks()
+        positions = []
+        for split, sample_id in zip(splits, ids, strict=True):
+            at = np.flatnonzero(pc.equal(kept["split"], split).to_numpy(zero_copy_only=False))
+            there = kept["sample_id"].combine_chunks().take(pa.array(at))
+            positions.append(at[pc.index_in(sample_id, value_set=there).to_numpy()])
+        order = np.concatenate(positions)
+        product, family = (kept[name].to_numpy()[order] for name in ("product", "family"))
+        return Relatives(product, family, len(ids[0]))
+    found = _find(workspace, splits)
+    if keep:
+        columns = {
+            "split": pa.array(np.repeat(splits, [len(one) for one in ids])),
+            "sample_id": pa.concat_arrays(ids),
+            "product": found.product,
+            "family": found.family,
+        }
+        workspace.publish_table(RELATIVES_FILE, pa.table(columns), metadata=key)
+    return found
+
+
+def _find(workspace: Workspace, splits: list[str]) -> Relatives:
     tables = []
-    for split in present_splits(workspace):
+    for split in splits:
         with workspace.parquet(split_path(split)) as file:
             numeric, categorical = extra_columns(file.schema_arrow)
         tables.append(read_split(workspace, split, ["text", "image", *numeric, *categorical]))
@@ -66,7 +101,7 @@ def fitting_grouping(workspace: Workspace, k: int) -> str:
     """
     if "test" not in present_splits(workspace):
         return "exact"
-    relatives = read_relatives(workspace)
+    relatives = read_relatives(workspace, keep=True)
     test = relatives.of_test()
     wanted = (test == 2).mean(), (test >= 1).mean()
     expected = expected_shares(relatives, k)
