@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.blend import PRICE_FLOOR, read_blend
-from ensemble.inputs import read_test_log_prices
-from store.catalog.read import catalog_digest, present_splits, read_split
+from ensemble.inputs import read_test_log_prices, selection_of
+from store.catalog.read import present_splits, read_split
 from store.config import ColumnConfig
-from store.errors import CatalogError, ConfigError, FoldMismatchError, RowMismatchError, WorkspaceError
-from store.folds.assign import read_folds
+from store.errors import CatalogError, ConfigError, RowMismatchError, WorkspaceError
 from store.standing import read_standing
 from store.workspace import Workspace
 
 SUBMISSION_FILE = "submission.csv"
 INTERVALS_FILE = "intervals.csv"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def submit(
@@ -30,6 +30,7 @@ def submit(
     price_floor: float = PRICE_FLOOR,
     *,
     folder: str | None = None,
+    spreadsheet: Path | None = None,
 ) -> dict[str, Any]:
     """Price every test row with the standing blend and write the submission.
 
@@ -37,11 +38,13 @@ def submit(
         columns: names of the submission's two columns.
         out: a further local file that gets the same content.
         price_floor: lowest price, > 0.
-        folder: of another blend, whose prices go into that folder and `out` alone.
+        folder: of another blend, whose prices go into that folder, `out` and `spreadsheet` alone.
+        spreadsheet: a further local file, for people: prices with their intervals, and no id that a spreadsheet would
+            run as a formula.
 
     Raises:
         CatalogError: there is no test catalogue.
-        WorkspaceError: nothing was blended yet, or `out` can't be written.
+        WorkspaceError: nothing was blended yet, or `out` or `spreadsheet` can't be written.
         FoldMismatchError, RowMismatchError: the blend is older than the folds or the catalogue; or ids or
             prices are not fit for a submission.
     """
@@ -62,9 +65,13 @@ def submit(
     content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
     ends = priced.low, priced.high
     bounds = [np.round(np.maximum(np.exp(end), price_floor), decimals).tolist() for end in ends]
-    ranges = _csv([id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds])
+    header, rest = [id_column, columns.price, "low", "high"], [price.tolist(), *bounds]
+    ranges = _csv(header, [sample_id.to_pylist(), *rest])
     if out is not None:
         _publish_out(out, content)
+    if spreadsheet is not None:
+        header[0] = _no_formula(header[0])
+        _publish_out(spreadsheet, _csv(header, [[_no_formula(one) for one in sample_id.to_pylist()], *rest]))
     own = f"{record['folder']}/"
     places = (own, "") if folder is None else (own,)
     for place in places:
@@ -76,6 +83,7 @@ def submit(
         "folder": record["folder"],
         "n_rows": len(sample_id),
         "n_at_floor": int((price <= price_floor).sum()),
+        "price_floor": price_floor,
         "median_price": float(np.median(price)),
         "rejected": rejected_counts(workspace),
         "nested_smape": record["scores"]["nested"],
@@ -176,17 +184,7 @@ def _check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: fl
             f"the blend was scored with prices of at least {blended:g} and submission.price_floor is {price_floor:g}: "
             "run 'shelfprice ensemble blend' again"
         )
-    folds_hash, digest = read_folds(workspace).hash, catalog_digest(workspace)
-    if inputs["folds_hash"] != folds_hash:
-        raise FoldMismatchError(
-            f"the blend belongs to folds {inputs['folds_hash']} and the workspace's folds are {folds_hash}: "
-            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
-        )
-    if inputs["catalog_digest"] != digest:
-        raise RowMismatchError(
-            f"the blend belongs to catalogue {inputs['catalog_digest']} and {digest} is ingested: "
-            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
-        )
+    selection_of(workspace, inputs)
 
 
 def _csv(header: list[str], columns: list[list[Any]]) -> bytes:
@@ -195,6 +193,11 @@ def _csv(header: list[str], columns: list[list[Any]]) -> bytes:
     writer.writerow(header)
     writer.writerows(zip(*columns, strict=True))
     return text.getvalue().encode()
+
+
+def _no_formula(value: str | int) -> str | int:
+    """A cell that a spreadsheet takes as text: one that would start a formula has an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _publish_out(out: Path, content: bytes) -> None:

@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.images.links import known_links, row_images
 from store.catalog.read import present_splits, read_split, split_path
-from store.config import Config, Grouping
+from store.config import Config, Grouping, keep_settings
 from store.errors import (
     CatalogError,
     CorruptFileError,
@@ -150,6 +149,7 @@ def ensure_folds(
         CatalogError: no train catalogue, or rows that can't be split as asked.
         FoldMismatchError: the user's own folds are of other rows.
     """
+    keep_settings(workspace, log)
     wanted = wanted_record(workspace, config)
     if workspace.exists(FOLDS_FILE):
         try:
@@ -196,13 +196,10 @@ def decide(workspace: Workspace, wanted: FoldsRecord) -> tuple[pa.Table, FoldsRe
 
 def _groups(workspace: Workspace, rows: pa.Table, grouping: Grouping) -> np.ndarray:
     """The group of each row, shape (n_rows,), joined with the user's own where there is one."""
-    from store.catalog.clean.duplicates import codes, further_codes, group_rows, joined
+    from store.catalog.clean.duplicates import codes, joined
+    from store.folds.relatives import group_labels
 
-    group = np.arange(len(rows))
-    if grouping != "none":
-        image = row_images(rows["image"], known_links(workspace))
-        further = None if grouping == "near" else further_codes(rows)
-        group = group_rows(rows["text"], image, near=grouping == "near", further=further)
+    group = np.arange(len(rows)) if grouping == "none" else group_labels(workspace, rows, grouping)
     return joined(group, codes(rows[OWN_GROUP.name])[0]) if OWN_GROUP.name in rows.column_names else group
 
 

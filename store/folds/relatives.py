@@ -6,9 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.clean.duplicates import further_codes, group_rows
-from store.catalog.images.links import known_links, row_images
-from store.catalog.read import catalog_digest, extra_columns, present_splits, read_split, split_path
+from store.catalog.clean.duplicates import column_codes, group_rows
+from store.catalog.images.links import further_row_images, known_links, row_images
+from store.catalog.read import (
+    catalog_digest,
+    columns_of_images,
+    extra_columns,
+    present_splits,
+    read_split,
+    split_path,
+)
 from store.workspace import Workspace
 
 RELATIVES_FILE = "catalog/relatives.parquet"
@@ -84,14 +91,23 @@ def _find(workspace: Workspace, splits: list[str]) -> Relatives:
     for split in splits:
         with workspace.parquet(split_path(split)) as file:
             numeric, categorical = extra_columns(file.schema_arrow)
-        tables.append(read_split(workspace, split, ["text", "image", *numeric, *categorical]))
+        columns = ["text", *columns_of_images(workspace, split), *numeric, *categorical]
+        tables.append(read_split(workspace, split, columns))
     rows = pa.concat_tables(tables, promote_options="default").combine_chunks()
-    image = row_images(rows["image"], known_links(workspace))
-    return Relatives(
-        group_rows(rows["text"], image, near=False, further=further_codes(rows)),
-        group_rows(rows["text"], image, near=True),
-        len(tables[0]),
-    )
+    labels = (group_labels(workspace, rows, grouping) for grouping in ("exact", "near"))
+    return Relatives(*labels, n_train=len(tables[0]))
+
+
+def group_labels(workspace: Workspace, rows: pa.Table, grouping: str) -> np.ndarray:
+    """The product (`exact`) or family (`near`) of each catalogue row, shape (n_rows,).
+
+    Args:
+        rows: with text, images (see `columns_of_images`) and the further columns.
+    """
+    known, is_near = known_links(workspace), grouping == "near"
+    image, further = row_images(rows["image"], known), further_row_images(rows, known)
+    alike = None if is_near else column_codes(rows)
+    return group_rows(rows["text"], image, near=is_near, further=further, alike=alike)
 
 
 def fitting_grouping(workspace: Workspace, k: int) -> str:
