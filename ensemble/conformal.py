@@ -98,8 +98,10 @@ class Intervals:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Intervals":
-        known: dict[str, Any] = {k: v for k, v in value.items() if k in FIELDS}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+        known: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name in FIELDS
+        }
+        return cls(**known)
 
 
 FIELDS = frozenset(Intervals.__dataclass_fields__)
