@@ -121,9 +121,16 @@ def submit(
     show_default=True,
     help="Rows of each split to look at; larger ones are drawn from.",
 )
+@click.option(
+    "--check",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    help="Run this check alone, such as 'twins' or 'columns'; may be given again.",
+)
 @workspace_option
 @json_option
-def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
+def audit(max_rows: int, only: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
     """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score.
 
     Exit code 1 where a check fails.
@@ -132,7 +139,7 @@ def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
     from ensemble.summary import audit_lines
 
     config = load_config(workspace)
-    result = run_audit(workspace, config.heads.vectors, config.seed, max_rows)
+    result = run_audit(workspace, config.heads.vectors, config.seed, max_rows, only)
     if as_json:
         print_json(result)
     else:
