@@ -48,10 +48,13 @@ def blend(
     """
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
+    from heads.defaults import configured_heads
 
     config = load_config(workspace)
     floor = config.submission.price_floor
-    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing)
+    record = run_blend(
+        workspace, heads, configured_heads(workspace, config), config.seed, coverage, floor, standing=standing
+    )
     if as_json:
         print_json(record)
     else:

@@ -72,7 +72,7 @@ class CleanConfig:
 class HeadConfig:
     """Which heads a run trains, and parameters that differ from their defaults."""
 
-    run: tuple[str, ...] = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
+    run: tuple[str, ...] = ()  # none: those that suit the size of the catalogue
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
 
