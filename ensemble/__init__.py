@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from store.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ensemble.model.price_model import PriceModel as PriceModel
     from ensemble.score import BlendScore as BlendScore
     from ensemble.score import best_weights as best_weights
     from ensemble.score import honest_score as honest_score
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BlendScore": "ensemble.score",
+    "PriceModel": "ensemble.model.price_model",
     "best_weights": "ensemble.score",
     "honest_score": "ensemble.score",
     "make_blend": "ensemble.score",
