@@ -1,11 +1,18 @@
 """A stand-in for a fitted model: the interface of `PriceModel`, answers that tell which row they belong to."""
 
 import io
+import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 from math import exp, log
 from pathlib import Path
 
+import uvicorn
 from PIL import Image
 
 from ensemble.model.answers import (
@@ -18,7 +25,8 @@ from ensemble.model.answers import (
     NearProduct,
     Priced,
 )
-from ensemble.model.price_model import ModelInputs
+from ensemble.model.price_model import ModelInputs, PriceModel
+from ensemble.serving.cli import serve
 
 
 class FakePriceModel:
@@ -98,3 +106,47 @@ class FakePriceModel:
         )  # fmt: skip
         logs = {"ridge": log(priced.price) + 0.1, "lightgbm": log(priced.price) - 0.1}
         return Explanation(priced, 2.0, {"ridge": 0.5, "lightgbm": 0.5}, logs, effects, near)
+
+
+@contextmanager
+def serving(app):
+    """Serve an application from a thread, on loopback; yields its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@contextmanager
+def running(folder, *options, **environment):
+    """`shelfprice serve` of a stand-in, as a process; yields its address and itself."""
+    command = [sys.executable, "-m", "tests.fake_prices", "--model", str(folder), "--port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
+    lines = []
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if '"listening"' in line:
+                break
+        else:
+            raise AssertionError("".join(lines))
+        process.log = lines  # all of what it said, once it has ended
+        reading = threading.Thread(target=lambda: lines.extend(process.stderr))
+        reading.start()
+        yield json.loads(line)["url"], process
+    finally:
+        process.kill()
+        process.wait()
+    reading.join()
+
+
+if __name__ == "__main__":  # as `shelfprice serve`, with a stand-in for what is loaded
+    seconds = float(os.environ.get("FAKE_SECONDS", "0"))
+    PriceModel.load = classmethod(lambda cls, folder: FakePriceModel(folder, seconds=seconds))
+    serve()

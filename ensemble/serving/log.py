@@ -38,11 +38,12 @@ def log_event(
 
 
 def start_logging(level: str) -> None:
-    """Send the logs of this server and of uvicorn to stderr."""
+    """Send the log of this server to stderr, and what uvicorn warns of."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in (LOGGER, "uvicorn"):
+    least = logging.getLevelNamesMapping()[level.upper()]
+    for name, own in ((LOGGER, least), ("uvicorn", max(least, logging.WARNING))):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
-        logger.setLevel(level.upper())
+        logger.setLevel(own)
         logger.propagate = False
