@@ -65,6 +65,13 @@ def blend(
     help="A further file to write the submission to, beside the workspace's own submission.csv.",
 )
 @click.option(
+    "--spreadsheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A further CSV with prices and their intervals for people: an id that a spreadsheet would run as a formula "
+    "(=, +, -, @) has an apostrophe before it.",
+)
+@click.option(
     "--blend",
     "folder",
     metavar="FOLDER",
@@ -73,13 +80,16 @@ def blend(
 )
 @workspace_option
 @json_option
-def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: bool) -> None:
+def submit(
+    out: Path | None, spreadsheet: Path | None, folder: str | None, workspace: Workspace, as_json: bool
+) -> None:
     """Price the test rows with the standing blend and write submission.csv."""
     from ensemble.submission import submit as run_submit
     from ensemble.summary import submit_lines
 
     config = load_config(workspace)
-    result = run_submit(workspace, config.columns, out, config.submission.price_floor, folder=folder)
+    floor = config.submission.price_floor
+    result = run_submit(workspace, config.columns, out, floor, folder=folder, spreadsheet=spreadsheet)
     if as_json:
         print_json(result)
     else:
@@ -108,3 +118,38 @@ def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
         print_json(result)
     else:
         say("\n".join(audit_lines(result)))
+
+
+@ensemble.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.0),
+    default=60.0,
+    show_default=True,
+    help="Time for training heads again, for the learning curve and the worth of each input; the quickest heads are "
+    "taken that fit into it. What was measured of a blend is kept. 0: train nothing.",
+)
+@click.option(
+    "--blend",
+    "folder",
+    metavar="FOLDER",
+    help="Another blend than the standing one, such as blend/0123456789abcdef: its page goes into that folder.",
+)
+@workspace_option
+@json_option
+def report(seconds: float, folder: str | None, workspace: Workspace, as_json: bool) -> None:
+    """Write report.html: how good the blend is, where it fails, what to do next.
+
+    One page that needs no network: score, heads, slices of rows that are surely worse than the rest, the worst rows
+    with a guess at the reason, learning curve, worth of each input, audit, costs. docs/report.md explains it.
+    """
+    from ensemble.report.run import write_report
+    from ensemble.summary import report_lines
+
+    done = write_report(
+        workspace, folder=folder, seconds=seconds, progress=lambda said: say(f"report: {said}", err=True)
+    )
+    if as_json:
+        print_json(done.facts | {"file": done.file})
+    else:
+        say("\n".join(report_lines(done.facts, done.file)))

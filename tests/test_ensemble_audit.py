@@ -99,6 +99,15 @@ def test_test_rows_of_another_kind_fail_naming_what_moved(workspace):
     assert "most by fake@name" in check.words
 
 
+def test_two_test_rows_are_too_few_to_say_that_they_look_like_training_rows(workspace):
+    lay_out(workspace, drift=3.0)
+    train, test, _ = read_evidence(workspace, ["fake@name"], 1000, 0)
+    blocks = {name: block[:2] for name, block in test.blocks.items()}
+    check = check_drift(train, dataclasses.replace(test, position=test.position[:2], blocks=blocks), 0)
+    assert (check.verdict, check.figures) == ("skipped", {})
+    assert "2 test rows are too few" in check.words
+
+
 def test_a_feature_that_knows_shuffled_prices_fails(workspace):
     lay_out(workspace)
     rows = read_evidence(workspace, [], 1000, 0)[0]

@@ -53,6 +53,11 @@ def check_drift(train: TrainingEvidence, test: Evidence | None, seed: int) -> Ch
     """Tell test rows from training rows: by everything, by each block alone, and by each field where they differ."""
     if test is None:
         return Check("drift", "skipped", "No test catalogue: nothing to compare the training rows with.")
+    if min(len(train.position), len(test.position)) < N_SPLITS:
+        sizes = (
+            f"{len(test.position)} test rows are too few to compare with {len(train.position)} training rows."
+        )
+        return Check("drift", "skipped", sizes)
     is_test = np.repeat([0, 1], [len(train.position), len(test.position)])
     pairs = {name: np.concatenate([block, test.blocks[name]]) for name, block in train.blocks.items()}
     of_block = {name: _auc([block], is_test, seed) for name, block in pairs.items()}
@@ -108,8 +113,6 @@ def _auc(blocks: list[np.ndarray], label: np.ndarray, seed: int) -> tuple[float,
 
     n_few = int(min(label.sum(), len(label) - label.sum()))
     n_many = len(label) - n_few
-    if n_few < N_SPLITS:
-        return 0.5, float("inf")
     score = np.empty(len(label))
     for inside, outside in StratifiedKFold(N_SPLITS, shuffle=True, random_state=seed).split(label, label):
         X = compress(blocks, _mask(inside, len(label)), N_COMPONENTS, seed)

@@ -81,7 +81,9 @@ def label(value: float) -> str:
 
 
 def priced(price: float) -> str:
-    """1234.5 -> 1,234 and 12.3 -> 12.30: a price is as long as it must be."""
+    """1234.5 -> 1,234, 12.3 -> 12.30 and 0.00123 -> 0.00123: a price is as long as it must be."""
+    if 0 < price < 0.1:
+        return f"{price:.3g}"
     return f"{price:,.{0 if price >= 1000 else 2}f}"
 
 

@@ -78,6 +78,8 @@ def _cards(splits: list[SplitFacts]) -> str:
             (f"{split.with_image:,}", f"with an image ({share:.1%})"),
             (f"{split.n_images:,}", "distinct images"),
         ]
+        if split.with_several:
+            facts.append((f"{split.with_several:,}", "with several images"))
         cards += [
             f'<div class="card"><b>{number}</b><span>{escape(what)}</span></div>' for number, what in facts
         ]
@@ -180,9 +182,11 @@ def _examples(examples: list[Example], thumbnail: Thumbnail) -> str:
 
 
 def _row(row: DoubtfulRow, thumbnail: Thumbnail) -> str:
-    url = thumbnail(row.image) if row.image else None
-    lacking = "can't be decoded" if row.image else "no image"
-    image = f'<img src="{url}" alt="">' if url else f'<div class="none">{lacking}</div>'
+    urls = [thumbnail(one) for one in row.images]
+    lacking = "can't be decoded" if row.images else "no image"
+    image = "".join(
+        f'<img src="{url}" alt="">' if url else f'<div class="none">{lacking}</div>' for url in urls or [None]
+    )
     price = f"<b>{priced(row.price)}</b>" if row.price is not None else '<b class="quiet">test</b>'
     name = " ".join(row.name.split())
     shown = name if len(name) <= 90 else f"{name[:89]}…"

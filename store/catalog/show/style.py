@@ -1,7 +1,7 @@
 """How the page looks."""
 
 STYLE = """
-:root{--ink:#1d2430;--quiet:#687386;--line:#e3e7ee;--paper:#fff;--back:#f5f6f9;--bar:#5b7fd6;--over:#d9622b;--mark:#fff3e3}
+:root{--ink:#1d2430;--quiet:#5d687a;--line:#e3e7ee;--paper:#fff;--back:#f5f6f9;--bar:#5b7fd6;--over:#d9622b;--mark:#fff3e3}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e9ef;--quiet:#98a2b3;--line:#333b48;--paper:#1c222c;--back:#12161d;
 --bar:#7196ec;--over:#f08a55;--mark:#3a2d1b}}
 *{box-sizing:border-box}
