@@ -5,10 +5,13 @@ import base64
 import io
 import json
 import logging
+import socket
 import struct
+import time
 import zlib
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -19,6 +22,7 @@ from ensemble.serving.app import create_app
 from ensemble.serving.log import LOGGER, JsonLines
 from ensemble.serving.settings import Limits, ServeSettings
 from tests.fake_prices import FakePriceModel
+from tests.fake_prices import serving as serving_app
 from tests.image_server import Site, pixel_bomb, serving
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -382,6 +386,38 @@ def test_a_request_that_takes_too_long_is_answered_and_a_model_that_hangs_is_not
             assert (await client.get("/readyz")).status_code == 200
 
     asyncio.run(run())
+
+
+def test_a_client_that_leaves_gives_up_its_place_in_the_queue():
+    model = FakePriceModel()
+    model.may_go_on.clear()
+    with serving_app(create_app(model, Path(), ServeSettings())) as url:
+
+        def waiting():
+            (line,) = [
+                x
+                for x in httpx.get(f"{url}/metrics").text.splitlines()
+                if x.startswith("shelfprice_waiting_rows")
+            ]
+            return float(line.split()[1])
+
+        body = json.dumps({"products": [{"title": "tea"}]}).encode()
+        head = b"POST /v1/price HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        address = (urlsplit(url).hostname, urlsplit(url).port)
+        clients = []
+        for n_waiting in (0, 1, 2):
+            clients.append(socket.create_connection(address))
+            clients[-1].sendall(head % len(body) + body)
+            while waiting() != n_waiting or not model.batches:
+                time.sleep(0.01)
+        clients[1].close()
+        while waiting() != 1:
+            time.sleep(0.01)
+        model.may_go_on.set()
+        for client in (clients[0], clients[2]):
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+            client.close()
+    assert model.batches == [1, 1]
 
 
 def test_metrics_count_requests_products_flags_and_batches():

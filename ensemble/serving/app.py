@@ -1,7 +1,7 @@
 """The routes of one model, as an ASGI application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -31,6 +31,7 @@ from ensemble.serving.settings import ServeSettings
 from store.catalog.download.images import SNIFF_BYTES, sniff
 
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+CLIENT_GONE = 499  # in the log alone: nobody is there to read it
 JSON, FORM = "application/json", "multipart/form-data"
 Interval = Annotated[
     float,
@@ -247,7 +248,7 @@ class _Server:
             product.cells if image is None or column is None else product.cells | {column: image.content}
             for product, image in zip(products, images, strict=True)
         ]
-        answers = await self._batcher.ask(name, rows, interval)
+        answers = await _while_connected(request, self._batcher.ask(name, rows, interval))
         priced: list[Priced] = [one.priced if isinstance(one, Explanation) else one for one in answers]
         self.metrics.count_priced(priced)
         return answers, [image.problem if image else None for image in images]
@@ -304,6 +305,24 @@ class _Server:
                 schema["security"] = [{"token": []}]
             app.openapi_schema = schema
         return app.openapi_schema
+
+
+async def _while_connected(request: Request, asking: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+    """What is asked for, unless the client leaves before it is there: then its place in the queue is free."""
+    answering, leaving = asyncio.ensure_future(asking), asyncio.ensure_future(_departure(request))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise HTTPException(CLIENT_GONE, "the client is gone")
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _departure(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _json(body: BaseModel, status: int = 200) -> Response:
