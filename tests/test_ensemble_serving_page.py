@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from itertools import pairwise
 
 import pytest
 from PIL import Image
@@ -125,6 +126,10 @@ def test_nothing_leaves_the_screen_and_every_word_stands_out(open_page, photo, s
     page.keyboard.press("Enter")
     page.locator(".price").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ticks = page.locator(".tick").evaluate_all(
+        "ticks => ticks.map(t => [t.getBoundingClientRect().left, t.getBoundingClientRect().right])"
+    )
+    assert all(first[1] < second[0] for first, second in pairwise(ticks)), ticks
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 20
     assert min(contrasts.values()) >= 4.5, min(contrasts, key=contrasts.get)

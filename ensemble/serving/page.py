@@ -22,6 +22,7 @@ INTERVAL = 0.9  # of the page
 MOST_NEAR = 5
 MOST_EFFECTS = 8
 _MOST_TICKS = 6
+_CHAR = 2.2  # percent that a character of a label takes on the narrowest screen
 _EDGE = 0.06  # of the scale, left free on both sides
 SENTENCES = {
     NO_TEXT: "Without a text the price is less certain.",
@@ -45,6 +46,16 @@ class Mark:
     def anchor(self) -> str:
         """Where its label stands, so that none leaves the scale."""
         return "start" if self.at < 8 else "end" if self.at > 92 else "middle"
+
+    @property
+    def left(self) -> float:
+        """Where its label begins."""
+        return self.at - {"start": 0.0, "middle": 0.5, "end": 1.0}[self.anchor] * self.width
+
+    @property
+    def width(self) -> float:
+        """Of its label, at most."""
+        return _CHAR * len(self.label)
 
 
 @dataclass(frozen=True)
@@ -118,8 +129,11 @@ def scale_of(low: float, price: float, high: float, near: Sequence[float], curre
     def mark(value: float) -> Mark:
         return Mark(round(100 * (math.log(value) - first) / (last - first), 2), money(value, currency))
 
-    ticks = tuple(mark(value) for value in _ticks(math.exp(first), math.exp(last)))
-    return Scale(mark(price), mark(low), mark(high), tuple(mark(value) for value in near), ticks)
+    ticks: list[Mark] = []
+    for tick in map(mark, _ticks(math.exp(first), math.exp(last))):
+        if not ticks or tick.left > ticks[-1].left + ticks[-1].width + _CHAR:
+            ticks.append(tick)
+    return Scale(mark(price), mark(low), mark(high), tuple(mark(value) for value in near), tuple(ticks))
 
 
 def _ticks(low: float, high: float) -> list[float]:
