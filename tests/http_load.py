@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import base64
 import json
 import random
 import time
@@ -13,6 +14,10 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import click
+
+from tests.image_server import draw_jpeg
+
+PHOTO = {"photo": {"base64": base64.b64encode(draw_jpeg()).decode()}}
 
 
 @dataclass
@@ -76,10 +81,15 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 def ask_fake(draw: random.Random) -> tuple[bytes, Callable[[bytes], bool]]:
-    """Products of random lengths, which are the prices of `FakePriceModel`."""
+    """Products of random lengths, some with an image, whose prices `FakePriceModel` makes of that."""
     lengths = [draw.randrange(1, 2000) for _ in range(draw.choice((1, 1, 1, 5)))]
-    body = json.dumps({"products": [{"title": "x" * n} for n in lengths]}).encode()
-    return body, lambda answer: [one["price"] for one in json.loads(answer)["prices"]] == lengths
+    factors = [draw.choice((1, 1, 10)) for _ in lengths]
+    products = [
+        {"title": "x" * n} | (PHOTO if factor > 1 else {}) for n, factor in zip(lengths, factors, strict=True)
+    ]
+    prices = [n * factor for n, factor in zip(lengths, factors, strict=True)]
+    body = json.dumps({"products": products}).encode()
+    return body, lambda answer: [one["price"] for one in json.loads(answer)["prices"]] == prices
 
 
 def resident_mb(pid: int) -> float:
