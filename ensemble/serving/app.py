@@ -1,7 +1,7 @@
 """The routes of one model, as an ASGI application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -13,26 +13,22 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from ensemble.model.answers import Explanation, Priced
 from ensemble.model.price_model import PriceModel
 from ensemble.serving.answers import ExplanationOut, Explanations, Health, PriceOut, Prices, Problem
-from ensemble.serving.batcher import Batcher, QueueFullError
+from ensemble.serving.batcher import QueueFullError
 from ensemble.serving.gate import Gate
-from ensemble.serving.images import ImageRead, LinkReader, checked, from_base64
+from ensemble.serving.intake import FORM, JSON, Intake
 from ensemble.serving.log import log_event
-from ensemble.serving.metrics import CONTENT_TYPE, Metrics
+from ensemble.serving.metrics import CONTENT_TYPE
 from ensemble.serving.page import INTERVAL, Page
-from ensemble.serving.products import Base64Image, LinkImage, MalformedError, Product, Products
+from ensemble.serving.products import MalformedError
 from ensemble.serving.settings import ServeSettings
 from store.catalog.download.images import SNIFF_BYTES, sniff
 
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
-CLIENT_GONE = 499  # in the log alone: nobody is there to read it
-JSON, FORM = "application/json", "multipart/form-data"
 Interval = Annotated[
     float,
     Query(ge=0.5, le=0.999, allow_inf_nan=False, description="Probability that an interval holds its price."),
@@ -73,40 +69,27 @@ class _Server:
     """One model, and what answers for it."""
 
     def __init__(self, model: PriceModel, folder: Path, settings: ServeSettings) -> None:
-        limits = settings.limits
         self._model = model
         self._folder = folder.resolve()
         self._settings = settings
-        self._limits = limits
-        self._products = Products(model.inputs, limits, allow_links=settings.allow_links)
-        self._batcher = Batcher(
-            {"price": model.price, "explain": model.explain},
-            batch_rows=limits.batch_rows,
-            waiting_rows=limits.waiting_rows,
-            on_batch=self._count_batch,
-            on_error=self._count_error,
-        )
-        self.metrics = Metrics(model.fingerprint, version("shelfprice"), lambda: self._batcher.n_waiting)
-        self._links: LinkReader | None = None
+        self._intake = Intake(model, settings, version("shelfprice"))
+        self.metrics = self._intake.metrics
         self._page = Page(model.inputs, model.currency, partial(self._image_path, root=""))
         self._about: dict[str, Any] = {"currency": model.currency, "model": model.fingerprint}
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Open what needs a running loop; at the end, finish what was begun."""
-        if self._settings.allow_links:
-            self._links = await LinkReader(self._settings).__aenter__()
+        await self._intake.open()
         yield
-        await self._batcher.close()
-        if self._links is not None:
-            await self._links.__aexit__(None, None, None)
+        await self._intake.close()
         log_event("stopped")
 
     def add_routes(self, app: FastAPI) -> None:
         """Every route; the schema of request bodies is the model's own, so it is added by hand."""
         body = {"requestBody": {"required": True, "content": {
             JSON: {"schema": {"$ref": "#/components/schemas/ProductsBody"}},
-            FORM: {"schema": self._products.form_schema()},
+            FORM: {"schema": self._intake.products.form_schema()},
         }}}  # fmt: skip
         post = partial(app.post, responses=_REFUSALS, openapi_extra=body)
         post("/v1/price", response_model=Prices, summary="Price products")(self.price)
@@ -136,15 +119,15 @@ class _Server:
 
     async def price(self, request: Request, interval: Interval = 0.9) -> Response:
         """Price one or many products, given as JSON, or one given as a form with its image as a file."""
-        products = await self._read(request)
-        priced, problems = await self._ask("price", request, products, interval)
+        products = await self._intake.read(request)
+        priced, problems = await self._intake.ask("price", request, products, interval)
         out = [PriceOut.of(one, problem) for one, problem in zip(priced, problems, strict=True)]
         return _json(Prices(prices=out, interval=interval, **self._about))
 
     async def explain(self, request: Request, interval: Interval = 0.9) -> Response:
         """Say why products have their prices: heads, what moved the price, near products."""
-        products = await self._read(request)
-        explained, problems = await self._explain(request, products, interval)
+        products = await self._intake.read(request)
+        explained, problems = await self._intake.explain(request, products, interval)
         path = partial(self._image_path, root="/")
         out = [
             ExplanationOut.of(one, problem, path) for one, problem in zip(explained, problems, strict=True)
@@ -161,7 +144,7 @@ class _Server:
 
     async def readyz(self) -> Response:
         """Answers 503 while the model takes longer for a batch than a request may take."""
-        is_stuck = self._batcher.busy_seconds > self._limits.seconds
+        is_stuck = self._intake.is_stuck
         health = Health(status="stuck" if is_stuck else "ready", model=self._model.fingerprint)
         return _json(health, 503 if is_stuck else 200)
 
@@ -179,9 +162,9 @@ class _Server:
         """The form and its answer, for browsers without scripts."""
         cells: dict[str, str] = {}
         try:
-            product = await self._read_form(request)
+            product = await self._intake.read_form(request)
             cells = product.cells
-            explained, problems = await self._explain(request, [product], INTERVAL)
+            explained, problems = await self._intake.explain(request, [product], INTERVAL)
         except (MalformedError, QueueFullError) as error:
             status = 422 if isinstance(error, MalformedError) else 429
             return HTMLResponse(self._page.form(cells, problem=str(error)), status)
@@ -189,7 +172,9 @@ class _Server:
 
     async def page_part(self, request: Request) -> HTMLResponse:
         """The answer alone, for the page's script."""
-        explained, problems = await self._explain(request, [await self._read_form(request)], INTERVAL)
+        explained, problems = await self._intake.explain(
+            request, [await self._intake.read_form(request)], INTERVAL
+        )
         return HTMLResponse(self._page.part(self._page.answer(explained[0], problems[0])))
 
     async def static(self, name: str) -> Response:
@@ -198,71 +183,6 @@ class _Server:
             raise HTTPException(404, "not found")
         content = (Path(__file__).parent / "static" / name).read_bytes()
         return Response(content, media_type=STATIC[name], headers={"cache-control": "private, max-age=300"})
-
-    # ---- from a request to the model ---------------------------------------------------------------
-
-    async def _read(self, request: Request) -> list[Product]:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == JSON:
-            return self._products.from_json(await request.body())
-        if kind == FORM:
-            return [await self._read_form(request)]
-        raise HTTPException(415, f"the content type must be {JSON} or {FORM}")
-
-    async def _read_form(self, request: Request) -> Product:
-        parts: list[tuple[str, str | bytes]] = []
-        async with request.form(
-            max_files=1,
-            max_fields=len(self._products.columns) + 1,
-            max_part_size=4 * self._limits.text_chars,
-        ) as form:
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    content = await value.read()
-                    if value.filename or content:  # a browser sends an empty part for no file
-                        parts.append((name, content))
-                elif value or name != self._products.inputs.image:
-                    parts.append((name, value))
-        return self._products.from_form(parts)
-
-    async def _explain(
-        self, request: Request, products: Sequence[Product], interval: float
-    ) -> tuple[list[Explanation], list[str | None]]:
-        if len(products) > self._limits.explained_rows:
-            raise MalformedError(
-                f"products: at most {self._limits.explained_rows} are explained in one request"
-            )
-        return await self._ask("explain", request, products, interval)
-
-    async def _ask(
-        self, name: str, request: Request, products: Sequence[Product], interval: float
-    ) -> tuple[list[Any], list[str | None]]:
-        """Answers of the model, and what was wrong with each image."""
-        request.state.counts = {"rows": len(products)}
-        images = await asyncio.gather(*(self._image_of(product) for product in products))
-        most = max(self._limits.all_pixels, self._limits.image_pixels)
-        if sum(image.n_pixels for image in images if image) > most:
-            raise HTTPException(413, f"the images of one request have more than {most} pixels together")
-        column = self._products.inputs.image
-        rows = [
-            product.cells if image is None or column is None else product.cells | {column: image.content}
-            for product, image in zip(products, images, strict=True)
-        ]
-        answers = await _while_connected(request, self._batcher.ask(name, rows, interval))
-        priced: list[Priced] = [one.priced if isinstance(one, Explanation) else one for one in answers]
-        self.metrics.count_priced(priced)
-        return answers, [image.problem if image else None for image in images]
-
-    async def _image_of(self, product: Product) -> ImageRead | None:
-        given, most = product.image, self._limits.image_pixels
-        if given is None:
-            return None
-        if isinstance(given, LinkImage):
-            assert self._links is not None  # else the schema has no links
-            return await self._links.read(given.link)
-        if isinstance(given, Base64Image):
-            return await asyncio.to_thread(from_base64, given.base64, most)
-        return await asyncio.to_thread(checked, given, most)
 
     # ---- images of the model's folder --------------------------------------------------------------
 
@@ -285,44 +205,19 @@ class _Server:
 
     # ---- the rest ----------------------------------------------------------------------------------
 
-    def _count_batch(self, name: str, n_rows: int, seconds: float) -> None:
-        self.metrics.count_batch(name, n_rows, seconds)
-        log_event("batch", 10, call=name, rows=n_rows, seconds=round(seconds, 4))
-
-    def _count_error(self, error: Exception) -> None:
-        self.metrics.errors.inc()
-
     def _openapi(self, app: FastAPI) -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             parts = schema["components"]["schemas"]
-            body = self._products.body.model_json_schema(ref_template="#/components/schemas/{model}")
+            body = self._intake.products.body.model_json_schema(ref_template="#/components/schemas/{model}")
             parts.update(body.pop("$defs"), ProductsBody=body)
             if self._settings.token is not None:
                 schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
                 schema["security"] = [{"token": []}]
             app.openapi_schema = schema
         return app.openapi_schema
-
-
-async def _while_connected(request: Request, asking: Coroutine[Any, Any, list[Any]]) -> list[Any]:
-    """What is asked for, unless the client leaves before it is there: then its place in the queue is free."""
-    answering, leaving = asyncio.ensure_future(asking), asyncio.ensure_future(_departure(request))
-    try:
-        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            raise HTTPException(CLIENT_GONE, "the client is gone")
-        return answering.result()
-    finally:
-        answering.cancel()
-        leaving.cancel()
-
-
-async def _departure(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _json(body: BaseModel, status: int = 200) -> Response:
