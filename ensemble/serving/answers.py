@@ -59,7 +59,7 @@ class ExplanationOut(BaseModel):
     """Why one product has its price."""
 
     priced: PriceOut
-    base_price: float | None = Field(description="Of a product about which nothing is known.")
+    base_price: float | None = Field(description="The price before any effect.")
     heads: list[HeadOut]
     effects: list[EffectOut]
     near: list[NearOut]
