@@ -55,3 +55,15 @@ def read_rows(workspace: Workspace, folder: str | None = None) -> ReportRows:
     image, further = row_images(table["image"], known), further_row_images(table, known)
     loss = smape_rows(training.log_actual, log_price)
     return ReportRows(record, training, table, image, further, log_price, loss)
+
+
+def expected_score(record: dict[str, Any]) -> tuple[float, list[float]]:
+    """What a blend is expected to score on new rows, with its interval: of the test rows, where there are any.
+
+    Args:
+        record: blend.json.
+    """
+    scores = record["scores"]
+    if (found := scores.get("expected")) is not None:
+        return float(found["test"]["smape"]), list(found["test"]["interval"])
+    return float(scores["nested"]), list(scores["test_interval"] or scores["nested_interval"])
