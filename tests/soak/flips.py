@@ -14,7 +14,7 @@ from tests.soak.world import World, files_of
 N_FILES = 100  # of one case
 SHARE_OF_END = 0.5  # of flips in the last bytes of Parquet: schema, footer and metadata
 END_BYTES = 3000
-RECORDS = ("head", "oof", "test", "evidence")  # of a head; the other files are its model
+RECORDS = ("head", "oof", "test", "evidence", "curve")  # of a head; the other files are its model
 
 
 def cases(world: World, draw: random.Random) -> Iterator[dict[str, Any]]:
