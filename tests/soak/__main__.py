@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--only", action="append", choices=sorted(ATTACKS), default=[])
+    parser.add_argument("--only", action="append", choices=list(ATTACKS), default=[])
     parser.add_argument("--most", type=int, help="cases of each attack")
     parser.add_argument("--to", type=Path, default=Path("soak-failures"), help="folder for what failed")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="a file of that folder: run it again")
@@ -118,7 +118,7 @@ def report(world: World, options: argparse.Namespace) -> int:
                 keep(options.to, name, *reduced(world, name, case, verdict))
     except KeyboardInterrupt:
         sys.stdout.write("stopped\n")
-    for name, outcomes in counts.items():
+    for name, outcomes in sorted(counts.items(), key=lambda one: list(ATTACKS).index(one[0])):
         sys.stdout.write(
             f"{name}: {outcomes.total()} cases: {', '.join(f'{n} {one}' for one, n in outcomes.most_common())}\n"
         )
