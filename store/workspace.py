@@ -29,7 +29,6 @@ from store.objects import ObjectFile, Objects, check_address
 METADATA_KEY = b"shelfprice"
 DIGEST_KEY = b"shelfprice.sha256"  # of a table's columns, number of rows and metadata; pages have checksums
 RECORD_DIGEST = "record_sha256"  # in a JSON record: of all the rest of it
-SCHEMA_KEY = b"ARROW:schema"
 OTHER_WRITER = re.compile(r"(?!parquet-cpp-arrow|shelfprice)[A-Za-z-]+( .*)?")  # DuckDB version v1.1, Polars
 SHA256_CHARACTERS = 64
 ROW_GROUP_ROWS = 8192
@@ -226,8 +225,9 @@ class Workspace:
     def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
         with self.parquet(relative, whole=columns is None) as file:
             table = file.read(columns=list(columns) if columns is not None else None)
-            written = {k: v for k, v in _written_metadata(file).items() if k != SCHEMA_KEY}
-            table = table.replace_schema_metadata(written or None)
+            found = _written_metadata(file)
+            own = {name: found[name] for name in (METADATA_KEY, DIGEST_KEY) if name in found}
+            table = table.replace_schema_metadata(own or None)
         problem = null_problem(table, contract_of(relative))
         if problem:
             raise self.not_ours(relative, problem)
