@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from ensemble.audit.adversarial import check_drift, check_folds_unknown
 from ensemble.audit.check import Check
 from ensemble.audit.columns import check_columns
@@ -16,6 +14,7 @@ from ensemble.audit.time import check_time
 from ensemble.audit.twins import check_twins
 from ensemble.audit.written import check_image_names, check_written_prices
 from store.errors import ConfigError
+from store.progress import moving
 from store.workspace import Workspace
 
 MAX_ROWS = 20_000
@@ -69,8 +68,12 @@ def run_audit(
         "image names": lambda: check_image_names(workspace, seed, max_rows),
         "time": lambda: check_time(workspace, train, seed),
     }
-    wanted = [step for name, step in steps.items() if not only or name in only]
-    checks = [step() for step in tqdm(wanted, desc="audit", unit="check", disable=None, leave=False)]
+    checks = []
+    with moving("audit") as line:
+        for name, step in steps.items():
+            if not only or name in only:
+                line.say(f"audit: {name}")
+                checks.append(step())
     verdicts = {check.verdict for check in checks}
     worst = next((v for v in ("fail", "caution") if v in verdicts), "ok")
     return {"verdict": worst, "checks": [check.to_json() for check in checks], "notes": notes}

@@ -285,3 +285,15 @@ def decide_folds(
     n_bins = max(1, min(MOST_BINS, n_rows // (2 * k)))
     rank = np.argsort(np.argsort(log_price, kind="stable"), kind="stable")
     return deal_groups(rank * n_bins // n_rows, group, k, seed)
+
+
+def sample_of_groups(group: np.ndarray, n_rows: int | None, seed: int) -> np.ndarray:
+    """Which rows are looked at, shape (n_rows,) bool: whole groups drawn at random, about so many rows."""
+    if n_rows is None or n_rows >= len(group):
+        return np.ones(len(group), bool)
+    index = np.unique(group, return_inverse=True)[1]
+    size = np.bincount(index)
+    order = np.random.default_rng(seed).permutation(len(size))
+    taken = np.zeros(len(size), bool)
+    taken[order[np.cumsum(size[order]) <= n_rows]] = True
+    return np.asarray(taken[index])
