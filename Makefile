@@ -51,9 +51,10 @@ embeddings: $(INSTALLED) $(CATALOG) ## Ingest the catalogue and embed what has n
 heads: embeddings ## Train the heads that are missing, off the cache
 	$(SHELFPRICE) heads run -w '$(WORKSPACE)'
 
-submission: heads ## Blend the heads and write submission.csv
+submission: heads ## Blend the heads, write submission.csv and report.html
 	$(SHELFPRICE) ensemble blend -w '$(WORKSPACE)'
 	$(SHELFPRICE) ensemble submit -w '$(WORKSPACE)'
+	$(SHELFPRICE) ensemble report -w '$(WORKSPACE)'
 
 test: $(CONTRIBUTES) ## Add what contributors need, run the tests
 	$(BIN)/python -m pytest

@@ -4,14 +4,21 @@ from pathlib import Path
 
 import click
 
+from ensemble.report.cli import report
 from store.config import load_config
-from store.options import json_option, print_json, say, workspace_option
+from store.errors import AuditError
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
+
+COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
 
 
 @click.group()
 def ensemble() -> None:
     """Blend the heads' predictions, score the blend honestly, write the submission."""
+
+
+ensemble.add_command(report)
 
 
 @ensemble.command()
@@ -49,12 +56,18 @@ def blend(
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
     from heads.defaults import configured_heads
+    from heads.estimates import BLEND
+    from store.progress import moving
+    from store.timings import peak_bytes
 
     config = load_config(workspace)
     floor = config.submission.price_floor
-    record = run_blend(
-        workspace, heads, configured_heads(workspace, config), config.seed, coverage, floor, standing=standing
-    )
+    with moving("blend: weights on all folds, and without each"):
+        configured = configured_heads(workspace, config)
+        record = run_blend(workspace, heads, configured, config.seed, coverage, floor, standing=standing)
+    if not record["up_to_date"]:
+        size = record["n_rows"] * len(record["weights"])
+        user_timings().record(BLEND, size, record["seconds"], peak_bytes())
     if as_json:
         print_json(record)
     else:
@@ -108,51 +121,32 @@ def submit(
     show_default=True,
     help="Rows of each split to look at; larger ones are drawn from.",
 )
+@click.option(
+    "--check",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    help="Run this check alone, such as 'twins' or 'columns'; may be given again.",
+)
 @workspace_option
 @json_option
-def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
-    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score."""
+def audit(max_rows: int, only: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
+    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score.
+
+    Exit code 1 where a check fails.
+    """
     from ensemble.audit.run import run_audit
     from ensemble.summary import audit_lines
 
     config = load_config(workspace)
-    result = run_audit(workspace, config.heads.vectors, config.seed, max_rows)
+    result = run_audit(workspace, config.heads.vectors, config.seed, max_rows, only)
     if as_json:
         print_json(result)
     else:
-        say("\n".join(audit_lines(result)))
-
-
-@ensemble.command()
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.0),
-    default=60.0,
-    show_default=True,
-    help="Time for training heads again, for the learning curve and the worth of each input; the quickest heads are "
-    "taken that fit into it. What was measured of a blend is kept. 0: train nothing.",
-)
-@click.option(
-    "--blend",
-    "folder",
-    metavar="FOLDER",
-    help="Another blend than the standing one, such as blend/0123456789abcdef: its page goes into that folder.",
-)
-@workspace_option
-@json_option
-def report(seconds: float, folder: str | None, workspace: Workspace, as_json: bool) -> None:
-    """Write report.html: how good the blend is, where it fails, what to do next.
-
-    One page that needs no network: score, heads, slices of rows that are surely worse than the rest, the worst rows
-    with a guess at the reason, learning curve, worth of each input, audit, costs. docs/report.md explains it.
-    """
-    from ensemble.report.run import write_report
-    from ensemble.summary import report_lines
-
-    done = write_report(
-        workspace, folder=folder, seconds=seconds, progress=lambda said: say(f"report: {said}", err=True)
-    )
-    if as_json:
-        print_json(done.facts | {"file": done.file})
-    else:
-        say("\n".join(report_lines(done.facts, done.file)))
+        for line in audit_lines(result):
+            say(line, colour=COLOURS.get(line.split()[0]))
+    if result["verdict"] == "fail":
+        failed = [check["name"] for check in result["checks"] if check["verdict"] == "fail"]
+        raise AuditError(
+            f"the honest score can't be trusted, {len(failed)} checks failed: {', '.join(failed)}"
+        )

@@ -13,7 +13,7 @@ from ensemble.blend import COVERAGE, make_record, run_blend
 from ensemble.inputs import TrainingRows, check_fold_sizes, read_training_rows, select_predictions
 from ensemble.means import CURVES
 from ensemble.simplex import best_counts
-from ensemble.submission import submit
+from ensemble.submission import expected_smape, submit
 from ensemble.summary import score_lines
 from ensemble.surface import Surface
 from heads.defaults import configured_heads
@@ -38,6 +38,11 @@ class BlendScore:
 
     def __str__(self) -> str:
         return "\n".join(score_lines(self.record))
+
+    @property
+    def expected(self) -> float:
+        """SMAPE that is expected of the test rows by the model of all rows, percent; see docs/score.md."""
+        return expected_smape(self.record)
 
     @property
     def optimism(self) -> float:

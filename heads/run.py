@@ -23,6 +23,7 @@ from store.config import Config, load_config
 from store.errors import HeadError, MissingVectorsError, ShelfpriceError
 from store.folds.assign import Folds, ensure_folds
 from store.predictions import (
+    CURVE_FILE,
     Predictions,
     oof_predictions_table,
     predictions_exist,
@@ -54,6 +55,7 @@ class HeadPlan:
     exists: bool
     given: frozenset[str] = frozenset()  # parameters that the configuration sets
     tuning: Tuning | None = None  # None: every fold has the head's own parameters
+    learning_curve: bool = True  # a second pass over a sample of the rows, see `heads.folds.curve`
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def plan_head(
         inputs["tuned"] = tuning.recorded
     folder = predictions_folder(name, inputs)
     exists = predictions_exist(workspace, name, inputs)
-    return HeadPlan(name, head, sets, inputs, folder, exists, given, tuning)
+    return HeadPlan(name, head, sets, inputs, folder, exists, given, tuning, config.heads.learning_curve)
 
 
 def _usable_tuning(
@@ -254,6 +256,7 @@ def train_head(
         HeadError: it misses what it needs, has nothing to learn, or diverged; nothing is published.
     """
     from heads.folds.crossfit import crossfit
+    from heads.folds.curve import MOST_SECONDS, curve_pass, curve_table
     from store.metric import scores
 
     names = [str(found.vector_set) for found in plan.sets]
@@ -275,20 +278,40 @@ def train_head(
         log(f"{plan.name}: with parameters found by tuning ({plan.tuning.trials} trials)")
     started = time.perf_counter()
     result = crossfit(
-        plan.head, train, inputs.log_price, inputs.fold, test, cleaning=inputs.cleaning, tuning=plan.tuning
+        plan.head,
+        train,
+        inputs.log_price,
+        inputs.fold,
+        test,
+        cleaning=inputs.cleaning,
+        tuning=plan.tuning,
+        looks_back=inputs.looks_back,
+        weight=inputs.weight,
     )
     seconds = time.perf_counter() - started
+    curve = None
+    if plan.learning_curve and not (inputs.cleaning or inputs.looks_back) and seconds < MOST_SECONDS:
+        seed = plan.inputs["seed"]
+        curve = curve_pass(
+            plan.head, train, inputs.log_price, inputs.fold, seed, plan.tuning, inputs.weight, log
+        )
     report: dict[str, Any] = {
         **scores(inputs.log_price, result.oof),
         "seconds": round(seconds, 3),
         "learned": result.learned,
         **({"fold_matched": matched} if matched else {}),
+        **({"curve_seconds": round(time.perf_counter() - started - seconds, 3)} if curve else {}),
         "versions": {package: version(package) for package in ("shelfprice", *plan.head.libraries)},
     }
     for file, content in result.model.files().items():
         workspace.publish_bytes(f"{plan.folder}/{file}", content)
     if result.evidence is not None:
         workspace.publish_table(f"{plan.folder}/{EVIDENCE_FILE}", result.evidence)
+    if curve is not None:
+        metadata = {"folds_hash": plan.inputs["folds_hash"], "share": curve.share}
+        workspace.publish_table(
+            f"{plan.folder}/{CURVE_FILE}", curve_table(train.sample_id, curve), metadata=metadata
+        )
     oof = oof_predictions_table(train.sample_id, inputs.fold, result.oof)
     predicted = None
     if test is not None and result.test is not None:

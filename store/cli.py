@@ -18,6 +18,15 @@ SECTIONS = {
 }
 
 
+class Interrupted(click.ClickException):
+    """Ctrl-C: a file appears whole or not at all, so whatever was finished is there."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("stopped; what was finished is kept: run the same command again to go on")
+
+
 class RoomGroup(click.Group):
     """Loads a room's commands only when they are asked for, and turns our errors into one line."""
 
@@ -49,6 +58,8 @@ class RoomGroup(click.Group):
             return super().invoke(context)
         except ShelfpriceError as error:
             raise click.ClickException(printable(str(error))) from error
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted() from interrupt
 
 
 @click.group(cls=RoomGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

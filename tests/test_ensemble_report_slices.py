@@ -54,7 +54,8 @@ def test_a_category_30_percent_too_high_and_a_misread_unit_are_the_first_two_fin
     ]
     assert {one.kind for one in findings} == {"too high"} or findings[0].kind == "worse"
     assert findings[1].slice.bias == pytest.approx(0.3, abs=0.1)
-    assert "priced" in findings[1].words and "too high" in findings[1].words
+    assert "priced" in findings[1].words
+    assert "too high" in findings[1].words
     # The score would be lower by this if pounds were priced as the rest is.
     pounds = next(one for one in slices["unit"] if one.label == "pound")
     assert findings[0].points == pytest.approx((pounds.smape - pounds.rest) * pounds.n_rows / N_ROWS)
@@ -78,4 +79,5 @@ def test_a_slice_of_few_groups_is_scored_and_never_marked():
     slices, findings = score_slices([one], smape_rows(np.zeros(600), error), error, group, 0)
     assert slices["kind"][0].smape > 100
     assert slices["kind"][0].n_groups == 5
-    assert not findings and not slices["kind"][0].marks
+    assert not findings
+    assert not slices["kind"][0].marks

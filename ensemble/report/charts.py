@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from store.catalog.show.charts import label, ticks
+from store.catalog.show.charts import apart, label, ticks
 
 SIZE, LEFT, TOP, RIGHT, BOTTOM = 420, 52, 12, 12, 44
 CURVE_HEIGHT = 300
@@ -18,6 +18,10 @@ def density(found: dict[str, Any]) -> Markup:
     low, high = math.log(edges[0]), math.log(edges[-1])
     inner = SIZE - LEFT - RIGHT
     step = inner / (len(edges) - 1)
+
+    def place(price: float) -> float:
+        return (math.log(price) - low) / (high - low) * inner
+
     top = max(count for *_, count in cells)
     paths: list[list[str]] = [[] for _ in range(SHADES)]
     for x, y, count in cells:
@@ -30,10 +34,9 @@ def density(found: dict[str, Any]) -> Markup:
     ]
     parts += [f'<path class="d{at}" d="{"".join(path)}"/>' for at, path in enumerate(paths) if path]
     parts.append(f'<line class="ideal" x1="{LEFT}" y1="{TOP + inner}" x2="{LEFT + inner}" y2="{TOP}"/>')
-    for tick in _few(ticks(edges[0], edges[-1])):
-        at = (math.log(tick) - low) / (high - low) * inner
-        parts.append(_below(LEFT + at, TOP + inner, label(tick)))
-        parts.append(_beside(TOP + inner - at, label(tick)))
+    for tick in apart(ticks(edges[0], edges[-1]), place):
+        parts.append(_below(LEFT + place(tick), TOP + inner, label(tick)))
+        parts.append(_beside(TOP + inner - place(tick), label(tick)))
     parts.append(
         f'<text x="{LEFT + inner}" y="{TOP + inner + 38}" text-anchor="end" class="unit">true price, log axis</text>'
         f'<text x="{LEFT + 4}" y="{TOP + 10}" class="unit">predicted</text>'
@@ -87,10 +90,6 @@ def _below(x: float, y: float, said: str) -> str:
 
 def _beside(y: float, said: str) -> str:
     return f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{said}</text>'
-
-
-def _few(values: list[float], most: int = 7) -> list[float]:
-    return values[:: math.ceil(len(values) / most)]
 
 
 def _nice(step: float) -> float:

@@ -1,5 +1,6 @@
 """The ways to cut training rows into slices: by price, unit, column, text, image, nearness, fold."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ import pyarrow.compute as pc
 from ensemble.report.rows import ReportRows
 from heads.features.fields import facts_of
 from store.catalog.read import extra_columns
-from store.catalog.show.charts import priced
 
 MOST_LEVELS = 12  # of a category; the others are one slice
 MOST_COLUMNS = 40  # of the user's file
@@ -49,8 +49,8 @@ def dimensions_of(rows: ReportRows, nearness: np.ndarray | None = None) -> list[
 
 def _all(rows: ReportRows, nearness: np.ndarray | None) -> Iterator[Dimension]:
     table = rows.table
-    yield bands("predicted price", np.exp(rows.log_price), 6, priced)
-    yield _replaced(bands("true price", np.exp(rows.training.log_actual), 6, priced), is_tested=False)
+    yield bands("predicted price", np.exp(rows.log_price), 6, _rounded)
+    yield _replaced(bands("true price", np.exp(rows.training.log_actual), 6, _rounded), is_tested=False)
     for name, title in (("unit", "unit"), ("quantity_unit", "unit of the quantity")):
         if table[name].null_count < len(table):
             yield levels(title, table[name])
@@ -79,7 +79,7 @@ def bands(name: str, values: np.ndarray, n_bands: int, written: Callable[[float]
     codes = np.where(known, np.searchsorted(edges, values, side="right"), len(edges) + 1)
     words = [written(edge) for edge in edges.tolist()]
     labels = [f"below {words[0]}"] if words else ["any"]
-    labels += [f"{low} to {high}" for low, high in zip(words[:-1], words[1:], strict=True)]
+    labels += [f"{low} to {high}" for low, high in itertools.pairwise(words)]
     labels += [f"{words[-1]} and more"] if words else []
     return Dimension(name, (*labels, NONE), codes.astype(np.int64))
 
@@ -120,6 +120,11 @@ def _replaced(one: Dimension, is_tested: bool = True) -> Dimension:
 
 def _plain(value: float) -> str:
     return f"{value:,.4g}"
+
+
+def _rounded(value: float) -> str:
+    """A price to three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _whole(value: float) -> str:

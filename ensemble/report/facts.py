@@ -16,7 +16,7 @@ from ensemble.report.importance import importance
 from ensemble.report.leaderboard import MEDIAN, duplicate_noise, leaderboard
 from ensemble.report.nearest import find_near
 from ensemble.report.refit import Progress
-from ensemble.report.rows import ReportRows, read_rows
+from ensemble.report.rows import ReportRows, expected_score, read_rows
 from ensemble.report.slices import score_slices
 from ensemble.report.worst import worst_positions, worst_rows
 from store.catalog.read import present_splits, read_split
@@ -76,6 +76,7 @@ def make_facts(
         "n_groups": len(np.unique(training.group)),
         "n_folds": len(np.unique(training.fold)),
         "n_test": training.n_test,
+        "typical_price": float(np.exp(np.median(training.log_actual))),
         "score": _score(rows, board, noise),
         "holdout": score_holdout(workspace, rows.record, seed),
         "findings": [one.to_json() for one in findings],
@@ -143,15 +144,16 @@ def _audit(workspace: Workspace, config: Config) -> dict[str, Any]:
 def _score(rows: ReportRows, board: list[dict[str, Any]], noise: dict[str, Any] | None) -> dict[str, Any]:
     """The score, the median's, the best head's and what duplicates imply, with the sentence that says so."""
     scores = rows.record["scores"]
-    low, high = scores["nested_interval"]
+    smape, (low, high) = expected_score(rows.record)
+    n_test = rows.training.n_test
     median = next(entry for entry in board if entry["name"] == MEDIAN)
     heads = [entry for entry in board if entry["kind"] == "head"]
     best = heads[0]
     level = scores["interval_level"]
     sentence = (
-        f"On new rows like these, expect a SMAPE of {scores['nested']:.2f} ({level:.0%} interval {low:.2f} to "
-        f"{high:.2f}); the best single head, {best['name']}, has {best['smape']:.2f}, always saying the median price "
-        f"{median['smape']:.1f}."
+        f"On {f'the {n_test:,} test rows' if n_test else 'new rows like these'}, expect a SMAPE of {smape:.2f} "
+        f"({level:.0%} interval {low:.2f} to {high:.2f}). Out of fold the blend has {scores['nested']:.2f}, the best "
+        f"single head, {best['name']}, {best['smape']:.2f}, always saying the median price {median['smape']:.1f}."
     )
     if noise is not None:
         sentence += (
@@ -160,10 +162,11 @@ def _score(rows: ReportRows, board: list[dict[str, Any]], noise: dict[str, Any] 
         )
     return {
         "sentence": sentence,
-        "smape": scores["nested"],
+        "smape": smape,
         "interval": [low, high],
         "interval_level": level,
-        "test_interval": scores.get("test_interval"),
+        "nested": scores["nested"],
+        "nested_interval": scores["nested_interval"],
         "median": median["smape"],
         "best_head": {"name": best["name"], "smape": best["smape"]},
         "method": rows.record["method"],

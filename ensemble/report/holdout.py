@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from ensemble.blend import INTERVAL_LEVEL, PRICE_FLOOR
 from ensemble.groups import bootstrap_interval
+from ensemble.report.rows import expected_score
 from ensemble.submission import price_test_rows
 from store.catalog.ingest.publish import HOLDOUT_FILE
 from store.catalog.read import present_splits, read_split
@@ -38,16 +39,15 @@ def score_holdout(workspace: Workspace, record: dict[str, Any], seed: int) -> di
     lowest = np.log(record["inputs"].get("price_floor", PRICE_FLOOR))
     log_price, half_width = np.maximum(prices.log_price[place], lowest), prices.half_width[place]
     loss = smape_rows(log_actual, log_price)
-    scores = record["scores"]
     interval = bootstrap_interval(loss, np.arange(len(loss)), seed, INTERVAL_LEVEL)
-    expected = scores.get("test_interval")
+    expected, (low, high) = expected_score(record)
     return {
         "n_rows": len(loss),
         "smape": float(loss.mean()),
         "interval": list(interval),
-        "expected": scores["nested"],
-        "expected_interval": expected,
-        "is_as_expected": None if expected is None else bool(expected[0] <= loss.mean() <= expected[1]),
+        "expected": expected,
+        "expected_interval": [low, high],
+        "is_as_expected": bool(low <= loss.mean() <= high),
         "covered": float((np.abs(log_price - log_actual) <= half_width).mean()),
         "stated": record["intervals"]["coverage"],
     }

@@ -140,7 +140,8 @@ def _less(rows: Rows, sets: set[str]) -> Rows:
 
 
 def _reads_fields(one: Refitted) -> bool:
-    return bool(getattr(one.head, "fields", False))
+    """Whether it may read what is parsed from the text; a head that is not known may."""
+    return bool(getattr(one.head, "fields", True)) and one.name not in ("neighbours", "sparse")
 
 
 def _reads_columns(one: Refitted) -> bool:

@@ -64,10 +64,10 @@ def duplicate_noise(rows: ReportRows) -> dict[str, Any] | None:
         `n_rows` with another row of the same text, `twin_smape` of pricing each by the median of its twins, and
         `floor`, the SMAPE of the best single price a text; None where fewer than 20 rows have a twin.
     """
-    _, text = np.unique(rows.table["text"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
-    size = np.bincount(text)
-    shared = np.flatnonzero(size[text] > 1)
-    shared = shared[[bool(rows.table["text"][int(at)].as_py()) for at in shared]]
+    found = rows.table["text"].combine_chunks().dictionary_encode()
+    text = found.indices.fill_null(-1).to_numpy() + 1
+    empty = [at + 1 for at, one in enumerate(found.dictionary.to_pylist()) if not one]
+    shared = np.flatnonzero((np.bincount(text)[text] > 1) & ~np.isin(text, [0, *empty]))
     if len(shared) < 20:
         return None
     log_actual = rows.training.log_actual

@@ -27,7 +27,7 @@ def page_of(facts: dict[str, Any], thumbnail: Thumbnail) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "price": priced,
+        "price": lambda price: priced(price, facts["typical_price"]),
         "size": size_text,
         "seconds": _seconds,
         "cut": lambda text: text if len(text) <= MOST_LABEL else f"{text[: MOST_LABEL - 1]}…",

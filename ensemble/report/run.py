@@ -1,5 +1,6 @@
 """Facts of a workspace -> report.html."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,13 @@ class Report:
 
 
 def write_report(
-    workspace: Workspace,
+    workspace: Workspace | str | os.PathLike[str],
     *,
     folder: str | None = None,
     seconds: float = 60.0,
     progress: Progress = lambda said: None,
 ) -> Report:
-    """Write report.html; a blend other than the standing one has it in its own folder.
+    """Write report.html: `shelfprice ensemble report` as a function; a blend other than the standing one has it in its own folder.
 
     Args:
         folder, seconds, progress: see `make_facts`.
@@ -39,6 +40,7 @@ def write_report(
     from store.catalog.images.open import quiet_pillow
     from store.catalog.show.page import thumbnail_of
 
+    workspace = Workspace.of(workspace)
     facts = make_facts(workspace, load_config(workspace), folder=folder, seconds=seconds, progress=progress)
     progress("writing the page")
     with quiet_pillow():

@@ -45,6 +45,7 @@ class WorstRow:
     smape: float
     fold: int
     image: str | None  # hex SHA-256
+    further_images: list[str]  # of a row with several
     heads: dict[str, float]  # head -> predicted price
     near: list[NearPrice]
     reason: str  # a few words, of `REASONS`
@@ -72,7 +73,8 @@ def worst_positions(rows: ReportRows) -> np.ndarray:
 
 def worst_rows(rows: ReportRows, near: NearRows | None) -> list[WorstRow]:
     """The worst rows in words."""
-    return [_Judge(rows, near).row(int(at)) for at in worst_positions(rows)]
+    judge = _Judge(rows, near)
+    return [judge.row(int(at)) for at in worst_positions(rows)]
 
 
 class _Judge:
@@ -81,6 +83,7 @@ class _Judge:
     def __init__(self, rows: ReportRows, near: NearRows | None) -> None:
         self.rows, self.near = rows, near
         self.price = np.exp(rows.training.log_actual)
+        self.of_heads = rows.head_log_prices()
         known = near.cosine[:, 0][np.isfinite(near.cosine[:, 0])] if near is not None else np.empty(0)
         self.rare = float(np.quantile(known, RARE)) if len(known) else -np.inf
 
@@ -93,7 +96,7 @@ class _Judge:
         reason, words = self._reason(at, twins, close)
         shown: list[tuple[int, float | None]] = [(i, None) for i in twins[:2]]
         shown += [(i, cosine) for i, cosine in close][: 4 - len(shown)]
-        heads = zip(rows.training.heads, rows.head_log_prices()[at].tolist(), strict=True)
+        heads = zip(rows.training.heads, self.of_heads[at].tolist(), strict=True)
         return WorstRow(
             str(rows.training.sample_id[at]),
             self._name(at),
@@ -103,6 +106,7 @@ class _Judge:
             float(rows.loss[at]),
             int(rows.training.fold[at]),
             rows.image[at].as_py(),
+            [one for one in rows.further_images[at].as_py() if one],
             {head: float(np.exp(value)) for head, value in heads},
             [self._near(i, cosine) for i, cosine in shown],
             reason,
@@ -146,11 +150,11 @@ class _Judge:
             )
         if rows.image[at].as_py() is None and rows.table["image"][at].as_py() is not None:
             return REASONS[3], "It names an image that could not be had."
-        if close and close[0][1] <= self.rare:
+        if close and close[0][1] < self.rare:
             return REASONS[4], (
                 f"Its nearest row has cosine {close[0][1]:.2f}: {1 - RARE:.0%} of rows have a nearer one."
             )
-        heads = rows.head_log_prices()[at]
+        heads = self.of_heads[at]
         if np.ptp(heads) >= DISAGREE:
             low, high = np.exp(heads.min()), np.exp(heads.max())
             return REASONS[5], f"Heads predict from {low:,.2f} to {high:,.2f}."
@@ -172,8 +176,8 @@ class _Judge:
                 times = own["quantity"] / middle
                 if max(times, 1 / times) >= MISREAD and error * math.log(times) > 0:
                     return (
-                        f"Its quantity was read as {own['quantity']:,.4g} {own['quantity_unit'] or ''}, that of near "
-                        f"rows is {middle:,.4g}: was it misread?"
+                        f"Its quantity was read as {own['quantity']:,.6g} {own['quantity_unit'] or ''}, that of near "
+                        f"rows is {middle:,.6g}: was it misread?"
                     )
         for what, factor in (("pack of", own["pack_count"]), ("value", own["value"])):
             if factor and factor >= 3 and abs(abs(error) - math.log(factor)) <= FACTOR:

@@ -54,6 +54,11 @@ class Facts:
     against: list[tuple[str, float, float]]  # (what, in train, in test); empty without a test split
     doubts: Doubts
 
+    @property
+    def typical_price(self) -> float:
+        """The median, which decides how all prices are written."""
+        return self.price_quantiles["50%"]
+
 
 def read_facts(workspace: Workspace) -> Facts:
     """Take stock of the ingested catalogue.
