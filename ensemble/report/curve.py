@@ -48,6 +48,7 @@ def learning_curve(
     losses.append(smape_rows(rows.training.log_actual, whole))
     return curve_of(losses, rows.loss, rows.training.group, seed) | {
         "heads": [one.name for one in chosen],
+        "is_complete": len(chosen) == len(heads),
         "skipped": None,
     }
 

@@ -76,6 +76,7 @@ def importance(
         "inputs": sorted(found, key=lambda one: -one["points"]),
         "heads": [one.name for one in chosen],
         "smape": float(before.mean()),
+        "is_complete": len(chosen) == len(heads),
         "skipped": None,
     }
 
