@@ -57,14 +57,14 @@ def submit(
     _check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
     priced = price_test_rows(workspace, record, sample_id)
-    log_price, half_width = priced.log_price, priced.half_width
+    log_price = priced.log_price
     decimals = max(4, 2 + math.ceil(-math.log10(price_floor)))
     price = np.maximum(np.round(np.exp(log_price), decimals), price_floor)
     check_submission(sample_id, price, sample_id, price_floor)
     id_column = columns.test_id or columns.sample_id
     content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
-    low, high = np.exp(log_price - half_width), np.exp(log_price + half_width)
-    bounds = [np.round(np.maximum(b, price_floor), decimals).tolist() for b in (low, high)]
+    ends = priced.low, priced.high
+    bounds = [np.round(np.maximum(np.exp(end), price_floor), decimals).tolist() for end in ends]
     header, rest = [id_column, columns.price, "low", "high"], [price.tolist(), *bounds]
     ranges = _csv(header, [sample_id.to_pylist(), *rest])
     if out is not None:
@@ -87,6 +87,7 @@ def submit(
         "median_price": float(np.median(price)),
         "rejected": rejected_counts(workspace),
         "nested_smape": record["scores"]["nested"],
+        "expected_smape": expected_smape(record),
         "test_interval": record["scores"]["test_interval"],
         "coverage": record["intervals"]["coverage"],
         "measured_coverage": record["intervals"]["measured_coverage"],
@@ -135,19 +136,30 @@ def newer_predictions(workspace: Workspace, folders: dict[str, str]) -> list[str
     ]
 
 
+def expected_smape(record: dict[str, Any]) -> float:
+    """What a blend is expected to score on the test rows; the honest score for blends of before 0.2."""
+    scores = record["scores"]
+    return float(scores["expected"]["test"]["smape"] if "expected" in scores else scores["nested"])
+
+
 @dataclass(frozen=True)
 class PricedRows:
-    """The blend's prices of test rows, and how far their intervals reach in log price, both of shape (n_test,)."""
+    """The blend's log prices of test rows and their intervals, each of shape (n_test,)."""
 
     log_price: np.ndarray
     half_width: np.ndarray
+    low: np.ndarray  # where the interval runs from, within its limits
+    high: np.ndarray
 
 
 def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.Array) -> PricedRows:
     """Prices by the blend of `record`, the content of its blend.json, before they are raised to the floor."""
     from ensemble.calibrate import Calibration
-    from ensemble.conformal import Intervals
+    from ensemble.conformal import Intervals, RowKinds
     from ensemble.means import combine
+    from ensemble.outlook import head_spread
+    from store.catalog.images.links import known_links, row_images
+    from store.folds.relatives import read_relatives
 
     folders = record["inputs"]["heads"]
     log_prices = read_test_log_prices(workspace, folders, sample_id)
@@ -155,8 +167,14 @@ def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.
     log_price = Calibration.from_json(record["calibration"]).apply(
         combine(record["mean"], log_prices, weights)
     )
-    stated = {k: record["intervals"][k] for k in ("coverage", "edges", "half_widths")}
-    return PricedRows(log_price, Intervals.from_json(stated).half_width(log_price))
+    intervals = Intervals.from_json(record["intervals"])
+    kinds = None
+    if intervals.knots:
+        image = row_images(read_split(workspace, "test", ["image"])["image"], known_links(workspace))
+        has_image = image.is_valid().to_numpy(zero_copy_only=False)
+        kinds = RowKinds(head_spread(log_prices), read_relatives(workspace).of_test(), has_image)
+    low, high = intervals.bounds(log_price, kinds)
+    return PricedRows(log_price, intervals.half_width(log_price, kinds), low, high)
 
 
 def _check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ensemble.blend import PRICE_FLOOR, read_blend
 from ensemble.inputs import TrainingRows, read_training_rows, selection_of
-from store.catalog.images.links import known_links, row_images
+from store.catalog.images.links import further_row_images, known_links, row_images
 from store.catalog.read import read_split
 from store.metric import smape_rows
 from store.workspace import Workspace
@@ -22,6 +22,7 @@ class ReportRows:
     training: TrainingRows
     table: pa.Table  # the catalogue's columns
     image: pa.Array  # (n_rows,) hex SHA-256, null where the row has none
+    further_images: pa.Array  # (n_rows,) lists of hex SHA-256, of rows with several images
     log_price: np.ndarray  # (n_rows,) honest prediction
     loss: np.ndarray  # (n_rows,) its SMAPE, percent
 
@@ -50,9 +51,10 @@ def read_rows(workspace: Workspace, folder: str | None = None) -> ReportRows:
     table = read_split(workspace, "train").combine_chunks()
     oof = workspace.read_table(f"{record['folder']}/oof.parquet", ["log_price"])
     log_price = oof["log_price"].to_numpy()
-    image = row_images(table["image"], known_links(workspace))
+    known = known_links(workspace)
+    image, further = row_images(table["image"], known), further_row_images(table, known)
     loss = smape_rows(training.log_actual, log_price)
-    return ReportRows(record, training, table, image, log_price, loss)
+    return ReportRows(record, training, table, image, further, log_price, loss)
 
 
 def expected_score(record: dict[str, Any]) -> tuple[float, list[float]]:

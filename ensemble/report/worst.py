@@ -45,6 +45,7 @@ class WorstRow:
     smape: float
     fold: int
     image: str | None  # hex SHA-256
+    further_images: list[str]  # of a row with several
     heads: dict[str, float]  # head -> predicted price
     near: list[NearPrice]
     reason: str  # a few words, of `REASONS`
@@ -105,6 +106,7 @@ class _Judge:
             float(rows.loss[at]),
             int(rows.training.fold[at]),
             rows.image[at].as_py(),
+            [one for one in rows.further_images[at].as_py() if one],
             {head: float(np.exp(value)) for head, value in heads},
             [self._near(i, cosine) for i, cosine in shown],
             reason,

@@ -48,7 +48,7 @@ def read_link_column(column: pa.ChunkedArray, name: str) -> LinkColumn:
         ]
     else:
         cells = as_text(column, name).to_pylist()
-    cells = [None if is_missing(cell) else cell.strip() for cell in cells]
+    cells = [None if cell is None or is_missing(cell) else cell.strip() for cell in cells]
     if not any("data:" in cell[:2048].lower() for cell in cells if cell):
         return LinkColumn(cells, [[] for _ in cells])
     return _taken_out(cell if cell is None else split_links(cell) or cell for cell in cells)
@@ -102,7 +102,7 @@ def _taken_out(cells: Iterable[Any]) -> LinkColumn:
                 names.setdefault(item)
                 continue
             content = _decoded(item) if isinstance(item, str) else item
-            told = item.encode() if isinstance(item, str) and content is None else content
+            told = content or str(item).encode()
             reference = DATA_PREFIX + hashlib.sha256(told).hexdigest()
             found.content[reference] = content
             names.setdefault(reference)

@@ -37,6 +37,7 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--quiet);font-size:11
 .rows{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:8px}
 figure{margin:0;font-size:11.5px;line-height:1.35;overflow-wrap:anywhere}
 img,.none{width:100%;aspect-ratio:1;object-fit:contain;border-radius:4px;background:#fff;border:1px solid var(--line);margin-bottom:4px}
+figure img~img,figure img~.none{display:inline-block;width:48%}
 .none{display:flex;align-items:center;justify-content:center;background:var(--back);color:var(--quiet);font-size:11px}
 .more{color:var(--quiet);margin:6px 0 0}
 @media (max-width:820px){main{grid-template-columns:1fr}.cards{grid-template-columns:repeat(2,1fr)}.groups{grid-template-columns:1fr}.halves{columns:1}}
