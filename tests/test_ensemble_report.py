@@ -209,7 +209,9 @@ def report_rows(rows, log_price, group=None):
     )
     record = {"inputs": {"heads": {}}, "folder": "blend/0"}
     image = pa.nulls(n, pa.string())
-    return ReportRows(record, training, table, image, log_price, smape_rows(log_actual, log_price))
+    further = pa.array([[]] * n, pa.list_(pa.string()))
+    loss = smape_rows(log_actual, log_price)
+    return ReportRows(record, training, table, image, further, log_price, loss)
 
 
 def test_the_worst_rows_come_with_a_guess_at_the_reason():
