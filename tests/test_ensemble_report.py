@@ -211,7 +211,7 @@ def report_rows(rows, log_price, group=None):
     image = pa.nulls(n, pa.string())
     further = pa.array([[]] * n, pa.list_(pa.string()))
     loss = smape_rows(log_actual, log_price)
-    return ReportRows(record, training, table, image, further, log_price, loss)
+    return ReportRows(record, training, np.arange(n), table, image, further, log_price, loss)
 
 
 def test_the_worst_rows_come_with_a_guess_at_the_reason():

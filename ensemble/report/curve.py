@@ -38,12 +38,12 @@ def learning_curve(
     if not chosen:
         return {"skipped": _why_not(heads, seconds), "points": [], "heads": []}
     inputs = inputs_of(workspace, chosen)
-    part = nested_parts(rows.training.group, seed)
+    part = nested_parts(inputs.train.group, seed)
     losses = []
     for share in MEASURED:
         progress(f"learning curve, {share:.0%} of the rows: {', '.join(one.name for one in chosen)}")
         found = [out_of_fold(one, inputs.train, inputs, part < share) for one in chosen]
-        losses.append(smape_rows(rows.training.log_actual, np.mean(found, axis=0)))
+        losses.append(smape_rows(rows.training.log_actual, np.mean(found, axis=0)[rows.position]))
     whole = np.mean([one.log_price for one in chosen], axis=0)
     losses.append(smape_rows(rows.training.log_actual, whole))
     return curve_of(losses, rows.loss, rows.training.group, seed) | {

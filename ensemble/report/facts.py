@@ -57,7 +57,9 @@ def make_facts(
     error = rows.log_price - training.log_actual
     inside = _inside(rows)
     progress("looking for near rows")
-    near = find_near(workspace, config.heads.vectors, training.fold, worst_positions(rows), seed)
+    near = find_near(
+        workspace, config.heads.vectors, rows.position, training.fold, worst_positions(rows), seed
+    )
     progress("scoring slices")
     dimensions = dimensions_of(rows, None if near is None else near.nearness(len(rows)))
     slices, findings = score_slices(dimensions, rows.loss, error, training.group, seed, inside)
