@@ -120,7 +120,7 @@ def _extended(
     n = len(shares)
     log_mean = np.log(sums[:, :n] / sums[:, -1:])
     apart = shares - shares.mean()
-    slope = (log_mean * apart).sum(axis=1) / (apart**2).sum()
+    slope = np.minimum((log_mean * apart).sum(axis=1) / (apart**2).sum(), 0.0)  # more rows do no harm
     middle = log_mean.mean(axis=1)
     off = log_mean - (middle[:, None] + slope[:, None] * apart)
     misfit = np.sqrt((off**2).sum(axis=1) / max(n - 2, 1))
