@@ -1,6 +1,7 @@
 """Can a classifier tell rows apart that should look alike: one fold from another, train from test?"""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
