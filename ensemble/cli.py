@@ -55,6 +55,7 @@ def blend(
     """
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
+    from heads.defaults import configured_heads
     from heads.estimates import BLEND
     from store.progress import moving
     from store.timings import peak_bytes
@@ -62,9 +63,8 @@ def blend(
     config = load_config(workspace)
     floor = config.submission.price_floor
     with moving("blend: weights on all folds, and without each"):
-        record = run_blend(
-            workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing
-        )
+        configured = configured_heads(workspace, config)
+        record = run_blend(workspace, heads, configured, config.seed, coverage, floor, standing=standing)
     if not record["up_to_date"]:
         size = record["n_rows"] * len(record["weights"])
         user_timings().record(BLEND, size, record["seconds"], peak_bytes())

@@ -4,18 +4,20 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 from heads.base import Head
+from heads.defaults import configured_heads
 from heads.features.inputs import InputCoverage, Inputs, input_coverage, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
 from heads.folds.tuning import Tuning, read_tuning, tuning_basis
 from heads.params import current_params, run_params
 from heads.registry import make_head
-from store.catalog.read import catalog_digest, read_split
+from store.catalog.read import catalog_digest, extra_columns, read_split, split_path
 from store.cleaning import cleaning_digest
 from store.config import Config, load_config
 from store.errors import HeadError, MissingVectorsError, ShelfpriceError
@@ -35,6 +37,7 @@ from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
 
+COLUMNS_VERSION = 2  # raised when heads see something else of the same further columns
 EVIDENCE_FILE = "evidence.parquet"  # what a head's prices were taken from, row by row, where it can say
 
 Log = Callable[[str], None]
@@ -89,7 +92,9 @@ def run_heads(
     """
     folds = ensure_folds(workspace, config, log)
     digest, missing = catalog_digest(workspace), []
-    for name, plan in plan_heads(workspace, config, names or config.heads.run, folds, digest, log):
+    for name, plan in plan_heads(
+        workspace, config, names or configured_heads(workspace, config), folds, digest, log
+    ):
         if isinstance(plan, ShelfpriceError):
             yield HeadResult(name, "failed", error=str(plan))
         elif plan.exists and let_stand(workspace, name, plan.folder, log):
@@ -212,6 +217,8 @@ def plan_head(
         "seed": config.seed,
         "code_version": head.code_version,
     }
+    if coverage.has_columns:
+        inputs["columns"] = COLUMNS_VERSION
     cleaning = cleaning_digest(workspace, folds.hash, config.clean)
     if cleaning is not None:
         inputs["cleaning"] = cleaning
@@ -321,6 +328,12 @@ class _Coverages:
     def __init__(self, workspace: Workspace, log: Log) -> None:
         self._workspace, self._log = workspace, log
         self._known: dict[str, InputCoverage | None] = {}
+
+    @cached_property
+    def has_columns(self) -> bool:
+        """Whether the catalogue has further columns of the user's file."""
+        with self._workspace.parquet(split_path("train")) as file:
+            return any(extra_columns(file.schema_arrow))
 
     def of(self, name: str) -> InputCoverage | None:
         """None where no training row can have such a vector: the catalogue has no images."""

@@ -82,8 +82,8 @@ class CleanConfig:
 class HeadConfig:
     """Which heads a run trains, and parameters that differ from their defaults."""
 
-    # what 'heads run' trains
-    run: tuple[str, ...] = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
+    # what 'heads run' trains; none: heads chosen by the size of the catalogue, see 'heads plan'
+    run: tuple[str, ...] = ()
     # what heads read, unless a head's own parameter says otherwise
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
     # train each on a sample of the rows as well, so that the score is of the model of all rows
