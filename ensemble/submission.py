@@ -2,14 +2,13 @@
 
 import csv
 import io
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ensemble.blend import PRICE_FLOOR, read_blend
+from ensemble.blend import PRICE_FLOOR, apply_blend, as_prices, read_blend
 from ensemble.inputs import read_test_log_prices
 from store.catalog.read import catalog_digest, present_splits, read_split
 from store.config import ColumnConfig
@@ -53,13 +52,13 @@ def submit(
     _check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
     log_price, half_width = _blended(workspace, record, sample_id)
-    decimals = max(4, 2 + math.ceil(-math.log10(price_floor)))
-    price = np.maximum(np.round(np.exp(log_price), decimals), price_floor)
+    price = as_prices(log_price, price_floor)
     check_submission(sample_id, price, sample_id, price_floor)
     id_column = columns.test_id or columns.sample_id
     content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
-    low, high = np.exp(log_price - half_width), np.exp(log_price + half_width)
-    bounds = [np.round(np.maximum(b, price_floor), decimals).tolist() for b in (low, high)]
+    bounds = [
+        as_prices(end, price_floor).tolist() for end in (log_price - half_width, log_price + half_width)
+    ]
     ranges = _csv([id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds])
     if out is not None:
         _publish_out(out, content)
@@ -129,16 +128,10 @@ def _blended(
     workspace: Workspace, record: dict[str, Any], sample_id: pa.Array
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log price and half-width of its interval, each of shape (n_test,)."""
-    from ensemble.calibrate import Calibration
     from ensemble.conformal import Intervals
-    from ensemble.means import combine
 
     folders = record["inputs"]["heads"]
-    log_prices = read_test_log_prices(workspace, folders, sample_id)
-    weights = np.array([record["weights"][head] for head in folders])
-    log_price = Calibration.from_json(record["calibration"]).apply(
-        combine(record["mean"], log_prices, weights)
-    )
+    log_price = apply_blend(record, list(folders), read_test_log_prices(workspace, folders, sample_id))
     stated = {k: record["intervals"][k] for k in ("coverage", "edges", "half_widths")}
     return log_price, Intervals.from_json(stated).half_width(log_price)
 

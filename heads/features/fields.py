@@ -6,12 +6,13 @@ Which words and facts become a column is decided by how often they occur, never 
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from heads.features.rows import CategoricalColumn, FieldTable
-from store.catalog.extremes import clip_extremes, extremes_note, signed_log
+from store.catalog.extremes import GREATEST, Spread, clip_to, extremes_note, signed_log, usual_spread
 from store.catalog.read import extra_columns
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
@@ -46,20 +47,51 @@ def columns_read(schema: pa.Schema) -> list[str]:
     return [*FIELD_COLUMNS, *numeric, *categorical]
 
 
-def field_table(rows: pa.Table, n_train: int | None = None) -> FieldTable:
-    """Fields of catalogue rows. Train and test must be parsed together, so that their columns agree.
+@dataclass(frozen=True)
+class FieldColumns:
+    """What training rows decide about the columns of `field_table`: further rows are then read alike."""
+
+    words: tuple[str, ...]  # before which a number is a column
+    facts: tuple[str, ...]
+    numeric: tuple[str, ...]  # the user's own columns, with prefix
+    categorical: tuple[str, ...]
+    spreads: dict[str, Spread]  # column -> where values beyond single precision are brought
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "FieldColumns":
+        """From catalogue rows that hold `columns_read`."""
+        numeric, categorical = extra_columns(rows.schema)
+        by_word = _word_values(rows["numbers"])
+        words = _often(Counter(word for row in by_word for word in row), rows.num_rows)
+        facts = _often(
+            Counter(key for row in rows["bullets"].to_pylist() for key in facts_of(row)), rows.num_rows
+        )
+        values = {name: _floats(rows[name]) for name in ("value", "pack_count", "quantity", *numeric)}
+        values |= {_number_name(word): _values_of(by_word, word) for word in words}
+        found = {name: usual_spread(column) for name, column in values.items()}
+        spreads = {name: spread for name, spread in found.items() if spread is not None}
+        return cls(tuple(words), tuple(facts), tuple(numeric), tuple(categorical), spreads)
+
+
+def field_table(
+    rows: pa.Table, n_train: int | None = None, columns: FieldColumns | None = None
+) -> FieldTable:
+    """Fields of catalogue rows. Train and test are parsed together, or by columns on record, so that they agree.
 
     Args:
         n_train: the first so many rows decide what becomes a column, so that other test rows change nothing about
             what models are fitted on; None: all rows decide.
+        columns: decided before, on other rows.
     """
-    n_train, notes = rows.num_rows if n_train is None else n_train, []
+    notes: list[str] = []
+    decided = columns or FieldColumns.of(rows.slice(0, n_train))
 
     def logs_of(name: str, values: np.ndarray) -> np.ndarray:
-        clipped, n_clipped = clip_extremes(values, n_train)
-        if n_clipped:
-            notes.append(extremes_note(name, n_clipped, len(values)))
-        return signed_log(clipped)
+        n_extreme = int((np.abs(values) > GREATEST).sum())
+        if n_extreme:
+            notes.append(extremes_note(name, n_extreme, len(values)))
+            values = clip_to(values, decided.spreads.get(name))
+        return signed_log(values)
 
     numbers: dict[str, np.ndarray] = {}
     numbers["log_value"] = logs_of("value", _floats(rows["value"]))
@@ -77,16 +109,19 @@ def field_table(rows: pa.Table, n_train: int | None = None) -> FieldTable:
     numbers["log_length:description"] = np.log1p([len(d or "") for d in rows["description"].to_pylist()])
     bullets = rows["bullets"].to_pylist()
     numbers["log_bullets"] = np.log1p([len(b or ()) for b in bullets])
-    for word, values in _word_numbers(rows["numbers"], n_train).items():
-        numbers[f"number:{word}"] = logs_of(f"number before {word!r}", values)
-    numeric, categorical = extra_columns(rows.schema)
-    for name in numeric:
+    by_word = _word_values(rows["numbers"])
+    for word in decided.words:
+        numbers[f"number:{word}"] = logs_of(_number_name(word), _values_of(by_word, word))
+    for name in decided.numeric:
         numbers[f"{NUMERIC_PREFIX}{name.removeprefix(NUMERIC_PREFIX)}"] = logs_of(name, _floats(rows[name]))
 
     categories = {"unit": _category(rows["unit"]), "quantity_unit": _category(rows["quantity_unit"])}
-    for name in categorical:
+    for name in decided.categorical:
         categories[f"{CATEGORICAL_PREFIX}{name.removeprefix(CATEGORICAL_PREFIX)}"] = _category(rows[name])
-    categories |= _fact_categories(bullets, n_train)
+    facts = [facts_of(row) for row in bullets]
+    for key in decided.facts:
+        stated = pa.array([row.get(key) for row in facts], pa.string())
+        categories[f"fact:{key}"] = _category(pa.chunked_array([stated]))
     X = np.column_stack(list(numbers.values())) if rows.num_rows else np.empty((0, len(numbers)))
     return FieldTable(tuple(numbers), X, categories, tuple(notes))
 
@@ -122,22 +157,17 @@ def _often(counts: Mapping[str, int], n_rows: int) -> list[str]:
     return sorted(key for key, count in counts.items() if count >= least)
 
 
-def _word_numbers(column: pa.ChunkedArray, n_train: int) -> dict[str, np.ndarray]:
-    rows = [
+def _word_values(column: pa.ChunkedArray) -> list[dict[str, float]]:
+    """Word -> the first number before it, of each row."""
+    return [
         {n["word"]: n["value"] for n in reversed(numbers or ()) if n["word"]}
         for numbers in column.to_pylist()
     ]
-    counts = Counter(word for row in rows[:n_train] for word in row)
-    return {
-        word: np.array([row.get(word, np.nan) for row in rows], dtype=float)
-        for word in _often(counts, n_train)
-    }
 
 
-def _fact_categories(bullets: list[list[str] | None], n_train: int) -> dict[str, CategoricalColumn]:
-    facts = [facts_of(row) for row in bullets]
-    counts = Counter(key for row in facts[:n_train] for key in row)
-    return {
-        f"fact:{key}": _category(pa.chunked_array([pa.array([row.get(key) for row in facts], pa.string())]))
-        for key in _often(counts, n_train)
-    }
+def _values_of(rows: list[dict[str, float]], word: str) -> np.ndarray:
+    return np.array([row.get(word, np.nan) for row in rows], dtype=float)
+
+
+def _number_name(word: str) -> str:
+    return f"number before {word!r}"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -102,6 +103,12 @@ class Neighbours(Head):
     def files(self) -> dict[str, bytes]:
         """`neighbours.json`: the choices."""
         return {"neighbours.json": json.dumps(self.learned(), indent=2).encode()}
+
+    def restore(self, state: dict[str, Any], rows: Callable[[pa.Array], Rows]) -> None:
+        """See `Head.restore`; builds the indexes anew."""
+        super().restore(state, rows)
+        for index, matrix in zip(self.nearest_, rows(self.sample_id_).matrices, strict=True):
+            index.fill(matrix)
 
     # ---- parts -----------------------------------------------------------------------------------
 

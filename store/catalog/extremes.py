@@ -11,6 +11,9 @@ def signed_log(values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.log1p(np.abs(values))
 
 
+Spread = tuple[float, float]  # middle and reach of a column's usual values, as signed logarithms
+
+
 def clip_extremes(values: np.ndarray, n_train: int) -> tuple[np.ndarray, int]:
     """The column with values beyond single precision brought to where its other values could lie at most.
 
@@ -24,19 +27,30 @@ def clip_extremes(values: np.ndarray, n_train: int) -> tuple[np.ndarray, int]:
     Returns:
         The column, untouched where it holds no such value, and how many it held.
     """
+    n_extreme = int((np.abs(values) > GREATEST).sum())
+    return (clip_to(values, usual_spread(values[:n_train])) if n_extreme else values), n_extreme
+
+
+def usual_spread(values: np.ndarray) -> Spread | None:
+    """Where the usual values of training rows lie; None where there are none."""
+    usual = values[np.abs(values) <= GREATEST]
+    if not len(usual):
+        return None
+    logs = signed_log(usual)
+    middle = float(np.median(logs))
+    return middle, REACH * max(1.4826 * float(np.median(np.abs(logs - middle))), 1e-3)
+
+
+def clip_to(values: np.ndarray, spread: Spread | None) -> np.ndarray:
+    """Values beyond single precision brought to the end of a spread; missing where there is none."""
     extreme = np.abs(values) > GREATEST
-    if not extreme.any():
-        return values, 0
-    usual = values[:n_train][~extreme[:n_train] & np.isfinite(values[:n_train])]
     clipped = values.copy()
     clipped[extreme] = np.nan
-    if len(usual):
-        logs = signed_log(usual)
-        middle = np.median(logs)
-        reach = REACH * max(1.4826 * float(np.median(np.abs(logs - middle))), 1e-3)
+    if spread is not None:
+        middle, reach = spread
         ends = middle + np.sign(values[extreme]) * reach
         clipped[extreme] = np.sign(ends) * np.expm1(np.minimum(np.abs(ends), np.log(GREATEST)))
-    return clipped, int(extreme.sum())
+    return clipped
 
 
 def extremes_note(column: str, count: int, n_rows: int) -> str:

@@ -17,6 +17,7 @@ from store.catalog.ingest.cells import as_text, is_missing
 from store.catalog.ingest.ids import all_integers, read_ids
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
 from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
+from store.catalog.ingest.readings import Readings, publish_readings
 from store.catalog.ingest.rejects import check_rejected, how_rejected_differ
 from store.catalog.ingest.rows import MOST_PRICE, ValidatedRows, usable_rows
 from store.catalog.ingest.source import TableSource, read_source
@@ -24,6 +25,7 @@ from store.catalog.ingest.texts import texts_of
 from store.catalog.parse.extras import decide_extras, word_columns
 from store.catalog.read import CATALOG_LOCK, split_path
 from store.config import CONFIG_FILE, ColumnConfig, load_config, save_config
+from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.workspace import Workspace
 
 
@@ -74,7 +76,7 @@ def ingest(
     config = load_config(workspace)
     columns = columns or config.columns
     notes: list[str] = []
-    splits = _read(columns, train, test, config.submission.price_floor, notes)
+    splits, readings = _read(columns, train, test, config.submission.price_floor, notes)
     folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
         _match(folder, splits, notes)
@@ -88,6 +90,7 @@ def ingest(
             imported = import_folder(workspace, folder, used)
             n_left_over = len(folder.names) - len(used)
         reports, test_removed = publish_splits(workspace, splits)
+        publish_readings(workspace, readings)
         config_written = columns != config.columns or not workspace.exists(CONFIG_FILE)
         if config_written:
             save_config(workspace, replace(config, columns=columns))
@@ -104,7 +107,9 @@ def ingest(
     )
 
 
-def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, notes: list[str]) -> list[Split]:
+def _read(
+    columns: ColumnConfig, train: Any, test: Any, price_floor: float, notes: list[str]
+) -> tuple[list[Split], Readings]:
     sources = {"train": read_source(train, "train")}
     if test is not None:
         sources["test"] = read_source(test, "test")
@@ -141,7 +146,14 @@ def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, note
     used |= set(words)
     extras = decide_extras(rows["train"], rows.get("test"), used, columns.numeric, columns.categorical)
     notes.extend(extras.notes)
-    return [
+    has_images = columns.image_link in sources["train"].columns
+    readings = Readings(
+        (columns.text, *columns.more_text, *words),
+        columns.image_link if has_images else None,
+        {name: one for name, one in extras.readings.items() if _is_kept(name, extras.train)},
+        prices.reading.currency,
+    )
+    splits = [
         Split(
             name,
             rows[name],
@@ -154,6 +166,13 @@ def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, note
         )
         for name, source in sources.items()
     ]
+    return splits, readings
+
+
+def _is_kept(name: str, columns: dict[str, pa.Array]) -> bool:
+    """Whether a column of the file became columns of the catalogue."""
+    prefixes = tuple(prefix + name for prefix in (NUMERIC_PREFIX, CATEGORICAL_PREFIX))
+    return any(column.startswith(prefixes) for column in columns)
 
 
 class _Prices:
