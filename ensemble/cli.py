@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ensemble.model.cli import pack
 from store.config import load_config
 from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
@@ -12,6 +13,9 @@ from store.workspace import Workspace
 @click.group()
 def ensemble() -> None:
     """Blend the heads' predictions, score the blend honestly, write the submission."""
+
+
+ensemble.add_command(pack)
 
 
 @ensemble.command()

@@ -49,7 +49,7 @@ def submit(
             "run 'shelfprice catalog ingest --train FILE --test FILE', then heads and blend again"
         )
     record = read_blend(workspace, folder)
-    _check_current(workspace, record["inputs"], price_floor)
+    check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
     log_price, half_width = _blended(workspace, record, sample_id)
     price = as_prices(log_price, price_floor)
@@ -136,7 +136,8 @@ def _blended(
     return log_price, Intervals.from_json(stated).half_width(log_price)
 
 
-def _check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:
+def check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:
+    """Raises ConfigError, FoldMismatchError or RowMismatchError where a blend is older than what it is to price."""
     blended = inputs.get("price_floor", PRICE_FLOOR)
     if blended != price_floor:
         raise ConfigError(

@@ -1,8 +1,7 @@
 """New products -> the rows that heads take, with what each of them lacks."""
 
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +27,6 @@ from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
 
-ReadImage = Callable[[str], bytes | None]  # a path or link -> bytes; None: there is no such image
 _AMOUNT = re.compile(r"(?<![\w.])([$€£₹¥₩₽₺₫฿₱₦₪₴]|USD|EUR|GBP|INR|JPY|CNY|CHF|AUD|CAD)\s?\d")
 
 
@@ -62,18 +60,16 @@ def model_rows(
     encoders: ModelEncoders,
     source: TableSource,
     images: Sequence[Any] | None = None,
-    read_image: ReadImage = lambda name: None,
 ) -> ModelRows:
     """Rows of a table of new products.
 
     Args:
-        images: what each row has as its image; None: its cell of the image column.
-        read_image: reads the image that a cell names.
+        images: what each row has as its image (a path, bytes, a Pillow image); None: its cell of the image column.
     """
     new = read_new_rows(source, shape.readings)
     cells = new.images if images is None else list(images)
     flags: list[set[str]] = [set() for _ in cells]
-    contents = [_image_content(cell, read_image, said) for cell, said in zip(cells, flags, strict=True)]
+    contents = [image_content(cell, said) for cell, said in zip(cells, flags, strict=True)]
     table = _with_all_columns(new.table, shape.columns)
     texts = {name: composed(table, name) for name in shape.compositions}
     matrices: list[Matrix] = []
@@ -130,7 +126,7 @@ def _with_all_columns(table: pa.Table, columns: FieldColumns) -> pa.Table:
     return table
 
 
-def _image_content(cell: Any, read_image: ReadImage, flags: set[str]) -> bytes | None:
+def image_content(cell: Any, flags: set[str]) -> bytes | None:
     """The bytes of a row's image; None where it has none, or one that can't be read, which is flagged."""
     from embed.job.items import image_bytes, is_missing
 
@@ -139,14 +135,8 @@ def _image_content(cell: Any, read_image: ReadImage, flags: set[str]) -> bytes |
     if is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
         return None
     try:
-        if isinstance(cell, (str, os.PathLike)):
-            name = os.fspath(cell).strip()
-            found = read_image(name)
-            if found is not None:
-                return found
-            if "://" in name:  # a link, which nothing here fetches
-                return None
-            return image_bytes(name)
+        if isinstance(cell, str):
+            return None if "://" in cell else image_bytes(cell.strip())  # nothing here fetches a link
         return image_bytes(cell)
     except (OSError, TypeError, ValueError, AttributeError):
         flags.add(UNREADABLE_IMAGE)

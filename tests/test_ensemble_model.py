@@ -1,0 +1,366 @@
+"""One fitted model as a folder: packed, loaded, pricing new products."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import embed
+import ensemble
+import heads
+import store
+from ensemble import PriceModel
+from ensemble.model.answers import (
+    BAD_NUMBER,
+    NO_IMAGE,
+    NO_TEXT,
+    UNKNOWN_CATEGORY,
+    UNLIKE_TRAINING,
+    UNREADABLE_IMAGE,
+)
+from ensemble.model.pack import pack
+from ensemble.model.rows import image_content
+from store.cli import main
+from store.errors import ConfigError, CorruptFileError, HeadError, WorkspaceError
+from store.workspace import Workspace
+
+N_TRAIN, N_TEST = 160, 24
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A demo catalogue with images and two columns more, default heads, their blend and its model."""
+    root = tmp_path_factory.mktemp("model")
+    store.make_demo(root / "demo", n_train=N_TRAIN, n_test=N_TEST)
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        table = pd.read_csv(root / f"demo/{split}.csv")
+        table["rating"] = np.where(
+            rng.random(len(table)) < 0.1, np.nan, rng.integers(10, 50, len(table)) / 10
+        )
+        table["shop"] = rng.choice(["north", "south", "east"], len(table))
+        table.to_csv(root / f"{split}.csv", index=False)
+    run, model = root / "run", root / "model"
+    store.ingest(run, root / "train.csv", root / "test.csv", images=root / "demo/images")
+    embed.embed_catalogue(run)
+    heads.train_heads(run)
+    blend = ensemble.make_blend(run)
+    ensemble.write_submission(run)
+    pack(run, model)
+    with (run / "submission.csv").open() as file:
+        submission = {row["sample_id"]: float(row["price"]) for row in csv.DictReader(file)}
+    return SimpleNamespace(root=root, run=run, folder=model, blend=blend, submission=submission)
+
+
+@pytest.fixture(scope="module")
+def model(packed: SimpleNamespace) -> PriceModel:
+    return PriceModel.load(packed.folder, cache=packed.run)
+
+
+@pytest.fixture(scope="module")
+def rows(packed: SimpleNamespace) -> list[dict[str, object]]:
+    """Test rows as mappings, each with the bytes of its image."""
+    table = pd.read_csv(packed.root / "test.csv").to_dict("records")
+    for row in table:
+        found = sorted((packed.root / "demo/images").glob(f"*{row['sample_id']}.*"))
+        row["image_link"] = found[0].read_bytes() if found else None
+    return table
+
+
+def test_the_test_file_is_priced_as_it_was_submitted_in_any_batch_and_order(
+    packed: SimpleNamespace, model: PriceModel, rows: list[dict[str, object]]
+) -> None:
+    expected = [packed.submission[str(row["sample_id"])] for row in rows]
+    np.testing.assert_allclose([one.price for one in model.price(rows)], expected, rtol=1e-6)
+    backwards = model.price(rows[::-1])
+    np.testing.assert_allclose([one.price for one in backwards], expected[::-1], rtol=1e-6)
+    alone = [model.price([row])[0] for row in rows[:6]]
+    np.testing.assert_allclose([one.price for one in alone], expected[:6], rtol=1e-6)
+    with (packed.run / "intervals.csv").open() as file:
+        bounds = {row["sample_id"]: (float(row["low"]), float(row["high"])) for row in csv.DictReader(file)}
+    for row, one in zip(rows, model.price(rows), strict=True):
+        if not one.flags:
+            np.testing.assert_allclose((one.low, one.high), bounds[str(row["sample_id"])], rtol=1e-6)
+
+
+def test_vectors_made_anew_price_alike_alone_and_together(
+    packed: SimpleNamespace, rows: list[dict[str, object]]
+) -> None:
+    anew = PriceModel.load(packed.folder)
+    together = [one.price for one in anew.price(rows[:8])]
+    assert [anew.price([row])[0].price for row in rows[:8]] == together
+    expected = [packed.submission[str(row["sample_id"])] for row in rows[:8]]
+    np.testing.assert_allclose(together, expected, rtol=0.02)  # of other passes than the cached ones
+
+
+def test_loading_and_the_first_price_import_no_torch(packed: SimpleNamespace) -> None:
+    program = (
+        "import sys; from ensemble import PriceModel\n"
+        f"one = PriceModel.load({str(packed.folder)!r}).price([{{'catalog_content': 'green tea, 20 bags'}}])[0]\n"
+        "assert one.price > 0 and 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_byte_of_any_file_is_found(packed: SimpleNamespace) -> None:
+    files = [file for file in packed.folder.rglob("*") if file.is_file()]
+    assert {"model.json", "README.md", "training.arrow", "fitted.json", "model.xml"} <= {
+        f.name for f in files
+    }
+    for file in files:
+        content = file.read_bytes()
+        at = len(content) // 2
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(CorruptFileError, match=r"was changed|can't be read|lacks|not the model's"):
+            PriceModel.load(packed.folder)
+        file.write_bytes(content)
+    foreign = packed.folder / "more.bin"
+    foreign.touch()
+    with pytest.raises(CorruptFileError, match=r"holds files that are not the model's \(first: more.bin\)"):
+        PriceModel.load(packed.folder)
+    foreign.unlink()
+    assert PriceModel.load(packed.folder).fingerprint
+
+
+def test_a_folder_of_a_newer_format_and_one_that_is_no_model_are_refused(
+    packed: SimpleNamespace, tmp_path: Path
+) -> None:
+    record = json.loads((packed.folder / "model.json").read_bytes()) | {"format": 99}
+    (tmp_path / "model.json").write_text(json.dumps(record))
+    with pytest.raises(
+        WorkspaceError, match=r"is of format 99, and this version of shelfprice reads up to 1"
+    ):
+        PriceModel.load(tmp_path)
+    with pytest.raises(WorkspaceError, match="holds no model"):
+        PriceModel.load(packed.run)
+    with pytest.raises(WorkspaceError, match="is there and is no model"):
+        pack(packed.run, packed.run)
+
+
+def test_what_moved_a_price_multiplies_to_it(
+    packed: SimpleNamespace, model: PriceModel, rows: list[dict[str, object]]
+) -> None:
+    for explained, row in zip(model.explain(rows[:10]), rows, strict=False):
+        assert explained.priced.price == pytest.approx(packed.submission[str(row["sample_id"])], rel=1e-6)
+        assert explained.base_price is not None
+        product = explained.base_price * math.prod(effect.factor for effect in explained.effects)
+        assert product == pytest.approx(explained.priced.price, rel=1e-3, abs=1e-4)  # rounded to 4 decimals
+        assert sum(explained.shares.values()) == pytest.approx(1.0)
+        assert set(explained.log_prices) == set(explained.shares)
+        assert len(explained.near) == 5
+        cosines = [sum(one.cosine.values()) for one in explained.near]
+        assert cosines == sorted(cosines, reverse=True)
+    words = {effect.what for one in model.explain(rows) for effect in one.effects}
+    assert any(word.startswith("'") for word in words), words
+    near = model.explain(rows[:1])[0].near[0]
+    assert near.price > 0
+    assert near.text
+
+
+def test_each_head_tells_parts_that_add_up_to_its_log_price(
+    packed: SimpleNamespace, model: PriceModel
+) -> None:
+    from heads.contributions import explain_rows
+    from store.catalog.ingest.source import read_source
+
+    pricer = model._fitted
+    made = pricer.rows_of(read_source(str(packed.root / "test.csv")))
+    for head in pricer.heads:
+        of_head = head.rows(made.rows)
+        found = explain_rows(head.models, of_head, 2.0)
+        total = [found.base + sum(parts.values()) for parts in found.parts]
+        np.testing.assert_allclose(total, head.models[0].predict(of_head), atol=1e-5, err_msg=head.name)
+
+
+def test_a_row_that_lacks_something_is_flagged_and_has_a_wider_interval_or_is_refused(
+    model: PriceModel, rows: list[dict[str, object]]
+) -> None:
+    good = next(row for row in rows if row["image_link"] is not None)
+    (plain,) = model.price([good])
+    bad = [
+        {**good, "image_link": b"no image"},
+        {**good, "image_link": None},
+        {**good, "catalog_content": float("nan")},
+        {**good, "shop": "west"},
+        {**good, "rating": "many"},
+        {**good, "rating": float("nan")},
+        {},
+        {"catalog_content": "zzz qqq xxx 7 wwwww"},
+        {**good, "image_link": Image.new("RGB", (40, 40), "red"), "catalog_content": 12.5},
+    ]
+    found = model.price(bad)
+    assert len(found) == len(bad)
+    for one, flag in zip(
+        found, (UNREADABLE_IMAGE, NO_IMAGE, NO_TEXT, UNKNOWN_CATEGORY, BAD_NUMBER), strict=False
+    ):
+        assert flag in one.flags
+        assert one.price is not None
+        assert one.reason is None
+        assert one.high / one.low > plain.high / plain.low
+    assert found[5].flags == plain.flags
+    assert found[6].price is None
+    assert found[6].reason == "nothing is known of this row: no text, no image, no value of any column"
+    assert UNLIKE_TRAINING in found[7].flags
+    assert found[8].price is not None
+    wide, narrow = model.price([good], interval=0.99)[0], model.price([good], interval=0.5)[0]
+    assert wide.low <= plain.low < narrow.low < narrow.high < plain.high <= wide.high
+    with pytest.raises(ConfigError, match=r"interval must be between 0.5 and 0.999, got 1.5"):
+        model.price([good], interval=1.5)
+
+
+def test_the_commands_pack_and_price_a_file_row_by_row(packed: SimpleNamespace, tmp_path: Path) -> None:
+    out = tmp_path / "prices.csv"
+    table = (packed.root / "test.csv").read_text() + "99999,one field too few\n"
+    (tmp_path / "new.csv").write_text(table)
+    args = ["predict", str(tmp_path / "new.csv"), "--out", str(out), "--json"]
+    done = CliRunner().invoke(main, [*args, "-w", str(packed.run)])
+    assert done.exit_code == 0, done.output
+    with out.open() as file:
+        priced = list(csv.DictReader(file))
+    assert list(priced[0]) == ["sample_id", "price", "low", "high", "flags", "reason"]
+    assert len(priced) == len(packed.submission) + 1
+    assert "wrong number of fields" in priced[-1]["reason"]
+    for row in priced[:-1]:
+        assert float(row["price"]) == pytest.approx(packed.submission[row["sample_id"]], rel=1e-6)
+    packing = CliRunner().invoke(
+        main, ["ensemble", "pack", "-w", str(packed.run), "--to", str(tmp_path / "m"), "--json"]
+    )
+    assert packing.exit_code == 0, packing.output
+    record = json.loads(packing.stdout)
+    assert record["torch_free"] is True
+    assert record["fingerprint"] == PriceModel.load(tmp_path / "m").fingerprint
+    images = ["--images", str(packed.root / "demo/images")]
+    done = CliRunner().invoke(main, [*args, "--model", str(tmp_path / "m"), *images])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["n_refused"] == 1
+
+
+def test_the_card_states_data_score_limits_and_licences(packed: SimpleNamespace) -> None:
+    card = (packed.folder / "README.md").read_text()
+    for said in (
+        f"**{packed.blend.smape:.2f}**",
+        "## Limits",
+        "## Licences of weights",
+        "| quarter |"[:2],
+        "minilm",
+    ):
+        assert said in card
+
+
+def test_a_head_that_was_not_kept_is_fitted_again_and_one_that_can_not_be_is_named(
+    packed: SimpleNamespace, tmp_path: Path
+) -> None:
+    workspace = Workspace(packed.run)
+    folder = next(f for h, f in packed.blend.record["inputs"]["heads"].items() if packed.blend.weights[h] > 0)
+    workspace.remove(f"{folder}/fitted")
+    lines: list[str] = []
+    pack(packed.run, tmp_path / "again", log=lines.append)
+    assert any("was not kept as fitted: it is fitted again" in line for line in lines)
+    blend = packed.blend.record["folder"]
+    record = workspace.read_json(f"{blend}/blend.json")
+    tuned = "finetuned:both"
+    changed = {**record, "weights": {tuned: 1.0}, "inputs": {**record["inputs"], "heads": {tuned: folder}}}
+    workspace.publish_json(f"{blend}/blend.json", changed)
+    with pytest.raises(HeadError, match=r"finetuned:both is tuned along with its encoders, fold by fold"):
+        pack(packed.run, tmp_path / "tuned")
+    workspace.publish_json(f"{blend}/blend.json", record)
+
+
+def test_a_frame_is_fitted_saved_evaluated_and_grown(packed: SimpleNamespace, tmp_path: Path) -> None:
+    table = pd.read_csv(packed.root / "train.csv").rename(
+        columns={"catalog_content": "title", "image_link": "photo"}
+    )
+    table["photo"] = [
+        next(iter(sorted((packed.root / "demo/images").glob(f"*{i}.*"))), None) for i in table["sample_id"]
+    ]
+    table["photo"] = [None if path is None else str(path) for path in table["photo"]]
+    model = PriceModel(
+        text="title",
+        image="photo",
+        numeric=["rating"],
+        categorical=["shop"],
+        workspace=tmp_path / "work",
+        heads=["ridge", "sparse"],
+    )
+    model.fit(table[:100], price="price")
+    assert model.inputs.text == ("title",)
+    assert model.inputs.image == "photo"
+    assert model.inputs.numeric == ("rating",)
+    assert model.inputs.categorical == ("shop",)
+    assert model.score_["interval"][0] <= model.score_["smape"] <= model.score_["interval"][1]
+    assert model.score_["smape"] < model.score_["median_smape"]
+    model.save(tmp_path / "saved")
+    loaded = PriceModel.load(tmp_path / "saved")
+    assert loaded.fingerprint == model.fingerprint
+    new = table[100:112]
+    np.testing.assert_array_equal(loaded.predict(new), model.predict(new))
+    frame = loaded.predict(new, interval=0.8)
+    assert list(frame.columns) == ["price", "low", "high", "flags", "reason"]
+    assert frame.index.equals(new.index)
+    assert loaded.predict(new[:0]).shape == (0,)
+    measured = loaded.evaluate(new)
+    assert measured["n_rows"] == 12
+    assert measured["promised"]["smape"] == model.score_["smape"]
+    model.fit(table[100:], price="price", warm=True)
+    assert model.changed_["new_rows"] == len(table) - 100
+    assert model.changed_["before"] == loaded.score_["smape"]
+    assert len(model.training_ids) == len(table)
+
+
+def test_it_is_a_regressor_of_scikit_learn(packed: SimpleNamespace, tmp_path: Path) -> None:
+    from sklearn.base import clone, is_regressor
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import Pipeline
+
+    table = pd.read_csv(packed.root / "train.csv")
+    model = PriceModel(workspace=tmp_path / "work", heads=["ridge"], encoders=["minilm@structured"])
+    assert is_regressor(model)
+    assert clone(model).get_params() == model.get_params()
+    with pytest.raises(ConfigError, match="PriceModel has no parameter 'texts'"):
+        model.set_params(texts="title")
+    with pytest.raises(WorkspaceError, match="this PriceModel is not fitted"):
+        model.predict(table)
+    X, y = table.drop(columns=["price", "image_link", "sample_id"]), table["price"]
+    scores = cross_val_score(Pipeline([("model", model)]), X, y, cv=2, scoring=store.smape_scorer())
+    assert ((scores < 0) & (scores > -150)).all()
+
+
+def test_an_image_may_be_a_path_bytes_or_a_pillow_image(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (8, 8), "blue")
+    picture.save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    said: set[str] = set()
+    for cell in (str(tmp_path / "a.png"), tmp_path / "a.png", content, [None, content]):
+        assert image_content(cell, said) == content
+    assert image_content(picture, said) is not None
+    assert image_content("https://example.com/a.png", said) is None
+    assert not said
+    assert image_content(str(tmp_path / "none.png"), said) is None
+    assert said == {UNREADABLE_IMAGE}
+
+
+def test_mlflow_keeps_it_and_loads_it_from_a_local_store(packed: SimpleNamespace, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    from ensemble.model.mlflow import log_mlflow
+
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("prices", (tmp_path / "store").as_uri()))
+    with mlflow.start_run():
+        logged = log_mlflow(packed.folder)
+    loaded = mlflow.pyfunc.load_model(logged.model_uri)
+    table = pd.read_csv(packed.root / "test.csv")[["catalog_content", "rating", "shop"]]
+    priced = loaded.predict(table)
+    np.testing.assert_array_equal(priced["price"], PriceModel.load(packed.folder).predict(table))
+    files = [file.name for file in (tmp_path / "store").rglob("*") if file.is_file()]
+    assert "model.json" in files
+    assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
