@@ -1,5 +1,6 @@
 """What moved a head's log price: exact parts that add up to it, by word, number, category, vector set."""
 
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -110,7 +111,8 @@ def _words_with(text: str) -> Callable[[str], list[str]]:
     """Run of characters -> the words of a text that hold it; itself where none does."""
     words = dict.fromkeys(text.lower().split())
     padded = [(word, f" {word} ") for word in words]
-    return lambda run: [word for word, within in padded if run in within] or [run.strip() or run]
+    bare = {word: word.strip(string.punctuation) or word for word in words}
+    return lambda run: [bare[word] for word, within in padded if run in within] or [run.strip() or run]
 
 
 def _lightgbm(head: Any, rows: Rows) -> Contributions:

@@ -59,7 +59,7 @@ class NearProduct:
     cosine: dict[
         str, float
     ]  # vector set, or "item name" -> cosine; a set without a vector of either is left out
-    image: bytes | None  # a small JPEG of it; None: it has none, or the model was packed without
+    image: str | None  # a small JPEG of it in the model's folder, by its path there; None: there is none
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,12 @@ def _convert(workspace: Workspace, spec: EncoderSpec, target: Path) -> bool:
     from embed.encoders.base import Sources
     from embed.encoders.registry import library_of
     from embed.encoders.resolve import resolve
-    from embed.forward.conversion import convert
 
     try:
         found = resolve(workspace, spec.name, Sources(), spec.precision)
         at = next(i for i, one in enumerate(found) if one.spec.fingerprint == spec.fingerprint)
+        from embed.forward.conversion import convert  # and torch with it
+
         convert(library_of(found[0].address).load(found)[at], target)
     except (EncoderError, StopIteration):
         shutil.rmtree(target, ignore_errors=True)

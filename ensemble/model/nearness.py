@@ -12,6 +12,7 @@ from heads.kernels.nearest import unit_rows
 from store.vectors.matrix import Matrix
 
 SAMPLED = 2000  # training rows that the thresholds are found on
+MOST_PAIRS = 20_000_000  # that are compared for it
 UNLIKE_SHARE = 0.01  # of training rows that are further from all others than the threshold
 FAR_SHARE = 0.1  # of them that tell how much further off prices of far rows are
 
@@ -102,7 +103,8 @@ def calibrate(
     if not vectors or len(group) < 3:
         return {}, 1.0
     nearness = Nearness.of(vectors, {})
-    sampled = np.arange(0, len(group), max(1, len(group) // SAMPLED))
+    n_sampled = min(SAMPLED, max(100, MOST_PAIRS // len(group)))
+    sampled = np.arange(0, len(group), max(1, len(group) // n_sampled))
     ends = np.cumsum([0, *(matrix.dim for matrix in vectors.values())])
     per_set = []
     for start, stop in itertools.pairwise(ends.tolist()):

@@ -43,6 +43,8 @@ from store.workspace import Workspace
 CHECKED_ROWS = 2000  # test rows that the packed heads price again
 MOVED_ROWS = 200  # rows that tell what a missing text or image moves
 TOLERANCE = 1e-6  # log price
+IMAGES = "images"
+MOST_IMAGES = 10_000  # that are kept: each is a file that loading checks
 THUMBNAIL = 160  # pixels of the longer edge of a training row's image
 KEPT_BYTES = 8192  # an image that is no larger is kept as it is
 PACKAGES = (
@@ -258,26 +260,35 @@ def _write_training(
             "name": pa.array(names, pa.string()),
             "price": train["price"].combine_chunks(),
             "group": pa.array(group),
-            "image": pa.array(_thumbnails(workspace, train) if images else [None] * len(names), pa.binary()),
+            "image": pa.array(
+                _thumbnails(workspace, work, train) if images else [None] * len(names), pa.string()
+            ),
         }
     )
     with pa.OSFile(str(work / TRAINING), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
 
-def _thumbnails(workspace: Workspace, train: pa.Table) -> list[bytes | None]:
+def _thumbnails(workspace: Workspace, work: Path, train: pa.Table) -> list[str | None]:
+    """Small copies of the rows' images as files; the path of each row's."""
     from concurrent.futures import ThreadPoolExecutor
 
     from store.catalog.images.open import quiet_pillow
 
     digests = row_images(train["image"], known_links(workspace)).to_pylist()
+    wanted = list(dict.fromkeys(one for one in digests if one is not None))[:MOST_IMAGES]
+    (work / IMAGES).mkdir()
+
+    def make(sha256: str) -> tuple[str, str | None]:
+        content, name = _thumbnail(workspace, sha256), f"{IMAGES}/{sha256[:20]}.jpg"
+        if content is None:
+            return sha256, None
+        (work / name).write_bytes(content)
+        return sha256, name
+
     with quiet_pillow(), ThreadPoolExecutor() as pool:
-        made = dict(
-            pool.map(
-                lambda one: (one, _thumbnail(workspace, one)), {one for one in digests if one is not None}
-            )
-        )
-    return [made.get(one) for one in digests]
+        made = dict(pool.map(make, wanted))
+    return [None if one is None else made.get(one) for one in digests]
 
 
 def _thumbnail(workspace: Workspace, sha256: str) -> bytes | None:

@@ -470,9 +470,12 @@ class PriceModel:
                 n_images = lay_out_images(
                     digests, Path(images), lambda one: None if one is None else read_blob(workspace, one)
                 )
+            products = table.select([name for name in table.column_names if name in read])
+            if self.image is not None:  # found by row number in the folder
+                products = products.append_column(self.image, pa.nulls(len(products), pa.string()))
             ingest(
                 workspace,
-                table.select([name for name in table.column_names if name in read]),
+                products,
                 images=images if n_images else None,
                 columns=config.columns,
             )

@@ -78,7 +78,7 @@ class Pricer:
 
     @cached_property
     def training(self) -> pa.Table:
-        """Training rows: `id`, `name`, `price`, `group`, `image` (a small JPEG, or null)."""
+        """Training rows: `id`, `name`, `price`, `group`, `image` (path of a small JPEG, or null)."""
         with pa.memory_map(str(self.folder.path / TRAINING)) as file:
             return pa.ipc.open_file(file).read_all()
 

@@ -125,6 +125,8 @@ def _written(value: Any) -> str | None:
     """One value as a cell of a table; None where there is none."""
     if value is None or (isinstance(value, float) and value != value):
         return None
+    if isinstance(value, float):  # as a column of numbers becomes text
+        return str(pa.scalar(value).cast(pa.string()))
     if isinstance(value, (list, tuple)):
         return ", ".join(str(one) for one in value if one is not None)
     text = str(value)
