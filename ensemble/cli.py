@@ -5,9 +5,13 @@ from pathlib import Path
 import click
 
 from ensemble.model.cli import pack
+from ensemble.report.cli import report
 from store.config import load_config
-from store.options import json_option, print_json, say, workspace_option
+from store.errors import AuditError
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
+
+COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
 
 
 @click.group()
@@ -16,6 +20,7 @@ def ensemble() -> None:
 
 
 ensemble.add_command(pack)
+ensemble.add_command(report)
 
 
 @ensemble.command()
@@ -52,10 +57,19 @@ def blend(
     """
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
+    from heads.estimates import BLEND
+    from store.progress import moving
+    from store.timings import peak_bytes
 
     config = load_config(workspace)
     floor = config.submission.price_floor
-    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing)
+    with moving("blend: weights on all folds, and without each"):
+        record = run_blend(
+            workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing
+        )
+    if not record["up_to_date"]:
+        size = record["n_rows"] * len(record["weights"])
+        user_timings().record(BLEND, size, record["seconds"], peak_bytes())
     if as_json:
         print_json(record)
     else:
@@ -69,6 +83,13 @@ def blend(
     help="A further file to write the submission to, beside the workspace's own submission.csv.",
 )
 @click.option(
+    "--spreadsheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A further CSV with prices and their intervals for people: an id that a spreadsheet would run as a formula "
+    "(=, +, -, @) has an apostrophe before it.",
+)
+@click.option(
     "--blend",
     "folder",
     metavar="FOLDER",
@@ -77,13 +98,16 @@ def blend(
 )
 @workspace_option
 @json_option
-def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: bool) -> None:
+def submit(
+    out: Path | None, spreadsheet: Path | None, folder: str | None, workspace: Workspace, as_json: bool
+) -> None:
     """Price the test rows with the standing blend and write submission.csv."""
     from ensemble.submission import submit as run_submit
     from ensemble.summary import submit_lines
 
     config = load_config(workspace)
-    result = run_submit(workspace, config.columns, out, config.submission.price_floor, folder=folder)
+    floor = config.submission.price_floor
+    result = run_submit(workspace, config.columns, out, floor, folder=folder, spreadsheet=spreadsheet)
     if as_json:
         print_json(result)
     else:
@@ -102,7 +126,10 @@ def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: 
 @workspace_option
 @json_option
 def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
-    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score."""
+    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score.
+
+    Exit code 1 where a check fails.
+    """
     from ensemble.audit.run import run_audit
     from ensemble.summary import audit_lines
 
@@ -111,4 +138,10 @@ def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        say("\n".join(audit_lines(result)))
+        for line in audit_lines(result):
+            say(line, colour=COLOURS.get(line.split()[0]))
+    if result["verdict"] == "fail":
+        failed = [check["name"] for check in result["checks"] if check["verdict"] == "fail"]
+        raise AuditError(
+            f"the honest score can't be trusted, {len(failed)} checks failed: {', '.join(failed)}"
+        )

@@ -97,6 +97,29 @@ def select_predictions(
     return Selection(folders, rows["folds_hash"], rows["catalog_digest"], tuple(notes))
 
 
+def selection_of(workspace: Workspace, inputs: dict[str, Any]) -> Selection:
+    """The predictions that a blend was made of.
+
+    Args:
+        inputs: of its blend.json.
+
+    Raises:
+        FoldMismatchError, RowMismatchError: the folds or the catalogue are others now.
+    """
+    rows = present_rows(workspace)
+    if inputs["folds_hash"] != rows["folds_hash"]:
+        raise FoldMismatchError(
+            f"the blend belongs to folds {inputs['folds_hash']} and the workspace's folds are {rows['folds_hash']}: "
+            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
+        )
+    if inputs["catalog_digest"] != rows["catalog_digest"]:
+        raise RowMismatchError(
+            f"the blend belongs to catalogue {inputs['catalog_digest']} and {rows['catalog_digest']} is ingested: "
+            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
+        )
+    return Selection(dict(inputs["heads"]), inputs["folds_hash"], inputs["catalog_digest"], ())
+
+
 def _how_to_train(head: str) -> str:
     if head.startswith(TUNED):
         return "run 'shelfprice embed finetune' with the options that it was made with"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.blend import PRICE_FLOOR, apply_blend, as_prices, read_blend
-from ensemble.inputs import read_test_log_prices
-from store.catalog.read import catalog_digest, present_splits, read_split
+from ensemble.inputs import read_test_log_prices, selection_of
+from store.catalog.read import present_splits, read_split
 from store.config import ColumnConfig
-from store.errors import CatalogError, ConfigError, FoldMismatchError, RowMismatchError, WorkspaceError
-from store.folds.assign import read_folds
+from store.errors import CatalogError, ConfigError, RowMismatchError, WorkspaceError
 from store.standing import read_standing
 from store.workspace import Workspace
 
 SUBMISSION_FILE = "submission.csv"
 INTERVALS_FILE = "intervals.csv"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def submit(
@@ -28,6 +29,7 @@ def submit(
     price_floor: float = PRICE_FLOOR,
     *,
     folder: str | None = None,
+    spreadsheet: Path | None = None,
 ) -> dict[str, Any]:
     """Price every test row with the standing blend and write the submission.
 
@@ -35,11 +37,13 @@ def submit(
         columns: names of the submission's two columns.
         out: a further local file that gets the same content.
         price_floor: lowest price, > 0.
-        folder: of another blend, whose prices go into that folder and `out` alone.
+        folder: of another blend, whose prices go into that folder, `out` and `spreadsheet` alone.
+        spreadsheet: a further local file, for people: prices with their intervals, and no id that a spreadsheet would
+            run as a formula.
 
     Raises:
         CatalogError: there is no test catalogue.
-        WorkspaceError: nothing was blended yet, or `out` can't be written.
+        WorkspaceError: nothing was blended yet, or `out` or `spreadsheet` can't be written.
         FoldMismatchError, RowMismatchError: the blend is older than the folds or the catalogue; or ids or
             prices are not fit for a submission.
     """
@@ -51,7 +55,8 @@ def submit(
     record = read_blend(workspace, folder)
     check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
-    log_price, half_width = _blended(workspace, record, sample_id)
+    priced = price_test_rows(workspace, record, sample_id)
+    log_price, half_width = priced.log_price, priced.half_width
     price = as_prices(log_price, price_floor)
     check_submission(sample_id, price, sample_id, price_floor)
     id_column = columns.test_id or columns.sample_id
@@ -59,9 +64,13 @@ def submit(
     bounds = [
         as_prices(end, price_floor).tolist() for end in (log_price - half_width, log_price + half_width)
     ]
-    ranges = _csv([id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds])
+    header, rest = [id_column, columns.price, "low", "high"], [price.tolist(), *bounds]
+    ranges = _csv(header, [sample_id.to_pylist(), *rest])
     if out is not None:
         _publish_out(out, content)
+    if spreadsheet is not None:
+        header[0] = _no_formula(header[0])
+        _publish_out(spreadsheet, _csv(header, [[_no_formula(one) for one in sample_id.to_pylist()], *rest]))
     own = f"{record['folder']}/"
     places = (own, "") if folder is None else (own,)
     for place in places:
@@ -73,6 +82,7 @@ def submit(
         "folder": record["folder"],
         "n_rows": len(sample_id),
         "n_at_floor": int((price <= price_floor).sum()),
+        "price_floor": price_floor,
         "median_price": float(np.median(price)),
         "rejected": rejected_counts(workspace),
         "nested_smape": record["scores"]["nested"],
@@ -124,16 +134,22 @@ def newer_predictions(workspace: Workspace, folders: dict[str, str]) -> list[str
     ]
 
 
-def _blended(
-    workspace: Workspace, record: dict[str, Any], sample_id: pa.Array
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log price and half-width of its interval, each of shape (n_test,)."""
+@dataclass(frozen=True)
+class PricedRows:
+    """The blend's prices of test rows, and how far their intervals reach in log price, both of shape (n_test,)."""
+
+    log_price: np.ndarray
+    half_width: np.ndarray
+
+
+def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.Array) -> PricedRows:
+    """Prices by the blend of `record`, the content of its blend.json, before they are raised to the floor."""
     from ensemble.conformal import Intervals
 
     folders = record["inputs"]["heads"]
     log_price = apply_blend(record, list(folders), read_test_log_prices(workspace, folders, sample_id))
     stated = {k: record["intervals"][k] for k in ("coverage", "edges", "half_widths")}
-    return log_price, Intervals.from_json(stated).half_width(log_price)
+    return PricedRows(log_price, Intervals.from_json(stated).half_width(log_price))
 
 
 def check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:
@@ -144,17 +160,7 @@ def check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: flo
             f"the blend was scored with prices of at least {blended:g} and submission.price_floor is {price_floor:g}: "
             "run 'shelfprice ensemble blend' again"
         )
-    folds_hash, digest = read_folds(workspace).hash, catalog_digest(workspace)
-    if inputs["folds_hash"] != folds_hash:
-        raise FoldMismatchError(
-            f"the blend belongs to folds {inputs['folds_hash']} and the workspace's folds are {folds_hash}: "
-            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
-        )
-    if inputs["catalog_digest"] != digest:
-        raise RowMismatchError(
-            f"the blend belongs to catalogue {inputs['catalog_digest']} and {digest} is ingested: "
-            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
-        )
+    selection_of(workspace, inputs)
 
 
 def _csv(header: list[str], columns: list[list[Any]]) -> bytes:
@@ -163,6 +169,11 @@ def _csv(header: list[str], columns: list[list[Any]]) -> bytes:
     writer.writerow(header)
     writer.writerows(zip(*columns, strict=True))
     return text.getvalue().encode()
+
+
+def _no_formula(value: str | int) -> str | int:
+    """A cell that a spreadsheet takes as text: one that would start a formula has an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _publish_out(out: Path, content: bytes) -> None:

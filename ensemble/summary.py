@@ -72,14 +72,15 @@ def _verdict(record: dict[str, Any]) -> list[str]:
 def submit_lines(result: dict[str, Any]) -> list[str]:
     """The summary of one submission."""
     low, high = result["test_interval"]
+    median = format(result["median_price"], ",.2f" if result["median_price"] >= 0.1 else ".3g")
     lines = [
-        f"{result['n_rows']:,} prices written to {result['file']}, median {result['median_price']:,.2f}; "
+        f"{result['n_rows']:,} prices written to {result['file']}, median {median}; "
         f"expect SMAPE {result['nested_smape']:.2f}, {low:.2f} to {high:.2f}.",
         f"{result['coverage']:.0%} intervals per row: {result['intervals_file']}",
     ]
     if result["n_at_floor"]:
         lines.append(
-            f"{result['n_at_floor']:,} {_plural('price', result['n_at_floor'])} raised to the floor of 0.01."
+            f"{result['n_at_floor']:,} {_plural('price', result['n_at_floor'])} raised to the floor of {result['price_floor']:g}."
         )
     for file, count in result["rejected"].items():
         lines.append(f"{count:,} {_plural('row', count)} of {file} rejected at ingest: not predicted.")

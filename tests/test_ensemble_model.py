@@ -28,14 +28,16 @@ from ensemble.model.answers import (
     UNLIKE_TRAINING,
     UNREADABLE_IMAGE,
 )
+from ensemble.model.encoders import averaged
 from ensemble.model.pack import pack
 from ensemble.model.price_model import ModelInputs
-from ensemble.model.rows import image_content
+from ensemble.model.rows import image_contents
 from store.catalog.images.blobs import read_blob
 from store.catalog.images.links import known_links, row_images
 from store.cli import main
 from store.config import load_config, save_config
 from store.errors import ConfigError, CorruptFileError, HeadError, WorkspaceError
+from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
 from tests.fakes import publish_vectors
@@ -400,18 +402,33 @@ def test_it_is_a_regressor_of_scikit_learn(fitted: SimpleNamespace, tmp_path: Pa
     assert ((scores < 0) & (scores > -150)).all()
 
 
-def test_an_image_may_be_a_path_bytes_or_a_pillow_image(tmp_path: Path) -> None:
+def test_an_image_may_be_a_path_bytes_or_a_pillow_image_and_a_row_may_have_several(tmp_path: Path) -> None:
     picture = Image.new("RGB", (8, 8), "blue")
     picture.save(tmp_path / "a.png")
-    content = (tmp_path / "a.png").read_bytes()
+    content, path = (tmp_path / "a.png").read_bytes(), str(tmp_path / "a.png")
     said: set[str] = set()
-    for cell in (str(tmp_path / "a.png"), tmp_path / "a.png", content, [None, content]):
-        assert image_content(cell, said) == content
-    assert image_content(picture, said) is not None
-    assert image_content("https://example.com/a.png", said) is None
+    for cell in (path, tmp_path / "a.png", content, [None, content], {"bytes": content, "path": None}):
+        assert image_contents(cell, said) == [content]
+    assert len(image_contents(picture, said)) == 1
+    assert image_contents([path, content], said) == [content, content]
+    assert image_contents(f"{path};{path}", said, "first") == [content]
+    assert image_contents("https://example.com/a.png", said) == []
     assert not said
-    assert image_content(str(tmp_path / "none.png"), said) is None
+    assert image_contents(str(tmp_path / "none.png"), said) == []
     assert said == {UNREADABLE_IMAGE}
+
+
+def test_vectors_of_several_images_are_averaged_as_those_of_the_catalogue() -> None:
+    X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float16)
+    first = Matrix("colours", X, np.array([True, False, True]))
+    second = Matrix("colours", X[::-1].copy(), np.array([True, True, False]))
+    found = averaged([first, second], normalize=False)
+    assert found.valid.all()
+    np.testing.assert_allclose(found.X[0], (X[0].astype(float) + X[2]) / 2, rtol=1e-3)
+    np.testing.assert_array_equal(found.X[1:], [second.X[1], X[2]])
+    assert np.linalg.norm(averaged([first, second], normalize=True).X[0].astype(float)) == pytest.approx(
+        1, rel=1e-3
+    )
 
 
 def test_mlflow_keeps_it_and_loads_it_from_a_local_store(

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from ensemble.audit.adversarial import check_drift, check_folds_unknown
 from ensemble.audit.check import Check
 from ensemble.audit.evidence import read_evidence
 from ensemble.audit.order import check_ids_and_order
 from ensemble.audit.shuffled import check_shuffled_target
 from ensemble.audit.twins import check_twins
+from store.progress import moving
 from store.workspace import Workspace
 
 MAX_ROWS = 20_000
@@ -39,7 +38,11 @@ def run_audit(
         lambda: check_drift(train, test, seed),
         lambda: check_twins(workspace),
     ]
-    checks = [step() for step in tqdm(steps, desc="audit", unit="check", disable=None, leave=False)]
+    checks = []
+    with moving("audit") as line:
+        for number, step in enumerate(steps, 1):
+            line.say(f"audit: check {number} of {len(steps)}")
+            checks.append(step())
     verdicts = {check.verdict for check in checks}
     worst = next((v for v in ("fail", "caution") if v in verdicts), "ok")
     return {"verdict": worst, "checks": [check.to_json() for check in checks], "notes": notes}

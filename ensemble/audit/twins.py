@@ -5,8 +5,8 @@ import pyarrow as pa
 
 from ensemble.audit.check import Check
 from store.catalog.clean.duplicates import group_rows
-from store.catalog.images.links import known_links, row_images
-from store.catalog.read import present_splits, read_split
+from store.catalog.images.links import further_row_images, known_links, row_images
+from store.catalog.read import columns_of_images, present_splits, read_split
 from store.folds.assign import read_folds
 from store.workspace import Workspace
 
@@ -32,14 +32,18 @@ def check_twins(workspace: Workspace) -> Check:
     """Test rows with a near-duplicate in train, against training rows with one in another fold."""
     if "test" not in present_splits(workspace):
         return Check("twins", "skipped", "No test catalogue: which fold grouping fits it can't be told.")
-    tables = [read_split(workspace, split, ["sample_id", "text", "image"]) for split in ("train", "test")]
+    tables = [
+        read_split(workspace, split, ["sample_id", "text", *columns_of_images(workspace, split)])
+        for split in ("train", "test")
+    ]
     n_train = len(tables[0])
     folds = read_folds(workspace).aligned(tables[0]["sample_id"].combine_chunks())
     text = pa.chunked_array([c for t in tables for c in t["text"].chunks], pa.string())
-    references = pa.chunked_array([c for t in tables for c in t["image"].chunks], pa.string())
-    image = row_images(references, known_links(workspace))
-    family = group_rows(text, image, near=True)
-    exact = group_rows(text, image, near=False)
+    known = known_links(workspace)
+    image = pa.concat_arrays([row_images(table["image"], known) for table in tables])
+    further = pa.concat_arrays([further_row_images(table, known) for table in tables])
+    family = group_rows(text, image, near=True, further=further)
+    exact = group_rows(text, image, near=False, further=further)
     of_test = float(np.isin(family[n_train:], family[:n_train]).mean())
     same_in_test = float(np.isin(exact[n_train:], exact[:n_train]).mean())
     inside = share_with_twin_elsewhere(family[:n_train], folds.fold)

@@ -70,6 +70,21 @@ def _convert(workspace: Workspace, spec: EncoderSpec, target: Path) -> bool:
     return True
 
 
+def averaged(columns: Sequence[Matrix], normalize: bool) -> Matrix:
+    """The mean over each row's images, rounded as the vectors of a catalogue are (`store.vectors.matrix`)."""
+    first, *others = columns
+    X, n_images = first.X.copy(), first.valid.astype(np.int64)
+    for other in others:
+        at = np.flatnonzero(other.valid)
+        total = X[at].astype(np.float32) * n_images[at, None] + other.X[at]
+        n_images[at] += 1
+        X[at] = total / n_images[at, None]
+    several = np.flatnonzero(n_images > 1) if normalize else np.empty(0, np.int64)
+    mean = X[several].astype(np.float32)
+    X[several] = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    return Matrix(first.name, X, n_images > 0)
+
+
 class ModelEncoders:
     """Vectors of texts and images. Every item is a pass of its own, so that no row's vector depends on its neighbours'."""
 
@@ -97,10 +112,16 @@ class ModelEncoders:
         keys = text_keys(pa.array(texts, pa.string()))
         return self._matrix(vector_set, texts, keys)
 
-    def images(self, vector_set: VectorSet, contents: Sequence[bytes | None]) -> Matrix:
-        """Vectors of image files' bytes; a row without image, or with one that can't be decoded, is not valid."""
-        digests = [None if content is None else hashlib.sha256(content).hexdigest() for content in contents]
-        return self._matrix(vector_set, contents, image_keys(pa.array(digests, pa.string())))
+    def images(self, vector_set: VectorSet, contents: Sequence[Sequence[bytes]]) -> Matrix:
+        """Vectors of image files' bytes, of several the mean; a row without one that can be decoded is not valid."""
+        most = max([1, *(len(row) for row in contents)])
+        columns = []
+        for at in range(most):
+            of_row = [row[at] if at < len(row) else None for row in contents]
+            digests = [None if content is None else hashlib.sha256(content).hexdigest() for content in of_row]
+            columns.append(self._matrix(vector_set, of_row, image_keys(pa.array(digests, pa.string()))))
+        spec = EncoderSpec.from_json(self._entries[vector_set.encoder]["spec"])
+        return averaged(columns, spec.normalize) if most > 1 else columns[0]
 
     def _matrix(self, vector_set: VectorSet, contents: Sequence[Any], keys: pa.Array) -> Matrix:
         spec = EncoderSpec.from_json(self._entries[vector_set.encoder]["spec"])

@@ -8,12 +8,13 @@ from typing import Any
 
 from ensemble.model.price_model import PriceModel
 from ensemble.model.tables import read_products
-from store.catalog.download.rows import known_reference
+from store.catalog.download.addresses import split_links
+from store.catalog.download.rows import known_references
 from store.catalog.images.blobs import blob_path
-from store.catalog.images.folder import list_folder
+from store.catalog.images.folder import NO_ID, list_folder
 from store.catalog.images.links import known_links
 from store.catalog.ingest.source import TableSource
-from store.catalog.read import present_splits, read_split
+from store.catalog.read import image_references, present_splits, read_split
 from store.local import publish_local, write_error
 from store.workspace import Workspace
 
@@ -78,23 +79,27 @@ def _images(
     model: PriceModel, source: TableSource, ids: list[Any], images: str | None, workspace: Workspace | None
 ) -> list[Any]:
     """The image of each row: of the folder, else of the workspace, else what its cell names."""
-    column = model.inputs.image
+    column, policy = model.inputs.image, model.images_per_row
     cells = source.columns[column].to_pylist() if column in source.columns else [None] * source.n_rows
-    found = list(cells)
+    found: list[Any] = list(cells)
     if workspace is not None:
         of_links, of_rows = _workspace_images(workspace)
         for at, (one, cell) in enumerate(zip(ids, cells, strict=True)):
-            found[at] = of_rows.get(str(one)) or of_links.get(known_reference(cell, of_links) or "") or cell
+            named = known_references(cell, of_links, policy) if isinstance(cell, str) and cell else []
+            found[at] = of_rows.get(str(one)) or [of_links[link] for link in named] or cell
     if images is not None:
         folder, trained = list_folder(images), model.training_ids
         for at, (one, cell) in enumerate(zip(ids, cells, strict=True)):
-            match = folder.find("test", "" if one is None else one, cell, is_shared=str(one) in trained)
-            if match is not None:
-                found[at] = Path(folder.path) / match.name
+            link = cell if isinstance(cell, str) and cell.strip() else None
+            names = split_links(link) or [] if link else []
+            match = folder.find("test", NO_ID if one is None else one, link, is_shared=str(one) in trained)
+            others = [folder.find("test", NO_ID, name) for name in names]
+            if paths := [Path(folder.path) / file.name for file in (match, *others) if file is not None]:
+                found[at] = list(dict.fromkeys(paths))
     return found
 
 
-def _workspace_images(workspace: Workspace) -> tuple[dict[str, Path], dict[str, Path]]:
+def _workspace_images(workspace: Workspace) -> tuple[dict[str, Path], dict[str, list[Path]]]:
     """Paths of images by link, and by id of the test rows."""
     known = known_links(workspace)
     by_link = {
@@ -102,9 +107,9 @@ def _workspace_images(workspace: Workspace) -> tuple[dict[str, Path], dict[str, 
     }
     if "test" not in present_splits(workspace):
         return by_link, {}
-    test = read_split(workspace, "test", ["sample_id", "image"])
-    rows = zip(test["sample_id"].to_pylist(), test["image"].to_pylist(), strict=True)
-    return by_link, {str(one): by_link[link] for one, link in rows if link in by_link}
+    test = read_split(workspace, "test")
+    rows = zip(test["sample_id"].to_pylist(), image_references(test), strict=True)
+    return by_link, {str(one): [by_link[link] for link in links if link in by_link] for one, links in rows}
 
 
 def write_prices(priced: PricedFile, out: Path) -> None:

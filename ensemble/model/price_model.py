@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ensemble.model.pricing import Pricer
     from ensemble.model.rows import ModelRows
     from store.catalog.ingest.source import TableSource
+    from store.config import ImagePolicy
 
 PRICE = "price"  # column of prices, where none is named
 FITTED_ROWS = "fit/rows.parquet"  # of the workspace: what the model was fitted on, for more rows later
@@ -111,6 +112,11 @@ class PriceModel:
     def fingerprint(self) -> str:
         """Digest of everything that decides its prices, 16 hexadecimal digits."""
         return self._fitted.folder.fingerprint
+
+    @property
+    def images_per_row(self) -> "ImagePolicy":
+        """Whether the vectors of all images of a row are averaged, or the first one's is taken."""
+        return self._fitted.shape.readings.images_per_row
 
     @property
     def id_columns(self) -> tuple[str, ...]:
@@ -407,12 +413,12 @@ class PriceModel:
         """Digest of each row's image, whose bytes are put into the workspace; None where there is none."""
         import hashlib
 
-        from ensemble.model.rows import image_content
+        from ensemble.model.rows import image_contents
         from store.catalog.images.blobs import blob_path
 
         digests: list[str | None] = []
         for cell in cells:
-            content = image_content(cell, set())
+            content = next(iter(image_contents(cell, set(), "first")), None)
             sha256 = None if content is None else hashlib.sha256(content).hexdigest()
             if content is not None and sha256 is not None and not workspace.exists(blob_path(sha256)):
                 workspace.publish_bytes(blob_path(sha256), content)

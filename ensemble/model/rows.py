@@ -19,10 +19,12 @@ from ensemble.model.answers import (
 from ensemble.model.encoders import ModelEncoders
 from heads.features.fields import FieldColumns, field_table
 from heads.features.rows import Rows
+from store.catalog.download.addresses import split_links
 from store.catalog.ingest.readings import NewRows, Readings, read_new_rows
 from store.catalog.ingest.source import TableSource
 from store.catalog.parse.compose import compose, composition_columns
 from store.catalog.parse.currencies import currency_of
+from store.config import ImagePolicy
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
@@ -69,7 +71,8 @@ def model_rows(
     new = read_new_rows(source, shape.readings)
     cells = new.images if images is None else list(images)
     flags: list[set[str]] = [set() for _ in cells]
-    contents = [image_content(cell, said) for cell, said in zip(cells, flags, strict=True)]
+    policy = shape.readings.images_per_row
+    contents = [image_contents(cell, said, policy) for cell, said in zip(cells, flags, strict=True)]
     table = _with_all_columns(new.table, shape.columns)
     texts = {name: composed(table, name) for name in shape.compositions}
     matrices: list[Matrix] = []
@@ -79,7 +82,7 @@ def model_rows(
             continue
         matrices.append(encoders.images(one, contents))
         for at, content in enumerate(contents):
-            if content is not None and not matrices[-1].valid[at]:
+            if content and not matrices[-1].valid[at]:
                 flags[at].add(UNREADABLE_IMAGE)
     has_images = any(one.has_image for one in shape.sets)
     rows = Rows(
@@ -126,21 +129,24 @@ def _with_all_columns(table: pa.Table, columns: FieldColumns) -> pa.Table:
     return table
 
 
-def image_content(cell: Any, flags: set[str]) -> bytes | None:
-    """The bytes of a row's image; None where it has none, or one that can't be read, which is flagged."""
+def image_contents(cell: Any, flags: set[str], policy: ImagePolicy = "all") -> list[bytes]:
+    """The bytes of a row's images; what is there and can't be read is flagged."""
     from embed.job.items import image_bytes, is_missing
 
-    if isinstance(cell, (list, tuple)):
-        cell = next((one for one in cell if not is_missing(one)), None)
-    if is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
-        return None
-    try:
-        if isinstance(cell, str):
-            return None if "://" in cell else image_bytes(cell.strip())  # nothing here fetches a link
-        return image_bytes(cell)
-    except (OSError, TypeError, ValueError, AttributeError):
-        flags.add(UNREADABLE_IMAGE)
-        return None
+    if isinstance(cell, str) and cell.strip():
+        cell = split_links(cell.strip()) or cell.strip()
+    cells = cell if isinstance(cell, (list, tuple)) else [cell]
+    found: list[bytes] = []
+    for one in cells:
+        if isinstance(one, dict):  # as Hugging Face's tables hold images
+            one = one.get("bytes") or one.get("path")
+        if is_missing(one) or one == "" or (isinstance(one, str) and "://" in one):
+            continue  # nothing here fetches a link
+        try:
+            found.append(image_bytes(one))
+        except (OSError, TypeError, ValueError, AttributeError):
+            flags.add(UNREADABLE_IMAGE)
+    return found[:1] if policy == "first" else found
 
 
 def _flag(shape: RowShape, new: NewRows, table: pa.Table, flags: list[set[str]]) -> None:

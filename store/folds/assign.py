@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.images.links import known_links, row_images
-from store.catalog.read import present_splits, read_split, split_path
-from store.config import Config, Grouping
+from store.catalog.images.links import further_row_images, known_links, row_images
+from store.catalog.read import columns_of_images, present_splits, read_split, split_path
+from store.config import Config, Grouping, keep_settings
 from store.errors import (
     CatalogError,
     CorruptFileError,
@@ -137,6 +137,7 @@ def ensure_folds(
         CatalogError: no train catalogue, or rows that can't be split as asked.
         FoldMismatchError: the user's own folds are of other rows.
     """
+    keep_settings(workspace, log)
     wanted = wanted_record(workspace, config)
     if workspace.exists(FOLDS_FILE):
         try:
@@ -165,9 +166,10 @@ def folds_table(workspace: Workspace, record: FoldsRecord) -> pa.Table:
     """
     from store.catalog.clean.duplicates import group_rows
 
-    rows = read_split(workspace, "train", ["sample_id", "text", "image", "price"]).sort_by("sample_id")
-    image = row_images(rows["image"], known_links(workspace))
-    group = group_rows(rows["text"], image, near=record.grouping == "near")
+    columns_read = ["sample_id", "text", "price", *columns_of_images(workspace, "train")]
+    rows, known = read_split(workspace, "train", columns_read).sort_by("sample_id"), known_links(workspace)
+    image, further = row_images(rows["image"], known), further_row_images(rows, known)
+    group = group_rows(rows["text"], image, near=record.grouping == "near", further=further)
     fold = decide_folds(np.log(rows["price"].to_numpy()), group, record.k, record.seed)
     columns = [rows["sample_id"], pa.array(fold, FOLD.type), pa.array(group, GROUP.type)]
     return pa.table(columns, names=["sample_id", FOLD.name, GROUP.name])
@@ -223,3 +225,15 @@ def decide_folds(
     n_bins = max(1, min(MOST_BINS, n_rows // (2 * k)))
     rank = np.argsort(np.argsort(log_price, kind="stable"), kind="stable")
     return deal_groups(rank * n_bins // n_rows, group, k, seed)
+
+
+def sample_of_groups(group: np.ndarray, n_rows: int | None, seed: int) -> np.ndarray:
+    """Which rows are looked at, shape (n_rows,) bool: whole groups drawn at random, about so many rows."""
+    if n_rows is None or n_rows >= len(group):
+        return np.ones(len(group), bool)
+    index = np.unique(group, return_inverse=True)[1]
+    size = np.bincount(index)
+    order = np.random.default_rng(seed).permutation(len(size))
+    taken = np.zeros(len(size), bool)
+    taken[order[np.cumsum(size[order]) <= n_rows]] = True
+    return np.asarray(taken[index])

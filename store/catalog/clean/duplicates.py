@@ -4,17 +4,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+SHARED_ROWS = 20  # a further image of more rows than so many is no image of the product
 NEAR_JACCARD = 0.8  # of word shingles: from here on two texts are near-duplicates
 
 
 def group_rows(
-    text: pa.Array | pa.ChunkedArray, image: pa.Array | pa.ChunkedArray, *, near: bool
+    text: pa.Array | pa.ChunkedArray,
+    image: pa.Array | pa.ChunkedArray,
+    *,
+    near: bool,
+    further: pa.Array | None = None,
 ) -> np.ndarray:
     """Groups of rows that are linked, directly or through others, by one text or one image.
 
     Args:
         text: catalogue texts, shape (n_rows,); an empty or null text links nothing.
         image: hex SHA-256 of the image bytes, shape (n_rows,); null links nothing.
+        further: hex SHA-256 of each row's images after the first, list<string> of shape (n_rows,); an image that is a
+            further one of many rows, such as a table of sizes or a shop's sign, links nothing.
         near: link near-duplicate texts as well, see `store.catalog.clean.near`.
 
     Returns:
@@ -25,10 +32,10 @@ def group_rows(
 
     n_rows = len(text)
     text_code, n_texts = codes(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
-    image_code, n_images = codes(image)
-    has_text, has_image = np.flatnonzero(text_code >= 0), np.flatnonzero(image_code >= 0)
-    starts = [has_text, has_image]  # rows, then texts, then images are the nodes
-    ends = [n_rows + text_code[has_text], n_rows + n_texts + image_code[has_image]]
+    row, image_code, n_images = _row_images(image, further)
+    has_text = np.flatnonzero(text_code >= 0)
+    starts = [has_text, row]  # rows, then texts, then images are the nodes
+    ends = [n_rows + text_code[has_text], n_rows + n_texts + image_code]
     if near and n_texts > 1:
         from store.catalog.clean.near import near_pairs
 
@@ -41,6 +48,23 @@ def group_rows(
     n_nodes = n_rows + n_texts + n_images
     graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(n_nodes, n_nodes))
     return first_seen(connected_components(graph, directed=False)[1][:n_rows])
+
+
+def _row_images(
+    image: pa.Array | pa.ChunkedArray, further: pa.Array | None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Which row has which image that may link it, both of shape (n_pairs,), and how many images there are."""
+    row = np.arange(len(image))
+    values = image.combine_chunks() if isinstance(image, pa.ChunkedArray) else image
+    if further is not None:
+        row = np.concatenate([row, pc.list_parent_indices(further).to_numpy()])
+        values = pa.concat_arrays([values, pc.list_flatten(further)])
+    code, n_images = codes(values)
+    there = code >= 0
+    is_further = np.arange(len(code)) >= len(image)
+    n_rows_of = np.bincount(code[there & is_further], minlength=n_images + 1)  # and one for code -1
+    kept = np.flatnonzero(there & ~(is_further & (n_rows_of[code] > SHARED_ROWS)))
+    return row[kept], code[kept], n_images
 
 
 def first_seen(labels: np.ndarray) -> np.ndarray:

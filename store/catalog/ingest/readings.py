@@ -12,6 +12,7 @@ from store.catalog.ingest.source import TableSource
 from store.catalog.ingest.texts import texts_of
 from store.catalog.parse.extras import ColumnReading, flattened, read_column
 from store.catalog.parse.fields import field_columns
+from store.config import ImagePolicy
 from store.errors import CatalogError
 from store.schema import CATALOG_COLUMNS
 from store.workspace import Workspace
@@ -27,17 +28,24 @@ class Readings:
     image: str | None  # column of images; None: the file had none
     columns: dict[str, ColumnReading]  # further columns that are read
     currency: str | None  # as written beside the prices
+    images_per_row: ImagePolicy = "all"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         columns = {name: reading.to_json() for name, reading in self.columns.items()}
-        return {"text": list(self.text), "image": self.image, "columns": columns, "currency": self.currency}
+        return {
+            "text": list(self.text),
+            "image": self.image,
+            "columns": columns,
+            "currency": self.currency,
+            "images_per_row": self.images_per_row,
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Readings":
         """What `to_json` gave."""
         columns = {name: ColumnReading.from_json(one) for name, one in value["columns"].items()}
-        return cls(tuple(value["text"]), value["image"], columns, value["currency"])
+        return cls(tuple(value["text"]), value["image"], columns, value["currency"], value["images_per_row"])
 
 
 def publish_readings(workspace: Workspace, readings: Readings) -> None:
