@@ -57,6 +57,7 @@ def blend(
     """
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
+    from heads.defaults import configured_heads
     from heads.estimates import BLEND
     from store.progress import moving
     from store.timings import peak_bytes
@@ -64,9 +65,8 @@ def blend(
     config = load_config(workspace)
     floor = config.submission.price_floor
     with moving("blend: weights on all folds, and without each"):
-        record = run_blend(
-            workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing
-        )
+        configured = configured_heads(workspace, config)
+        record = run_blend(workspace, heads, configured, config.seed, coverage, floor, standing=standing)
     if not record["up_to_date"]:
         size = record["n_rows"] * len(record["weights"])
         user_timings().record(BLEND, size, record["seconds"], peak_bytes())
@@ -123,9 +123,16 @@ def submit(
     show_default=True,
     help="Rows of each split to look at; larger ones are drawn from.",
 )
+@click.option(
+    "--check",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    help="Run this check alone, such as 'twins' or 'columns'; may be given again.",
+)
 @workspace_option
 @json_option
-def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
+def audit(max_rows: int, only: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
     """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score.
 
     Exit code 1 where a check fails.
@@ -134,7 +141,7 @@ def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
     from ensemble.summary import audit_lines
 
     config = load_config(workspace)
-    result = run_audit(workspace, config.heads.vectors, config.seed, max_rows)
+    result = run_audit(workspace, config.heads.vectors, config.seed, max_rows, only)
     if as_json:
         print_json(result)
     else:

@@ -56,14 +56,12 @@ def submit(
     check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
     priced = price_test_rows(workspace, record, sample_id)
-    log_price, half_width = priced.log_price, priced.half_width
+    log_price = priced.log_price
     price = as_prices(log_price, price_floor)
     check_submission(sample_id, price, sample_id, price_floor)
     id_column = columns.test_id or columns.sample_id
     content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
-    bounds = [
-        as_prices(end, price_floor).tolist() for end in (log_price - half_width, log_price + half_width)
-    ]
+    bounds = [as_prices(end, price_floor).tolist() for end in (priced.low, priced.high)]
     header, rest = [id_column, columns.price, "low", "high"], [price.tolist(), *bounds]
     ranges = _csv(header, [sample_id.to_pylist(), *rest])
     if out is not None:
@@ -86,6 +84,7 @@ def submit(
         "median_price": float(np.median(price)),
         "rejected": rejected_counts(workspace),
         "nested_smape": record["scores"]["nested"],
+        "expected_smape": expected_smape(record),
         "test_interval": record["scores"]["test_interval"],
         "coverage": record["intervals"]["coverage"],
         "measured_coverage": record["intervals"]["measured_coverage"],
@@ -134,22 +133,40 @@ def newer_predictions(workspace: Workspace, folders: dict[str, str]) -> list[str
     ]
 
 
+def expected_smape(record: dict[str, Any]) -> float:
+    """What a blend is expected to score on the test rows; the honest score for blends of before 0.2."""
+    scores = record["scores"]
+    return float(scores["expected"]["test"]["smape"] if "expected" in scores else scores["nested"])
+
+
 @dataclass(frozen=True)
 class PricedRows:
-    """The blend's prices of test rows, and how far their intervals reach in log price, both of shape (n_test,)."""
+    """The blend's log prices of test rows and their intervals, each of shape (n_test,)."""
 
     log_price: np.ndarray
     half_width: np.ndarray
+    low: np.ndarray  # where the interval runs from, within its limits
+    high: np.ndarray
 
 
 def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.Array) -> PricedRows:
     """Prices by the blend of `record`, the content of its blend.json, before they are raised to the floor."""
-    from ensemble.conformal import Intervals
+    from ensemble.conformal import Intervals, RowKinds
+    from ensemble.outlook import head_spread
+    from store.catalog.images.links import known_links, row_images
+    from store.folds.relatives import read_relatives
 
     folders = record["inputs"]["heads"]
-    log_price = apply_blend(record, list(folders), read_test_log_prices(workspace, folders, sample_id))
-    stated = {k: record["intervals"][k] for k in ("coverage", "edges", "half_widths")}
-    return PricedRows(log_price, Intervals.from_json(stated).half_width(log_price))
+    log_prices = read_test_log_prices(workspace, folders, sample_id)
+    log_price = apply_blend(record, list(folders), log_prices)
+    intervals = Intervals.from_json(record["intervals"])
+    kinds = None
+    if intervals.knots:
+        image = row_images(read_split(workspace, "test", ["image"])["image"], known_links(workspace))
+        has_image = image.is_valid().to_numpy(zero_copy_only=False)
+        kinds = RowKinds(head_spread(log_prices), read_relatives(workspace).of_test(), has_image)
+    low, high = intervals.bounds(log_price, kinds)
+    return PricedRows(log_price, intervals.half_width(log_price, kinds), low, high)
 
 
 def check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:

@@ -108,6 +108,34 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
     say(f"  in {workspace.path(tuning_path(name))}; the next 'shelfprice heads run --head {name}' uses it")
 
 
+@heads.command()
+@workspace_option
+@json_option
+def plan(workspace: Workspace, as_json: bool) -> None:
+    """Which heads a run trains on this catalogue and why, and which of them stand already; trains none."""
+    from heads.defaults import chosen_heads
+    from heads.run import HeadPlan, plan_heads
+    from store.catalog.read import catalog_digest
+    from store.config import load_config
+    from store.folds.assign import ensure_folds
+
+    config = load_config(workspace)
+    chosen, folds = chosen_heads(workspace, config), ensure_folds(workspace, config)
+    planned = plan_heads(workspace, config, chosen.names, folds, catalog_digest(workspace))
+    states = {
+        name: ("there" if found.exists else "to train")
+        if isinstance(found, HeadPlan)
+        else f"can't be trained: {found}"
+        for name, found in planned
+    }
+    if as_json:
+        print_json({"heads": states, "reason": chosen.reason})
+        return
+    say(f"{len(states)} heads, {chosen.reason}")
+    for name, state in states.items():
+        say(f"{name:<20} {state}")
+
+
 @heads.command(name="list")
 @json_option
 def list_heads(as_json: bool) -> None:

@@ -8,11 +8,20 @@ from typing import Any, Literal
 import numpy as np
 
 from heads.base import Head
+from heads.features.blocks import (
+    CategoryColumns,
+    CurveColumns,
+    NumberColumns,
+    TermColumns,
+    with_bare_numbers,
+)
 from heads.features.categories import LevelColumns
+from heads.features.columns import texts_of
 from heads.features.design import FieldBlock
 from heads.features.rows import Rows
+from heads.features.tfidf import Terms, Weighting
 
-Kind = Literal["word", "number", "category", "vectors", "similar", "head"]
+Kind = Literal["word", "number", "category", "fields", "vectors", "similar", "head"]
 Part = tuple[Kind, str]  # what moved the price: a word, a field's or set's name, `category=level`, ""
 
 
@@ -74,37 +83,88 @@ def _sparse(head: Any, rows: Rows) -> Contributions:
     coefficients, parts = model.coefficients[:, 0], [dict[Part, float]() for _ in range(len(rows))]
     start = 0
     for (terms, vectorizer), weighting in zip(head.vectorizers_.items(), model.weightings, strict=True):
-        texts = rows.text(terms.composition)
+        texts = texts_of(rows, terms.composition)
         X = weighting.transform(counts_of(vectorizer, texts)).tocsr()
-        vocabulary = getattr(vectorizer, "vocabulary_", None) or {}
-        names = _spelled(head, vectorizer, vocabulary)
-        for at in range(len(rows)):
-            here = slice(X.indptr[at], X.indptr[at + 1])
-            words = _words_with(str(texts[at]))
-            for column, value in zip(X.indices[here], X.data[here], strict=True):
-                term = names[weighting.columns[column]]
-                effect = float(value) * float(coefficients[start + column])
-                of = words(term) if terms.analyzer.startswith("char") else term.split(" ")
-                for word in of:
-                    key: Part = ("word", word)
-                    parts[at][key] = parts[at].get(key, 0.0) + effect / len(of)
+        own = coefficients[start : start + len(weighting.columns)]
+        _add_terms(parts, X, own, _spelled(head, terms, vectorizer, weighting), terms, texts)
         start += len(weighting.columns)
-    further = further_rows(rows)
-    owner: list[Part | None] = [None] * len(model.further.names_)
-    _own_fields(owner, model.further, 0)
-    X = model.further.transform(further).astype(np.float64) * coefficients[start:]
-    for total, x in zip(parts, X, strict=True):
-        for part, value in _gathered(x, owner).items():
-            total[part] = total.get(part, 0.0) + value
+    _add_fields(parts, model.further, model.further.transform(further_rows(rows)) * coefficients[start:])
     return Contributions(model.mean, parts)
 
 
-def _spelled(head: Any, vectorizer: Any, vocabulary: dict[str, int]) -> list[str]:
-    """Every term of a counter by number, made once a head."""
-    known: dict[int, list[str]] = vars(head).setdefault("_spelled", {})
-    if id(vectorizer) not in known:
-        known[id(vectorizer)] = [str(term) for term in sorted(vocabulary, key=vocabulary.__getitem__)]
-    return known[id(vectorizer)]
+def _additive(head: Any, rows: Rows) -> Contributions:
+    rows = with_bare_numbers(rows)
+    counts, fitted = head.counter_.count(rows), head.sum_
+    parts = [dict[Part, float]() for _ in range(len(rows))]
+    for name, block in fitted.blocks.items():
+        own = fitted.coefficients[name].astype(np.float64)
+        X = block.transform(rows, counts)
+        if isinstance(block, TermColumns):
+            texts, terms = texts_of(rows, block.terms.composition), block.terms
+            names = _spelled(head, terms, head.counter_.vectorizers[terms], block.weighting_)
+            _add_terms(parts, X.tocsr(), own, names, terms, texts)
+        elif isinstance(block, CategoryColumns):
+            _add_fields(parts, block.block_, X * own)
+        else:
+            _add(parts, X * own, _block_owners(name, block, X.shape[1], rows))
+    return Contributions(fitted.mean - sum(fitted.offsets.values()), parts)
+
+
+def _block_owners(name: str, block: Any, n_columns: int, rows: Rows) -> list[Part | None]:
+    """Whose the columns of a block of an additive head are."""
+    fields = rows.fields.names
+    if isinstance(block, NumberColumns):
+        kept = [fields[at] for at in block.kept_]
+        lacking = [one for one, is_so in zip(kept, block.lacking_, strict=True) if is_so]
+        return [("number", one) for one in (*kept, *lacking)]
+    if isinstance(block, CurveColumns):
+        return [("number", fields[at]) for at, knots in block.knots_ for _ in knots[1:]]
+    kind, _, number = name.rpartition(" ")
+    if kind.endswith("vectors"):
+        return [("vectors", rows.matrices[int(number) - 1].name)] * n_columns
+    return [("fields", "")] * n_columns
+
+
+def _add_terms(
+    parts: list[dict[Part, float]],
+    X: Any,
+    coefficients: np.ndarray,
+    names: list[str],
+    terms: Terms,
+    texts: np.ndarray,
+) -> None:
+    """Add what terms moved to the words that they stand in."""
+    for at, total in enumerate(parts):
+        here = slice(X.indptr[at], X.indptr[at + 1])
+        words = _words_with(str(texts[at]))
+        for column, value in zip(X.indices[here], X.data[here], strict=True):
+            term, effect = names[column], float(value) * float(coefficients[column])
+            of = words(term) if terms.analyzer.startswith("char") else term.split(" ")
+            for word in of:
+                key: Part = ("word", word)
+                total[key] = total.get(key, 0.0) + effect / len(of)
+
+
+def _add_fields(parts: list[dict[Part, float]], block: FieldBlock, effects: np.ndarray) -> None:
+    owner: list[Part | None] = [None] * len(block.names_)
+    _own_fields(owner, block, 0)
+    _add(parts, effects, owner)
+
+
+def _add(parts: list[dict[Part, float]], effects: np.ndarray, owner: Sequence[Part | None]) -> None:
+    for total, x in zip(parts, effects, strict=True):
+        for part, value in _gathered(x, owner).items():
+            total[part] = total.get(part, 0.0) + value
+
+
+def _spelled(head: Any, terms: Terms, vectorizer: Any, weighting: Weighting) -> list[str]:
+    """The terms of a family in the order of their columns, made once a head."""
+    known: dict[Terms, list[str]] = vars(head).setdefault("_terms_spelled", {})
+    if terms not in known:
+        vocabulary = getattr(vectorizer, "vocabulary_", None) or {}
+        ordered = [str(term) for term in sorted(vocabulary, key=vocabulary.__getitem__)]
+        known[terms] = [ordered[at] for at in weighting.columns]
+    return known[terms]
 
 
 def _words_with(text: str) -> Callable[[str], list[str]]:
@@ -119,6 +179,15 @@ def _lightgbm(head: Any, rows: Rows) -> Contributions:
     values = head.columns_.values(rows, slice(None))
     found = np.asarray(head.booster_.predict(values, pred_contrib=True))
     return _of_trees(found, _tree_owners(head.columns_, rows), head.middle_)
+
+
+def _boosted(head: Any, rows: Rows) -> Contributions:
+    rows = with_bare_numbers(rows)
+    X = head._values(rows, head.statistics_.transform(rows.fields))
+    found = np.mean([booster.predict(X, pred_contrib=True) for booster in head.boosters_], axis=0)
+    owner = [one for one in _tree_owners(head.columns_, rows) if one is not None and one[0] != "category"]
+    owner += [("category", name) for name in head.statistics_.statistics_ for _ in range(2)]
+    return _of_trees(found, owner, head.middle_)
 
 
 def _xgboost(head: Any, rows: Rows) -> Contributions:
@@ -184,6 +253,8 @@ def _gathered(values: np.ndarray, owner: Sequence[Part | None]) -> dict[Part, fl
 
 
 _WAYS: dict[str, Callable[[Any, Rows], Contributions]] = {
+    "additive": _additive,
+    "boosted": _boosted,
     "lightgbm": _lightgbm,
     "ridge": _ridge,
     "sparse": _sparse,

@@ -12,7 +12,7 @@ from store.workspace import Workspace
 
 CONFIG_FILE = "shelfprice.toml"
 LAST_CONFIG_FILE = "shelfprice.toml.last"  # as it was when something was last made by it
-Grouping = Literal["exact", "near"]
+Grouping = Literal["auto", "none", "exact", "near"]
 Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
 RangePolicy = Literal["refuse", "mid"]
@@ -35,6 +35,9 @@ class ColumnConfig:
     numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
     categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
     images_per_row: ImagePolicy = "all"  # of several images of a row; vectors of all are averaged
+    group: str = ""  # column whose values share a fold, such as the seller; empty: there is none
+    time: str = ""  # column of when a price held; folds look back only then
+    weight: str = ""  # column of what a row counts in fits and scores
     decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the column
     price_range: RangePolicy = "refuse"  # what becomes of a price such as 10-12
     max_rejected: float = 0.05  # share of a file's rows that may be refused
@@ -55,7 +58,8 @@ class FoldConfig:
     """How rows are split."""
 
     k: int = 5  # number of folds, at least 2
-    group: Grouping = "exact"  # rows that share a fold: of one text or image, or of nearly one text
+    # rows that share a fold; auto: what gives training rows as many relatives elsewhere as test rows have in train
+    group: Grouping = "auto"
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,12 @@ class CleanConfig:
 class HeadConfig:
     """Which heads a run trains, and parameters that differ from their defaults."""
 
-    # what 'heads run' trains
-    run: tuple[str, ...] = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
+    # what 'heads run' trains; none: heads chosen by the size of the catalogue, see 'heads plan'
+    run: tuple[str, ...] = ()
     # what heads read, unless a head's own parameter says otherwise
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
+    # train each on a sample of the rows as well, so that the score is of the model of all rows
+    learning_curve: bool = True
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
 
     @property
@@ -276,7 +282,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{CONFIG_FILE}: [{where}] must hold one table per head, got {value!r}")
         return value
     accepted = (int, float) if hint is float else hint
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or isinstance(value, bool) != (hint is bool):
         raise ConfigError(f"{CONFIG_FILE}: {where} must be {hint.__name__}, got {value!r}")
     return hint(value)
 

@@ -196,7 +196,8 @@ def _catalog_lines(catalog: CatalogHolding | None, images: ImageHolding | None) 
 def _folds_line(folds: FoldsHolding | None) -> str:
     if folds is None:
         return "none: the next 'heads run' decides them"
-    how = f"{folds.grouping} groups, seed {folds.seed}" if folds.grouping else "brought along"
+    groups = "each row on its own" if folds.grouping == "none" else f"{folds.grouping} groups"
+    how = f"{groups}, seed {folds.seed}" if folds.grouping else "brought along"
     stale = f"; stale: {folds.stale}" if folds.stale else ""
     return f"{folds.k} folds of {folds.rows:,} rows in {folds.groups:,} groups, {how}, {folds.hash}{stale}"
 

@@ -25,6 +25,10 @@ FURTHER_IMAGES = pa.field("further_images", pa.list_(pa.string()))
 # Further columns of the user's file are kept under these prefixes.
 NUMERIC_PREFIX = "numeric:"  # float64, null where missing
 CATEGORICAL_PREFIX = "categorical:"  # string, null where missing
+# Columns that say something of the rows and are no features.
+OWN_GROUP = pa.field("given:group", pa.string())  # rows of one value share a fold; null: the row alone
+TIME = pa.field("given:time", pa.float64())  # of the price, in days, or the column's own number
+WEIGHT = pa.field("given:weight", pa.float64())  # of the row in fits and scores, > 0
 
 PRICE = pa.field("price", pa.float64(), nullable=False)  # currency of the catalogue, > 0
 

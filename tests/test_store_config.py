@@ -119,7 +119,7 @@ def test_a_setting_that_goes_back_to_its_default_is_written(workspace):
         ("[folds]\nk = 'five'", "folds.k must be int, got 'five'"),
         ("[folds]\nk = true", "folds.k must be int, got True"),
         ("[folds]\nk = 1", "folds.k must be at least 2, got 1"),
-        ("[folds]\ngroup = 'brand'", "folds.group must be one of exact, near, got 'brand'"),
+        ("[folds]\ngroup = 'brand'", "folds.group must be one of auto, none, exact, near, got 'brand'"),
         ("[heads]\nrun = 'ridge'", "heads.run must be a list of strings, got 'ridge'"),
         ("[heads.params]\nridge = 3", r"\[heads.params\] must hold one table per head"),
         ("folds = 3", r"\[folds\] must be a table, got 3"),

@@ -1,6 +1,7 @@
 """Can a classifier tell rows apart that should look alike: one fold from another, train from test?"""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,22 @@ def check_folds_unknown(rows: TrainingEvidence, seed: int) -> Check:
                 hit_of[name][outside] = shares.argmax(axis=1) == rows.fold[outside]
     accuracy, error = gain_and_error(hit, rows.group)
     chance = float(np.bincount(rows.fold).max() / len(rows.fold))
-    figures = {"accuracy": accuracy, "accuracy_error": error, "chance": chance, "n_rows": len(hit)}
+    figures: dict[str, Any] = {
+        "accuracy": accuracy,
+        "accuracy_error": error,
+        "chance": chance,
+        "n_rows": len(hit),
+    }
     scores = f"accuracy {accuracy:.1%} ± {error:.1%}, chance {chance:.1%}"
+    if (telling := _missing_by_fold(rows)) is not None:
+        figures["missing_by_fold"] = telling
+        return Check(
+            "folds unknown",
+            "fail",
+            f"Column {telling!r} is missing in some folds more than in others: it was filled, joined or computed fold by "
+            f"fold ({scores}). Drop it, or compute it again for all rows alike.",
+            figures,
+        )
     if accuracy > chance + max(SURE * error, FOLD_SLACK):
         of_column = {name: float(found.mean()) for name, found in hit_of.items()}
         figures["accuracy_of_column"] = of_column
@@ -54,6 +69,27 @@ def check_folds_unknown(rows: TrainingEvidence, seed: int) -> Check:
             figures,
         )
     return Check("folds unknown", "ok", f"No feature knows the fold ({scores}).", figures)
+
+
+def _missing_by_fold(rows: TrainingEvidence) -> str | None:
+    """The field whose missing values hang most on the fold, where that is beyond chance over all fields."""
+    from scipy.stats import chi2_contingency
+
+    found: dict[str, float] = {}
+    if "fields" not in rows.blocks:
+        return None
+    block = rows.blocks["fields"]
+    for at, name in enumerate(rows.fields):
+        missing = np.isnan(block[:, at])
+        table = np.stack(
+            [np.bincount(rows.fold, of, minlength=rows.fold.max() + 1) for of in (missing, ~missing)]
+        )
+        if (table.sum(axis=1) > 0).all():
+            found[name] = float(chi2_contingency(table[:, table.sum(axis=0) > 0]).pvalue)
+    if not found:
+        return None
+    name = min(found, key=lambda one: found[one])
+    return name if found[name] * len(found) < 1e-4 else None
 
 
 def check_drift(train: TrainingEvidence, test: Evidence | None, seed: int) -> Check:

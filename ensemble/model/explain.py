@@ -99,6 +99,8 @@ class _Labels:
                 return f"'{name}'"
             case "vectors":
                 return "the text as a whole" if "@" in name and not name.endswith("@image") else "the image"
+            case "fields":
+                return "its numbers and categories together"
             case "similar":
                 return "prices of similar products"
             case "head":
@@ -122,6 +124,8 @@ class _Labels:
             return f"'{flag}'" if value else f"not '{flag}'"
         if name.startswith("log_length:"):
             return f"length of the {name.removeprefix('log_length:')}"
+        if name.startswith("bare number"):
+            return "a number of the name"
         if name == "log_bullets":
             return "number of bullets"
         plain = name.removeprefix(NUMERIC_PREFIX).removeprefix("log_").removeprefix("number:")

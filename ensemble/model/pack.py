@@ -12,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ensemble.blend import PRICE_FLOOR, read_blend
-from ensemble.inputs import read_test_log_prices
+from ensemble.blend import PRICE_FLOOR, price_limits, read_blend
+from ensemble.inputs import read_test_log_prices, read_training_rows, selection_of
 from ensemble.model.card import card_of
 from ensemble.model.encoders import CONVERTED, pack_encoder
 from ensemble.model.folder import CALIBRATION, TRAINING, VECTORS, ModelFolder, write_folder
 from ensemble.model.nearness import calibrate
-from ensemble.model.pricing import FURTHER, HEADS, Pricer, record_of_shape
+from ensemble.model.pricing import FURTHER, HEADS, Pricer, fit_model_intervals, record_of_shape
 from ensemble.model.rows import RowShape, composed
+from ensemble.outlook import head_spread
 from ensemble.submission import check_current
 from heads.features.fields import FieldColumns, field_table
 from heads.features.inputs import Inputs, read_inputs
@@ -40,6 +41,7 @@ from store.vectors.folded import is_folded
 from store.vectors.sets import TUNED, VectorSet, current_spec
 from store.workspace import Workspace
 
+COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)  # of which intervals are fitted beforehand
 CHECKED_ROWS = 2000  # test rows that the packed heads price again
 MOVED_ROWS = 200  # rows that tell what a missing text or image moves
 TOLERANCE = 1e-6  # log price
@@ -103,6 +105,12 @@ def pack(
         _write_vectors(work, found.train)
         _write_training(workspace, work, train, found.train.group, images)
         nested, actual = _nested(workspace, record, train["sample_id"].combine_chunks()), found.log_price
+        of_rows = read_training_rows(workspace, selection_of(workspace, record["inputs"]))
+        spread = head_spread(of_rows.log_prices[:, [of_rows.heads.index(head) for head in folders]])
+        held = {"nested": np.maximum(nested, np.log(floor)), "actual": actual}
+        has_image = _has_image(shape, found.train)
+        held |= {} if spread is None else {"spread": spread}
+        held |= {} if has_image is None else {"has_image": has_image}
         residual = np.abs(np.maximum(nested, np.log(floor)) - actual)
         thresholds, widens = calibrate(
             {matrix.name: matrix for matrix in found.train.matrices}, found.train.group, residual
@@ -118,6 +126,8 @@ def pack(
             "heads": entries,
             "encoders": list(encoders.values()),
             "rows": record_of_shape(shape),
+            "interval_limits": list(price_limits(actual, float(np.log(floor)))),
+            "size_factor": record["expected"]["test"]["size_factor"] if "expected" in record else 1.0,
             "unlike": thresholds,
             "unlike_widens": widens,
             "data": {
@@ -138,10 +148,10 @@ def pack(
                 if name and name != ROW_NUMBER
             ],
         }
+        manifest["intervals"] = [fit_model_intervals(held, manifest, one).to_json() for one in COVERAGES]
         pricer = Pricer(ModelFolder(work, manifest), load_encoders=False)
         _check_heads(workspace, pricer, folders, found)
-        arrays = {"nested": np.maximum(nested, np.log(floor)), "actual": actual}
-        np.savez(work / CALIBRATION, **arrays, **_moved(pricer, shape, workspace, found, train))  # type: ignore[arg-type]
+        np.savez(work / CALIBRATION, **held, **_moved(pricer, shape, workspace, found, train))
         return manifest
 
     return write_folder(to, fill, card_of)
@@ -363,6 +373,13 @@ def _moved(
                 bare = bare.append_column(name, pa.nulls(len(table), kind))
         without[FURTHER] = replace(rows, fields=field_table(bare, columns=shape.columns))
     return {name: np.abs(pricer.log_price(lacking) - before) for name, lacking in without.items()}
+
+
+def _has_image(shape: RowShape, rows: Rows) -> np.ndarray | None:
+    """Which rows have an image that was embedded; None where no head looks at images."""
+    named = {str(one) for one in shape.sets if one.has_image}
+    valid = [matrix.valid for matrix in rows.matrices if matrix.name in named]
+    return np.logical_or.reduce(valid) if valid else None
 
 
 def _taken(rows: Rows, shape: RowShape, which: Callable[[VectorSet], bool]) -> tuple[Any, ...]:

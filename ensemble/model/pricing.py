@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ensemble.blend import apply_blend, as_prices
+from ensemble.conformal import Intervals, RowKinds, fit_intervals
 from ensemble.model.answers import (
     NO_IMAGE,
     NO_TEXT,
@@ -22,6 +23,7 @@ from ensemble.model.encoders import ModelEncoders
 from ensemble.model.folder import CALIBRATION, TRAINING, VECTORS, ModelFolder
 from ensemble.model.nearness import Nearness
 from ensemble.model.rows import ModelRows, RowShape, model_rows
+from ensemble.outlook import head_spread
 from heads.base import MOST_BEYOND, Head
 from heads.features.fields import FieldColumns
 from heads.features.rows import FieldTable, Rows
@@ -62,6 +64,7 @@ class Pricer:
         """
         self.folder = folder
         self.manifest = folder.manifest
+        self._intervals: dict[float, Intervals] = {}
         try:
             self.shape = shape_of_record(self.manifest["rows"])
             self.encoders = ModelEncoders(folder.path, self.manifest["encoders"], cache)
@@ -110,12 +113,14 @@ class Pricer:
             raise ConfigError(f"interval must be between 0.5 and 0.999, got {coverage:g}")
         if not len(rows):
             return []
-        log_price = self.log_price(rows.rows)
+        log_prices = self.log_prices(rows.rows)
+        log_price = self.blended(log_prices)
         price = as_prices(log_price, self.floor)
         for at in np.flatnonzero(self.nearness.is_unlike(rows.rows)):
             rows.flags[at].add(UNLIKE_TRAINING)
-        half_width = self._half_width(log_price, rows.flags, coverage)
-        low, high = (as_prices(end, self.floor) for end in (log_price - half_width, log_price + half_width))
+        kinds = RowKinds(head_spread(log_prices), None, self._has_image(rows.rows))
+        half_width = self._half_width(log_price, kinds, rows.flags, coverage)
+        low, high = (as_prices(end, self.floor) for end in self._ends(log_price, half_width))
         order = {flag: i for i, flag in enumerate((NO_TEXT, NO_IMAGE, UNREADABLE_IMAGE))}
         return [
             Priced(None, None, None, _sorted(said, order), reason)
@@ -126,7 +131,11 @@ class Pricer:
 
     def log_price(self, rows: Rows) -> np.ndarray:
         """The blend's log price of rows, shape (n_rows,)."""
-        return apply_blend(self.manifest["blend"], [head.name for head in self.heads], self.log_prices(rows))
+        return self.blended(self.log_prices(rows))
+
+    def blended(self, log_prices: np.ndarray) -> np.ndarray:
+        """The blend's log price, shape (n_rows,), from each head's, shape (n_rows, n_heads)."""
+        return apply_blend(self.manifest["blend"], [head.name for head in self.heads], log_prices)
 
     def log_prices(self, rows: Rows) -> np.ndarray:
         """Each head's log price, shape (n_rows, n_heads)."""
@@ -148,17 +157,30 @@ class Pricer:
         """The lowest price."""
         return float(self.manifest["price_floor"])
 
-    def _half_width(self, log_price: np.ndarray, flags: list[set[str]], coverage: float) -> np.ndarray:
-        """Of each row's interval in log price; wider for what it lacks, by what that was measured to move."""
-        from ensemble.conformal import fit_intervals
+    def intervals(self, coverage: float) -> Intervals:
+        """Intervals of a stated probability, from the honest prices of the training rows."""
+        if coverage not in self._intervals:
+            for one in self.manifest["intervals"]:
+                if one["coverage"] == coverage:
+                    self._intervals[coverage] = Intervals.from_json(one)
+                    break
+            else:
+                self._intervals[coverage] = fit_model_intervals(self.held, self.manifest, coverage)
+        return self._intervals[coverage]
 
-        fitted = fit_intervals(self.held["nested"], self.held["actual"], coverage)
-        half_width = fitted.half_width(log_price)
+    def _half_width(
+        self, log_price: np.ndarray, kinds: RowKinds, flags: list[set[str]], coverage: float
+    ) -> np.ndarray:
+        """Of each row's interval in log price; wider for what it lacks, by what that was measured to move."""
+        fitted = self.intervals(coverage)
+        half_width = fitted.half_width(log_price, kinds)
         lacks = {"text": (NO_TEXT,), "image": (NO_IMAGE, UNREADABLE_IMAGE)}
         for at, said in enumerate(flags):
             if not said:
                 continue
             wider = [name for name, of in lacks.items() if said & {*of} and name in self.held]
+            if "no_image" in (fitted.slopes or {}):  # training rows without an image have told the width
+                wider = [name for name in wider if name != "image"]
             if said - {NO_TEXT, NO_IMAGE, UNREADABLE_IMAGE, UNLIKE_TRAINING} and FURTHER in self.held:
                 wider.append(FURTHER)
             moved = sum(float(np.quantile(self.held[name], coverage)) ** 2 for name in wider)
@@ -166,6 +188,19 @@ class Pricer:
             if UNLIKE_TRAINING in said:
                 half_width[at] *= float(self.manifest["unlike_widens"])
         return half_width
+
+    def _ends(self, log_price: np.ndarray, half_width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        low, high = self.manifest["interval_limits"]
+        return (
+            np.minimum(np.maximum(log_price - half_width, low), log_price),
+            np.maximum(np.minimum(log_price + half_width, high), log_price),
+        )
+
+    def _has_image(self, rows: Rows) -> np.ndarray | None:
+        """Which rows have an image that was embedded; None where no head looks at images."""
+        named = {str(one) for one in self.shape.sets if one.has_image}
+        valid = [matrix.valid for matrix in rows.matrices if matrix.name in named]
+        return np.logical_or.reduce(valid) if valid else None
 
     def _head(self, entry: dict[str, Any]) -> FittedHead:
         folder, sets = f"{HEADS}/{entry['folder']}", tuple(entry["sets"])
@@ -190,6 +225,17 @@ class Pricer:
             return
 
 
+def fit_model_intervals(
+    held: Mapping[str, np.ndarray], manifest: Mapping[str, Any], coverage: float
+) -> Intervals:
+    """Intervals by what is known of a row when it is priced: its price, how far the heads are apart, its image."""
+    kinds = RowKinds(held.get("spread"), None, held.get("has_image"))
+    fitted = fit_intervals(
+        held["nested"], held["actual"], coverage, kinds, tuple(manifest["interval_limits"])
+    )
+    return fitted.narrowed(manifest["size_factor"])
+
+
 def shape_of_record(record: dict[str, Any]) -> RowShape:
     """What `record_of_shape` gave."""
     columns = record["columns"]
@@ -201,6 +247,8 @@ def shape_of_record(record: dict[str, Any]) -> RowShape:
             tuple(columns["numeric"]),
             tuple(columns["categorical"]),
             {name: (float(middle), float(reach)) for name, (middle, reach) in columns["spreads"].items()},
+            {name: (float(low), float(high)) for name, (low, high) in columns["ranges"].items()},
+            {name: tuple(kinds) for name, kinds in columns["cell_numbers"].items()},
         ),
         tuple(VectorSet(one["encoder"], one["composition"]) for one in record["sets"]),
         tuple(record["compositions"]),
@@ -218,6 +266,8 @@ def record_of_shape(shape: RowShape) -> dict[str, Any]:
             "numeric": list(shape.columns.numeric),
             "categorical": list(shape.columns.categorical),
             "spreads": {name: list(spread) for name, spread in shape.columns.spreads.items()},
+            "ranges": {name: list(one) for name, one in shape.columns.ranges.items()},
+            "cell_numbers": {name: list(kinds) for name, kinds in shape.columns.cell_numbers.items()},
         },
         "sets": [{"encoder": one.encoder, "composition": one.composition} for one in shape.sets],
         "compositions": list(shape.compositions),

@@ -12,7 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from heads.features.rows import CategoricalColumn, FieldTable
-from store.catalog.extremes import GREATEST, Spread, clip_to, extremes_note, signed_log, usual_spread
+from store.catalog.extremes import (
+    GREATEST,
+    Spread,
+    apart_note,
+    clip_to,
+    extremes_note,
+    signed_log,
+    usual_range,
+    usual_spread,
+    within_range,
+)
+from store.catalog.parse.cell_numbers import cell_numbers
 from store.catalog.read import extra_columns
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
@@ -39,6 +50,8 @@ FLAGS = {
 FACT = re.compile(r"\s*([A-Za-z][A-Za-z0-9 /&'-]{1,29}?)\s*:\s*(\S.{0,59}?)\s*")
 MIN_SHARE = 0.01  # of the rows that must hold a word or a fact for it to become a column
 MIN_ROWS = 10
+LEAST_VALUES = 3  # of a number read out of the words of a column, for it to become a column
+MOST_CELL_NUMBERS = 24  # of one column, the most frequent ones
 
 
 def columns_read(schema: pa.Schema) -> list[str]:
@@ -56,6 +69,8 @@ class FieldColumns:
     numeric: tuple[str, ...]  # the user's own columns, with prefix
     categorical: tuple[str, ...]
     spreads: dict[str, Spread]  # column -> where values beyond single precision are brought
+    ranges: dict[str, tuple[float, float]]  # numeric column -> logarithms beyond which a value is missing
+    cell_numbers: dict[str, tuple[str, ...]]  # categorical column -> what numbers in its cells count
 
     @classmethod
     def of(cls, rows: pa.Table) -> "FieldColumns":
@@ -68,9 +83,17 @@ class FieldColumns:
         )
         values = {name: _floats(rows[name]) for name in ("value", "pack_count", "quantity", *numeric)}
         values |= {_number_name(word): _values_of(by_word, word) for word in words}
+        kinds = {}
+        for name in categorical:
+            cells = _cell_values(rows[name])
+            kinds[name] = tuple(_cell_kinds(cells))
+            values |= {_cell_name(name, kind): _values_of(cells, kind) for kind in kinds[name]}
         found = {name: usual_spread(column) for name, column in values.items()}
         spreads = {name: spread for name, spread in found.items() if spread is not None}
-        return cls(tuple(words), tuple(facts), tuple(numeric), tuple(categorical), spreads)
+        logs = {name: signed_log(clip_to(values[name], spreads.get(name))) for name in numeric}
+        reach = {name: usual_range(column) for name, column in logs.items()}
+        ranges = {name: one for name, one in reach.items() if one is not None}
+        return cls(tuple(words), tuple(facts), tuple(numeric), tuple(categorical), spreads, ranges, kinds)
 
 
 def field_table(
@@ -113,11 +136,19 @@ def field_table(
     for word in decided.words:
         numbers[f"number:{word}"] = logs_of(_number_name(word), _values_of(by_word, word))
     for name in decided.numeric:
-        numbers[f"{NUMERIC_PREFIX}{name.removeprefix(NUMERIC_PREFIX)}"] = logs_of(name, _floats(rows[name]))
+        logs, n_apart = within_range(logs_of(name, _floats(rows[name])), decided.ranges.get(name))
+        if n_apart:
+            notes.append(apart_note(name, n_apart, len(logs)))
+        numbers[name] = logs
+    for name in decided.categorical:
+        cells = _cell_values(rows[name]) if decided.cell_numbers.get(name) else []
+        for kind in decided.cell_numbers.get(name, ()):
+            label = _cell_name(name, kind)
+            numbers[f"{NUMERIC_PREFIX}{label}"] = logs_of(label, _values_of(cells, kind))
 
     categories = {"unit": _category(rows["unit"]), "quantity_unit": _category(rows["quantity_unit"])}
     for name in decided.categorical:
-        categories[f"{CATEGORICAL_PREFIX}{name.removeprefix(CATEGORICAL_PREFIX)}"] = _category(rows[name])
+        categories[name] = _category(rows[name])
     facts = [facts_of(row) for row in bullets]
     for key in decided.facts:
         stated = pa.array([row.get(key) for row in facts], pa.string())
@@ -171,3 +202,27 @@ def _values_of(rows: list[dict[str, float]], word: str) -> np.ndarray:
 
 def _number_name(word: str) -> str:
     return f"number before {word!r}"
+
+
+def _cell_values(column: pa.ChunkedArray) -> list[dict[str, float]]:
+    """Numbers read out of the words of a column, by what they count, of each row."""
+    cells = column.to_pylist()
+    found = {cell: cell_numbers(cell) for cell in set(cells) if cell}
+    return [found.get(cell, {}) for cell in cells]
+
+
+def _cell_kinds(cells: list[dict[str, float]]) -> list[str]:
+    """What numbers in cells count that become columns; of two that are the same in every row, one."""
+    counts = Counter(kind for row in cells for kind in row)
+    often = sorted(_often(counts, len(cells)), key=lambda kind: (-counts[kind], kind))
+    kinds, known = [], set()
+    for kind in often[:MOST_CELL_NUMBERS]:
+        values = _values_of(cells, kind)
+        if len(np.unique(values[np.isfinite(values)])) >= LEAST_VALUES and values.tobytes() not in known:
+            known.add(values.tobytes())
+            kinds.append(kind)
+    return kinds
+
+
+def _cell_name(column: str, kind: str) -> str:
+    return f"{column.removeprefix(CATEGORICAL_PREFIX)} ({kind})"

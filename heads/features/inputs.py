@@ -16,6 +16,7 @@ from store.catalog.read import catalog_digest, present_splits, read_snapshot, re
 from store.cleaning import Cleaning, read_cleaning
 from store.errors import CatalogError, MissingVectorsError, RowMismatchError
 from store.folds.assign import Folds
+from store.schema import WEIGHT
 from store.vectors.folded import FoldedMatrix, embedded_keys, fold_specs, load_any
 from store.vectors.keys import among
 from store.vectors.matrix import Matrix
@@ -35,6 +36,8 @@ class Inputs:
     test: Rows | None  # None: no test catalogue
     cleaning: Cleaning | None = None  # None: rows are fitted on as they are
     notes: tuple[str, ...] = ()  # what is to be said of the catalogue
+    looks_back: bool = False  # each fold is predicted by what earlier ones know
+    weight: np.ndarray | None = None  # (n_train,) what each row counts in fits; None: all alike
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,17 @@ def read_inputs(
     )
     if not stands:
         raise _replaced(workspace)
-    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning, fields.notes)
+    is_weighted = WEIGHT.name in tables["train"].column_names
+    return Inputs(
+        rows["train"],
+        np.log(price),
+        folds.fold,
+        rows.get("test"),
+        cleaning,
+        fields.notes,
+        folds.looks_back,
+        tables["train"][WEIGHT.name].to_numpy() if is_weighted else None,
+    )
 
 
 def _replaced(workspace: Workspace) -> RowMismatchError:

@@ -67,6 +67,19 @@ def catalog() -> None:
 )
 @click.option("--price-column", metavar="NAME", help="Column of prices, > 0.  [default: price]")
 @click.option(
+    "--group-column",
+    metavar="NAME",
+    help="Column whose values share a fold, such as the seller or the brand.",
+)
+@click.option(
+    "--time-column",
+    metavar="NAME",
+    help="Column of when a price held (dates or numbers): models are then scored on later rows than they learn from.",
+)
+@click.option(
+    "--weight-column", metavar="NAME", help="Column of what a row counts in fits and in scores, > 0."
+)
+@click.option(
     "--decimal",
     type=click.Choice(get_args(DecimalMark)),
     help="Mark before the decimals of prices.  [default: auto, found from the column as a whole]",
@@ -106,6 +119,9 @@ def ingest(
     image_column: str | None,
     images_per_row: ImagePolicy | None,
     price_column: str | None,
+    group_column: str | None,
+    time_column: str | None,
+    weight_column: str | None,
     decimal: DecimalMark | None,
     price_range: RangePolicy | None,
     max_rejected: float | None,
@@ -127,6 +143,9 @@ def ingest(
         "image_link": image_column,
         "images_per_row": images_per_row,
         "price": price_column,
+        "group": group_column,
+        "time": time_column,
+        "weight": weight_column,
         "decimal": decimal,
         "price_range": price_range,
         "max_rejected": max_rejected,

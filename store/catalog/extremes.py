@@ -1,9 +1,11 @@
-"""Numbers of a column that are no measure of anything, such as 1e39 or -1e300: clipped by the column's own spread."""
+"""Numbers of a column that are no measure of anything, such as 1e39, or 99999 among ages: clipped, or missing."""
 
 import numpy as np
 
 GREATEST = float(np.finfo(np.float32).max)  # models compute with single precision
 REACH = 4.0  # robust standard deviations, of the logarithm
+MOST_APART = 3  # distinct values that may stand for `unknown`
+LEAST_BESIDE = 10  # distinct values beside them, that tell how far values of the column are from one another
 
 
 def signed_log(values: np.ndarray) -> np.ndarray:
@@ -56,3 +58,41 @@ def clip_to(values: np.ndarray, spread: Spread | None) -> np.ndarray:
 def extremes_note(column: str, count: int, n_rows: int) -> str:
     """What is said of a column whose values were clipped."""
     return f"{column}: {count} of {n_rows} values lie beyond {GREATEST:.1e} and are clipped to the spread of the others"
+
+
+def usual_range(logs: np.ndarray) -> tuple[float, float] | None:
+    """Beyond what values of training rows stand for something else, such as 99999 or -1e9.
+
+    Those are at most 3 distinct values, each further from all others than those from one another.
+
+    Args:
+        logs: of `signed_log`, shape (n_rows,), NaN where missing.
+
+    Returns:
+        Lowest and highest usual value; None where no value is apart, or few distinct ones are there.
+    """
+    levels = np.unique(logs[np.isfinite(logs)])
+    for count in range(min(MOST_APART, len(levels) - LEAST_BESIDE), 0, -1):
+        for n_low in range(count + 1):
+            others = levels[n_low : len(levels) - count + n_low]
+            spread = others[-1] - others[0]
+            low, high = float(others[0] - spread), float(others[-1] + spread)
+            if int(((levels < low) | (levels > high)).sum()) == count:
+                return low, high
+    return None
+
+
+def within_range(logs: np.ndarray, usual: tuple[float, float] | None) -> tuple[np.ndarray, int]:
+    """A column of logarithms without values beyond a range, which become missing, and how many those were."""
+    if usual is None:
+        return logs, 0
+    apart = (logs < usual[0]) | (logs > usual[1])
+    return (np.where(apart, np.nan, logs) if apart.any() else logs), int(apart.sum())
+
+
+def apart_note(column: str, count: int, n_rows: int) -> str:
+    """What is said of a column of which values were set apart."""
+    return (
+        f"{column}: {count} of {n_rows} values lie further from the others than those from one another: "
+        "taken as missing"
+    )

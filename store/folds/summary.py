@@ -11,7 +11,7 @@ from store.errors import FoldMismatchError
 from store.folds.assign import (
     FOLDS_FILE,
     Folds,
-    folds_table,
+    decide,
     publish_folds,
     read_folds,
     read_record,
@@ -46,10 +46,10 @@ def decide_and_describe(
     asked = any(option is not None for option in (k, group, seed))
     status, reason = _status(workspace, config, asked)
     if status == "decided":
-        table = folds_table(workspace, wanted)
+        decided = decide(workspace, wanted)
         if config != before:
             save_config(workspace, config)
-        publish_folds(workspace, table, wanted)
+        publish_folds(workspace, *decided)
         keep_settings(workspace, lambda line: None)
     return describe(workspace, read_folds(workspace)) | {
         "status": status,

@@ -13,6 +13,7 @@ from store.catalog.download.addresses import split_links
 from store.catalog.images.blobs import FolderImport, import_content, import_folder
 from store.catalog.images.folder import NO_ID, RULES, Folder, Match, list_folder, no_match
 from store.catalog.images.links import FILE_PREFIX, mend_links
+from store.catalog.ingest.given import given_columns
 from store.catalog.ingest.ids import Id, all_integers, read_ids
 from store.catalog.ingest.inline import LinkColumn, holds_images, is_image_type, names_file, read_link_column
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
@@ -148,7 +149,7 @@ def _read(
     if "test" in rows:
         notes.extend(_shared_ids(rows["train"], rows["test"]))
     notes.extend(_below_floor(rows["train"].price, price_floor))
-    used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, *texts}
+    used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, columns.weight, *texts}
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
     used |= set(words)
@@ -171,7 +172,7 @@ def _read(
             rows[name],
             texts_of(rows[name], columns.text, (*columns.more_text, *words), notes),
             links[name].links,
-            extras.train if name == "train" else extras.test,
+            (extras.train if name == "train" else extras.test) | given_columns(rows[name], columns),
             inline=links[name].images,
             content=links[name].content,
             currency=prices.reading.currency if name == "train" else None,
