@@ -22,7 +22,7 @@ SHELFPRICE := $(BIN)/shelfprice
 INSTALLED := $(VENV)/.installed
 CONTRIBUTES := $(VENV)/.installed-dev
 
-.PHONY: help install embeddings heads submission test check bench clean
+.PHONY: help install embeddings heads submission test check bench gpu clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ check: $(CONTRIBUTES) ## Lint, formatting, types
 
 bench: $(CONTRIBUTES) ## Run every benchmark; JSON lands in benchmarks/results
 	$(BIN)/python -m benchmarks
+
+gpu: $(INSTALLED) ## On a machine with an NVIDIA GPU: check the encoders there and measure them, under 9 minutes
+	$(BIN)/python -m benchmarks.gpu
 
 clean: ## Remove the virtual environment and the demo's files
 	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -5,6 +5,7 @@ lengths; elsewhere each text is attended to by itself, which is what the other i
 """
 
 import itertools
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, cast
@@ -82,9 +83,10 @@ def text_model(encoder: Encoder) -> Any:
         return None
     if find_spec("torch.nn.attention.varlen") is None:
         return None
-    from transformers import PreTrainedModel
-
-    model = next((m for m in encoder.module.modules() if isinstance(m, PreTrainedModel)), None)
+    library = sys.modules.get("transformers.modeling_utils")
+    if library is None:  # which an encoder of its models has imported
+        return None
+    model = next((m for m in encoder.module.modules() if isinstance(m, library.PreTrainedModel)), None)
     if model is None or not model.is_backend_compatible() or model.config.is_encoder_decoder:
         return None
     max_tokens = encoder.spec.preprocessing.get("max_tokens")
