@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKSPACE ?= workspace
 DEMO ?= demo
+MINUTES ?= 10
 
 # Without TRAIN, everything runs on the demo catalogue.
 ifdef TRAIN
@@ -22,7 +23,7 @@ SHELFPRICE := $(BIN)/shelfprice
 INSTALLED := $(VENV)/.installed
 CONTRIBUTES := $(VENV)/.installed-dev
 
-.PHONY: help install embeddings heads submission test check bench gpu clean
+.PHONY: help install embeddings heads submission test check docs soak minimums bench gpu clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,9 +51,10 @@ embeddings: $(INSTALLED) $(CATALOG) ## Ingest the catalogue and embed what has n
 heads: embeddings ## Train the heads that are missing, off the cache
 	$(SHELFPRICE) heads run -w '$(WORKSPACE)'
 
-submission: heads ## Blend the heads and write submission.csv
+submission: heads ## Blend the heads, write submission.csv and report.html
 	$(SHELFPRICE) ensemble blend -w '$(WORKSPACE)'
 	$(SHELFPRICE) ensemble submit -w '$(WORKSPACE)'
+	$(SHELFPRICE) ensemble report -w '$(WORKSPACE)'
 
 test: $(CONTRIBUTES) ## Add what contributors need, run the tests
 	$(BIN)/python -m pytest
@@ -62,6 +64,15 @@ check: $(CONTRIBUTES) ## Lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(CONTRIBUTES) ## Build the site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+soak: $(CONTRIBUTES) ## Attack tiny workspaces for MINUTES=10: kills, damage, odd files, full disks
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --minutes $(MINUTES) $(SOAK_OPTIONS)
+
+minimums: ## Install the lowest versions that setup.cfg states of light packages, run the tests that need them
+	$(PYTHON) -m tests.minimums $(VENV)-minimums
+
 bench: $(CONTRIBUTES) ## Run every benchmark; JSON lands in benchmarks/results
 	$(BIN)/python -m benchmarks
 
@@ -69,4 +80,4 @@ gpu: $(INSTALLED) ## On a machine with an NVIDIA GPU: check the encoders there a
 	$(BIN)/python -m benchmarks.gpu
 
 clean: ## Remove the virtual environment and the demo's files
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(VENV)-minimums $(DEMO) build site *.egg-info

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,15 +51,22 @@ class Result:
         return f"{self.name}: {self.ratio:.2f}, {word} {self.target:g} wanted, {verdict}: {figures}{note}"
 
 
-Measure = Callable[[Path, int | None], list[Result]]
+Measure = Callable[..., list[Result]]
+Option = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-def main(measure: Measure, embeds: bool = False) -> None:
+def main(measure: Measure, embeds: bool = False, options: Sequence[Option] = ()) -> None:
     """Give a benchmark its command line: `measure(data, rows)` returns its results.
 
     Args:
         embeds: it runs encoders in this process: idle threads wait as in the commands that do, the peers' alike.
+        options: its own options, decorators of click; `measure` takes their values by name.
     """
+
+    def with_options(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            function = option(function)
+        return function
 
     @click.command(context_settings={"show_default": True}, help=sys.modules[measure.__module__].__doc__)
     @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
@@ -75,10 +82,11 @@ def main(measure: Measure, embeds: bool = False) -> None:
         type=click.IntRange(min=1),
         help="Rows to measure on; the benchmark's own number if not given.",
     )
-    def command(as_json: bool, data: Path, rows: int | None) -> None:
+    @with_options
+    def command(as_json: bool, data: Path, rows: int | None, **given: Any) -> None:
         if embeds:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        results = measure(data, rows)
+        results = measure(data, rows, **given)
         if as_json:
             machine = {"python": platform.python_version(), "machine": platform.machine(), "cpu": _cpu()}
             described = [dataclasses.asdict(result) for result in results]

@@ -16,7 +16,7 @@ from embed.job.request import find_requests
 from embed.job.run import EmbedOptions, EmbedOutcome, Runner, run
 from embed.job.share import Share
 from store.catalog.read import read_split
-from store.config import load_config
+from store.config import keep_settings, load_config
 from store.errors import FoldMismatchError
 from store.folds.assign import read_folds
 from store.vectors.folded import FoldedMatrix, is_folded, load_any
@@ -88,6 +88,7 @@ def embed_catalogue(
     """
     workspace = Workspace.of(workspace)
     config = load_config(workspace).embed
+    keep_settings(workspace, say)
     limits = FailureLimits(
         config.max_failures if max_failures is None else max_failures,
         config.max_coverage_gap if max_coverage_gap is None else max_coverage_gap,

@@ -8,7 +8,7 @@ import click
 from embed.export.cli import export_command
 from embed.finetune.cli import finetune_command
 from embed.job.cli import encoder_options, run_command, trust_option
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 
@@ -38,14 +38,14 @@ def plan_command(
 ) -> None:
     """Show what is missing, gigabytes and time, without loading a model."""
     from embed.encoders.base import Sources
-    from embed.job.plan import plan_encoder
+    from embed.job.plan import plan_encoder, with_timings
     from embed.job.report import plan_lines, plan_record
     from embed.job.request import find_requests
 
     sources = Sources(models_dir, offline, trust_remote_code=trust_remote_code)
     requests = find_requests(workspace, encoders, sources, precision)
     plans = [plan_encoder(workspace, r.resolved, r.source, retry_failed=retry_failed) for r in requests]
-    plans = [one.own(share) for one in plans]
+    plans = [with_timings(one.own(share), user_timings()) for one in plans]
     if as_json:
         print_json({"encoders": [plan_record(one) for one in plans]})
         return
@@ -150,6 +150,61 @@ def show_command(
         return
     for line in (line for one in found for line in show_lines(one)):
         say(line)
+
+
+@embed.command("compare")
+@click.argument("encoders", nargs=-1, required=True, metavar="ENCODER[@COMPOSITION]...")
+@click.option(
+    "--rows",
+    "n_rows",
+    type=click.IntRange(min=100),
+    default=2000,
+    show_default=True,
+    help="Embed about so many training rows, whole groups.",
+)
+@click.option(
+    "--models",
+    "models_dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    envvar="SHELFPRICE_MODELS",
+    show_envvar=True,
+    help="Folder of models carried over from a connected machine.",
+)
+@click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
+@trust_option
+@workspace_option
+@json_option
+def compare_command(
+    encoders: tuple[str, ...],
+    n_rows: int,
+    models_dir: Path | None,
+    offline: bool,
+    trust_remote_code: bool,
+    workspace: Workspace,
+    as_json: bool,
+) -> None:
+    """Embed a sample with each encoder, hold the vectors against the prices, and say what the full run would cost.
+
+    Each is held against the first. Vectors of the sample are kept for 'embed run'; heads and blend stay as they are.
+    """
+    from dataclasses import asdict
+
+    from embed.compare import compare_encoders, compared_lines
+    from embed.encoders.base import Sources
+    from store.config import load_config
+
+    found = compare_encoders(
+        workspace,
+        load_config(workspace),
+        encoders,
+        n_rows,
+        sources=Sources(models_dir, offline, trust_remote_code=trust_remote_code),
+        say=lambda line: say(line, err=True),
+    )
+    if as_json:
+        print_json({"vectors": [asdict(one) for one in found]})
+    else:
+        say("\n".join(compared_lines(found)))
 
 
 embed.add_command(run_command)

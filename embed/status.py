@@ -21,7 +21,7 @@ from store.vectors.sets import (
     current_encoders,
     current_file,
     current_spec,
-    iter_row_keys,
+    iter_image_keys,
 )
 from store.vectors.shard import shard_names
 from store.vectors.spec import EncoderSpec
@@ -113,13 +113,17 @@ class _CoverageReader:
             self._keys[spec.folder] = embedded_keys(self._workspace, spec)
         have, failed = self._keys[spec.folder]
         n_rows = n_have = n_failed = n_missing = 0
-        for _, keys in iter_row_keys(self._workspace, vector_set, split):
-            found, filled = among(have, keys), len(keys) - keys.null_count
-            bad = among(failed, keys) & ~found
-            n_rows += len(keys)
-            n_have += int(found.sum())
-            n_failed += int(bad.sum())
-            n_missing += filled - int(found.sum()) - int(bad.sum())
+        for parts in iter_image_keys(self._workspace, vector_set, split):
+            found, bad, lacks = np.zeros((3, parts[0][0].num_rows), dtype=bool)
+            for _, keys in parts:
+                here, wrong = among(have, keys), among(failed, keys)
+                found |= here
+                bad |= wrong
+                lacks |= keys.is_valid().to_numpy(zero_copy_only=False) & ~here & ~wrong
+            n_rows += len(found)
+            n_have += int((found & ~lacks).sum())
+            n_failed += int((bad & ~found & ~lacks).sum())
+            n_missing += int(lacks.sum())
         return SetCoverage(n_rows, n_have, n_failed, n_missing)
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from store.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ensemble.report.run import Report as Report
+    from ensemble.report.run import write_report as write_report
     from ensemble.score import BlendScore as BlendScore
     from ensemble.score import best_weights as best_weights
     from ensemble.score import honest_score as honest_score
@@ -13,9 +15,11 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BlendScore": "ensemble.score",
+    "Report": "ensemble.report.run",
     "best_weights": "ensemble.score",
     "honest_score": "ensemble.score",
     "make_blend": "ensemble.score",
+    "write_report": "ensemble.report.run",
     "write_submission": "ensemble.score",
 }
 __all__ = list(_MODULES)

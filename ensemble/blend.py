@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.inputs import Selection, TrainingRows, read_training_rows, select_predictions
+from ensemble.inputs import Selection, TrainingRows, curves_of, read_training_rows, select_predictions
+from heads.base import MOST_BEYOND
 from store.config import SubmissionConfig
 from store.errors import ConfigError, CorruptFileError, WorkspaceError
+from store.folds.relatives import read_relatives
 from store.predictions import oof_predictions_table
 from store.vectors.spec import digest
 from store.workspace import Workspace
@@ -59,14 +61,19 @@ def plan_blend(
     """
     selection = select_predictions(workspace, asked, configured)
     floor = {} if price_floor == PRICE_FLOOR else {"price_floor": price_floor}
-    inputs = floor | {
-        "heads": selection.folders,
-        "folds_hash": selection.folds_hash,
-        "catalog_digest": selection.catalog_digest,
-        "seed": seed,
-        "coverage": coverage,
-        "code_version": CODE_VERSION,
-    }
+    curves = curves_of(workspace, selection.folders)
+    inputs = (
+        floor
+        | ({"learning_curves": curves} if curves else {})
+        | {
+            "heads": selection.folders,
+            "folds_hash": selection.folds_hash,
+            "catalog_digest": selection.catalog_digest,
+            "seed": seed,
+            "coverage": coverage,
+            "code_version": CODE_VERSION,
+        }
+    )
     return BlendPlan(selection, inputs, f"{BLENDS}/{digest(inputs)}")
 
 
@@ -130,6 +137,7 @@ def _recorded(workspace: Workspace) -> StandingBlend | None:
 
 
 def _make(workspace: Workspace, plan: BlendPlan) -> tuple[dict[str, Any], pa.Table]:
+    read_relatives(workspace, keep=True)
     rows = read_training_rows(workspace, plan.selection)
     record, nested_log_price = make_record(rows, plan.inputs)
     return record, oof_predictions_table(rows.sample_id, rows.fold, nested_log_price)
@@ -169,27 +177,44 @@ def read_blend(workspace: Workspace, folder: str | None = None) -> dict[str, Any
     return record | {"folder": found}
 
 
+def price_limits(log_actual: np.ndarray, lowest: float) -> tuple[float, float]:
+    """Log prices beyond which no row's interval reaches: as far outside of known prices as a head may predict."""
+    return max(float(log_actual.min()) - MOST_BEYOND, lowest), float(log_actual.max()) + MOST_BEYOND
+
+
 def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
     """The content of blend.json, and every row's nested log price, shape (n_rows,)."""
-    from ensemble.conformal import crossfitted_coverage, fit_intervals
-    from ensemble.groups import bootstrap_interval, expected_interval
+    from ensemble.conformal import coverage_by_kind, crossfitted_intervals, fit_intervals
+    from ensemble.groups import bootstrap_interval
     from ensemble.honest import RULE, Maker
-    from store.metric import smape_log, smape_rows
+    from ensemble.outlook import kinds_of, outlook
+    from heads.folds.weights import repetitions
+    from store.metric import smape_rows
 
     started = time.perf_counter()
-    maker = Maker(rows.log_prices, rows.log_actual, rows.fold, rows.group)
-    blend, nested = maker.final(), maker.nested()
-    lowest = np.log(inputs.get("price_floor", PRICE_FLOOR))
+    counts = np.ones(len(rows.fold)) if rows.weight is None else rows.weight / rows.weight.mean()
+    fitted = rows if rows.weight is None else rows.repeated(repetitions(counts))
+    maker = Maker(fitted.log_prices, fitted.log_actual, fitted.fold, fitted.group, looks_back=rows.looks_back)
+    blend, nested = maker.final(), maker.nested().of_rows(rows.fold, rows.log_prices)
+    lowest = float(np.log(inputs.get("price_floor", PRICE_FLOOR)))
     nested_log_price = np.maximum(nested.log_price, lowest)
     average = np.maximum(rows.log_prices.mean(axis=1), lowest)
-    of_heads = [smape_log(rows.log_actual, np.maximum(z, lowest)) for z in rows.log_prices.T]
-    loss = smape_rows(rows.log_actual, nested_log_price)
-    naive = smape_log(rows.log_actual, np.maximum(blend.log_price(rows.log_prices), lowest))
-    over_average = smape_rows(rows.log_actual, average) - loss
+
+    def losses(log_price: np.ndarray) -> np.ndarray:
+        """Each row's loss times what the row counts: their mean is the score."""
+        return counts * smape_rows(rows.log_actual, np.maximum(log_price, lowest))
+
+    of_heads = [float(losses(z).mean()) for z in rows.log_prices.T]
+    loss = losses(nested_log_price)
+    naive = float(losses(blend.log_price(rows.log_prices)).mean())
+    over_average = losses(average) - loss
     best = int(np.argmin(of_heads))
-    over_best = smape_rows(rows.log_actual, np.maximum(rows.log_prices[:, best], lowest)) - loss
+    over_best = losses(rows.log_prices[:, best]) - loss
     seed, coverage = inputs["seed"], inputs["coverage"]
-    measured, factor = crossfitted_coverage(nested_log_price, rows.log_actual, rows.fold, coverage)
+    expected = outlook(rows, nested, loss / counts, lowest, INTERVAL_LEVEL)
+    kinds, limits = kinds_of(rows), price_limits(rows.log_actual, lowest)
+    inside, half_width = crossfitted_intervals(nested_log_price, rows.log_actual, rows.fold, coverage, kinds)
+    intervals = fit_intervals(nested_log_price, rows.log_actual, coverage, kinds, limits)
 
     def interval(values: np.ndarray) -> list[float]:
         return list(bootstrap_interval(values, rows.group, seed, INTERVAL_LEVEL))
@@ -200,8 +225,12 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
         "mean": blend.mix.mean,
         "weights": dict(zip(rows.heads, map(float, blend.mix.weights), strict=True)),
         "calibration": blend.calibration.to_json(),
-        "intervals": fit_intervals(nested_log_price, rows.log_actual, coverage).to_json()
-        | {"measured_coverage": measured, "median_factor": factor},
+        "intervals": intervals.narrowed(expected["test"]["size_factor"]).to_json()
+        | {
+            "measured_coverage": float(inside.mean()),
+            "median_factor": float(np.exp(np.median(half_width))),
+            "by_kind": coverage_by_kind(inside, nested_log_price, kinds),
+        },
         "rule": RULE,
         "inner": {"smape": blend.inner_smape, "gain": blend.gain, "gain_error": blend.gain_error},
         "scores": {
@@ -210,11 +239,10 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
             "nested": float(loss.mean()),
             "nested_interval": interval(loss),
             "interval_level": INTERVAL_LEVEL,
-            "test_interval": None
-            if rows.n_test is None
-            else list(expected_interval(loss, rows.group, rows.n_test, INTERVAL_LEVEL)),
+            "expected": expected,
+            "test_interval": None if rows.n_test is None else expected["test"]["interval"],
             "optimism": float(loss.mean()) - naive,
-            "average": smape_log(rows.log_actual, average),
+            "average": float(losses(average).mean()),
             "gain_over_average": float(over_average.mean()),
             "gain_over_average_interval": interval(over_average),
             "best_head": rows.heads[best],

@@ -4,14 +4,21 @@ from pathlib import Path
 
 import click
 
+from ensemble.report.cli import report
 from store.config import load_config
-from store.options import json_option, print_json, say, workspace_option
+from store.errors import AuditError
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
+
+COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
 
 
 @click.group()
 def ensemble() -> None:
     """Blend the heads' predictions, score the blend honestly, write the submission."""
+
+
+ensemble.add_command(report)
 
 
 @ensemble.command()
@@ -48,10 +55,19 @@ def blend(
     """
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
+    from heads.defaults import configured_heads
+    from heads.estimates import BLEND
+    from store.progress import moving
+    from store.timings import peak_bytes
 
     config = load_config(workspace)
     floor = config.submission.price_floor
-    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing)
+    with moving("blend: weights on all folds, and without each"):
+        configured = configured_heads(workspace, config)
+        record = run_blend(workspace, heads, configured, config.seed, coverage, floor, standing=standing)
+    if not record["up_to_date"]:
+        size = record["n_rows"] * len(record["weights"])
+        user_timings().record(BLEND, size, record["seconds"], peak_bytes())
     if as_json:
         print_json(record)
     else:
@@ -65,6 +81,13 @@ def blend(
     help="A further file to write the submission to, beside the workspace's own submission.csv.",
 )
 @click.option(
+    "--spreadsheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A further CSV with prices and their intervals for people: an id that a spreadsheet would run as a formula "
+    "(=, +, -, @) has an apostrophe before it.",
+)
+@click.option(
     "--blend",
     "folder",
     metavar="FOLDER",
@@ -73,13 +96,16 @@ def blend(
 )
 @workspace_option
 @json_option
-def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: bool) -> None:
+def submit(
+    out: Path | None, spreadsheet: Path | None, folder: str | None, workspace: Workspace, as_json: bool
+) -> None:
     """Price the test rows with the standing blend and write submission.csv."""
     from ensemble.submission import submit as run_submit
     from ensemble.summary import submit_lines
 
     config = load_config(workspace)
-    result = run_submit(workspace, config.columns, out, config.submission.price_floor, folder=folder)
+    floor = config.submission.price_floor
+    result = run_submit(workspace, config.columns, out, floor, folder=folder, spreadsheet=spreadsheet)
     if as_json:
         print_json(result)
     else:
@@ -95,16 +121,32 @@ def submit(out: Path | None, folder: str | None, workspace: Workspace, as_json: 
     show_default=True,
     help="Rows of each split to look at; larger ones are drawn from.",
 )
+@click.option(
+    "--check",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    help="Run this check alone, such as 'twins' or 'columns'; may be given again.",
+)
 @workspace_option
 @json_option
-def audit(max_rows: int, workspace: Workspace, as_json: bool) -> None:
-    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score."""
+def audit(max_rows: int, only: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
+    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score.
+
+    Exit code 1 where a check fails.
+    """
     from ensemble.audit.run import run_audit
     from ensemble.summary import audit_lines
 
     config = load_config(workspace)
-    result = run_audit(workspace, config.heads.vectors, config.seed, max_rows)
+    result = run_audit(workspace, config.heads.vectors, config.seed, max_rows, only)
     if as_json:
         print_json(result)
     else:
-        say("\n".join(audit_lines(result)))
+        for line in audit_lines(result):
+            say(line, colour=COLOURS.get(line.split()[0]))
+    if result["verdict"] == "fail":
+        failed = [check["name"] for check in result["checks"] if check["verdict"] == "fail"]
+        raise AuditError(
+            f"the honest score can't be trusted, {len(failed)} checks failed: {', '.join(failed)}"
+        )

@@ -2,23 +2,11 @@
 
 import numpy as np
 
+from store.metric import gain_and_error
+
 BOOTSTRAP_DRAWS = 1000
 MOST_SMAPE = 200.0
 _DRAWS_PER_BLOCK = 50
-
-
-def gain_and_error(gain_rows: np.ndarray, group: np.ndarray) -> tuple[float, float]:
-    """Mean of `gain_rows` and its standard error over groups, both arguments of shape (n_rows,).
-
-    The error is infinite where all rows are one group: nothing can be told then.
-    """
-    mean = float(gain_rows.mean())
-    index = np.unique(group, return_inverse=True)[1]
-    sums = np.bincount(index, gain_rows - mean)
-    n_groups = len(sums)
-    if n_groups < 2:
-        return mean, float("inf")
-    return mean, float(np.sqrt((sums**2).sum() * n_groups / (n_groups - 1)) / len(gain_rows))
 
 
 def bootstrap_interval(

@@ -45,6 +45,13 @@ class Nested:
     log_price: np.ndarray  # (n_rows,)
     blends: tuple[Blend, ...]  # one per fold
 
+    def of_rows(self, fold: np.ndarray, log_prices: np.ndarray) -> "Nested":
+        """The same blends' prices of other rows of the same folds, from shapes (n_rows,) and (n_rows, n_heads)."""
+        log_price = np.empty(len(fold))
+        for k, blend in zip(np.unique(fold), self.blends, strict=True):
+            log_price[fold == k] = blend.log_price(log_prices[fold == k])
+        return Nested(log_price, self.blends)
+
 
 class Maker:
     """Makes blends of the same rows for any set of folds.
@@ -55,6 +62,8 @@ class Maker:
         fold: shape (n_rows,).
         group: shape (n_rows,): rows of one group are one draw, not many.
         methods: rivals of the plain average.
+        looks_back: folds follow one another in time: each is priced by a blend of earlier ones, the plain average
+            where there are not two of them.
     """
 
     def __init__(
@@ -64,11 +73,13 @@ class Maker:
         fold: np.ndarray,
         group: np.ndarray,
         methods: Sequence[Method] = METHODS,
+        *,
+        looks_back: bool = False,
     ) -> None:
         self.log_prices, self.log_actual, self.group = log_prices, log_actual, group
         self.part, self.parts_of_fold = _parts(fold, group)
         self.fold_index = np.unique(fold, return_inverse=True)[1]
-        self.methods = tuple(methods)
+        self.methods, self.looks_back = tuple(methods), looks_back
         self.rivals = Rivals(log_prices, log_actual, self.part)
 
     def make(self, parts: Sequence[int]) -> Blend:
@@ -106,11 +117,16 @@ class Maker:
         log_price = np.empty(len(self.part))
         blends = []
         for k in range(len(self.parts_of_fold)):
-            others = [p for j, parts in enumerate(self.parts_of_fold) if j != k for p in parts]
-            blends.append(self.make(others))
+            allowed = range(k) if self.looks_back else (j for j in range(len(self.parts_of_fold)) if j != k)
+            others = [p for j in allowed for p in self.parts_of_fold[j]]
+            blends.append(self.make(others) if len(others) > 1 else self._average())
             held_out = self.fold_index == k
             log_price[held_out] = blends[-1].log_price(self.log_prices[held_out])
         return Nested(log_price, tuple(blends))
+
+    def _average(self) -> Blend:
+        """The plain average, which no row is needed for."""
+        return Blend(self.rivals.fit("average", ()), NONE, {}, 0.0, 0.0)
 
     def _inner(self, method: Method, parts: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
         """Log prices of `rows`, each by a mix fitted on the other parts, shape (len(rows),)."""

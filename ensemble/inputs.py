@@ -1,19 +1,22 @@
 """Which predictions are blended, and their rows side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.read import present_splits, read_split
+from store.catalog.images.links import known_links, row_images
+from store.catalog.read import present_splits, read_split, split_path
 from store.config import CONFIG_FILE
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError
-from store.folds.assign import read_folds
+from store.folds.assign import Folds, read_folds
+from store.folds.relatives import Relatives, read_relatives
 from store.freshness import present_rows, why_changed
-from store.predictions import read_predictions
+from store.predictions import CURVE_FILE, read_predictions
+from store.schema import WEIGHT
 from store.standing import read_standing
 from store.vectors.sets import TUNED
 from store.workspace import Workspace
@@ -42,6 +45,36 @@ class TrainingRows:
     fold: np.ndarray  # (n_rows,)
     group: np.ndarray  # (n_rows,)
     n_test: int | None  # rows of the test catalogue; None: there is none
+    level: np.ndarray | None = (
+        None  # (n_rows,) closest relative in another fold, see `Relatives`; None: unknown
+    )
+    test_level: np.ndarray | None = None  # (n_test,) closest relative in train
+    curve: "CurveRows | None" = None
+    has_image: np.ndarray | None = None  # (n_rows,) bool; None: unknown
+    weight: np.ndarray | None = None  # (n_rows,) what a row counts, > 0; None: all alike
+    looks_back: bool = False  # folds follow one another in time
+
+    def subset(self, chosen: np.ndarray) -> "TrainingRows":
+        """The chosen rows, positions or bool of shape (n_rows,), without a learning curve."""
+        at = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        names = ("log_prices", "log_actual", "fold", "group", "level", "has_image", "weight")
+        parts = {name: getattr(self, name)[at] for name in names if getattr(self, name) is not None}
+        return replace(self, sample_id=self.sample_id.take(pa.array(at)), curve=None, **parts)
+
+    def repeated(self, times: np.ndarray) -> "TrainingRows":
+        """Each row so many times, shape (n_rows,) int, without a learning curve."""
+        return self.subset(np.repeat(np.arange(len(times)), times))
+
+
+@dataclass(frozen=True)
+class CurveRows:
+    """What some of the heads predict of a sample of the rows when they learn from the sample alone."""
+
+    rows: np.ndarray  # (n_rows,) bool: sampled
+    heads: tuple[str, ...]
+    log_prices: np.ndarray  # (n_sampled, n_heads)
+    level: np.ndarray  # (n_sampled,) closest relative in another fold of the sample
+    share: float  # of the rows in the sample
 
 
 def select_predictions(
@@ -97,6 +130,29 @@ def select_predictions(
     return Selection(folders, rows["folds_hash"], rows["catalog_digest"], tuple(notes))
 
 
+def selection_of(workspace: Workspace, inputs: dict[str, Any]) -> Selection:
+    """The predictions that a blend was made of.
+
+    Args:
+        inputs: of its blend.json.
+
+    Raises:
+        FoldMismatchError, RowMismatchError: the folds or the catalogue are others now.
+    """
+    rows = present_rows(workspace)
+    if inputs["folds_hash"] != rows["folds_hash"]:
+        raise FoldMismatchError(
+            f"the blend belongs to folds {inputs['folds_hash']} and the workspace's folds are {rows['folds_hash']}: "
+            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
+        )
+    if inputs["catalog_digest"] != rows["catalog_digest"]:
+        raise RowMismatchError(
+            f"the blend belongs to catalogue {inputs['catalog_digest']} and {rows['catalog_digest']} is ingested: "
+            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
+        )
+    return Selection(dict(inputs["heads"]), inputs["folds_hash"], inputs["catalog_digest"], ())
+
+
 def _how_to_train(head: str) -> str:
     if head.startswith(TUNED):
         return "run 'shelfprice embed finetune' with the options that it was made with"
@@ -124,7 +180,9 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
             test predictions; or a fold is too small to score.
         FoldMismatchError: a head's rows carry other folds than folds.parquet.
     """
-    train = read_split(workspace, "train", ["sample_id", "price"]).combine_chunks()
+    with workspace.parquet(split_path("train")) as file:
+        given = [name for name in (WEIGHT.name,) if name in file.schema_arrow.names]
+    train = read_split(workspace, "train", ["sample_id", "image", "price", *given]).combine_chunks()
     sample_id = train["sample_id"].combine_chunks()
     log_actual = np.log(train["price"].to_numpy())
     if np.ptp(log_actual) == 0:
@@ -149,7 +207,10 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
             raise RowMismatchError(
                 f"{head} has no predictions of the {n_test} test rows: run 'shelfprice heads run --head {head}'"
             )
-    return TrainingRows(
+    relatives = read_relatives(workspace)
+    weight = train[WEIGHT.name].to_numpy() if WEIGHT.name in train.column_names else None
+    image = row_images(train["image"], known_links(workspace))
+    rows = TrainingRows(
         sample_id,
         tuple(selection.folders),
         np.stack(columns, axis=1),
@@ -157,7 +218,41 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
         folds.fold,
         folds.group,
         n_test,
+        relatives.of_train(folds.fold),
+        relatives.of_test() if n_test is not None else None,
+        _curve(workspace, selection, sample_id, folds, relatives),
+        image.is_valid().to_numpy(zero_copy_only=False),
+        None if weight is None else weight / weight.mean(),
+        folds.looks_back,
     )
+    return rows.subset(folds.fold > folds.fold.min()) if folds.looks_back else rows
+
+
+def curves_of(workspace: Workspace, folders: dict[str, str]) -> list[str]:
+    """Heads whose predictions have a learning curve beside them."""
+    return [head for head, folder in folders.items() if workspace.exists(f"{folder}/{CURVE_FILE}")]
+
+
+def _curve(
+    workspace: Workspace, selection: Selection, sample_id: pa.Array, folds: Folds, relatives: Relatives
+) -> CurveRows | None:
+    """The learning curves that are of one sample; None where no head has one."""
+    rows: np.ndarray | None = None
+    heads, columns, share = [], [], 0.0
+    for head in curves_of(workspace, selection.folders):
+        path = f"{selection.folders[head]}/{CURVE_FILE}"
+        table = workspace.read_table(path).combine_chunks()
+        position = pc.index_in(sample_id, value_set=table["sample_id"].combine_chunks())
+        sampled = position.is_valid().to_numpy(zero_copy_only=False)
+        if rows is None:
+            rows, share = sampled, float(workspace.read_metadata(path)["share"])
+        if np.array_equal(rows, sampled):
+            heads.append(head)
+            columns.append(table["log_price"].to_numpy()[position.drop_null().to_numpy()])
+    if rows is None:
+        return None
+    level = relatives.of_train(folds.fold, seen=rows)[rows]
+    return CurveRows(rows, tuple(heads), np.stack(columns, axis=1), level, share)
 
 
 def read_test_log_prices(workspace: Workspace, folders: dict[str, str], sample_id: pa.Array) -> np.ndarray:

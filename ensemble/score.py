@@ -13,9 +13,10 @@ from ensemble.blend import COVERAGE, make_record, run_blend
 from ensemble.inputs import TrainingRows, check_fold_sizes, read_training_rows, select_predictions
 from ensemble.means import CURVES
 from ensemble.simplex import best_counts
-from ensemble.submission import submit
+from ensemble.submission import expected_smape, submit
 from ensemble.summary import score_lines
 from ensemble.surface import Surface
+from heads.defaults import configured_heads
 from store.config import load_config
 from store.errors import RowMismatchError, WorkspaceError
 from store.target import Target, as_log_price, warn_of_prices
@@ -37,6 +38,11 @@ class BlendScore:
 
     def __str__(self) -> str:
         return "\n".join(score_lines(self.record))
+
+    @property
+    def expected(self) -> float:
+        """SMAPE that is expected of the test rows by the model of all rows, percent; see docs/score.md."""
+        return expected_smape(self.record)
 
     @property
     def optimism(self) -> float:
@@ -75,7 +81,9 @@ def make_blend(
     workspace = Workspace.of(workspace)
     config = load_config(workspace)
     floor = config.submission.price_floor
-    record = run_blend(workspace, heads, config.heads.run, config.seed, coverage, floor, standing=standing)
+    record = run_blend(
+        workspace, heads, configured_heads(workspace, config), config.seed, coverage, floor, standing=standing
+    )
     return BlendScore.of(
         record, workspace.read_table(f"{record['folder']}/oof.parquet", ["log_price"])["log_price"].to_numpy()
     )
@@ -143,7 +151,9 @@ def honest_score(
     if isinstance(predictions, (Workspace, str, os.PathLike)):
         workspace = Workspace.of(predictions)
         config = load_config(workspace)
-        rows = read_training_rows(workspace, select_predictions(workspace, (), config.heads.run))
+        rows = read_training_rows(
+            workspace, select_predictions(workspace, (), configured_heads(workspace, config))
+        )
         inputs = {"seed": config.seed, "price_floor": config.submission.price_floor}
     elif actual is None or folds is None:
         raise RowMismatchError("a score of arrays needs the actual prices and the folds, or give a workspace")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ensemble.blend import BLEND_LOCK, BLENDS, COVERAGE, PRICE_FLOOR, plan_blend, standing_blend
 from ensemble.submission import SUBMISSION_FILE
+from heads.defaults import configured_heads
 from store.catalog.read import split_path
 from store.config import Config
 from store.errors import ShelfpriceError
@@ -50,7 +51,9 @@ def blend_holding(workspace: Workspace, config: Config) -> BlendHolding | None:
     if not reasons:
         coverage, floor = inputs.get("coverage", COVERAGE), config.submission.price_floor
         try:
-            plan = plan_blend(workspace, standing.asked, config.heads.run, config.seed, coverage, floor)
+            plan = plan_blend(
+                workspace, standing.asked, configured_heads(workspace, config), config.seed, coverage, floor
+            )
         except ShelfpriceError as error:
             reasons.append(str(error))
         else:

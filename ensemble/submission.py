@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.blend import PRICE_FLOOR, read_blend
-from ensemble.inputs import read_test_log_prices
-from store.catalog.read import catalog_digest, present_splits, read_split
+from ensemble.inputs import read_test_log_prices, selection_of
+from store.catalog.read import present_splits, read_split
 from store.config import ColumnConfig
-from store.errors import CatalogError, ConfigError, FoldMismatchError, RowMismatchError, WorkspaceError
-from store.folds.assign import read_folds
+from store.errors import CatalogError, ConfigError, RowMismatchError, WorkspaceError
 from store.standing import read_standing
 from store.workspace import Workspace
 
 SUBMISSION_FILE = "submission.csv"
 INTERVALS_FILE = "intervals.csv"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def submit(
@@ -29,6 +30,7 @@ def submit(
     price_floor: float = PRICE_FLOOR,
     *,
     folder: str | None = None,
+    spreadsheet: Path | None = None,
 ) -> dict[str, Any]:
     """Price every test row with the standing blend and write the submission.
 
@@ -36,11 +38,13 @@ def submit(
         columns: names of the submission's two columns.
         out: a further local file that gets the same content.
         price_floor: lowest price, > 0.
-        folder: of another blend, whose prices go into that folder and `out` alone.
+        folder: of another blend, whose prices go into that folder, `out` and `spreadsheet` alone.
+        spreadsheet: a further local file, for people: prices with their intervals, and no id that a spreadsheet would
+            run as a formula.
 
     Raises:
         CatalogError: there is no test catalogue.
-        WorkspaceError: nothing was blended yet, or `out` can't be written.
+        WorkspaceError: nothing was blended yet, or `out` or `spreadsheet` can't be written.
         FoldMismatchError, RowMismatchError: the blend is older than the folds or the catalogue; or ids or
             prices are not fit for a submission.
     """
@@ -52,17 +56,22 @@ def submit(
     record = read_blend(workspace, folder)
     _check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
-    log_price, half_width = _blended(workspace, record, sample_id)
+    priced = price_test_rows(workspace, record, sample_id)
+    log_price = priced.log_price
     decimals = max(4, 2 + math.ceil(-math.log10(price_floor)))
     price = np.maximum(np.round(np.exp(log_price), decimals), price_floor)
     check_submission(sample_id, price, sample_id, price_floor)
     id_column = columns.test_id or columns.sample_id
     content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
-    low, high = np.exp(log_price - half_width), np.exp(log_price + half_width)
-    bounds = [np.round(np.maximum(b, price_floor), decimals).tolist() for b in (low, high)]
-    ranges = _csv([id_column, columns.price, "low", "high"], [sample_id.to_pylist(), price.tolist(), *bounds])
+    ends = priced.low, priced.high
+    bounds = [np.round(np.maximum(np.exp(end), price_floor), decimals).tolist() for end in ends]
+    header, rest = [id_column, columns.price, "low", "high"], [price.tolist(), *bounds]
+    ranges = _csv(header, [sample_id.to_pylist(), *rest])
     if out is not None:
         _publish_out(out, content)
+    if spreadsheet is not None:
+        header[0] = _no_formula(header[0])
+        _publish_out(spreadsheet, _csv(header, [[_no_formula(one) for one in sample_id.to_pylist()], *rest]))
     own = f"{record['folder']}/"
     places = (own, "") if folder is None else (own,)
     for place in places:
@@ -74,9 +83,11 @@ def submit(
         "folder": record["folder"],
         "n_rows": len(sample_id),
         "n_at_floor": int((price <= price_floor).sum()),
+        "price_floor": price_floor,
         "median_price": float(np.median(price)),
         "rejected": rejected_counts(workspace),
         "nested_smape": record["scores"]["nested"],
+        "expected_smape": expected_smape(record),
         "test_interval": record["scores"]["test_interval"],
         "coverage": record["intervals"]["coverage"],
         "measured_coverage": record["intervals"]["measured_coverage"],
@@ -125,13 +136,30 @@ def newer_predictions(workspace: Workspace, folders: dict[str, str]) -> list[str
     ]
 
 
-def _blended(
-    workspace: Workspace, record: dict[str, Any], sample_id: pa.Array
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log price and half-width of its interval, each of shape (n_test,)."""
+def expected_smape(record: dict[str, Any]) -> float:
+    """What a blend is expected to score on the test rows; the honest score for blends of before 0.2."""
+    scores = record["scores"]
+    return float(scores["expected"]["test"]["smape"] if "expected" in scores else scores["nested"])
+
+
+@dataclass(frozen=True)
+class PricedRows:
+    """The blend's log prices of test rows and their intervals, each of shape (n_test,)."""
+
+    log_price: np.ndarray
+    half_width: np.ndarray
+    low: np.ndarray  # where the interval runs from, within its limits
+    high: np.ndarray
+
+
+def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.Array) -> PricedRows:
+    """Prices by the blend of `record`, the content of its blend.json, before they are raised to the floor."""
     from ensemble.calibrate import Calibration
-    from ensemble.conformal import Intervals
+    from ensemble.conformal import Intervals, RowKinds
     from ensemble.means import combine
+    from ensemble.outlook import head_spread
+    from store.catalog.images.links import known_links, row_images
+    from store.folds.relatives import read_relatives
 
     folders = record["inputs"]["heads"]
     log_prices = read_test_log_prices(workspace, folders, sample_id)
@@ -139,8 +167,14 @@ def _blended(
     log_price = Calibration.from_json(record["calibration"]).apply(
         combine(record["mean"], log_prices, weights)
     )
-    stated = {k: record["intervals"][k] for k in ("coverage", "edges", "half_widths")}
-    return log_price, Intervals.from_json(stated).half_width(log_price)
+    intervals = Intervals.from_json(record["intervals"])
+    kinds = None
+    if intervals.knots:
+        image = row_images(read_split(workspace, "test", ["image"])["image"], known_links(workspace))
+        has_image = image.is_valid().to_numpy(zero_copy_only=False)
+        kinds = RowKinds(head_spread(log_prices), read_relatives(workspace).of_test(), has_image)
+    low, high = intervals.bounds(log_price, kinds)
+    return PricedRows(log_price, intervals.half_width(log_price, kinds), low, high)
 
 
 def _check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:
@@ -150,17 +184,7 @@ def _check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: fl
             f"the blend was scored with prices of at least {blended:g} and submission.price_floor is {price_floor:g}: "
             "run 'shelfprice ensemble blend' again"
         )
-    folds_hash, digest = read_folds(workspace).hash, catalog_digest(workspace)
-    if inputs["folds_hash"] != folds_hash:
-        raise FoldMismatchError(
-            f"the blend belongs to folds {inputs['folds_hash']} and the workspace's folds are {folds_hash}: "
-            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
-        )
-    if inputs["catalog_digest"] != digest:
-        raise RowMismatchError(
-            f"the blend belongs to catalogue {inputs['catalog_digest']} and {digest} is ingested: "
-            "run 'shelfprice heads run', then 'shelfprice ensemble blend'"
-        )
+    selection_of(workspace, inputs)
 
 
 def _csv(header: list[str], columns: list[list[Any]]) -> bytes:
@@ -169,6 +193,11 @@ def _csv(header: list[str], columns: list[list[Any]]) -> bytes:
     writer.writerow(header)
     writer.writerows(zip(*columns, strict=True))
     return text.getvalue().encode()
+
+
+def _no_formula(value: str | int) -> str | int:
+    """A cell that a spreadsheet takes as text: one that would start a formula has an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _publish_out(out: Path, content: bytes) -> None:

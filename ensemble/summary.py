@@ -2,6 +2,9 @@
 
 from typing import Any
 
+DIFFERENT = 0.01  # of a score: two that are nearer are one
+UNSCORED = 0.02  # of the test rows: fewer are not worth a word
+
 
 def blend_lines(record: dict[str, Any]) -> list[str]:
     """The summary of one blend, line by line; `record` is what `run_blend` returns."""
@@ -36,17 +39,57 @@ def score_lines(record: dict[str, Any]) -> list[str]:
         "",
         *_verdict(record),
     ]
-    if scores["test_interval"] is not None:
-        low, high = scores["test_interval"]
-        lines += [
-            f"Expect {scores['nested']:.2f} on the {record['n_test']:,} test rows, {low:.2f} to {high:.2f}, "
-            "if they are like the training rows ('shelfprice ensemble audit' looks)."
-        ]
+    lines += expectation(record)
     factor, interval = record["intervals"]["median_factor"], record["intervals"]
     lines += [
         f"Intervals: {interval['coverage']:.0%} stated, {interval['measured_coverage']:.1%} of unseen rows inside; "
         f"the middle one is price / {factor:.2f} to price x {factor:.2f}."
     ]
+    return lines
+
+
+def expectation(record: dict[str, Any]) -> list[str]:
+    """What to expect of the test rows, and of products without a relative in train where that is another score."""
+    scores, n_test = record["scores"], record["n_test"]
+    found = scores.get("expected")
+    if found is None:  # a blend of before 0.2
+        if scores["test_interval"] is None:
+            return []
+        low, high = scores["test_interval"]
+        return [f"Expect {scores['nested']:.2f} on the {n_test:,} test rows, {low:.2f} to {high:.2f}."]
+    test, alone = found["test"], found["without_relative"]
+    low, high = test["interval"]
+    what = f"the {n_test:,} test rows" if n_test else "rows like these"
+    lines = [
+        f"Expect {test['smape']:.2f} on {what}, {low:.2f} to {high:.2f}, if they are like the training rows "
+        "('shelfprice ensemble audit' looks)."
+    ]
+    if found["curve_heads"]:
+        lines.append(
+            f"In it: {test['size_factor'] - 1:+.1%} for learning from all rows and not from all folds but one, by the "
+            f"learning curve of {', '.join(found['curve_heads'])}."
+        )
+    if (shares := found["test_shares"]) is not None and shares["none"] < 1:
+        lines.append(
+            f"{1 - shares['none']:.0%} of the test rows have a relative in train ({shares['product']:.0%} the same "
+            f"product), {1 - found['train_shares']['none']:.0%} of the training rows one in another fold."
+        )
+    if alone is not None and abs(alone["smape"] - test["smape"]) > DIFFERENT * test["smape"]:
+        low, high = alone["interval"]
+        lines.append(
+            f"On products without a relative in train expect {alone['smape']:.2f}, {low:.2f} to {high:.2f}."
+        )
+    if blocks := found.get("blocks"):
+        scores_of = ", ".join(f"{block['smape']:.2f}" for block in blocks)
+        lines.append(
+            f"Folds look back only; from the earliest to the latest they score {scores_of}, and prices of the latest are "
+            f"{blocks[-1]['level']:+.1%} off what earlier rows tell."
+        )
+    if test["unscored"] > UNSCORED:
+        lines.append(
+            f"{test['unscored']:.0%} of the test rows have a relative in train and no training row has one as near in "
+            "another fold: expect a better score, or decide folds by 'shelfprice catalog folds --group auto'."
+        )
     return lines
 
 
@@ -72,14 +115,15 @@ def _verdict(record: dict[str, Any]) -> list[str]:
 def submit_lines(result: dict[str, Any]) -> list[str]:
     """The summary of one submission."""
     low, high = result["test_interval"]
+    median = format(result["median_price"], ",.2f" if result["median_price"] >= 0.1 else ".3g")
     lines = [
-        f"{result['n_rows']:,} prices written to {result['file']}, median {result['median_price']:,.2f}; "
-        f"expect SMAPE {result['nested_smape']:.2f}, {low:.2f} to {high:.2f}.",
+        f"{result['n_rows']:,} prices written to {result['file']}, median {median}; "
+        f"expect SMAPE {result['expected_smape']:.2f}, {low:.2f} to {high:.2f}.",
         f"{result['coverage']:.0%} intervals per row: {result['intervals_file']}",
     ]
     if result["n_at_floor"]:
         lines.append(
-            f"{result['n_at_floor']:,} {_plural('price', result['n_at_floor'])} raised to the floor of 0.01."
+            f"{result['n_at_floor']:,} {_plural('price', result['n_at_floor'])} raised to the floor of {result['price_floor']:g}."
         )
     for file, count in result["rejected"].items():
         lines.append(f"{count:,} {_plural('row', count)} of {file} rejected at ingest: not predicted.")

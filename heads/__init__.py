@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from heads.kernels.kernel_ridge import KernelRidge as KernelRidge
     from heads.kernels.neighbours import Neighbours as Neighbours
     from heads.kernels.svr import SVR as SVR
+    from heads.linear.additive import Additive as Additive
     from heads.linear.ridge import Ridge as Ridge
     from heads.linear.sparse import Sparse as Sparse
     from heads.networks.fusion import Fusion as Fusion
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
     from heads.run import train_heads as train_heads
     from heads.testing import check_head as check_head
     from heads.trees.baseline import XGBoostBaseline as XGBoostBaseline
+    from heads.trees.boosted import Boosted as Boosted
     from heads.trees.lightgbm import LightGBM as LightGBM
     from heads.trees.xgboost import XGBoost as XGBoost
 
 _MODULES = {
+    "Additive": "heads.linear.additive",
+    "Boosted": "heads.trees.boosted",
     "Design": "heads.features.design",
     "Fusion": "heads.networks.fusion",
     "Head": "heads.base",

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from heads.run import HeadResult
 
 
 @click.group(context_settings={"show_default": True})
@@ -32,34 +36,47 @@ def heads() -> None:
 @json_option
 def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_json: bool) -> None:
     """Train the heads whose predictions are missing, on one set of folds."""
+    from heads.estimates import step_of
     from heads.features.memory import parse_bytes
     from heads.run import run_heads
     from store.config import load_config
     from store.errors import HeadError
+    from store.folds.assign import read_folds
+    from store.progress import moving
+    from store.timings import peak_bytes
 
-    results = []
+    results: list[HeadResult] = []
     limit = None if memory is None else parse_bytes(memory)
-    for result in run_heads(
-        workspace, load_config(workspace), names, lambda line: say(line, err=True), limit
-    ):
-        results.append(result)
-        if as_json:
-            continue
-        if result.status == "failed":
-            say(f"{result.head:<20} failed: {result.error}", err=True)
-        elif result.status == "present":
-            tuned = "tuned, " if result.tuned else ""
-            say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
-        else:
-            tuned = "tuned, " if result.tuned else ""
-            say(
-                f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}{result.seconds:.1f} s, {result.folder}"
-            )
+    with moving("heads run") as line:
+
+        def log(said: str) -> None:
+            with line.above():
+                say(said, err=True)
+            line.say(said)
+
+        for result in run_heads(workspace, load_config(workspace), names, log, limit):
+            results.append(result)
+            if result.status == "trained" and result.seconds is not None:
+                n_rows = len(read_folds(workspace).fold)
+                user_timings().record(step_of(result.head), n_rows, result.seconds, peak_bytes())
+            if not as_json:
+                with line.above():
+                    _say_result(result)
     if as_json:
         print_json({"heads": [dataclasses.asdict(result) for result in results]})
     failed = [result.head for result in results if result.status == "failed"]
     if failed:
         raise HeadError(f"{len(failed)} of {len(results)} heads failed: {', '.join(failed)}")
+
+
+def _say_result(result: "HeadResult") -> None:
+    tuned = "tuned, " if result.tuned else ""
+    if result.status == "failed":
+        say(f"{result.head:<20} failed: {result.error}", err=True, colour="red")
+    elif result.status == "present":
+        say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
+    else:
+        say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}{result.seconds:.1f} s, {result.folder}")
 
 
 @heads.command()
@@ -91,6 +108,34 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
     say(f"  in {workspace.path(tuning_path(name))}; the next 'shelfprice heads run --head {name}' uses it")
 
 
+@heads.command()
+@workspace_option
+@json_option
+def plan(workspace: Workspace, as_json: bool) -> None:
+    """Which heads a run trains on this catalogue and why, and which of them stand already; trains none."""
+    from heads.defaults import chosen_heads
+    from heads.run import HeadPlan, plan_heads
+    from store.catalog.read import catalog_digest
+    from store.config import load_config
+    from store.folds.assign import ensure_folds
+
+    config = load_config(workspace)
+    chosen, folds = chosen_heads(workspace, config), ensure_folds(workspace, config)
+    planned = plan_heads(workspace, config, chosen.names, folds, catalog_digest(workspace))
+    states = {
+        name: ("there" if found.exists else "to train")
+        if isinstance(found, HeadPlan)
+        else f"can't be trained: {found}"
+        for name, found in planned
+    }
+    if as_json:
+        print_json({"heads": states, "reason": chosen.reason})
+        return
+    say(f"{len(states)} heads, {chosen.reason}")
+    for name, state in states.items():
+        say(f"{name:<20} {state}")
+
+
 @heads.command(name="list")
 @json_option
 def list_heads(as_json: bool) -> None:
@@ -110,3 +155,30 @@ def list_heads(as_json: bool) -> None:
         say(f"{head.head}{origin}: {head.summary}")
         say(f"  reads {', '.join(head.reads)}{needs}")
         say(f"  {json.dumps(head.params)}")
+
+
+@heads.command()
+@click.argument("names", nargs=-1, required=True, metavar="HEAD...")
+@click.option(
+    "--rows",
+    "n_rows",
+    type=click.IntRange(min=100),
+    help="Train on about so many rows, whole groups. Default: all, with predictions that are there taken as they are.",
+)
+@workspace_option
+@json_option
+def compare(names: tuple[str, ...], n_rows: int | None, workspace: Workspace, as_json: bool) -> None:
+    """Compare heads on the same rows and folds, each against the first; the standing blend stays as it is."""
+    from heads.compare import compare_heads, compared_lines
+    from heads.estimates import step_of
+    from store.config import load_config
+    from store.timings import peak_bytes
+
+    found = compare_heads(workspace, load_config(workspace), names, n_rows, lambda line: say(line, err=True))
+    for one in found:
+        if one.seconds is not None:
+            user_timings().record(step_of(one.head), one.n_rows, one.seconds, peak_bytes())
+    if as_json:
+        print_json({"heads": [dataclasses.asdict(one) for one in found]})
+    else:
+        say("\n".join(compared_lines(found)))

@@ -19,6 +19,8 @@ from store.vectors.sets import TUNED
 OWN = "shelfprice"
 GROUP = "shelfprice.heads"  # entry points of packages that bring heads
 HEADS: dict[str, str] = {  # name -> module:class
+    "additive": "heads.linear.additive:Additive",
+    "boosted": "heads.trees.boosted:Boosted",
     "fusion": "heads.networks.fusion:Fusion",
     "kernel-ridge": "heads.kernels.kernel_ridge:KernelRidge",
     "lightgbm": "heads.trees.lightgbm:LightGBM",

@@ -4,23 +4,26 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 from heads.base import Head
+from heads.defaults import configured_heads
 from heads.features.inputs import InputCoverage, Inputs, input_coverage, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
 from heads.folds.tuning import Tuning, read_tuning, tuning_basis
 from heads.params import current_params, run_params
 from heads.registry import make_head
-from store.catalog.read import catalog_digest, read_split
+from store.catalog.read import catalog_digest, extra_columns, read_split, split_path
 from store.cleaning import cleaning_digest
 from store.config import Config, load_config
 from store.errors import HeadError, MissingVectorsError, ShelfpriceError
 from store.folds.assign import Folds, ensure_folds
 from store.predictions import (
+    CURVE_FILE,
     Predictions,
     oof_predictions_table,
     predictions_exist,
@@ -34,6 +37,7 @@ from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
 
+COLUMNS_VERSION = 2  # raised when heads see something else of the same further columns
 EVIDENCE_FILE = "evidence.parquet"  # what a head's prices were taken from, row by row, where it can say
 
 Log = Callable[[str], None]
@@ -51,6 +55,7 @@ class HeadPlan:
     exists: bool
     given: frozenset[str] = frozenset()  # parameters that the configuration sets
     tuning: Tuning | None = None  # None: every fold has the head's own parameters
+    learning_curve: bool = True  # a second pass over a sample of the rows, see `heads.folds.curve`
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,9 @@ def run_heads(
     """
     folds = ensure_folds(workspace, config, log)
     digest, missing = catalog_digest(workspace), []
-    for name, plan in plan_heads(workspace, config, names or config.heads.run, folds, digest, log):
+    for name, plan in plan_heads(
+        workspace, config, names or configured_heads(workspace, config), folds, digest, log
+    ):
         if isinstance(plan, ShelfpriceError):
             yield HeadResult(name, "failed", error=str(plan))
         elif plan.exists and let_stand(workspace, name, plan.folder, log):
@@ -210,6 +217,8 @@ def plan_head(
         "seed": config.seed,
         "code_version": head.code_version,
     }
+    if coverage.has_columns:
+        inputs["columns"] = COLUMNS_VERSION
     cleaning = cleaning_digest(workspace, folds.hash, config.clean)
     if cleaning is not None:
         inputs["cleaning"] = cleaning
@@ -219,7 +228,7 @@ def plan_head(
         inputs["tuned"] = tuning.recorded
     folder = predictions_folder(name, inputs)
     exists = predictions_exist(workspace, name, inputs)
-    return HeadPlan(name, head, sets, inputs, folder, exists, given, tuning)
+    return HeadPlan(name, head, sets, inputs, folder, exists, given, tuning, config.heads.learning_curve)
 
 
 def _usable_tuning(
@@ -247,6 +256,7 @@ def train_head(
         HeadError: it misses what it needs, has nothing to learn, or diverged; nothing is published.
     """
     from heads.folds.crossfit import crossfit
+    from heads.folds.curve import MOST_SECONDS, curve_pass, curve_table
     from store.metric import scores
 
     names = [str(found.vector_set) for found in plan.sets]
@@ -268,20 +278,40 @@ def train_head(
         log(f"{plan.name}: with parameters found by tuning ({plan.tuning.trials} trials)")
     started = time.perf_counter()
     result = crossfit(
-        plan.head, train, inputs.log_price, inputs.fold, test, cleaning=inputs.cleaning, tuning=plan.tuning
+        plan.head,
+        train,
+        inputs.log_price,
+        inputs.fold,
+        test,
+        cleaning=inputs.cleaning,
+        tuning=plan.tuning,
+        looks_back=inputs.looks_back,
+        weight=inputs.weight,
     )
     seconds = time.perf_counter() - started
+    curve = None
+    if plan.learning_curve and not (inputs.cleaning or inputs.looks_back) and seconds < MOST_SECONDS:
+        seed = plan.inputs["seed"]
+        curve = curve_pass(
+            plan.head, train, inputs.log_price, inputs.fold, seed, plan.tuning, inputs.weight, log
+        )
     report: dict[str, Any] = {
         **scores(inputs.log_price, result.oof),
         "seconds": round(seconds, 3),
         "learned": result.learned,
         **({"fold_matched": matched} if matched else {}),
+        **({"curve_seconds": round(time.perf_counter() - started - seconds, 3)} if curve else {}),
         "versions": {package: version(package) for package in ("shelfprice", *plan.head.libraries)},
     }
     for file, content in result.model.files().items():
         workspace.publish_bytes(f"{plan.folder}/{file}", content)
     if result.evidence is not None:
         workspace.publish_table(f"{plan.folder}/{EVIDENCE_FILE}", result.evidence)
+    if curve is not None:
+        metadata = {"folds_hash": plan.inputs["folds_hash"], "share": curve.share}
+        workspace.publish_table(
+            f"{plan.folder}/{CURVE_FILE}", curve_table(train.sample_id, curve), metadata=metadata
+        )
     oof = oof_predictions_table(train.sample_id, inputs.fold, result.oof)
     predicted = None
     if test is not None and result.test is not None:
@@ -298,6 +328,12 @@ class _Coverages:
     def __init__(self, workspace: Workspace, log: Log) -> None:
         self._workspace, self._log = workspace, log
         self._known: dict[str, InputCoverage | None] = {}
+
+    @cached_property
+    def has_columns(self) -> bool:
+        """Whether the catalogue has further columns of the user's file."""
+        with self._workspace.parquet(split_path("train")) as file:
+            return any(extra_columns(file.schema_arrow))
 
     def of(self, name: str) -> InputCoverage | None:
         """None where no training row can have such a vector: the catalogue has no images."""

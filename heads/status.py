@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from heads.defaults import configured_heads
 from heads.folds.search import STORAGE
 from heads.folds.tuning import TUNING, TUNING_LOCK, tuning_basis
 from heads.params import current_params
@@ -54,7 +55,7 @@ def head_holdings(workspace: Workspace, config: Config) -> list[HeadHolding]:
     rows = present_rows(workspace) | {"seed": config.seed}
     records = {folder: workspace.read_json(f"{folder}/head.json") for folder in finished_folders(workspace)}
     heads = {record["head"] for record in records.values()}
-    order = {head: at for at, head in enumerate(config.heads.run)}
+    order = {head: at for at, head in enumerate(configured_heads(workspace, config))}
     there = rows["catalog_digest"] and rows["folds_hash"]
     plans = read_plans(workspace, config, _planned(heads)) if there else {}
     folds = folds_holding(workspace, config)
@@ -124,7 +125,7 @@ def sections(workspace: Workspace, config: Config) -> Iterator[Section]:
     holdings = head_holdings(workspace, config)
     fresh = {one.head for one in holdings if not one.stale and not one.is_superseded}
     there = {one.head for one in holdings}
-    untrained = [head for head in config.heads.run if head not in fresh]
+    untrained = [head for head in configured_heads(workspace, config) if head not in fresh]
     lines = [*map(_line, holdings), *(f"{head:<18} not trained" for head in untrained if head not in there)]
     step = None
     if untrained:
@@ -147,7 +148,7 @@ def _line(one: HeadHolding) -> str:
 def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
     """Runs that are superseded, unfinished or of heads that the configuration doesn't name, and their tuning."""
     standing = read_standing(workspace)
-    named = {*config.heads.run, *config.heads.params}
+    named = {*configured_heads(workspace, config), *config.heads.params}
     plans = _plans_if_any(workspace, config, named)
     kept = {*standing.folders.values(), *(plan.folder for plan in plans.values())}
     for folder in (f"{PREDICTIONS}/{name}" for name in workspace.names(PREDICTIONS)):
@@ -214,7 +215,7 @@ def disk(workspace: Workspace) -> dict[str, int]:
 def needs(workspace: Workspace, config: Config) -> Iterator[str]:
     """Vectors that heads of the configuration read whatever `heads.vectors` says."""
     current = {name: current_spec(workspace, name) for name in current_encoders(workspace)}
-    for head in {*config.heads.run, *config.heads.params}:
+    for head in {*configured_heads(workspace, config), *config.heads.params}:
         try:
             sets = head_class(head).vectors or ()
         except ShelfpriceError:

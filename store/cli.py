@@ -10,12 +10,42 @@ import click
 from store.errors import ShelfpriceError
 from store.printable import printable
 
+# How `shelfprice --help` groups commands, in the order of their use; others come last.
+SECTIONS = {
+    "From a catalogue to prices": ("catalog", "embed", "heads", "ensemble"),
+    "A saved model": ("predict", "serve"),
+    "The workspace": ("status", "prune"),
+}
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C: a file appears whole or not at all, so whatever was finished is there."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("stopped; what was finished is kept: run the same command again to go on")
+
 
 class RoomGroup(click.Group):
     """Loads a room's commands only when they are asked for, and turns our errors into one line."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted(point.name for point in entry_points(group="shelfprice.commands"))
+        found = {point.name for point in entry_points(group="shelfprice.commands")}
+        known = [name for names in SECTIONS.values() for name in names]
+        return [name for name in known if name in found] + sorted(found.difference(known))
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        left = self.list_commands(context)
+        width = formatter.width - 6 - max(map(len, left), default=0)
+        for title, names in {**SECTIONS, "More": tuple(left)}.items():
+            shown = [name for name in left if name in names]
+            left = [name for name in left if name not in shown]
+            commands = [(name, self.get_command(context, name)) for name in shown]
+            rows = [(name, command.get_short_help_str(width)) for name, command in commands if command]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         for point in entry_points(group="shelfprice.commands", name=name):
@@ -28,6 +58,8 @@ class RoomGroup(click.Group):
             return super().invoke(context)
         except ShelfpriceError as error:
             raise click.ClickException(printable(str(error))) from error
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted() from interrupt
 
 
 @click.group(cls=RoomGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

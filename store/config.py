@@ -2,18 +2,22 @@
 
 import dataclasses
 import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from store.errors import ConfigError
+from store.errors import ConfigError, WorkspaceError
 from store.workspace import Workspace
 
 CONFIG_FILE = "shelfprice.toml"
-Grouping = Literal["exact", "near"]
+LAST_CONFIG_FILE = "shelfprice.toml.last"  # as it was when something was last made by it
+Grouping = Literal["auto", "none", "exact", "near"]
 Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
 RangePolicy = Literal["refuse", "mid"]
 DecimalMark = Literal["auto", "point", "comma"]
+ImagePolicy = Literal["all", "first"]
 GroupPolicy = Literal["keep", "drop", "median", "first", "weight"]
 ROW_NUMBER = "row-number"  # in place of a column of ids
 
@@ -24,12 +28,16 @@ class ColumnConfig:
 
     sample_id: str = "sample_id"  # "row-number": rows are numbered from 1
     test_id: str = ""  # of the test file; empty: as in the training file
-    text: str = "catalog_content"
+    text: str = "catalog_content"  # column of the text that describes the product
     more_text: tuple[str, ...] = ()  # further columns of text, written after it under their names
-    image_link: str = "image_link"
-    price: str = "price"
+    image_link: str = "image_link"  # column of links to images, or of file names
+    price: str = "price"  # column of prices, in one currency
     numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
     categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
+    images_per_row: ImagePolicy = "all"  # of several images of a row; vectors of all are averaged
+    group: str = ""  # column whose values share a fold, such as the seller; empty: there is none
+    time: str = ""  # column of when a price held; folds look back only then
+    weight: str = ""  # column of what a row counts in fits and scores
     decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the column
     price_range: RangePolicy = "refuse"  # what becomes of a price such as 10-12
     max_rejected: float = 0.05  # share of a file's rows that may be refused
@@ -39,6 +47,7 @@ class ColumnConfig:
 class EmbedConfig:
     """Which vectors the run computes, and how failing inputs are taken."""
 
+    # what 'embed run' computes: encoders, of texts with their composition
     vectors: tuple[str, ...] = ("minilm@structured", "minilm@name", "efficientnet-lite0")
     max_failures: float = 0.01  # share of what is there
     max_coverage_gap: float = 0.05  # share of rows without a vector, train against test
@@ -48,32 +57,37 @@ class EmbedConfig:
 class FoldConfig:
     """How rows are split."""
 
-    k: int = 5
-    group: Grouping = "exact"
+    k: int = 5  # number of folds, at least 2
+    # rows that share a fold; auto: what gives training rows as many relatives elsewhere as test rows have in train
+    group: Grouping = "auto"
 
 
 @dataclass(frozen=True)
 class CleanConfig:
     """What training does about each finding of `shelfprice catalog clean`; rows that are scored are never touched."""
 
-    same_text_image: GroupPolicy = "keep"
-    same_image: GroupPolicy = "keep"
-    same_text: GroupPolicy = "keep"
-    near_text: GroupPolicy = "keep"
-    near_image: GroupPolicy = "keep"
-    price: GroupPolicy = "keep"
-    outlier: RowPolicy = "keep"
-    quantity: RowPolicy = "keep"
-    encoding: RowPolicy = "keep"
-    language: RowPolicy = "keep"
+    same_text_image: GroupPolicy = "keep"  # rows of the same text and image
+    same_image: GroupPolicy = "keep"  # the same image, other texts
+    same_text: GroupPolicy = "keep"  # the same text, other images
+    near_text: GroupPolicy = "keep"  # nearly the same text
+    near_image: GroupPolicy = "keep"  # nearly the same image
+    price: GroupPolicy = "keep"  # copies of one product with other prices
+    outlier: RowPolicy = "keep"  # prices far from those of similar rows
+    quantity: RowPolicy = "keep"  # value and unit that fit no size in the title
+    encoding: RowPolicy = "keep"  # texts with broken characters
+    language: RowPolicy = "keep"  # texts in another language than most
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """Which heads a run trains, and parameters that differ from their defaults."""
 
-    run: tuple[str, ...] = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
+    # what 'heads run' trains; none: heads chosen by the size of the catalogue, see 'heads plan'
+    run: tuple[str, ...] = ()
+    # what heads read, unless a head's own parameter says otherwise
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
+    # train each on a sample of the rows as well, so that the score is of the model of all rows
+    learning_curve: bool = True
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
 
     @property
@@ -100,7 +114,7 @@ class SubmissionConfig:
 class Config:
     """One run."""
 
-    seed: int = 42
+    seed: int = 42  # of folds, heads and draws
     columns: ColumnConfig = field(default_factory=ColumnConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     folds: FoldConfig = field(default_factory=FoldConfig)
@@ -113,14 +127,19 @@ def load_config(workspace: Workspace) -> Config:
     """The workspace's configuration, or the defaults where it has none.
 
     Raises:
-        ConfigError: not TOML, an unknown key, a wrong type; names the key and what is expected.
+        ConfigError: not TOML, an unknown key, a wrong type; names the key and what is expected. Or the file is gone
+            or empty, and what stands in the workspace was made with other settings than the defaults.
     """
-    if not workspace.exists(CONFIG_FILE):
-        return Config()
-    try:
-        value = tomllib.loads(workspace.read_bytes(CONFIG_FILE).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{workspace.path(CONFIG_FILE)} is not TOML: {error}") from error
+    value = _read(workspace, CONFIG_FILE)
+    if not value:
+        lost = sorted(_settings(_last(workspace) or {}).items() - _settings(_DEFAULTS).items())
+        if lost:
+            path, last = workspace.path(CONFIG_FILE), workspace.path(LAST_CONFIG_FILE)
+            raise ConfigError(
+                f"{path} is {'empty' if workspace.exists(CONFIG_FILE) else 'gone'}, and this workspace was made with "
+                f"{len(lost)} settings that are not the defaults ({lost[0][0]} = {lost[0][1]}): they are kept in {last}, "
+                f"copy it to {path}; or delete it to go on with the defaults"
+            )
     config = _build(Config, value, "")
     if config.folds.k < 2:
         raise ConfigError(f"{CONFIG_FILE}: folds.k must be at least 2, got {config.folds.k}")
@@ -128,6 +147,59 @@ def load_config(workspace: Workspace) -> Config:
     if not 0 < floor < float("inf"):
         raise ConfigError(f"{CONFIG_FILE}: submission.price_floor must be above 0, got {floor:g}")
     return config
+
+
+def keep_settings(workspace: Workspace, log: Callable[[str], None]) -> None:
+    """Say which settings are others than when something was last made here, and keep those of now for the next time.
+
+    Whoever makes something by the configuration calls it: a setting that is lost from the file is taken as its default,
+    which is told once.
+    """
+    now = _read(workspace, CONFIG_FILE)
+    if not now or now == (before := _last(workspace)):
+        return
+    if before is not None:
+        old, new = _settings(_DEFAULTS) | _settings(before), _settings(_DEFAULTS) | _settings(now)
+        for name in sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+            log(f"{CONFIG_FILE} has changed: {name} {old.get(name, 'unset')} became {new.get(name, 'unset')}")
+    with suppress(WorkspaceError):  # one that can't be written can still be looked at
+        workspace.publish_bytes(LAST_CONFIG_FILE, workspace.read_bytes(CONFIG_FILE))
+
+
+def _read(workspace: Workspace, file: str) -> dict[str, Any]:
+    """What a TOML file holds; nothing where it does not exist."""
+    if not workspace.exists(file):
+        return {}
+    try:
+        return tomllib.loads(workspace.read_bytes(file).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        way_on = (
+            f": mend it, or go back to {workspace.path(LAST_CONFIG_FILE)}, which something was last made by"
+        )
+        is_last = file == LAST_CONFIG_FILE or _last(workspace) is None
+        raise ConfigError(
+            f"{workspace.path(file)} is not TOML: {error}{'' if is_last else way_on}"
+        ) from error
+
+
+def _last(workspace: Workspace) -> dict[str, Any] | None:
+    """The settings that something was last made with; None where that is not known."""
+    try:
+        return _read(workspace, LAST_CONFIG_FILE) or None
+    except (ConfigError, WorkspaceError):
+        return None
+
+
+def _settings(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Every setting by its full name, its value as text."""
+    found: dict[str, str] = {}
+    for name, value in table.items():
+        found |= (
+            _settings(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": repr(value)}
+        )
+    return found
 
 
 def check_table(cls: type[Table], value: dict[str, Any], where: str) -> Table:
@@ -151,7 +223,7 @@ def save_config(workspace: Workspace, config: Config) -> None:
     written, defaults = tomlkit.document(), {}
     if workspace.exists(CONFIG_FILE):
         written = tomlkit.parse(workspace.read_bytes(CONFIG_FILE).decode())
-        defaults = _plain(dataclasses.asdict(Config()))
+        defaults = _DEFAULTS
     _update(written, _plain(dataclasses.asdict(config)), defaults)
     workspace.publish_bytes(CONFIG_FILE, tomlkit.dumps(written).encode())
 
@@ -210,6 +282,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{CONFIG_FILE}: [{where}] must hold one table per head, got {value!r}")
         return value
     accepted = (int, float) if hint is float else hint
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or isinstance(value, bool) != (hint is bool):
         raise ConfigError(f"{CONFIG_FILE}: {where} must be {hint.__name__}, got {value!r}")
     return hint(value)
+
+
+_DEFAULTS = _plain(dataclasses.asdict(Config()))

@@ -116,6 +116,12 @@ CONTRACTS = (
     Contract(r"catalog/rejected\.parquet", _INGEST, _columns(REJECTED)),
     Contract(r"catalog/holdout\.parquet", _INGEST, _ID | _columns((HOLDOUT_PRICE,))),
     Contract(
+        r"catalog/relatives\.parquet",
+        _BLEND,
+        _ID | {"product": Column(INTEGER, nullable=False), "family": Column(INTEGER, nullable=False)},
+        {"catalog_digest": str},
+    ),
+    Contract(
         r"images/links\.parquet",
         "run 'shelfprice catalog ingest' or 'shelfprice catalog images' to make it again",
         {"link": Column(pa.string(), nullable=False), "sha256": Column(pa.string())},
@@ -149,7 +155,7 @@ CONTRACTS = (
         _HEADS,
         _ID | {"fold": Column(INTEGER, nullable=False)} | _columns((LOG_PRICE,)),
     ),
-    Contract(r"predictions/[^/]+/test\.parquet", _HEADS, _ID | _columns((LOG_PRICE,))),
+    Contract(r"predictions/[^/]+/(test|curve)\.parquet", _HEADS, _ID | _columns((LOG_PRICE,))),
     Contract(
         r"predictions/[^/]+/head\.json",
         _HEADS,

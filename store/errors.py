@@ -59,3 +59,7 @@ class NetworkError(ShelfpriceError):
 
 class EngineError(ShelfpriceError):
     """The engine that a run was given to can't take it, or went away."""
+
+
+class AuditError(ShelfpriceError):
+    """A check of what the honest score stands on failed."""

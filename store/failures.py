@@ -3,15 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
-
-from store.catalog.images.blobs import FILE_PREFIX
-from store.catalog.images.links import read_links
-from store.catalog.read import present_splits, read_split
+from store.catalog.images.links import FILE_PREFIX, is_given, read_links
+from store.catalog.read import columns_of_images, image_references, present_splits, read_split
 from store.config import Config
 from store.errors import MissingVectorsError
 from store.vectors.folded import fold_specs
-from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_row_keys
+from store.vectors.sets import VectorSet, current_encoders, current_spec, iter_image_keys
 from store.vectors.shard import read_failures
 from store.workspace import Workspace
 
@@ -39,12 +36,12 @@ def failed_rows(workspace: Workspace, config: Config) -> Iterator[FailedRow]:
     links = links.filter(links["reason"].is_valid())
     reasons = dict(zip(links["link"].to_pylist(), links["reason"].to_pylist(), strict=True))
     for split in splits if reasons else ():
-        rows = read_split(workspace, split, ["sample_id", "image"])
-        for row in rows.filter(pc.is_in(rows["image"], value_set=links["link"].combine_chunks())).to_pylist():
-            stage = "read" if row["image"].startswith(FILE_PREFIX) else "fetch"
-            yield FailedRow(
-                "image", split, row["sample_id"], _file(row["image"]), stage, reasons[row["image"]]
-            )
+        rows = read_split(workspace, split, ["sample_id", *columns_of_images(workspace, split)])
+        for sample_id, images in zip(rows["sample_id"].to_pylist(), image_references(rows), strict=True):
+            for image in images:
+                if image in reasons:
+                    stage = "read" if is_given(image) else "fetch"
+                    yield FailedRow("image", split, sample_id, _file(image), stage, reasons[image])
     for vector_set in _vector_sets(workspace, config):
         yield from _without_vector(workspace, vector_set, splits)
 
@@ -71,7 +68,8 @@ def _without_vector(workspace: Workspace, vector_set: VectorSet, splits: list[st
         for row in read_failures(workspace, one.folder).to_pylist():
             failed[row["key"]] = row["stage"], row["reason"]
     for split in splits if failed else ():
-        for batch, keys in iter_row_keys(workspace, vector_set, split):
+        of_images = (part for parts in iter_image_keys(workspace, vector_set, split) for part in parts)
+        for batch, keys in of_images:
             for at, key in enumerate(keys.to_pylist()):
                 if key in failed:
                     is_image = vector_set.composition is None

@@ -14,6 +14,7 @@ WORDS = {  # inputs whose values mean nothing to people
     "catalog_digest": "the catalogue has changed",
     "folds_hash": "folds have changed",
     "cleaning": "decisions of 'catalog clean' have changed",
+    "columns": "further columns are read in another way",
     "tuned": "parameters found by tuning have changed",
 }
 GONE = {"catalog_digest": "there is no catalogue", "folds_hash": "there are no folds"}

@@ -10,7 +10,14 @@ from store.catalog.download.record import IMAGES_LOCK, JOURNAL_FOLDER, read_jour
 from store.catalog.images.blobs import blob_path, stored_digests
 from store.catalog.images.links import read_links
 from store.catalog.ingest.publish import REJECTED_FILE
-from store.catalog.read import CATALOG_LOCK, SPLITS, catalog_digest, split_path
+from store.catalog.read import (
+    CATALOG_LOCK,
+    SPLITS,
+    catalog_digest,
+    columns_of_images,
+    n_with_several,
+    split_path,
+)
 from store.cleaning import decided_digest, why_decide_again
 from store.config import Config
 from store.errors import ShelfpriceError
@@ -35,6 +42,7 @@ class CatalogHolding:
     digest: str
     splits: dict[str, SplitHolding]
     rejected: dict[str, int]  # reason -> rows
+    n_with_several: int = 0  # rows with several images
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,13 @@ class CleaningHolding:
 
 def catalog_holding(workspace: Workspace) -> CatalogHolding | None:
     """None where nothing was ingested."""
-    splits = {}
+    splits, n_several = {}, 0
     for split in SPLITS:
         if workspace.exists(split_path(split)):
-            links = workspace.read_table(split_path(split), ["image_link", "image"])
+            links = workspace.read_table(
+                split_path(split), ["image_link", *columns_of_images(workspace, split)]
+            )
+            n_several += n_with_several(links)
             n_rows = len(links)
             with_link = pc.sum(pc.or_(links["image_link"].is_valid(), links["image"].is_valid())).as_py() or 0
             splits[split] = SplitHolding(n_rows, with_link, n_rows - links["image"].null_count)
@@ -85,7 +96,7 @@ def catalog_holding(workspace: Workspace) -> CatalogHolding | None:
         for reason in workspace.read_table(REJECTED_FILE, ["reason"])["reason"].to_pylist():
             kind = reason.split(":")[0]  # what follows is the offending value
             rejected[kind] = rejected.get(kind, 0) + 1
-    return CatalogHolding(catalog_digest(workspace), splits, rejected)
+    return CatalogHolding(catalog_digest(workspace), splits, rejected, n_several)
 
 
 def image_holding(workspace: Workspace) -> ImageHolding | None:
@@ -172,6 +183,8 @@ def _catalog_lines(catalog: CatalogHolding | None, images: ImageHolding | None) 
         to_get = split.with_link - split.with_image
         links = f", {to_get:,} with a link alone" if to_get else ""
         yield f"{name:<6}{split.rows:>9,} rows, {split.with_image:,} with an image{links}"
+    if catalog.n_with_several:
+        yield f"{catalog.n_with_several:,} rows with several images"
     if catalog.rejected:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in catalog.rejected.items())
         yield f"{sum(catalog.rejected.values()):,} rows rejected: {reasons}"
@@ -183,7 +196,8 @@ def _catalog_lines(catalog: CatalogHolding | None, images: ImageHolding | None) 
 def _folds_line(folds: FoldsHolding | None) -> str:
     if folds is None:
         return "none: the next 'heads run' decides them"
-    how = f"{folds.grouping} groups, seed {folds.seed}" if folds.grouping else "brought along"
+    groups = "each row on its own" if folds.grouping == "none" else f"{folds.grouping} groups"
+    how = f"{groups}, seed {folds.seed}" if folds.grouping else "brought along"
     stale = f"; stale: {folds.stale}" if folds.stale else ""
     return f"{folds.k} folds of {folds.rows:,} rows in {folds.groups:,} groups, {how}, {folds.hash}{stale}"
 

@@ -63,4 +63,5 @@ def write_error(target: str, error: OSError) -> WorkspaceError:
     """An error of the operating system while writing, as one of ours."""
     if error.errno == errno.ENOSPC:
         return WorkspaceError(f"no space left to write {target}: free some and run the command again")
-    return WorkspaceError(f"can't write {target}: {error.strerror or error}")
+    way_on = ": delete what is there in its place" if error.errno in (errno.EISDIR, errno.ELOOP) else ""
+    return WorkspaceError(f"can't write {target}: {error.strerror or error}{way_on}")

@@ -63,6 +63,20 @@ def smape(actual: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.where(positive, smape_rows(log_actual, log_predicted), 200.0).mean())
 
 
+def gain_and_error(gain_rows: np.ndarray, group: np.ndarray) -> tuple[float, float]:
+    """Mean of `gain_rows` and its standard error over groups, both arguments of shape (n_rows,).
+
+    The error is infinite where all rows are one group: nothing can be told then.
+    """
+    mean = float(gain_rows.mean())
+    index = np.unique(group, return_inverse=True)[1]
+    sums = np.bincount(index, gain_rows - mean)
+    n_groups = len(sums)
+    if n_groups < 2:
+        return mean, float("inf")
+    return mean, float(np.sqrt((sums**2).sum() * n_groups / (n_groups - 1)) / len(gain_rows))
+
+
 def smape_scorer(target: Target = "price") -> Any:
     """SMAPE as a scikit-learn scorer, negative since scorers are maximised.
 

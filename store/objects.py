@@ -42,6 +42,10 @@ def check_address(root: str) -> None:
             f"the address {scheme}://…@{root.rpartition('@')[2]} holds credentials: leave them out and set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or use the machine's role"
         )
+    if "\0" in root:
+        raise WorkspaceError(
+            f"workspace {root!r}: no path holds a NUL character; name a folder or an address"
+        )
     if "::" in root:
         raise WorkspaceError(
             f"workspace {root!r}: '::' chains addresses, and a workspace is one folder or one address"

@@ -1,13 +1,16 @@
 """Command-line options and output that every room shares."""
 
 import json
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from store.printable import printable
+from store.timings import Timings
 from store.workspace import Workspace
 
 _C1 = re.compile("[\x7f-\x9f]")  # control characters that JSON leaves as they are
@@ -34,9 +37,19 @@ json_option: Callable[[Any], Any] = click.option(
 )
 
 
-def say(text: str, err: bool = False) -> None:
-    """One line for people, to stdout or stderr: what stands in ids, names and paths can't act on a terminal."""
-    click.echo(printable(text), err=err)
+def user_timings() -> Timings:
+    """How long steps took before, in the user's folder for settings of programs."""
+    return Timings(Path(click.get_app_dir("shelfprice")))
+
+
+def say(text: str, err: bool = False, colour: str | None = None) -> None:
+    """One line for people, to stdout or stderr: what stands in ids, names and paths can't act on a terminal.
+
+    Args:
+        colour: of the line, where it goes to a terminal and NO_COLOR (https://no-color.org) is not set.
+    """
+    line = printable(text)
+    click.echo(click.style(line, fg=colour) if colour and not os.environ.get("NO_COLOR") else line, err=err)
 
 
 def print_json(value: Any) -> None:

@@ -13,6 +13,8 @@ from store.standing import PREDICTIONS, PREDICTIONS_LOCK, standing_file
 from store.vectors.spec import digest
 from store.workspace import Workspace
 
+CURVE_FILE = "curve.parquet"  # out-of-fold log prices of a sample of rows, by models of the sample alone
+
 
 @dataclass(frozen=True)
 class Predictions:

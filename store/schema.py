@@ -20,9 +20,15 @@ CATALOG_COLUMNS: dict[str, pa.DataType] = {
     "quantity_unit": pa.string(),  # "g", "ml", "count" or null
     "numbers": NUMBERS_TYPE,  # other numbers with their word: 15.6 "inch", 4 "bedrooms"
 }
+# References as in `image` of a row's further images, in order; the column is there only where a row has some.
+FURTHER_IMAGES = pa.field("further_images", pa.list_(pa.string()))
 # Further columns of the user's file are kept under these prefixes.
 NUMERIC_PREFIX = "numeric:"  # float64, null where missing
 CATEGORICAL_PREFIX = "categorical:"  # string, null where missing
+# Columns that say something of the rows and are no features.
+OWN_GROUP = pa.field("given:group", pa.string())  # rows of one value share a fold; null: the row alone
+TIME = pa.field("given:time", pa.float64())  # of the price, in days, or the column's own number
+WEIGHT = pa.field("given:weight", pa.float64())  # of the row in fits and scores, > 0
 
 PRICE = pa.field("price", pa.float64(), nullable=False)  # currency of the catalogue, > 0
 
@@ -43,7 +49,10 @@ REJECTED = pa.schema(
 # images/links.parquet -----------------------------------------------------------------------------
 LINKS = pa.schema(
     [
-        ("link", pa.string()),  # URL, or "file:<name>" for an image found in a folder
+        (
+            "link",
+            pa.string(),
+        ),  # URL, "file:<name>" of an image in a folder, or "data:<sha256>" of one in the table
         ("sha256", pa.string()),  # hex of the bytes, null where there are none
         ("reason", pa.string()),  # why there are none, null where there are
         ("tries", pa.int32()),

@@ -28,6 +28,7 @@ from store.objects import ObjectFile, Objects, check_address
 METADATA_KEY = b"shelfprice"
 DIGEST_KEY = b"shelfprice.sha256"  # of a table's columns, number of rows and metadata; pages have checksums
 RECORD_DIGEST = "record_sha256"  # in a JSON record: of all the rest of it
+SHA256_CHARACTERS = 64
 ROW_GROUP_ROWS = 8192
 BLOCK_BYTES = 2**20  # least that one request to an object store reads of a file
 
@@ -87,7 +88,7 @@ class Workspace:
     def size(self, relative: str) -> int:
         """Bytes of a file."""
         if self.is_local:
-            return os.path.getsize(self.path(relative))
+            return self._stat(relative).st_size
         return int(self._objects.call(self.filesystem.size, self.path(relative)) or 0)
 
     def folder_bytes(self, folder: str) -> int:
@@ -98,7 +99,15 @@ class Workspace:
 
     def modified(self, relative: str) -> float:
         """When a file was last published, seconds since 1970."""
+        if self.is_local:
+            return self._stat(relative).st_mtime
         return float(self._objects.call(self.filesystem.modified, self.path(relative)).timestamp())
+
+    def _stat(self, relative: str) -> os.stat_result:
+        try:
+            return os.stat(self.path(relative))
+        except OSError:  # a link that leads nowhere, or to itself
+            return os.lstat(self.path(relative))
 
     def open(self, relative: str) -> BinaryIO:
         """Open for reading.
@@ -147,8 +156,10 @@ class Workspace:
             raise self.not_ours(relative, f"it is not JSON: {error}") from error
         if isinstance(value, dict):
             stated = value.pop(RECORD_DIGEST, None)  # version 0.1.0 stated none
-            if stated not in (None, _record_digest(value)):
-                raise self.not_ours(relative, "its content is not what its own digest says")
+            if stated not in (None, _record_digest(value, relative), _record_digest(value)) or (
+                stated is None and _holds_digest(value, relative)
+            ):
+                raise self.not_ours(relative, "its content or place is not what its own digest says")
         problem = shape_problem(value, contract_of(relative).shape)
         if problem:
             raise self.not_ours(relative, problem)
@@ -192,9 +203,16 @@ class Workspace:
             metadata = table_metadata(schema)
         except ValueError as error:
             raise self.not_ours(relative, f"its metadata are not JSON: {error}") from error
-        stated = (schema.metadata or {}).get(DIGEST_KEY)  # version 0.1.0 stated none
-        if stated not in (None, _table_digest(schema, file.metadata.num_rows, metadata)):
-            raise self.not_ours(relative, "its columns, rows or metadata are not what its own digest says")
+        found = schema.metadata or {}
+        stated = found.get(DIGEST_KEY)  # version 0.1.0 stated none
+        told = schema, file.metadata.num_rows, metadata
+        digest = _table_digest(*told, relative)
+        if stated not in (None, digest, _table_digest(*told)) or (
+            stated is None and digest in found.values()
+        ):
+            raise self.not_ours(
+                relative, "its columns, rows, metadata or place are not what its own digest says"
+            )
         problem = table_problem(schema, contract) or shape_problem(metadata, contract.shape)
         if problem:
             raise self.not_ours(relative, problem)
@@ -242,7 +260,13 @@ class Workspace:
         )
 
     def _unreadable(self, relative: str, error: OSError) -> WorkspaceError:
-        return WorkspaceError(f"can't read {self.path(relative)}: {error.strerror or error}")
+        message = f"can't read {self.path(relative)}: {error.strerror or error}"
+        if error.errno in (
+            errno.EISDIR,
+            errno.ELOOP,
+        ):  # something else in its place; what, the user must look at
+            message += f": delete it, then {contract_of(relative).made_by}"
+        return WorkspaceError(message)
 
     # ---- publishing ------------------------------------------------------------------------------
 
@@ -301,7 +325,7 @@ class Workspace:
     def publish_json(self, relative: str, value: Any) -> None:
         """Publish plain data; a record (an object) carries its own digest, which `read_json` checks."""
         if isinstance(value, dict):
-            value = value | {RECORD_DIGEST: _record_digest(value)}
+            value = value | {RECORD_DIGEST: _record_digest(value, relative)}
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         self.publish_bytes(relative, (text + "\n").encode())
 
@@ -317,7 +341,7 @@ class Workspace:
         if metadata is not None:
             kept[METADATA_KEY] = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
         told = parse_json(kept.get(METADATA_KEY, b"{}"))
-        kept[DIGEST_KEY] = _table_digest(table.schema, table.num_rows, told)
+        kept[DIGEST_KEY] = _table_digest(table.schema, table.num_rows, told, relative)
         table = table.replace_schema_metadata(kept)
         settings = {"compression": "zstd", "row_group_size": ROW_GROUP_ROWS, **options}
 
@@ -409,14 +433,27 @@ def table_metadata(schema: pa.Schema) -> dict[str, Any]:
     return found
 
 
-def _record_digest(value: dict[str, Any]) -> str:
+# Both digests are over the place as well, so that a sound file of another one is no stand-in. Files that a version
+# between 0.1.0 and this one wrote have them without.
+
+
+def _record_digest(value: dict[str, Any], relative: str = "") -> str:
     as_read = json.loads(json.dumps(value, allow_nan=False))  # where every name is text
-    content = json.dumps(as_read, sort_keys=True, separators=(",", ":"))
+    content = relative + json.dumps(as_read, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _table_digest(schema: pa.Schema, n_rows: int, metadata: Any) -> bytes:
+def _holds_digest(value: dict[str, Any], relative: str) -> bool:
+    """Whether a record's digest stands in it under a name that was damaged."""
+    suspects = [name for name, one in value.items() if isinstance(one, str) and len(one) == SHA256_CHARACTERS]
+    return any(
+        _record_digest({n: one for n, one in value.items() if n != name}, relative) == value[name]
+        for name in suspects
+    )
+
+
+def _table_digest(schema: pa.Schema, n_rows: int, metadata: Any, relative: str = "") -> bytes:
     # Parquet has a name of its own for the items of a list.
     columns = [[one.name, str(one.type).replace("<item:", "<element:"), one.nullable] for one in schema]
-    content = json.dumps([columns, n_rows, metadata], sort_keys=True, separators=(",", ":"))
+    content = relative + json.dumps([columns, n_rows, metadata], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest().encode()

@@ -17,6 +17,16 @@ def with_one_core() -> Iterator[None]:
 
 # Parameters that make a head cheap; one that is not named here runs with its defaults.
 QUICK: dict[str, dict[str, object]] = {
+    "boosted": {
+        "bags": 1,
+        "n_inner_folds": 2,
+        "n_estimators": 60,
+        "patience": 10,
+        "learning_rate": 0.2,
+        "num_leaves": 7,
+        "colsample_bytree": 1.0,
+        "n_jobs": 1,
+    },
     "lightgbm": {"n_estimators": 80, "learning_rate": 0.2, "num_leaves": 7, "colsample_bytree": 1.0},
     "fusion": {
         "projected": 32,

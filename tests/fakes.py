@@ -10,7 +10,7 @@ from store.catalog.images.links import known_links
 from store.catalog.read import catalog_digest, read_split
 from store.folds.assign import FOLDS_FILE, read_folds
 from store.predictions import Predictions, oof_predictions_table, publish_predictions, test_predictions_table
-from store.schema import CATALOG_COLUMNS, FOLD, GROUP, NUMBERS_TYPE, PRICE
+from store.schema import CATALOG_COLUMNS, FOLD, GROUP, NUMBERS_TYPE, PRICE, TIME, WEIGHT
 from store.vectors.sets import VectorSet, iter_row_keys, publish_current
 from store.vectors.shard import publish_shard
 from store.vectors.spec import EncoderSpec
@@ -26,7 +26,8 @@ def catalog_table(rows: list[dict[str, Any]], *, priced: bool = True) -> pa.Tabl
     assert columns["numbers"].type == NUMBERS_TYPE
     for name in rows[0] if rows else ():
         if ":" in name:
-            kind = pa.float64() if name.startswith("numeric:") else pa.string()
+            is_number = name.startswith("numeric:") or name in (TIME.name, WEIGHT.name)
+            kind = pa.float64() if is_number else pa.string()
             columns[name] = pa.array([row.get(name) for row in rows], kind)
     if priced:
         columns["price"] = pa.array([row["price"] for row in rows], PRICE.type)

@@ -38,7 +38,7 @@ def load(resolved: Sequence[Resolved]) -> list[Any]:
 
 
 class LetterCounter:
-    """Implements `embed.encoders.base.TextEncoder`."""
+    """Implements `embed.encoders.base.TextModel`."""
 
     pad_id = 0
 

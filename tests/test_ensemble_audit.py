@@ -69,6 +69,11 @@ def test_a_sound_catalogue_passes_every_check(workspace):
         "folds unknown": "ok",
         "drift": "ok",
         "twins": "ok",
+        "signal": "ok",
+        "columns": "skipped",
+        "written prices": "ok",
+        "image names": "skipped",
+        "time": "skipped",
     }
     assert result["verdict"] == "ok"
     shuffled = checks["shuffled target"]["figures"]
@@ -88,6 +93,7 @@ def test_a_column_that_tells_the_fold_fails(workspace):
     check = check_folds_unknown(read_evidence(workspace, ["fake@name"], 1000, 0)[0], 0)
     assert check.verdict == "fail"
     assert check.figures["accuracy"] > 0.9
+    assert "drop column 'batch', which alone has accuracy" in check.words
 
 
 def test_test_rows_of_another_kind_fail_naming_what_moved(workspace):
@@ -96,7 +102,16 @@ def test_test_rows_of_another_kind_fail_naming_what_moved(workspace):
     check = check_drift(train, test, 0)
     assert check.verdict == "fail"
     assert check.figures["auc"] > 0.9
-    assert "most by fake@name" in check.words
+    assert "most by vectors fake@name" in check.words
+
+
+def test_two_test_rows_are_too_few_to_say_that_they_look_like_training_rows(workspace):
+    lay_out(workspace, drift=3.0)
+    train, test, _ = read_evidence(workspace, ["fake@name"], 1000, 0)
+    blocks = {name: block[:2] for name, block in test.blocks.items()}
+    check = check_drift(train, dataclasses.replace(test, position=test.position[:2], blocks=blocks), 0)
+    assert (check.verdict, check.figures) == ("skipped", {})
+    assert "2 test rows are too few" in check.words
 
 
 def test_a_feature_that_knows_shuffled_prices_fails(workspace):
@@ -182,9 +197,24 @@ def test_an_empty_workspace_says_what_to_run(workspace):
 def test_the_command_prints_a_verdict_per_check_and_json(workspace):
     lay_out(workspace)
     run = CliRunner().invoke(main, ["ensemble", "audit", "-w", workspace.root], catch_exceptions=False)
-    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 5 + ["note"] * 2
+    assert [line.split()[0] for line in run.stdout.splitlines()] == [
+        *["ok"] * 5,
+        *["skipped", "skipped", "ok", "skipped", "skipped"],
+        *["note"] * 2,
+    ]
     run = CliRunner().invoke(main, ["ensemble", "audit", "-w", workspace.root, "--json"])
-    assert len(json.loads(run.stdout)["checks"]) == 5
+    assert len(json.loads(run.stdout)["checks"]) == 10
+
+
+def test_a_check_that_fails_is_an_error_after_all_are_printed(workspace):
+    lay_out(workspace, fold_column=True)
+    run = CliRunner().invoke(main, ["ensemble", "audit", "-w", workspace.root])
+    assert run.exit_code == 1
+    assert (
+        len([line for line in run.stdout.splitlines() if line.split()[0] in ("ok", "caution", "fail")]) >= 5
+    )
+    assert "can't be trusted, " in run.stderr
+    assert "folds unknown" in run.stderr.splitlines()[-1]
 
 
 def further_columns(workspace, test_colours=("red", "blue"), seed=0):
@@ -214,8 +244,8 @@ def test_categories_that_are_nearly_all_different_are_no_drift(workspace):
 def test_the_column_that_drifts_is_named(workspace):
     check = further_columns(workspace, test_colours=("red", "green"))
     assert check.verdict in ("caution", "fail")
-    assert "most by fields" in check.words
-    assert "there by column 'colour'" in check.words
+    assert "most by column 'colour'" in check.words
+    assert "fields" not in check.words
     of_column = check.figures["auc_of_column"]
     assert of_column["colour"] > 0.7 > of_column["code"]
 

@@ -128,6 +128,30 @@ def blend(workspace, *arguments):
     return json.loads(result.stdout)
 
 
+def test_a_file_for_a_spreadsheet_holds_no_formula_and_the_submission_holds_the_ids_as_they_are(
+    tmp_path, truth
+):
+    workspace, out = Workspace(tmp_path / "w"), tmp_path / "people.csv"
+    rows = [{"sample_id": f"p{i}", "price": float(np.exp(p))} for i, p in enumerate(truth)]
+    odd = ("=1+1", "+2", "-3", "@SUM(A1)", "\t=1", "plain", "a=b")
+    for row, id in zip(rows[N_TRAIN:], odd, strict=False):
+        row["sample_id"] = id
+    publish_catalog(workspace, catalog_table(rows[:N_TRAIN]), catalog_table(rows[N_TRAIN:], priced=False))
+    publish_folds(workspace, np.arange(N_TRAIN) % 5)
+    predict(workspace, truth, "good", 0.2, seed=1)
+    run_blend(workspace)
+    result = shelfprice("ensemble", "submit", "--spreadsheet", out, "-w", workspace.root)
+    assert result.exit_code == 0, result.output
+    with open(out, newline="") as file:
+        header, *written = csv.reader(file)
+    assert header == ["sample_id", "price", "low", "high"]
+    assert [row[0] for row in written[: len(odd)]] == [f"'{id}" for id in odd[:5]] + list(odd[5:])
+    with open(workspace.path("intervals.csv"), newline="") as file:
+        own = list(csv.reader(file))[1:]
+    assert [row[0] for row in own[: len(odd)]] == list(odd)
+    assert [row[1:] for row in own] == [row[1:] for row in written]
+
+
 def test_a_blend_of_chosen_heads_leaves_the_standing_blend_and_the_submission_as_they_are(workspace):
     both = blend(workspace)
     submit(workspace, ColumnConfig())
@@ -460,6 +484,8 @@ def test_the_price_floor_is_a_setting_that_the_score_knows_as_well(workspace, tr
     assert blend(workspace, "--head", "exact", "--standing")["standing"]
     result = shelfprice("ensemble", "submit", "-w", workspace.root, "--json")
     assert json.loads(result.stdout)["nested_smape"] < 0.01
+    median = float(np.median(np.exp(cheap[N_TRAIN:])))
+    assert f"median {median:.2g}" in shelfprice("ensemble", "submit", "-w", workspace.root).stdout
     submitted = [float(row["price"]) for row in csv.DictReader(lines(workspace, "submission.csv"))]
     np.testing.assert_allclose(submitted, np.exp(cheap[N_TRAIN:]), rtol=0.01)
 

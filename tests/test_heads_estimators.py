@@ -19,6 +19,15 @@ NETWORK = {
 }
 TREES = {"learning_rate": 0.3, "n_jobs": 1}
 SMALL: dict[str, dict[str, object]] = {
+    "boosted": {
+        **TREES,
+        "n_inner_folds": 2,
+        "n_estimators": 50,
+        "patience": 50,
+        "min_data_in_leaf": 1,
+        "components": 8,
+    }
+    | {"colsample_bytree": 1.0, "subsample": 1.0, "bags": 1},
     "fusion": {**NETWORK, "batch_rows": 64, "projected": 8, "hidden": (16,)},
     "kernel-ridge": {"unit": False},
     "lightgbm": {**TREES, "n_estimators": 100, "patience": 100, "min_data_in_leaf": 1, "components": 8}

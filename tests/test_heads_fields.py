@@ -187,3 +187,47 @@ def test_heads_learn_from_a_column_in_spite_of_such_numbers(name):
     found = crossfit(make_head(name, {}, 0), rows, log_price, np.arange(200) % 4).oof
     usual = np.abs(weight) < 1e30
     assert np.corrcoef(found[usual], log_price[usual])[0, 1] > 0.8
+
+
+# ---- further columns -----------------------------------------------------------------------------
+
+
+def test_numbers_within_the_words_of_a_column_become_columns_by_their_unit():
+    disks = ["128GB SSD", "256GB SSD", "1TB HDD", "512GB SSD + 2TB HDD"]
+    fields = field_table(table(**{"categorical:disk": lambda i: disks[i % 4]}))
+    found = np.expm1(column(fields, "numeric:disk (bytes ssd)")[:4])
+    assert found == pytest.approx([128e9, 256e9, np.nan, 512e9], nan_ok=True)
+    assert "numeric:disk (bytes hdd)" not in fields.names  # two values only: the category says as much
+    assert fields.categories["categorical:disk"].levels == tuple(disks)
+
+
+def test_training_rows_alone_decide_which_numbers_of_a_column_become_columns():
+    def rows(n_rows):
+        return table(n_rows, **{"categorical:size": lambda i: f"{i % 7} cm" if i < 40 else f"{i % 7} kg"})
+
+    alone, together = field_table(rows(40)), field_table(rows(90), 40)
+    assert alone.names == together.names
+    assert "numeric:size (length)" in alone.names
+
+
+@pytest.mark.parametrize("unknown", [99999.0, -1e9, 1e308])
+def test_values_that_stand_for_unknown_are_missing_and_said(unknown):
+    ages = [float(20 + i % 50) for i in range(190)]
+    fields = field_table(weights([*ages, *[unknown] * 10]))
+    found = column(fields, "numeric:weight")
+    np.testing.assert_array_equal(found[:190], column(field_table(weights(ages)), "numeric:weight"))
+    if abs(unknown) < 1e30:
+        assert np.isnan(found[190:]).all()
+        assert fields.notes == (
+            "numeric:weight: 10 of 200 values lie further from the others than those from one another: taken as missing",
+        )
+    assert np.nanstd(found) < 2 * found[:190].std()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0.0, 1.0] * 50, [*[0.0] * 60, *range(1, 300)], [float(2021 - i % 40) for i in range(100)]],
+    ids=["flag", "many zeros", "years"],
+)
+def test_usual_values_are_never_set_apart(values):
+    assert np.isfinite(column(field_table(weights([float(v) for v in values])), "numeric:weight")).all()

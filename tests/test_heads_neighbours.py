@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -135,3 +137,15 @@ def test_the_price_with_least_expected_smape_is_one_of_the_prices():
     prices = np.log([[100.0, 100.0, 180.0], [50.0, 60.0, 70.0]])
     chosen = least_expected_smape(prices, np.full((2, 3), 1 / 3))
     assert np.allclose(np.exp(chosen), [100.0, 60.0])
+
+
+def test_products_are_alike_in_further_columns_as_well():
+    rows, _, fold = product_lines()
+    rng = np.random.default_rng(5)
+    size = rng.normal(size=len(rows))
+    fields = FieldTable(("numeric:size",), size[:, None], {})
+    rows = replace(rows, matrices=(), texts={}, fields=fields)
+    found = crossfit(Neighbours(), rows, 3 + size, fold)
+    assert smape_log(3 + size, found.oof) < 25
+    assert found.evidence is not None
+    assert "cosine:columns" in found.evidence.column_names

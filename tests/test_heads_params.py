@@ -20,6 +20,7 @@ from tests.fake_rows import with_one_core
 one_core = pytest.fixture(autouse=True)(with_one_core)
 
 CHEAP: dict[str, dict[str, Any]] = {
+    "boosted": {"n_estimators": 3, "num_leaves": 3, "components": 2, "bags": 1, "n_jobs": 1},
     "fusion": {"projected": 8, "hidden": (4,), "seeds": 1, "epochs": 1, "batch_rows": 16},
     "kernel-ridge": {"tune_rows": 16},
     "lightgbm": {"n_estimators": 3, "num_leaves": 3, "components": 2, "n_jobs": 1},
@@ -34,6 +35,7 @@ CHEAP: dict[str, dict[str, Any]] = {
 MOST = {
     "epochs": 2,
     "n_estimators": 20,
+    "bags": 3,
     "seeds": 2,
     "members": 8,
     "blocks": 3,

@@ -1,4 +1,6 @@
 import hashlib
+import itertools
+import math
 import os
 import re
 import signal
@@ -16,7 +18,7 @@ from store.catalog.clean.run import clean_catalog
 from store.catalog.cli import catalog
 from store.catalog.images.blobs import blob_path
 from store.catalog.images.open import quiet_pillow
-from store.catalog.show.charts import label, ticks
+from store.catalog.show.charts import apart, label, ticks
 from store.catalog.show.facts import coverage_of, histogram, read_facts
 from store.catalog.show.page import thumbnail_of
 from store.workspace import Workspace
@@ -185,6 +187,19 @@ def test_ticks_are_inside_the_axis_and_not_too_many(low, factor):
     found = ticks(low, low * factor)
     assert all(low <= tick <= low * factor for tick in found)
     assert len(found) <= 14
+
+
+@given(st.floats(1e-2, 1e6), st.floats(1.05, 1e5))
+def test_labels_of_ticks_stand_apart_on_a_phone(low, factor):
+    def x_of(value):
+        return 500 * math.log(value / low) / math.log(factor)
+
+    found = ticks(low, low * factor)
+    kept = apart(found, x_of)
+    assert bool(kept) == bool(found)
+    assert set(kept) <= set(found)
+    ends = [(x_of(v) - 5.2 * len(label(v)), x_of(v) + 5.2 * len(label(v))) for v in kept]
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(ends))
 
 
 def test_numbers_on_an_axis_are_short():

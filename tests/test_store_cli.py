@@ -1,12 +1,18 @@
+import io
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from store import progress
 from store.cli import main
 from store.errors import ShelfpriceError
+from store.options import say
 
 
 def commands(command, path=()):
@@ -62,3 +68,47 @@ def test_our_errors_become_one_line_and_bugs_keep_their_traceback(monkeypatch):
     assert result.output == "Error: the rule, the value, the next step\n"
     assert isinstance(CliRunner().invoke(main, ["bug"]).exception, KeyError)
     main.commands.clear()
+
+
+def test_ctrl_c_says_how_to_go_on_with_a_code_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "ensemble.blend.run_blend", lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGINT)
+    )
+    result = CliRunner().invoke(main, ["ensemble", "blend", "-w", str(tmp_path)])
+    assert result.exit_code == 130
+    assert "stopped; what was finished is kept: run the same command again to go on" in result.stderr
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch):
+    @click.command()
+    def command():
+        say("fine", colour="green")
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert CliRunner().invoke(command, color=True).stdout == "\x1b[32mfine\x1b[0m\n"
+    assert CliRunner().invoke(command).stdout == "fine\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert CliRunner().invoke(command, color=True).stdout == "fine\n"
+
+
+def test_work_that_takes_long_is_seen_to_move_on_a_terminal_alone(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return self.is_terminal
+
+    for is_terminal in (True, False):
+        stream = Terminal()
+        stream.is_terminal = is_terminal
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(progress, "SECONDS", 0.02)
+        with progress.moving("blend") as line:
+            line.say("weights " * 40)
+            before, deadline = len(stream.getvalue()), time.monotonic() + 20
+            while is_terminal and len(stream.getvalue()) <= before and time.monotonic() < deadline:
+                time.sleep(0.02)
+        shown = stream.getvalue()
+        assert bool(shown) == is_terminal
+        assert all(len(part) <= 80 for part in shown.split("\r"))
+        if is_terminal:
+            assert "blend: 00:00" in shown
+            assert len(shown) > before

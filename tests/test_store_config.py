@@ -1,9 +1,10 @@
 import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from store.config import ColumnConfig, Config, FoldConfig, load_config, save_config
+from store.config import ColumnConfig, Config, FoldConfig, keep_settings, load_config, save_config
 from store.errors import ConfigError
 from store.workspace import Workspace
 
@@ -21,6 +22,37 @@ def test_what_is_saved_is_what_loads(workspace):
 
 def test_a_workspace_without_a_file_has_the_defaults(workspace):
     assert load_config(workspace) == Config()
+
+
+def test_settings_that_something_was_made_with_are_asked_for_when_the_file_is_lost(workspace):
+    workspace.publish_bytes("shelfprice.toml", OWN.encode())
+    notes = []
+    keep_settings(workspace, notes.append)
+    assert notes == []
+    path = Path(workspace.path("shelfprice.toml"))
+    for loss in (path.unlink, lambda: path.write_text(""), lambda: path.write_text("# all is gone\n")):
+        loss()
+        with pytest.raises(ConfigError, match=r"4 settings .*folds\.k = 4.*shelfprice\.toml\.last, copy it"):
+            load_config(workspace)
+    path.write_bytes(Path(f"{path}.last").read_bytes())  # as the message says
+    assert load_config(workspace).folds.k == 4
+    path.unlink()
+    Path(f"{path}.last").unlink()  # the other way that it says
+    assert load_config(workspace) == Config()
+
+
+def test_a_setting_that_changed_or_was_lost_since_something_was_made_is_told_once(workspace):
+    workspace.publish_bytes("shelfprice.toml", OWN.encode())
+    keep_settings(workspace, pytest.fail)
+    workspace.publish_bytes("shelfprice.toml", OWN[: OWN.index("[folds]")].replace("7", "8").encode())
+    notes = []
+    keep_settings(workspace, notes.append)
+    keep_settings(workspace, notes.append)
+    assert notes == [
+        "shelfprice.toml has changed: folds.k 4 became 5",
+        "shelfprice.toml has changed: heads.params.ridge:x.n_penalties 3 became unset",
+        "shelfprice.toml has changed: seed 7 became 8",
+    ]
 
 
 OWN = """# autumn run
@@ -87,7 +119,7 @@ def test_a_setting_that_goes_back_to_its_default_is_written(workspace):
         ("[folds]\nk = 'five'", "folds.k must be int, got 'five'"),
         ("[folds]\nk = true", "folds.k must be int, got True"),
         ("[folds]\nk = 1", "folds.k must be at least 2, got 1"),
-        ("[folds]\ngroup = 'brand'", "folds.group must be one of exact, near, got 'brand'"),
+        ("[folds]\ngroup = 'brand'", "folds.group must be one of auto, none, exact, near, got 'brand'"),
         ("[heads]\nrun = 'ridge'", "heads.run must be a list of strings, got 'ridge'"),
         ("[heads.params]\nridge = 3", r"\[heads.params\] must hold one table per head"),
         ("folds = 3", r"\[folds\] must be a table, got 3"),

@@ -1,7 +1,9 @@
 """What reads well and is not what was written is an error that names the file and the next step."""
 
+import errno
 import json
 import os
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -125,7 +127,9 @@ def test_a_table_of_other_columns_types_or_rows_is_refused(tmp_path, is_told):
             workspace.read_table(relative)
     if is_told:
         pq.write_table(whole.slice(1), workspace.path(relative))
-        with pytest.raises(CorruptFileError, match="rows or metadata are not what its own digest says"):
+        with pytest.raises(
+            CorruptFileError, match="rows, metadata or place are not what its own digest says"
+        ):
             workspace.read_table(relative)
 
 
@@ -159,7 +163,37 @@ def test_what_can_be_made_again_is_made_again_by_the_command_that_makes_it(tmp_p
     assert run(workspace, config) == ["present"] * 2
 
 
-def test_a_folder_or_a_loop_in_a_files_place_is_one_line(workspace):
+def test_a_sound_file_of_another_place_is_no_stand_in(tmp_path):
+    workspace, config = made(tmp_path / "w")
+    before = workspace.read_bytes("submission.csv")
+    ridge, neighbours = (
+        next((tmp_path / "w/predictions").glob(f"{head}-*")) for head in ("ridge", "neighbours")
+    )
+    for file in ("test.parquet", "oof.parquet", "head.json"):
+        shutil.copyfile(neighbours / file, ridge / file)
+        with pytest.raises(CorruptFileError, match=rf"{file} is damaged .*or place"):
+            (workspace.read_json if file == "head.json" else workspace.read_table)(
+                f"predictions/{ridge.name}/{file}"
+            )
+    run(workspace, config)
+    assert workspace.read_bytes("submission.csv") == before
+
+
+def test_what_may_not_be_read_is_not_taken_for_damage(workspace, monkeypatch):
+    workspace.publish_table("folds.parquet", pa.table({"x": [1]}))
+    workspace.publish_json("predictions/a.json", {"head": "a", "folder": "f"})
+
+    def refused(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refused)
+    for relative in ("folds.parquet", "predictions/a.json"):
+        with pytest.raises(WorkspaceError, match=r"can't read .*: Permission denied") as caught:
+            workspace.is_sound(relative)
+        assert not isinstance(caught.value, CorruptFileError)
+
+
+def test_a_folder_or_a_loop_in_a_files_place_is_one_line_that_says_what_to_do(workspace):
     os.makedirs(workspace.path("predictions/a.json"))
     os.makedirs(workspace.path("folds.parquet"))
     os.symlink("b.json", workspace.path("predictions/b.json"))
@@ -168,7 +202,9 @@ def test_a_folder_or_a_loop_in_a_files_place_is_one_line(workspace):
         (workspace.read_json, "predictions/b.json"),
         (workspace.read_table, "folds.parquet"),
     ):
-        with pytest.raises(WorkspaceError, match=rf"can't read .*{relative}: "):
+        with pytest.raises(
+            WorkspaceError, match=rf"can't read .*{relative}: .*: delete it, then run 'shelfprice"
+        ):
             read(relative)
 
 
@@ -198,10 +234,10 @@ def test_an_address_with_credentials_is_refused_without_repeating_them(address, 
 
 
 @pytest.mark.parametrize(
-    "address", ["a::b", "simplecache::s3://b", "zip://x.zip", "tar://x", "reference://x", "data:,x"]
+    "address", ["a::b", "a\0b", "simplecache::s3://b", "zip://x.zip", "tar://x", "reference://x", "data:,x"]
 )
 def test_an_address_that_can_hold_no_workspace_is_refused(address):
-    with pytest.raises(WorkspaceError, match=r"can't hold one|'::' chains addresses"):
+    with pytest.raises(WorkspaceError, match=r"can't hold one|'::' chains addresses|holds a NUL"):
         Workspace(address)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embed.inputs import InputFailure
 
 
-PREPARED_BY = "prepared_by"  # in a spec's `preprocessing`: whose code prepares the inputs of an `ItemEncoder`
+PREPARED_BY = "prepared_by"  # in a spec's `preprocessing`: whose code prepares the inputs of an `ItemModel`
 BIG_PARAMETERS = 1_000_000_000  # from here on weights are kept as stored
 
 
@@ -115,7 +115,7 @@ class Encoder(Protocol):
     module: "torch.nn.Module"
 
 
-class TextEncoder(Encoder, Protocol):
+class TextModel(Encoder, Protocol):
     """An encoder of texts."""
 
     pad_id: int
@@ -138,7 +138,7 @@ class TextEncoder(Encoder, Protocol):
         """
 
 
-class ImageEncoder(Encoder, Protocol):
+class ImageModel(Encoder, Protocol):
     """An encoder of images."""
 
     def forward(self, pixels: "torch.Tensor") -> "torch.Tensor":
@@ -170,7 +170,7 @@ class RowContent:
     image: np.ndarray | None = None  # (height, width, 3) uint8, RGB, upright, as large as it was stored
 
 
-class ItemEncoder(Encoder, Protocol):
+class ItemModel(Encoder, Protocol):
     """An encoder whose own library prepares its inputs: images of any size, an image and a text together."""
 
     fills: tuple[int, ...]  # of each array of an item: what it is padded with

@@ -186,7 +186,7 @@ def load_messages(resolved: Resolved, model: Any = None) -> Encoder:
 
 
 class MessageEncoder:
-    """A model of messages behind the `ItemEncoder` protocol.
+    """A model of messages behind the `ItemModel` protocol.
 
     The library prepares each row alone. What it gives per token is padded at the end; what it gives per image or
     patch is kept apart by row, so that a batch can be halved, and put together again for the forward pass.

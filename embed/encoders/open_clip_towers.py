@@ -191,7 +191,7 @@ def load_towers(resolved: Sequence[Resolved], model_config: dict[str, Any]) -> l
 
 
 class OpenClipImageTower:
-    """The image half of a model behind the `ImageEncoder` protocol."""
+    """The image half of a model behind the `ImageModel` protocol."""
 
     def __init__(self, spec: EncoderSpec, module: nn.Module) -> None:
         self.spec, self.module = spec, module
@@ -201,7 +201,7 @@ class OpenClipImageTower:
 
 
 class OpenClipTextTower:
-    """The text half of a model behind the `TextEncoder` protocol."""
+    """The text half of a model behind the `TextModel` protocol."""
 
     def __init__(
         self, resolved: Resolved, module: NativeText | FirstOutput, text_config: dict[str, Any]

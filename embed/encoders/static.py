@@ -110,7 +110,7 @@ def load_static(resolved: Resolved) -> Encoder:
 
 
 class StaticEncoder:
-    """A static model behind the `TextEncoder` protocol."""
+    """A static model behind the `TextModel` protocol."""
 
     def __init__(self, resolved: Resolved) -> None:
         from tokenizers import Tokenizer

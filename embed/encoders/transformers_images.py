@@ -329,7 +329,7 @@ def image_module(model: Any, pooling: str) -> "torch.nn.Module":
 
 
 class ImageTower:
-    """The image half of a model behind the `ImageEncoder` protocol."""
+    """The image half of a model behind the `ImageModel` protocol."""
 
     def __init__(self, spec: EncoderSpec, module: "torch.nn.Module") -> None:
         self.spec, self.module = spec, module
@@ -339,7 +339,7 @@ class ImageTower:
 
 
 class ProcessedImages:
-    """The image half of a model whose own processor prepares images, behind the `ItemEncoder` protocol."""
+    """The image half of a model whose own processor prepares images, behind the `ItemModel` protocol."""
 
     fills = (0, 0)
 
@@ -373,7 +373,7 @@ class ProcessedImages:
 
 
 class TextTower:
-    """The text half of a model behind the `TextEncoder` protocol."""
+    """The text half of a model behind the `TextModel` protocol."""
 
     def __init__(self, resolved: Resolved, model: Any) -> None:
         self.spec = resolved.spec

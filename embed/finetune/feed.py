@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from embed.encoders.base import Encoder, Item, ItemEncoder, TextEncoder
+from embed.encoders.base import Encoder, Item, ItemModel, TextModel
 from embed.finetune.augment import augment_image, augment_rows, larger
 from embed.finetune.towers import Tower
 from embed.forward.devices import cores
@@ -21,12 +21,14 @@ from embed.inputs.images import decode_image
 from embed.inputs.items import read_content, stacked
 from embed.job.catalog import blob_reader, contents_of
 from store.catalog.images.blobs import blob_path, read_blob
-from store.catalog.images.links import MADE_AGAIN, known_links, row_images
+from store.catalog.images.links import MADE_AGAIN, known_links
 from store.catalog.images.open import quiet_pillow
 from store.catalog.parse.compose import compose
 from store.catalog.read import read_split
 from store.errors import WorkspaceError
-from store.vectors.sets import columns_of
+from store.vectors.folded import embedded_keys
+from store.vectors.keys import among
+from store.vectors.sets import columns_of, iter_image_keys
 from store.workspace import Workspace
 
 WINDOW_BATCHES = 16  # so many batches are sorted by length together, so that little is padded
@@ -97,16 +99,11 @@ class Feed:
         self._contents: list[Any] = []
         self.lengths = np.zeros(len(valid[0]), np.int64)
         for tower in towers:
-            if tower.is_image:
-                references = read_split(workspace, "train", ["image"])["image"]
-                self._contents.append(row_images(references, known_links(workspace)).to_pylist())
-                continue
-            if tower.takes_items:
-                table = read_split(workspace, "train", columns_of(tower.vector_set)).combine_chunks()
-                known = known_links(workspace) if tower.vector_set.has_image else {}
-                contents = contents_of(tower.vector_set, table, known)
+            if tower.is_image or tower.takes_items:
+                contents = _embedded_contents(workspace, tower)
                 self._contents.append(contents)
-                self.lengths += np.array([len(content or "") for content in contents])
+                if tower.takes_items:
+                    self.lengths += np.array([max(map(len, row), default=0) for row in contents])
                 continue
             columns = [*columns_of(tower.vector_set), "bullets"]
             table = read_split(workspace, "train", list(dict.fromkeys(columns))).combine_chunks()
@@ -137,10 +134,15 @@ class Feed:
         for at, tower in enumerate(self._towers):
             present = np.flatnonzero(self._valid[at][rows])
             taken = rows[present]
-            if tower.is_image:
-                inputs.append(TowerInput(present, self._images(at, taken, epoch)))
-            elif tower.takes_items:
-                inputs.append(TowerInput(present, self._items(at, taken)))
+            if tower.is_image or tower.takes_items:
+                contents = [(row, content) for row in taken.tolist() for content in self._contents[at][row]]
+                arrays = self._images(at, contents, epoch) if tower.is_image else self._items(at, contents)
+                counts = np.array([len(self._contents[at][row]) for row in taken.tolist()], np.int64)
+                if (counts == 1).all():
+                    inputs.append(TowerInput(present, arrays))
+                else:
+                    owner = np.repeat(np.arange(len(taken)), counts)
+                    inputs.append(TowerInput(present, arrays, owner, np.ones(len(owner), np.int64)))
             else:
                 inputs.append(self._texts(at, taken, present, epoch))
         return Prepared(rows, tuple(inputs))
@@ -148,16 +150,16 @@ class Feed:
     def _random(self, row: int, epoch: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, epoch, row))
 
-    def _images(self, at: int, rows: np.ndarray, epoch: int | None) -> tuple[np.ndarray, ...]:
+    def _images(self, at: int, digests: list[tuple[int, str]], epoch: int | None) -> tuple[np.ndarray, ...]:
+        """Images of (row, digest)."""
         preprocessing = self._towers[at].resolved.spec.preprocessing
-        digests = self._contents[at]
 
-        def one(row: int) -> np.ndarray:
-            content = read_blob(self._workspace, digests[row])
+        def one(row: int, digest: str) -> np.ndarray:
+            content = read_blob(self._workspace, digest)
             decoded = decode_image(content, preprocessing if epoch is None else larger(preprocessing))
             if isinstance(decoded, InputFailure):
                 raise WorkspaceError(
-                    f"image {blob_path(digests[row])} could be read when it was embedded and can't now: "
+                    f"image {blob_path(digest)} could be read when it was embedded and can't now: "
                     f"{decoded.reason}: {MADE_AGAIN}"
                 )
             if epoch is None:
@@ -170,18 +172,18 @@ class Feed:
                 cast(tuple[int, int, int], fill),
             )
 
-        decoded = list(self._pool.map(one, rows.tolist()))
+        decoded = list(self._pool.map(lambda image: one(*image), digests))
         return (np.stack(decoded),) if decoded else ()
 
-    def _items(self, at: int, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Inputs of an encoder that prepares them itself; they are never augmented."""
-        if not len(rows):
+    def _items(self, at: int, contents: list[tuple[int, str]]) -> tuple[np.ndarray, ...]:
+        """Inputs, of (row, content), of an encoder that prepares them itself; they are never augmented."""
+        if not contents:
             return ()
-        encoder, contents = cast(ItemEncoder, self._encoders[at]), self._contents[at]
+        encoder = cast(ItemModel, self._encoders[at])
         images = blob_reader(self._workspace) if self._towers[at].vector_set.has_image else None
-        found = list(self._pool.map(lambda row: read_content(images, contents[row]), rows.tolist()))
+        found = list(self._pool.map(lambda one: read_content(images, one[1]), contents))
         items = [one if isinstance(one, InputFailure) else encoder.prepare(one) for one in found]
-        for row, item in zip(rows.tolist(), items, strict=True):
+        for (row, _), item in zip(contents, items, strict=True):
             if isinstance(item, InputFailure):
                 raise WorkspaceError(
                     f"training row {row} of {self._towers[at].vector_set} could be embedded and can't be now: "
@@ -192,7 +194,7 @@ class Feed:
     def _texts(self, at: int, rows: np.ndarray, present: np.ndarray, epoch: int | None) -> TowerInput:
         if not len(rows):
             return TowerInput(present, ())
-        encoder, table = cast(TextEncoder, self._encoders[at]), self._contents[at].take(pa.array(rows))
+        encoder, table = cast(TextModel, self._encoders[at]), self._contents[at].take(pa.array(rows))
         if epoch is not None:
             table = augment_rows(table, [self._random(row, epoch) for row in rows.tolist()])
         texts = compose(str(self._towers[at].vector_set.composition), table)
@@ -206,6 +208,21 @@ class Feed:
         if len(tokens.sequences) == len(rows):
             return TowerInput(present, (ids, mask))
         return TowerInput(present, (ids, mask), tokens.owner.astype(np.int64), mask.sum(axis=1))
+
+
+def _embedded_contents(workspace: Workspace, tower: Tower) -> list[list[str]]:
+    """What enters for each training row, of what has a cached vector: of a row with several images one each."""
+    have, _ = embedded_keys(workspace, tower.resolved.spec)
+    known = known_links(workspace) if tower.vector_set.has_image else {}
+    rows: list[list[str]] = []
+    for parts in iter_image_keys(workspace, tower.vector_set, "train"):
+        start = len(rows)
+        rows += [[] for _ in range(parts[0][0].num_rows)]
+        for batch, keys in parts:
+            contents = contents_of(tower.vector_set, batch, known)
+            for at in np.flatnonzero(among(have, keys)).tolist():
+                rows[start + at].append(contents[at])
+    return rows
 
 
 def part_of(prepared: Prepared, start: int, stop: int) -> Prepared:

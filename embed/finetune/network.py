@@ -105,7 +105,7 @@ class TunedNetwork(nn.Module):
         device = getattr(self, f"mean{at}").device
         tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in one.arrays]
         if encoder.spec.modality == "image" and PREPARED_BY not in encoder.spec.preprocessing:
-            return cast(torch.Tensor, encoder.forward(_scaled(tensors[0], encoder.spec)))
+            tensors = [_scaled(tensors[0], encoder.spec)]
         vectors = encoder.forward(*tensors)
         if one.owner is None or one.weights is None:
             return cast(torch.Tensor, vectors)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from embed.encoders.base import Encoder, TextEncoder
+from embed.encoders.base import Encoder, TextModel
 from embed.encoders.hub import quiet_loading
 from embed.forward.converted import ConvertedModel
 from embed.forward.openvino import openvino, without_telemetry
@@ -97,14 +97,14 @@ def _as_encoder_error(what: str) -> Iterator[None]:
 def _tokenizer_record(encoder: Encoder) -> Any:
     if encoder.spec.modality != "text":
         return None
-    tokenize: Any = cast(TextEncoder, encoder).tokenize
+    tokenize: Any = cast(TextModel, encoder).tokenize
     if not hasattr(tokenize, "record"):
         raise TypeError("its tokenizer is none that can be kept with it")
     return tokenize.record()
 
 
 def _published(encoder: Encoder, folder: Path, network: Any, tokenizer: Any) -> ConvertedModel:
-    pad_id = cast(TextEncoder, encoder).pad_id if encoder.spec.modality == "text" else 0
+    pad_id = cast(TextModel, encoder).pad_id if encoder.spec.modality == "text" else 0
     save = openvino().save_model
     return ConvertedModel.publish(
         folder, encoder.spec, lambda path: save(network, path, compress_to_fp16=False), tokenizer, pad_id
@@ -132,7 +132,7 @@ def _example(encoder: Encoder) -> tuple[torch.Tensor, ...]:
     if encoder.spec.modality == "image":
         height, width = encoder.spec.preprocessing["size"]
         return (torch.zeros(EXAMPLE_IMAGES, height, width, 3, dtype=torch.uint8),)
-    text = cast(TextEncoder, encoder)
+    text = cast(TextModel, encoder)
     preparer = TextPreparer(text.tokenize, text.pad_id, BatchLimit(2**31))
     (batch,) = preparer.batches(iter([RowWindow("", [b""] * len(EXAMPLE_TEXTS), EXAMPLE_TEXTS)]))
     return tuple(torch.from_numpy(array) for array in batch.arrays)

@@ -19,8 +19,8 @@ from typing import Any
 from embed.inputs.batch import BatchLimit, Preparer
 from embed.inputs.clip_tokenizer import tokenizer_from_record
 from embed.inputs.texts import TextPreparer
-from store.errors import CorruptFileError
-from store.local import TEMPORARY_PREFIX, publish_local, write_error
+from store.errors import CorruptFileError, WorkspaceError
+from store.local import TEMPORARY_PREFIX, write_error
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
@@ -63,7 +63,7 @@ class ConvertedModel:
             CorruptFileError: there is no converted model, it is not whole, or it is of another format.
         """
         try:
-            record = json.loads((folder / RECORD).read_bytes())
+            record = Workspace(folder).read_json(RECORD)
             if record["format"] != FORMAT:
                 raise CorruptFileError(f"{folder} was converted by another version of shelfprice")
             for name, sha256 in record["files"].items():
@@ -71,7 +71,7 @@ class ConvertedModel:
                     raise CorruptFileError(f"{folder / name} is damaged")
             spec = EncoderSpec.from_json(record["spec"])
             return cls(folder, spec, record["openvino"], record["pad_id"], record["cosines"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, WorkspaceError) as error:
             raise CorruptFileError(f"{folder} holds no whole converted model: {error}") from error
 
     @classmethod
@@ -107,7 +107,7 @@ class ConvertedModel:
     def with_cosine(self, dtype: str, cosine: float) -> "ConvertedModel":
         """The same with what was measured of one type, on record."""
         measured = replace(self, cosines={**self.cosines, dtype: cosine})
-        measured._write_record(json.loads((self.folder / RECORD).read_bytes())["files"])
+        measured._write_record(Workspace(self.folder).read_json(RECORD)["files"])
         return measured
 
     def tokenizer(self) -> Any:
@@ -127,8 +127,7 @@ class ConvertedModel:
             "cosines": self.cosines,
             "files": digests,
         }
-        content = json.dumps(record, indent=2).encode()
-        publish_local(str(self.folder / RECORD), lambda file: file.write(content))
+        Workspace(self.folder).publish_json(RECORD, record)
 
 
 def find_converted(folder: Path, spec: EncoderSpec) -> ConvertedModel | None:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from embed.encoders.base import PREPARED_BY, Encoder, ItemEncoder, TextEncoder
+from embed.encoders.base import PREPARED_BY, Encoder, ItemModel, TextModel
 from embed.forward.autotune import COMPILE_SECONDS, ModeTrial, plain_choice, units_counted
 from embed.forward.base import Passes
 from embed.forward.converted import ConvertedModel, converted_folder, find_converted, installed_version
@@ -259,10 +259,10 @@ class Engine(LocalRunner):
 
     def _make_preparer(self, encoder: Encoder) -> Preparer:
         if PREPARED_BY in self.spec.preprocessing:
-            items = cast(ItemEncoder, encoder)
+            items = cast(ItemModel, encoder)
             return ItemPreparer(items.prepare, items.fills, self._limit, cores())
         if self.spec.modality == "text":
-            text = cast(TextEncoder, encoder)
+            text = cast(TextModel, encoder)
             return TextPreparer(text.tokenize, text.pad_id, self._limit)
         return ImagePreparer(self.spec.preprocessing, self._limit, cores())
 

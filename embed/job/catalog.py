@@ -15,7 +15,7 @@ from store.catalog.parse.compose import compose
 from store.catalog.read import present_splits
 from store.errors import StoreError, WorkspaceError
 from store.vectors.keys import KeyBuffer, key_array, key_bytes, locate
-from store.vectors.sets import VectorSet, iter_row_keys
+from store.vectors.sets import VectorSet, iter_image_keys
 from store.workspace import Workspace
 
 
@@ -50,19 +50,20 @@ class CatalogSource:
         for vector_set in self.vector_sets:
             for split in present_splits(self.workspace):
                 start = 0
-                for batch, row_keys in iter_row_keys(self.workspace, vector_set, split):
-                    filled = np.flatnonzero(row_keys.is_valid().to_numpy(zero_copy_only=False))
-                    keys = key_array(row_keys)
-                    at = locate(missing, keys)
-                    new = np.flatnonzero(at >= 0)
-                    new = new[~taken[at[new]]]
-                    _, first = np.unique(at[new], return_index=True)
-                    new = new[np.sort(first)]
-                    taken[at[new]] = True
-                    if len(new):
-                        chosen = batch.take(pa.array(filled[new]))
-                        yield Places(vector_set, split, start + filled[new], chosen, keys[new])
-                    start += batch.num_rows
+                for parts in iter_image_keys(self.workspace, vector_set, split):
+                    for batch, row_keys in parts:
+                        filled = np.flatnonzero(row_keys.is_valid().to_numpy(zero_copy_only=False))
+                        keys = key_array(row_keys)
+                        at = locate(missing, keys)
+                        new = np.flatnonzero(at >= 0)
+                        new = new[~taken[at[new]]]
+                        _, first = np.unique(at[new], return_index=True)
+                        new = new[np.sort(first)]
+                        taken[at[new]] = True
+                        if len(new):
+                            chosen = batch.take(pa.array(filled[new]))
+                            yield Places(vector_set, split, start + filled[new], chosen, keys[new])
+                    start += parts[0][0].num_rows
 
     def windows(self, missing: np.ndarray) -> Iterator[RowWindow]:
         """See `Source`."""
@@ -83,11 +84,14 @@ class CatalogSource:
                 yield RowWindow(str(vector_set), keys, contents, images)
 
     def _split_keys(self, vector_set: VectorSet, split: str) -> SplitKeys:
-        found, n_rows = KeyBuffer(), 0
-        for batch, keys in iter_row_keys(self.workspace, vector_set, split):
-            n_rows += batch.num_rows
-            found.add(keys)
-        n_filled = len(found)
+        found, n_rows, n_filled = KeyBuffer(), 0, 0
+        for parts in iter_image_keys(self.workspace, vector_set, split):
+            n_rows += parts[0][0].num_rows
+            has_content = np.zeros(parts[0][0].num_rows, dtype=bool)
+            for _, keys in parts:
+                has_content |= keys.is_valid().to_numpy(zero_copy_only=False)
+                found.add(keys)
+            n_filled += int(has_content.sum())
         keys, rows = found.counted()
         return SplitKeys(n_rows, n_filled, keys, rows)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 
@@ -24,6 +24,7 @@ class ShareType(click.ParamType):
 
 
 SHARE = click.FloatRange(0.0, 1.0)
+LEAST_TIMED = 50  # contents embedded, below which their time is that of the start
 
 
 trust_option = click.option(
@@ -182,6 +183,7 @@ def run_command(
     """Embed every row that has no vector yet; whatever ends a run, the next goes on where it stopped."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
     from embed.catalogue import embed_catalogue
+    from embed.job.plan import timing_step
     from embed.job.report import outcome_lines, outcome_record
 
     cluster = None
@@ -222,6 +224,9 @@ def run_command(
         raise click.ClickException(
             "stopped; what was embedded is published: run the command again to go on"
         ) from interrupt
+    for one in outcomes:
+        if one.n_embedded >= LEAST_TIMED:
+            user_timings().record(timing_step(one.plan.spec), one.n_embedded, one.seconds)
     if as_json:
         print_json({"encoders": [outcome_record(one) for one in outcomes]})
         return

@@ -14,6 +14,7 @@ from embed.job.source import Source, WantedKeys
 from embed.job.verify import read_checked_keys
 from store.errors import CorruptFileError
 from store.schema import KEY_BYTES
+from store.timings import Timings
 from store.vectors.keys import NO_KEYS, KeyBuffer, count_of, union, without
 from store.vectors.shard import failure_names, shard_names
 from store.vectors.spec import EncoderSpec
@@ -188,6 +189,19 @@ def read_cached(workspace: Workspace, spec: EncoderSpec, *, keys_only: bool = Fa
             damaged[name] = str(error)
     have = present.distinct()
     return Cached(have, without(failed.distinct(), have), damaged, (*shards, *records))
+
+
+def timing_step(spec: EncoderSpec) -> str:
+    """What the work of an encoder is called among a user's timings."""
+    return f"encoder {spec.name} {spec.fingerprint}"
+
+
+def with_timings(plan: EncoderPlan, timings: Timings) -> EncoderPlan:
+    """The plan with the speed of the user's earlier runs on this machine, where its workspace knows none."""
+    if plan.rows_per_second is not None or not len(plan.missing):
+        return plan
+    found = timings.estimate(timing_step(plan.spec), len(plan.missing))
+    return plan if found is None else replace(plan, rows_per_second=len(plan.missing) / found.seconds)
 
 
 def _measured_rate(workspace: Workspace, spec: EncoderSpec) -> float | None:

@@ -1,1 +1,1 @@
-"""Does the honest score deserve its name? Five checks of the rows that it stands on, each with a verdict."""
+"""Does the honest score deserve its name? Checks of the rows that it stands on, each with a verdict."""

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from heads.features.rows import CategoricalColumn, FieldTable
-from store.catalog.extremes import clip_extremes, extremes_note, signed_log
+from store.catalog.extremes import apart_note, clip_extremes, extremes_note, set_apart, signed_log
+from store.catalog.parse.cell_numbers import cell_numbers
 from store.catalog.read import extra_columns
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
@@ -38,6 +39,8 @@ FLAGS = {
 FACT = re.compile(r"\s*([A-Za-z][A-Za-z0-9 /&'-]{1,29}?)\s*:\s*(\S.{0,59}?)\s*")
 MIN_SHARE = 0.01  # of the rows that must hold a word or a fact for it to become a column
 MIN_ROWS = 10
+LEAST_VALUES = 3  # of a number read out of the words of a column, for it to become a column
+MOST_CELL_NUMBERS = 24  # of one column, the most frequent ones
 
 
 def columns_read(schema: pa.Schema) -> list[str]:
@@ -81,11 +84,18 @@ def field_table(rows: pa.Table, n_train: int | None = None) -> FieldTable:
         numbers[f"number:{word}"] = logs_of(f"number before {word!r}", values)
     numeric, categorical = extra_columns(rows.schema)
     for name in numeric:
-        numbers[f"{NUMERIC_PREFIX}{name.removeprefix(NUMERIC_PREFIX)}"] = logs_of(name, _floats(rows[name]))
+        logs, n_apart = set_apart(logs_of(name, _floats(rows[name])), n_train)
+        if n_apart:
+            notes.append(apart_note(name, n_apart, len(logs)))
+        numbers[name] = logs
+    for name in categorical:
+        of_column = name.removeprefix(CATEGORICAL_PREFIX)
+        for kind, values in _cell_numbers(rows[name], n_train).items():
+            numbers[f"{NUMERIC_PREFIX}{of_column} ({kind})"] = logs_of(f"{of_column} ({kind})", values)
 
     categories = {"unit": _category(rows["unit"]), "quantity_unit": _category(rows["quantity_unit"])}
     for name in categorical:
-        categories[f"{CATEGORICAL_PREFIX}{name.removeprefix(CATEGORICAL_PREFIX)}"] = _category(rows[name])
+        categories[name] = _category(rows[name])
     categories |= _fact_categories(bullets, n_train)
     X = np.column_stack(list(numbers.values())) if rows.num_rows else np.empty((0, len(numbers)))
     return FieldTable(tuple(numbers), X, categories, tuple(notes))
@@ -132,6 +142,23 @@ def _word_numbers(column: pa.ChunkedArray, n_train: int) -> dict[str, np.ndarray
         word: np.array([row.get(word, np.nan) for row in rows], dtype=float)
         for word in _often(counts, n_train)
     }
+
+
+def _cell_numbers(column: pa.ChunkedArray, n_train: int) -> dict[str, np.ndarray]:
+    """Numbers read out of the words of a column, by what they count; of two that are the same in every row, one."""
+    cells = column.to_pylist()
+    found = {cell: cell_numbers(cell) for cell in set(cells) if cell}
+    counts = Counter(kind for cell in cells[:n_train] for kind in found.get(cell, ()))
+    often = sorted(_often(counts, n_train), key=lambda kind: (-counts[kind], kind))
+    numbers: dict[str, np.ndarray] = {}
+    known = set()
+    for kind in often[:MOST_CELL_NUMBERS]:
+        values = np.array([found.get(cell, {}).get(kind, np.nan) for cell in cells])
+        distinct = np.unique(values[:n_train][np.isfinite(values[:n_train])])
+        if len(distinct) >= LEAST_VALUES and values.tobytes() not in known:
+            known.add(values.tobytes())
+            numbers[kind] = values
+    return numbers
 
 
 def _fact_categories(bullets: list[list[str] | None], n_train: int) -> dict[str, CategoricalColumn]:

@@ -16,10 +16,11 @@ from store.catalog.read import catalog_digest, present_splits, read_snapshot, re
 from store.cleaning import Cleaning, read_cleaning
 from store.errors import CatalogError, MissingVectorsError, RowMismatchError
 from store.folds.assign import Folds
+from store.schema import WEIGHT
 from store.vectors.folded import FoldedMatrix, embedded_keys, fold_specs, load_any
 from store.vectors.keys import among
 from store.vectors.matrix import Matrix
-from store.vectors.sets import VectorSet, current_spec, how_to_embed, iter_row_keys
+from store.vectors.sets import VectorSet, current_spec, how_to_embed, iter_image_keys
 from store.workspace import Workspace
 
 BLOCK_ROWS = 65_536  # digested together
@@ -35,6 +36,8 @@ class Inputs:
     test: Rows | None  # None: no test catalogue
     cleaning: Cleaning | None = None  # None: rows are fitted on as they are
     notes: tuple[str, ...] = ()  # what is to be said of the catalogue
+    looks_back: bool = False  # each fold is predicted by what earlier ones know
+    weight: np.ndarray | None = None  # (n_train,) what each row counts in fits; None: all alike
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,19 @@ def input_coverage(workspace: Workspace, vector_set: VectorSet) -> InputCoverage
     have, failed = embedded_keys(workspace, spec)
     ids, keys, n_train, n_valid = [], [], 0, 0
     for split in present_splits(workspace):
-        for batch, batch_keys in iter_row_keys(workspace, vector_set, split):
+        for (batch, batch_keys), *others in iter_image_keys(workspace, vector_set, split):
             found = among(have, batch_keys)
             known = found | among(failed, batch_keys)
             missing = batch_keys.is_valid().to_numpy(zero_copy_only=False) & ~known
+            own = pc.if_else(pa.array(found), batch_keys, pa.scalar(None, batch_keys.type)).cast(pa.binary())
+            for _, other in others:  # keys of a row's further images that have a vector
+                embedded = among(have, other)
+                missing |= other.is_valid().to_numpy(zero_copy_only=False) & ~embedded & ~among(failed, other)
+                found |= embedded
+                nothing = pa.scalar(b"", pa.binary())
+                other = pc.if_else(pa.array(embedded), other.cast(pa.binary()), nothing)
+                joined = pc.binary_join_element_wise(pc.fill_null(own, nothing), other, nothing)
+                own = pc.if_else(pa.array(found), joined, pa.scalar(None, pa.binary()))
             if (n_missing := int(missing.sum())) > 0:
                 first = batch.column("sample_id").filter(pa.array(missing))[0]
                 raise MissingVectorsError(
@@ -83,7 +95,7 @@ def input_coverage(workspace: Workspace, vector_set: VectorSet) -> InputCoverage
                     f"{how_to_embed(vector_set)}"
                 )
             ids.append(batch.column("sample_id"))
-            keys.append(pc.if_else(pa.array(found), batch_keys, pa.scalar(None, batch_keys.type)))
+            keys.append(own)
             if split == "train":
                 n_train += len(found)
                 n_valid += int(found.sum())
@@ -149,7 +161,17 @@ def read_inputs(
     )
     if not stands:
         raise _replaced(workspace)
-    return Inputs(rows["train"], np.log(price), folds.fold, rows.get("test"), cleaning, fields.notes)
+    is_weighted = WEIGHT.name in tables["train"].column_names
+    return Inputs(
+        rows["train"],
+        np.log(price),
+        folds.fold,
+        rows.get("test"),
+        cleaning,
+        fields.notes,
+        folds.looks_back,
+        tables["train"][WEIGHT.name].to_numpy() if is_weighted else None,
+    )
 
 
 def _replaced(workspace: Workspace) -> RowMismatchError:

@@ -11,6 +11,7 @@ from heads.base import MATRIX_CHECKS, MOST_BEYOND, FoldPredictions, Head, rows_o
 from heads.features.rows import Rows
 from heads.folds.parallel import each_on_a_core
 from heads.folds.tuning import Tuning
+from heads.folds.weights import repetitions
 from store.cleaning import Cleaning
 from store.errors import HeadError, RowMismatchError
 from store.folds.assign import decide_folds
@@ -28,6 +29,8 @@ def crossfit(
     on_fit: Callable[[], None] = lambda: None,
     cleaning: Cleaning | None = None,
     tuning: Tuning | None = None,
+    looks_back: bool = False,
+    weight: np.ndarray | None = None,
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
 
@@ -42,12 +45,21 @@ def crossfit(
         cleaning: what is done to the rows that a model is fitted on. Each fold's model sees rows and prices of its
             own then, so that folds are fitted one after the other.
         tuning: parameters of each fold's own, found without it; folds are fitted one after the other then.
+        looks_back: folds follow one another in time, and each is predicted by a head fitted on earlier ones alone. The
+            first fold has none: it is predicted by what follows, for no score to count. A head that averages its fold
+            models predicts test rows by the last one.
+        weight: what each row counts in fits, > 0, shape (n_train,): it is fitted on so many times.
 
     Raises:
         HeadError: a parameter is out of its range, fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
             from, every price is the same, or a prediction is not finite.
     """
     head.check()
+    if looks_back and train.folded:
+        raise HeadError(
+            f"{head.name}: vectors of fine-tuned encoders ({train.folded[0].name}) are of models that saw later rows, and "
+            "folds in order of time may not: leave them out of heads.vectors, or ingest without --time-column"
+        )
     present = np.unique(fold)
     if len(present) < 2:
         raise HeadError(
@@ -71,15 +83,21 @@ def crossfit(
         )
     result = (
         None
-        if cleaning or tuning or train.folded
+        if cleaning or tuning or train.folded or looks_back or weight is not None
         else head.clone().fit_predict_folds(train, log_price, fold, test)
     )
     if result is None:
-        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning)
+        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning, looks_back, weight)
     _check_finite(head.name, train, result.oof)
     if test is not None and result.test is not None:
         _check_finite(head.name, test, result.test)
-    return _kept_in_range(result, log_price, fold)
+    return _kept_in_range(result, log_price, fold, looks_back)
+
+
+def learned_from(fold: np.ndarray, held_out: int, looks_back: bool) -> np.ndarray:
+    """Rows that the model of a fold may learn from, shape (n_rows,) bool."""
+    is_later = looks_back and held_out > fold.min()
+    return np.asarray(fold < held_out if is_later else fold != held_out)
 
 
 def cross_predict(
@@ -133,23 +151,30 @@ def _one_by_one(
     on_fit: Callable[[], None],
     cleaning: Cleaning | None,
     tuning: Tuning | None,
+    looks_back: bool,
+    weight: np.ndarray | None,
 ) -> FoldPredictions:
     def fit(unfitted: Head, rows: Rows, inside: np.ndarray) -> Head:
-        if cleaning is None:
-            return unfitted.fit(rows.subset(inside), log_price[inside])
-        kept, target = cleaning.training_part(inside, log_price)
+        kept, target = inside, log_price[inside]
+        if cleaning is not None:
+            kept, target = cleaning.training_part(inside, log_price)
+        if weight is not None:
+            times = repetitions(weight[kept])
+            kept, target = np.repeat(kept, times), np.repeat(target, times)
         return unfitted.fit(rows.subset(kept), target)
 
     folds = [int(held_out) for held_out in np.unique(fold)]
     averages = head.test_mode == "average" or bool(train.folded)
 
     def one_fold(held_out: int) -> _OneFold:
-        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
+        inside = np.flatnonzero(learned_from(fold, held_out, looks_back))
+        outside = np.flatnonzero(fold == held_out)
         matched = train.for_fold(held_out)
         unfitted = head.clone() if tuning is None else tuning.head_for_fold(head, held_out)
         model = fit(unfitted, matched, inside)
         predicted, evidence = model.explain(matched.subset(outside), "oof")
-        of_test = model.predict(test.for_fold(held_out)) if test is not None and averages else None
+        prices_test = test is not None and averages and (not looks_back or held_out == folds[-1])
+        of_test = model.predict(test.for_fold(held_out)) if test is not None and prices_test else None
         on_fit()
         kept = model if averages and held_out == folds[-1] else head
         return _OneFold(predicted, of_test, model.learned(), kept, evidence)
@@ -184,14 +209,16 @@ def _joined(tables: list[pa.Table | None]) -> pa.Table | None:
     return pa.concat_tables(present) if present else None
 
 
-def _kept_in_range(result: FoldPredictions, log_price: np.ndarray, fold: np.ndarray) -> FoldPredictions:
-    def kept(predicted: np.ndarray, learned_from: np.ndarray) -> np.ndarray:
-        return np.clip(predicted, learned_from.min() - MOST_BEYOND, learned_from.max() + MOST_BEYOND)
+def _kept_in_range(
+    result: FoldPredictions, log_price: np.ndarray, fold: np.ndarray, looks_back: bool
+) -> FoldPredictions:
+    def kept(predicted: np.ndarray, known: np.ndarray) -> np.ndarray:
+        return np.clip(predicted, known.min() - MOST_BEYOND, known.max() + MOST_BEYOND)
 
     oof = result.oof.copy()
     for held_out in np.unique(fold):
         outside = fold == held_out
-        oof[outside] = kept(oof[outside], log_price[~outside])
+        oof[outside] = kept(oof[outside], log_price[learned_from(fold, held_out, looks_back)])
     return replace(result, oof=oof, test=None if result.test is None else kept(result.test, log_price))
 
 

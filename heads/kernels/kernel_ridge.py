@@ -11,6 +11,7 @@ import numpy as np
 from heads.base import Head
 from heads.features.rows import Rows
 from heads.kernels.mixture import (
+    COLUMNS,
     FIELDS,
     JOINT,
     LOCAL_WORDS,
@@ -32,7 +33,7 @@ WIDTH_STEPS = (0.5, 2.0)
 WEIGHT_STEPS = (0.0, 0.5, 2.0, 4.0)
 START_WIDTHS = {FIELDS: 0.5}
 START_WIDTH = 0.3
-START_WEIGHTS = {JOINT: 1.0, WORDS: 1.0, LOCAL_WORDS: 1.0, NAME: 0.25, FIELDS: 0.5}
+START_WEIGHTS = {JOINT: 1.0, WORDS: 1.0, LOCAL_WORDS: 1.0, NAME: 0.25, COLUMNS: 0.25, FIELDS: 0.5}
 SCORED_SHARE = 4  # one in so many rows is held out to score the choices
 
 
@@ -133,7 +134,7 @@ class KernelRidge(Head):
         """Coordinate search by SMAPE on held-out groups of a sample of the training rows."""
         rng = np.random.default_rng(self.random_state)
         sources = self._sources(rows)
-        widths = {n: START_WIDTHS.get(n, START_WIDTH) for n in sources if n not in (WORDS, NAME)}
+        widths = {n: START_WIDTHS.get(n, START_WIDTH) for n in sources if n not in (WORDS, NAME, COLUMNS)}
         weights = {term: START_WEIGHTS.get(term, 0.25) for term in default_terms(sources)}
         start = KernelChoice(_normalised(weights, widths), 0.03)
         scored, fitted = _split(rows.group, self.tune_rows, rng)

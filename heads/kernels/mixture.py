@@ -6,6 +6,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from heads.features.columns import COLUMNS, column_words, texts_of
 from heads.features.design import FieldBlock, VectorBlock
 from heads.features.rows import Rows
 from heads.features.tfidf import WordPairs
@@ -93,6 +94,34 @@ class FieldDistances(Distances):
 
 
 @dataclass
+class GaussianVectors:
+    """Rows as vectors whose dot product is about a Gaussian of their distance, for what takes vectors alone.
+
+    Args:
+        distances: unfitted.
+        components: columns; the dot product is off by about one over their square root.
+        width: of the Gaussian, in median squared distances.
+    """
+
+    distances: Distances
+    components: int = 256
+    width: float = 0.3
+
+    def fit(self, rows: Rows) -> Self:
+        from sklearn.kernel_approximation import RBFSampler
+
+        self.distances.fit(rows)
+        gamma = 0.5 / (self.width * self.distances.median_)
+        self.sampler_ = RBFSampler(gamma=gamma, n_components=self.components, random_state=0)
+        self.sampler_.fit(self.distances.features(rows))
+        return self
+
+    def transform(self, rows: Rows) -> np.ndarray:
+        """Shape (n_rows, components) float32."""
+        return np.asarray(self.sampler_.transform(self.distances.features(rows)), np.float32)
+
+
+@dataclass
 class Cosines:
     """Cosine of TF-IDF vectors of one text composition: words and pairs of words.
 
@@ -106,7 +135,7 @@ class Cosines:
 
     def fit(self, rows: Rows) -> Self:
         self.words_ = WordPairs()
-        X = self.words_.fit_transform(rows.text(self.composition))
+        X = self.words_.fit_transform(texts_of(rows, self.composition))
         rows_with = np.bincount(X.indices, minlength=X.shape[1])
         common = rows_with > max(COMMON_SHARE * len(rows), 1)
         self.common_ = np.flatnonzero(common)
@@ -114,7 +143,7 @@ class Cosines:
         return self
 
     def features(self, rows: Rows) -> Any:
-        X = self.words_.transform(rows.text(self.composition))
+        X = self.words_.transform(texts_of(rows, self.composition))
         return X[:, self.common_].toarray(), X[:, self.rare_]
 
     def compare(self, left: Any, right: Any) -> np.ndarray:
@@ -143,6 +172,8 @@ def sources_of(rows: Rows, *, unit: bool, texts: bool, fields: bool) -> dict[str
         for name, composition in ((WORDS, "full"), (NAME, "name")):
             if any(rows.texts.get(composition, ())):
                 sources[name] = Cosines(composition)
+        if any(column_words(rows.fields)):
+            sources[COLUMNS] = Cosines(COLUMNS)
     if fields and (rows.fields.names or rows.fields.categories):
         sources[FIELDS] = FieldDistances()
     return sources
@@ -212,8 +243,9 @@ def iter_terms(terms: list[str], widths: Mapping[str, float], compared: Callable
         exponent = None
         if WORDS in terms:
             yield WORDS, cosines
-    if NAME in terms:
-        yield NAME, compared(NAME)
+    for name in (NAME, COLUMNS):
+        if name in terms:
+            yield name, compared(name)
     if FIELDS in terms:
         apart = compared(FIELDS)
         apart *= np.float32(-0.5 / widths[FIELDS])

@@ -1,8 +1,8 @@
-"""`neighbours`: the price of the most similar training products, text and image weighed together."""
+"""`neighbours`: the price of the most similar training products, text, image and further columns weighed together."""
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +11,12 @@ import pyarrow as pa
 from heads.base import Head
 from heads.features.rows import Rows
 from heads.features.tfidf import WordPairs
+from heads.kernels.mixture import FieldDistances, GaussianVectors
 from heads.kernels.nearest import EXACT_BELOW, Nearest
 from heads.params import param
 from store.errors import HeadError
 from store.metric import smape_rows
+from store.vectors.matrix import Matrix
 
 TUNE_ROWS = 2500  # training rows that the choices are scored on
 WEIGHTS = (0.0, 0.15, 0.3, 0.6, 1.0, 1.6)  # of a similarity, against the first one's 1
@@ -43,7 +45,7 @@ class Candidates:
 
 @dataclass(kw_only=True, eq=False)
 class Neighbours(Head):
-    """Weighted log price of the nearest training rows, by the sum of the cosines of all vector sets and names.
+    """Weighted log price of the nearest training rows, by the sum of the cosines of all vector sets, names and columns.
 
     Candidates are the nearest rows of each vector set; each is then compared in all of them, since a product
     of the same line is near in words and image at once. Weights, temperature and count are chosen on the
@@ -63,6 +65,9 @@ class Neighbours(Head):
     )
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        further = replace(rows, fields=rows.fields.further())
+        self.columns_ = GaussianVectors(FieldDistances()).fit(further) if _has_columns(further) else None
+        rows = self._with_columns(rows)
         if not rows.matrices:
             raise HeadError(
                 f"{self.name} looks for near vectors and was given none: name sets in heads.vectors"
@@ -79,7 +84,7 @@ class Neighbours(Head):
         self.choice_ = self._choose(self._candidates(rows.subset(scored)), log_price[scored])
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        return self._weigh(self._candidates(rows))[0]
+        return self._weigh(self._candidates(self._with_columns(rows)))[0]
 
     def learned(self) -> dict[str, Any]:
         return {
@@ -96,7 +101,7 @@ class Neighbours(Head):
             Log prices, and a table of `sample_id`, `split`, `rank` (1: most weight), `neighbour_id`, `weight` (sums
             to 1), `log_price` of the neighbour, and one `cosine:<similarity>` each, null where unknown.
         """
-        predicted, near, weight = self._weigh(found := self._candidates(rows))
+        predicted, near, weight = self._weigh(found := self._candidates(self._with_columns(rows)))
         return predicted, self._evidence(rows, split, found, near, weight)
 
     def files(self) -> dict[str, bytes]:
@@ -105,8 +110,18 @@ class Neighbours(Head):
 
     # ---- parts -----------------------------------------------------------------------------------
 
+    def _with_columns(self, rows: Rows) -> Rows:
+        """The rows with their further columns as one more vector set."""
+        if self.columns_ is None:
+            return rows
+        X = self.columns_.transform(replace(rows, fields=rows.fields.further()))
+        columns = Matrix("columns", X, np.ones(len(rows), dtype=bool))
+        return replace(rows, matrices=(*rows.matrices, columns))
+
     def _similarity_names(self) -> list[str]:
         names = [f"set {i + 1}" for i in range(len(self.nearest_))]
+        if self.columns_ is not None:
+            names[-1] = "columns"
         return names if self.words_ is None else [*names, "item name"]
 
     def _candidates(self, rows: Rows) -> Candidates:
@@ -211,6 +226,10 @@ class Neighbours(Head):
                 **dict(zip(names, cosines, strict=True)),
             }
         )
+
+
+def _has_columns(rows: Rows) -> bool:
+    return bool(rows.fields.names or rows.fields.categories)
 
 
 def _filled(similarity: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """`sparse`: TF-IDF of words, word pairs and characters, then ridge: what dense vectors can't replace.
 
-Beside the words stand the further columns of the user's file; what is parsed out of the text is left to its words.
+Beside the words stand the further columns of the user's file, as numbers, categories and words; what is parsed out of the text is left to its words.
 """
 
 import io
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from heads.base import FoldPredictions, Head
+from heads.features.columns import COLUMNS, column_words, texts_of
 from heads.features.design import FieldBlock
 from heads.features.rows import Rows
 from heads.features.tfidf import Terms, Weighting, counts_of
@@ -68,7 +69,9 @@ class Sparse(Head):
 
     def _cross(self, rows: Rows, log_price: np.ndarray, plan: NestedPlan) -> tuple[np.ndarray, list[int]]:
         least = min(self.min_df, len(rows))
-        counted = {terms: terms.count(rows.text(terms.composition), least) for terms in self._families()}
+        counted = {
+            terms: terms.count(texts_of(rows, terms.composition), least) for terms in self._families(rows)
+        }
         self.vectorizers_ = {terms: vectorizer for terms, (vectorizer, _) in counted.items()}
         counts = [found for _, found in counted.values()]
         if not any(count.shape[1] for count in counts):
@@ -102,7 +105,7 @@ class Sparse(Head):
         return oof, [chosen[held] for held in plan.folds]
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        counts = [counts_of(v, rows.text(t.composition)) for t, v in self.vectorizers_.items()]
+        counts = [counts_of(v, texts_of(rows, t.composition)) for t, v in self.vectorizers_.items()]
         return self.model_.predict(counts, _further(rows))[:, 0]
 
     def learned(self) -> dict[str, Any]:
@@ -131,8 +134,10 @@ class Sparse(Head):
         """The path, shape (n_alphas,): scikit-learn's alpha."""
         return np.geomspace(self.alpha_min, self.alpha_max, self.n_alphas)
 
-    def _families(self) -> list[Terms]:
+    def _families(self, rows: Rows) -> list[Terms]:
         families = [Terms("full", "word", 1, self.words)] if self.words else []
+        if self.words and any(column_words(rows.fields)):
+            families.append(Terms(COLUMNS, "word", 1, self.words))
         return families + ([Terms("name", "char_wb", 2, self.characters)] if self.characters else [])
 
 

@@ -12,18 +12,20 @@ from heads.features.design import FieldBlock, VectorBlock
 from heads.features.rows import FieldTable, Rows
 from heads.folds.nested import inner_cells
 from heads.params import MOST_SEED, param
+from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
-NUMBERS = ("log_value", "log_quantity:", "flag:")  # how the names of the numbers taken in begin
-CATEGORIES = ("unit", "quantity_unit")
+# How the names of the numbers and categories taken in begin.
+NUMBERS = ("log_value", "log_quantity:", "flag:", NUMERIC_PREFIX)
+CATEGORIES = ("unit", "quantity_unit", CATEGORICAL_PREFIX)
 LEAST_PRICE = 0.01
 INNER_FOLDS = 5
 
 
 @dataclass(kw_only=True, eq=False)
 class XGBoostBaseline(Head):
-    """MiniLM of the item name, value, unit, quantity, four flags and the brand; 1,000 trees on log(1 + price).
+    """MiniLM of the item name, value, unit, quantity, four flags, the brand and further columns.
 
-    A brand's target statistic is smoothed towards the mean; for the rows that the trees are fitted on it
+    1,000 trees on log(1 + price). A brand's target statistic is smoothed towards the mean; for the rows that the trees are fitted on it
     is taken out of fold, so that no row meets its own price in it. Test rows: the mean of the fold models,
     which spares one more fit of 1,000 trees.
     """
@@ -152,9 +154,9 @@ def _statistics(brands: list[str], target: np.ndarray) -> dict[str, tuple[float,
 
 
 def _baseline_fields(rows: Rows) -> Rows:
-    """The rows with value, unit, quantity and flags as their only fields."""
+    """The rows with value, unit, quantity, flags and the further columns of the user's file as their only fields."""
     fields = rows.fields
     wanted = [i for i, name in enumerate(fields.names) if name.startswith(NUMBERS)]
-    categories = {name: fields.categories[name] for name in CATEGORIES if name in fields.categories}
+    categories = {name: c for name, c in fields.categories.items() if name.startswith(CATEGORIES)}
     kept = FieldTable(tuple(fields.names[i] for i in wanted), fields.X[:, wanted], categories)
     return Rows(rows.sample_id, rows.matrices, kept, rows.texts, rows.group)

@@ -149,7 +149,7 @@ class LightGBM(Head):
         """All rows binned; leaves what makes their columns in `columns_`."""
         import lightgbm
 
-        lightgbm.register_logger(_quiet_logger())
+        lightgbm.register_logger(quiet_logger())
         self.columns_: TreeColumns | ComponentColumns
         if self.components:
             self.columns_ = ComponentColumns(self.components, self.fields).fit(rows)
@@ -227,7 +227,7 @@ def _smape(predicted: np.ndarray, data: Any) -> tuple[str, float, bool]:
     return "smape", smape_log(data.get_label().astype(np.float64), predicted), False
 
 
-def _quiet_logger() -> logging.Logger:
+def quiet_logger() -> logging.Logger:
     """LightGBM prints warnings to stdout, where results belong; here only errors are shown, on stderr."""
     logger = logging.getLogger("lightgbm")
     logger.setLevel(logging.ERROR)

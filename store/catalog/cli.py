@@ -9,7 +9,7 @@ from store.catalog.clean.cli import clean
 from store.catalog.demo.cli import demo
 from store.catalog.download.cli import images, images_export, images_import
 from store.catalog.show.cli import show
-from store.config import DecimalMark, RangePolicy
+from store.config import DecimalMark, ImagePolicy, RangePolicy
 from store.folds.cli import folds
 from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
@@ -37,7 +37,7 @@ def catalog() -> None:
     "--images",
     metavar="DIR",
     help="Folder of images named <sample_id>.<ext>, train_/test_<sample_id>.<ext> or as in the image link, also in folders "
-    "inside it.",
+    "inside it; several of a row as <sample_id>_0.<ext>, <sample_id>_1.<ext>, or in a folder <sample_id>.",
 )
 @click.option(
     "--id-column",
@@ -55,9 +55,30 @@ def catalog() -> None:
     "[default: catalog_content]",
 )
 @click.option(
-    "--image-column", metavar="NAME", help="Column of image links, may be missing.  [default: image_link]"
+    "--image-column",
+    metavar="NAME",
+    help="Column of images, may be missing: links, file names, data: URIs, lists of them, or bytes.  "
+    "[default: image_link, or the one column of Hugging Face's type Image]",
+)
+@click.option(
+    "--images-per-row",
+    type=click.Choice(get_args(ImagePolicy)),
+    help="Of several images of a row: all, whose vectors are averaged, or the first.  [default: all]",
 )
 @click.option("--price-column", metavar="NAME", help="Column of prices, > 0.  [default: price]")
+@click.option(
+    "--group-column",
+    metavar="NAME",
+    help="Column whose values share a fold, such as the seller or the brand.",
+)
+@click.option(
+    "--time-column",
+    metavar="NAME",
+    help="Column of when a price held (dates or numbers): models are then scored on later rows than they learn from.",
+)
+@click.option(
+    "--weight-column", metavar="NAME", help="Column of what a row counts in fits and in scores, > 0."
+)
 @click.option(
     "--decimal",
     type=click.Choice(get_args(DecimalMark)),
@@ -96,7 +117,11 @@ def ingest(
     test_id_column: str | None,
     text_column: tuple[str, ...],
     image_column: str | None,
+    images_per_row: ImagePolicy | None,
     price_column: str | None,
+    group_column: str | None,
+    time_column: str | None,
+    weight_column: str | None,
     decimal: DecimalMark | None,
     price_range: RangePolicy | None,
     max_rejected: float | None,
@@ -116,7 +141,11 @@ def ingest(
         "text": text_column[0] if text_column else None,
         "more_text": text_column[1:] if text_column else None,
         "image_link": image_column,
+        "images_per_row": images_per_row,
         "price": price_column,
+        "group": group_column,
+        "time": time_column,
+        "weight": weight_column,
         "decimal": decimal,
         "price_range": price_range,
         "max_rejected": max_rejected,
@@ -137,8 +166,9 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
     lines = []
     for name, split in report.splits.items():
         n_without = split.n_rows - split.n_with_image
+        several = f" ({split.n_with_several} with several)" if split.n_with_several else ""
         lines.append(
-            f"{name}: {split.n_rows} rows of {split.path}, {split.n_with_image} with image, {n_without} without "
+            f"{name}: {split.n_rows} rows of {split.path}, {split.n_with_image} with image{several}, {n_without} without "
             f"({split.change}, digest {split.digest})"
         )
         lines.extend(f"  rejected: {n} rows, {reason}" for reason, n in split.rejected.items())
@@ -156,6 +186,8 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
             f"unreadable, {report.n_left_over} files belong to no row"
         )
         lines.extend(f"  {name}: {reason}" for name, reason in imported.failed[:5])
+    if report.n_inline:
+        lines.append(f"images: {report.n_inline} stood in the tables themselves")
     lines.extend(f"note: {note}" for note in report.notes)
     if report.test_removed:
         lines.append(

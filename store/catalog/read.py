@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from store.errors import CatalogError
-from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
+from store.schema import CATEGORICAL_PREFIX, FURTHER_IMAGES, NUMERIC_PREFIX
 from store.workspace import Workspace, table_metadata
 
 SPLITS = ("train", "test")
@@ -71,6 +71,29 @@ def recorded_digest(workspace: Workspace, split: str) -> str:
     """Digest over every row of one split that was ingested."""
     digest: str = workspace.read_metadata(split_path(split))["digest"]
     return digest
+
+
+def columns_of_images(workspace: Workspace, split: str) -> list[str]:
+    """Columns of a split that refer to images: `image`, and `further_images` where some row has several."""
+    with workspace.parquet(split_path(split)) as file:
+        has_further = FURTHER_IMAGES.name in file.schema_arrow.names
+    return ["image", FURTHER_IMAGES.name] if has_further else ["image"]
+
+
+def image_references(rows: pa.Table) -> list[list[str]]:
+    """References, as in column `image`, to every image of each row, of a table that has `columns_of_images`."""
+    name = FURTHER_IMAGES.name
+    further = rows[name].to_pylist() if name in rows.column_names else [None] * len(rows)
+    return [
+        [image, *(others or ())] if image is not None else []
+        for image, others in zip(rows["image"].to_pylist(), further, strict=True)
+    ]
+
+
+def n_with_several(rows: pa.Table) -> int:
+    """How many catalogue rows have several images."""
+    name = FURTHER_IMAGES.name
+    return len(rows) - rows[name].null_count if name in rows.column_names else 0
 
 
 def extra_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:

@@ -18,8 +18,9 @@ from store.workspace import Workspace
 @click.option(
     "--group",
     type=click.Choice(get_args(Grouping)),
-    help="Rows that stay together: 'exact' for the same text or image, 'near' for nearly the same text as well.  "
-    "[default: folds.group of shelfprice.toml, or exact]",
+    help="Rows that stay together: 'exact' for the same text or image (and the same further columns), 'near' for nearly "
+    "the same text as well, 'none' for no others; 'auto' for what makes folds like the test set.  "
+    "[default: folds.group of shelfprice.toml, or auto]",
 )
 @click.option("--seed", type=int, help="The run's seed.  [default: seed of shelfprice.toml, or 42]")
 def folds(

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from store.catalog.read import read_split
-from store.config import Config, Grouping, load_config, save_config
+from store.config import Config, Grouping, keep_settings, load_config, save_config
 from store.errors import FoldMismatchError
 from store.folds.assign import (
     FOLDS_FILE,
     Folds,
-    folds_table,
+    decide,
     publish_folds,
     read_folds,
     read_record,
@@ -46,10 +46,11 @@ def decide_and_describe(
     asked = any(option is not None for option in (k, group, seed))
     status, reason = _status(workspace, config, asked)
     if status == "decided":
-        table = folds_table(workspace, wanted)
+        decided = decide(workspace, wanted)
         if config != before:
             save_config(workspace, config)
-        publish_folds(workspace, table, wanted)
+        publish_folds(workspace, *decided)
+        keep_settings(workspace, lambda line: None)
     return describe(workspace, read_folds(workspace)) | {
         "status": status,
         "reason": reason,
@@ -61,6 +62,8 @@ def _status(workspace: Workspace, config: Config, asked: bool) -> tuple[str, str
     """Whether folds are "kept" or "decided", and why."""
     if not workspace.exists(FOLDS_FILE):
         return "decided", None
+    if not workspace.is_sound(FOLDS_FILE):
+        return "decided", f"{FOLDS_FILE} was damaged"
     found = read_record(workspace)
     if found is not None:
         reason = why_stale(found, wanted_record(workspace, config))

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from store.catalog.images.links import known_links, row_images
 from store.catalog.parse.compose import COMPOSITIONS, DEFAULT_COMPOSITION, compose, composition_columns
+from store.catalog.read import columns_of_images, split_path
 from store.errors import ConfigError, MissingVectorsError
 from store.vectors.content import image_keys, joint_keys, text_keys
 from store.vectors.spec import EncoderSpec, Modality, digest, slug
@@ -93,10 +95,36 @@ def row_keys(
 def iter_row_keys(
     workspace: Workspace, vector_set: VectorSet, split: str, rows: int = 8192
 ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
-    """Stream (catalogue batch, keys of its rows); memory holds one batch and the image digests."""
+    """Stream (catalogue batch, keys of its rows); memory holds one batch and the image digests.
+
+    Of a row with several images the key is the first one's; `iter_image_keys` has them all.
+    """
+    for parts in iter_image_keys(workspace, vector_set, split, rows):
+        yield parts[0]
+
+
+def iter_image_keys(
+    workspace: Workspace, vector_set: VectorSet, split: str, rows: int = 8192
+) -> Iterator[list[tuple[pa.RecordBatch, pa.Array]]]:
+    """Stream catalogue batches, each once for every image that its rows have.
+
+    Yields:
+        (batch, keys) by the rows' first image, then by their second, and so on; column `image` of a batch is the image
+        that the keys are of, null in both where a row has no further one.
+    """
     known = known_links(workspace) if vector_set.has_image else {}
-    for batch in workspace.batches(f"catalog/{split}.parquet", ["sample_id", *columns_of(vector_set)], rows):
-        yield batch, row_keys(vector_set, batch, known)
+    columns = ["sample_id", *columns_of(vector_set)]
+    further = columns_of_images(workspace, split)[1:] if vector_set.has_image else []
+    for batch in workspace.batches(split_path(split), [*columns, *further], rows):
+        plain = batch.select(columns)
+        parts = [(plain, row_keys(vector_set, plain, known))]
+        lists: list[list[str] | None] = batch.column(further[0]).to_pylist() if further else []
+        for at in range(max((len(row) for row in lists if row), default=0)):
+            images = pa.array([row[at] if row and at < len(row) else None for row in lists], pa.string())
+            one = plain.set_column(columns.index("image"), "image", images)
+            keys = row_keys(vector_set, one, known)
+            parts.append((one, pc.if_else(images.is_valid(), keys, pa.scalar(None, keys.type))))
+        yield parts
 
 
 # ---- which fingerprint of an encoder is meant ----------------------------------------------------

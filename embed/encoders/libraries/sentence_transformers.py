@@ -252,7 +252,7 @@ def load_model(resolved: Resolved) -> Any:
 
 
 class SentenceEncoder:
-    """One sentence-transformers model of texts behind the `TextEncoder` protocol."""
+    """One sentence-transformers model of texts behind the `TextModel` protocol."""
 
     def __init__(self, resolved: Resolved, model: Any) -> None:
         self.spec = resolved.spec

@@ -157,7 +157,7 @@ def load(resolved: Sequence[Resolved]) -> list[Encoder]:
 
 
 class TimmEncoder:
-    """One timm model behind the `ImageEncoder` protocol."""
+    """One timm model behind the `ImageModel` protocol."""
 
     def __init__(self, resolved: Resolved) -> None:
         self.spec = resolved.spec
@@ -178,7 +178,7 @@ class TimmEncoder:
 
 
 class NaFlexEncoder(TimmEncoder):
-    """A model that takes images of any size as patches, behind the `ItemEncoder` protocol."""
+    """A model that takes images of any size as patches, behind the `ItemModel` protocol."""
 
     fills = (0, 0)
 

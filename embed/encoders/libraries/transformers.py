@@ -161,7 +161,7 @@ def load(resolved: Sequence[Resolved]) -> list[Encoder]:
 
 
 class HiddenStates:
-    """One transformers model of texts behind the `TextEncoder` protocol."""
+    """One transformers model of texts behind the `TextModel` protocol."""
 
     def __init__(self, resolved: Resolved) -> None:
         self.spec = resolved.spec

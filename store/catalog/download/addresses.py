@@ -4,6 +4,7 @@ import ast
 import ipaddress
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -32,7 +33,10 @@ DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637, later than what 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 _PLAIN_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?", re.ASCII)
-_NEXT_LINK = re.compile(r"(?<![\s,;|])[\s,;|]++(?=https?://)", re.IGNORECASE)  # linear in a run of blanks
+_NEXT_LINK = re.compile(
+    r"(?<![\s,;|])[\s,;|]++(?=https?://|data:)", re.IGNORECASE
+)  # linear in a run of blanks
+_IMAGE_FILE = re.compile(r"[^\s;|,]\.(?:jpe?g|jfif|png|webp|gif|bmp|tiff?|avif|heic)\Z", re.IGNORECASE)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SAFE = "!#$%&'()*+,-./:;=?@[]_~"  # left alone by percent-encoding
@@ -174,8 +178,26 @@ def _ascii_host(host: str) -> str:
     return plain
 
 
+def all_urls(cell: str | None) -> list[str]:
+    """The keys into `images/links.parquet` of every usable link in a cell, in order, each once."""
+    text = (cell or "").strip().strip("\"'`<> \t")
+    if not text or len(text) > MAX_CELL_CHARS:
+        return []
+    urls: dict[str, None] = {}
+    for link in split_links(text) or [text]:
+        with suppress(ValueError):
+            urls.setdefault(canonical_url(link))
+    return list(urls)
+
+
 def first_of_list(text: str) -> str | None:
     """The first of several links in one cell; None where there is just one, "" where the list is empty."""
+    links = split_links(text)
+    return None if links is None else links[0] if links else ""
+
+
+def split_links(text: str) -> list[str] | None:
+    """The links of a cell that holds a list of them, or the names of several files; None where there is just one."""
     if text[0] in "[(" and text[-1] in "])":
         for parse in (json.loads, ast.literal_eval):
             try:
@@ -183,9 +205,18 @@ def first_of_list(text: str) -> str | None:
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 continue
             if isinstance(items, list | tuple):
-                links = [item.strip() for item in items if isinstance(item, str) and item.strip()]
-                return links[0] if links else ""
-        text = text[1:-1].strip()
-        return _NEXT_LINK.split(text)[0].strip("\"', ")
+                return [item.strip() for item in items if isinstance(item, str) and item.strip()]
+        return [part.strip("\"', ") for part in _NEXT_LINK.split(text[1:-1].strip())]
     parts = _NEXT_LINK.split(text)
-    return parts[0].strip("\"', ") if len(parts) > 1 else None
+    if len(parts) > 1:
+        return [part.strip("\"', ") for part in parts]
+    return None if "://" in text or text[:5].lower() == "data:" else _file_names(text)
+
+
+def _file_names(text: str) -> list[str] | None:
+    """Names of several image files, parted by `;`, `|`, commas or blanks."""
+    for parts in (text.replace("|", ";").split(";"), text.split(","), text.split()):
+        names = [name.strip() for name in parts if name.strip()]
+        if len(names) > 1 and all(_IMAGE_FILE.search(name) for name in names):
+            return names
+    return None

@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from store.catalog.download.addresses import MAX_LINK_CHARS, read_link
+from store.catalog.download.addresses import MAX_LINK_CHARS, all_urls, read_link
 from store.catalog.download.record import LinkRecord
 from store.catalog.download.schedule import DownloadTask
 from store.catalog.images.blobs import stored_digests
-from store.catalog.images.links import FILE_PREFIX, read_links
+from store.catalog.images.links import is_given, read_links
 from store.catalog.read import present_splits, split_path
+from store.config import load_config
 from store.workspace import Workspace
 
 
@@ -44,26 +45,30 @@ def read_wanted(workspace: Workspace) -> WantedLinks:
         CatalogError: none was ingested.
     """
     wanted = WantedLinks()
+    takes_all = load_config(workspace).columns.images_per_row == "all"
     for split in present_splits(workspace):
         for batch in workspace.batches(split_path(split), ["image", "image_link"]):
             cells = zip(batch["image"].to_pylist(), batch["image_link"].to_pylist(), strict=True)
             for image, cell in cells:
-                _count(wanted, image, cell)
+                _count(wanted, image, cell, takes_all)
     wanted.n_links = len(wanted.urls)
     return wanted
 
 
-def _count(wanted: WantedLinks, image: str | None, cell: str | None) -> None:
+def _count(wanted: WantedLinks, image: str | None, cell: str | None, takes_all: bool) -> None:
     wanted.n_rows += 1
-    if image is not None and image.startswith(FILE_PREFIX):
+    if is_given(image):
         wanted.n_from_folder += 1
         return
     link = read_link(cell)
-    if link.note:
+    urls = all_urls(cell) if takes_all else []
+    if len(urls) > 1:
+        wanted.notes["list: every link was taken"] += 1
+    elif link.note:
         wanted.notes[link.note] += 1
-    if link.url is not None:
+    if link.url is not None or urls:
         wanted.n_rows_with_link += 1
-        wanted.urls.setdefault(link.url)
+        wanted.urls.update(dict.fromkeys(urls or [str(link.url)]))
     elif link.problem is not None:
         wanted.n_unusable[link.problem] += 1
         wanted.unusable.setdefault((cell or "")[:MAX_LINK_CHARS], link.problem)

@@ -4,33 +4,42 @@ from collections.abc import Container
 
 import pyarrow as pa
 
-from store.catalog.download.addresses import link_url
-from store.catalog.images.links import FILE_PREFIX, known_links
+from store.catalog.download.addresses import all_urls, link_url
+from store.catalog.images.links import is_given, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
 from store.catalog.parse.fields import FIELDS_VERSION
-from store.catalog.read import CATALOG_LOCK, SPLITS, split_path
+from store.catalog.read import CATALOG_LOCK, SPLITS, image_references, split_path
+from store.config import ImagePolicy, load_config
 from store.errors import CatalogError
-from store.schema import CATALOG_COLUMNS
+from store.schema import CATALOG_COLUMNS, FURTHER_IMAGES
 from store.workspace import Workspace
 
 GIVEN = ("text", "image_link", "image")  # of the catalogue's columns; the others are parsed out of the text
-_ROWS_AT_ONCE = 4096
 
 
-def known_reference(cell: str | None, known: Container[str]) -> str | None:
-    """The key into links.parquet that a cell of the link column stands for, once something is known of it."""
-    url = link_url(cell) if known else None
-    return url if url is not None and url in known else None
+def known_references(cell: str | None, known: Container[str], policy: ImagePolicy) -> list[str]:
+    """The keys into links.parquet that a cell of the link column stands for, of those of which something is known."""
+    if not known or cell is None:
+        return []
+    urls = all_urls(cell) if policy == "all" else [link_url(cell)]
+    return [url for url in urls if url is not None and url in known]
 
 
-def _images(batch: pa.RecordBatch, known: Container[str]) -> pa.Array:
-    """Column `image`: a file of a folder as it is, else the link, once something is known of it."""
-    cells = zip(batch["image"].to_pylist(), batch["image_link"].to_pylist(), strict=True)
-    images = [
-        image if image is not None and image.startswith(FILE_PREFIX) else known_reference(cell, known)
-        for image, cell in cells
+def image_columns(references: list[list[str]]) -> dict[str, pa.Array]:
+    """Columns `image` and, where a row has several images, `further_images`."""
+    columns = {"image": pa.array([row[0] if row else None for row in references], pa.string())}
+    if any(len(row) > 1 for row in references):
+        columns[FURTHER_IMAGES.name] = pa.array([row[1:] or None for row in references], FURTHER_IMAGES.type)
+    return columns
+
+
+def _references(table: pa.Table, known: Container[str], policy: ImagePolicy) -> list[list[str]]:
+    """Images of each row: files of a folder as they are, else the links of which something is known."""
+    cells = zip(image_references(table), table["image_link"].to_pylist(), strict=True)
+    return [
+        images if images and is_given(images[0]) else known_references(cell, known, policy)
+        for images, cell in cells
     ]
-    return pa.array(images, pa.string())
 
 
 def show_images(workspace: Workspace) -> int:
@@ -45,7 +54,7 @@ def show_images(workspace: Workspace) -> int:
     n_with_image = 0
     if not any(workspace.exists(split_path(split)) for split in SPLITS):
         return n_with_image
-    known = known_links(workspace)
+    known, policy = known_links(workspace), load_config(workspace).columns.images_per_row
     with workspace.lock(CATALOG_LOCK):
         for split in SPLITS:
             if not workspace.exists(split_path(split)):
@@ -58,21 +67,23 @@ def show_images(workspace: Workspace) -> int:
                     f"run 'shelfprice catalog ingest -w {workspace.root}' again to join them to its rows"
                 )
             table = workspace.read_table(path)
-            images = pa.chunked_array(
-                [
-                    _images(batch, known)
-                    for batch in table.select(["image", "image_link"]).to_batches(_ROWS_AT_ONCE)
-                ],
-                pa.string(),
-            )
+            references = _references(table, known, policy)
             n_with_image += sum(
-                image is not None and not image.startswith(FILE_PREFIX) and known.get(image) is not None
-                for chunk in images.chunks
-                for image in chunk.to_pylist()
+                any(not is_given(one) and known.get(one) is not None for one in row) for row in references
             )
-            table = table.set_column(table.schema.get_field_index("image"), "image", images)
+            table = _with_images(table, image_columns(references))
             given = table.select([n for n in table.column_names if n in GIVEN or n not in CATALOG_COLUMNS])
             digest = split_digest(given, known)
             if digest != metadata.get("digest"):
                 workspace.publish_table(path, table, metadata=metadata | split_metadata(digest))
     return n_with_image
+
+
+def _with_images(table: pa.Table, images: dict[str, pa.Array]) -> pa.Table:
+    at = table.schema.get_field_index("image")
+    table = table.set_column(at, "image", images["image"])
+    if FURTHER_IMAGES.name in table.column_names:
+        table = table.drop([FURTHER_IMAGES.name])
+    if FURTHER_IMAGES.name in images:
+        return table.add_column(1 + len(CATALOG_COLUMNS), FURTHER_IMAGES, images[FURTHER_IMAGES.name])
+    return table

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,6 +141,34 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
     ]
     n_present = len(rows) - len(failed) - len(stored)
     return FolderImport(len(stored), n_present, n_unread, tuple(failed))
+
+
+def import_content(workspace: Workspace, content: Mapping[str, bytes | None]) -> int:
+    """Keep images that came as bytes, and record them; returns how many contents were not there yet.
+
+    Args:
+        content: reference -> bytes; None: they could not be read, which is recorded.
+    """
+    before = {row["link"]: row for row in read_links(workspace).to_pylist() if row["link"] in content}
+    blobs = stored_digests(workspace)
+    rows: list[dict[str, object]] = []
+    n_stored = 0
+    for reference, found in content.items():
+        row = dict.fromkeys(LINKS.names) | {"link": reference, "tries": 1}
+        if found is None:
+            row["reason"] = "a data: URI that can't be read"
+        elif len(found) > MOST_BYTES:
+            row["reason"] = f"larger than {MOST_BYTES} bytes"
+        else:
+            sha256 = hashlib.sha256(found).hexdigest()
+            row |= {"sha256": sha256, "n_bytes": len(found)}
+            if sha256 not in blobs:
+                workspace.publish_bytes(blob_path(sha256), found)
+                n_stored += 1
+        rows.append(row)
+    if any(before.get(str(row["link"])) != row for row in rows):
+        merge_links(workspace, pa.Table.from_pylist(rows, schema=LINKS))
+    return n_stored
 
 
 def _store(

@@ -17,6 +17,8 @@ from store.errors import CatalogError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif", ".heic")
 _RANK = {extension: rank for rank, extension in enumerate(EXTENSIONS)}
 _EXAMPLES = 3
+NO_ID = "\0"  # no file is named so
+_NUMBERED = re.compile(r"(.+?)(?:[_-](\d{1,3})| \((\d{1,3})\))\Z", re.DOTALL)  # 10_0, 10-1, 10 (2)
 _URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 # Why a file is taken whose name is not the usual one, in the order in which they are tried.
@@ -24,6 +26,7 @@ RULES = {
     "folder": "in a folder inside the folder of images",
     "case": "under a name in other case",
     "zeros": "by a number with leading zeros",
+    "numbered": "by their id and a number, or in a folder of their id",
     "extension": "under another extension than their link's, or one where it has none",
 }
 
@@ -91,6 +94,29 @@ class Folder:
     @cached_property
     def _by_number(self) -> dict[str, list[str]]:
         return _index((stem.lstrip("0") or "0", name) for stem, name in self._stems if _is_number(stem))
+
+    @cached_property
+    def _by_owner(self) -> dict[str, list[tuple[int, str]]]:
+        """Name of a file without the number at its end, or of the folder it is in -> (number, file)."""
+        owners: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for stem, name in self._stems:
+            if numbered := _NUMBERED.fullmatch(stem):
+                owners[numbered[1]].append((int(numbered[2] or numbered[3]), name))
+            if "/" in name:
+                digits = re.search(r"\d{1,9}\Z", stem)
+                owners[name.split("/")[-2]].append((int(digits[0]) if digits else 0, name))
+        return dict(owners)
+
+    def numbered(self, split: str, sample_id: Id, *, is_shared: bool = False) -> list[str]:
+        """Files such as `<sample_id>_0.jpg` and `<sample_id>_1.jpg`, and those of a folder `<sample_id>`, in order."""
+        others = set(SPLITS) - {split}
+        found: list[tuple[int, str]] = []
+        for owner in (str(sample_id), f"{split}_{sample_id}"):
+            for number, name in self._by_owner.get(owner, ()):
+                above = set(name.split("/")[:-1])
+                if not above & others and (not is_shared or owner != str(sample_id) or split in above):
+                    found.append((number, name))
+        return [name for _, name in sorted(found)]
 
     def find(self, split: str, sample_id: Id, link: str | None, *, is_shared: bool = False) -> Match | None:
         """The file of one row: `<sample_id>.<ext>`, `<split>_<sample_id>.<ext>` or the file name of its link.

@@ -1,19 +1,26 @@
 """images/links.parquet, the one record of images: read and brought up to date."""
 
 from collections.abc import Mapping
+from itertools import chain, islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import CorruptFileError, StoreError
-from store.schema import LINKS
+from store.schema import FURTHER_IMAGES, LINKS
 from store.workspace import Workspace
 
 LINKS_FILE = "images/links.parquet"
 DAMAGED_LINKS = "images/damaged-links.parquet"
 LINKS_LOCK = "images/.links.lock"  # held only while the file is replaced
-FILE_PREFIX = "file:"
+FILE_PREFIX = "file:"  # of a reference to a file of a folder
+DATA_PREFIX = "data:"  # of a reference to bytes that stood in the table, by their SHA-256
 MADE_AGAIN = "run 'shelfprice catalog ingest' with --images again, or 'shelfprice catalog images' for links"
+
+
+def is_given(reference: str | None) -> bool:
+    """Whether an image came with the table, as a file or as bytes, and not by a link to fetch it from."""
+    return reference is not None and reference.startswith((FILE_PREFIX, DATA_PREFIX))
 
 
 def read_links(workspace: Workspace) -> pa.Table:
@@ -80,6 +87,23 @@ def row_images(references: pa.Array | pa.ChunkedArray, known: Mapping[str, str |
         f"{LINKS_FILE} has lost rows of images that the catalogue names ({len(lost)} in {len(found)} rows, first: "
         f"{lost[0]}): {MADE_AGAIN}"
     )
+
+
+def further_row_images(rows: pa.Table, known: Mapping[str, str | None]) -> pa.Array:
+    """Hex SHA-256 of each row's images after the first, list<string> of shape (n_rows,): empty where it has none.
+
+    Args:
+        rows: catalogue rows, with `further_images` where some have several.
+        known: of the workspace, from `known_links`.
+
+    Raises:
+        CorruptFileError: as `row_images`.
+    """
+    if FURTHER_IMAGES.name not in rows.column_names:
+        return pa.array([[]] * len(rows), FURTHER_IMAGES.type)
+    lists = [row or [] for row in rows[FURTHER_IMAGES.name].to_pylist()]
+    found = iter(row_images(pa.array(list(chain.from_iterable(lists)), pa.string()), known).to_pylist())
+    return pa.array([list(islice(found, len(row))) for row in lists], FURTHER_IMAGES.type)
 
 
 def links_by_schema(table: pa.Table) -> pa.Table:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from store.catalog.parse.fields import FIELDS_VERSION
+from store.schema import FURTHER_IMAGES
 
 DIGEST_CHARACTERS = 16
 _ROWS_AT_ONCE = 4096
@@ -33,6 +34,9 @@ def split_digest(given: pa.Table, digests: Mapping[str, str | None]) -> str:
     for batch in given.select(names).to_batches(_ROWS_AT_ONCE):
         columns = [column.to_pylist() for column in batch.columns]
         columns.append([digests.get(reference) for reference in batch.column("image").to_pylist()])
+        if FURTHER_IMAGES.name in names:
+            further = batch.column(FURTHER_IMAGES.name).to_pylist()
+            columns.append([[digests.get(reference) for reference in row or ()] for row in further])
         rows += (hashlib.sha256(encode(row).encode()).digest() for row in zip(*columns, strict=True))
     for row in sorted(rows):
         content.update(row)

@@ -15,6 +15,7 @@ from store.errors import CatalogError
 _SIGNS = "+-−"
 _CORE = re.compile(CORE)
 _PRICE = re.compile(rf"(?P<before>[^\d]*?)(?P<core>{CORE})(?P<after>[^\d]*)", re.DOTALL)
+_MAY_BE_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _BETWEEN = re.compile(r"\s*(?:[-–—~]|\bto\b|\bbis\b)\s*", re.IGNORECASE)
 _WHOLE = frozenset(("/-", ",-", ".-", ",–", "/–", ",--", ".--"))  # written after a price without decimals
 _LABELS = re.compile(r"^(?:mrp|price)\b[\s.:]*", re.IGNORECASE)
@@ -59,6 +60,8 @@ def read_prices(
     present = [
         cell for cell in as_text(column, name).to_pylist() if cell is not None and not is_missing(cell)
     ]
+    if decimal != "comma" and _is_plain(present):
+        return PriceReading(Convention(), True, None, 0, on_range)
     pairs = [(cell, one) for cell in present if (one := _take_apart(cell)) is not None]
     taken = [one for _, one in pairs]
     currencies = Counter(one.currency for one in taken if one.currency is not None)
@@ -79,6 +82,14 @@ def read_prices(
     convention = found if decimal == "auto" else Convention("," if decimal == "comma" else ".")
     is_plain = convention.decimal == "." and all(PLAIN.fullmatch(cell.strip()) for cell, _ in pairs)
     return PriceReading(convention, is_plain, currency, sum(currencies.values()), on_range)
+
+
+def _is_plain(cells: list[str]) -> bool:
+    """Whether all prices are as programs write them, and one at least can't be thousands parted by a point."""
+    if not all(PLAIN.fullmatch(cell.strip()) for cell in cells):
+        return False
+    pointed = [cell for cell in cells if "." in cell]
+    return not pointed or any(not _MAY_BE_THOUSANDS.fullmatch(cell.strip()) for cell in pointed)
 
 
 def price_values(column: pa.ChunkedArray, name: str, reading: PriceReading) -> list[float | str]:
@@ -123,7 +134,7 @@ def _price(cell: str | None, reading: PriceReading) -> float | str:
     if len(known) == 2:
         if reading.on_range == "mid":
             return sum(known) / 2
-        return f"price is a range: {cell.strip()[:60]!r}"
+        return f"price is a range (--price-range mid takes its middle): {cell.strip()[:60]!r}"
     return -known[0] if one.is_negative else known[0]
 
 

@@ -6,13 +6,14 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.download.rows import known_reference
+from store.catalog.download.rows import image_columns, known_references
 from store.catalog.images.links import FILE_PREFIX, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
 from store.catalog.ingest.ids import Id
 from store.catalog.ingest.rows import ValidatedRows, count_reasons, rejected_table
 from store.catalog.parse.fields import field_columns
-from store.catalog.read import split_path
+from store.catalog.read import n_with_several, split_path
+from store.config import ImagePolicy
 from store.schema import CATALOG_COLUMNS, HOLDOUT_PRICE, PRICE
 from store.workspace import Workspace
 
@@ -34,6 +35,7 @@ class SplitReport:
     rejected: dict[str, int]  # reason -> rows
     rejected_differ: str | None = None  # how these rows are unlike the others; None: too few to tell
     n_holdout: int = 0  # test rows whose price is known
+    n_with_several: int = 0  # rows with several images
 
 
 @dataclass
@@ -45,7 +47,10 @@ class Split:
     text: pa.Array
     link: list[str | None]
     extras: dict[str, pa.Array]
-    files: list[str | None] = field(default_factory=list)  # image file of each row
+    files: list[list[str]] = field(default_factory=list)  # image files of each row
+    inline: list[list[str]] = field(default_factory=list)  # references of each row to images in the table
+    content: dict[str, bytes | None] = field(default_factory=dict)  # of these
+    images_per_row: ImagePolicy = "all"
     currency: str | None = None  # as written beside the prices; None: nothing is
     holdout: np.ndarray | None = (
         None  # (n_rows,) prices of test rows, NaN where unknown; None: the file has none
@@ -86,6 +91,7 @@ def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str,
             count_reasons(split.rows.rejected),
             split.rejected_differ,
             0 if split.holdout is None else int(np.isfinite(split.holdout).sum()),
+            n_with_several(given[split.name]),
         )
         for split in splits
     }
@@ -121,16 +127,17 @@ def _change(workspace: Workspace, split: str, digest: str, given: pa.Table) -> C
 
 def _given_table(split: Split, known: dict[str, str | None]) -> pa.Table:
     """Every column that is not parsed out of the text."""
-    files = split.files or [None] * len(split.link)
-    image = [
-        FILE_PREFIX + name if name is not None else known_reference(link, known)
-        for name, link in zip(files, split.link, strict=True)
-    ]
+    none: list[list[str]] = [[] for _ in split.link]
+    references = []
+    for names, inline, link in zip(split.files or none, split.inline or none, split.link, strict=True):
+        given = [*(FILE_PREFIX + name for name in names), *inline]
+        given = given[:1] if split.images_per_row == "first" else given
+        references.append(given or known_references(link, known, split.images_per_row))
     columns: dict[str, pa.Array] = {
         "sample_id": _id_array(split.rows.sample_id),
         "text": split.text,
         "image_link": pa.array(split.link, pa.string()),
-        "image": pa.array(image, pa.string()),
+        **image_columns(references),
         **split.extras,
     }
     table = pa.table(columns)

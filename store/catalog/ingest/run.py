@@ -1,6 +1,5 @@
 """The user's files -> the workspace's catalogue: validated rows, parsed fields, images by content."""
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -8,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from store.catalog.images.blobs import FolderImport, import_folder
-from store.catalog.images.folder import RULES, Folder, list_folder, no_match
+from store.catalog.download.addresses import split_links
+from store.catalog.images.blobs import FolderImport, import_content, import_folder
+from store.catalog.images.folder import NO_ID, RULES, Folder, Match, list_folder, no_match
 from store.catalog.images.links import FILE_PREFIX, mend_links
-from store.catalog.ingest.cells import as_text, is_missing
-from store.catalog.ingest.ids import all_integers, read_ids
+from store.catalog.ingest.given import given_columns
+from store.catalog.ingest.ids import Id, all_integers, read_ids
+from store.catalog.ingest.inline import LinkColumn, holds_images, is_image_type, names_file, read_link_column
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
 from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
 from store.catalog.ingest.rejects import check_rejected, how_rejected_differ
@@ -23,7 +23,7 @@ from store.catalog.ingest.source import TableSource, read_source
 from store.catalog.ingest.texts import texts_of
 from store.catalog.parse.extras import decide_extras, word_columns
 from store.catalog.read import CATALOG_LOCK, split_path
-from store.config import CONFIG_FILE, ColumnConfig, load_config, save_config
+from store.config import CONFIG_FILE, ColumnConfig, keep_settings, load_config, save_config
 from store.workspace import Workspace
 
 
@@ -34,6 +34,7 @@ class IngestReport:
     splits: dict[str, SplitReport]
     images: FolderImport | None  # None: no folder was given
     n_left_over: int  # files of the folder that belong to no row
+    n_inline: int  # images that stood in the tables
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     notes: tuple[str, ...]
@@ -74,16 +75,20 @@ def ingest(
     config = load_config(workspace)
     columns = columns or config.columns
     notes: list[str] = []
-    splits = _read(columns, train, test, config.submission.price_floor, notes)
+    splits = _read(columns, train, test, config.submission.price_floor, images is not None, notes)
     folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
         _match(folder, splits, notes)
     with workspace.lock(CATALOG_LOCK):
         if folder is None:
             notes.extend(_images_left_out(workspace))
+        content = {reference: found for split in splits for reference, found in split.content.items()}
+        if content:
+            notes.extend(filter(None, [mend_links(workspace)]))
+            import_content(workspace, content)
         imported, n_left_over = None, 0
         if folder is not None:
-            used = {name for split in splits for name in split.files if name is not None}
+            used = {name for split in splits for names in split.files for name in names}
             notes.extend(filter(None, [mend_links(workspace)]))
             imported = import_folder(workspace, folder, used)
             n_left_over = len(folder.names) - len(used)
@@ -91,11 +96,13 @@ def ingest(
         config_written = columns != config.columns or not workspace.exists(CONFIG_FILE)
         if config_written:
             save_config(workspace, replace(config, columns=columns))
+        keep_settings(workspace, notes.append)
     names = [name.partition(":") for name in splits[0].extras]
     return IngestReport(
         reports,
         imported,
         n_left_over,
+        len(content),
         tuple(name for kind, _, name in names if kind == "numeric"),
         tuple(name for kind, _, name in names if kind == "categorical"),
         tuple(notes),
@@ -104,10 +111,13 @@ def ingest(
     )
 
 
-def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, notes: list[str]) -> list[Split]:
+def _read(
+    columns: ColumnConfig, train: Any, test: Any, price_floor: float, with_folder: bool, notes: list[str]
+) -> list[Split]:
     sources = {"train": read_source(train, "train")}
     if test is not None:
         sources["test"] = read_source(test, "test")
+    columns = _with_images_found(columns, sources["train"], notes)
     texts = (columns.text, *columns.more_text)
     for source in sources.values():
         for name in texts:
@@ -135,24 +145,30 @@ def _read(columns: ColumnConfig, train: Any, test: Any, price_floor: float, note
     if "test" in rows:
         notes.extend(_shared_ids(rows["train"], rows["test"]))
     notes.extend(_below_floor(rows["train"].price, price_floor))
-    used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, *texts}
+    used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, columns.weight, *texts}
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
     used |= set(words)
     extras = decide_extras(rows["train"], rows.get("test"), used, columns.numeric, columns.categorical)
     notes.extend(extras.notes)
+    links = {
+        name: _links(rows[name], source, columns, with_folder, notes) for name, source in sources.items()
+    }
     return [
         Split(
             name,
             rows[name],
             texts_of(rows[name], columns.text, (*columns.more_text, *words), notes),
-            _links(rows[name], source, columns, notes),
-            extras.train if name == "train" else extras.test,
+            links[name].links,
+            (extras.train if name == "train" else extras.test) | given_columns(rows[name], columns),
+            inline=links[name].images,
+            content=links[name].content,
             currency=prices.reading.currency if name == "train" else None,
             holdout=prices.holdout(rows[name], notes) if name == "test" else None,
             rejected_differ=differ[name],
+            images_per_row=columns.images_per_row,
         )
-        for name, source in sources.items()
+        for name in sources
     ]
 
 
@@ -195,7 +211,7 @@ def _shared_ids(train: ValidatedRows, test: ValidatedRows) -> Iterator[str]:
     if n_shared:
         yield (
             f"{n_shared} ids stand in both files: they are taken for different rows, an id is of its file. If they are "
-            "the same products, the score of rows that are new is worse than that of these"
+            "the same products, new products will be priced worse than these test rows"
         )
 
 
@@ -208,6 +224,19 @@ def _below_floor(price: np.ndarray | None, floor: float) -> Iterator[str]:
         )
 
 
+def _with_images_found(columns: ColumnConfig, train: TableSource, notes: list[str]) -> ColumnConfig:
+    """The one column whose type says that it holds images, where no other one is named or called as usual."""
+    found = [name for name, column in train.columns.items() if is_image_type(column.type)]
+    if (
+        columns.image_link != ColumnConfig().image_link
+        or columns.image_link in train.columns
+        or len(found) != 1
+    ):
+        return columns
+    notes.append(f"column {found[0]!r} of {train.path} holds images: they are those of its rows")
+    return replace(columns, image_link=found[0])
+
+
 def _words(sources: dict[str, TableSource], used: set[str], notes: list[str]) -> tuple[str, ...]:
     """Columns of lists of strings that every file has."""
     per_file = [word_columns(source.columns, used) for source in sources.values()]
@@ -217,26 +246,24 @@ def _words(sources: dict[str, TableSource], used: set[str], notes: list[str]) ->
 
 
 def _links(
-    rows: ValidatedRows, source: TableSource, columns: ColumnConfig, notes: list[str]
-) -> list[str | None]:
+    rows: ValidatedRows, source: TableSource, columns: ColumnConfig, with_folder: bool, notes: list[str]
+) -> LinkColumn:
     if columns.image_link not in source.columns:
         if columns.image_link != ColumnConfig().image_link:
             source.require(columns.image_link, "--image-column")
-        notes.append(f"{source.path} has no column {columns.image_link!r}: its rows have no image link")
-        return [None] * len(rows.index)
-    column = rows.take(source.columns[columns.image_link])
-    links = _link_texts(column, columns.image_link)
-    return [None if link is None or is_missing(link) else link.strip() for link in links]
-
-
-def _link_texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
-    """Cells of the link column; a cell that is a list of links becomes its JSON."""
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        return [
-            json.dumps(cell, ensure_ascii=False, default=str) if cell else None for cell in column.to_pylist()
-        ]
-    texts: list[str | None] = as_text(column, name).to_pylist()
-    return texts
+        others = [name for name, column in source.columns.items() if holds_images(column)]
+        hint = f" ('--image-column {others[0]}' names one that holds images)" if others else ""
+        notes.append(f"{source.path} has no column {columns.image_link!r}: its rows have no image link{hint}")
+        return LinkColumn([None] * len(rows.index))
+    found = read_link_column(rows.take(source.columns[columns.image_link]), columns.image_link)
+    n_files = sum(
+        1
+        for link, images in zip(found.links, found.images, strict=True)
+        if link and not images and names_file(link)
+    )
+    if n_files and not with_folder:
+        notes.append(f"{n_files} rows of {source.path} name image files: give their folder with --images")
+    return found
 
 
 def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
@@ -252,19 +279,47 @@ def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
             if match is not None and match.rule == "extension":
                 links_of[match.name].add(link)
         found = [None if match is not None and len(links_of[match.name]) > 1 else match for match in found]
-        split.files = [match.name if match is not None else None for match in found]
+        split.files = [
+            _files(folder, split, match, link) for match, (_, link) in zip(found, pairs, strict=True)
+        ]
         counts.update(match.rule for match in found if match is not None and match.rule is not None)
+    _add_numbered(folder, splits, shared, counts)
     notes.extend(f"{counts[rule]} rows have their image {how}" for rule, how in RULES.items() if counts[rule])
-    taken = {name for split in splits for name in split.files if name is not None}
+    for split in splits:
+        if split.images_per_row == "first":
+            split.files = [names[:1] for names in split.files]
+    taken = {name for split in splits for names in split.files for name in names}
     plain = [match for one in shared if (match := folder.find("train", one, None)) is not None]
     if unclear := [match.name for match in plain if match.name not in taken]:
         notes.append(
             f"{len(unclear)} images are named by an id that stands in both files and are taken for neither (first: "
             f"{min(unclear)}): name them train_<id> or test_<id>"
         )
-    if not any(name is not None for split in splits for name in split.files):
+    if not taken:
         first = splits[0]
         raise no_match(folder, first.name, first.rows.sample_id, first.link)
+
+
+def _files(folder: Folder, split: Split, match: Match | None, link: str | None) -> list[str]:
+    """Every image file of a row: the one found for it, then those that its link column lists."""
+    names = [match.name] if match is not None else []
+    listed = split_links(link) if link and split.images_per_row == "all" else None
+    for one in listed or ():
+        if (other := folder.find(split.name, NO_ID, one)) is not None:
+            names.append(other.name)
+    return list(dict.fromkeys(names))
+
+
+def _add_numbered(folder: Folder, splits: list[Split], shared: set[Id], counts: Counter[str]) -> None:
+    """Files that are named by a row's id and a number, where they are no other row's."""
+    taken = {name for split in splits for names in split.files for name in names}
+    for split in splits:
+        for at, sample_id in enumerate(split.rows.sample_id):
+            numbered = folder.numbered(split.name, sample_id, is_shared=sample_id in shared)
+            fresh = [name for name in numbered if name not in taken]
+            if fresh:
+                split.files[at] = [*split.files[at], *fresh]
+                counts["numbered"] += 1
 
 
 def _images_left_out(workspace: Workspace) -> Iterator[str]:

@@ -14,7 +14,7 @@ _BEFORE = frozenset(("", "+", "~", "≈", "<", ">", "≤", "≥", "±"))
 _MINUS = frozenset("-−–")
 _MOST_CHARACTERS = 60
 # Units that are the same thing in another size: unit -> (dimension, size of one).
-_FAMILIES: dict[str, tuple[str, float]] = {
+FAMILIES: dict[str, tuple[str, float]] = {
     **{unit: known for unit, known in UNITS.items() if known[0] != "count"},
     "mm": ("length", 0.001),
     "cm": ("length", 0.01),
@@ -88,8 +88,8 @@ def find_measures(cells: Sequence[str]) -> tuple[MeasureReading, float] | None:
     for cell, measure in found.items():
         if measure.unit == usual:
             spellings[measure.spelling] += distinct[cell]
-    one = _FAMILIES[usual][1] if usual in _FAMILIES else 1.0
-    sizes = {unit: _FAMILIES[unit][1] / one if unit in _FAMILIES else 1.0 for unit in taken}
+    one = FAMILIES[usual][1] if usual in FAMILIES else 1.0
+    sizes = {unit: FAMILIES[unit][1] / one if unit in FAMILIES else 1.0 for unit in taken}
     cores = (m.core for m in found.values() if m.unit in taken and m.number is None)
     reading = MeasureReading(spellings.most_common(1)[0][0] if usual else None, find_convention(cores), sizes)
     fitting = sum(n for cell, n in distinct.items() if reading.value_of(cell) is not None)
@@ -97,7 +97,7 @@ def find_measures(cells: Sequence[str]) -> tuple[MeasureReading, float] | None:
 
 
 def _dimension(unit: str) -> str:
-    return _FAMILIES[unit][0] if unit in _FAMILIES else f"unit {unit}"
+    return FAMILIES[unit][0] if unit in FAMILIES else f"unit {unit}"
 
 
 def _measure_of(cell: str) -> _Measure | None:

@@ -1,12 +1,14 @@
 """Histograms with a log axis, drawn as SVG by hand."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from store.catalog.show.facts import Histogram
 
 WIDTH, HEIGHT = 560, 210
+LABEL_WIDTH = 10.5  # of one character of a tick, at the size that phones have
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 40
 
 
@@ -32,7 +34,7 @@ def log_histogram(found: Histogram, unit: str) -> str:
         parts.append(
             f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{100 * i * step:.3g}%</text>'
         )
-    for tick in ticks(float(found.edges[0]), float(found.edges[-1])):
+    for tick in apart(ticks(float(found.edges[0]), float(found.edges[-1])), x_of):
         x = x_of(tick)
         parts.append(
             f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{HEIGHT - _BOTTOM}" y2="{HEIGHT - _BOTTOM + 4}"/>'
@@ -72,6 +74,18 @@ def ticks(low: float, high: float) -> list[float]:
     return found
 
 
+def apart(values: list[float], x_of: Callable[[float], float]) -> list[float]:
+    """Those of some ticks whose labels stand apart on a phone as well, powers of ten before others."""
+    kept: list[float] = []
+    for value in sorted(values, key=lambda one: (math.log10(one) % 1 > 1e-9, one)):
+        half = LABEL_WIDTH * len(label(value)) / 2
+        if all(
+            abs(x_of(value) - x_of(one)) >= half + LABEL_WIDTH * (len(label(one)) / 2 + 1) for one in kept
+        ):
+            kept.append(value)
+    return sorted(kept)
+
+
 def label(value: float) -> str:
     """1000 -> 1k, 0.1 -> 0.1."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
@@ -80,9 +94,11 @@ def label(value: float) -> str:
     return f"{value:g}"
 
 
-def priced(price: float) -> str:
-    """1234.5 -> 1,234 and 12.3 -> 12.30: a price is as long as it must be."""
-    return f"{price:,.{0 if price >= 1000 else 2}f}"
+def priced(price: float, typical: float) -> str:
+    """1,234 or 12.30: prices of a page alike, with decimals where a typical one is below 100; 0.00123 as it is."""
+    if 0 < price < 0.1:
+        return f"{price:.3g}"
+    return f"{price:,.{0 if typical >= 100 else 2}f}"
 
 
 def _nice(step: float) -> float:

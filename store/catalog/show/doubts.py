@@ -24,7 +24,7 @@ class DoubtfulRow:
     split: str
     name: str
     price: float | None
-    image: str | None  # hex SHA-256
+    images: tuple[str, ...]  # hex SHA-256
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ class Doubts:
     note: str | None
 
 
-def read_doubts(workspace: Workspace, tables: dict[str, pa.Table], images: dict[str, pa.Array]) -> Doubts:
+def read_doubts(
+    workspace: Workspace, tables: dict[str, pa.Table], images: dict[str, list[list[str]]]
+) -> Doubts:
     """Findings on disk.
 
     Args:
         tables: split -> rows.
-        images: split -> digest of each row's image.
+        images: split -> digests of each row's images.
     """
     if not workspace.exists(CLEANING_FILE):
         return Doubts([], {}, "not looked for yet: run 'shelfprice catalog clean'")
@@ -96,15 +98,17 @@ def _keys(rows: pa.Table) -> list[_Key]:
 
 
 def _rows(
-    tables: dict[str, pa.Table], images: dict[str, pa.Array], wanted: list[_Key]
+    tables: dict[str, pa.Table], images: dict[str, list[list[str]]], wanted: list[_Key]
 ) -> dict[_Key, DoubtfulRow]:
     rows: dict[_Key, DoubtfulRow] = {}
     for split, table in tables.items():
         values = pa.array([one for where, one in wanted if where == split], table["sample_id"].type)
         position = pc.drop_null(pc.index_in(values, value_set=table["sample_id"].combine_chunks()))
         chosen = table.take(position).to_pylist()
-        for row, image in zip(chosen, images[split].take(position).to_pylist(), strict=True):
+        for row, at in zip(chosen, position.to_pylist(), strict=True):
             name = row["name"] or row["text"][:120]
             key = split, row["sample_id"]
-            rows[key] = DoubtfulRow(str(row["sample_id"]), split, name, row.get("price"), image)
+            rows[key] = DoubtfulRow(
+                str(row["sample_id"]), split, name, row.get("price"), tuple(images[split][at])
+            )
     return rows

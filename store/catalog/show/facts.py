@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.download.addresses import read_link
-from store.catalog.images.links import FILE_PREFIX, MADE_AGAIN, read_links
-from store.catalog.read import extra_columns, present_splits, read_split
+from store.catalog.images.links import MADE_AGAIN, is_given, read_links
+from store.catalog.read import extra_columns, image_references, present_splits, read_split
 from store.catalog.show.doubts import Doubts, read_doubts
 from store.workspace import Workspace
 
@@ -26,6 +26,7 @@ class SplitFacts:
     rows: int
     with_link: int
     with_image: int
+    with_several: int  # images
     texts: int  # distinct
     n_images: int  # distinct
     missing: dict[str, int]  # why rows have no image -> rows, most frequent first
@@ -53,6 +54,11 @@ class Facts:
     against: list[tuple[str, float, float]]  # (what, in train, in test); empty without a test split
     doubts: Doubts
 
+    @property
+    def typical_price(self) -> float:
+        """The median, which decides how all prices are written."""
+        return self.price_quantiles["50%"]
+
 
 def read_facts(workspace: Workspace) -> Facts:
     """Take stock of the ingested catalogue.
@@ -65,10 +71,8 @@ def read_facts(workspace: Workspace) -> Facts:
     links = read_links(workspace)
     digests = dict(zip(links["link"].to_pylist(), links["sha256"].to_pylist(), strict=True))
     failed = dict(zip(links["link"].to_pylist(), links["reason"].to_pylist(), strict=True))
-    digest_columns = {
-        split: pa.array(
-            [digests.get(one) if one else None for one in table["image"].to_pylist()], pa.string()
-        )
+    images = {
+        split: [[digest for one in row if (digest := digests.get(one))] for row in image_references(table)]
         for split, table in tables.items()
     }
     price = tables["train"]["price"].to_numpy()
@@ -77,13 +81,13 @@ def read_facts(workspace: Workspace) -> Facts:
     coverage = coverage_of(tables)
     return Facts(
         workspace=workspace.root,
-        splits=[_split(name, table, digest_columns[name], failed) for name, table in tables.items()],
+        splits=[_split(name, table, images[name], failed) for name, table in tables.items()],
         price=histogram({"train": price}),
         price_quantiles=quantiles,
         length=histogram(lengths),
         coverage=coverage,
-        against=_against(tables, lengths, coverage) if "test" in tables else [],
-        doubts=read_doubts(workspace, tables, digest_columns),
+        against=against(tables, lengths, coverage) if "test" in tables else [],
+        doubts=read_doubts(workspace, tables, images),
     )
 
 
@@ -99,10 +103,10 @@ def histogram(values: dict[str, np.ndarray], bins: int = BINS) -> Histogram:
     return Histogram(10**edges, counts)
 
 
-def _split(name: str, table: pa.Table, image: pa.Array, failed: dict[str, str | None]) -> SplitFacts:
+def _split(name: str, table: pa.Table, images: list[list[str]], failed: dict[str, str | None]) -> SplitFacts:
     reasons: list[str] = []
     where: dict[str, list[str]] = {}
-    lacking = np.flatnonzero(~np.array(image.is_valid(), dtype=bool))
+    lacking = [at for at, row in enumerate(images) if not row]
     columns = (
         table.select(["sample_id", "image", "image_link"]).take(pa.array(lacking, pa.int64())).to_pylist()
     )
@@ -117,16 +121,17 @@ def _split(name: str, table: pa.Table, image: pa.Array, failed: dict[str, str | 
         name=name,
         rows=len(table),
         with_link=len(table) - table["image_link"].null_count,
-        with_image=len(image) - image.null_count,
+        with_image=len(images) - len(lacking),
+        with_several=sum(len(row) > 1 for row in images),
         texts=len(pc.unique(table["text"])),
-        n_images=len(pc.unique(image.drop_null())),
+        n_images=len({one for row in images for one in row}),
         missing=missing,
         missing_ids={reason: where[reason] for reason in missing},
     )
 
 
 def _without_image(reference: str | None, cell: str | None) -> str:
-    if reference is not None and reference.startswith(FILE_PREFIX):
+    if is_given(reference):
         return f"its row in images/links.parquet is lost: {MADE_AGAIN}"
     link = read_link(cell)
     if link.url is not None:
@@ -156,7 +161,7 @@ def _share(column: pa.ChunkedArray) -> float:
     return 1.0 - column.null_count / len(column)
 
 
-def _against(
+def against(
     tables: dict[str, pa.Table], lengths: dict[str, np.ndarray], coverage: dict[str, dict[str, float]]
 ) -> list[tuple[str, float, float]]:
     """Train and test side by side: means, then shares."""

@@ -23,8 +23,7 @@ Thumbnail = Callable[[str], str | None]  # digest -> data URL
 def page_of(facts: Facts, thumbnail: Thumbnail) -> str:
     """The page."""
     has_test = len(facts.splits) > 1
-    sections = [
-        _cards(facts.splits),
+    halves = [
         _prices(facts),
         _section(
             "Length of text",
@@ -34,8 +33,8 @@ def page_of(facts: Facts, thumbnail: Thumbnail) -> str:
         _section("Field coverage", _coverage(facts), "Share of rows in which a field was found."),
     ]
     if facts.against:
-        sections.append(_against(facts))
-    sections.append(_missing(facts.splits))
+        halves.append(_against(facts))
+    sections = [_cards(facts.splits), f'<div class="halves">{"".join(halves)}</div>', _missing(facts.splits)]
     sections.append(_doubts(facts, thumbnail))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -78,6 +77,8 @@ def _cards(splits: list[SplitFacts]) -> str:
             (f"{split.with_image:,}", f"with an image ({share:.1%})"),
             (f"{split.n_images:,}", "distinct images"),
         ]
+        if split.with_several:
+            facts.append((f"{split.with_several:,}", "with several images"))
         cards += [
             f'<div class="card"><b>{number}</b><span>{escape(what)}</span></div>' for number, what in facts
         ]
@@ -85,7 +86,9 @@ def _cards(splits: list[SplitFacts]) -> str:
 
 
 def _prices(facts: Facts) -> str:
-    cells = "".join(f"<td>{priced(price)}</td>" for price in facts.price_quantiles.values())
+    cells = "".join(
+        f"<td>{priced(price, facts.typical_price)}</td>" for price in facts.price_quantiles.values()
+    )
     names = {"0%": "lowest", "50%": "median", "100%": "highest"}
     head = "".join(f"<th>{names.get(name, name)}</th>" for name in facts.price_quantiles)
     table = f'<table class="numbers"><tr>{head}</tr><tr>{cells}</tr></table>'
@@ -106,7 +109,7 @@ def _coverage(facts: Facts) -> str:
         )
         rows.append(f"<tr><th>{escape(field)}</th>{bars}</tr>")
     head = "".join(f"<th>{escape(split.name)}</th>" for split in facts.splits)
-    return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+    return f"<table><tr><td></td>{head}</tr>{''.join(rows)}</table>"
 
 
 def _missing(splits: list[SplitFacts]) -> str:
@@ -118,7 +121,7 @@ def _missing(splits: list[SplitFacts]) -> str:
     ]
     if not rows:
         return _section("Missing images", "<p>Every row has its image.</p>", kind="wide")
-    head = "<tr><th></th><th class=num>rows</th><th>why</th><th>first rows</th></tr>"
+    head = "<tr><td></td><th class=num>rows</th><th>why</th><th>first rows</th></tr>"
     return _section("Missing images", f"<table>{head}{''.join(rows)}</table>", kind="wide")
 
 
@@ -132,7 +135,7 @@ def _against(facts: Facts) -> str:
         rows.append(
             f"<tr{mark}><th>{escape(what)}</th><td class=num>{said[0]}</td><td class=num>{said[1]}</td></tr>"
         )
-    head = "<tr><th></th><th class=num>train</th><th class=num>test</th></tr>"
+    head = "<tr><td></td><th class=num>train</th><th class=num>test</th></tr>"
     note = "Fields whose shares differ. Marked: shares more than 5 points apart, means more than a fifth."
     return _section("Train against test", f"<table>{head}{''.join(rows)}</table>", note)
 
@@ -152,12 +155,12 @@ def _doubts(facts: Facts, thumbnail: Thumbnail) -> str:
             f"<tr{kind}><th>{escape(one.summary)} <code>{one.name}</code></th><td class=num>{groups}</td>"
             f"<td class=num>{one.train_rows:,}</td><td class=num>{one.test_rows:,}</td><td>{policy}{decided}</td></tr>"
         )
-    head = "<tr><th></th><th class=num>groups</th><th class=num>train rows</th><th class=num>test rows</th><th>policy</th></tr>"
+    head = "<tr><td></td><th class=num>groups</th><th class=num>train rows</th><th class=num>test rows</th><th>policy</th></tr>"
     table = f"<table>{head}{''.join(rows)}</table>"
     summaries = {one.name: one.summary for one in doubts.findings}
     shown = "".join(
         f"<h3>{escape(summaries[name][0].upper() + summaries[name][1:])} <code>{name}</code></h3>"
-        + _examples(examples, thumbnail)
+        + _examples(examples, thumbnail, facts.typical_price)
         for name, examples in doubts.examples.items()
     )
     note = (
@@ -167,10 +170,10 @@ def _doubts(facts: Facts, thumbnail: Thumbnail) -> str:
     return _section("Duplicates and doubtful rows", table + shown, note, kind="wide")
 
 
-def _examples(examples: list[Example], thumbnail: Thumbnail) -> str:
+def _examples(examples: list[Example], thumbnail: Thumbnail, typical: float) -> str:
     groups = []
     for example in examples:
-        rows = "".join(_row(row, thumbnail) for row in example.rows)
+        rows = "".join(_row(row, thumbnail, typical) for row in example.rows)
         more = example.size - len(example.rows)
         rest = f'<p class="more">and {more:,} more</p>' if more > 0 else ""
         groups.append(
@@ -179,11 +182,13 @@ def _examples(examples: list[Example], thumbnail: Thumbnail) -> str:
     return f'<div class="groups">{"".join(groups)}</div>'
 
 
-def _row(row: DoubtfulRow, thumbnail: Thumbnail) -> str:
-    url = thumbnail(row.image) if row.image else None
-    lacking = "can't be decoded" if row.image else "no image"
-    image = f'<img src="{url}" alt="">' if url else f'<div class="none">{lacking}</div>'
-    price = f"<b>{priced(row.price)}</b>" if row.price is not None else '<b class="quiet">test</b>'
+def _row(row: DoubtfulRow, thumbnail: Thumbnail, typical: float) -> str:
+    urls = [thumbnail(one) for one in row.images]
+    lacking = "can't be decoded" if row.images else "no image"
+    image = "".join(
+        f'<img src="{url}" alt="">' if url else f'<div class="none">{lacking}</div>' for url in urls or [None]
+    )
+    price = f"<b>{priced(row.price, typical)}</b>" if row.price is not None else '<b class="quiet">test</b>'
     name = " ".join(row.name.split())
     shown = name if len(name) <= 90 else f"{name[:89]}…"
     return f'<figure>{image}<figcaption>{price} <span class="quiet">{escape(row.sample_id)}</span><br>{escape(shown)}</figcaption></figure>'

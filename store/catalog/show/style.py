@@ -1,13 +1,14 @@
 """How the page looks."""
 
 STYLE = """
-:root{--ink:#1d2430;--quiet:#687386;--line:#e3e7ee;--paper:#fff;--back:#f5f6f9;--bar:#5b7fd6;--over:#d9622b;--mark:#fff3e3}
+:root{--ink:#1d2430;--quiet:#5d687a;--line:#e3e7ee;--paper:#fff;--back:#f5f6f9;--bar:#5b7fd6;--over:#d9622b;--mark:#fff3e3}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e9ef;--quiet:#98a2b3;--line:#333b48;--paper:#1c222c;--back:#12161d;
 --bar:#7196ec;--over:#f08a55;--mark:#3a2d1b}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--back);color:var(--ink);font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:1240px;margin:0 auto;padding:28px 20px 60px;display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px}
-header,.cards,.wide{grid-column:1/-1}
+header,.cards,.wide,.halves{grid-column:1/-1}
+.halves{columns:2;column-gap:16px;margin-bottom:-16px}.halves>section{break-inside:avoid;margin-bottom:16px}
 h1{font-size:26px;margin:0;letter-spacing:-.01em}h2{font-size:16px;margin:0 0 2px}
 h3{font-size:14px;margin:26px 0 8px;padding-top:14px;border-top:1px solid var(--line)}
 p{margin:0 0 10px}.quiet{color:var(--quiet);font-weight:400}header p{margin:2px 0 0}
@@ -36,9 +37,10 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--quiet);font-size:11
 .rows{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:8px}
 figure{margin:0;font-size:11.5px;line-height:1.35;overflow-wrap:anywhere}
 img,.none{width:100%;aspect-ratio:1;object-fit:contain;border-radius:4px;background:#fff;border:1px solid var(--line);margin-bottom:4px}
+figure img~img,figure img~.none{display:inline-block;width:48%}
 .none{display:flex;align-items:center;justify-content:center;background:var(--back);color:var(--quiet);font-size:11px}
 .more{color:var(--quiet);margin:6px 0 0}
-@media (max-width:820px){main{grid-template-columns:1fr}.cards{grid-template-columns:repeat(2,1fr)}.groups{grid-template-columns:1fr}}
+@media (max-width:820px){main{grid-template-columns:1fr}.cards{grid-template-columns:repeat(2,1fr)}.groups{grid-template-columns:1fr}.halves{columns:1}}
 @media (max-width:560px){main{padding:18px 10px 40px;gap:10px}section{padding:14px}svg text{font-size:17px}
 td,th{padding-right:6px}td.num,th.num,.meter{padding-right:8px}.meter div{width:calc(100% - 60px)}
 .numbers{font-size:12px}.numbers td,.numbers th{padding-right:0;padding-left:4px}}

@@ -17,9 +17,13 @@ def fact_lines(facts: Facts, blocks: str = BLOCKS) -> list[str]:
             f"{split.name:<7}{split.rows:>9,} rows, {split.texts:,} distinct texts; {split.with_image:,} with an image, "
             f"{split.n_images:,} distinct"
         )
+        if split.with_several:
+            lines.append(f"       {split.with_several:>9,} with several images")
         for reason, n in split.missing.items():
             lines.append(f"       {n:>9,} without: {reason} (first: {', '.join(split.missing_ids[reason])})")
-    quantiles = ", ".join(f"{name} {priced(price)}" for name, price in facts.price_quantiles.items())
+    quantiles = ", ".join(
+        f"{name} {priced(price, facts.typical_price)}" for name, price in facts.price_quantiles.items()
+    )
     lines += [
         "",
         f"price  {quantiles}",

@@ -1,0 +1,181 @@
+"""Pages of the site that are made from the code: commands, configuration, Python API. A hook of MkDocs."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import click
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("store", "embed", "heads", "ensemble")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what is generated, and the pages that lie at the top of the repository."""
+    pages = {
+        "reference/commands.md": commands_page(),
+        "reference/config.md": config_page(),
+        "reference/api.md": api_page(),
+        "contributing.md": top_page("CONTRIBUTING.md"),
+        "changes.md": top_page("CHANGELOG.md"),
+    }
+    for place, text in pages.items():
+        files.append(File.generated(config, place, content=text))
+    return files
+
+
+def top_page(name: str) -> str:
+    """A page of the repository's top folder, its links as the site needs them."""
+    return re.sub(r"\]\(docs/", "](", (ROOT / name).read_text())
+
+
+def commands_page() -> str:
+    """Every command, as `--help` has it."""
+    from store.cli import main
+
+    lines = [
+        "# Commands",
+        "",
+        "Results go to stdout, progress to stderr. An error is one line on stderr and exit code 1, a wrong option exit",
+        "code 2. `-h` is short for `--help`.",
+        "",
+        'Completion: `eval "$(_SHELFPRICE_COMPLETE=bash_source shelfprice)"` in `~/.bashrc`, with `zsh_source` in',
+        "`~/.zshrc`.",
+    ]
+    for path, command in walk(main, "shelfprice"):
+        lines += [
+            "",
+            f"{'##' if isinstance(command, click.Group) else '###'} {path}",
+            "",
+            paragraph(command.help),
+        ]
+        options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+        options.sort(key=lambda one: one.name in ("workspace", "as_json"))
+        arguments = [one for one in command.params if isinstance(one, click.Argument)]
+        if isinstance(command, click.Group):
+            continue
+        usage = " ".join(
+            [path, *(f"{a.human_readable_name}{'…' if a.nargs < 0 else ''}" for a in arguments), "[OPTIONS]"]
+        )
+        lines += ["", "```text", usage, "```", ""]
+        if options:
+            lines += ["| option | what it does |", "|---|---|", *map(option_row, options)]
+    return "\n".join(lines) + "\n"
+
+
+def walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    """A command and all below it, with what a user types."""
+    if path != "shelfprice":
+        yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None and not below.hidden:
+                yield from walk(below, f"{path} {name}")
+
+
+def option_row(option: click.Option) -> str:
+    """One line of the table of options."""
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    kind = "" if option.is_flag else f" {cell(option.make_metavar(click.Context(click.Command('x'))))}"
+    default = option.default
+    shown = not option.is_flag and isinstance(default, str | int | float) and default != ""
+    tail = f" Default: `{default}`." if shown and "Default" not in (option.help or "") else ""
+    return f"| {names}{kind} | {cell(option.help or '')}{tail} |"
+
+
+def cell(text: str) -> str:
+    """Text that can stand in a table of Markdown."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def paragraph(text: str | None) -> str:
+    """Help as Markdown: lines joined, paragraphs kept."""
+    blocks = (text or "").replace("\b", "").split("\n\n")
+    return "\n\n".join(" ".join(block.split()).replace("<", "&lt;") for block in blocks)
+
+
+def config_page() -> str:
+    """Every key of `shelfprice.toml`, with its default and the comment beside it in the code."""
+    from store.config import Config
+
+    lines = [
+        "# Configuration",
+        "",
+        "`shelfprice.toml` at the root of a workspace. Every key may be left out. An unknown key or a wrong type is an",
+        "error that names it; commands that change a value keep your comments.",
+        "",
+        "## Top level",
+        "",
+    ]
+    simple = [one for one in dataclasses.fields(Config) if not nested(Config, one.name)]
+    lines += table_of(Config, [one.name for one in simple])
+    for one in dataclasses.fields(Config):
+        inner = nested(Config, one.name)
+        if inner is not None:
+            lines += ["", f"## [{one.name}]", "", paragraph(inspect.getdoc(inner)), ""]
+            lines += table_of(inner, [field.name for field in dataclasses.fields(inner)])
+    lines += [
+        "",
+        "Parameters of a head stand in `[heads.params.NAME]`, as `shelfprice heads list` names them.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def nested(owner: type, name: str) -> type | None:
+    """The dataclass behind a table of the configuration; None for a plain value."""
+    hint = get_type_hints(owner)[name]
+    return hint if dataclasses.is_dataclass(hint) and isinstance(hint, type) else None
+
+
+def table_of(owner: type, names: list[str]) -> list[str]:
+    """Key, values, default and meaning of each field."""
+    source = inspect.getsource(owner)
+    comments = {name: text for text, name in re.findall(r"^    # (.*)\n    (\w+): ", source, re.MULTILINE)}
+    comments |= dict(re.findall(r"^    (\w+): .*?  # (.*)$", source, re.MULTILINE))
+    hints, defaults = get_type_hints(owner), owner()
+    rows = [
+        f"| `{name}` | {cell(type_text(hints[name]))} | `{toml_text(getattr(defaults, name))}` "
+        f"| {cell(comments.get(name, ''))} |"
+        for name in names
+    ]
+    return ["| key | value | default | meaning |", "|---|---|---|---|", *rows]
+
+
+def type_text(hint: Any) -> str:
+    """What may stand there, in words."""
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    if get_args(hint) and all(isinstance(value, str) for value in get_args(hint)):
+        return ", ".join(f"`{value}`" for value in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"list of {words.get(get_args(hint)[0], 'values')}"
+    return words.get(hint, "table")
+
+
+def toml_text(value: Any) -> str:
+    """A default as it would stand in the file."""
+    import tomlkit
+
+    value = list(value) if isinstance(value, tuple) else value
+    return tomlkit.item(value).as_string().strip() if not isinstance(value, dict) else "{}"
+
+
+def api_page() -> str:
+    """Every public name of the four packages, from its docstring."""
+    lines = [
+        "# Python API",
+        "",
+        "What each package offers. Importing a package loads no library; a name loads what it needs when it is first used.",
+    ]
+    for room in ROOMS:
+        module = importlib.import_module(room)
+        lines += ["", f"## {room}", "", paragraph(inspect.getdoc(module)), ""]
+        lines += [f"::: {module._MODULES[name]}.{name}\n" for name in sorted(module.__all__, key=str.lower)]
+    return "\n".join(lines) + "\n"

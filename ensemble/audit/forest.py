@@ -1,0 +1,77 @@
+"""What tells rows apart: random trees on all columns together, and each column alone."""
+
+from typing import Any
+
+import numpy as np
+
+MOST_BINS = 64  # of one column
+N_TREES = 100
+MIN_LEAF = 10  # rows
+_SMOOTHING = 1.0  # rows of the overall shares that a bin's shares are mixed with
+
+
+def forest_shares(
+    X: np.ndarray, label: np.ndarray, inside: np.ndarray, outside: np.ndarray, n_classes: int, seed: int
+) -> np.ndarray:
+    """Shares of random trees for each class, shape (n_outside, n_classes), learned on the rows `inside`.
+
+    Args:
+        X: shape (n_rows, n_columns).
+        label: 0 to n_classes - 1, shape (n_rows,).
+    """
+    settings = {"objective": "multiclass", "num_class": n_classes}
+    return _forest(X, label, inside, outside, settings, MIN_LEAF, seed)
+
+
+def forest_values(
+    X: np.ndarray, values: np.ndarray, inside: np.ndarray, outside: np.ndarray, min_leaf: int, seed: int
+) -> np.ndarray:
+    """Mean of random trees, shape (n_outside,), of values of shape (n_rows,)."""
+    return _forest(X, values, inside, outside, {"objective": "regression"}, min_leaf, seed)
+
+
+def _forest(
+    X: np.ndarray,
+    target: np.ndarray,
+    inside: np.ndarray,
+    outside: np.ndarray,
+    settings: dict[str, Any],
+    min_leaf: int,
+    seed: int,
+) -> np.ndarray:
+    import lightgbm
+
+    params = settings | {
+        "boosting": "rf",
+        "bagging_fraction": 0.7,
+        "bagging_freq": 1,
+        "feature_fraction_bynode": float(np.clip(3 / np.sqrt(X.shape[1]), 0.2, 1.0)),
+        "num_leaves": 63,
+        "min_data_in_leaf": min_leaf,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbose": -1,
+    }
+    data = lightgbm.Dataset(X[inside], target[inside])
+    return np.asarray(lightgbm.train(params, data, N_TREES).predict(X[outside]))
+
+
+def column_shares(
+    values: np.ndarray, label: np.ndarray, inside: np.ndarray, outside: np.ndarray, n_classes: int
+) -> np.ndarray:
+    """As `forest_shares` by the bins of one column, shape (n_rows,), NaN where missing, which is a bin of its own."""
+    known = np.isfinite(values)
+    levels = np.unique(values[known])
+    edges = (
+        levels[1:]
+        if len(levels) <= MOST_BINS
+        else np.unique(np.quantile(values[known], np.arange(1, MOST_BINS) / MOST_BINS))
+    )
+    bins = np.where(known, np.searchsorted(edges, values, side="right"), len(edges) + 1)
+    counts = np.bincount(
+        bins[inside] * n_classes + label[inside], minlength=(len(edges) + 2) * n_classes
+    ).reshape(-1, n_classes)
+    overall = np.bincount(label[inside], minlength=n_classes) / len(inside)
+    shares = (counts + _SMOOTHING * overall) / (counts.sum(axis=1, keepdims=True) + _SMOOTHING)
+    return np.asarray(shares[bins[outside]])

@@ -1,0 +1,105 @@
+"""Prices that are written where a new row would not have them: in the text, or in the name of the image's file."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from ensemble.audit.check import Check
+from ensemble.audit.order import MATERIAL, id_features
+from ensemble.audit.shuffled import SURE, fold_medians, out_of_fold
+from ensemble.groups import gain_and_error
+from store.catalog.read import read_split
+from store.folds.assign import read_folds
+from store.metric import smape_rows
+from store.workspace import Workspace
+
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+LEAST_SHARE = 0.02  # of rows, above what chance writes
+
+
+def check_written_prices(workspace: Workspace, seed: int, max_rows: int) -> Check:
+    """Rows that have their own price among the numbers of their text or of their image's name, against chance."""
+    rows = read_split(workspace, "train", ["text", "image_link", "image", "price"]).combine_chunks()
+    generator = np.random.default_rng(seed)
+    chosen = np.sort(generator.choice(len(rows), min(max_rows, len(rows)), replace=False))
+    price = np.round(rows["price"].to_numpy()[chosen], 2)
+    texts = rows["text"].take(chosen).to_pylist()
+    names = image_names(rows["image_link"].take(chosen).to_pylist(), rows["image"].take(chosen).to_pylist())
+    figures: dict[str, float] = {"n_rows": len(chosen)}
+    said = []
+    for where, written in (("text", texts), ("image's name", names)):
+        own, chance = _shares([_numbers(one) for one in written], price, generator)
+        figures |= {f"{where}_share": own, f"{where}_share_by_chance": chance}
+        if own - chance > LEAST_SHARE + SURE * np.sqrt(max(own, chance) / len(chosen)):
+            said.append(
+                f"{own:.0%} of the rows have their own price in their {where} ({chance:.0%} by chance)"
+            )
+    if said:
+        words = (
+            f"{'; '.join(said)}: rows to be priced won't have it. Strip it from the file that is ingested."
+        )
+        return Check("written prices", "fail", words, figures)
+    return Check("written prices", "ok", "No text and no image's name holds the price of its row.", figures)
+
+
+def check_image_names(workspace: Workspace, seed: int, max_rows: int) -> Check:
+    """Random trees on what the names of image files look like, against the median."""
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    rows = read_split(workspace, "train", ["sample_id", "image_link", "image", "price"]).combine_chunks()
+    folds = read_folds(workspace).aligned(rows["sample_id"].combine_chunks())
+    names = image_names(rows["image_link"].to_pylist(), rows["image"].to_pylist())
+    here = np.flatnonzero([bool(name) for name in names])
+    here = np.sort(np.random.default_rng(seed).permutation(here)[:max_rows])
+    fold, group = folds.fold[here], folds.group[here]
+    if len(here) < 2 * 20 or len(np.unique(fold)) < 2:
+        return Check("image names", "skipped", "There are no names of images to look at.")
+    import pyarrow as pa
+
+    X = id_features(pa.array([names[i] for i in here]), np.zeros(len(here)))
+    log_actual = np.log(rows["price"].to_numpy()[here])
+
+    def make() -> ExtraTreesRegressor:
+        return ExtraTreesRegressor(100, min_samples_leaf=10, random_state=seed)
+
+    median_loss = smape_rows(log_actual, fold_medians(log_actual, fold))
+    loss = smape_rows(log_actual, out_of_fold(make, lambda inside: X, log_actual, fold))
+    gain, error = gain_and_error(median_loss - loss, group)
+    figures = {"median_smape": float(median_loss.mean()), "names_smape": float(loss.mean()), "gain": gain,
+               "gain_error": error, "n_rows": len(here)}  # fmt: skip
+    scores = f"SMAPE {figures['names_smape']:.2f} against the median's {figures['median_smape']:.2f}"
+    if gain > SURE * error and gain > MATERIAL * figures["median_smape"]:
+        words = (
+            f"Names of image files tell prices ({scores}): they were given by price or in batches. Heads don't read them; "
+            "rows to be priced must come from the same batches for the score to hold."
+        )
+        return Check("image names", "caution", words, figures)
+    return Check("image names", "ok", f"Names of image files tell nothing of the price ({scores}).", figures)
+
+
+def image_names(links: Sequence[str | None], images: Sequence[str | None]) -> list[str]:
+    """The name of each row's image file without its folder and extension, "" where it has none."""
+    found = []
+    for link, image in zip(links, images, strict=True):
+        path = urlsplit(link).path if link else (image or "").removeprefix("file:")
+        found.append(PurePosixPath(path).stem)
+    return found
+
+
+def _numbers(text: str | None) -> set[float]:
+    return {
+        round(float(number.replace(",", "")), 2) for number in _NUMBER.findall(text or "") if len(number) < 20
+    }
+
+
+def _shares(
+    written: list[set[float]], price: np.ndarray, generator: np.random.Generator
+) -> tuple[float, float]:
+    """Shares of rows with their own price, and with that of another row, among the numbers written there."""
+    own = np.mean([p in numbers for p, numbers in zip(price, written, strict=True)])
+    other = np.roll(generator.permutation(len(price)), 1)
+    chance = np.mean([p in numbers for p, numbers in zip(price[other], written, strict=True)])
+    return float(own), float(chance)

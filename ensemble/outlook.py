@@ -1,0 +1,109 @@
+"""What is expected of the test rows, and of products without a relative in train, from the rows of a blend."""
+
+from typing import Any
+
+import numpy as np
+
+from ensemble.conformal import RowKinds
+from ensemble.expected import LEVELS, CurveLoss, Expected, expect
+from ensemble.honest import Nested
+from ensemble.inputs import TrainingRows
+from ensemble.rivals import Mix
+from store.metric import smape_rows
+
+
+def outlook(
+    rows: TrainingRows, nested: Nested, loss: np.ndarray, lowest: float, confidence: float
+) -> dict[str, Any]:
+    """The `expected` part of blend.json.
+
+    Args:
+        loss: percent, of each row by the nested blend, shape (n_rows,).
+        lowest: log price below which none is submitted.
+        confidence: of the intervals.
+
+    Returns:
+        `test` (see `Expected`; of rows like the training rows where there are no test rows), `without_relative` (None
+        where all or none have one), `test_shares` and `train_shares` by level, `blocks` of folds in order of time (None
+        for others), `curve_heads`.
+    """
+    n_folds = len(np.unique(rows.fold)) + rows.looks_back
+    level = np.zeros(len(loss), np.int64) if rows.level is None else rows.level
+    shares = _shares(level if rows.test_level is None else rows.test_level)
+    curve = _curve_loss(rows, nested, level, lowest)
+
+    def of(wanted: np.ndarray, n_new: int | None) -> Expected:
+        return expect(
+            loss, level, wanted.tolist(), rows.group, curve, n_folds, n_new, confidence, rows.weight
+        )
+
+    alone = np.eye(len(LEVELS))[0]
+    n_alone = None if rows.test_level is None else int((rows.test_level == 0).sum()) or rows.n_test
+    is_mixed = shares[0] < 1 and (level == 0).any()
+    return {
+        "test": of(shares, rows.n_test).to_json(),
+        "without_relative": of(alone, n_alone).to_json() if is_mixed else None,
+        "test_shares": None if rows.test_level is None else _named(shares),
+        "train_shares": _named(_shares(level)),
+        "curve_heads": [] if rows.curve is None else list(rows.curve.heads),
+        "blocks": _blocks(rows, nested, loss) if rows.looks_back else None,
+    }
+
+
+def _blocks(rows: TrainingRows, nested: Nested, loss: np.ndarray) -> list[dict[str, Any]]:
+    """Score and price level of each fold, from the earliest on, by what was known before it."""
+    residual = rows.log_actual - nested.log_price
+    return [
+        {
+            "n_rows": int((rows.fold == k).sum()),
+            "smape": float(loss[rows.fold == k].mean()),
+            "level": float(
+                np.expm1(np.median(residual[rows.fold == k]))
+            ),  # of prices over predicted ones, less 1
+        }
+        for k in np.unique(rows.fold)
+    ]
+
+
+def kinds_of(rows: TrainingRows) -> RowKinds:
+    """What the width of a row's interval may depend on."""
+    return RowKinds(head_spread(rows.log_prices), rows.level, rows.has_image)
+
+
+def head_spread(log_prices: np.ndarray) -> np.ndarray | None:
+    """How far the heads are apart on each row, shape (n_rows,), from (n_rows, n_heads); None: there is one head."""
+    return np.asarray(log_prices.std(axis=1)) if log_prices.shape[1] > 1 else None
+
+
+def _shares(level: np.ndarray) -> np.ndarray:
+    return np.asarray(np.bincount(level, minlength=len(LEVELS)) / len(level))
+
+
+def _named(shares: np.ndarray) -> dict[str, float]:
+    return dict(zip(LEVELS, map(float, shares), strict=True))
+
+
+def _curve_loss(rows: TrainingRows, nested: Nested, level: np.ndarray, lowest: float) -> CurveLoss | None:
+    """Losses at both sizes, of a blend with the nested weights of the heads that have a curve."""
+    curve = rows.curve
+    if curve is None:
+        return None
+    at = np.array([rows.heads.index(head) for head in curve.heads])
+    position = np.flatnonzero(curve.rows)
+    prices = {"full": rows.log_prices[np.ix_(position, at)], "sample": curve.log_prices}
+    blended = {name: np.empty(len(position)) for name in prices}
+    for fold, blend in zip(np.unique(rows.fold), nested.blends, strict=True):
+        weights = blend.mix.weights[at]
+        weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(at), 1 / len(at))
+        mix = Mix(blend.mix.method, blend.mix.mean, weights)
+        here = rows.fold[position] == fold
+        for name, z in prices.items():
+            blended[name][here] = blend.calibration.apply(mix.log_price(z[here]))
+    same = curve.level == level[position]
+    kept = np.zeros(len(level), bool)
+    kept[position[same]] = True
+    of_sizes = {
+        name: smape_rows(rows.log_actual[position], np.maximum(z, lowest))[same]
+        for name, z in blended.items()
+    }
+    return CurveLoss(kept, of_sizes["full"], of_sizes["sample"], curve.share)

@@ -1,0 +1,168 @@
+"""What each input is worth: heads trained again without it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ensemble.groups import gain_and_error
+from ensemble.report.refit import (
+    Progress,
+    Refitted,
+    inputs_of,
+    out_of_fold,
+    quick_heads,
+    within,
+    without_fields,
+)
+from ensemble.report.rows import ReportRows
+from heads.features.inputs import Inputs
+from heads.features.rows import Rows
+from store.errors import HeadError
+from store.metric import smape_rows
+from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
+from store.vectors.sets import VectorSet, current_spec
+from store.workspace import Workspace
+
+MOST_COLUMNS = 12  # of the user's file that are dropped one by one
+NORMAL_95 = 1.959964
+_OWN = (NUMERIC_PREFIX, CATEGORICAL_PREFIX)
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something that heads read, and the rows without it."""
+
+    name: str
+    reads: Callable[[Refitted], bool]
+    without: Callable[[Rows], Rows]
+
+
+def importance(
+    workspace: Workspace, rows: ReportRows, seconds: float, progress: Progress = lambda said: None
+) -> dict[str, Any]:
+    """How much worse the average of the quickest heads is without each input.
+
+    Inputs that say the same stand in for one another: each is dropped alone.
+
+    Args:
+        seconds: that training may take, by what it took before.
+
+    Returns:
+        `inputs` (name, points of SMAPE lost, their interval), the largest first; `heads`, their `smape` with
+        everything, and `skipped`: why nothing was measured.
+    """
+    heads = quick_heads(workspace, rows)
+    inputs = inputs_of(workspace, heads) if heads else None
+    listed = inputs_read(workspace, inputs) if inputs is not None else []
+    chosen = within(heads, seconds, lambda one: one.seconds * sum(what.reads(one) for what in listed))
+    if inputs is None or not chosen:
+        return {"skipped": _why_not(heads, listed, seconds), "inputs": [], "heads": []}
+    log_actual, group = rows.training.log_actual, rows.training.group
+    before = smape_rows(log_actual, np.mean([one.log_price for one in chosen], axis=0))
+    found = []
+    for what in listed:
+        if not any(what.reads(one) for one in chosen):
+            continue
+        progress(f"importance: without {what.name}")
+        left = [log_price for one in chosen if (log_price := _without(one, what, inputs)) is not None]
+        if not left:
+            continue
+        gain, error = gain_and_error(smape_rows(log_actual, np.mean(left, axis=0)) - before, group)
+        reach = NORMAL_95 * error
+        found.append({"name": what.name, "points": gain, "interval": [gain - reach, gain + reach]})
+    return {
+        "inputs": sorted(found, key=lambda one: -one["points"]),
+        "heads": [one.name for one in chosen],
+        "smape": float(before.mean()),
+        "skipped": None,
+    }
+
+
+def inputs_read(workspace: Workspace, inputs: Inputs) -> list[Input]:
+    """Everything that can be left out: each vector set, the text, the image, parsed fields, each further column."""
+    rows = inputs.train
+    sets = [
+        VectorSet.parse(m.name, current_spec(workspace, m.name.partition("@")[0]).modality)
+        for m in rows.matrices
+    ]
+    of_text = {str(one) for one in sets if one.text}
+    of_image = {str(one) for one in sets if one.has_image}
+    found = [_vectors(f"vectors {one}", {str(one)}) for one in sets]
+    if len(of_image) > 1:
+        found.append(_vectors("the image (all its vectors)", of_image))
+    found.append(
+        Input(
+            "the text (words, vectors, what is parsed from it)",
+            lambda one: bool(one.head.texts) or bool(set(one.vectors) & of_text) or _reads_fields(one),
+            lambda rows: replace(
+                without_fields(_less(rows, of_text), lambda name: not name.startswith(_OWN)),
+                texts={name: np.full(len(rows), "", object) for name in rows.texts},
+            ),
+        )
+    )
+    columns = [n for n in (*rows.fields.names, *rows.fields.categories) if n.startswith(_OWN)]
+    parsed = len(rows.fields.names) + len(rows.fields.categories) - len(columns)
+    if parsed:
+        found.append(
+            Input(
+                "fields parsed from the text (quantity, unit, length, facts)",
+                _reads_fields,
+                lambda rows: without_fields(rows, lambda name: not name.startswith(_OWN)),
+            )
+        )
+    if len(columns) > 1:
+        found.append(
+            Input(
+                "all further columns",
+                _reads_columns,
+                lambda rows: without_fields(rows, lambda name: name.startswith(_OWN)),
+            )
+        )
+    return found + [_column(name) for name in columns[:MOST_COLUMNS]]
+
+
+def _vectors(name: str, sets: set[str]) -> Input:
+    return Input(name, lambda one: bool(set(one.vectors) & sets), lambda rows: _less(rows, sets))
+
+
+def _column(name: str) -> Input:
+    return Input(
+        f"column {name.partition(':')[2]}",
+        _reads_columns,
+        lambda rows: without_fields(rows, lambda other: other == name),
+    )
+
+
+def _less(rows: Rows, sets: set[str]) -> Rows:
+    return rows.select([matrix.name for matrix in rows.matrices if matrix.name not in sets])
+
+
+def _reads_fields(one: Refitted) -> bool:
+    """Whether it may read what is parsed from the text; a head that is not known may."""
+    return bool(getattr(one.head, "fields", True)) and one.name not in ("neighbours", "sparse")
+
+
+def _reads_columns(one: Refitted) -> bool:
+    """Sparse reads the columns of the user's file beside its words."""
+    return _reads_fields(one) or one.name == "sparse"
+
+
+def _without(one: Refitted, what: Input, inputs: Inputs) -> np.ndarray | None:
+    """None where the head can't be trained without it: the others are left then."""
+    if not what.reads(one):
+        return one.log_price
+    try:
+        return out_of_fold(one, what.without(inputs.train), inputs)
+    except HeadError:
+        return None
+
+
+def _why_not(heads: Sequence[Refitted], listed: Sequence[Input], seconds: float) -> str:
+    if not heads:
+        return "no head of the blend can be trained again with the same parameters"
+    takes = heads[0].seconds * sum(what.reads(heads[0]) for what in listed)
+    return (
+        f"even {heads[0].name} would take about {takes:.0f} s, more than the {seconds:.0f} s that were given"
+    )

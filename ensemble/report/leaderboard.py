@@ -1,0 +1,88 @@
+"""Heads and blend side by side: score, time, and how far each is from the blend on the same rows."""
+
+from typing import Any
+
+import numpy as np
+
+from ensemble.blend import INTERVAL_LEVEL
+from ensemble.groups import bootstrap_interval
+from ensemble.report.rows import ReportRows
+from store.metric import smape_rows
+from store.workspace import Workspace
+
+MEDIAN = "median of the other folds"
+
+
+def leaderboard(workspace: Workspace, rows: ReportRows, seed: int) -> list[dict[str, Any]]:
+    """The blend, every head and the median price, the best first.
+
+    `difference` is SMAPE less the blend's on the same rows, above 0 where the blend is better, with its 95% interval
+    over groups.
+    """
+    from ensemble.audit.shuffled import fold_medians
+
+    training, record = rows.training, rows.record
+    folders, weights = record["inputs"]["heads"], record["weights"]
+    entries: list[dict[str, Any]] = []
+
+    def add(name: str, kind: str, loss: np.ndarray, seconds: float | None, weight: float | None) -> None:
+        apart = loss - rows.loss
+        same = not apart.any()
+        entries.append(
+            {
+                "name": name,
+                "kind": kind,
+                "smape": float(loss.mean()),
+                "interval": list(bootstrap_interval(loss, training.group, seed, INTERVAL_LEVEL)),
+                "difference": float(apart.mean()),
+                "difference_interval": None
+                if same
+                else list(bootstrap_interval(apart, training.group, seed, INTERVAL_LEVEL)),
+                "weight": weight,
+                "seconds": seconds,
+            }
+        )
+
+    add("blend", "blend", rows.loss, record.get("seconds"), None)
+    for head, log_price in zip(training.heads, rows.head_log_prices().T, strict=True):
+        report = workspace.read_json(f"{folders[head]}/head.json")["report"]
+        add(
+            head, "head", smape_rows(training.log_actual, log_price), report.get("seconds"), weights.get(head)
+        )
+    if len(training.heads) > 1:
+        average = smape_rows(training.log_actual, np.maximum(training.log_prices.mean(axis=1), rows.floor))
+        add("plain average", "average", average, None, None)
+    middle = fold_medians(training.log_actual, training.fold)
+    add(MEDIAN, "median", smape_rows(training.log_actual, middle), None, None)
+    return sorted(entries, key=lambda entry: (entry["smape"], entry["kind"] != "blend"))
+
+
+def duplicate_noise(rows: ReportRows) -> dict[str, Any] | None:
+    """How far prices of rows with the very same text differ: no model of the text can do better on them.
+
+    Returns:
+        `n_rows` with another row of the same text, `twin_smape` of pricing each by the median of its twins, and
+        `floor`, the SMAPE of the best single price a text; None where fewer than 20 rows have a twin.
+    """
+    found = rows.table["text"].combine_chunks().dictionary_encode()
+    text = found.indices.fill_null(-1).to_numpy() + 1
+    empty = [at + 1 for at, one in enumerate(found.dictionary.to_pylist()) if not one]
+    shared = np.flatnonzero((np.bincount(text)[text] > 1) & ~np.isin(text, [0, *empty]))
+    if len(shared) < 20:
+        return None
+    log_actual = rows.training.log_actual
+    order = shared[np.argsort(text[shared], kind="stable")]
+    ends = np.flatnonzero(np.diff(text[order])) + 1
+    by_twins, at_best = [], []
+    for members in np.split(order, ends):
+        prices = log_actual[members]
+        losses = smape_rows(prices[None, :], prices[:, None])
+        at_best.append(losses.sum(axis=1).min())
+        others = [np.median(np.delete(prices, i)) for i in range(len(prices))]
+        by_twins.append(smape_rows(prices, np.array(others)).sum())
+    return {
+        "n_rows": len(shared),
+        "twin_smape": float(np.sum(by_twins) / len(shared)),
+        "floor": float(np.sum(at_best) / len(shared)),
+        "smape": float(rows.loss[shared].mean()),
+    }

@@ -1,0 +1,69 @@
+"""The training rows with their honest prices: what every part of the report looks at."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ensemble.blend import PRICE_FLOOR, read_blend
+from ensemble.inputs import TrainingRows, read_training_rows, selection_of
+from store.catalog.images.links import further_row_images, known_links, row_images
+from store.catalog.read import read_split
+from store.metric import smape_rows
+from store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class ReportRows:
+    """Training rows in catalogue order, each with the price of a blend that never saw its fold."""
+
+    record: dict[str, Any]  # blend.json
+    training: TrainingRows
+    table: pa.Table  # the catalogue's columns
+    image: pa.Array  # (n_rows,) hex SHA-256, null where the row has none
+    further_images: pa.Array  # (n_rows,) lists of hex SHA-256, of rows with several images
+    log_price: np.ndarray  # (n_rows,) honest prediction
+    loss: np.ndarray  # (n_rows,) its SMAPE, percent
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    @property
+    def floor(self) -> float:
+        """Log of the lowest price that is submitted, and scored."""
+        return float(np.log(self.record["inputs"].get("price_floor", PRICE_FLOOR)))
+
+    def head_log_prices(self) -> np.ndarray:
+        """Out-of-fold prediction of every head, raised to the floor, shape (n_rows, n_heads)."""
+        return np.maximum(self.training.log_prices, self.floor)
+
+
+def read_rows(workspace: Workspace, folder: str | None = None) -> ReportRows:
+    """The rows of a blend; None: of the standing one.
+
+    Raises:
+        WorkspaceError: nothing was blended yet.
+        FoldMismatchError, RowMismatchError: the blend is older than folds, catalogue or predictions.
+    """
+    record = read_blend(workspace, folder)
+    training = read_training_rows(workspace, selection_of(workspace, record["inputs"]))
+    table = read_split(workspace, "train").combine_chunks()
+    oof = workspace.read_table(f"{record['folder']}/oof.parquet", ["log_price"])
+    log_price = oof["log_price"].to_numpy()
+    known = known_links(workspace)
+    image, further = row_images(table["image"], known), further_row_images(table, known)
+    loss = smape_rows(training.log_actual, log_price)
+    return ReportRows(record, training, table, image, further, log_price, loss)
+
+
+def expected_score(record: dict[str, Any]) -> tuple[float, list[float]]:
+    """What a blend is expected to score on new rows, with its interval: of the test rows, where there are any.
+
+    Args:
+        record: blend.json.
+    """
+    scores = record["scores"]
+    if (found := scores.get("expected")) is not None:
+        return float(found["test"]["smape"]), list(found["test"]["interval"])
+    return float(scores["nested"]), list(scores["test_interval"] or scores["nested_interval"])

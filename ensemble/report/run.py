@@ -1,0 +1,50 @@
+"""Facts of a workspace -> report.html."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ensemble.report.facts import make_facts
+from ensemble.report.refit import Progress
+from store.config import load_config
+from store.workspace import Workspace
+
+REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The facts, and the page that was written of them."""
+
+    facts: dict[str, Any]
+    file: str
+
+
+def write_report(
+    workspace: Workspace | str | os.PathLike[str],
+    *,
+    folder: str | None = None,
+    seconds: float = 60.0,
+    progress: Progress = lambda said: None,
+) -> Report:
+    """Write report.html: `shelfprice ensemble report` as a function; a blend other than the standing one has it in its own folder.
+
+    Args:
+        folder, seconds, progress: see `make_facts`.
+
+    Raises:
+        WorkspaceError: nothing was blended yet.
+        FoldMismatchError, RowMismatchError: the blend is older than folds, catalogue or predictions.
+    """
+    from ensemble.report.page import page_of
+    from store.catalog.images.open import quiet_pillow
+    from store.catalog.show.page import thumbnail_of
+
+    workspace = Workspace.of(workspace)
+    facts = make_facts(workspace, load_config(workspace), folder=folder, seconds=seconds, progress=progress)
+    progress("writing the page")
+    with quiet_pillow():
+        page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
+    file = REPORT_FILE if folder is None else f"{folder}/{REPORT_FILE}"
+    workspace.publish_bytes(file, page.encode("utf-8", "replace"))
+    return Report(facts, workspace.path(file))

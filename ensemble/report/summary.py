@@ -1,0 +1,23 @@
+"""What `shelfprice ensemble report` prints."""
+
+from typing import Any
+
+
+def report_lines(facts: dict[str, Any], file: str) -> list[str]:
+    """The summary of a report: the score, the first findings, what more rows would bring."""
+    lines = [facts["score"]["sentence"]]
+    held = facts["holdout"]
+    if held is not None:
+        low, high = held["interval"]
+        lines.append(f"On {held['n_rows']:,} hold-out rows: {held['smape']:.2f}, {low:.2f} to {high:.2f}.")
+    lines += [f"  {one['points']:+.2f}  {one['words']}" for one in facts["findings"][:5]]
+    if not facts["findings"]:
+        lines.append("No slice is surely worse than the rest.")
+    points = {point["share"]: point for point in facts["curve"]["points"]}
+    if points:
+        low, high = points[2.0]["interval"]
+        lines.append(
+            f"Double the rows would bring {points[1.0]['smape']:.2f} to about {points[2.0]['smape']:.2f} "
+            f"({low:.2f} to {high:.2f})."
+        )
+    return [*lines, f"wrote {file}"]

@@ -1,0 +1,139 @@
+"""Heads side by side on the same rows and folds; nothing is published, the standing predictions stay."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from heads.features.inputs import Inputs, read_inputs
+from heads.folds.crossfit import crossfit
+from heads.run import HeadPlan, Log, plan_heads
+from store.catalog.read import catalog_digest
+from store.config import Config
+from store.errors import HeadError, ShelfpriceError
+from store.folds.assign import ensure_folds, sample_of_groups
+from store.metric import gain_and_error, smape_rows
+from store.predictions import read_predictions
+from store.workspace import Workspace
+
+NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One head, against the first one that was named."""
+
+    head: str
+    smape: float  # out of fold, percent
+    interval: tuple[float, float]  # 95%, over groups
+    difference: float  # SMAPE less that of the first head on the same rows: below 0 is better
+    difference_interval: tuple[float, float] | None  # None: of the first head
+    seconds: float | None  # of all folds, on these rows
+    whole_seconds: (
+        float | None
+    )  # about what all rows would take; None: these are all of them, or it was not measured
+    n_rows: int
+
+
+def compare_heads(
+    workspace: Workspace,
+    config: Config,
+    names: Sequence[str],
+    n_rows: int | None = None,
+    log: Log = lambda line: None,
+) -> list[Compared]:
+    """Out-of-fold scores of heads on the same folds, in the order named, each against the first.
+
+    On all rows finished predictions are taken as they are, and heads without any are trained. On a sample every head
+    is trained, so that all have seen as many rows.
+
+    Args:
+        n_rows: about how many training rows to look at, whole groups; None: all.
+
+    Raises:
+        HeadError: fewer than two heads are named, or one can't be trained.
+    """
+    if len(dict.fromkeys(names)) < 2:
+        raise HeadError(f"a comparison takes two heads or more, got {', '.join(names) or 'none'}")
+    folds = ensure_folds(workspace, config, log)
+    plans = []
+    for name, plan in plan_heads(workspace, config, names, folds, catalog_digest(workspace), log):
+        if isinstance(plan, ShelfpriceError):
+            raise HeadError(f"{name}: {plan}") from plan
+        plans.append(plan)
+    sets = {found.vector_set: None for plan in plans for found in plan.sets}
+    texts = sorted({composition for plan in plans for composition in plan.head.texts})
+    inputs = read_inputs(workspace, list(sets), texts, folds)
+    chosen = sample_of_groups(inputs.train.group, n_rows, config.seed)
+    part = np.flatnonzero(chosen)
+    is_sample = len(part) < len(chosen)
+    predicted = [
+        _finished(workspace, plan, inputs)
+        if plan.exists and not is_sample
+        else _trained(plan, inputs, part, log)
+        for plan in plans
+    ]
+    actual, group = inputs.log_price[part], inputs.train.group[part]
+    first = smape_rows(actual, predicted[0][0])
+    found = []
+    for at, (plan, (log_price, seconds)) in enumerate(zip(plans, predicted, strict=True)):
+        loss = smape_rows(actual, log_price)
+        whole = seconds * len(chosen) / len(part) if is_sample and seconds is not None else None
+        found.append(
+            Compared(
+                plan.name,
+                float(loss.mean()),
+                _interval(loss, group),
+                float((loss - first).mean()),
+                _interval(loss - first, group) if at else None,
+                seconds,
+                whole,
+                len(part),
+            )
+        )
+    return found
+
+
+def _interval(values: np.ndarray, group: np.ndarray) -> tuple[float, float]:
+    mean, error = gain_and_error(values, group)
+    return mean - NORMAL_95 * error, mean + NORMAL_95 * error
+
+
+def _finished(workspace: Workspace, plan: HeadPlan, inputs: Inputs) -> tuple[np.ndarray, float | None]:
+    predictions = read_predictions(workspace, plan.folder)
+    place = {one: at for at, one in enumerate(predictions.oof["sample_id"].to_pylist())}
+    order = [place[one] for one in inputs.train.sample_id.to_pylist()]
+    return predictions.oof["log_price"].to_numpy()[order], predictions.report.get("seconds")
+
+
+def _trained(plan: HeadPlan, inputs: Inputs, part: np.ndarray, log: Log) -> tuple[np.ndarray, float]:
+    """Log price of the rows `part`, by models of other folds that were fitted on them."""
+    log(f"{plan.name}: training on {len(part)} rows")
+    rows = inputs.train.select([str(found.vector_set) for found in plan.sets]).subset(part)
+    cleaning: Any = inputs.cleaning if len(part) == len(inputs.train) else None
+    started = time.perf_counter()
+    found = crossfit(
+        plan.head, rows, inputs.log_price[part], inputs.fold[part], cleaning=cleaning, tuning=plan.tuning
+    )
+    return found.oof, time.perf_counter() - started
+
+
+def compared_lines(found: Sequence[Compared]) -> list[str]:
+    """A table for people."""
+    width = max(len("head"), *(len(one.head) for one in found))
+    lines = [
+        f"{found[0].n_rows:,} rows, the same folds. Difference: SMAPE less that of {found[0].head}, below 0 is better.",
+        f"  {'head':<{width}}  {'SMAPE':>7}  {'difference':>10}  {'95% interval':<16}  {'time':>8}",
+    ]
+    for one in found:
+        apart = f"{one.difference:+10.2f}" if one.difference_interval else f"{'':>10}"
+        ends = "{:+.2f} to {:+.2f}".format(*one.difference_interval) if one.difference_interval else ""
+        seconds = f"{one.seconds:6.1f} s" if one.seconds is not None else ""
+        lines.append(f"  {one.head:<{width}}  {one.smape:7.2f}  {apart}  {ends:<16}  {seconds:>8}")
+    whole = [one for one in found if one.whole_seconds is not None]
+    if whole:
+        costs = ", ".join(f"{one.head} {one.whole_seconds:.0f} s" for one in whole)
+        lines.append(f"All rows would take at least: {costs}.")
+    return lines

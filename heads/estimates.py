@@ -1,0 +1,37 @@
+"""What training heads and blending them would take on this machine, by what it took before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from store.timings import Estimate, Timings
+
+POWER = {"kernel-ridge": 2.0, "svr": 2.0}  # of the number of rows, where only one size was recorded
+OTHERS = 1.1
+BLEND = "blend"  # its size is rows times heads
+
+
+@dataclass(frozen=True)
+class HeadEstimates:
+    """Estimates by step, None where this machine never ran it."""
+
+    heads: dict[str, Estimate | None]
+    blend: Estimate | None
+
+
+def estimate_heads(names: Sequence[str], n_rows: int, timings: Timings) -> HeadEstimates:
+    """Estimates of heads on so many training rows, and of their blend."""
+    heads = {name: timings.estimate(step_of(name), n_rows, POWER.get(name, OTHERS)) for name in names}
+    return HeadEstimates(heads, timings.estimate(BLEND, n_rows * max(len(names), 1)))
+
+
+def step_of(head: str) -> str:
+    """What training a head is called among a user's timings."""
+    return f"head {head}"
+
+
+def estimate_text(estimate: Estimate | None) -> str:
+    """`about 12 s, 1.2 GB`."""
+    if estimate is None:
+        return "time unknown on this machine"
+    memory = "" if estimate.peak_bytes is None else f", {estimate.peak_bytes / 1e9:.1f} GB"
+    return f"about {max(estimate.seconds, 1):.0f} s{memory}"

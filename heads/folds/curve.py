@@ -1,0 +1,70 @@
+"""What a head gains from more rows: one more pass over a share of them, for the score of a model of all rows.
+
+Out-of-fold predictions are of models that learned from the rows of all folds but one, the model that prices test rows
+learns from all. How its error falls from the share to the whole tells how it falls beyond.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from heads.base import Head
+from heads.features.rows import Rows
+from heads.folds.crossfit import crossfit
+from heads.folds.tuning import Tuning
+from store.errors import ShelfpriceError
+
+LEAST_ROWS = 400  # of training; fewer tell nothing of how an error falls
+MOST_SHARE, LEAST_SHARE = 0.5, 0.25
+ROWS = 10_000  # that the pass takes where they are between both shares
+MOST_SECONDS = 1200.0  # of the pass over all rows, beyond which a second one is not worth its time
+
+
+@dataclass(frozen=True)
+class CurvePass:
+    """Out-of-fold predictions of a sample of rows by models that learned from the sample alone."""
+
+    rows: np.ndarray  # (n_train,) bool: the sample
+    log_price: np.ndarray  # (n_sampled,)
+    share: float  # of the training rows in the sample
+
+
+def sampled_rows(group: np.ndarray, seed: int) -> np.ndarray:
+    """The sample, shape (n_train,) bool: whole groups, the same for every head and row order."""
+    share = float(np.clip(ROWS / max(len(group), 1), LEAST_SHARE, MOST_SHARE))
+    groups, inverse, size = np.unique(group, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    taken = np.zeros(len(groups), bool)
+    taken[order[np.cumsum(size[order]) <= share * len(group)]] = True
+    return np.asarray(taken[inverse])
+
+
+def curve_pass(
+    head: Head,
+    train: Rows,
+    log_price: np.ndarray,
+    fold: np.ndarray,
+    seed: int,
+    tuning: Tuning | None = None,
+    weight: np.ndarray | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> CurvePass | None:
+    """One pass over the sample; None where a head can't do it, or averages its fold models for test rows."""
+    if len(train) < LEAST_ROWS or head.test_mode == "average" or train.folded:
+        return None
+    rows = sampled_rows(train.group, seed)
+    try:
+        of_rows = None if weight is None else weight[rows]
+        sample = train.subset(rows)
+        found = crossfit(head, sample, log_price[rows], fold[rows], tuning=tuning, weight=of_rows)
+    except ShelfpriceError as error:
+        log(f"{head.name}: no learning curve, a sample of the rows can't be fitted: {error}")
+        return None
+    return CurvePass(rows, found.oof, float(rows.mean()))
+
+
+def curve_table(sample_id: pa.Array, found: CurvePass) -> pa.Table:
+    """`curve.parquet`: id and log price of each sampled row."""
+    return pa.table({"sample_id": sample_id.filter(pa.array(found.rows)), "log_price": found.log_price})

@@ -1,0 +1,188 @@
+"""`additive`: the log price as a sum over blocks of columns, each weighted by how much of the price it explains.
+
+A price is mostly a unit price times a quantity, which is a sum in log price: words say the one, numbers the other.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from heads.base import FoldPredictions, Head
+from heads.features.blocks import Block, Counts, TermCounter, blocks_of, with_bare_numbers
+from heads.features.rows import Rows
+from heads.folds.parallel import each_on_a_core
+from heads.linear.variances import block_scale, centred_kernel, find_weights, solve_blocks
+from heads.params import MOST_SEED, param
+
+REWEIGHTINGS = 3  # of rows, where residuals are bounded
+
+
+@dataclass(frozen=True)
+class BlockSum:
+    """A fitted sum over blocks."""
+
+    blocks: Mapping[str, Block]
+    coefficients: Mapping[str, np.ndarray]  # block -> (n_columns,) float32
+    offsets: Mapping[str, float]  # block -> mean of its part over the training rows, which is taken off
+    weights: Mapping[str, float]  # block -> its variance over that of the noise
+    mean: float
+
+    @classmethod
+    def fit(
+        cls,
+        rows: Rows,
+        counts: Counts,
+        log_price: np.ndarray,
+        head: "Additive",
+        weights: Mapping[str, float] | None = None,
+    ) -> "BlockSum":
+        """From training rows.
+
+        Args:
+            weights: of each block; None: they are found on these rows.
+        """
+        blocks = {name: block.fit(rows, counts) for name, block in blocks_of(rows, list(counts)).items()}
+        columns = {name: block.transform(rows, counts) for name, block in blocks.items()}
+        scales = {name: block_scale(X) for name, X in columns.items()}
+        live = [name for name, scale in scales.items() if scale > 0]
+        if weights is None and live:
+            sample = np.sort(
+                np.random.default_rng(head.random_state).permutation(len(rows))[: head.tune_rows]
+            )
+            kernels = [centred_kernel(columns[name][sample], scales[name]) for name in live]
+            weights = dict(
+                zip(live, find_weights(kernels, log_price[sample], head.prior).tolist(), strict=True)
+            )
+        weights = weights or {}  # nothing tells the rows apart: all cost the mean
+        live = [name for name in live if weights.get(name, 0.0) > 0]
+        factors = [np.sqrt(weights[name]) / scales[name] for name in live]
+        X, mean, row_weights = [columns[name] for name in live], float(log_price.mean()), np.ones(len(rows))
+        for _ in range(1 + (REWEIGHTINGS if head.huber_bend else 0)):
+            found, intercept = solve_blocks(X, factors, log_price - mean, row_weights)
+            parts = [x @ coefficients for x, coefficients in zip(X, found, strict=True)]
+            apart = np.abs(log_price - mean - intercept - sum(parts, np.zeros(len(rows))))
+            bend = head.huber_bend * max(1.4826 * float(np.median(apart)), 1e-6)
+            row_weights = np.minimum(1.0, bend / np.maximum(apart, 1e-9))
+        offsets = {name: float(part.mean()) for name, part in zip(live, parts, strict=True)}
+        return cls(
+            {name: blocks[name] for name in live},
+            dict(zip(live, found, strict=True)),
+            offsets,
+            {name: weights[name] for name in live},
+            mean + intercept + sum(offsets.values()),
+        )
+
+    def parts(self, rows: Rows, counts: Counts) -> dict[str, np.ndarray]:
+        """What each block adds to the mean, in log price, shape (n_rows,) each."""
+        return {
+            name: block.transform(rows, counts) @ self.coefficients[name] - self.offsets[name]
+            for name, block in self.blocks.items()
+        }
+
+    def predict(self, rows: Rows, counts: Counts) -> np.ndarray:
+        """Shape (n_rows,)."""
+        return np.asarray(self.mean + sum(self.parts(rows, counts).values()), np.float64)
+
+
+@dataclass(kw_only=True, eq=False)
+class Additive(Head):
+    """Ridge on blocks: words of the name apart from those of the text, characters, numbers, curves, categories, vectors.
+
+    Each block's weight is its variance over that of the noise, found by marginal likelihood on a sample of the rows
+    fitted on. Texts are counted once; vocabulary and idf are those of the rows fitted on. Test rows: a refit on all
+    rows with the mean of the folds' weights.
+    """
+
+    name: ClassVar[str] = "additive"
+    summary: ClassVar[str] = (
+        "a sum over blocks: words, characters, numbers, curves, categories, each vector set"
+    )
+    texts: ClassVar[tuple[str, ...]] = ("full", "name")
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
+    side_by_side: ClassVar[bool] = True
+
+    tune_rows: int = param(1000, low=8, high=20_000)  # training rows that the weights are found on
+    prior: float = param(0.1, low=0, high=1e6)  # that draws the logarithm of each weight to 0
+    huber_bend: float = param(
+        0.0, low=0, high=1e6
+    )  # robust standard deviations from which rows count less, 0: none
+    random_state: int = param(42, low=0, high=MOST_SEED)  # the sample
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        rows = with_bare_numbers(rows)
+        self.counter_, counts = TermCounter.of(rows)
+        self.sum_ = BlockSum.fit(rows, counts, log_price, self, vars(self).get("given_"))
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        rows = with_bare_numbers(rows)
+        return self.sum_.predict(rows, self.counter_.count(rows))
+
+    def fit_predict_folds(
+        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
+    ) -> FoldPredictions:
+        """See `Head.fit_predict_folds`; the texts are counted once for all folds."""
+        rows = with_bare_numbers(train)
+        self.counter_, counts = TermCounter.of(rows)
+        folds = np.unique(fold).tolist()
+
+        def one_fold(held: int) -> tuple[np.ndarray, dict[str, Any]]:
+            inside, outside = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
+            fitted = BlockSum.fit(rows.subset(inside), taken(counts, inside), log_price[inside], self)
+            return fitted.predict(rows.subset(outside), taken(counts, outside)), described(fitted)
+
+        oof, learned = np.empty(len(rows)), []
+        for held, (predicted, chosen) in zip(folds, each_on_a_core(one_fold, folds), strict=True):
+            oof[fold == held] = predicted
+            learned.append(chosen)
+        self.sum_ = BlockSum.fit(rows, counts, log_price, self, mean_weights(learned))
+        return FoldPredictions(oof, None if test is None else self._predict(test), learned, self)
+
+    def learned(self) -> dict[str, Any]:
+        return described(self.sum_)
+
+    def for_refit(self, learned: list[dict[str, Any]]) -> "Additive":
+        """The geometric mean of the folds' weights; none are searched again."""
+        head = self.clone()
+        vars(head)["given_"] = mean_weights(learned)
+        return head
+
+    def files(self) -> dict[str, bytes]:
+        """`additive.npz`: coefficients of each block; `additive.json`: weights, offsets, the terms of each family."""
+        content, terms = io.BytesIO(), {}
+        for family, vectorizer in self.counter_.vectorizers.items():
+            held = getattr(vectorizer, "vocabulary_", None)
+            names = vectorizer.get_feature_names_out() if held else np.empty(0, object)
+            terms[f"{family.analyzer} of {family.composition}"] = names.tolist()
+        np.savez(content, **self.sum_.coefficients)  # type: ignore[arg-type]
+        record = {
+            **described(self.sum_),
+            "offsets": dict(self.sum_.offsets),
+            "mean": self.sum_.mean,
+            "terms": terms,
+        }
+        return {"additive.npz": content.getvalue(), "additive.json": json.dumps(record).encode()}
+
+
+def taken(counts: Counts, index: np.ndarray) -> dict[Any, Any]:
+    """Counts of the chosen rows."""
+    return {terms: found[index] for terms, found in counts.items()}
+
+
+def described(fitted: BlockSum) -> dict[str, Any]:
+    """What was chosen, as JSON."""
+    return {"weights": {name: round(weight, 6) for name, weight in fitted.weights.items()}}
+
+
+def mean_weights(learned: list[dict[str, Any]]) -> dict[str, float]:
+    """The geometric mean of each block's weight over the folds that have it."""
+    names = dict.fromkeys(name for fold in learned for name in fold["weights"])
+    return {
+        name: float(
+            np.exp(np.mean([np.log(fold["weights"][name]) for fold in learned if name in fold["weights"]]))
+        )
+        for name in names
+    }

@@ -1,0 +1,113 @@
+"""How much of the price each block explains, by marginal likelihood; and ridge on blocks of given weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+LEAST, MOST = np.exp(-9.0), np.exp(7.0)  # of a block's variance over that of the noise
+MAX_STEPS = 40  # of the search for weights
+TOLERANCE = 1e-4  # of the residual, relative
+MAX_PRODUCTS = 600  # of conjugate gradients
+INTERCEPT = 10.0  # a column of it is an intercept that is barely shrunk
+
+
+def find_weights(kernels: Sequence[np.ndarray], target: np.ndarray, prior: float) -> np.ndarray:
+    """Variance of each block over that of the noise, shape (n_blocks,), by marginal likelihood of a Gaussian model.
+
+    All rows and all blocks take part at once, so that few rows suffice; the scale of the noise is profiled out.
+
+    Args:
+        kernels: of each block, shape (n_rows, n_rows), centred, of mean diagonal 1.
+        target: log price, shape (n_rows,).
+        prior: weight of the squared logarithm of each variance in the objective, against extremes from few rows.
+
+    Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", chapter 5.
+    """
+    from scipy.linalg import cho_factor, cho_solve, lapack
+    from scipy.optimize import minimize
+
+    n, centred = len(target), target - target.mean()
+    diagonal = np.diag_indices(n)
+
+    def objective(logs: np.ndarray) -> tuple[float, np.ndarray]:
+        total = sum(weight * kernel for weight, kernel in zip(np.exp(logs), kernels, strict=True))
+        total[diagonal] += 1.0
+        factor, lower = cho_factor(total, lower=True, overwrite_a=True, check_finite=False)
+        dual = cho_solve((factor, lower), centred, check_finite=False)
+        squared = max(float(centred @ dual), 1e-12)
+        log_determinant = 2.0 * float(np.log(factor[diagonal]).sum())
+        inverse = lapack.dpotri(factor, lower=1)[0]
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        slopes = [
+            0.5 * weight * (np.vdot(inverse, kernel) - n * float(dual @ kernel @ dual) / squared)
+            for weight, kernel in zip(np.exp(logs), kernels, strict=True)
+        ]
+        value = 0.5 * (n * np.log(squared / n) + log_determinant) + prior * float(logs @ logs)
+        return value, np.array(slopes) + 2.0 * prior * logs
+
+    found = minimize(
+        objective,
+        np.zeros(len(kernels)),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(np.log(LEAST), np.log(MOST))] * len(kernels),
+        options={"maxiter": MAX_STEPS, "ftol": 1e-5},
+    )
+    return np.asarray(np.exp(found.x))
+
+
+def centred_kernel(X: Any, scale: float) -> np.ndarray:
+    """X X' of centred columns over scale^2, shape (n_rows, n_rows) float64; X is sparse or dense."""
+    products = X @ X.T
+    kernel = (products.toarray() if hasattr(products, "toarray") else products).astype(np.float64)
+    kernel -= kernel.mean(axis=0)
+    kernel -= kernel.mean(axis=1, keepdims=True)
+    return np.asarray(kernel / scale**2)
+
+
+def block_scale(X: Any) -> float:
+    """Root of the mean squared length of centred rows, 0 where all rows are the same."""
+    if not X.shape[1]:
+        return 0.0
+    squares = X.multiply(X).sum() if hasattr(X, "multiply") else np.einsum("ij,ij->", X, X, dtype=np.float64)
+    mean = np.asarray(X.mean(axis=0, dtype=np.float64)).ravel()
+    squared = float(squares) / X.shape[0] - float(mean @ mean)
+    return float(np.sqrt(squared)) if squared > 1e-9 else 0.0
+
+
+def solve_blocks(
+    blocks: Sequence[Any], scales: Sequence[float], target: np.ndarray, row_weights: np.ndarray
+) -> tuple[list[np.ndarray], float]:
+    """Ridge on blocks side by side, by conjugate gradients on products with the blocks alone.
+
+    Args:
+        blocks: sparse or dense, shape (n_rows, n_columns) each.
+        scales: what the columns of each are multiplied by; the penalty is 1.
+        target: shape (n_rows,), of mean about 0.
+        row_weights: shape (n_rows,).
+
+    Returns:
+        Coefficients of each block's raw columns, and the intercept.
+    """
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    roots = np.sqrt(row_weights)
+    dtypes = [block.dtype for block in blocks]
+
+    def multiplied(vector: np.ndarray) -> np.ndarray:
+        weighted = roots * vector.ravel()
+        total = np.full(len(target), INTERCEPT**2 * weighted.sum())
+        for block, scale, dtype in zip(blocks, scales, dtypes, strict=True):
+            total += scale**2 * (block @ (block.T @ weighted.astype(dtype)))
+        return roots * total + vector.ravel()
+
+    shape = len(target), len(target)
+    operator = LinearOperator(shape, matvec=multiplied, dtype=np.float64)
+    dual, _ = cg(operator, roots * target, rtol=TOLERANCE, maxiter=MAX_PRODUCTS)
+    weighted = roots * dual
+    coefficients = [
+        np.asarray(scale**2 * (block.T @ weighted), np.float32)
+        for block, scale in zip(blocks, scales, strict=True)
+    ]
+    return coefficients, INTERCEPT**2 * float(weighted.sum())

@@ -1,0 +1,140 @@
+"""Images that stand in the table itself: bytes in a column, such as that of Hugging Face's `Image`, and `data:` URIs."""
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from store.catalog.download.addresses import split_links
+from store.catalog.images.folder import EXTENSIONS
+from store.catalog.images.links import DATA_PREFIX
+from store.catalog.ingest.cells import as_text, is_missing
+
+_URI = re.compile(r"data:([^,]*),(.*)", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass
+class LinkColumn:
+    """The link column, image content taken out of it."""
+
+    links: list[str | None]  # (n_rows,) as given, `data:<sha256>` in place of content; None: nothing
+    images: list[list[str]] = field(default_factory=list)  # (n_rows,) references to content
+    content: dict[str, Any] = field(default_factory=dict)  # reference -> bytes, None where they can't be read
+
+
+def read_link_column(column: pa.ChunkedArray, name: str) -> LinkColumn:
+    """Links, paths and lists of them as text; bytes and `data:` URIs as references to their content.
+
+    Args:
+        column: strings, bytes, structs of `bytes` and `path`, or lists of any of these.
+
+    Raises:
+        CatalogError: it holds something else.
+    """
+    if holds_images(column):
+        return _taken_out(column.to_pylist())
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        cells: list[str | None] = [
+            json.dumps(cell, ensure_ascii=False, default=str) if cell else None for cell in column.to_pylist()
+        ]
+    else:
+        cells = as_text(column, name).to_pylist()
+    cells = [None if cell is None or is_missing(cell) else cell.strip() for cell in cells]
+    if not any("data:" in cell[:2048].lower() for cell in cells if cell):
+        return LinkColumn(cells, [[] for _ in cells])
+    return _taken_out(cell if cell is None else split_links(cell) or cell for cell in cells)
+
+
+def is_image_type(kind: pa.DataType) -> bool:
+    """Whether a column is Hugging Face's `Image`, a struct of bytes and a path, or a list of them."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return is_image_type(kind.value_type)
+    fields = (
+        {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+        if pa.types.is_struct(kind)
+        else {}
+    )
+    return fields.keys() == {"bytes", "path"} and _is_binary(fields["bytes"])
+
+
+def holds_images(column: pa.ChunkedArray) -> bool:
+    """Whether a column is of such a type, or holds bytes that are no text."""
+    kind = column.type
+    if is_image_type(kind):
+        return True
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        column, kind = pc.list_flatten(column), kind.value_type
+    if not _is_binary(kind):
+        return False
+    try:
+        column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return True
+    return False
+
+
+def names_file(cell: str) -> bool:
+    """Whether a cell of the link column names an image file instead of an address."""
+    first = (split_links(cell) or [cell])[0].removeprefix("file://")
+    return "://" not in first and os.path.splitext(first)[1].lower() in EXTENSIONS
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _taken_out(cells: Iterable[Any]) -> LinkColumn:
+    found = LinkColumn([])
+    for cell in cells:
+        names: dict[str, None] = {}
+        references: dict[str, None] = {}
+        for item in _items(cell):
+            if isinstance(item, str) and not item.lower().startswith("data:"):
+                names.setdefault(item)
+                continue
+            content = _decoded(item) if isinstance(item, str) else item
+            told = content or str(item).encode()
+            reference = DATA_PREFIX + hashlib.sha256(told).hexdigest()
+            found.content[reference] = content
+            names.setdefault(reference)
+            references.setdefault(reference)
+        found.links.append(json.dumps(list(names)) if len(names) > 1 else next(iter(names), None))
+        found.images.append(list(references))
+    return found
+
+
+def _items(cell: Any) -> Iterator[str | bytes]:
+    """What a cell holds: texts that are links or paths, and bytes."""
+    if isinstance(cell, dict):
+        yield from _items(cell.get("bytes") or cell.get("path"))
+    elif isinstance(cell, list):
+        for one in cell:
+            yield from _items(one)
+    elif isinstance(cell, bytes) and cell:
+        yield cell
+    elif isinstance(cell, str) and not is_missing(cell):
+        yield cell.strip()
+
+
+def _decoded(uri: str) -> bytes | None:
+    """The content of a `data:` URI; None where it is none that can be read."""
+    parts = _URI.fullmatch(uri)
+    if parts is None:
+        return None
+    kind, content = parts[1], unquote_to_bytes(parts[2])
+    if not kind.lower().rstrip().endswith(";base64"):
+        return content or None
+    try:
+        packed = b"".join(content.split())
+        return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True) or None
+    except binascii.Error:
+        return None

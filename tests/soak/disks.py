@@ -1,0 +1,82 @@
+"""A disk that is full, a folder that can't be written: told, nothing lost, and the same once there is room."""
+
+import ctypes
+import dataclasses
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.soak import kills
+from tests.soak.commands import Said, result_of
+from tests.soak.verdict import Verdict, judged
+from tests.soak.world import World
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+
+
+def can_mount() -> bool:
+    """Whether this process may mount a file system of its own."""
+    return (
+        subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True).returncode == 0
+    )
+
+
+def cases(world: World, draw: random.Random) -> Iterator[dict[str, Any]]:
+    """Room for some kilobytes more than what is there, or none may be written at all; nothing where none may mount."""
+    while can_mount():
+        for one in draw.sample(kills.COMMANDS, len(kills.COMMANDS)):
+            yield {"command": one, "kilobytes": draw.choice((0, 4, 12, 40, 100, None))}
+
+
+def run(world: World, case: dict[str, Any]) -> Verdict:
+    """In a namespace of mounts of its own, which ends with the child."""
+    return Verdict(**result_of(lambda: dataclasses.asdict(_run(world, case)), 600))
+
+
+def _run(world: World, case: dict[str, Any]) -> Verdict:
+    own_mounts()
+    with world.copy() as origin:
+        kills.prepare(origin, case["command"])
+        root = origin.parent / "mounted"
+        root.mkdir()
+        mount("-t", "tmpfs", "-o", "size=64m", "none", str(root))
+        shutil.copytree(origin, root, dirs_exist_ok=True)
+        if case["kilobytes"] is None:
+            mount("-o", "remount,ro", str(root))
+        else:
+            free = os.statvfs(root)
+            used = (free.f_blocks - free.f_bfree) * free.f_frsize // 1024
+            mount("-o", f"remount,size={used + case['kilobytes']}k", str(root))
+        (first,) = world.run(root, (case["command"],))
+        mount("-o", "remount,rw,size=64m", str(root))
+        if first.fault or (first.code and not is_told(first)):
+            return Verdict(first.fault or "stuck", [f"$ {first.line}\n[{first.code}] {first.output[-3000:]}"])
+        return judged(world, root, [*world.run(root, world.steps)], before=[first])
+
+
+def is_told(said: Said) -> bool:
+    """Whether a message names the disk's trouble."""
+    return any(
+        words in said.output for words in ("no space left", "No space left", "Read-only", "can't write")
+    )
+
+
+def own_mounts() -> None:
+    """Leave the namespace of mounts that all others share."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWNS | (CLONE_NEWUSER if user else 0)):
+        raise OSError(ctypes.get_errno(), "unshare")
+    if user:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    mount("--make-rprivate", "/")
+
+
+def mount(*words: str) -> None:
+    subprocess.run(["mount", *words], check=True, capture_output=True)

@@ -1,0 +1,126 @@
+"""What came of an attack, and the way on that a message names, tried."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.soak.commands import Said
+from tests.soak.world import INPUTS, World, plain
+
+BAD = ("traceback", "hang", "crash", "silent", "stuck", "lost")
+MOST_ROUNDS = 8
+COMMAND = re.compile(r"'shelfprice ([a-z]+ [a-z-]+|[a-z]+)([^']*)'")
+COPY = re.compile(r"(?:kept in|go back to) ([^\s,]+), ")
+NOTE = re.compile(
+    r"damaged|again|anew|changed|note:|left out|stale|lacks|gone|broken|unreadable|fail|rejected",
+    re.IGNORECASE,
+)
+
+
+@dataclass
+class Verdict:
+    """How it ended, and what was said on the way."""
+
+    outcome: str
+    said: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)  # of a case that is many
+
+    @property
+    def is_bad(self) -> bool:
+        return self.outcome in BAD
+
+
+def follow(world: World, root: Path, commands: Sequence[str], name: str) -> Verdict:
+    """Run commands as a user would who does what the messages say, and hold the end against the pristine workspace.
+
+    Args:
+        commands: run in this order, and all of them again after each way on.
+        name: of the file that was tampered with; a line that names it, or says that something changed, is a note.
+    """
+    said: list[str] = []
+    notes: list[str] = []
+    ways: list[str] = []
+    for _ in range(MOST_ROUNDS):
+        failed = None
+        for one in world.run(root, tuple(commands)):
+            said.append(f"$ {one.line}\n[{one.code}] {one.output.strip()[-3000:]}")
+            if one.fault:
+                return Verdict(one.fault, said)
+            lines = [line for line in one.output.splitlines() if plain(line, root) not in world.usual]
+            notes.extend(line for line in lines if name in line or NOTE.search(line))
+            if one.code:
+                failed = one
+                break
+        if failed is None:
+            break
+        way = next((way for way in ways_on(world, root, failed) if repr(way) not in ways), None)
+        if way is None:
+            return Verdict("stuck", said)
+        ways.append(repr(way))
+        fault = take(world, root, way, said)
+        if fault:
+            return Verdict(fault, said)
+    else:
+        return Verdict("stuck", said)
+    others = differing(world, root)
+    results = [one for one in others if one.partition(" ")[0] not in INPUTS]
+    if results:
+        return Verdict("noted" if notes else "silent", [*said, f"other than before: {', '.join(results)}"])
+    if others:  # what these commands had no need to read is still as the damage left it
+        return Verdict("noted" if notes else "unread", [*said, f"other than before: {', '.join(others)}"])
+    return Verdict("told" if ways else "healed" if notes else "unchanged", said)
+
+
+def differing(world: World, root: Path) -> list[str]:
+    """Subjects of which the workspace says another thing than the pristine one, and what."""
+    found = world.meaning(root)
+    names = {*found, *world.outcome}
+    return [f"{one} {found.get(one)}" for one in sorted(names) if found.get(one) != world.outcome.get(one)]
+
+
+def judged(world: World, root: Path, said: Sequence[Said], before: Sequence[Said] = ()) -> Verdict:
+    """Commands that had to go well, held against the pristine workspace; `before` may have failed in words."""
+    lines = [f"$ {one.line}\n[{one.code}] {one.output.strip()[-3000:]}" for one in (*before, *said)]
+    fault = next((one.fault for one in said if one.fault), None)
+    if fault or any(one.code for one in said):
+        return Verdict(fault or "stuck", lines)
+    others = differing(world, root)
+    if others:
+        return Verdict("lost", [*lines, f"other than before: {', '.join(others)}"])
+    return Verdict("told" if any(one.code for one in before) else "healed", lines)
+
+
+def ways_on(world: World, root: Path, failed: Said) -> list[tuple[str, ...]]:
+    """What a message tells to do: commands to run, files to delete or to copy."""
+    ways: list[tuple[str, ...]] = []
+    message = failed.output.split("Error: ")[-1] if "failed:" not in failed.output else failed.output
+    ways += [("copy", match[1], match[1].removesuffix(".last")) for match in COPY.finditer(message)]
+    for match in re.finditer(r"[Dd]elete (its folder|it\b|\S+)", message):
+        paths = re.findall(rf"{re.escape(str(root))}/[^\s:,;()']+", message)
+        if paths:
+            path = paths[-1] if match[1].startswith("it") and not match[1].startswith(str(root)) else match[1]
+            ways.append(("delete", str(Path(path).parent) if match[1] == "its folder" else path))
+    known = (*world.steps, *world.looks, "catalog folds", "catalog images")
+    for match in COMMAND.finditer(message):
+        named = next((one for one in (f"{match[1]}{match[2]}", match[1]) if one in known), None)
+        if named or match[1].split()[0] in ("catalog", "embed", "heads", "ensemble"):
+            options = re.sub(r" -w \S+", "", match[2])
+            ways.append(("run", f"{match[1]}{options}" if named is None or options.strip() else named))
+    return ways
+
+
+def take(world: World, root: Path, way: tuple[str, ...], said: list[str]) -> str | None:
+    """Take a way on; a fault that it ended in."""
+    said.append(f"way on: {' '.join(way)}")
+    if way[0] == "copy":
+        shutil.copyfile(way[1], way[2])
+    elif way[0] == "delete":
+        path = Path(way[1])
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    else:
+        (one,) = world.run(root, (way[1],))
+        said.append(f"$ {one.line}\n[{one.code}] {one.output.strip()[-3000:]}")
+        return one.fault
+    return None

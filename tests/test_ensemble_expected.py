@@ -1,0 +1,160 @@
+"""The score that is expected of test rows: weighed by their relatives in train, and of a model of all rows."""
+
+import numpy as np
+import pytest
+
+from ensemble.conformal import (
+    Intervals,
+    RowKinds,
+    coverage_by_kind,
+    crossfitted_intervals,
+    fit_intervals,
+    interval_score,
+)
+from ensemble.expected import CurveLoss, expect, extrapolation
+from ensemble.score import honest_score
+
+
+def losses(seed, n, share_with, with_relative=10.0, alone=30.0):
+    """Percent and level of rows, some with a relative and then easier."""
+    draws = np.random.default_rng(seed)
+    level = 2 * (draws.random(n) < share_with)
+    return draws.gamma(2, np.where(level == 2, with_relative, alone) / 2), level
+
+
+def expected_of(loss, level, shares, *, curve=None, n_new=400, **options):
+    return expect(loss, level, shares, np.arange(len(loss)), curve, 5, n_new, 0.95, **options)
+
+
+def test_the_expected_score_is_that_of_the_test_rows_and_lies_in_its_interval_as_often_as_stated():
+    off, inside, widths = [], [], []
+    for seed in range(300):
+        loss, level = losses(seed, 1500, 0.4)
+        new, of_new = losses(1000 + seed, 400, 0.8)  # a test set with more relatives in train
+        shares = [(of_new == at).mean() for at in range(3)]
+        found = expected_of(loss, level, shares)
+        off.append(found.smape - new.mean())
+        inside.append(found.interval[0] <= new.mean() <= found.interval[1])
+        widths.append(found.interval[1] - found.interval[0])
+    assert abs(np.mean(off)) < 0.15
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+    assert np.mean(widths) < 4
+
+
+def test_rows_of_a_level_that_no_training_row_has_count_as_the_next_one_and_are_told():
+    loss, level = losses(0, 500, 0.0)
+    found = expected_of(loss, level, [0.7, 0.0, 0.3])
+    assert found.smape == pytest.approx(loss.mean())
+    assert found.unscored == pytest.approx(0.3)
+    assert expected_of(loss, level, [1.0, 0.0, 0.0]).unscored == 0
+
+
+def test_a_learning_curve_takes_off_what_the_missing_fold_is_worth_and_widens_the_interval_little():
+    draws = np.random.default_rng(0)
+    loss = draws.gamma(2, 10, 2000)
+    rows = draws.random(2000) < 0.5
+    sample = loss[rows] * 1.1 + draws.normal(0, 2, rows.sum())
+    curve = CurveLoss(rows, loss[rows], sample, 0.5)
+    level = np.zeros(2000, int)
+    plain, corrected = (expected_of(loss, level, [1, 0, 0], curve=one) for one in (None, curve))
+    assert plain.size_factor == 1
+    assert corrected.size_factor == pytest.approx(1 - 0.1 * extrapolation(0.5, 5), abs=0.005)
+    assert corrected.smape == pytest.approx(corrected.size_factor * loss.mean())
+    width, before = (np.ptp(one.interval) for one in (corrected, plain))
+    assert 0.9 * before < width < 1.05 * before
+    worse = CurveLoss(rows, loss[rows], loss[rows] * 0.9, 0.5)  # noise: more rows never make the score worse
+    assert expected_of(loss, level, [1, 0, 0], curve=worse).size_factor == 1
+
+
+@pytest.mark.parametrize("exponent", [0.1, 0.35, 0.7])
+def test_the_extrapolation_lies_within_what_power_laws_of_errors_give(exponent):
+    error = {size: size**-exponent for size in (0.4, 0.8, 1.0)}
+    exact = (error[0.8] - error[1.0]) / (error[0.4] - error[0.8])
+    assert extrapolation(0.5, 5) == pytest.approx(exact, abs=0.06)
+    assert extrapolation(0.5, 10) < extrapolation(0.5, 5) < 1
+
+
+def test_what_a_row_counts_decides_the_score():
+    loss = np.array([10.0] * 100 + [30.0] * 100)
+    weight = np.array([3.0] * 100 + [1.0] * 100)
+    found = expected_of(loss, np.zeros(200, int), [1, 0, 0], row_weight=weight)
+    assert found.smape == pytest.approx(15)
+
+
+def test_plain_arrays_expect_what_their_rows_score():
+    draws = np.random.default_rng(0)
+    log_price = draws.normal(3, 1, 300)
+    heads = {name: log_price + draws.normal(0, 0.3, 300) for name in ("a", "b")}
+    score = honest_score(heads, log_price, np.arange(300) % 5)
+    expected = score.record["scores"]["expected"]
+    assert expected["test"]["smape"] == pytest.approx(score.smape)
+    assert expected["without_relative"] is None
+    assert score.expected == pytest.approx(score.smape)
+
+
+# ---- intervals per row ---------------------------------------------------------------------------
+
+
+def rows_of_kinds(seed, n=4000):
+    """Rows whose error follows their price, their relatives, their image, and how far heads are apart."""
+    draws = np.random.default_rng(seed)
+    log_price, level = draws.normal(3, 1, n), 2 * draws.integers(0, 2, n)
+    has_image, hard = draws.random(n) < 0.7, np.exp(draws.normal(0, 0.5, n))
+    scale = (
+        0.2
+        * hard
+        * np.where(level == 2, 0.4, 1)
+        * np.where(has_image, 1, 1.6)
+        * np.exp(0.2 * log_price - 0.6)
+    )
+    spread = 0.5 * hard * np.exp(draws.normal(0, 0.2, n)) * 0.2
+    return log_price, log_price + draws.laplace(0, scale), RowKinds(spread, level, has_image)
+
+
+def test_row_intervals_hold_in_each_kind_of_rows_and_are_sharper_than_bands_of_price_alone():
+    log_price, log_actual, kinds = rows_of_kinds(0)
+    fresh, actual, of_fresh = rows_of_kinds(1)
+    fitted = fit_intervals(log_price, log_actual, 0.9, kinds)
+    plain = fit_intervals(log_price, log_actual, 0.9)
+    inside = np.abs(fresh - actual) <= fitted.half_width(fresh, of_fresh)
+    shares = coverage_by_kind(inside, fresh, of_fresh)
+    assert len(shares) == 8
+    assert {kind: share for kind, share in shares.items() if abs(share - 0.9) > 0.03} == {}
+    by_bands = coverage_by_kind(np.abs(fresh - actual) <= plain.half_width(fresh), fresh, of_fresh)
+    assert by_bands["without a relative"] < 0.87
+    widths = fitted.half_width(fresh, of_fresh), plain.half_width(fresh)
+    scores = [interval_score(width, fresh - actual, 0.9) for width in widths]
+    assert scores[0] < 0.9 * scores[1]
+    assert np.median(widths[0]) < 0.9 * np.median(widths[1])
+
+
+def test_no_row_is_inside_by_an_interval_that_it_was_fitted_on():
+    log_price, log_actual, kinds = rows_of_kinds(0, 1000)
+    fold = np.arange(1000) % 5
+    _, before = crossfitted_intervals(log_price, log_actual, fold, 0.9, kinds)
+    wild = np.where(fold == 3, log_actual + 5, log_actual)
+    _, after = crossfitted_intervals(log_price, wild, fold, 0.9, kinds)
+    np.testing.assert_array_equal(before[fold == 3], after[fold == 3])
+    assert (after[fold != 3] > before[fold != 3]).mean() > 0.9
+
+
+def test_intervals_survive_json_with_their_limits_and_those_of_older_blends_are_read():
+    log_price, log_actual, kinds = rows_of_kinds(0, 1000)
+    fitted = fit_intervals(log_price, log_actual, 0.9, kinds, limits=(2.9, 3.1))
+    again = Intervals.from_json(fitted.to_json() | {"measured_coverage": 0.9})
+    assert again == fitted
+    low, high = again.bounds(log_price, kinds)
+    assert (low <= log_price).all()
+    assert (high >= log_price).all()
+    near = np.abs(log_price - 3) < 0.1
+    assert (low[near].min(), high[near].max()) == (2.9, 3.1)
+    old = Intervals.from_json({"coverage": 0.9, "edges": [3.0], "half_widths": [0.1, 0.2]})
+    assert old.half_width(np.array([2.0, 4.0])).tolist() == [0.1, 0.2]
+    assert again.half_width(log_price).shape == log_price.shape  # of rows of which nothing more is known
+
+
+@pytest.mark.parametrize("n_rows", [3, 20, 100])
+def test_few_rows_and_equal_prices_have_intervals_as_well(n_rows):
+    log_price = np.full(n_rows, 3.0)
+    fitted = fit_intervals(log_price, log_price + np.linspace(-1, 1, n_rows), 0.9, RowKinds(np.zeros(n_rows)))
+    assert np.isfinite(fitted.half_width(log_price)).all()

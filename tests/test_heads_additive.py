@@ -1,0 +1,100 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from heads.features.rows import CategoricalColumn, FieldTable
+from heads.folds.crossfit import crossfit
+from heads.linear.additive import Additive
+from heads.linear.sparse import Sparse
+from heads.linear.variances import block_scale, centred_kernel, find_weights, solve_blocks
+from heads.testing import folds_of, make_rows
+from store.metric import smape_log
+from tests.fake_rows import with_one_core
+
+one_core = pytest.fixture(scope="module", autouse=True)(with_one_core)
+
+
+def test_blocks_side_by_side_are_solved_as_one_ridge_with_an_intercept():
+    rng = np.random.default_rng(0)
+    blocks = [rng.normal(size=(90, 7)), sp.random(90, 40, 0.2, format="csr", random_state=0)]
+    scales, target = [0.5, 2.0], rng.normal(size=90)
+    weights = rng.uniform(0.2, 1.0, 90)
+    found, intercept = solve_blocks(blocks, scales, target, weights)
+    X = np.column_stack([0.5 * blocks[0], 2.0 * blocks[1].toarray(), np.full(90, 10.0)])
+    exact = np.linalg.solve(X.T @ (weights[:, None] * X) + np.eye(48), X.T @ (weights * target))
+    np.testing.assert_allclose(found[0], 0.5 * exact[:7], atol=1e-3)
+    np.testing.assert_allclose(found[1], 2.0 * exact[7:47], atol=1e-3)
+    assert intercept == pytest.approx(10 * exact[47], abs=1e-3)
+
+
+def test_a_block_that_tells_prices_gets_a_weight_and_one_of_noise_gets_none():
+    rng = np.random.default_rng(0)
+    telling, noise = rng.normal(size=(300, 5)), rng.normal(size=(300, 50))
+    target = telling @ rng.normal(size=5) + rng.normal(0, 0.5, 300)
+    kernels = [centred_kernel(X, block_scale(X)) for X in (telling, noise)]
+    signal, none = find_weights(kernels, target, prior=0.01)
+    assert signal > 2  # variance over that of the noise, of which there is 5 to 0.25
+    assert none < 0.2
+
+
+def goods(n_rows=300, seed=0):
+    """Rows that cost a unit price, which words tell, times a quantity, which a number tells."""
+    rng = np.random.default_rng(seed)
+    kinds = ("tea", "coffee", "cocoa", "sugar", "salt")
+    kind, quantity = rng.integers(0, len(kinds), n_rows), rng.lognormal(5, 1.5, n_rows)
+    rows, _ = make_rows(n_rows)
+    names = np.array([f"{kinds[k]} of the house" for k in kind], dtype=object)
+    fields = FieldTable(("log_quantity:g",), np.log1p(quantity)[:, None], {})
+    rows = replace(rows, matrices=(), fields=fields, texts={"full": names, "name": names})
+    return rows, 0.7 * kind + np.log1p(quantity) + rng.normal(0, 0.05, n_rows)
+
+
+def test_a_unit_price_in_the_words_times_a_quantity_is_learned_where_words_alone_do_not():
+    rows, log_price = goods()
+    found = crossfit(Additive(), rows, log_price, folds_of(rows))
+    assert smape_log(log_price, found.oof) < 8
+    assert smape_log(log_price, crossfit(Sparse(), rows, log_price, folds_of(rows)).oof) > 60
+    assert set(found.learned[0]["weights"]) <= {"words of name", "characters of name", "numbers", "curves"}
+
+
+def test_a_vintage_in_the_name_and_a_number_in_a_column_tell_prices():
+    rng = np.random.default_rng(0)
+    rows, _ = make_rows(300)
+    year, power = rng.integers(1950, 2020, 300), rng.integers(30, 300, 300)
+    names = np.array([f"Barolo {y}" for y in year], dtype=object)
+    engine = np.array([f"{p} bhp" for p in power], dtype=object)
+    levels, codes = np.unique(engine, return_inverse=True)
+    fields = FieldTable(
+        (), np.empty((300, 0)), {"categorical:engine": CategoricalColumn(tuple(levels), codes)}
+    )
+    rows = replace(rows, matrices=(), fields=fields, texts={"full": names, "name": names})
+    log_price = 3 + (2020 - year) / 20
+    assert smape_log(log_price, crossfit(Additive(), rows, log_price, folds_of(rows)).oof) < 15
+
+
+def test_the_log_price_is_the_sum_of_what_the_blocks_add():
+    rows, log_price = make_rows(200)
+    head = Additive().fit(rows, log_price)
+    fitted, counts = head.sum_, head.counter_.count(rows)
+    from heads.features.blocks import with_bare_numbers
+
+    parts = fitted.parts(with_bare_numbers(rows), counts)
+    np.testing.assert_allclose(head.predict(rows), fitted.mean + sum(parts.values()))
+    assert all(abs(part.mean()) < 1e-4 for part in parts.values())
+    assert fitted.mean == pytest.approx(log_price.mean(), abs=0.02)
+    record = json.loads(head.files()["additive.json"])
+    assert record["weights"].keys() == parts.keys()
+    assert "thing" in record["terms"]["word of name"]
+
+
+def test_rows_that_nothing_tells_apart_cost_their_mean():
+    rows, log_price = make_rows(20)
+    same = np.array([""] * 20, dtype=object)
+    rows = replace(
+        rows, matrices=(), fields=FieldTable((), np.empty((20, 0))), texts={"full": same, "name": same}
+    )
+    head = Additive().fit(rows, log_price)
+    np.testing.assert_allclose(head.predict(rows), log_price.mean())

@@ -1,0 +1,46 @@
+"""What steps took before says what they will take."""
+
+import pytest
+
+from store import timings
+from store.timings import Timings
+
+
+def test_a_step_is_estimated_by_what_it_took_and_the_power_that_two_sizes_say(tmp_path):
+    known = Timings(tmp_path / "new")
+    assert known.estimate("head ridge", 1000) is None
+    known.record("head ridge", 1000, 10.0, 10**9)
+    one = known.estimate("head ridge", 2000)
+    assert (one.seconds, one.peak_bytes) == (pytest.approx(20.0), 2 * 10**9)
+    assert known.estimate("head ridge", 2000, power=2.0).seconds == pytest.approx(40.0)
+    assert known.estimate("head ridge", 500).peak_bytes == 10**9  # a process has its libraries in memory too
+    known.record("head ridge", 4000, 160.0, None)
+    assert known.estimate("head ridge", 8000).seconds == pytest.approx(640.0)
+    assert Timings(tmp_path / "new").estimate("head ridge", 1000).seconds == pytest.approx(10.0)
+    assert known.estimate("head sparse", 1000) is None
+
+
+def test_records_are_of_one_machine_and_the_newest_of_a_size_counts(tmp_path, monkeypatch):
+    known = Timings(tmp_path)
+    known.record("blend", 100, 5.0)
+    known.record("blend", 100, 7.0)
+    assert known.estimate("blend", 100).seconds == pytest.approx(7.0)
+    for n_rows in range(1000, 1020):
+        known.record("blend", n_rows, 1.0)
+    assert known.estimate("blend", 100).seconds < 1.0
+    monkeypatch.setattr(timings, "machine", lambda: "another x8")
+    assert known.estimate("blend", 100) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"step": "blend"}]'])
+def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
+    (tmp_path / "timings.json").write_text(content)
+    known = Timings(tmp_path)
+    assert known.estimate("blend", 100) is None
+    known.record("blend", 100, 5.0)
+    assert known.estimate("blend", 100).seconds == pytest.approx(5.0)
+
+
+def test_a_folder_that_can_not_be_written_stops_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    Timings(tmp_path / "file/below").record("blend", 100, 5.0)
