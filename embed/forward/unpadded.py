@@ -188,9 +188,11 @@ def _by_kernel(
     device = query.device.type
     # The kernel is for half types and not on autocast's list; rotary positions have made queries fp32 again.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
-    tokens = [one[0].transpose(0, 1).to(dtype) for one in (query, key, value)]
+    queries, keys, values = (one[0].transpose(0, 1).to(dtype) for one in (query, key, value))
     found = varlen.varlen_attn(
-        *tokens,
+        queries,
+        keys,
+        values,
         ends,
         ends,
         longest,
