@@ -7,9 +7,10 @@ from click.testing import CliRunner
 
 from benchmarks.gpu import checks
 from benchmarks.gpu.__main__ import SUBJECTS, Package, main, table
-from benchmarks.gpu.models import TINY
+from benchmarks.gpu.models import BERT, TINY, save_model
 from benchmarks.gpu.steps import SYSTEMS
 from benchmarks.report import Result
+from embed.forward import unpadded
 
 torch = pytest.importorskip("torch")
 
@@ -40,6 +41,26 @@ def test_every_check_and_figure_for_gpus_runs_on_the_cpu_with_tiny_models(tmp_pa
     steps = [result for result in results if "fine-tuning step" in result.name]
     assert len(steps) == len(SYSTEMS)
     assert len(table(results, "cpu")) == 2 + len(results)
+
+
+def test_a_mode_that_computes_something_else_and_rows_that_change_places_are_caught(tmp_path, monkeypatch):
+    address = save_model(tmp_path / BERT, BERT, TINY)
+    monkeypatch.setattr(unpadded, "position_offset", lambda model: 3)
+    found = list(checks.check_modes(tmp_path, address, BERT, "cpu", TINY, compiles=False))
+    assert {result.name: result.met for result in found} == {
+        "bert-base, fp32": True,
+        "bert-base, bf16": True,
+        "bert-base, bf16 unpadded": False,
+    }
+    encode = checks.Engine.encode
+
+    def mixed(engine, batches):
+        found = list(encode(engine, batches))
+        for at, (batch, vectors) in enumerate(found):
+            yield batch, vectors[::-1] if at == 1 else vectors  # of the second batch in a row alone
+
+    monkeypatch.setattr(checks.Engine, "encode", mixed)
+    assert checks.check_streams(tmp_path, address, "cpu", TINY).met is False
 
 
 def test_vectors_that_stray_and_parts_that_break_are_shown_and_fail_the_command(tmp_path, monkeypatch):
