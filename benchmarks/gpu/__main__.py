@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -213,4 +214,5 @@ def main(device: str, tiny: bool, compiles: bool, minutes: float, to: Path) -> N
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)  # of libraries, that weights are random
+    os.environ["HF_HUB_OFFLINE"] = "1"
     main()
