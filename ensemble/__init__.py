@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from store.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ensemble.model.price_model import PriceModel as PriceModel
     from ensemble.report.run import Report as Report
     from ensemble.report.run import write_report as write_report
     from ensemble.score import BlendScore as BlendScore
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BlendScore": "ensemble.score",
+    "PriceModel": "ensemble.model.price_model",
     "Report": "ensemble.report.run",
     "best_weights": "ensemble.score",
     "honest_score": "ensemble.score",

