@@ -71,11 +71,12 @@ def _results(name: str, run: EmbedRun, peer_rate: float) -> list[Result]:
     ]
 
 
-def save_clip(folder: Path, model: str | dict[str, Any]) -> Path:
+def save_clip(folder: Path, model: str | dict[str, Any], quick_gelu: bool = True) -> Path:
     """A model of full size with random weights in half precision, as hubs keep them.
 
     Args:
         model: an architecture of open_clip, or the configuration of one.
+        quick_gelu: the activation that OpenAI's weights were trained with; LAION's were not.
     """
     import open_clip
     import torch
@@ -83,10 +84,7 @@ def save_clip(folder: Path, model: str | dict[str, Any]) -> Path:
 
     folder.mkdir(parents=True)
     config = open_clip.get_model_config(model) if isinstance(model, str) else model
-    described = {
-        "model_cfg": {**config, "quick_gelu": True},
-        "preprocess_cfg": PREPROCESS,
-    }  # as OpenAI's weights
+    described = {"model_cfg": {**config, "quick_gelu": quick_gelu}, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(described))
     torch.manual_seed(0)
     made = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)

@@ -97,7 +97,7 @@ def save_model(folder: Path, name: str, scale: Scale, device: str = "cpu") -> st
     """
     if name in scale.clip:
         if not folder.exists():
-            save_clip(folder, scale.clip[name])
+            save_clip(folder, scale.clip[name], quick_gelu=name == CLIP_L)
         return f"open_clip:{folder}"
     makers: dict[str, tuple[str, Callable[[Path], None]]] = {
         B4: (f"timm:{folder}", lambda path: _save_timm(path, *scale.timm)),
