@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
@@ -13,7 +14,7 @@ MOST_CHARACTERS = 60  # of what is said, so that the line fits into 80 columns
 class Moving:
     """What is being done now; the time beside it moves by itself."""
 
-    def __init__(self, bar: "tqdm[None]") -> None:
+    def __init__(self, bar: "tqdm[Any]") -> None:
         self._bar = bar
 
     def say(self, text: str) -> None:

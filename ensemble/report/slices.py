@@ -117,6 +117,9 @@ def score_slices(
     scored = [_score(one, loss, error, index, inside, marks.get(at, ())) for at, one in enumerate(members)]
     found = _findings([(at, members[at].rows, scored[at]) for at in tested], least, loss, signed, index)
     found = [(at, replace(one, points=_points(one, members[at].rows, loss, error))) for at, one in found]
+    found = [
+        (at, one) for at, one in found if one.points > 0
+    ]  # worse than what is left may be better than all
     for at, one in found:  # the first ones may have hidden it
         scored[at] = replace(scored[at], marks=tuple(dict.fromkeys((*scored[at].marks, one.kind))))
     by_dimension: dict[str, list[Slice]] = {one.name: [] for one in dimensions}

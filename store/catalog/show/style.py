@@ -40,7 +40,7 @@ img,.none{width:100%;aspect-ratio:1;object-fit:contain;border-radius:4px;backgro
 figure img~img,figure img~.none{display:inline-block;width:48%}
 .none{display:flex;align-items:center;justify-content:center;background:var(--back);color:var(--quiet);font-size:11px}
 .more{color:var(--quiet);margin:6px 0 0}
-@media (max-width:820px){main{grid-template-columns:1fr}.cards{grid-template-columns:repeat(2,1fr)}.groups{grid-template-columns:1fr}.halves{columns:1}}
+@media (max-width:820px){main{grid-template-columns:minmax(0,1fr)}.cards{grid-template-columns:repeat(2,1fr)}.groups{grid-template-columns:1fr}.halves{columns:1}}
 @media (max-width:560px){main{padding:18px 10px 40px;gap:10px}section{padding:14px}svg text{font-size:17px}
 td,th{padding-right:6px}td.num,th.num,.meter{padding-right:8px}.meter div{width:calc(100% - 60px)}
 .numbers{font-size:12px}.numbers td,.numbers th{padding-right:0;padding-left:4px}}
