@@ -270,7 +270,8 @@ def decide_folds(
             f"one group holds all {n_rows} training rows: they share a text or an image and count as one product, so that "
             "none could be predicted from the others. See whether 'catalog ingest' was given the right --text-column and "
             "--image-column, and whether one text or image fills in for missing ones ('shelfprice catalog show' counts "
-            "them); with '--group near' nearly equal texts are one product as well"
+            "them); with '--group near' nearly equal texts are one product as well, and of rows with several images any "
+            "that they share counts ('--images-per-row first': the first alone)"
         )
     if len(size) < k:
         raise CatalogError(
@@ -280,7 +281,8 @@ def decide_folds(
     if 2 * largest > n_rows:
         raise CatalogError(
             f"one group holds {largest} of {n_rows} rows, so that no fold could be predicted from the others: "
-            "run 'shelfprice catalog folds --group exact', or look for one text or image that fills in for missing ones"
+            "run 'shelfprice catalog folds --group exact', or look for one text or image that fills in for missing ones; "
+            "of rows with several images, 'catalog ingest --images-per-row first' compares the first alone"
         )
     n_bins = max(1, min(MOST_BINS, n_rows // (2 * k)))
     rank = np.argsort(np.argsort(log_price, kind="stable"), kind="stable")
