@@ -245,7 +245,7 @@ def _own_levels(owner: list[Part | None], levels: LevelColumns) -> None:
 def _gathered(values: np.ndarray, owner: Sequence[Part | None]) -> dict[Part, float]:
     """Sums of the values by what they are of, without zeros."""
     found: dict[Part, float] = {}
-    for at in np.flatnonzero(values):
+    for at in np.flatnonzero(values).tolist():
         part = owner[at]
         assert part is not None
         found[part] = found.get(part, 0.0) + float(values[at])
