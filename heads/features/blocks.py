@@ -13,7 +13,6 @@ from heads.features.columns import COLUMNS, column_words, texts_of
 from heads.features.design import FieldBlock, VectorBlock
 from heads.features.rows import FieldTable, Rows
 from heads.features.tfidf import Terms, Weighting, counts_of
-from heads.kernels.mixture import Distances, FieldDistances, GaussianVectors, VectorDistances
 from store.catalog.extremes import signed_log
 from store.catalog.parse.cell_numbers import cell_numbers
 
@@ -25,8 +24,6 @@ MIN_ROWS = 2  # training rows that must hold a word or a category
 MOST_TERMS = 200_000  # of each family
 REACH = 5.0  # standard deviations that a number counts for at most
 LEAST_CURVE_ROWS, LEAST_KNOTS, KNOTS = 20, 4, 9
-
-JOINT_COMPONENTS, JOINT_WIDTH = 512, 0.3
 
 Counts = Mapping[Terms, Any]  # family -> counts, sparse of shape (n_rows, n_terms)
 
@@ -164,24 +161,6 @@ class VectorColumns:
         return self.block_.transform(rows.matrices[self.at])
 
 
-@dataclass
-class JointColumns:
-    """All fields, or one vector set, jointly and curved: a Gaussian of the rows' distance as columns.
-
-    Args:
-        distances: unfitted.
-    """
-
-    distances: Distances
-
-    def fit(self, rows: Rows, counts: Counts) -> Self:
-        self.vectors_ = GaussianVectors(self.distances, JOINT_COMPONENTS, JOINT_WIDTH).fit(rows)
-        return self
-
-    def transform(self, rows: Rows, counts: Counts) -> np.ndarray:
-        return self.vectors_.transform(rows)
-
-
 def blocks_of(rows: Rows, families: list[Terms]) -> dict[str, Block]:
     """The unfitted blocks that these rows can have, by name."""
     blocks: dict[str, Block] = {}
@@ -192,12 +171,7 @@ def blocks_of(rows: Rows, families: list[Terms]) -> dict[str, Block]:
         blocks |= {"numbers": NumberColumns(), "curves": CurveColumns()}
     if rows.fields.categories:
         blocks["categories"] = CategoryColumns()
-    if rows.fields.names or rows.fields.categories:
-        blocks["joint fields"] = JointColumns(FieldDistances())
-    for at in range(len(rows.matrices)):
-        blocks[f"vectors {at + 1}"] = VectorColumns(at)
-        blocks[f"joint vectors {at + 1}"] = JointColumns(VectorDistances(at=at))
-    return blocks
+    return blocks | {f"vectors {at + 1}": VectorColumns(at) for at in range(len(rows.matrices))}
 
 
 def _without_numbers(rows: Rows) -> Rows:
