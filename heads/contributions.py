@@ -185,7 +185,9 @@ def _boosted(head: Any, rows: Rows) -> Contributions:
     rows = with_bare_numbers(rows)
     X = head._values(rows, head.statistics_.transform(rows.fields))
     found = np.mean([booster.predict(X, pred_contrib=True) for booster in head.boosters_], axis=0)
-    owner = [one for one in _tree_owners(head.columns_, rows) if one is not None and one[0] != "category"]
+    owner: list[Part | None] = [
+        one for one in _tree_owners(head.columns_, rows) if one is not None and one[0] != "category"
+    ]
     owner += [("category", name) for name in head.statistics_.statistics_ for _ in range(2)]
     return _of_trees(found, owner, head.middle_)
 
@@ -193,8 +195,9 @@ def _boosted(head: Any, rows: Rows) -> Contributions:
 def _xgboost(head: Any, rows: Rows) -> Contributions:
     import xgboost
 
+    owner: list[Part | None] = []
     if head.components:
-        values, owner = head.features_.transform(rows), []
+        values = head.features_.transform(rows)
         for block, axes, matrix in zip(
             head.features_.blocks_, head.features_.axes_, rows.matrices, strict=True
         ):
@@ -245,7 +248,7 @@ def _own_levels(owner: list[Part | None], levels: LevelColumns) -> None:
 def _gathered(values: np.ndarray, owner: Sequence[Part | None]) -> dict[Part, float]:
     """Sums of the values by what they are of, without zeros."""
     found: dict[Part, float] = {}
-    for at in np.flatnonzero(values):
+    for at in np.flatnonzero(values).tolist():
         part = owner[at]
         assert part is not None
         found[part] = found.get(part, 0.0) + float(values[at])

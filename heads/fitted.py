@@ -81,7 +81,10 @@ def read_fitted(read: Callable[[str], bytes], rows: TrainingRows) -> list[Head]:
         for one in record["models"]:
             params = current_params(cls, one["params"], warn=False)
             defaults = cls().get_params()
-            head = cls(**{k: tuple(v) if isinstance(defaults[k], tuple) else v for k, v in params.items()})
+            given: dict[str, Any] = {
+                k: tuple(v) if isinstance(defaults[k], tuple) else v for k, v in params.items()
+            }
+            head = cls(**given)
             try:
                 head.restore({name: reader.value(node) for name, node in one["state"].items()}, rows)
             except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -236,10 +239,10 @@ class _Reader:
         module, _, name = path.partition(":")
         if not module.startswith(PACKAGE):
             raise CorruptFileError(f"{TREE} names {path}, which is none of shelfprice's")
-        cls = getattr(import_module(module), name)
+        cls: Any = getattr(import_module(module), name)
         if not dataclasses.is_dataclass(cls):
             raise CorruptFileError(f"{TREE} names {path}, which is no dataclass")
-        made = object.__new__(cls)
+        made: Any = object.__new__(cls)
         vars(made).update(state)
         return made
 

@@ -151,7 +151,8 @@ def pack(
         manifest["intervals"] = [fit_model_intervals(held, manifest, one).to_json() for one in COVERAGES]
         pricer = Pricer(ModelFolder(work, manifest), load_encoders=False)
         _check_heads(workspace, pricer, folders, found)
-        np.savez(work / CALIBRATION, **held, **_moved(pricer, shape, workspace, found, train))
+        held |= _moved(pricer, shape, workspace, found, train)
+        np.savez(work / CALIBRATION, **held)  # type: ignore[arg-type]
         return manifest
 
     return write_folder(to, fill, card_of)

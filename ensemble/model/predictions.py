@@ -18,7 +18,7 @@ from store.catalog.read import image_references, present_splits, read_split
 from store.local import publish_local, write_error
 from store.workspace import Workspace
 
-Row = tuple[str, str, str, str, str, str]  # id, price, low, high, flags, reason: as written
+Row = tuple[str, ...]  # id, price, low, high, flags, reason: as written
 
 
 @dataclass(frozen=True)
