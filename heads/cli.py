@@ -12,6 +12,8 @@ from store.workspace import Workspace
 if TYPE_CHECKING:
     from heads.run import HeadResult
 
+TO_TRAIN = "to train"
+
 
 @click.group(context_settings={"show_default": True})
 def heads() -> None:
@@ -112,8 +114,12 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
 @workspace_option
 @json_option
 def plan(workspace: Workspace, as_json: bool) -> None:
-    """Which heads a run trains on this catalogue and why, and which of them stand already; trains none."""
+    """Which heads a run trains on this catalogue and why, which of them stand, and what the others would take.
+
+    Seconds and memory are those of earlier runs on this machine, whatever the workspace, by the number of rows.
+    """
     from heads.defaults import chosen_heads
+    from heads.estimates import estimate_heads, estimate_text
     from heads.run import HeadPlan, plan_heads
     from store.catalog.read import catalog_digest
     from store.config import load_config
@@ -123,17 +129,24 @@ def plan(workspace: Workspace, as_json: bool) -> None:
     chosen, folds = chosen_heads(workspace, config), ensure_folds(workspace, config)
     planned = plan_heads(workspace, config, chosen.names, folds, catalog_digest(workspace))
     states = {
-        name: ("there" if found.exists else "to train")
+        name: ("there" if found.exists else TO_TRAIN)
         if isinstance(found, HeadPlan)
         else f"can't be trained: {found}"
         for name, found in planned
     }
+    to_train = [name for name, state in states.items() if state == TO_TRAIN]
+    estimates = estimate_heads(to_train, len(folds.fold), user_timings())
     if as_json:
-        print_json({"heads": states, "reason": chosen.reason})
+        print_json({"heads": states, "reason": chosen.reason, "estimates": dataclasses.asdict(estimates)})
         return
     say(f"{len(states)} heads, {chosen.reason}")
     for name, state in states.items():
-        say(f"{name:<20} {state}")
+        about = f", {estimate_text(estimates.heads[name])}" if state == TO_TRAIN else ""
+        say(f"{name:<20} {state}{about}")
+    unknown = [name for name, found in estimates.heads.items() if found is None]
+    if len(unknown) > 1:
+        say(f"'shelfprice heads compare {' '.join(unknown)} --rows 1000' measures these on a few rows.")
+    say(f"{'blend':<20} {estimate_text(estimates.blend)}")
 
 
 @heads.command(name="list")

@@ -115,7 +115,14 @@ def _trained(plan: HeadPlan, inputs: Inputs, part: np.ndarray, log: Log) -> tupl
     cleaning: Any = inputs.cleaning if len(part) == len(inputs.train) else None
     started = time.perf_counter()
     found = crossfit(
-        plan.head, rows, inputs.log_price[part], inputs.fold[part], cleaning=cleaning, tuning=plan.tuning
+        plan.head,
+        rows,
+        inputs.log_price[part],
+        inputs.fold[part],
+        cleaning=cleaning,
+        tuning=plan.tuning,
+        looks_back=inputs.looks_back,
+        weight=None if inputs.weight is None else inputs.weight[part],
     )
     return found.oof, time.perf_counter() - started
 

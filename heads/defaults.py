@@ -7,7 +7,7 @@ from store.config import Config
 from store.workspace import Workspace
 
 MANY_ROWS = 20_000  # from here on heads that fit many models inside each fold take longer than they gain
-FEW = ("additive", "kernel-ridge", "neighbours", "boosted", "lightgbm", "sparse")
+FEW = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
 MANY = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
 
 

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ from store.objects import ObjectFile, Objects, check_address
 METADATA_KEY = b"shelfprice"
 DIGEST_KEY = b"shelfprice.sha256"  # of a table's columns, number of rows and metadata; pages have checksums
 RECORD_DIGEST = "record_sha256"  # in a JSON record: of all the rest of it
+OTHER_WRITER = re.compile(r"(?!parquet-cpp-arrow|shelfprice)[A-Za-z-]+( .*)?")  # DuckDB version v1.1, Polars
 SHA256_CHARACTERS = 64
 ROW_GROUP_ROWS = 8192
 BLOCK_BYTES = 2**20  # least that one request to an object store reads of a file
@@ -190,7 +192,7 @@ class Workspace:
             ) as file:
                 self._check(relative, file)
                 yield file
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a column's name
             if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EACCES, errno.EPERM):
                 raise self._unreadable(relative, error) from error
             raise self.not_ours(relative, str(error)) from error
@@ -198,12 +200,15 @@ class Workspace:
     def _check(self, relative: str, file: pq.ParquetFile) -> None:
         """Raises CorruptFileError where columns, number of rows or metadata are not those that were written."""
         contract = contract_of(relative)
-        schema = file.schema_arrow
+        schema, found = file.schema_arrow, _written_metadata(file)
+        if not found and not OTHER_WRITER.fullmatch(
+            file.metadata.created_by or ""
+        ):  # Arrow has its schema there
+            raise self.not_ours(relative, "its metadata are gone")
         try:
-            metadata = table_metadata(schema)
+            metadata = table_metadata(file)
         except ValueError as error:
             raise self.not_ours(relative, f"its metadata are not JSON: {error}") from error
-        found = schema.metadata or {}
         stated = found.get(DIGEST_KEY)  # version 0.1.0 stated none
         told = schema, file.metadata.num_rows, metadata
         digest = _table_digest(*told, relative)
@@ -220,6 +225,9 @@ class Workspace:
     def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
         with self.parquet(relative, whole=columns is None) as file:
             table = file.read(columns=list(columns) if columns is not None else None)
+            found = _written_metadata(file)
+            own = {name: found[name] for name in (METADATA_KEY, DIGEST_KEY) if name in found}
+            table = table.replace_schema_metadata(own or None)
         problem = null_problem(table, contract_of(relative))
         if problem:
             raise self.not_ours(relative, problem)
@@ -250,7 +258,7 @@ class Workspace:
     def read_metadata(self, relative: str) -> dict[str, Any]:
         """The JSON that `publish_table` stored beside the columns; empty where there is none."""
         with self.parquet(relative) as file:
-            return table_metadata(file.schema_arrow)
+            return table_metadata(file)
 
     def not_ours(self, relative: str, problem: str) -> CorruptFileError:
         """The error for a file that holds something else than was written; its message says what makes it again."""
@@ -426,11 +434,16 @@ class Workspace:
                     yield path, os.lstat(path)
 
 
-def table_metadata(schema: pa.Schema) -> dict[str, Any]:
-    """The JSON that `Workspace.publish_table` stored in a schema; empty where there is none."""
-    encoded = (schema.metadata or {}).get(METADATA_KEY)
+def table_metadata(file: pq.ParquetFile) -> dict[str, Any]:
+    """The JSON that `Workspace.publish_table` stored in a file; empty where there is none."""
+    encoded = _written_metadata(file).get(METADATA_KEY)
     found: dict[str, Any] = parse_json(encoded) if encoded else {}
     return found
+
+
+def _written_metadata(file: pq.ParquetFile) -> dict[bytes, bytes]:
+    """Of the file itself: Arrow keeps a copy in its own schema, which no digest is over."""
+    return dict(file.metadata.metadata or {})
 
 
 # Both digests are over the place as well, so that a sound file of another one is no stand-in. Files that a version

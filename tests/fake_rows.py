@@ -17,6 +17,7 @@ def with_one_core() -> Iterator[None]:
 
 # Parameters that make a head cheap; one that is not named here runs with its defaults.
 QUICK: dict[str, dict[str, object]] = {
+    "additive": {"tune_rows": 100},
     "boosted": {
         "bags": 1,
         "n_inner_folds": 2,

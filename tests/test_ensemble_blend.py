@@ -485,7 +485,7 @@ def test_the_price_floor_is_a_setting_that_the_score_knows_as_well(workspace, tr
     result = shelfprice("ensemble", "submit", "-w", workspace.root, "--json")
     assert json.loads(result.stdout)["nested_smape"] < 0.01
     median = float(np.median(np.exp(cheap[N_TRAIN:])))
-    assert f"median {median:.2g}" in shelfprice("ensemble", "submit", "-w", workspace.root).stdout
+    assert f"median {median:.3g}" in shelfprice("ensemble", "submit", "-w", workspace.root).stdout
     submitted = [float(row["price"]) for row in csv.DictReader(lines(workspace, "submission.csv"))]
     np.testing.assert_allclose(submitted, np.exp(cheap[N_TRAIN:]), rtol=0.01)
 

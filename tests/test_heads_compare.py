@@ -49,6 +49,19 @@ def test_on_a_sample_every_head_is_trained_and_the_whole_is_estimated(workspace)
     assert not any(name.startswith("ridge") for name in state(workspace))
 
 
+def test_a_plan_says_what_heads_took_before_and_how_to_measure_others(workspace, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+    configure(workspace, ("ridge", "sparse", "neighbours"))
+    before = shelfprice(workspace, "plan").stdout
+    assert before.count("time unknown on this machine") == 4
+    assert "heads compare ridge sparse neighbours --rows 1000" in before
+    shelfprice(workspace, "compare", "ridge", "sparse")
+    after = json.loads(shelfprice(workspace, "plan", "--json").stdout)["estimates"]
+    assert after["heads"]["ridge"]["seconds"] > 0
+    assert after["heads"]["ridge"]["peak_bytes"] > 10**7
+    assert after["heads"]["neighbours"] is None
+
+
 def test_a_sample_keeps_groups_whole():
     group = np.random.default_rng(0).integers(0, 200, 1000)
     chosen = sample_of_groups(group, 300, seed=0)

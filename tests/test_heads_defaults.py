@@ -32,7 +32,7 @@ def test_heads_are_chosen_by_the_rows_of_the_catalogue_and_the_plan_says_so(work
     save_config(workspace, Config(heads=HeadConfig(vectors=())))
     plan = planned(workspace)
     assert tuple(plan["heads"]) == FEW
-    assert plan["heads"]["additive"] == "to train"
+    assert plan["heads"]["sparse"] == "to train"
     assert plan["reason"] == "chosen for 40 training rows (below 20,000) and 1 further columns"
     monkeypatch.setattr(defaults, "MANY_ROWS", 40)
     assert tuple(planned(workspace)["heads"]) == MANY

@@ -7,7 +7,17 @@ import pytest
 from heads.features.rows import CategoricalColumn, FieldTable, Rows
 from heads.folds.crossfit import crossfit
 from heads.kernels.kernel_ridge import KernelRidge
-from heads.kernels.mixture import WORDS, Cosines, Distances, Mixture, default_terms, sources_of
+from heads.kernels.mixture import (
+    WORDS,
+    Cosines,
+    Distances,
+    FieldDistances,
+    GaussianVectors,
+    Mixture,
+    default_terms,
+    sources_of,
+)
+from heads.testing import make_rows
 from store.errors import HeadError
 from store.metric import smape_log
 from store.vectors.matrix import Matrix
@@ -127,3 +137,13 @@ def test_rows_with_neither_vectors_nor_texts_are_refused():
     bare = dataclasses.replace(rows, matrices=(), texts={}, fields=FieldTable((), np.empty((50, 0))))
     with pytest.raises(HeadError, match="neither vectors nor texts"):
         KernelRidge().fit(bare, log_price)
+
+
+def test_vectors_that_stand_for_a_gaussian_have_about_its_dot_products():
+    rows, _ = make_rows(120)
+    vectors = GaussianVectors(FieldDistances(), components=4096).fit(rows)
+    distances = FieldDistances().fit(rows)
+    known = distances.features(rows)
+    exact = np.exp(-0.5 / 0.3 * distances.compare(known, known))
+    X = vectors.transform(rows)
+    np.testing.assert_allclose(X @ X.T, exact, atol=0.1)

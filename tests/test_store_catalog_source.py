@@ -12,6 +12,13 @@ from store.catalog.ingest.source import read_source
 from store.errors import CatalogError
 
 
+def parquet_whose_column_is_no_text() -> bytes:
+    """One bit of a column's name turned, in the schema and wherever else it stands."""
+    file = io.BytesIO()
+    pq.write_table(pa.table({"some_text": ["a"]}), file, store_schema=False)
+    return file.getvalue().replace(b"some_text", b"some\xf4text")
+
+
 def write(tmp_path, content, name="train.csv"):
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -137,6 +144,7 @@ ROWS = "id,text\n1,\u00e9t\u00e9\n"
         (b"\x89PNG\r\n\x1a\n\0\0", r"not UTF-8: byte 0 \(line 1\) is 0x89"),
         (b"GIF89a\0\0\n", "is zero, as in UTF-16 or a binary file"),
         (b"PAR1 and nothing", "damaged Parquet"),
+        (parquet_whose_column_is_no_text(), "damaged Parquet"),
         (gzip.compress(b"id,text\n1,a\n" * 99)[:-20], "damaged gzip"),
     ],
 )

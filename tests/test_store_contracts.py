@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -191,6 +192,35 @@ def test_what_may_not_be_read_is_not_taken_for_damage(workspace, monkeypatch):
         with pytest.raises(WorkspaceError, match=r"can't read .*: Permission denied") as caught:
             workspace.is_sound(relative)
         assert not isinstance(caught.value, CorruptFileError)
+
+
+def test_metadata_that_a_bit_made_unreadable_are_missed_and_the_copy_of_them_is_not_taken(workspace):
+    workspace.publish_table(
+        "folds.parquet", pa.table({"sample_id": [1, 2], "fold": [0, 1], "group": [0, 1]}), {"k": 2}
+    )
+    path = Path(workspace.path("folds.parquet"))
+    whole = path.read_bytes()
+    told = []
+    for bit in range(8 * (len(whole) - 1200), 8 * (len(whole) - 8), 7):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            assert workspace.read_metadata("folds.parquet") == {"k": 2}, bit
+            assert workspace.read_table("folds.parquet").num_rows == 2
+        except CorruptFileError:
+            told.append(bit)
+    assert len(told) > 100
+
+
+def test_a_column_whose_name_is_no_text_is_damage(workspace):
+    workspace.publish_table("cleaning.parquet", pa.table({"some_text": ["a"]}))
+    path = Path(workspace.path("cleaning.parquet"))
+    path.write_bytes(path.read_bytes().replace(b"some_text", b"some\xf4text"))
+    with pytest.raises(
+        CorruptFileError, match=r"cleaning\.parquet is damaged .*run 'shelfprice catalog clean'"
+    ):
+        workspace.read_table("cleaning.parquet")
 
 
 def test_a_folder_or_a_loop_in_a_files_place_is_one_line_that_says_what_to_do(workspace):

@@ -82,6 +82,19 @@ def test_folds_are_grouped_as_fits_the_test_set(workspace, test_texts, grouping)
     assert len(said) == 1
 
 
+def test_a_test_set_that_comes_later_is_fitted_when_auto_is_asked_for_by_name(workspace):
+    publish(workspace, pairs(N_TRAIN))
+    command = ["catalog", "folds", "-w", workspace.root, "--json"]
+    CliRunner().invoke(main, command)
+    publish(workspace, pairs(N_TRAIN), pairs(N_TEST))
+    kept, decided = (
+        json.loads(CliRunner().invoke(main, [*command, *more]).stdout) for more in ([], ["--group", "auto"])
+    )
+    assert (kept["status"], decided["status"]) == ("kept", "decided")
+    assert decided["reason"] == "grouping exact became none"
+    assert json.loads(CliRunner().invoke(main, command).stdout)["status"] == "kept"
+
+
 def test_folds_of_a_version_without_auto_stand(workspace):
     publish(workspace, pairs(N_TRAIN), pairs(N_TEST))
     ensure_folds(workspace, Config(folds=FoldConfig(group="exact")))

@@ -143,7 +143,8 @@ def _scaled(name: str, values: np.ndarray, test: np.ndarray | None) -> Finding |
 
 
 def _is_standard(values: np.ndarray) -> bool:
-    return bool(abs(values.mean()) < CENTRED and abs(values.std() - 1) < CENTRED)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(abs(values.mean()) < CENTRED and abs(values.std() - 1) < CENTRED)
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -38,16 +38,17 @@ def learning_curve(
     if not chosen:
         return {"skipped": _why_not(heads, seconds), "points": [], "heads": []}
     inputs = inputs_of(workspace, chosen)
-    part = nested_parts(rows.training.group, seed)
+    part = nested_parts(inputs.train.group, seed)
     losses = []
     for share in MEASURED:
         progress(f"learning curve, {share:.0%} of the rows: {', '.join(one.name for one in chosen)}")
         found = [out_of_fold(one, inputs.train, inputs, part < share) for one in chosen]
-        losses.append(smape_rows(rows.training.log_actual, np.mean(found, axis=0)))
+        losses.append(smape_rows(rows.training.log_actual, np.mean(found, axis=0)[rows.position]))
     whole = np.mean([one.log_price for one in chosen], axis=0)
     losses.append(smape_rows(rows.training.log_actual, whole))
     return curve_of(losses, rows.loss, rows.training.group, seed) | {
         "heads": [one.name for one in chosen],
+        "is_complete": len(chosen) == len(heads),
         "skipped": None,
     }
 
@@ -119,7 +120,7 @@ def _extended(
     n = len(shares)
     log_mean = np.log(sums[:, :n] / sums[:, -1:])
     apart = shares - shares.mean()
-    slope = (log_mean * apart).sum(axis=1) / (apart**2).sum()
+    slope = np.minimum((log_mean * apart).sum(axis=1) / (apart**2).sum(), 0.0)  # more rows do no harm
     middle = log_mean.mean(axis=1)
     off = log_mean - (middle[:, None] + slope[:, None] * apart)
     misfit = np.sqrt((off**2).sum(axis=1) / max(n - 2, 1))

@@ -35,7 +35,7 @@ def make_facts(
     config: Config,
     *,
     folder: str | None = None,
-    seconds: float = 60.0,
+    seconds: float = 30.0,
     progress: Progress = lambda said: None,
 ) -> dict[str, Any]:
     """Everything there is to say of a blend.
@@ -57,7 +57,9 @@ def make_facts(
     error = rows.log_price - training.log_actual
     inside = _inside(rows)
     progress("looking for near rows")
-    near = find_near(workspace, config.heads.vectors, training.fold, worst_positions(rows), seed)
+    near = find_near(
+        workspace, config.heads.vectors, rows.position, training.fold, worst_positions(rows), seed
+    )
     progress("scoring slices")
     dimensions = dimensions_of(rows, None if near is None else near.nearness(len(rows)))
     slices, findings = score_slices(dimensions, rows.loss, error, training.group, seed, inside)
@@ -124,7 +126,7 @@ class _Kept:
         file = f"{self._folder}/report-{name}.json"
         if self._workspace.is_sound(file):
             record = self._workspace.read_json(file)
-            is_enough = record["effort"] >= effort or not effort
+            is_enough = record["effort"] >= effort or not effort or record["found"].get("is_complete", False)
             if record["code_version"] == CODE_VERSION and is_enough:
                 return dict(record["found"])
         self._progress(f"measuring: {name}")

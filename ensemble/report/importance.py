@@ -66,7 +66,11 @@ def importance(
         if not any(what.reads(one) for one in chosen):
             continue
         progress(f"importance: without {what.name}")
-        left = [log_price for one in chosen if (log_price := _without(one, what, inputs)) is not None]
+        left = [
+            log_price
+            for one in chosen
+            if (log_price := _without(one, what, inputs, rows.position)) is not None
+        ]
         if not left:
             continue
         gain, error = gain_and_error(smape_rows(log_actual, np.mean(left, axis=0)) - before, group)
@@ -76,6 +80,7 @@ def importance(
         "inputs": sorted(found, key=lambda one: -one["points"]),
         "heads": [one.name for one in chosen],
         "smape": float(before.mean()),
+        "is_complete": len(chosen) == len(heads),
         "skipped": None,
     }
 
@@ -149,12 +154,12 @@ def _reads_columns(one: Refitted) -> bool:
     return _reads_fields(one) or one.name == "sparse"
 
 
-def _without(one: Refitted, what: Input, inputs: Inputs) -> np.ndarray | None:
-    """None where the head can't be trained without it: the others are left then."""
+def _without(one: Refitted, what: Input, inputs: Inputs, position: np.ndarray) -> np.ndarray | None:
+    """Log price of the rows at some positions; None where the head can't be trained without it: the others are left then."""
     if not what.reads(one):
         return one.log_price
     try:
-        return out_of_fold(one, what.without(inputs.train), inputs)
+        return out_of_fold(one, what.without(inputs.train), inputs)[position]
     except HeadError:
         return None
 

@@ -41,18 +41,25 @@ class NearRows:
 
 
 def find_near(
-    workspace: Workspace, vectors: Sequence[str], fold: np.ndarray, always: np.ndarray, seed: int
+    workspace: Workspace,
+    vectors: Sequence[str],
+    position: np.ndarray,
+    fold: np.ndarray,
+    always: np.ndarray,
+    seed: int,
 ) -> NearRows | None:
     """The nearest rows; None where no set of vectors is there for every row.
 
     Args:
         vectors: names of vector sets; fine-tuned ones have vectors of their own a fold and are left out.
+        position: places of the rows in the catalogue, shape (n_rows,).
         fold: shape (n_rows,).
         always: positions of rows that are looked at however many there are.
     """
     from heads.kernels.nearest import Nearest
 
-    matrices = [m for m in (_matrix(workspace, name) for name in vectors) if m is not None and m.valid.any()]
+    found = [m.rows(position) for m in (_matrix(workspace, name) for name in vectors) if m is not None]
+    matrices = [m for m in found if m.valid.any()]
     if not matrices:
         return None
     joined = _joined(matrices, seed)
@@ -62,8 +69,8 @@ def find_near(
         asked = np.unique(np.concatenate([drawn, always]))
     index = Nearest().fit(joined, fold)
     part = joined.rows(asked)
-    position = index.search(part, fold[asked], N_NEAR)
-    return NearRows(tuple(m.name for m in matrices), asked, position, index.cosine(part, position))
+    near = index.search(part, fold[asked], N_NEAR)
+    return NearRows(tuple(m.name for m in matrices), asked, near, index.cosine(part, near))
 
 
 def _matrix(workspace: Workspace, name: str) -> Matrix | None:

@@ -103,7 +103,15 @@ def out_of_fold(one: Refitted, rows: Rows, inputs: Inputs, kept: np.ndarray | No
     names = {matrix.name for matrix in rows.matrices}
     selected = rows.select([name for name in one.vectors if name in names])
     cleaning = inputs.cleaning if kept is None else Only((), kept, inputs.cleaning)
-    return crossfit(one.head, selected, inputs.log_price, inputs.fold, cleaning=cleaning).oof
+    return crossfit(
+        one.head,
+        selected,
+        inputs.log_price,
+        inputs.fold,
+        cleaning=cleaning,
+        looks_back=inputs.looks_back,
+        weight=inputs.weight,
+    ).oof
 
 
 def without_fields(rows: Rows, dropped: Callable[[str], bool]) -> Rows:

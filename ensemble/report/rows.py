@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ensemble.blend import PRICE_FLOOR, read_blend
 from ensemble.inputs import TrainingRows, read_training_rows, selection_of
@@ -20,7 +21,10 @@ class ReportRows:
 
     record: dict[str, Any]  # blend.json
     training: TrainingRows
-    table: pa.Table  # the catalogue's columns
+    position: (
+        np.ndarray
+    )  # (n_rows,) place in the catalogue: where folds look back, those of the first are not scored
+    table: pa.Table  # the catalogue's columns, of these rows
     image: pa.Array  # (n_rows,) hex SHA-256, null where the row has none
     further_images: pa.Array  # (n_rows,) lists of hex SHA-256, of rows with several images
     log_price: np.ndarray  # (n_rows,) honest prediction
@@ -48,13 +52,15 @@ def read_rows(workspace: Workspace, folder: str | None = None) -> ReportRows:
     """
     record = read_blend(workspace, folder)
     training = read_training_rows(workspace, selection_of(workspace, record["inputs"]))
-    table = read_split(workspace, "train").combine_chunks()
+    whole = read_split(workspace, "train").combine_chunks()
+    at = pc.index_in(training.sample_id, value_set=whole["sample_id"].combine_chunks())
+    table = whole.take(at).combine_chunks()
     oof = workspace.read_table(f"{record['folder']}/oof.parquet", ["log_price"])
     log_price = oof["log_price"].to_numpy()
     known = known_links(workspace)
     image, further = row_images(table["image"], known), further_row_images(table, known)
     loss = smape_rows(training.log_actual, log_price)
-    return ReportRows(record, training, table, image, further, log_price, loss)
+    return ReportRows(record, training, at.to_numpy(), table, image, further, log_price, loss)
 
 
 def expected_score(record: dict[str, Any]) -> tuple[float, list[float]]:

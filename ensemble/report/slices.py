@@ -15,6 +15,7 @@ import numpy as np
 
 from ensemble.groups import MOST_SMAPE, gain_and_error
 from ensemble.report.dimensions import Dimension
+from store.metric import smape_rows
 
 LEVEL = 0.99  # of catalogues without any fault, in which no slice is marked
 NORMAL_95 = 1.959964
@@ -52,7 +53,8 @@ class Finding:
 
     slice: Slice
     kind: Kind
-    points: float  # of the whole score, which would go if the slice were as good as the rest
+    # Of the whole score, that would go if the slice were as good as the rest, or of prices off by its middle error.
+    points: float
 
     def to_json(self) -> dict[str, Any]:
         return self.slice.to_json() | {"kind": self.kind, "points": self.points, "words": self.words}
@@ -61,9 +63,12 @@ class Finding:
     def words(self) -> str:
         """One sentence."""
         one = self.slice
-        said = f"SMAPE {one.smape:.1f} against {one.rest:.1f} of the rest"
-        if self.kind != "worse" or set(one.marks) - {"worse"}:
-            said += f"; priced {abs(one.bias):.0%} too {'high' if one.bias > 0 else 'low'}"
+        score = f"SMAPE {one.smape:.1f} against {one.rest:.1f} of the rest"
+        off = f"priced {abs(one.bias):.0%} too {'high' if one.bias > 0 else 'low'}"
+        if self.kind != "worse":
+            said = f"{off}; {score}"
+        else:
+            said = f"{score}; {off}" if set(one.marks) - {"worse"} else score
         return f"{one.dimension} {one.label!r}: {said} ({one.n_rows:,} rows)"
 
 
@@ -111,6 +116,7 @@ def score_slices(
         marks[at] = tuple(kind for kind, value in by_kind.items() if value > least)
     scored = [_score(one, loss, error, index, inside, marks.get(at, ())) for at, one in enumerate(members)]
     found = _findings([(at, members[at].rows, scored[at]) for at in tested], least, loss, signed, index)
+    found = [(at, replace(one, points=_points(one, members[at].rows, loss, error))) for at, one in found]
     for at, one in found:  # the first ones may have hidden it
         scored[at] = replace(scored[at], marks=tuple(dict.fromkeys((*scored[at].marks, one.kind))))
     by_dimension: dict[str, list[Slice]] = {one.name: [] for one in dimensions}
@@ -118,6 +124,15 @@ def score_slices(
         by_dimension[one.dimension].append(one)
     findings = [replace(one, slice=scored[at]) for at, one in found]
     return by_dimension, sorted(findings, key=lambda one: -one.points)
+
+
+def _points(one: Finding, rows: np.ndarray, loss: np.ndarray, error: np.ndarray) -> float:
+    """What mending a slice would take off the whole score."""
+    gone = one.slice.smape - one.slice.rest
+    if one.kind != "worse":
+        mended = error[rows] - np.median(error[rows])
+        gone = one.slice.smape - float(smape_rows(np.zeros(len(rows)), mended).mean())
+    return float(gone) * len(rows) / len(loss)
 
 
 def _is_large(rows: np.ndarray, index: np.ndarray) -> bool:
@@ -270,6 +285,6 @@ def _findings(
         if best is None:
             break
         rows, one = open_.pop(best[1])
-        found.append((best[1], Finding(one, best[2], (one.smape - one.rest) * one.n_rows / len(loss))))
+        found.append((best[1], Finding(one, best[2], 0.0)))
         left[rows] = False
     return found

@@ -166,9 +166,7 @@ class VectorColumns:
 
 @dataclass
 class JointColumns:
-    """All fields, or one vector set, jointly and curved: random features of a Gaussian of the rows' distance.
-
-    Source: Rahimi and Recht, "Random features for large-scale kernel machines", 2007.
+    """All fields, or one vector set, jointly and curved: a Gaussian of the rows' distance as columns.
 
     Args:
         distances: unfitted.

@@ -101,6 +101,8 @@ class GaussianVectors:
         distances: unfitted.
         components: columns; the dot product is off by about one over their square root.
         width: of the Gaussian, in median squared distances.
+
+    Source: Rahimi and Recht, "Random features for large-scale kernel machines", 2007.
     """
 
     distances: Distances
@@ -108,17 +110,18 @@ class GaussianVectors:
     width: float = 0.3
 
     def fit(self, rows: Rows) -> Self:
-        from sklearn.kernel_approximation import RBFSampler
-
         self.distances.fit(rows)
-        gamma = 0.5 / (self.width * self.distances.median_)
-        self.sampler_ = RBFSampler(gamma=gamma, n_components=self.components, random_state=0)
-        self.sampler_.fit(self.distances.features(rows))
+        rng, n_columns = np.random.default_rng(0), self.distances.features(rows.subset(np.arange(0))).shape[1]
+        spread = 1.0 / np.sqrt(self.width * self.distances.median_)
+        self.directions_ = (spread * rng.standard_normal((n_columns, self.components))).astype(np.float32)
+        self.phases_ = rng.uniform(0.0, 2.0 * np.pi, self.components).astype(np.float32)
         return self
 
     def transform(self, rows: Rows) -> np.ndarray:
         """Shape (n_rows, components) float32."""
-        return np.asarray(self.sampler_.transform(self.distances.features(rows)), np.float32)
+        angles = self.distances.features(rows).astype(np.float32) @ self.directions_
+        angles += self.phases_
+        return np.asarray(np.cos(angles, out=angles) * np.float32(np.sqrt(2.0 / self.components)))
 
 
 @dataclass

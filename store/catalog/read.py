@@ -59,7 +59,7 @@ def read_snapshot(workspace: Workspace, split: str) -> tuple[pa.Table, str]:
     """
     read_split(workspace, split, [])  # says what is missing
     with workspace.parquet(split_path(split), whole=True) as file:
-        return file.read(), str(table_metadata(file.schema_arrow)["digest"])
+        return file.read(), str(table_metadata(file)["digest"])
 
 
 def catalog_digest(workspace: Workspace) -> str:

@@ -94,8 +94,8 @@ def _find(workspace: Workspace, splits: list[str]) -> Relatives:
         columns = ["text", *columns_of_images(workspace, split), *numeric, *categorical]
         tables.append(read_split(workspace, split, columns))
     rows = pa.concat_tables(tables, promote_options="default").combine_chunks()
-    labels = (group_labels(workspace, rows, grouping) for grouping in ("exact", "near"))
-    return Relatives(*labels, n_train=len(tables[0]))
+    product, family = (group_labels(workspace, rows, grouping) for grouping in ("exact", "near"))
+    return Relatives(product, family, len(tables[0]))
 
 
 def group_labels(workspace: Workspace, rows: pa.Table, grouping: str) -> np.ndarray:

@@ -1,16 +1,17 @@
 """What the folds on disk look like, and deciding them on request."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from store.catalog.read import read_split
-from store.config import Config, Grouping, keep_settings, load_config, save_config
+from store.config import Grouping, keep_settings, load_config, save_config
 from store.errors import FoldMismatchError
 from store.folds.assign import (
     FOLDS_FILE,
     Folds,
+    FoldsRecord,
     decide,
     publish_folds,
     read_folds,
@@ -18,6 +19,7 @@ from store.folds.assign import (
     wanted_record,
     why_stale,
 )
+from store.folds.relatives import fitting_grouping
 from store.workspace import Workspace
 
 
@@ -43,8 +45,10 @@ def decide_and_describe(
         ),
     )
     wanted = wanted_record(workspace, config)
+    if group == "auto":  # asked for by name, it is found out again: there may be other test rows than before
+        wanted = replace(wanted, grouping=cast(Grouping, fitting_grouping(workspace, wanted.k)))
     asked = any(option is not None for option in (k, group, seed))
-    status, reason = _status(workspace, config, asked)
+    status, reason = _status(workspace, wanted, asked)
     if status == "decided":
         decided = decide(workspace, wanted)
         if config != before:
@@ -58,7 +62,7 @@ def decide_and_describe(
     }
 
 
-def _status(workspace: Workspace, config: Config, asked: bool) -> tuple[str, str | None]:
+def _status(workspace: Workspace, wanted: FoldsRecord, asked: bool) -> tuple[str, str | None]:
     """Whether folds are "kept" or "decided", and why."""
     if not workspace.exists(FOLDS_FILE):
         return "decided", None
@@ -66,7 +70,7 @@ def _status(workspace: Workspace, config: Config, asked: bool) -> tuple[str, str
         return "decided", f"{FOLDS_FILE} was damaged"
     found = read_record(workspace)
     if found is not None:
-        reason = why_stale(found, wanted_record(workspace, config))
+        reason = why_stale(found, wanted)
         return ("kept", None) if reason is None else ("decided", reason)
     if asked:
         return "decided", f"{FOLDS_FILE} was brought along and had other options"

@@ -14,6 +14,7 @@ from tests.soak.world import World, files_of
 N_FILES = 100  # of one case
 SHARE_OF_END = 0.5  # of flips in the last bytes of Parquet: schema, footer and metadata
 END_BYTES = 3000
+RECORDS = ("head", "oof", "test", "evidence", "curve")  # of a head; the other files are its model
 
 
 def cases(world: World, draw: random.Random) -> Iterator[dict[str, Any]]:
@@ -33,9 +34,11 @@ def run(world: World, case: dict[str, Any]) -> Verdict:
 
 
 def smaller(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each file alone."""
+    """Either half of the flips."""
     if case["n"] > 1:
-        yield from ({**case, "skip": case["skip"] + at, "n": 1} for at in range(case["n"]))
+        half = case["n"] // 2
+        yield {**case, "n": half}
+        yield {**case, "skip": case["skip"] + half, "n": case["n"] - half}
 
 
 def flip(root: Path, suffix: str, seed: int, n: int, skip: int) -> tuple[Counter[str], list[str]]:
@@ -44,7 +47,7 @@ def flip(root: Path, suffix: str, seed: int, n: int, skip: int) -> tuple[Counter
     from store.workspace import Workspace
 
     workspace, draw = Workspace(root), random.Random(seed)
-    files = [file for file in files_of(root) if file.endswith(suffix) and "openvino" not in file]
+    files = [file for file in files_of(root) if file.endswith(suffix) and is_record(file)]
     read = workspace.read_table if suffix == ".parquet" else workspace.read_json
     whole = {file: (read(file), (root / file).read_bytes()) for file in files}
     counts: Counter[str] = Counter()
@@ -73,11 +76,15 @@ def flip(root: Path, suffix: str, seed: int, n: int, skip: int) -> tuple[Counter
     return counts, said
 
 
+def is_record(file: str) -> bool:
+    """Whether a file is a table or a record, and no part of a model, which has its digest in a record."""
+    is_of_head = file.startswith("predictions/") and file.count("/") > 1
+    return "openvino" not in file and (not is_of_head or Path(file).stem in RECORDS)
+
+
 def same(found: Any, value: Any) -> bool:
     """Whether two tables, or two records, say the same: values, types, metadata."""
-    from store.workspace import table_metadata
-
     if isinstance(value, dict):
         return bool(found == value)
-    told = table_metadata(found.schema) == table_metadata(value.schema)
+    told = found.schema.metadata == value.schema.metadata
     return bool(told and found.schema.equals(value.schema) and found.equals(value))

@@ -12,7 +12,7 @@ from tests.soak.commands import command, end, kill, start
 from tests.soak.verdict import Verdict, judged
 from tests.soak.world import World
 
-COMMANDS = (*World.steps, "catalog folds", "ensemble audit --rows 100")
+COMMANDS = (*World.steps, "catalog folds")
 # What a command makes, taken away before it, so that it has work to do.
 MADE = {
     "catalog ingest": ("catalog", "images"),

@@ -143,11 +143,11 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
     return FolderImport(len(stored), n_present, n_unread, tuple(failed))
 
 
-def import_content(workspace: Workspace, content: Mapping[str, bytes | None]) -> int:
+def import_content(workspace: Workspace, content: Mapping[str, bytes | pa.Buffer | None]) -> int:
     """Keep images that came as bytes, and record them; returns how many contents were not there yet.
 
     Args:
-        content: reference -> bytes; None: they could not be read, which is recorded.
+        content: reference -> bytes, or an Arrow buffer of them; None: they could not be read, which is recorded.
     """
     before = {row["link"]: row for row in read_links(workspace).to_pylist() if row["link"] in content}
     blobs = stored_digests(workspace)
@@ -163,7 +163,7 @@ def import_content(workspace: Workspace, content: Mapping[str, bytes | None]) ->
             sha256 = hashlib.sha256(found).hexdigest()
             row |= {"sha256": sha256, "n_bytes": len(found)}
             if sha256 not in blobs:
-                workspace.publish_bytes(blob_path(sha256), found)
+                workspace.publish_bytes(blob_path(sha256), memoryview(found).tobytes())
                 n_stored += 1
         rows.append(row)
     if any(before.get(str(row["link"])) != row for row in rows):

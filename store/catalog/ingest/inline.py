@@ -28,7 +28,9 @@ class LinkColumn:
 
     links: list[str | None]  # (n_rows,) as given, `data:<sha256>` in place of content; None: nothing
     images: list[list[str]] = field(default_factory=list)  # (n_rows,) references to content
-    content: dict[str, Any] = field(default_factory=dict)  # reference -> bytes, None where they can't be read
+    content: dict[str, Any] = field(
+        default_factory=dict
+    )  # reference -> bytes, or an Arrow buffer of them; None: they can't be read
 
 
 def read_link_column(column: pa.ChunkedArray, name: str) -> LinkColumn:
@@ -41,7 +43,7 @@ def read_link_column(column: pa.ChunkedArray, name: str) -> LinkColumn:
         CatalogError: it holds something else.
     """
     if holds_images(column):
-        return _taken_out(column.to_pylist())
+        return _taken_out(column)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         cells: list[str | None] = [
             json.dumps(cell, ensure_ascii=False, default=str) if cell else None for cell in column.to_pylist()
@@ -107,22 +109,27 @@ def _taken_out(cells: Iterable[Any]) -> LinkColumn:
             found.content[reference] = content
             names.setdefault(reference)
             references.setdefault(reference)
-        found.links.append(json.dumps(list(names)) if len(names) > 1 else next(iter(names), None))
+        found.links.append(
+            json.dumps(list(names), ensure_ascii=False) if len(names) > 1 else next(iter(names), None)
+        )
         found.images.append(list(references))
     return found
 
 
-def _items(cell: Any) -> Iterator[str | bytes]:
-    """What a cell holds: texts that are links or paths, and bytes."""
-    if isinstance(cell, dict):
-        yield from _items(cell.get("bytes") or cell.get("path"))
-    elif isinstance(cell, list):
-        for one in cell:
+def _items(cell: Any) -> Iterator[str | pa.Buffer]:
+    """What a cell holds: texts that are links or paths, and bytes, which are not copied."""
+    if isinstance(cell, pa.StructScalar):
+        found = list(_items(cell["bytes"]))
+        yield from found or _items(cell["path"])
+    elif isinstance(cell, list | pa.ListScalar | pa.LargeListScalar):
+        for one in cell if isinstance(cell, list) else cell.values or ():
             yield from _items(one)
-    elif isinstance(cell, bytes) and cell:
-        yield cell
-    elif isinstance(cell, str) and not is_missing(cell):
-        yield cell.strip()
+    elif isinstance(cell, str | pa.StringScalar | pa.LargeStringScalar):
+        text = cell if isinstance(cell, str) else cell.as_py()
+        if text is not None and not is_missing(text):
+            yield text.strip()
+    elif isinstance(cell, pa.Scalar) and cell.is_valid and len(cell.as_buffer()):
+        yield cell.as_buffer()
 
 
 def _decoded(uri: str) -> bytes | None:

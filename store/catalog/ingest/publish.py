@@ -49,7 +49,7 @@ class Split:
     extras: dict[str, pa.Array]
     files: list[list[str]] = field(default_factory=list)  # image files of each row
     inline: list[list[str]] = field(default_factory=list)  # references of each row to images in the table
-    content: dict[str, bytes | None] = field(default_factory=dict)  # of these
+    content: dict[str, bytes | pa.Buffer | None] = field(default_factory=dict)  # of these
     images_per_row: ImagePolicy = "all"
     currency: str | None = None  # as written beside the prices; None: nothing is
     holdout: np.ndarray | None = (

@@ -109,7 +109,7 @@ def _read_parquet(path: str) -> TableSource:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a column's name
         raise CatalogError(
             f"{path} is a damaged Parquet file, or one of a kind not known: {error}"
         ) from error

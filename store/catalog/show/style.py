@@ -8,7 +8,7 @@ STYLE = """
 body{margin:0;background:var(--back);color:var(--ink);font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:1240px;margin:0 auto;padding:28px 20px 60px;display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px}
 header,.cards,.wide,.halves{grid-column:1/-1}
-.halves{columns:2;column-gap:16px;margin-bottom:-16px}.halves>section{break-inside:avoid;margin-bottom:16px}
+.halves{columns:2;column-gap:16px}.halves>section{break-inside:avoid;margin-bottom:16px}
 h1{font-size:26px;margin:0;letter-spacing:-.01em}h2{font-size:16px;margin:0 0 2px}
 h3{font-size:14px;margin:26px 0 8px;padding-top:14px;border-top:1px solid var(--line)}
 p{margin:0 0 10px}.quiet{color:var(--quiet);font-weight:400}header p{margin:2px 0 0}
