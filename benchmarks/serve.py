@@ -78,9 +78,9 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     with scratch() as own:
         work = Path(os.environ.get(FITTED) or own)
         root, model, booster = work / "workspace", work / "model", work / "booster.txt"
-        if not booster.is_file():
+        if not (model / "model.json").is_file():
             _fit(first_rows(data / "myntra/train.csv", n_rows, work / "train.csv"), images, root, model)
-            _train_booster(root, booster)
+        _train_booster(root, booster)
         products = list(_products(found[n_rows:], images))
         ours = [sys.executable, "-m", "store.cli", "serve", "--model", str(model), "--log-level", "warning"]
         peer = [sys.executable, "-c", PEER, str(root), str(booster)]
@@ -171,7 +171,7 @@ def _train_booster(root: Path, target: Path) -> None:
     parts = [load_matrix(workspace, VectorSet(*name.split("@")), "train").X for name in ENCODERS]
     y = np.log(read_split(workspace, "train", ["price"])["price"].to_numpy())
     data = lightgbm.Dataset(np.concatenate(parts, axis=1).astype(np.float32), y)
-    lightgbm.train({"objective": "l1", "verbose": -1}, data, 500).save_model(target)
+    lightgbm.train({"objective": "l1", "num_threads": 1, "verbose": -1}, data, 100).save_model(target)
 
 
 def timm_model(root: str) -> Any:
