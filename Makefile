@@ -23,7 +23,7 @@ SHELFPRICE := $(BIN)/shelfprice
 INSTALLED := $(VENV)/.installed
 CONTRIBUTES := $(VENV)/.installed-dev
 
-.PHONY: help install embeddings heads submission test check docs soak minimums bench clean
+.PHONY: help install embeddings heads submission test check docs soak minimums bench gpu clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ minimums: ## Install the lowest versions that setup.cfg states of light packages
 
 bench: $(CONTRIBUTES) ## Run every benchmark; JSON lands in benchmarks/results
 	$(BIN)/python -m benchmarks
+
+gpu: $(INSTALLED) ## On a machine with an NVIDIA GPU: check the encoders there and measure them, under 9 minutes
+	$(BIN)/python -m benchmarks.gpu
 
 clean: ## Remove the virtual environment and the demo's files
 	rm -rf $(VENV) $(VENV)-minimums $(DEMO) build site *.egg-info

@@ -15,6 +15,12 @@ ARCHITECTURE = "ViT-L-14"
 ROWS = 96
 PEER_BATCH = 16
 ROUNDS = 3
+PREPROCESS = {
+    "mean": [0.48145466, 0.4578275, 0.40821073],
+    "std": [0.26862954, 0.26130258, 0.27577711],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
 
 
 def measure(data: Path, rows: int | None) -> list[Result]:
@@ -65,24 +71,25 @@ def _results(name: str, run: EmbedRun, peer_rate: float) -> list[Result]:
     ]
 
 
-def save_clip(folder: Path, architecture: str) -> Path:
-    """A model of full size with random weights in half precision, as hubs keep them."""
+def save_clip(folder: Path, model: str | dict[str, Any], quick_gelu: bool = True) -> Path:
+    """A model of full size with random weights in half precision, as hubs keep them.
+
+    Args:
+        model: an architecture of open_clip, or the configuration of one.
+        quick_gelu: the activation that OpenAI's weights were trained with; LAION's were not.
+    """
     import open_clip
     import torch
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
-    torch.manual_seed(0)
-    model = open_clip.create_model(architecture, force_quick_gelu=True)  # as OpenAI's weights want it
-    described = {
-        "model_cfg": {**open_clip.get_model_config(architecture), "quick_gelu": True},
-        "preprocess_cfg": {key: value for key, value in model.visual.preprocess_cfg.items() if key != "size"},
-    }
+    config = open_clip.get_model_config(model) if isinstance(model, str) else model
+    described = {"model_cfg": {**config, "quick_gelu": quick_gelu}, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(described))
-    save_file(
-        {k: v.half().contiguous() for k, v in model.state_dict().items()},
-        folder / "open_clip_model.safetensors",
-    )
+    torch.manual_seed(0)
+    made = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
+    weights = {key: value.half().contiguous() for key, value in made.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
     return folder
 
 

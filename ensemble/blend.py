@@ -1,6 +1,7 @@
 """Finished predictions -> one blend on disk: `blend/<hash>/blend.json`, and what it says of unseen rows."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,6 +176,26 @@ def read_blend(workspace: Workspace, folder: str | None = None) -> dict[str, Any
             f"{found} was made by another version of shelfprice: run 'shelfprice ensemble blend -w {workspace.root}'"
         )
     return record | {"folder": found}
+
+
+def apply_blend(record: dict[str, Any], heads: Sequence[str], log_prices: np.ndarray) -> np.ndarray:
+    """The blend's log price of rows, shape (n_rows,).
+
+    Args:
+        record: the content of blend.json.
+        heads: of the columns of log_prices, shape (n_rows, n_heads); those of weight 0 may be left out.
+    """
+    from ensemble.calibrate import Calibration
+    from ensemble.means import combine
+
+    weights = np.array([record["weights"][head] for head in heads])
+    return Calibration.from_json(record["calibration"]).apply(combine(record["mean"], log_prices, weights))
+
+
+def as_prices(log_price: np.ndarray, price_floor: float) -> np.ndarray:
+    """Log prices, of any shape, as they are submitted: rounded, and no lower than the lowest price."""
+    decimals = max(4, 2 + math.ceil(-math.log10(price_floor)))
+    return np.maximum(np.round(np.exp(log_price), decimals), price_floor)
 
 
 def price_limits(log_actual: np.ndarray, lowest: float) -> tuple[float, float]:

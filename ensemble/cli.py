@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ensemble.model.cli import pack
 from ensemble.report.cli import report
 from store.config import load_config
 from store.errors import AuditError
@@ -18,6 +19,7 @@ def ensemble() -> None:
     """Blend the heads' predictions, score the blend honestly, write the submission."""
 
 
+ensemble.add_command(pack)
 ensemble.add_command(report)
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.blend import PRICE_FLOOR, read_blend
+from ensemble.blend import PRICE_FLOOR, apply_blend, as_prices, read_blend
 from ensemble.inputs import read_test_log_prices, selection_of
 from store.catalog.read import present_splits, read_split
 from store.config import ColumnConfig
@@ -54,17 +53,15 @@ def submit(
             "run 'shelfprice catalog ingest --train FILE --test FILE', then heads and blend again"
         )
     record = read_blend(workspace, folder)
-    _check_current(workspace, record["inputs"], price_floor)
+    check_current(workspace, record["inputs"], price_floor)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
     priced = price_test_rows(workspace, record, sample_id)
     log_price = priced.log_price
-    decimals = max(4, 2 + math.ceil(-math.log10(price_floor)))
-    price = np.maximum(np.round(np.exp(log_price), decimals), price_floor)
+    price = as_prices(log_price, price_floor)
     check_submission(sample_id, price, sample_id, price_floor)
     id_column = columns.test_id or columns.sample_id
     content = _csv([id_column, columns.price], [sample_id.to_pylist(), price.tolist()])
-    ends = priced.low, priced.high
-    bounds = [np.round(np.maximum(np.exp(end), price_floor), decimals).tolist() for end in ends]
+    bounds = [as_prices(end, price_floor).tolist() for end in (priced.low, priced.high)]
     header, rest = [id_column, columns.price, "low", "high"], [price.tolist(), *bounds]
     ranges = _csv(header, [sample_id.to_pylist(), *rest])
     if out is not None:
@@ -154,19 +151,14 @@ class PricedRows:
 
 def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.Array) -> PricedRows:
     """Prices by the blend of `record`, the content of its blend.json, before they are raised to the floor."""
-    from ensemble.calibrate import Calibration
     from ensemble.conformal import Intervals, RowKinds
-    from ensemble.means import combine
     from ensemble.outlook import head_spread
     from store.catalog.images.links import known_links, row_images
     from store.folds.relatives import read_relatives
 
     folders = record["inputs"]["heads"]
     log_prices = read_test_log_prices(workspace, folders, sample_id)
-    weights = np.array([record["weights"][head] for head in folders])
-    log_price = Calibration.from_json(record["calibration"]).apply(
-        combine(record["mean"], log_prices, weights)
-    )
+    log_price = apply_blend(record, list(folders), log_prices)
     intervals = Intervals.from_json(record["intervals"])
     kinds = None
     if intervals.knots:
@@ -177,7 +169,8 @@ def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.
     return PricedRows(log_price, intervals.half_width(log_price, kinds), low, high)
 
 
-def _check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:
+def check_current(workspace: Workspace, inputs: dict[str, Any], price_floor: float) -> None:
+    """Raises ConfigError, FoldMismatchError or RowMismatchError where a blend is older than what it is to price."""
     blended = inputs.get("price_floor", PRICE_FLOOR)
     if blended != price_floor:
         raise ConfigError(

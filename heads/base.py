@@ -5,6 +5,7 @@ libraries are imported inside `_fit` and `_predict`, which see log prices alone.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
@@ -31,6 +32,7 @@ class FoldPredictions:
     learned: list[dict[str, Any]]  # per fold: what was chosen inside it (penalty, iterations), JSON
     model: "Head"  # fitted on all training rows, or one of the fold models where those are averaged
     evidence: "pa.Table | None" = None  # what the prices were taken from, see `Head.explain`
+    fold_models: "tuple[Head, ...]" = ()  # whose mean predicts the test rows; none: `model` does
 
 
 @dataclass(kw_only=True, eq=False)
@@ -100,6 +102,22 @@ class Head:
     def files(self) -> dict[str, bytes]:
         """The fitted model as files, name -> content; never a pickle. Empty where that is not cheap."""
         return {}
+
+    def fitted_state(self) -> dict[str, Any]:
+        """What a fitted head learned, by attribute, for `heads.fitted`; without vectors of training rows.
+
+        Values are plain ones, arrays, sparse matrices, boosters, and dataclasses of this package.
+        """
+        known = self.get_params()
+        return {name: v for name, v in vars(self).items() if name not in known and not name.startswith("_")}
+
+    def restore(self, state: dict[str, Any], rows: "Callable[[pa.Array], Rows]") -> None:
+        """Take over what `fitted_state` gave.
+
+        Args:
+            rows: ids -> those training rows, for what is made of their vectors.
+        """
+        vars(self).update(state)
 
     def _check_together(self) -> None:
         """Raises HeadError for parameters that contradict one another, each being within its range."""

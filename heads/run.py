@@ -37,6 +37,7 @@ from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
 
+FITTED = "fitted"  # folder of the fitted head, beside its predictions
 COLUMNS_VERSION = 2  # raised when heads see something else of the same further columns
 EVIDENCE_FILE = "evidence.parquet"  # what a head's prices were taken from, row by row, where it can say
 
@@ -305,6 +306,8 @@ def train_head(
     }
     for file, content in result.model.files().items():
         workspace.publish_bytes(f"{plan.folder}/{file}", content)
+    if not matched:
+        _keep_fitted(workspace, plan, result.fold_models or (result.model,))
     if result.evidence is not None:
         workspace.publish_table(f"{plan.folder}/{EVIDENCE_FILE}", result.evidence)
     if curve is not None:
@@ -320,6 +323,18 @@ def train_head(
     return HeadResult(
         plan.name, "trained", plan.folder, report["smape"], seconds, tuned=plan.tuning is not None
     )
+
+
+def _keep_fitted(workspace: Workspace, plan: HeadPlan, models: Sequence[Head]) -> None:
+    """Publish the fitted head beside its predictions, for `ensemble pack`, which says so where it can't be written."""
+    from heads.fitted import write_fitted
+
+    try:
+        files = write_fitted(plan.name, models)
+    except HeadError:
+        return
+    for file, content in files.items():
+        workspace.publish_bytes(f"{plan.folder}/{FITTED}/{file}", content)
 
 
 class _Coverages:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fake_models import WORDS, save_tiny_bert, save_tiny_tokenizer
+from tests.fake_models import WORDS, save_tiny_bert, save_tiny_clip, save_tiny_tokenizer
 
 SIZES: dict[str, Any] = {
     "vocab_size": 200,
@@ -376,6 +376,44 @@ def squash(size: int, interpolation: str) -> Any:
     mode = transforms.InterpolationMode(interpolation)
     normalize = transforms.Normalize((0.5,) * 3, (0.5,) * 3)
     return transforms.Compose([transforms.Resize((size, size), mode), transforms.ToTensor(), normalize])
+
+
+def open_clip_as(name: str, tag: str) -> Callable[[Path], Path]:
+    """Saves a model of open_clip: its configuration and preprocessing as the library has them, but for the sizes."""
+
+    def save(folder: Path) -> Path:
+        import open_clip
+        from open_clip.pretrained import get_pretrained_cfg
+
+        config, trained = open_clip.get_model_config(name), get_pretrained_cfg(name, tag)
+        vision: dict[str, Any] = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+        if "timm_model_name" in config["vision_cfg"]:
+            vision = {**config["vision_cfg"], "timm_model_name": "test_vit"}
+        text = {**config["text_cfg"], "width": 32, "heads": 2, "layers": 1}
+        if "hf_tokenizer_name" in text:
+            save_tiny_tokenizer(folder)
+            text["vocab_size"] = 200
+        quick = bool(trained.get("quick_gelu") or config.get("quick_gelu"))
+        changes = {**config, "embed_dim": 64, "vision_cfg": {**vision, "image_size": 64}, "text_cfg": text}
+        preprocess = {key: trained[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+        return save_tiny_clip(folder, preprocess=preprocess, **{**changes, "quick_gelu": quick})
+
+    return save
+
+
+def open_clip_vectors(folder: Path, contents: Sequence[Any], texts: bool = False) -> Vectors:
+    """As open_clip embeds: its own transform, or its own tokenizer."""
+    import open_clip
+    import torch
+
+    made: Any = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    model, _, transform = made
+    model.eval()
+    with torch.no_grad():
+        if texts:
+            tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(list(contents))
+            return np.asarray(model.encode_text(tokens).numpy())
+        return np.asarray(model.encode_image(torch.stack([transform(one) for one in contents])).numpy())
 
 
 def processed(folder: Path, kind: str, model: Any, **processor: Any) -> Path:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from PIL import Image
 
 from embed.encoders.base import Sources
@@ -22,7 +24,7 @@ from tests.fake_images import encoded, photo
 from tests.family_models import TEXTS
 
 CLOSE = 0.9999
-PHOTOS = Path(__file__).parent.parent.parent / "shared/data/myntra/images"
+PHOTOS = Path(sklearn.datasets.__file__).parent / "images"
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,26 @@ def of_clip_module(folder):
     return folder / "0_CLIPModel"
 
 
+def of_open_clip(name: str, architecture: str, tag: str) -> ImageFamily:
+    return ImageFamily(
+        name,
+        of.open_clip_as(architecture, tag),
+        "open_clip:{}",
+        of.open_clip_vectors,
+        lambda folder: of.open_clip_vectors(folder, TEXTS, texts=True),
+    )
+
+
 IMAGE_FAMILIES = [
+    of_open_clip("clip-vit-l14", "ViT-L-14", "openai"),
+    of_open_clip("clip-vit-h14", "ViT-H-14", "laion2b_s32b_b79k"),
+    of_open_clip("dfn5b", "ViT-H-14-378-quickgelu", "dfn5b"),
+    of_open_clip("siglip2-open-clip", "ViT-SO400M-16-SigLIP2-384", "webli"),
+    of_open_clip("marqo-ecommerce", "ViT-B-16-SigLIP", "webli"),
+    of_open_clip("pe-core-open-clip", "PE-Core-L-14-336", "meta"),
+    of_open_clip("metaclip2-worldwide", "ViT-H-14-worldwide-378", "metaclip2_worldwide"),
+    of_open_clip("eva02", "EVA02-L-14-336", "merged2b_s6b_b61k"),
+    of_open_clip("mobileclip2", "MobileCLIP2-S0", "dfndr2b"),
     ImageFamily(
         "dinov3-timm", of.dinov3_timm, "timm:{}", lambda f, i: of.timm_vectors(f, i, global_pool="token")
     ),
@@ -269,8 +290,13 @@ def synthetic_images():
     return [encoded(photo(*size, seed), "PNG") for seed, size in enumerate(sizes)]
 
 
-def shared_photos():
-    return [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))[:40:5]]
+@cache
+def photos():
+    """Two photos that scikit-learn ships, and parts of them as JPEGs, so small that they are decoded in full."""
+    china, flower = (Image.open(PHOTOS / name) for name in ("china.jpg", "flower.jpg"))
+    boxes = ((0, 0, 180, 180), (300, 120, 480, 280), (60, 200, 240, 350))
+    parts = [photo.crop(box) for photo, box in zip((china, flower, china), boxes, strict=True)]
+    return [encoded(china, "PNG"), encoded(flower, "PNG"), *(encoded(part, quality=90) for part in parts)]
 
 
 def check_images(family, workspace, folder, contents, close=CLOSE):
@@ -299,10 +325,14 @@ def test_images_and_their_texts_get_the_vectors_of_the_models_own_library(family
         assert worst_cosine(ours, family.texts(folder)) >= CLOSE
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the shared photos are not here")
-@pytest.mark.parametrize("family", IMAGE_FAMILIES, ids=lambda family: family.name)
+# Their preprocessing is, but for sizes, that of another family of the list.
+PREPARED_AS_OTHERS = ("clip-vit-h14", "dfn5b", "marqo-ecommerce", "metaclip2-worldwide", "eva02")
+PHOTO_FAMILIES = [family for family in IMAGE_FAMILIES if family.name not in PREPARED_AS_OTHERS]
+
+
+@pytest.mark.parametrize("family", PHOTO_FAMILIES, ids=lambda family: family.name)
 def test_photos_are_prepared_as_the_models_own_library_prepares_them(family, workspace, tmp_path):
-    check_images(family, workspace, family.save(tmp_path / family.name), shared_photos())
+    check_images(family, workspace, family.save(tmp_path / family.name), photos())
 
 
 # ---- images and texts in one vector --------------------------------------------------------------

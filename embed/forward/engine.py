@@ -243,7 +243,14 @@ class Engine(LocalRunner):
         if converted is not None:
             types = ["int8"] if self.spec.precision == "int8" else native_types()
         passes = self._torch
-        return candidates(self.spec.precision, self._type, passes.is_convnet, passes.stored_as, types)
+        return candidates(
+            self.spec.precision,
+            self._type,
+            passes.is_convnet,
+            passes.stored_as,
+            types,
+            passes.can_be_unpadded,
+        )
 
     def _deserves_compiling(self, choice: ModeChoice, n_rows: int) -> bool:
         rate = choice.rows_per_second.get(str(choice.mode))

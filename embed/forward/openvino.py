@@ -4,7 +4,9 @@ import contextlib
 import importlib
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from store.errors import WorkspaceError
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}  # our names of types: OpenVINO's
 BATCH_TOKENS, BATCH_IMAGES = 4096, 8
+DECODING_THREADS = 2  # that decode images ahead of one pass at a time
 
 
 def openvino() -> Any:
@@ -162,6 +165,30 @@ class ConvertedEncoder:
         for batch in self._text_batches(contents) if self._preparer else self._image_batches(contents):
             X[[int.from_bytes(key, "big") for key in batch.keys]] = self._passes.vectors(batch)
         return X
+
+    def embed_each(self, contents: Sequence[Any]) -> np.ndarray:
+        """As `embed`, each content in a pass of its own: no vector hangs on what else is asked for."""
+        X = np.full((len(contents), self.spec.dim), np.nan, np.float32)
+        if self._preparer is not None:
+            for at, text in enumerate(contents):
+                for batch in self._text_batches([text]):
+                    X[at] = self._passes.vectors(batch)[0]
+            return X
+        for at, pixels in enumerate(self._decoded_ahead(contents)):
+            if not isinstance(pixels, InputFailure):
+                X[at] = self._passes.vectors(Batch("", [b""], (pixels[None],)))[0]
+        return X
+
+    def _decoded_ahead(self, contents: Sequence[bytes]) -> Iterator[np.ndarray | InputFailure]:
+        """Each image's pixels or failure; while one is embedded, other threads decode the next."""
+        waiting: deque[Future[np.ndarray | InputFailure]] = deque()
+        with quiet_pillow(), ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decode") as pool:
+            for content in contents:
+                waiting.append(pool.submit(decode_image, content, self.spec.preprocessing))
+                if len(waiting) > 2 * DECODING_THREADS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _text_batches(self, texts: Sequence[str]) -> Iterator[Batch]:
         assert self._preparer is not None

@@ -12,6 +12,7 @@ from embed.forward.convnet import is_convnet
 from embed.forward.memory import within_memory
 from embed.forward.precision import Mode
 from embed.forward.transfer import Inputs, Pending, transfer_to
+from embed.forward.unpadded import Unpadded, text_model
 from embed.inputs.batch import Batch, BatchLimit
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,11 +37,18 @@ class TorchPasses:
         self.is_placed = is_placed(encoder.module)
         self._plain = encoder.module if self.is_placed else encoder.module.to(device)
         self._plain.eval()
+        model = text_model(encoder)
+        self._unpadded = None if model is None else Unpadded(model)
         self._transfer = transfer_to(device)
         self.most_waiting = self._transfer.most_waiting
         self.is_convnet = (
             encoder.spec.modality == "image" and not self.is_prepared and is_convnet(encoder.module)
         )
+
+    @property
+    def can_be_unpadded(self) -> bool:
+        """Whether padding of texts may be left out: to be measured."""
+        return self._unpadded is not None
 
     def apply(self, mode: Mode) -> None:
         """Put the model into a mode; passes run between `running()`'s enter and exit."""
@@ -48,10 +56,16 @@ class TorchPasses:
             layout = torch.channels_last if mode.channels_last else torch.contiguous_format
             self._plain.to(memory_format=layout)
         self._encoder.module = self._plain
-        if mode.compiled:  # texts come in as many lengths as there are batches
-            dynamic = True if self._spec.modality == "text" else None
-            self._encoder.module = cast(torch.nn.Module, torch.compile(self._plain, dynamic=dynamic))
+        if self._unpadded is not None:
+            self._unpadded.switch(mode.unpadded)
+        if mode.compiled:
+            self._encoder.module = cast(torch.nn.Module, torch.compile(self._plain, **self._how(mode)))
         self.mode = mode
+
+    def _how(self, mode: Mode) -> dict[str, Any]:
+        if mode.graphs:  # each is of one shape
+            return {"dynamic": False, "mode": "reduce-overhead"}
+        return {"dynamic": True if self._spec.modality == "text" else None}  # as many lengths as batches
 
     def running(self) -> contextlib.ExitStack:
         """The device is this thread's; no gradients, and autocast where the mode says so.
@@ -115,7 +129,8 @@ class TorchPasses:
         inputs = tuple(a.to(self._device) for a in inputs)
         if self._spec.modality == "image" and not self.is_prepared:
             inputs = (scaled(inputs[0], self._spec.preprocessing, self.mode.channels_last),)
-        return cast(torch.Tensor, cast(Any, self._encoder).forward(*inputs)).float()
+        vectors = cast(torch.Tensor, cast(Any, self._encoder).forward(*inputs)).float()
+        return vectors.clone() if self.mode.graphs else vectors  # the next replay writes where this one did
 
 
 def scaled(pixels: torch.Tensor, preprocessing: dict[str, Any], channels_last: bool = False) -> torch.Tensor:

@@ -28,11 +28,15 @@ class Mode:
     channels_last: bool = False
     compiled: bool = False  # by `torch.compile`
     engine: str = "torch"  # or "openvino"
+    unpadded: bool = False  # texts: tokens alone, no padding
+    graphs: bool = False  # where compiled: recorded as CUDA graphs, one for each shape of a batch
 
     def __str__(self) -> str:
         engine = "" if self.engine == "torch" else f"{self.engine} "
         layout = " channels_last" if self.channels_last else ""
-        return engine + self.dtype + layout + (" compiled" if self.compiled else "")
+        unpadded = " unpadded" if self.unpadded else ""
+        compiled = " compiled" if self.compiled else ""
+        return engine + self.dtype + layout + unpadded + compiled + (" graphs" if self.graphs else "")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Compiled:
 
     rows_per_second: float  # 0 where it can't be compiled, or strays from fp32
     seconds: float  # that compiling takes, in every process anew
+    graphs: bool = False  # with CUDA graphs, which were faster than without
 
 
 @dataclass(frozen=True)
@@ -60,16 +65,19 @@ class ModeChoice:
         if self.compiled is None or not plain or self.compiled.rows_per_second < MIN_GAIN * plain:
             return self.mode
         repaid = n_rows / plain > self.compiled.seconds + n_rows / self.compiled.rows_per_second
-        return replace(self.mode, compiled=True) if repaid else self.mode
+        return self._compiled_mode(self.compiled) if repaid else self.mode
 
     def __str__(self) -> str:
         measured = dict(self.rows_per_second)
         if self.compiled is not None:
-            measured[str(replace(self.mode, compiled=True))] = self.compiled.rows_per_second
+            measured[str(self._compiled_mode(self.compiled))] = self.compiled.rows_per_second
         rates = ", ".join(f"{mode} {rate:.1f} rows/s" for mode, rate in measured.items())
         cosine = f", cosine {self.cosine:.5f}" if self.cosine is not None else ""
         note = f"; {self.note}" if self.note else ""
         return f"{self.mode}{cosine}" + (f" (measured: {rates})" if rates else "") + note
+
+    def _compiled_mode(self, compiled: Compiled) -> Mode:
+        return replace(self.mode, compiled=True, graphs=compiled.graphs)
 
 
 def candidates(
@@ -78,18 +86,22 @@ def candidates(
     is_convnet: bool,
     stored_as: str | None = None,
     openvino_types: Sequence[str] = (),
+    unpadded: bool = False,
 ) -> list[Mode]:
-    """Modes that a policy allows, the plainest first; the first is always fp32, the reference.
+    """Modes that a policy allows, the plainest first; the first is always the reference, fp32 where weights are.
 
     Args:
         stored_as: the type of weights that were left in half precision, which is then the only one.
         openvino_types: what OpenVINO computes in here, the fastest first; empty: it is no choice.
+        unpadded: the encoder can leave out the padding of texts, which a GPU does in half types.
 
     Raises:
         ConfigError: the type that was asked for is not for this kind of device.
     """
+    unpadded = unpadded and device_type == "cuda"
     if stored_as is not None:
-        return [Mode(stored_as)]
+        plain = [Mode(stored_as)]
+        return [*plain, Mode(stored_as, unpadded=True)] if unpadded and stored_as != "fp32" else plain
     dtypes = {
         "auto": ["fp32", "fp16", "bf16"] if device_type == "cuda" else ["fp32", "bf16"],
         "fp32": ["fp32"],
@@ -105,6 +117,7 @@ def candidates(
         raise ConfigError("precision int8 is for CPUs: pass --devices cpu, or --precision auto on a GPU")
     layouts = (False, True) if is_convnet and policy != "int8" else (False,)
     modes = [Mode(dtype, channels_last) for dtype in dtypes for channels_last in layouts]
+    modes += [Mode(dtype, unpadded=True) for dtype in dtypes if unpadded and dtype != "fp32"]
     allowed = [dtype for dtype in openvino_types if policy in ("auto", dtype)]
     return modes + [Mode(dtype, engine="openvino") for dtype in allowed]
 
@@ -125,7 +138,7 @@ def choose(
         forward: vectors of the measured rows in the mode last applied, shape (n_rows, dim); waits for the device.
         modes: from `candidates`, fp32 first.
         policy: "auto" keeps to `MIN_COSINE` and to what the device can do; an explicit type is taken whatever
-            its cosine, but with torch: OpenVINO's network was converted, and one that strays was converted wrongly.
+            its cosine, but in torch's plain pass: what was converted, or computes without padding, and strays, is wrong.
         unlike: vectors of further inputs that cosines are taken of and that are not timed.
 
     Raises:
@@ -148,7 +161,7 @@ def choose(
             if mode.engine == "openvino" and policy != "int8":
                 note = f"OpenVINO can't run it: {reason}"
                 continue
-            if policy == "auto":
+            if policy == "auto" or mode.unpadded:
                 continue
             raise ConfigError(
                 f"this device can't compute in {mode.dtype}: {reason}: pass --precision auto"
@@ -165,7 +178,7 @@ def choose(
         if MIN_GAIN * seconds[mode] < seconds[best]:
             best = mode
     rates = {str(mode): round(n_rows / taken, 1) for mode, taken in seconds.items()}
-    is_exact = best.engine == "torch" and best.dtype == "fp32"
+    is_exact = best.engine == "torch" and best.dtype == modes[0].dtype and not best.unpadded
     cosine = None if is_exact or len(modes) == 1 else cosines[best]
     return ModeChoice(best, None, cosine, rates, note="" if best.engine == "openvino" else note)
 
@@ -174,7 +187,8 @@ def _is_allowed(mode: Mode, cosine: float, policy: str) -> bool:
     if policy == "int8":
         return mode.dtype == "int8"
     is_close = cosine >= MIN_COSINE
-    return is_close if policy == "auto" else mode.dtype == policy and (is_close or mode.engine == "torch")
+    is_plain = mode.engine == "torch" and not mode.unpadded
+    return is_close if policy == "auto" else mode.dtype == policy and (is_close or is_plain)
 
 
 def _take_turns(

@@ -1,6 +1,7 @@
 """What a model says of one product: a price with its interval, and what moved it."""
 
 from dataclasses import dataclass
+from math import exp
 
 # Flags of a priced row, short enough for a table and stable enough for programs.
 NO_TEXT = "text missing"
@@ -45,8 +46,6 @@ class Effect:
     @property
     def factor(self) -> float:
         """What the price was multiplied by."""
-        from math import exp
-
         return exp(self.log_effect)
 
 
@@ -60,19 +59,19 @@ class NearProduct:
     cosine: dict[
         str, float
     ]  # vector set, or "item name" -> cosine; a set without a vector of either is left out
-    image: str | None  # path of a small image of it in the model's folder
+    image: str | None  # a small JPEG of it in the model's folder, by its path there; None: there is none
 
 
 @dataclass(frozen=True)
 class Explanation:
     """Why one row has its price.
 
-    The parts are exact: base_price * the product of all factors of `effects` is the price before it is held to the
-    lowest price, and the contributions of the heads add up to the blend's log price.
+    The effects are exact: base_price times the product of all their factors is the price, before it is rounded and held
+    to the lowest one.
     """
 
     priced: Priced
-    base_price: float | None  # of a row about which nothing is known; None: refused
+    base_price: float | None  # before any effect; None: the row was refused
     shares: dict[str, float]  # head -> its weight in the blend; they add up to 1
     log_prices: dict[str, float]  # head -> the log price that it gave
     effects: tuple[Effect, ...]  # largest first; the last one, "everything else", sums up the small ones

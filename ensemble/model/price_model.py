@@ -1,13 +1,40 @@
 """`PriceModel`: fitted once, saved as one folder, prices anything anywhere."""
 
+import inspect
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pyarrow as pa
 
 from ensemble.model.answers import Explanation, Priced
+from ensemble.model.folder import ModelFolder, copy_folder
+from ensemble.model.tables import (
+    check_column,
+    image_cells,
+    lay_out_images,
+    prices_of,
+    read_products,
+    table_chunks,
+    with_prices,
+    without_column,
+)
+from store.errors import ConfigError, WorkspaceError
+from store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ensemble.model.pricing import Pricer
+    from ensemble.model.rows import ModelRows
+    from store.catalog.ingest.source import TableSource
+    from store.config import ImagePolicy
+
+PRICE = "price"  # column of prices, where none is named
+FITTED_ROWS = "fit/rows.parquet"  # of the workspace: what the model was fitted on, for more rows later
+MODEL = "fit/model"
 
 
 @dataclass(frozen=True)
@@ -62,22 +89,61 @@ class PriceModel:
         self.heads = heads
         self.random_state = random_state
 
+    _pricer: "Pricer | None" = None
+    _held: Any = None  # a temporary folder, kept as long as the model
+
     # ---- what a fitted or loaded model knows -----------------------------------------------------
 
     @property
     def inputs(self) -> ModelInputs:
         """Names of the columns that it reads."""
-        raise NotImplementedError
+        readings = self._fitted.shape.readings
+        categorical = tuple(n for n, one in readings.columns.items() if one.kind == "categorical")
+        numeric = tuple(n for n, one in readings.columns.items() if one.kind != "categorical")
+        knows_images = any(one.has_image for one in self._fitted.shape.sets)
+        return ModelInputs(readings.text, readings.image if knows_images else None, numeric, categorical)
 
     @property
     def currency(self) -> str | None:
         """The currency of its prices, as the training file wrote it; None: it named none."""
-        raise NotImplementedError
+        return self._fitted.shape.readings.currency
 
     @property
     def fingerprint(self) -> str:
         """Digest of everything that decides its prices, 16 hexadecimal digits."""
-        raise NotImplementedError
+        return self._fitted.folder.fingerprint
+
+    @property
+    def images_per_row(self) -> "ImagePolicy":
+        """Whether the vectors of all images of a row are averaged, or the first one's is taken."""
+        return self._fitted.shape.readings.images_per_row
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """Columns of ids in the files that it was fitted on, of the test file first."""
+        return tuple(self._fitted.manifest["id_columns"])
+
+    @property
+    def training_ids(self) -> frozenset[str]:
+        """Ids of the training rows."""
+        return frozenset(map(str, self._fitted.training["id"].to_pylist()))
+
+    @property
+    def score_(self) -> dict[str, Any]:
+        """The honest score: `smape` with its `interval`, `median_smape` of the training rows' median price beside it, and
+        `coverage` with `measured_coverage` of the intervals of rows."""
+        from store.metric import smape_log
+
+        scores, coverage = self._fitted.manifest["scores"], self._fitted.manifest["coverage"]
+        actual = self._fitted.held["actual"]
+        return {
+            "smape": scores["nested"],
+            "interval": tuple(scores["nested_interval"]),
+            "interval_level": scores["interval_level"],
+            "median_smape": smape_log(actual, np.full(len(actual), np.median(actual))),
+            "coverage": coverage["coverage"],
+            "measured_coverage": coverage["measured_coverage"],
+        }
 
     # ---- pricing ---------------------------------------------------------------------------------
 
@@ -94,7 +160,8 @@ class PriceModel:
         Raises:
             ConfigError: interval is out of its range.
         """
-        raise NotImplementedError
+        pricer = self._fitted
+        return pricer.price_rows(pricer.rows_of_mappings(rows), interval)
 
     def explain(self, rows: Any, interval: float = 0.9) -> list[Explanation]:
         """Why rows have their prices: heads, what moved the price, and near training rows, one answer for each.
@@ -102,7 +169,16 @@ class PriceModel:
         Args:
             rows: mappings as of `price`, or a frame or file as of `predict`.
         """
-        raise NotImplementedError
+        from ensemble.model.explain import explanations
+
+        pricer = self._fitted
+        if isinstance(rows, (list, tuple)):
+            parts = iter([pricer.rows_of_mappings(rows)])
+        else:
+            _, parts = self._parts(rows)
+        return [
+            one for part in parts for one in explanations(pricer, part, pricer.price_rows(part, interval))
+        ]
 
     def predict(self, X: Any, interval: float | None = None) -> Any:
         """Prices of the rows of a frame or file.
@@ -112,10 +188,73 @@ class PriceModel:
             interval: probability that a row's interval holds its price.
 
         Returns:
-            Shape (n_rows,) float64, NaN where a row was refused; with `interval` a frame of `price`, `low`, `high`,
-            `flags` and `reason` instead.
+            Shape (n_rows,) float64, NaN where a row was refused; with `interval` a table of `price`, `low`, `high`,
+            `flags` and `reason` instead: a pandas frame where X is one, else an Arrow table.
         """
-        raise NotImplementedError
+        answers = [one for _, one in self.price_lines(X, 0.9 if interval is None else interval)]
+        if interval is None:
+            return np.array([np.nan if one.price is None else one.price for one in answers], np.float64)
+        table = pa.table(
+            {
+                "price": pa.array([one.price for one in answers], pa.float64()),
+                "low": pa.array([one.low for one in answers], pa.float64()),
+                "high": pa.array([one.high for one in answers], pa.float64()),
+                "flags": pa.array(["; ".join(one.flags) for one in answers], pa.string()),
+                "reason": pa.array([one.reason for one in answers], pa.string()),
+            }
+        )
+        return table.to_pandas().set_index(X.index) if hasattr(X, "iloc") else table
+
+    def price_lines(
+        self, X: Any, interval: float = 0.9, images: Sequence[Any] | None = None
+    ) -> list[tuple[int, Priced]]:
+        """As `price`, of a frame or file: one answer for each row, with the line where it starts, or the row's number.
+
+        Args:
+            images: of each row a path, bytes or a Pillow image; None: what the image column holds.
+        """
+        source, parts = self._parts(X, images)
+        answers = [answer for part in parts for answer in self._fitted.price_rows(part, interval)]
+        found = list(zip(source.lines.tolist(), answers, strict=True))
+        found += [(line, Priced(None, None, None, (), reason)) for line, reason in source.malformed]
+        return sorted(found, key=lambda one: one[0]) if source.malformed else found
+
+    def evaluate(self, X: Any, y: Any = None, *, price: str | None = None) -> dict[str, Any]:
+        """SMAPE, MAE, R2 and coverage on rows with prices, beside what was promised.
+
+        Returns:
+            `n_rows`, `smape`, `mae`, `r2`, `coverage`, each `promised` beside it; rows without a price, or that were
+            refused, are left out.
+        """
+        from sklearn.metrics import r2_score
+
+        from store.metric import scores
+
+        actual = np.asarray(y, np.float64) if y is not None else prices_of(read_products(X), price or PRICE)
+        promised = self.score_
+        answers = [one for _, one in self.price_lines(X, promised["coverage"])]
+        found = np.array(
+            [(np.nan,) * 3 if one.price is None else (one.price, one.low, one.high) for one in answers]
+        )
+        known = np.isfinite(actual) & (actual > 0) & np.isfinite(found).all(axis=1)
+        actual, (predicted, low, high) = actual[known], found[known].T
+        measured = scores(np.log(actual), np.log(predicted))
+        return {
+            "n_rows": int(known.sum()),
+            "smape": measured["smape"],
+            "mae": measured["mae"],
+            "r2": float(r2_score(actual, predicted)),
+            "coverage": float(((actual >= low) & (actual <= high)).mean()),
+            "promised": {"smape": promised["smape"], "coverage": promised["coverage"]},
+        }
+
+    def score(self, X: Any, y: Any) -> float:
+        """R2 of prices, as scikit-learn's regressors have it; a row that was refused counts as the median price."""
+        from sklearn.metrics import r2_score
+
+        predicted = self.predict(X)
+        predicted[np.isnan(predicted)] = float(np.exp(np.median(self._fitted.held["actual"])))
+        return float(r2_score(np.asarray(y, np.float64), predicted))
 
     # ---- fitting, keeping ------------------------------------------------------------------------
 
@@ -127,28 +266,239 @@ class PriceModel:
             y: prices, shape (n_rows,); None: they are the column `price` of X.
             price: column of prices.
             warm: X are further rows of the catalogue that the model was fitted on: they join it, and only what is new is
-                embedded.
-        """
-        raise NotImplementedError
+                embedded; `changed_` says what that did to the score.
 
-    def evaluate(self, X: Any, y: Any = None, *, price: str | None = None) -> dict[str, Any]:
-        """SMAPE, MAE, R2 and coverage on rows with prices, beside what was promised."""
-        raise NotImplementedError
+        Raises:
+            CatalogError: a column is missing, or the rows can't be used.
+            WorkspaceError: warm, and the model was not fitted in this process or into its workspace.
+        """
+        column = price or PRICE
+        cells = image_cells(X, self.image)
+        source = read_products(X if cells is None else without_column(X, str(self.image)))
+        if y is not None:
+            source = with_prices(source, y, column)
+        before = self.score_ if warm and self._pricer is not None else None
+        workspace = self._workspace(warm)
+        for name in (*self._texts, *self.numeric, *self.categorical, column):
+            check_column(source, name)
+        if cells is None and self.image is not None:
+            check_column(source, self.image)
+            cells = source.columns[self.image].to_pylist()
+        table = pa.table({n: c for n, c in source.columns.items() if n != self.image})
+        if self.image is not None:
+            table = table.append_column(
+                self.image, pa.array(self._stored(workspace, cells or []), pa.string())
+            )
+        if warm:
+            table = _joined(self._rows_before(workspace), table)
+        self._train(workspace, table, column)
+        if before is not None:
+            self.changed_ = {
+                "new_rows": source.n_rows,
+                "before": before["smape"],
+                "after": self.score_["smape"],
+            }
+        return self
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the model into a folder; nothing of it is a pickle."""
-        raise NotImplementedError
+        """Write the model into a folder; nothing of it is a pickle.
+
+        Raises:
+            WorkspaceError: the folder holds something that is no model, or can't be written.
+        """
+        copy_folder(self._fitted.folder, folder)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Self:
+    def load(cls, folder: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None) -> Self:
         """A model from its folder; every file is held against its digest, and torch is not imported.
+
+        Args:
+            cache: workspace whose vectors are taken where it has them.
 
         Raises:
             CorruptFileError: a file is missing or was changed.
             WorkspaceError: the folder is no model, of a newer format, or needs a package that is not installed.
         """
-        raise NotImplementedError
+        from ensemble.model.pricing import Pricer
 
-    def score(self, X: Any, y: np.ndarray) -> float:
-        """R2 of prices, as scikit-learn's regressors have it."""
-        raise NotImplementedError
+        opened = ModelFolder.open(folder)
+        model = cls()
+        model._pricer = Pricer(opened, None if cache is None else Workspace.of(cache))
+        inputs = model.inputs
+        model.text, model.image = inputs.text, inputs.image
+        model.numeric, model.categorical = inputs.numeric, inputs.categorical
+        return model
+
+    # ---- scikit-learn's ways ---------------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name."""
+        return {name: getattr(self, name) for name in _PARAMS}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters.
+
+        Raises:
+            ConfigError: one is unknown.
+        """
+        for name, value in params.items():
+            if name not in _PARAMS:
+                raise ConfigError(f"PriceModel has no parameter {name!r}, it takes {', '.join(_PARAMS)}")
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="regressor",
+            target_tags=TargetTags(required=False, positive_only=True),
+            input_tags=InputTags(two_d_array=False, string=True, allow_nan=True),
+            regressor_tags=RegressorTags(),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._pricer is not None
+
+    def __repr__(self) -> str:
+        default = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()}
+        given = (f"{n}={v!r}" for n, v in self.get_params().items() if v != default[n])
+        return f"PriceModel({', '.join(given)})"
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    @property
+    def _fitted(self) -> "Pricer":
+        if self._pricer is None:
+            raise WorkspaceError(
+                "this PriceModel is not fitted: call fit, or PriceModel.load for one on disk"
+            )
+        return self._pricer
+
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+
+    def _parts(
+        self, X: Any, images: Sequence[Any] | None = None
+    ) -> "tuple[TableSource, Iterator[ModelRows]]":
+        """A table, and its rows part by part."""
+        column = self._fitted.shape.readings.image
+        cells = image_cells(X, column) if images is None else images
+        held = images is None and cells is not None
+        source = read_products(without_column(X, str(column)) if held else X)
+
+        def parts() -> "Iterator[ModelRows]":
+            start = 0
+            for part in table_chunks(source):
+                own = None if cells is None else cells[start : start + part.n_rows]
+                yield self._fitted.rows_of(part, own)
+                start += part.n_rows
+
+        return source, parts()
+
+    def _workspace(self, warm: bool) -> Workspace:
+        if self.workspace is not None:
+            return Workspace(self.workspace)
+        if warm:
+            if self._held is None:
+                raise WorkspaceError(
+                    "fit(warm=True) needs what the model was fitted on: give PriceModel a workspace, or fit it first"
+                )
+        else:
+            self._held = tempfile.TemporaryDirectory(prefix="shelfprice-")
+        return Workspace(self._held.name)
+
+    def _stored(self, workspace: Workspace, cells: Sequence[Any]) -> list[str | None]:
+        """Digest of each row's image, whose bytes are put into the workspace; None where there is none."""
+        import hashlib
+
+        from ensemble.model.rows import image_contents
+        from store.catalog.images.blobs import blob_path
+
+        digests: list[str | None] = []
+        for cell in cells:
+            content = next(iter(image_contents(cell, set(), "first")), None)
+            sha256 = None if content is None else hashlib.sha256(content).hexdigest()
+            if content is not None and sha256 is not None and not workspace.exists(blob_path(sha256)):
+                workspace.publish_bytes(blob_path(sha256), content)
+            digests.append(sha256)
+        return digests
+
+    def _rows_before(self, workspace: Workspace) -> pa.Table:
+        if not workspace.exists(FITTED_ROWS):
+            raise WorkspaceError(
+                f"fit(warm=True): {workspace.root} holds no rows of a fit before: fit without it"
+            )
+        return workspace.read_table(FITTED_ROWS)
+
+    def _train(self, workspace: Workspace, table: pa.Table, column: str) -> None:
+        """The whole way: ingest, embed, heads, blend, pack, load."""
+        from embed.catalogue import embed_catalogue
+        from ensemble.model.pack import pack
+        from ensemble.model.pricing import Pricer
+        from ensemble.score import make_blend
+        from heads.run import train_heads
+        from store.catalog.images.blobs import read_blob
+        from store.catalog.ingest.run import ingest
+        from store.config import ROW_NUMBER, ColumnConfig, load_config, save_config
+
+        first, *more = self._texts
+        config = load_config(workspace)
+        config = replace(
+            config,
+            seed=self.random_state,
+            columns=ColumnConfig(
+                sample_id=ROW_NUMBER,
+                text=first,
+                more_text=tuple(more),
+                image_link=self.image or ColumnConfig.image_link,
+                price=column,
+                numeric=tuple(self.numeric),
+                categorical=tuple(self.categorical),
+            ),
+        )
+        if self.encoders is not None:
+            wanted = tuple(self.encoders)
+            config = replace(
+                config,
+                embed=replace(config.embed, vectors=wanted),
+                heads=replace(config.heads, vectors=wanted),
+            )
+        if self.heads is not None:
+            config = replace(config, heads=replace(config.heads, run=tuple(self.heads)))
+        save_config(workspace, config)
+        read = {*self._texts, *self.numeric, *self.categorical, column}
+        with tempfile.TemporaryDirectory(prefix="shelfprice-images-") as images:
+            n_images = 0
+            if self.image is not None:
+                digests = table[self.image].to_pylist()
+                n_images = lay_out_images(
+                    digests, Path(images), lambda one: None if one is None else read_blob(workspace, one)
+                )
+            products = table.select([name for name in table.column_names if name in read])
+            if self.image is not None:  # found by row number in the folder
+                products = products.append_column(self.image, pa.nulls(len(products), pa.string()))
+            ingest(
+                workspace,
+                products,
+                images=images if n_images else None,
+                columns=config.columns,
+            )
+        workspace.publish_table(FITTED_ROWS, table)
+        embed_catalogue(workspace)
+        train_heads(workspace)
+        make_blend(workspace)
+        place = Path(workspace.path(MODEL)) if workspace.is_local else Path(tempfile.mkdtemp()) / "model"
+        packed = pack(workspace, place)
+        self._pricer = Pricer(packed)
+        if self.workspace is not None:
+            self._held = None
+
+
+def _joined(before: pa.Table, new: pa.Table) -> pa.Table:
+    """Rows of a fit before and further ones; columns that either lacks are null there."""
+    return pa.concat_tables([before, new], promote_options="permissive")
+
+
+_PARAMS = tuple(name for name in inspect.signature(PriceModel).parameters)

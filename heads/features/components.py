@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 
 from heads.features.design import FieldBlock, VectorBlock
+from heads.features.products import row_products
 from heads.features.rows import Rows
 
 FIT_ROWS = 20_000  # rows that components are found on: more change them little
@@ -50,7 +51,7 @@ class ComponentFeatures:
         parts = []
         for block, axes, matrix in zip(self.blocks_, self.axes_, rows.matrices, strict=True):
             X = block.transform(matrix)
-            parts += [X[:, : matrix.dim] @ axes, X[:, matrix.dim :]]
+            parts += [row_products(X[:, : matrix.dim], axes), X[:, matrix.dim :]]
         if self.field_block_ is not None:
             parts.append(self.field_block_.transform(rows))
         X = np.concatenate(parts, axis=1)

@@ -6,12 +6,23 @@ Which words and facts become a column is decided by how often they occur, never 
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from heads.features.rows import CategoricalColumn, FieldTable
-from store.catalog.extremes import apart_note, clip_extremes, extremes_note, set_apart, signed_log
+from store.catalog.extremes import (
+    GREATEST,
+    Spread,
+    apart_note,
+    clip_to,
+    extremes_note,
+    signed_log,
+    usual_range,
+    usual_spread,
+    within_range,
+)
 from store.catalog.parse.cell_numbers import cell_numbers
 from store.catalog.read import extra_columns
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
@@ -49,20 +60,61 @@ def columns_read(schema: pa.Schema) -> list[str]:
     return [*FIELD_COLUMNS, *numeric, *categorical]
 
 
-def field_table(rows: pa.Table, n_train: int | None = None) -> FieldTable:
-    """Fields of catalogue rows. Train and test must be parsed together, so that their columns agree.
+@dataclass(frozen=True)
+class FieldColumns:
+    """What training rows decide about the columns of `field_table`: further rows are then read alike."""
+
+    words: tuple[str, ...]  # before which a number is a column
+    facts: tuple[str, ...]
+    numeric: tuple[str, ...]  # the user's own columns, with prefix
+    categorical: tuple[str, ...]
+    spreads: dict[str, Spread]  # column -> where values beyond single precision are brought
+    ranges: dict[str, tuple[float, float]]  # numeric column -> logarithms beyond which a value is missing
+    cell_numbers: dict[str, tuple[str, ...]]  # categorical column -> what numbers in its cells count
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "FieldColumns":
+        """From catalogue rows that hold `columns_read`."""
+        numeric, categorical = extra_columns(rows.schema)
+        by_word = _word_values(rows["numbers"])
+        words = _often(Counter(word for row in by_word for word in row), rows.num_rows)
+        facts = _often(
+            Counter(key for row in rows["bullets"].to_pylist() for key in facts_of(row)), rows.num_rows
+        )
+        values = {name: _floats(rows[name]) for name in ("value", "pack_count", "quantity", *numeric)}
+        values |= {_number_name(word): _values_of(by_word, word) for word in words}
+        kinds = {}
+        for name in categorical:
+            cells = _cell_values(rows[name])
+            kinds[name] = tuple(_cell_kinds(cells))
+            values |= {_cell_name(name, kind): _values_of(cells, kind) for kind in kinds[name]}
+        found = {name: usual_spread(column) for name, column in values.items()}
+        spreads = {name: spread for name, spread in found.items() if spread is not None}
+        logs = {name: signed_log(clip_to(values[name], spreads.get(name))) for name in numeric}
+        reach = {name: usual_range(column) for name, column in logs.items()}
+        ranges = {name: one for name, one in reach.items() if one is not None}
+        return cls(tuple(words), tuple(facts), tuple(numeric), tuple(categorical), spreads, ranges, kinds)
+
+
+def field_table(
+    rows: pa.Table, n_train: int | None = None, columns: FieldColumns | None = None
+) -> FieldTable:
+    """Fields of catalogue rows. Train and test are parsed together, or by columns on record, so that they agree.
 
     Args:
         n_train: the first so many rows decide what becomes a column, so that other test rows change nothing about
             what models are fitted on; None: all rows decide.
+        columns: decided before, on other rows.
     """
-    n_train, notes = rows.num_rows if n_train is None else n_train, []
+    notes: list[str] = []
+    decided = columns or FieldColumns.of(rows.slice(0, n_train))
 
     def logs_of(name: str, values: np.ndarray) -> np.ndarray:
-        clipped, n_clipped = clip_extremes(values, n_train)
-        if n_clipped:
-            notes.append(extremes_note(name, n_clipped, len(values)))
-        return signed_log(clipped)
+        n_extreme = int((np.abs(values) > GREATEST).sum())
+        if n_extreme:
+            notes.append(extremes_note(name, n_extreme, len(values)))
+            values = clip_to(values, decided.spreads.get(name))
+        return signed_log(values)
 
     numbers: dict[str, np.ndarray] = {}
     numbers["log_value"] = logs_of("value", _floats(rows["value"]))
@@ -80,23 +132,27 @@ def field_table(rows: pa.Table, n_train: int | None = None) -> FieldTable:
     numbers["log_length:description"] = np.log1p([len(d or "") for d in rows["description"].to_pylist()])
     bullets = rows["bullets"].to_pylist()
     numbers["log_bullets"] = np.log1p([len(b or ()) for b in bullets])
-    for word, values in _word_numbers(rows["numbers"], n_train).items():
-        numbers[f"number:{word}"] = logs_of(f"number before {word!r}", values)
-    numeric, categorical = extra_columns(rows.schema)
-    for name in numeric:
-        logs, n_apart = set_apart(logs_of(name, _floats(rows[name])), n_train)
+    by_word = _word_values(rows["numbers"])
+    for word in decided.words:
+        numbers[f"number:{word}"] = logs_of(_number_name(word), _values_of(by_word, word))
+    for name in decided.numeric:
+        logs, n_apart = within_range(logs_of(name, _floats(rows[name])), decided.ranges.get(name))
         if n_apart:
             notes.append(apart_note(name, n_apart, len(logs)))
         numbers[name] = logs
-    for name in categorical:
-        of_column = name.removeprefix(CATEGORICAL_PREFIX)
-        for kind, values in _cell_numbers(rows[name], n_train).items():
-            numbers[f"{NUMERIC_PREFIX}{of_column} ({kind})"] = logs_of(f"{of_column} ({kind})", values)
+    for name in decided.categorical:
+        cells = _cell_values(rows[name]) if decided.cell_numbers.get(name) else []
+        for kind in decided.cell_numbers.get(name, ()):
+            label = _cell_name(name, kind)
+            numbers[f"{NUMERIC_PREFIX}{label}"] = logs_of(label, _values_of(cells, kind))
 
     categories = {"unit": _category(rows["unit"]), "quantity_unit": _category(rows["quantity_unit"])}
-    for name in categorical:
+    for name in decided.categorical:
         categories[name] = _category(rows[name])
-    categories |= _fact_categories(bullets, n_train)
+    facts = [facts_of(row) for row in bullets]
+    for key in decided.facts:
+        stated = pa.array([row.get(key) for row in facts], pa.string())
+        categories[f"fact:{key}"] = _category(pa.chunked_array([stated]))
     X = np.column_stack(list(numbers.values())) if rows.num_rows else np.empty((0, len(numbers)))
     return FieldTable(tuple(numbers), X, categories, tuple(notes))
 
@@ -132,39 +188,41 @@ def _often(counts: Mapping[str, int], n_rows: int) -> list[str]:
     return sorted(key for key, count in counts.items() if count >= least)
 
 
-def _word_numbers(column: pa.ChunkedArray, n_train: int) -> dict[str, np.ndarray]:
-    rows = [
+def _word_values(column: pa.ChunkedArray) -> list[dict[str, float]]:
+    """Word -> the first number before it, of each row."""
+    return [
         {n["word"]: n["value"] for n in reversed(numbers or ()) if n["word"]}
         for numbers in column.to_pylist()
     ]
-    counts = Counter(word for row in rows[:n_train] for word in row)
-    return {
-        word: np.array([row.get(word, np.nan) for row in rows], dtype=float)
-        for word in _often(counts, n_train)
-    }
 
 
-def _cell_numbers(column: pa.ChunkedArray, n_train: int) -> dict[str, np.ndarray]:
-    """Numbers read out of the words of a column, by what they count; of two that are the same in every row, one."""
+def _values_of(rows: list[dict[str, float]], word: str) -> np.ndarray:
+    return np.array([row.get(word, np.nan) for row in rows], dtype=float)
+
+
+def _number_name(word: str) -> str:
+    return f"number before {word!r}"
+
+
+def _cell_values(column: pa.ChunkedArray) -> list[dict[str, float]]:
+    """Numbers read out of the words of a column, by what they count, of each row."""
     cells = column.to_pylist()
     found = {cell: cell_numbers(cell) for cell in set(cells) if cell}
-    counts = Counter(kind for cell in cells[:n_train] for kind in found.get(cell, ()))
-    often = sorted(_often(counts, n_train), key=lambda kind: (-counts[kind], kind))
-    numbers: dict[str, np.ndarray] = {}
-    known = set()
+    return [found.get(cell, {}) for cell in cells]
+
+
+def _cell_kinds(cells: list[dict[str, float]]) -> list[str]:
+    """What numbers in cells count that become columns; of two that are the same in every row, one."""
+    counts = Counter(kind for row in cells for kind in row)
+    often = sorted(_often(counts, len(cells)), key=lambda kind: (-counts[kind], kind))
+    kinds, known = [], set()
     for kind in often[:MOST_CELL_NUMBERS]:
-        values = np.array([found.get(cell, {}).get(kind, np.nan) for cell in cells])
-        distinct = np.unique(values[:n_train][np.isfinite(values[:n_train])])
-        if len(distinct) >= LEAST_VALUES and values.tobytes() not in known:
+        values = _values_of(cells, kind)
+        if len(np.unique(values[np.isfinite(values)])) >= LEAST_VALUES and values.tobytes() not in known:
             known.add(values.tobytes())
-            numbers[kind] = values
-    return numbers
+            kinds.append(kind)
+    return kinds
 
 
-def _fact_categories(bullets: list[list[str] | None], n_train: int) -> dict[str, CategoricalColumn]:
-    facts = [facts_of(row) for row in bullets]
-    counts = Counter(key for row in facts[:n_train] for key in row)
-    return {
-        f"fact:{key}": _category(pa.chunked_array([pa.array([row.get(key) for row in facts], pa.string())]))
-        for key in _often(counts, n_train)
-    }
+def _cell_name(column: str, kind: str) -> str:
+    return f"{column.removeprefix(CATEGORICAL_PREFIX)} ({kind})"

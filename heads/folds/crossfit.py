@@ -176,8 +176,7 @@ def _one_by_one(
         prices_test = test is not None and averages and (not looks_back or held_out == folds[-1])
         of_test = model.predict(test.for_fold(held_out)) if test is not None and prices_test else None
         on_fit()
-        kept = model if averages and held_out == folds[-1] else head
-        return _OneFold(predicted, of_test, model.learned(), kept, evidence)
+        return _OneFold(predicted, of_test, model.learned(), model if averages else head, evidence)
 
     found = each_on_a_core(one_fold, folds) if head.side_by_side else [one_fold(held) for held in folds]
     oof, learned = np.full(len(train), np.nan), [one.learned for one in found]
@@ -187,7 +186,8 @@ def _one_by_one(
     if averages:
         of_test = [one.test for one in found if one.test is not None]
         mean = np.mean(of_test, axis=0) if of_test else None
-        return FoldPredictions(oof, mean, learned, found[-1].model, _joined(evidence))
+        models = tuple(one.model for one in found if test is None or one.test is not None)
+        return FoldPredictions(oof, mean, learned, models[-1], _joined(evidence), models)
     last = head if tuning is None else head.clone().set_params(**tuning.refit)
     model = fit(last.for_refit(learned), train, np.arange(len(train)))
     on_fit()

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from heads.base import Head
+from heads.features.products import blocks_of
 from heads.features.rows import Rows
 from heads.kernels.mixture import (
     COLUMNS,
@@ -19,6 +21,7 @@ from heads.kernels.mixture import (
     WORDS,
     KernelSource,
     Mixture,
+    VectorDistances,
     default_terms,
     iter_terms,
     sources_of,
@@ -78,7 +81,7 @@ class KernelRidge(Head):
         self.sources_ = {name: s.fit(rows) for name, s in self._sources(rows).items() if name in needed}
         target = (log_price - self.mean_).astype(np.float32)
         if len(rows) <= self.exact_rows:
-            self.held_ = self._features(rows)
+            self.held_id_, self.held_ = rows.sample_id, self._features(rows)
             kernel = self._kernel(self.held_, self.held_)
             self.dual_ = solve(kernel, target, self.choice_.alpha, self.name)
         else:
@@ -88,7 +91,11 @@ class KernelRidge(Head):
         predicted = np.empty(len(rows))
         for start in range(0, len(rows), BLOCK_ROWS):
             part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
-            predicted[part] = self._kernel(self._features(rows.subset(part)), self.held_) @ self.dual_
+            features = self._features(rows.subset(part))
+            for block, positions in blocks_of(len(part)):
+                chosen = {name: _rows_at(found, positions) for name, found in features.items()}
+                kernel = self._kernel(chosen, self.held_)
+                predicted[part[block]] = (kernel @ self.dual_)[: block.stop - block.start]
         return predicted + self.mean_
 
     def learned(self) -> dict[str, Any]:
@@ -115,6 +122,21 @@ class KernelRidge(Head):
     def files(self) -> dict[str, bytes]:
         """`kernels.json`: weights, widths and penalty."""
         return {"kernels.json": json.dumps(self.learned(), indent=2).encode()}
+
+    def fitted_state(self) -> dict[str, Any]:
+        """See `Head.fitted_state`; what is made of vectors alone is left out."""
+        held = {name: one for name, one in self.held_.items() if name not in self._of_vectors()}
+        return super().fitted_state() | {"held_": held}
+
+    def restore(self, state: dict[str, Any], rows: Callable[[pa.Array], Rows]) -> None:
+        """See `Head.restore`."""
+        super().restore(state, rows)
+        if of_vectors := self._of_vectors():
+            held = rows(self.held_id_)
+            self.held_ |= {name: self.sources_[name].features(held) for name in of_vectors}
+
+    def _of_vectors(self) -> list[str]:
+        return [name for name, source in self.sources_.items() if isinstance(source, VectorDistances)]
 
     # ---- parts -----------------------------------------------------------------------------------
 
@@ -148,7 +170,8 @@ class KernelRidge(Head):
         """Nystroem: dual weights of the landmarks from sums over blocks of rows."""
         rng = np.random.default_rng(self.random_state)
         chosen = np.sort(rng.choice(len(rows), min(self.landmarks, len(rows)), replace=False))
-        self.held_ = self._features(rows.subset(chosen))
+        held = rows.subset(chosen)
+        self.held_id_, self.held_ = held.sample_id, self._features(held)
         among = self._kernel(self.held_, self.held_)
         gram = self.choice_.alpha * among.astype(np.float64)
         products = np.zeros(len(chosen))
@@ -258,6 +281,13 @@ def solve(kernel: np.ndarray, target: np.ndarray, alpha: float, name: str) -> np
         )
     dual: np.ndarray = cho_solve((kernel.T, True), target, check_finite=False)
     return dual
+
+
+def _rows_at(features: Any, positions: np.ndarray) -> Any:
+    """The chosen rows of what a source made of rows."""
+    if isinstance(features, tuple):
+        return tuple(_rows_at(part, positions) for part in features)
+    return features[positions]
 
 
 def _weighted_sum(

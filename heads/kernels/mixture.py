@@ -8,6 +8,7 @@ import numpy as np
 
 from heads.features.columns import COLUMNS, column_words, texts_of
 from heads.features.design import FieldBlock, VectorBlock
+from heads.features.products import row_products
 from heads.features.rows import Rows
 from heads.features.tfidf import WordPairs
 
@@ -119,7 +120,7 @@ class GaussianVectors:
 
     def transform(self, rows: Rows) -> np.ndarray:
         """Shape (n_rows, components) float32."""
-        angles = self.distances.features(rows).astype(np.float32) @ self.directions_
+        angles = row_products(self.distances.features(rows).astype(np.float32), self.directions_)
         angles += self.phases_
         return np.asarray(np.cos(angles, out=angles) * np.float32(np.sqrt(2.0 / self.components)))
 

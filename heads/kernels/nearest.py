@@ -25,20 +25,24 @@ class Nearest:
 
     exact_below: int = EXACT_BELOW
     centre_: np.ndarray = field(init=False, repr=False)  # (dim,)
-    unit_: np.ndarray = field(init=False, repr=False)  # (n_train, dim) float32, rows of length 1, or 0
+    _unit: np.ndarray = field(init=False, repr=False)  # (n_train, dim) float32, rows of length 1, or 0
     valid_: np.ndarray = field(init=False, repr=False)  # (n_train,)
     group_: np.ndarray = field(init=False, repr=False)  # (n_train,)
 
     def fit(self, matrix: Matrix, group: np.ndarray) -> Self:
-        import faiss
-
         self.centre_ = np.zeros(matrix.dim, np.float32)
         if matrix.valid.any():
             self.centre_ = matrix.X[matrix.valid].mean(axis=0, dtype=np.float32)
-        self.unit_ = unit_rows(matrix, self.centre_)
         self.valid_, self.group_ = matrix.valid, group
+        return self.fill(matrix)
+
+    def fill(self, matrix: Matrix) -> Self:
+        """Take in the vectors of the rows fitted on; what `fit` found out about them stays."""
+        import faiss
+
+        self._unit = unit_rows(matrix, self.centre_)
         self._position = np.flatnonzero(matrix.valid)
-        held = np.ascontiguousarray(self.unit_[matrix.valid])
+        held = np.ascontiguousarray(self._unit[matrix.valid])
         if len(held) < self.exact_below:
             self._index: Any = faiss.IndexFlatIP(matrix.dim)
         else:
@@ -98,7 +102,7 @@ class Nearest:
         step = max(1, 2**26 // max(1, candidates.shape[1] * matrix.dim))
         for start in range(0, len(unit), step):
             part = slice(start, start + step)
-            cosines[part] = np.einsum("id,ikd->ik", unit[part], self.unit_[candidates[part]])
+            cosines[part] = np.einsum("id,ikd->ik", unit[part], self._unit[candidates[part]])
         known = self.valid_[candidates] & matrix.valid[:, None] & (candidates >= 0)
         return np.where(known, cosines, np.nan)
 

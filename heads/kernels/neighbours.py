@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -67,7 +68,8 @@ class Neighbours(Head):
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         further = replace(rows, fields=rows.fields.further())
         self.columns_ = GaussianVectors(FieldDistances()).fit(further) if _has_columns(further) else None
-        rows = self._with_columns(rows)
+        self.held_columns_ = None if self.columns_ is None else self.columns_.transform(further)
+        rows = replace(rows, matrices=(*rows.matrices, *self._column_matrix(self.held_columns_)))
         if not rows.matrices:
             raise HeadError(
                 f"{self.name} looks for near vectors and was given none: name sets in heads.vectors"
@@ -108,6 +110,13 @@ class Neighbours(Head):
         """`neighbours.json`: the choices."""
         return {"neighbours.json": json.dumps(self.learned(), indent=2).encode()}
 
+    def restore(self, state: dict[str, Any], rows: Callable[[pa.Array], Rows]) -> None:
+        """See `Head.restore`; builds the indexes anew."""
+        super().restore(state, rows)
+        matrices = [*rows(self.sample_id_).matrices, *self._column_matrix(self.held_columns_)]
+        for index, matrix in zip(self.nearest_, matrices, strict=True):
+            index.fill(matrix)
+
     # ---- parts -----------------------------------------------------------------------------------
 
     def _with_columns(self, rows: Rows) -> Rows:
@@ -115,8 +124,11 @@ class Neighbours(Head):
         if self.columns_ is None:
             return rows
         X = self.columns_.transform(replace(rows, fields=rows.fields.further()))
-        columns = Matrix("columns", X, np.ones(len(rows), dtype=bool))
-        return replace(rows, matrices=(*rows.matrices, columns))
+        return replace(rows, matrices=(*rows.matrices, *self._column_matrix(X)))
+
+    @staticmethod
+    def _column_matrix(X: np.ndarray | None) -> tuple[Matrix, ...]:
+        return () if X is None else (Matrix("columns", X, np.ones(len(X), dtype=bool)),)
 
     def _similarity_names(self) -> list[str]:
         names = [f"set {i + 1}" for i in range(len(self.nearest_))]

@@ -8,7 +8,10 @@ import numpy as np
 from heads.base import Head
 from heads.features.components import ComponentFeatures
 from heads.features.rows import Rows
+from heads.kernels.mixture import squared_distances
 from heads.params import MOST_SEED, param
+
+BLOCK_ROWS = 2048
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,8 +37,6 @@ class SVR(Head):
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         from sklearn import svm
 
-        from heads.kernels.mixture import squared_distances
-
         self.features_ = ComponentFeatures(self.components, self.fields).fit(rows)
         kept = np.arange(len(rows))
         if len(rows) > self.max_rows:
@@ -47,14 +48,20 @@ class SVR(Head):
         between = squared_distances(sample, sample)[np.triu_indices(len(sample), 1)]
         median = max(float(np.median(between)) if len(between) else 1.0, 1e-6)
         self.mean_ = float(log_price[kept].mean())
-        self.solver_ = svm.SVR(
-            C=self.C, epsilon=self.epsilon, gamma=0.5 / (self.width * median), cache_size=1000
-        )
-        self.solver_.fit(X, log_price[kept] - self.mean_)
+        self.gamma_ = 0.5 / (self.width * median)
+        solver = svm.SVR(C=self.C, epsilon=self.epsilon, gamma=self.gamma_, cache_size=1000)
+        solver.fit(X, log_price[kept] - self.mean_)
+        self.support_, self.dual_ = solver.support_vectors_, solver.dual_coef_[0]
+        self.intercept_ = float(solver.intercept_[0])
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        predicted: np.ndarray = self.solver_.predict(self.features_.transform(rows)) + self.mean_
-        return predicted
+        predicted = np.empty(len(rows))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
+            X = self.features_.transform(rows.subset(part)).astype(np.float64)
+            kernel = np.exp(-self.gamma_ * squared_distances(X, self.support_))
+            predicted[part] = kernel @ self.dual_
+        return predicted + self.intercept_ + self.mean_
 
     def learned(self) -> dict[str, Any]:
-        return {"support_rows": int(self.solver_.n_support_.sum())}
+        return {"support_rows": len(self.support_)}

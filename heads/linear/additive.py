@@ -79,7 +79,8 @@ class BlockSum:
     def parts(self, rows: Rows, counts: Counts) -> dict[str, np.ndarray]:
         """What each block adds to the mean, in log price, shape (n_rows,) each."""
         return {
-            name: block.transform(rows, counts) @ self.coefficients[name] - self.offsets[name]
+            name: block.transform(rows, counts) @ self.coefficients[name].astype(np.float64)
+            - self.offsets[name]
             for name, block in self.blocks.items()
         }
 

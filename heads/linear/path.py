@@ -127,9 +127,19 @@ def _tridiagonal_path(A: np.ndarray, b: np.ndarray, alphas: np.ndarray) -> np.nd
     return reduced.rotate_back(solutions)
 
 
-def predict_paths(layout: ColumnLayout, rows: Rows, index: np.ndarray, paths: list[Path]) -> list[np.ndarray]:
-    """Log price of the rows at `index` by each path, one array of shape (len(index), n_penalties) each."""
-    dtype = product_dtype(len(rows), layout.n_columns)
+def predict_paths(
+    layout: ColumnLayout,
+    rows: Rows,
+    index: np.ndarray,
+    paths: list[Path],
+    dtype: type[np.floating] | None = None,
+) -> list[np.ndarray]:
+    """Log price of the rows at `index` by each path, one array of shape (len(index), n_penalties) each.
+
+    Args:
+        dtype: of the products; None: float32 for many rows.
+    """
+    dtype = dtype or product_dtype(len(rows), layout.n_columns)
     coefficients = np.concatenate([path.coefficients for path in paths], axis=1).astype(dtype)
     intercept = np.concatenate([path.intercept for path in paths])
     predicted = np.empty((len(index), len(intercept)))

@@ -128,7 +128,8 @@ class Ridge(Head):
         return {"alpha": float(penalty), "vector_weights": list(scaling.vector_weights)}
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        return predict_paths(self.layout_, rows, np.arange(len(rows)), [self.path_])[0][:, 0]
+        index = np.arange(len(rows))  # in float64: what else is predicted does not move a price
+        return predict_paths(self.layout_, rows, index, [self.path_], np.float64)[0][:, 0]
 
     def learned(self) -> dict[str, Any]:
         return self._describe(self.scaling_, self.penalty_)

@@ -78,7 +78,7 @@ class Sparse(Head):
             raise HeadError(
                 f"sparse: no word is held by {self.min_df} of {len(rows)} rows: the catalogue has no text"
             )
-        further = _further(rows)
+        further = further_rows(rows)
         splits = plan.inner_splits + [split for splits in plan.outer.values() for split in splits]
         predicted: dict[Split, np.ndarray] = {}
 
@@ -106,7 +106,7 @@ class Sparse(Head):
 
     def _predict(self, rows: Rows) -> np.ndarray:
         counts = [counts_of(v, texts_of(rows, t.composition)) for t, v in self.vectorizers_.items()]
-        return self.model_.predict(counts, _further(rows))[:, 0]
+        return self.model_.predict(counts, further_rows(rows))[:, 0]
 
     def learned(self) -> dict[str, Any]:
         return {"alpha": self.penalty_}
@@ -164,7 +164,7 @@ class _LinearModel:
         return np.asarray(X @ self.coefficients, np.float64) + self.mean
 
 
-def _further(rows: Rows) -> Rows:
+def further_rows(rows: Rows) -> Rows:
     """The rows with the further columns of the user's file as all that they hold."""
     return replace(rows, matrices=(), folded=(), texts={}, fields=rows.fields.further())
 

@@ -1,6 +1,7 @@
 """What the heads that are networks share: their recipe, several seeds averaged, features in one tensor."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,6 +13,7 @@ from heads.features.rows import Rows
 from heads.params import MOST_SEED, param
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
     from torch import nn
 
@@ -116,6 +118,32 @@ class NetworkHead(Head):
             "epochs": [trained.epochs for trained in self.trained_],
             "inner_smape": [trained.smape for trained in self.trained_],
         }
+
+    def fitted_state(self) -> dict[str, Any]:
+        """See `Head.fitted_state`; of each network its weights by name."""
+        trained = [
+            {
+                "mean": one.mean,
+                "epochs": one.epochs,
+                "smape": one.smape,
+                "weights": {name: w.numpy() for name, w in one.network.state_dict().items()},
+            }
+            for one in self.trained_
+        ]
+        return super().fitted_state() | {"trained_": trained}
+
+    def restore(self, state: dict[str, Any], rows: "Callable[[pa.Array], Rows]") -> None:
+        """See `Head.restore`; builds the networks anew and puts the weights in."""
+        import torch
+
+        from heads.networks.training import Trained
+
+        super().restore({name: value for name, value in state.items() if name != "trained_"}, rows)
+        self.trained_ = []
+        for one in state["trained_"]:
+            network = self._network(self._widths())
+            network.load_state_dict({name: torch.from_numpy(w.copy()) for name, w in one["weights"].items()})
+            self.trained_.append(Trained(network.eval(), one["mean"], one["epochs"], one["smape"]))
 
     def _recipe(self, n_rows: int) -> "TrainingRecipe":
         from heads.networks.training import TrainingRecipe

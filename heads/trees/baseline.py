@@ -1,10 +1,12 @@
 """`xgboost-baseline`: the winning system's first model, as it was described."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from heads.base import FoldPredictions, Head
 from heads.features.brands import BrandReader, ItemNames, find_brands, seen_brands
@@ -63,15 +65,18 @@ class XGBoostBaseline(Head):
         self.reader_ = BrandReader() if self.brands else None
         names = None if self.reader_ is None else self.reader_.read(train)
         test_names = None if self.reader_ is None or test is None else self.reader_.read(test)
-        oof, folds = np.empty(len(train)), np.unique(fold)
-        total = np.zeros(0 if test is None else len(test))
-        for held in folds:
+        oof, models = np.empty(len(train)), []
+        for held in np.unique(fold):
             inside, outside = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-            self._fit_named(train.subset(inside), names and names.subset(inside), log_price[inside])
-            oof[outside] = self._predict_named(train.subset(outside), names and names.subset(outside))
-            if test is not None:
-                total += self._predict_named(test, test_names)
-        return FoldPredictions(oof, None if test is None else total / len(folds), [{}] * len(folds), self)
+            model = self.clone()
+            model.reader_ = self.reader_
+            model._fit_named(train.subset(inside), names and names.subset(inside), log_price[inside])
+            oof[outside] = model._predict_named(train.subset(outside), names and names.subset(outside))
+            models.append(model)
+        of_test = None
+        if test is not None:
+            of_test = np.mean([model._predict_named(test, test_names) for model in models], axis=0)
+        return FoldPredictions(oof, of_test, [{}] * len(models), models[-1], fold_models=tuple(models))
 
     def files(self) -> dict[str, bytes]:
         """`model.ubj`: XGBoost's own format, of the last fold's model; `brands.json`: its brand statistics."""
@@ -82,6 +87,18 @@ class XGBoostBaseline(Head):
             "model.ubj": bytes(self.booster_.save_raw("ubj")),
             "brands.json": json.dumps({"mean": self.mean_, "brands": statistics}).encode(),
         }
+
+    def fitted_state(self) -> dict[str, Any]:
+        """See `Head.fitted_state`; spaCy's parts are made anew from the brands."""
+        state = super().fitted_state()
+        return {name: value for name, value in state.items() if name not in ("reader_", "matcher_")}
+
+    def restore(self, state: dict[str, Any], rows: "Callable[[pa.Array], Rows]") -> None:
+        """See `Head.restore`."""
+        super().restore(state, rows)
+        self.reader_ = BrandReader() if self.brands else None
+        if self.reader_ is not None:
+            self.matcher_ = self.reader_.matcher(self.brands_)
 
     # ---- parts -----------------------------------------------------------------------------------
 
@@ -94,7 +111,8 @@ class XGBoostBaseline(Head):
         self.fields_ = FieldBlock(fill=False).fit(_baseline_fields(rows))
         columns = [self._columns(rows)]
         if self.reader_ is not None and names is not None:
-            self.matcher_ = self.reader_.matcher(seen_brands(names))
+            self.brands_ = seen_brands(names)
+            self.matcher_ = self.reader_.matcher(self.brands_)
             brands = find_brands(names, self.matcher_)
             columns.append(self._out_of_fold_statistics(brands, target, rows.group))
             self.statistics_ = _statistics(brands, target)

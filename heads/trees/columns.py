@@ -8,6 +8,7 @@ import numpy as np
 
 from heads.features.categories import places_of
 from heads.features.components import component_sample, principal_axes
+from heads.features.products import row_products
 from heads.features.rows import Rows
 
 
@@ -104,7 +105,7 @@ class ComponentColumns:
             for start in range(0, len(X), self.batch_rows):
                 block = slice(start, start + self.batch_rows)
                 vectors = matrix.X[positions[block]].astype(np.float32)
-                np.matmul(vectors - mean, axes, out=X[block])
+                X[block] = row_products(vectors - mean, axes)
             X[~matrix.valid[positions]] = np.nan
             parts.append(X)
         parts.append(self.rest_.values(dataclasses.replace(rows, matrices=()), index))

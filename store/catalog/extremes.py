@@ -13,6 +13,9 @@ def signed_log(values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.log1p(np.abs(values))
 
 
+Spread = tuple[float, float]  # middle and reach of a column's usual values, as signed logarithms
+
+
 def clip_extremes(values: np.ndarray, n_train: int) -> tuple[np.ndarray, int]:
     """The column with values beyond single precision brought to where its other values could lie at most.
 
@@ -26,19 +29,30 @@ def clip_extremes(values: np.ndarray, n_train: int) -> tuple[np.ndarray, int]:
     Returns:
         The column, untouched where it holds no such value, and how many it held.
     """
+    n_extreme = int((np.abs(values) > GREATEST).sum())
+    return (clip_to(values, usual_spread(values[:n_train])) if n_extreme else values), n_extreme
+
+
+def usual_spread(values: np.ndarray) -> Spread | None:
+    """Where the usual values of training rows lie; None where there are none."""
+    usual = values[np.abs(values) <= GREATEST]
+    if not len(usual):
+        return None
+    logs = signed_log(usual)
+    middle = float(np.median(logs))
+    return middle, REACH * max(1.4826 * float(np.median(np.abs(logs - middle))), 1e-3)
+
+
+def clip_to(values: np.ndarray, spread: Spread | None) -> np.ndarray:
+    """Values beyond single precision brought to the end of a spread; missing where there is none."""
     extreme = np.abs(values) > GREATEST
-    if not extreme.any():
-        return values, 0
-    usual = values[:n_train][~extreme[:n_train] & np.isfinite(values[:n_train])]
     clipped = values.copy()
     clipped[extreme] = np.nan
-    if len(usual):
-        logs = signed_log(usual)
-        middle = np.median(logs)
-        reach = REACH * max(1.4826 * float(np.median(np.abs(logs - middle))), 1e-3)
+    if spread is not None:
+        middle, reach = spread
         ends = middle + np.sign(values[extreme]) * reach
         clipped[extreme] = np.sign(ends) * np.expm1(np.minimum(np.abs(ends), np.log(GREATEST)))
-    return clipped, int(extreme.sum())
+    return clipped
 
 
 def extremes_note(column: str, count: int, n_rows: int) -> str:
@@ -46,26 +60,34 @@ def extremes_note(column: str, count: int, n_rows: int) -> str:
     return f"{column}: {count} of {n_rows} values lie beyond {GREATEST:.1e} and are clipped to the spread of the others"
 
 
-def set_apart(logs: np.ndarray, n_train: int) -> tuple[np.ndarray, int]:
-    """A column of logarithms without values that stand for something else, such as 99999 or -1e9, which become missing.
+def usual_range(logs: np.ndarray) -> tuple[float, float] | None:
+    """Beyond what values of training rows stand for something else, such as 99999 or -1e9.
 
-    Those are at most 3 distinct values, each further from all others than those from one another. The first `n_train` rows decide; where they hold few distinct values, none is set apart.
+    Those are at most 3 distinct values, each further from all others than those from one another.
 
     Args:
         logs: of `signed_log`, shape (n_rows,), NaN where missing.
 
     Returns:
-        The column, untouched where no value is set apart, and how many were.
+        Lowest and highest usual value; None where no value is apart, or few distinct ones are there.
     """
-    levels = np.unique(logs[:n_train][np.isfinite(logs[:n_train])])
+    levels = np.unique(logs[np.isfinite(logs)])
     for count in range(min(MOST_APART, len(levels) - LEAST_BESIDE), 0, -1):
         for n_low in range(count + 1):
             others = levels[n_low : len(levels) - count + n_low]
             spread = others[-1] - others[0]
-            apart = (logs < others[0] - spread) | (logs > others[-1] + spread)
-            if len(np.unique(logs[:n_train][apart[:n_train]])) == count:
-                return np.where(apart, np.nan, logs), int(apart.sum())
-    return logs, 0
+            low, high = float(others[0] - spread), float(others[-1] + spread)
+            if int(((levels < low) | (levels > high)).sum()) == count:
+                return low, high
+    return None
+
+
+def within_range(logs: np.ndarray, usual: tuple[float, float] | None) -> tuple[np.ndarray, int]:
+    """A column of logarithms without values beyond a range, which become missing, and how many those were."""
+    if usual is None:
+        return logs, 0
+    apart = (logs < usual[0]) | (logs > usual[1])
+    return (np.where(apart, np.nan, logs) if apart.any() else logs), int(apart.sum())
 
 
 def apart_note(column: str, count: int, n_rows: int) -> str:

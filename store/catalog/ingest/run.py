@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from store.catalog.download.addresses import split_links
 from store.catalog.images.blobs import FolderImport, import_content, import_folder
@@ -17,6 +18,7 @@ from store.catalog.ingest.ids import Id, all_integers, read_ids
 from store.catalog.ingest.inline import LinkColumn, holds_images, is_image_type, names_file, read_link_column
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
 from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
+from store.catalog.ingest.readings import Readings, publish_readings
 from store.catalog.ingest.rejects import check_rejected, how_rejected_differ
 from store.catalog.ingest.rows import MOST_PRICE, ValidatedRows, usable_rows
 from store.catalog.ingest.source import TableSource, read_source
@@ -24,6 +26,7 @@ from store.catalog.ingest.texts import texts_of
 from store.catalog.parse.extras import decide_extras, word_columns
 from store.catalog.read import CATALOG_LOCK, split_path
 from store.config import CONFIG_FILE, ColumnConfig, keep_settings, load_config, save_config
+from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.workspace import Workspace
 
 
@@ -75,7 +78,7 @@ def ingest(
     config = load_config(workspace)
     columns = columns or config.columns
     notes: list[str] = []
-    splits = _read(columns, train, test, config.submission.price_floor, images is not None, notes)
+    splits, readings = _read(columns, train, test, config.submission.price_floor, images is not None, notes)
     folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
         _match(folder, splits, notes)
@@ -93,6 +96,7 @@ def ingest(
             imported = import_folder(workspace, folder, used)
             n_left_over = len(folder.names) - len(used)
         reports, test_removed = publish_splits(workspace, splits)
+        publish_readings(workspace, readings)
         config_written = columns != config.columns or not workspace.exists(CONFIG_FILE)
         if config_written:
             save_config(workspace, replace(config, columns=columns))
@@ -113,7 +117,7 @@ def ingest(
 
 def _read(
     columns: ColumnConfig, train: Any, test: Any, price_floor: float, with_folder: bool, notes: list[str]
-) -> list[Split]:
+) -> tuple[list[Split], Readings]:
     sources = {"train": read_source(train, "train")}
     if test is not None:
         sources["test"] = read_source(test, "test")
@@ -151,10 +155,18 @@ def _read(
     used |= set(words)
     extras = decide_extras(rows["train"], rows.get("test"), used, columns.numeric, columns.categorical)
     notes.extend(extras.notes)
+    has_images = columns.image_link in sources["train"].columns
+    readings = Readings(
+        (columns.text, *columns.more_text, *words),
+        columns.image_link if has_images else None,
+        {name: one for name, one in extras.readings.items() if _is_kept(name, extras.train)},
+        prices.reading.currency,
+        columns.images_per_row,
+    )
     links = {
         name: _links(rows[name], source, columns, with_folder, notes) for name, source in sources.items()
     }
-    return [
+    splits = [
         Split(
             name,
             rows[name],
@@ -170,6 +182,13 @@ def _read(
         )
         for name in sources
     ]
+    return splits, readings
+
+
+def _is_kept(name: str, columns: dict[str, pa.Array]) -> bool:
+    """Whether a column of the file became columns of the catalogue."""
+    prefixes = tuple(prefix + name for prefix in (NUMERIC_PREFIX, CATEGORICAL_PREFIX))
+    return any(column.startswith(prefixes) for column in columns)
 
 
 class _Prices:

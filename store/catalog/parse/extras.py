@@ -3,9 +3,10 @@
 How a column is read is decided on train and applied to test.
 """
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from store.catalog.ingest.cells import as_text, is_missing, is_number
 from store.catalog.ingest.rows import ValidatedRows
 from store.catalog.parse.dates import MISSING_DAY, date_numbers, day_of, find_dates
 from store.catalog.parse.measures import MeasureReading, find_measures
-from store.catalog.parse.written import parse_number
+from store.catalog.parse.written import Convention, parse_number
 from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
@@ -35,15 +36,45 @@ class Extras:
     train: dict[str, pa.Array]
     test: dict[str, pa.Array]
     notes: tuple[str, ...]
+    readings: "dict[str, ColumnReading]"  # of each column that is read
 
 
 @dataclass(frozen=True)
-class _Reading:
+class ColumnReading:
     """How one column is read."""
 
     kind: Kind
     measure: MeasureReading | None = None
     dates: str = ""  # the kind of dates, see `find_dates`; "": the column holds dates already
+    last: str = ""  # the last day of the training file, which ages are counted from; "": there is none
+
+    @property
+    def last_day(self) -> np.datetime64:
+        """`last` as a day."""
+        return np.datetime64(self.last, "D") if self.last else MISSING_DAY
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "ColumnReading":
+        """What `to_json` gave."""
+        measure = value["measure"]
+        if measure is not None:
+            measure = MeasureReading(measure["unit"], Convention(**measure["convention"]), measure["sizes"])
+        return cls(value["kind"], measure, value["dates"], value["last"])
+
+
+def read_column(
+    cells: pa.ChunkedArray, reading: ColumnReading, name: str
+) -> tuple[dict[str, pa.Array], list[tuple[int, str]]]:
+    """A column of other rows, read as that of the training file was.
+
+    Returns:
+        The columns that it becomes, and (position, cell) of each value that is not what it should be.
+    """
+    return _read(cells, reading, name, reading.last_day)
 
 
 def word_columns(columns: dict[str, pa.ChunkedArray], used: set[str]) -> list[str]:
@@ -78,6 +109,7 @@ def decide_extras(
     of_test = None if test is None else _columns(test, used)
     named = _named(train, test, used, of_train, of_test, numeric, categorical)
     notes: list[str] = []
+    readings: dict[str, ColumnReading] = {}
     columns: dict[str, dict[str, pa.Array]] = {"train": {}, "test": {}}
     for name, cells in of_train.items():
         if of_test is not None and name not in of_test:
@@ -88,6 +120,7 @@ def decide_extras(
             notes.append(f"column {name!r} is left out: {reading}")
             continue
         last = _last_day(cells, reading, name)
+        readings[name] = replace(reading, last="" if np.isnat(last) else str(last))
         parts, stray = _read(cells, reading, name, last)
         if stray and named.get(name) == "numeric" and len(stray) > MOST_STRAY * len(cells):
             line = train.source.lines[train.index[stray[0][0]]]
@@ -113,7 +146,7 @@ def decide_extras(
     if test is not None and of_test is not None:
         only = [name for name in of_test if name not in of_train]
         notes.extend(f"column {name!r} is in {test.source.path} only: left out" for name in only)
-    return Extras(columns["train"], columns["test"], tuple(notes))
+    return Extras(columns["train"], columns["test"], tuple(notes), readings)
 
 
 def _columns(rows: ValidatedRows, used: set[str]) -> dict[str, pa.ChunkedArray]:
@@ -121,16 +154,17 @@ def _columns(rows: ValidatedRows, used: set[str]) -> dict[str, pa.ChunkedArray]:
     found: dict[str, pa.ChunkedArray] = {}
     for name, column in rows.source.columns.items():
         if name not in used:
-            found.update(_flattened(name, rows.take(column)))
+            found.update(flattened(name, rows.take(column)))
     return found
 
 
-def _flattened(name: str, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
+def flattened(name: str, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    """A column under its name, or each field of a struct as `name.field`."""
     if not pa.types.is_struct(column.type):
         yield name, column
         return
     for field, part in zip(column.type, column.flatten(), strict=True):
-        yield from _flattened(f"{name}.{field.name}", part)
+        yield from flattened(f"{name}.{field.name}", part)
 
 
 def _named(
@@ -160,27 +194,27 @@ def _named(
 # ---- how a column is read ------------------------------------------------------------------------
 
 
-def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None) -> _Reading | str:
+def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None) -> ColumnReading | str:
     """How a column is read, or why it is not."""
     by_type = _by_type(cells)
     if kind == "categorical":
-        return _Reading(kind)
+        return ColumnReading(kind)
     if by_type is not None and kind is None:
         return by_type
     if is_number(cells.type):
-        return _Reading("numeric")
+        return ColumnReading("numeric")
     present = [cell for cell in as_text(cells, name).to_pylist() if not is_missing(cell)]
     if not present:
-        return _Reading("numeric") if kind == "numeric" else "it is empty"
+        return ColumnReading("numeric") if kind == "numeric" else "it is empty"
     if all(parse_number(cell) is not None for cell in present):
-        return _Reading("numeric")
+        return ColumnReading("numeric")
     if kind == "numeric":
         measures = find_measures(present)
-        return _Reading("measure", measures[0]) if measures else _Reading("numeric")
+        return ColumnReading("measure", measures[0]) if measures else ColumnReading("numeric")
     return _by_values(present)
 
 
-def _by_type(cells: pa.ChunkedArray) -> _Reading | str | None:
+def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
     """What the type of a column says of it; None where its values must say."""
     kind = cells.type
     unread = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
@@ -189,21 +223,21 @@ def _by_type(cells: pa.ChunkedArray) -> _Reading | str | None:
     if cells.null_count == len(cells):
         return "it is empty"
     if pa.types.is_boolean(kind):
-        return _Reading("boolean")
+        return ColumnReading("boolean")
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return _Reading("date")
-    return _Reading("numeric") if is_number(kind) else None
+        return ColumnReading("date")
+    return ColumnReading("numeric") if is_number(kind) else None
 
 
-def _by_values(present: list[str]) -> _Reading | str:
+def _by_values(present: list[str]) -> ColumnReading | str:
     if {cell.strip().lower() for cell in present} <= {"true", "false"}:
-        return _Reading("boolean")
+        return ColumnReading("boolean")
     dates = find_dates(present)
     if dates is not None and dates[1] >= 1 - MOST_STRAY:
-        return _Reading("date", dates=dates[0])
+        return ColumnReading("date", dates=dates[0])
     measures = find_measures(present)
     if measures is not None and measures[1] >= 1 - MOST_STRAY:
-        return _Reading("measure", measures[0])
+        return ColumnReading("measure", measures[0])
     distinct, n = len(set(present)), len(present)
     is_free = (
         distinct == n
@@ -215,14 +249,14 @@ def _by_values(present: list[str]) -> _Reading | str:
             f"{distinct} distinct values in {n} rows are free text, not categories "
             "(name it with --text-column to join it to the text, or with --categorical to keep it)"
         )
-    return _Reading("categorical")
+    return ColumnReading("categorical")
 
 
 # ---- reading it ----------------------------------------------------------------------------------
 
 
 def _read(
-    cells: pa.ChunkedArray, reading: _Reading, name: str, last: np.datetime64
+    cells: pa.ChunkedArray, reading: ColumnReading, name: str, last: np.datetime64
 ) -> tuple[dict[str, pa.Array], list[tuple[int, str]]]:
     """The columns that one becomes, and (position, cell) of each value that is not what it should be."""
     if reading.kind == "categorical":
@@ -238,7 +272,9 @@ def _read(
     return {f"{NUMERIC_PREFIX}{name}": values}, stray
 
 
-def _numbers(cells: pa.ChunkedArray, reading: _Reading, name: str) -> tuple[pa.Array, list[tuple[int, str]]]:
+def _numbers(
+    cells: pa.ChunkedArray, reading: ColumnReading, name: str
+) -> tuple[pa.Array, list[tuple[int, str]]]:
     """Numbers, null where missing or not finite, and (position, cell) of each that is none."""
     if is_number(cells.type) or pa.types.is_boolean(cells.type):
         numbers = cells.cast(pa.float64(), safe=False).combine_chunks()
@@ -253,13 +289,15 @@ def _numbers(cells: pa.ChunkedArray, reading: _Reading, name: str) -> tuple[pa.A
     return pa.array(values, pa.float64()), stray
 
 
-def _number(cell: str, reading: _Reading) -> float | None:
+def _number(cell: str, reading: ColumnReading) -> float | None:
     if reading.kind == "boolean":
         return {"true": 1.0, "false": 0.0}.get(cell.strip().lower())
     return parse_number(cell) if reading.measure is None else reading.measure.value_of(cell)
 
 
-def _days(cells: pa.ChunkedArray, reading: _Reading, name: str) -> tuple[np.ndarray, list[tuple[int, str]]]:
+def _days(
+    cells: pa.ChunkedArray, reading: ColumnReading, name: str
+) -> tuple[np.ndarray, list[tuple[int, str]]]:
     if pa.types.is_date(cells.type) or pa.types.is_timestamp(cells.type):
         return np.asarray(cells.cast(pa.date32(), safe=False).to_numpy()).astype("datetime64[D]"), []
     written = as_text(cells, name).to_pylist()
@@ -274,7 +312,7 @@ def _days(cells: pa.ChunkedArray, reading: _Reading, name: str) -> tuple[np.ndar
     return days, stray
 
 
-def _last_day(cells: pa.ChunkedArray, reading: _Reading, name: str) -> np.datetime64:
+def _last_day(cells: pa.ChunkedArray, reading: ColumnReading, name: str) -> np.datetime64:
     if reading.kind != "date":
         return MISSING_DAY
     days, _ = _days(cells, reading, name)
@@ -291,7 +329,7 @@ def _categories(cells: pa.ChunkedArray, name: str) -> pa.Array:
 # ---- what the user should know -------------------------------------------------------------------
 
 
-def _said(reading: _Reading, name: str, stray: list[tuple[int, str]], split: str) -> list[str]:
+def _said(reading: ColumnReading, name: str, stray: list[tuple[int, str]], split: str) -> list[str]:
     said = []
     if reading.measure is not None:
         unit = f" in {reading.measure.unit!r}" if reading.measure.unit else ""

@@ -1,0 +1,171 @@
+"""Rows a second from JPEG files and texts to shards, as a ratio to the bare forward pass on tensors that are ready."""
+
+import itertools
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.checks import resolved_of
+from benchmarks.gpu.models import CLIP_L, DECODER, Scale, save_photos, texts
+from benchmarks.report import Result
+from embed.encoders.base import Resolved
+from embed.forward.devices import DeviceSettings, cores
+from embed.forward.engine import START_UNITS
+from embed.forward.fleet import load_engines
+from embed.inputs.batch import RowWindow
+from embed.inputs.images import decode_image
+from embed.job.items import ITEMS, ItemSource, image_items, text_items
+from embed.job.run import EmbedOptions, EncodeRequest, run
+from store.workspace import Workspace
+
+OF_BARE = 0.9
+READY_BATCHES = 4  # of images that are on the device at once
+TEXTS_PER_IMAGE = 8  # of an end-to-end figure
+MANY_ROWS = 10**9  # of work ahead, as the autotuner is told: compiling is tried
+CARD_GB = 24.0  # that an 8B model is to fit, with room for a batch
+H100_IMAGES = 640.0  # a second, of ViT-L/14
+
+
+def measure(folder: Path, address: str, name: str, device: str, scale: Scale, compiles: bool) -> list[Result]:
+    """One encoder: chosen as a run chooses, then the job and the bare pass on the same rows."""
+    import torch
+
+    one = resolved_of(folder, address)
+    is_cuda, is_image = device.startswith("cuda"), one.spec.modality == "image"
+    most = scale.most_rows if is_image else TEXTS_PER_IMAGE * scale.most_rows
+    (engine,) = load_engines(Workspace(folder / "memory"), [one], DeviceSettings((device,), openvino=False))
+    before = torch.cuda.memory_allocated(device) if is_cuda else 0
+    start = time.perf_counter()
+    first = _window(folder, one, min(256, scale.most_rows), scale)
+    said = engine.begin(first, MANY_ROWS if compiles else len(first.keys))
+    start_seconds = time.perf_counter() - start
+    rows = _window(folder, one, min(2 * engine.units, most) if is_image else len(first.keys), scale)  # type: ignore[attr-defined]
+    # Texts come sorted by length: all of them, or the longest alone would be measured.
+    batches = list(itertools.islice(engine.batches(iter([rows])), READY_BATCHES if is_image else None))
+    bare = bare_rate(engine, batches, scale.seconds)
+    n_rows = int(np.clip(bare * scale.seconds, min(64, most), most))
+    source = _source(folder, one, n_rows, scale)
+    rate, precision = end_to_end(folder / f"run-{name.replace(' ', '-')}", engine, one, source)
+    figures: dict[str, Any] = {
+        "precision": precision,
+        "rows": n_rows,
+        "job_rows_per_second": rate,
+        "bare_rows_per_second": bare,
+        "batch_units": engine.units,  # type: ignore[attr-defined]
+        "start_seconds": start_seconds,
+    }
+    results, limit, note = [], bare, said.partition(": ")[2]
+    if is_image:
+        per_core = decode_rate(folder, one, scale)
+        figures |= {"decoded_per_second_and_core": per_core, "cores": cores()}
+        if per_core * cores() < bare:
+            limit = per_core * cores()
+            note = f"decoding is the limit, of {limit:.0f} images a second; {note}"
+    results.append(Result.at_least(f"{name}: job against its limit", rate / limit, OF_BARE, note, **figures))
+    if (
+        CLIP_L in name
+        and one.spec.modality == "image"
+        and is_cuda
+        and "H100" in torch.cuda.get_device_name(device)
+    ):
+        results.append(Result.at_least(f"{name}: images a second", rate, H100_IMAGES, "an H100"))
+    if name == DECODER and is_cuda:
+        weights = (one.memory_bytes or 0) / 1e9
+        results.append(
+            Result.at_most(
+                f"{name}: GB of memory with one batch",
+                _peak_gb(engine, batches[0], device, before),
+                CARD_GB,
+                weights_gb=weights,
+            )
+        )
+    return results
+
+
+def bare_rate(engine: Any, batches: list[Any], seconds: float) -> float:
+    """Rows a second of the chosen network alone, on tensors that are on the device, scaled and padded."""
+    import torch
+
+    from embed.forward.passes import scaled
+
+    passes = engine._ready()
+    encoder, device = passes._encoder, passes._device
+    ready = []
+    for batch in batches:
+        inputs = tuple(torch.from_numpy(array).to(device) for array in batch.arrays)
+        if passes._spec.modality == "image":
+            inputs = (scaled(inputs[0], passes._spec.preprocessing, passes.mode.channels_last),)
+        ready.append(inputs)
+    with passes.running():
+        for _ in range(3):  # compiled, recorded, replayed
+            for inputs in ready:
+                encoder.forward(*inputs)
+        n_rows, start = 0, _now(device)
+        while n_rows == 0 or _now(device) - start < seconds:
+            for batch, inputs in zip(batches, ready, strict=True):
+                encoder.forward(*inputs)
+                n_rows += len(batch.keys)
+        return n_rows / (_now(device) - start)
+
+
+def end_to_end(folder: Path, engine: Any, one: Resolved, source: ItemSource) -> tuple[float, str]:
+    """Rows a second from the first batch to the last shard, by an engine that has begun; and its mode."""
+    engine.begin = lambda window, n_rows: ""
+    try:
+        (outcome,) = run(
+            Workspace(folder),
+            [EncodeRequest(one, source)],
+            EmbedOptions(is_current=False, progress=False),
+            lambda resolved: [engine],
+            lambda line: None,
+        )
+    finally:
+        del engine.begin
+    return outcome.n_embedded / outcome.seconds, engine.provenance()["precision"]
+
+
+def decode_rate(folder: Path, one: Resolved, scale: Scale) -> float:
+    """JPEG files a second that one core opens, decodes and resizes for an encoder."""
+    contents = [path.read_bytes() for path in save_photos(folder / "photos-decoded", 16, scale.photo_edge)]
+    decode_image(contents[0], one.spec.preprocessing)
+    n, start = 0, time.perf_counter()
+    while n == 0 or time.perf_counter() - start < min(1.0, scale.seconds):
+        for content in contents:
+            decode_image(content, one.spec.preprocessing)
+        n += len(contents)
+    return n / (time.perf_counter() - start)
+
+
+def _source(folder: Path, one: Resolved, n_rows: int, scale: Scale) -> ItemSource:
+    if one.spec.modality == "image":
+        return image_items(save_photos(folder / "photos", n_rows, scale.photo_edge))
+    return text_items(texts(n_rows))
+
+
+def _window(folder: Path, one: Resolved, n_rows: int, scale: Scale) -> RowWindow:
+    source = _source(folder, one, n_rows, scale)
+    return next(source.windows(source.wanted().sets[ITEMS][ITEMS].keys))
+
+
+def _peak_gb(engine: Any, batch: Any, device: str, before: int) -> float:
+    """Of the weights and a pass over as many tokens as a run begins with."""
+    import torch
+
+    n = max(1, START_UNITS["text", "gpu"] // batch.arrays[0].shape[1])
+    few = replace(batch, keys=batch.keys[:n], arrays=tuple(array[:n] for array in batch.arrays))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    list(engine.encode(iter([few])))
+    return (torch.cuda.max_memory_allocated(device) - before) / 1e9
+
+
+def _now(device: Any) -> float:
+    """Seconds, once the device has done what it was given."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

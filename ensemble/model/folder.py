@@ -1,0 +1,157 @@
+"""A model on disk: files with their digests in `model.json`, written whole or not at all, checked when read."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from store.errors import CorruptFileError, WorkspaceError
+from store.local import TEMPORARY_PREFIX, write_error
+from store.vectors.spec import canonical_json
+
+MANIFEST = "model.json"
+CARD = "README.md"
+CALIBRATION = "calibration.npz"
+TRAINING = "training.arrow"
+VECTORS = "vectors.npz"
+KIND = "shelfprice price model"
+FORMAT = 1  # raised when a folder can no longer be read by the version before
+OWN = "sha256"  # in the manifest: digest of all the rest of it
+
+
+class ModelFolder:
+    """A folder that was checked, and its manifest."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over everything in the folder."""
+        return str(self.manifest[OWN])[:16]
+
+    def read(self, name: str) -> bytes:
+        """Content of one of its files."""
+        return (self.path / name).read_bytes()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "ModelFolder":
+        """Read the manifest and hold every file against its digest.
+
+        Raises:
+            CorruptFileError: a file is missing or was changed, or one is there that does not belong.
+            WorkspaceError: there is no such folder, it is no model, or of a newer format.
+        """
+        folder = Path(path)
+        if not (folder / MANIFEST).is_file():
+            raise WorkspaceError(
+                f"{folder} holds no model ({MANIFEST} is not there): make one with 'shelfprice ensemble pack --to {folder}'"
+            )
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            kind, version = manifest["kind"], int(manifest["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptFileError(f"{folder / MANIFEST} can't be read: {error!r}") from error
+        if kind != KIND:
+            raise WorkspaceError(f"{folder / MANIFEST} is of another kind: {kind!r}")
+        if version > FORMAT:
+            raise WorkspaceError(
+                f"{folder} is of format {version}, and this version of shelfprice reads up to {FORMAT}: install the "
+                f"version that wrote it, {manifest.get('versions', {}).get('shelfprice', 'a newer one')}"
+            )
+        if manifest.get(OWN) != _own_digest(manifest):
+            raise CorruptFileError(f"{folder / MANIFEST} was changed: its digest is another")
+        _check_files(folder, manifest["files"])
+        return cls(folder, manifest)
+
+
+def write_folder(
+    path: str | os.PathLike[str],
+    fill: Callable[[Path], dict[str, Any]],
+    card: Callable[[dict[str, Any]], str],
+) -> ModelFolder:
+    """Write a model; whoever looks sees the old one, none, or the new one whole.
+
+    Args:
+        fill: puts files into a folder and returns the rest of the manifest.
+        card: the model card of a manifest.
+
+    Raises:
+        WorkspaceError: the folder holds something that is no model, or can't be written.
+    """
+    target = Path(path)
+    if (
+        target.exists()
+        and not (target / MANIFEST).is_file()
+        and (not target.is_dir() or any(target.iterdir()))
+    ):
+        raise WorkspaceError(
+            f"{target} is there and is no model: nothing of it is replaced, choose another folder"
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=target.parent) as scratch:
+            work = Path(scratch) / "model"
+            work.mkdir()
+            manifest = {"kind": KIND, "format": FORMAT, **fill(work)}
+            (work / CARD).write_text(card(manifest), encoding="utf-8")
+            manifest["files"] = {name: _sha256(work / name) for name in _names(work)}
+            manifest[OWN] = _own_digest(manifest)
+            (work / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            work.chmod(0o755)
+            if target.exists():
+                os.replace(target, Path(scratch) / "before")
+            os.replace(work, target)
+    except OSError as error:
+        raise write_error(str(target), error) from error
+    return ModelFolder(target, manifest)
+
+
+def copy_folder(model: ModelFolder, path: str | os.PathLike[str]) -> None:
+    """The same model in another folder."""
+
+    def fill(work: Path) -> dict[str, Any]:
+        shutil.copytree(model.path, work, dirs_exist_ok=True)
+        (work / MANIFEST).unlink()
+        return {name: value for name, value in model.manifest.items() if name not in (OWN, "files")}
+
+    card = model.read(CARD).decode()
+    write_folder(path, fill, lambda manifest: card)
+
+
+def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    there = set(_names(folder)) - {MANIFEST}
+    if missing := sorted(set(digests) - there):
+        raise CorruptFileError(
+            f"{folder} lacks {len(missing)} of its files (first: {missing[0]}): copy it again"
+        )
+    if foreign := sorted(there - set(digests)):
+        raise CorruptFileError(
+            f"{folder} holds files that are not the model's (first: {foreign[0]}): remove them"
+        )
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(digests, pool.map(lambda name: _sha256(folder / name), digests), strict=True))
+    if damaged := sorted(name for name, sha256 in digests.items() if found[name] != sha256):
+        raise CorruptFileError(
+            f"{folder / damaged[0]} was changed: its digest is another: copy the model again"
+        )
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(str(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file())
+
+
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != OWN}
+    return hashlib.sha256(canonical_json(rest)).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,125 @@
+"""A file of new products -> a table of prices."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ensemble.model.price_model import PriceModel
+from ensemble.model.tables import read_products
+from store.catalog.download.addresses import split_links
+from store.catalog.download.rows import known_references
+from store.catalog.images.blobs import blob_path
+from store.catalog.images.folder import NO_ID, list_folder
+from store.catalog.images.links import known_links
+from store.catalog.ingest.source import TableSource
+from store.catalog.read import image_references, present_splits, read_split
+from store.local import publish_local, write_error
+from store.workspace import Workspace
+
+Row = tuple[str, str, str, str, str, str]  # id, price, low, high, flags, reason: as written
+
+
+@dataclass(frozen=True)
+class PricedFile:
+    """Prices of a file, as they are written."""
+
+    header: tuple[str, ...]
+    rows: list[Row]
+    fingerprint: str  # of the model
+
+    def csv(self) -> str:
+        """The table as CSV."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.header)
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+
+def price_file(
+    model: PriceModel,
+    file: str,
+    images: str | None = None,
+    id_column: str | None = None,
+    interval: float = 0.9,
+    workspace: Workspace | None = None,
+) -> PricedFile:
+    """Price every row of a file; a line that is no row of it is refused with its reason.
+
+    Args:
+        images: folder of images.
+        id_column: None: the training file's, or lines where the file has none such.
+        workspace: whose images are taken for links that it knows.
+
+    Raises:
+        CatalogError: the file can't be read, or lacks the column of ids that was asked for.
+    """
+    source = read_products(file)
+    name = id_column or next((one for one in model.id_columns if one in source.columns), None)
+    if id_column is not None:
+        source.require(id_column, "--id-column")
+    ids = [None] * source.n_rows if name is None else source.columns[name].to_pylist()
+    cells = _images(model, source, ids, images, workspace)
+    by_line = dict(zip(source.lines.tolist(), ids, strict=True))
+    rows = [
+        (
+            str(line) if name is None else str(by_line.get(line) or ""),
+            *("" if value is None else repr(value) for value in (one.price, one.low, one.high)),
+            "; ".join(one.flags),
+            one.reason or "",
+        )
+        for line, one in model.price_lines(source, interval, cells)
+    ]
+    return PricedFile((name or "line", "price", "low", "high", "flags", "reason"), rows, model.fingerprint)
+
+
+def _images(
+    model: PriceModel, source: TableSource, ids: list[Any], images: str | None, workspace: Workspace | None
+) -> list[Any]:
+    """The image of each row: of the folder, else of the workspace, else what its cell names."""
+    column, policy = model.inputs.image, model.images_per_row
+    cells = source.columns[column].to_pylist() if column in source.columns else [None] * source.n_rows
+    found: list[Any] = list(cells)
+    if workspace is not None:
+        of_links, of_rows = _workspace_images(workspace)
+        for at, (one, cell) in enumerate(zip(ids, cells, strict=True)):
+            named = known_references(cell, of_links, policy) if isinstance(cell, str) and cell else []
+            found[at] = of_rows.get(str(one)) or [of_links[link] for link in named] or cell
+    if images is not None:
+        folder, trained = list_folder(images), model.training_ids
+        for at, (one, cell) in enumerate(zip(ids, cells, strict=True)):
+            link = cell if isinstance(cell, str) and cell.strip() else None
+            names = split_links(link) or [] if link else []
+            match = folder.find("test", NO_ID if one is None else one, link, is_shared=str(one) in trained)
+            others = [folder.find("test", NO_ID, name) for name in names]
+            if paths := [Path(folder.path) / file.name for file in (match, *others) if file is not None]:
+                found[at] = list(dict.fromkeys(paths))
+    return found
+
+
+def _workspace_images(workspace: Workspace) -> tuple[dict[str, Path], dict[str, list[Path]]]:
+    """Paths of images by link, and by id of the test rows."""
+    known = known_links(workspace)
+    by_link = {
+        link: Path(workspace.path(blob_path(sha256))) for link, sha256 in known.items() if sha256 is not None
+    }
+    if "test" not in present_splits(workspace):
+        return by_link, {}
+    test = read_split(workspace, "test")
+    rows = zip(test["sample_id"].to_pylist(), image_references(test), strict=True)
+    return by_link, {str(one): [by_link[link] for link in links if link in by_link] for one, links in rows}
+
+
+def write_prices(priced: PricedFile, out: Path) -> None:
+    """Write the table; a file that is there is replaced.
+
+    Raises:
+        WorkspaceError: it can't be written.
+    """
+    content = priced.csv().encode()
+    try:
+        publish_local(str(out), lambda file: file.write(content))
+    except OSError as error:
+        raise write_error(str(out), error) from error

