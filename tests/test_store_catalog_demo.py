@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import math
 from collections import Counter, defaultdict
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, UnidentifiedImageError
 
+from store import local
 from store.catalog.demo.assortment import BRANDS, CATEGORIES, NOISE_SIGMA
 from store.catalog.demo.floor import smape_floor, smape_floor_blind
 from store.catalog.demo.generate import make_demo, rows_of_demo
@@ -47,6 +49,23 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     again = files_of(tmp_path / "again")
     assert len(again) > 50
     assert again == files_of(tmp_path / "once")
+
+
+def test_a_disk_that_fills_up_is_one_line(tmp_path, monkeypatch):
+    def full(content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = local.publish_local
+
+    def publish(target, write, flush=True):
+        real(target, write if target.endswith("json") else lambda file: full(write), flush)
+
+    monkeypatch.setattr("store.workspace.publish_local", publish)
+    command = ["catalog", "demo", "--to", str(tmp_path / "demo"), "--train", "12", "--test", "3"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert "no space left to write" in result.output
+    assert not (tmp_path / "demo/train.csv").exists()
 
 
 def test_another_seed_gives_another_catalogue(folder, tmp_path):

@@ -149,6 +149,7 @@ def make_demo(
 
     Raises:
         CatalogError: the folder holds something else, or too few rows are asked for.
+        WorkspaceError: the disk is full or the folder can't be written.
     """
     train, test = rows_of_demo(seed, n_train, n_test)
     to = Path(to)
@@ -159,7 +160,7 @@ def make_demo(
     for stale in ("train.csv", "test.csv", "truth.csv", "images"):
         folder.remove(stale)
     folder.publish_json(RECORD, described)
-    _draw_files(to / "images", [*train, *test])
+    _draw_files(folder, [*train, *test])
     truth = [(r.sample_id, r.price, f"{np.exp(r.listing.product.log_price):.4f}") for r in test]
     folder.publish_bytes("truth.csv", _csv([("sample_id", "price", "noiseless_price"), *truth]))
     lines = [(r.sample_id, write(r.listing.product, r.listing.title_seed), r.link, r.price) for r in train]
@@ -169,15 +170,15 @@ def make_demo(
     return described
 
 
-def _draw_files(folder: Path, rows: Sequence[DemoRow]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _draw_files(folder: Workspace, rows: Sequence[DemoRow]) -> None:
     wanted = {row.file: row for row in rows if row.file is not None}
 
     def draw_one(item: tuple[str, DemoRow]) -> None:
         file, row = item
         product = row.listing.product
         content = encode(draw(product, f"{product.size:g} {product.line.category.unit}"))
-        (folder / file).write_bytes(content if row.damage is None else traps.broken(row.damage, content))
+        content = content if row.damage is None else traps.broken(row.damage, content)
+        folder.publish(f"images/{file}", lambda target: target.write(content), flush=False)
 
     with ThreadPoolExecutor(THREADS) as threads:
         drawn = threads.map(draw_one, wanted.items())
