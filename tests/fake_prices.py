@@ -124,9 +124,9 @@ def serving(app):
 
 
 @contextmanager
-def running(folder, *options, **environment):
+def running(folder, *options, program=("tests.fake_prices",), **environment):
     """`shelfprice serve` of a stand-in, as a process; yields its address and itself."""
-    command = [sys.executable, "-m", "tests.fake_prices", "--model", str(folder), "--port", "0", *options]
+    command = [sys.executable, "-m", *program, "--model", str(folder), "--port", "0", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
     lines = []
     try:

@@ -1,15 +1,20 @@
 """One fitted model as a folder: packed, loaded, pricing new products."""
 
+import base64
 import csv
 import json
 import math
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +37,8 @@ from ensemble.model.encoders import averaged
 from ensemble.model.pack import pack
 from ensemble.model.price_model import ModelInputs
 from ensemble.model.rows import image_contents
+from ensemble.serving.app import create_app
+from ensemble.serving.settings import Limits, ServeSettings
 from store.catalog.images.blobs import read_blob
 from store.catalog.images.links import known_links, row_images
 from store.cli import main
@@ -40,6 +47,7 @@ from store.errors import ConfigError, CorruptFileError, HeadError, WorkspaceErro
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
+from tests.fake_prices import running, serving
 from tests.fakes import publish_vectors
 
 VECTORS = {"letters@structured": 12, "colours": 6}  # of encoders that never were
@@ -451,3 +459,47 @@ def test_mlflow_keeps_it_and_loads_it_from_a_local_store(
     files = [file.name for file in (tmp_path / "store").rglob("*") if file.is_file()]
     assert "model.json" in files
     assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
+
+
+def test_a_server_gives_the_prices_of_the_submission_to_clients_at_once(
+    packed: SimpleNamespace, model: PriceModel, rows: list[dict[str, object]]
+) -> None:
+    cells = [
+        {n: v for n, v in row.items() if n in ("catalog_content", "rating", "shop") and v == v}
+        for row in rows
+    ]
+    photos = [row["image_link"] and {"base64": base64.b64encode(row["image_link"]).decode()} for row in rows]
+    bodies = [{"products": [one | {"image_link": photo}]} for one, photo in zip(cells, photos, strict=True)]
+    with (
+        serving(create_app(model, packed.folder, ServeSettings(limits=Limits(batch_rows=5)))) as url,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        answers = list(clients.map(lambda body: httpx.post(f"{url}/v1/price", json=body).json(), bodies))
+        why = httpx.post(f"{url}/v1/explain", json=bodies[0]).json()["explanations"][0]
+        near = [httpx.get(url + one["image"]) for one in why["near"] if one["image"]]
+        page = httpx.post(url, files={"catalog_content": (None, cells[0]["catalog_content"])})
+    found = [answer["prices"][0] for answer in answers]
+    expected = [packed.submission[str(row["sample_id"])] for row in rows]
+    np.testing.assert_allclose([one["price"] for one in found], expected, rtol=1e-6)
+    assert why["priced"] == found[0]
+    assert math.isclose(sum(one["share"] for one in why["heads"]), 1)
+    assert near
+    assert {one.headers["content-type"] for one in near} == {"image/jpeg"}
+    assert 'class="price"' in page.text
+
+
+def test_a_server_prices_uploads_without_torch_by_the_packages_of_the_dockerfile_alone(
+    fitted: SimpleNamespace,
+) -> None:
+    page = (Path(__file__).parent.parent / "docs/serving.md").read_text()
+    (named,) = re.findall(r"pip install --no-cache-dir \\\n(.*?)\nUSER", page, re.DOTALL)
+    image = next((fitted.root / "demo/images").iterdir()).read_bytes()
+    program = ("tests.only_packages", *shlex.split(named.replace("\\\n", " ")), "--", "serve")
+    with running(fitted.folder, "--allow-links", program=program) as (url, process):
+        parts = {"title": (None, "green tea, 20 bags"), "photo": ("tea.jpg", image)}
+        answer = httpx.post(f"{url}/v1/explain", files=parts, timeout=60).json()["explanations"][0]
+        loaded = Path(f"/proc/{process.pid}/maps")
+        assert not loaded.exists() or "libtorch" not in loaded.read_text()
+    assert answer["priced"]["price"] > 0
+    assert answer["priced"]["flags"] == []
+    assert len(answer["near"]) == 5
