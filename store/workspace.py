@@ -201,6 +201,9 @@ class Workspace:
         """Raises CorruptFileError where columns, number of rows or metadata are not those that were written."""
         contract = contract_of(relative)
         schema, found = file.schema_arrow, _written_metadata(file)
+        of_groups = sum(file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups))
+        if of_groups != file.metadata.num_rows:
+            raise self.not_ours(relative, "its parts do not have the rows that it states")
         if not found and not OTHER_WRITER.fullmatch(
             file.metadata.created_by or ""
         ):  # Arrow has its schema there
@@ -225,6 +228,8 @@ class Workspace:
     def read_table(self, relative: str, columns: Sequence[str] | None = None) -> pa.Table:
         with self.parquet(relative, whole=columns is None) as file:
             table = file.read(columns=list(columns) if columns is not None else None)
+            if table.num_rows != file.metadata.num_rows:
+                raise self.not_ours(relative, "it does not have the rows that it states")
             found = _written_metadata(file)
             own = {name: found[name] for name in (METADATA_KEY, DIGEST_KEY) if name in found}
             table = table.replace_schema_metadata(own or None)
