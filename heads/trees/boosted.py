@@ -76,8 +76,8 @@ class Boosted(Head):
     def _predict(self, rows: Rows) -> np.ndarray:
         rows = with_bare_numbers(rows)
         X = self._values(rows, self.statistics_.transform(rows.fields))
-        total = sum(booster.predict(X, num_threads=n_cores(self.n_jobs)) for booster in self.boosters_)
-        return np.asarray(self.middle_ + total / self.bags)
+        predicted = [np.asarray(one.predict(X, num_threads=n_cores(self.n_jobs))) for one in self.boosters_]
+        return np.asarray(self.middle_ + np.mean(predicted, axis=0))
 
     def learned(self) -> dict[str, Any]:
         return {"iterations": self.iterations_}
