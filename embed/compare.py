@@ -128,8 +128,9 @@ def compare_encoders(
     for request, vector_set in sets:
         spec, outcome = request.resolved.spec, outcomes[request.resolved.spec.name]
         keys = row_keys(vector_set, sample.select(columns_of(vector_set)), known)
-        X, found = gather(workspace, spec, keys)
-        X[~found] = X[found].mean(axis=0) if found.any() else 0.0
+        read, has_vector = gather(workspace, spec, keys)
+        X = np.asarray(read)
+        X[~has_vector] = X[has_vector].mean(axis=0) if has_vector.any() else 0.0
         loss = smape_rows(log_price, _out_of_fold([X], log_price, fold))
         plan = plan_encoder(workspace, request.resolved, request.source)
         speed = (
@@ -152,7 +153,7 @@ def compare_encoders(
                 None if is_first else _interval(loss - first_loss, group),
                 None if adds is None else float(adds.mean()),
                 None if adds is None else _interval(adds, group),
-                float(1 - found.mean()),
+                float(1 - has_vector.mean()),
                 speed,
                 len(plan.missing),
                 len(plan.missing) / speed if speed else None,

@@ -67,8 +67,8 @@ def submit(
     if out is not None:
         _publish_out(out, content)
     if spreadsheet is not None:
-        header[0] = _no_formula(header[0])
-        _publish_out(spreadsheet, _csv(header, [[_no_formula(one) for one in sample_id.to_pylist()], *rest]))
+        safe = [str(_no_formula(header[0])), *header[1:]]
+        _publish_out(spreadsheet, _csv(safe, [[_no_formula(one) for one in sample_id.to_pylist()], *rest]))
     own = f"{record['folder']}/"
     places = (own, "") if folder is None else (own,)
     for place in places:

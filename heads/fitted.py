@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -242,7 +242,7 @@ class _Reader:
         cls: Any = getattr(import_module(module), name)
         if not dataclasses.is_dataclass(cls):
             raise CorruptFileError(f"{TREE} names {path}, which is no dataclass")
-        made: Any = object.__new__(cls)
+        made: Any = object.__new__(cast(type[Any], cls))
         vars(made).update(state)
         return made
 

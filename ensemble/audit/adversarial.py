@@ -1,6 +1,7 @@
 """Can a classifier tell rows apart that should look alike: one fold from another, train from test?"""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def check_drift(train: TrainingEvidence, test: Evidence | None, seed: int) -> Ch
     auc, error = _auc(np.concatenate(list(X.values()), axis=1), is_test, seed)
     worst = max(of_block, key=lambda name: of_block[name])
     of_column = {
-        name: _auc_of(lambda i, o, v=values: column_shares(v, is_test, i, o, 2), is_test, seed)[0]
+        name: _auc_of(partial(column_shares, values, is_test, n_classes=2), is_test, seed)[0]
         for name, values in named_columns(train.fields, pairs["fields"])
     }
     figures = {

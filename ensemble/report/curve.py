@@ -90,7 +90,7 @@ def curve_of(
     reach_of_misfit = misfit[0] * np.sqrt(1 / len(shares) + (shown - shares.mean()) ** 2 / (apart**2).sum())
     reach = np.sqrt((NORMAL_95 * spread) ** 2 + (STUDENT_2 * reach_of_misfit) ** 2)
     ratio = float(total[len(losses)] / total[len(losses) - 1])
-    points = [
+    points: list[dict[str, Any]] = [
         {
             "share": share,
             "n_rows": round(share * len(group)),

@@ -123,8 +123,8 @@ def score_slices(
     for at, one in found:  # the first ones may have hidden it
         scored[at] = replace(scored[at], marks=tuple(dict.fromkeys((*scored[at].marks, one.kind))))
     by_dimension: dict[str, list[Slice]] = {one.name: [] for one in dimensions}
-    for one in scored:
-        by_dimension[one.dimension].append(one)
+    for piece in scored:
+        by_dimension[piece.dimension].append(piece)
     findings = [replace(one, slice=scored[at]) for at, one in found]
     return by_dimension, sorted(findings, key=lambda one: -one.points)
 
