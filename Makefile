@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKSPACE ?= workspace
 DEMO ?= demo
+PROCESSES ?= 2
 MINUTES ?= 10
 
 # Without TRAIN, everything runs on the demo catalogue.
@@ -57,7 +58,7 @@ submission: heads ## Blend the heads, write submission.csv and report.html
 	$(SHELFPRICE) ensemble report -w '$(WORKSPACE)'
 
 test: $(CONTRIBUTES) ## Add what contributors need, run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 check: $(CONTRIBUTES) ## Lint, formatting, types
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ def publish_local(target: str, write: Callable[[BinaryIO], object], flush: bool 
     Args:
         flush: without it the file is whole to every process, but a power cut may still tear it.
     """
-    folder, name = os.path.split(target)
+    folder, name = os.path.split(os.path.abspath(target))
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{name}-{secrets.token_hex(4)}")
     try:
