@@ -74,7 +74,11 @@ def test_ctrl_c_says_how_to_go_on_with_a_code_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "ensemble.blend.run_blend", lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGINT)
     )
-    result = CliRunner().invoke(main, ["ensemble", "blend", "-w", str(tmp_path)])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ran in this process earlier
+    try:
+        result = CliRunner().invoke(main, ["ensemble", "blend", "-w", str(tmp_path)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert "stopped; what was finished is kept: run the same command again to go on" in result.stderr
 

@@ -186,14 +186,14 @@ def test_rows_see_what_arrived_and_a_later_ingest_agrees(tmp_path, site, port):
     assert catalog_digest(workspace) == after
 
 
-def test_a_column_of_lists_gives_each_row_its_first_link(tmp_path, site, port):
+def test_a_column_of_lists_gives_each_row_all_its_links(tmp_path, site, port):
     base, workspace = f"http://127.0.0.1:{port}", Workspace(tmp_path / "w")
     cells = [[f"{base}/img/1.jpg", f"{base}/img/2.jpg"], [], None, [f"{base}/img/3.jpg"]]
     names = {"sample_id": [1, 2, 3, 4], "catalog_content": ["a", "b", "c", "d"], "price": [1.0] * 4}
     pq.write_table(pa.table(names | {"image_link": cells}), tmp_path / "train.parquet")
     ingest(workspace, str(tmp_path / "train.parquet"))
     summary = run(workspace)
-    assert set(image_digests(workspace)) == {f"{base}/img/1.jpg", f"{base}/img/3.jpg"}
+    assert set(image_digests(workspace)) == {f"{base}/img/{n}.jpg" for n in (1, 2, 3)}
     assert (summary.wanted.n_without, summary.n_rows_with_image) == (2, 2)
 
 

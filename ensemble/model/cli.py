@@ -152,7 +152,8 @@ def predict(
         )
         return
     if out is None:
-        click.echo(priced.csv(), nl=False)
+        for line in priced.csv().splitlines():
+            say(line)
     notes = "".join(f", {count} {flag}" for flag, count in counts.most_common())
     said = f"{len(priced.rows)} rows, {refused} refused{notes}"
     say(said if out is None else f"{out}: {said}", err=out is None)
