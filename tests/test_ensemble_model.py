@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -34,6 +36,7 @@ from ensemble.model.answers import (
     UNREADABLE_IMAGE,
 )
 from ensemble.model.encoders import averaged
+from ensemble.model.fitting import fit_rows, image_column, rows_before
 from ensemble.model.pack import pack
 from ensemble.model.price_model import ModelInputs
 from ensemble.model.rows import image_contents
@@ -41,9 +44,10 @@ from ensemble.serving.app import create_app
 from ensemble.serving.settings import Limits, ServeSettings
 from store.catalog.images.blobs import read_blob
 from store.catalog.images.links import known_links, row_images
+from store.catalog.read import image_references, read_split
 from store.cli import main
-from store.config import load_config, save_config
-from store.errors import ConfigError, CorruptFileError, HeadError, WorkspaceError
+from store.config import ROW_NUMBER, ColumnConfig, Config, load_config, save_config
+from store.errors import CatalogError, ConfigError, CorruptFileError, HeadError, WorkspaceError
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
@@ -426,6 +430,33 @@ def test_an_image_may_be_a_path_bytes_or_a_pillow_image_and_a_row_may_have_sever
     assert not said
     assert image_contents(str(tmp_path / "none.png"), said) == []
     assert said == {UNREADABLE_IMAGE}
+
+
+def test_every_image_of_a_row_is_fitted_on_and_kept_for_more_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("embed.catalogue.embed_catalogue", "heads.run.train_heads", "ensemble.score.make_blend"):
+        monkeypatch.setattr(name, lambda workspace: None)
+    monkeypatch.setattr("ensemble.model.pack.pack", lambda workspace, to: to)
+    for colour in ("blue", "red"):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{colour}.png")
+    blue, red = ((tmp_path / f"{colour}.png").read_bytes() for colour in ("blue", "red"))
+    link = "https://example.com/a.png"
+    cells = [str(tmp_path / "blue.png"), [blue, red], link, None]
+    rows = pa.table({"text": ["tea", "jam", "rice", "oil"], "price": [1.0, 2.0, 3.0, 4.0]})
+    rows = rows.append_column("photo", image_column(cells))
+    workspace = Workspace(tmp_path / "w")
+    columns = ColumnConfig(sample_id=ROW_NUMBER, text="text", image_link="photo", price="price")
+    fit_rows(workspace, rows, "photo", Config(columns=columns), tmp_path / "model")
+    assert rows_before(workspace, "photo").equals(rows)
+    known = known_links(workspace)
+    train = read_split(workspace, "train")
+    found = [[known.get(one) for one in row] for row in image_references(train)]
+    of_blue, of_red = (hashlib.sha256(content).hexdigest() for content in (blue, red))
+    assert found == [[of_blue], [of_blue, of_red], [], []]
+    assert train["image_link"].to_pylist()[2:] == [link, None]  # found once it is fetched
+    with pytest.raises(CatalogError, match="the image of row 2 can't be read"):
+        image_column([blue, object()])
 
 
 def test_vectors_of_several_images_are_averaged_as_those_of_the_catalogue() -> None:
