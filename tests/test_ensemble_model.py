@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -34,10 +35,12 @@ from ensemble.model.answers import (
     UNKNOWN_CATEGORY,
     UNLIKE_TRAINING,
     UNREADABLE_IMAGE,
+    Priced,
 )
 from ensemble.model.encoders import averaged
 from ensemble.model.fitting import fit_rows, image_column, rows_before
 from ensemble.model.pack import pack
+from ensemble.model.predictions import price_file
 from ensemble.model.price_model import ModelInputs
 from ensemble.model.rows import image_contents
 from ensemble.serving.app import create_app
@@ -317,6 +320,22 @@ def test_the_commands_pack_and_price_a_file_row_by_row(packed: SimpleNamespace, 
     record = json.loads(packing.stdout)
     assert record["torch_free"] is False
     assert record["fingerprint"] == PriceModel.load(tmp_path / "m").fingerprint
+
+
+def test_an_id_of_zero_is_an_id(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"sample_id": [0, 1, None], "title": ["tea", "jam", "oil"]}), tmp_path / "new.parquet"
+    )
+    answer = Priced(1.0, 0.5, 2.0, ())
+    model = SimpleNamespace(
+        id_columns=("sample_id",),
+        inputs=ModelInputs(("title",), None, (), ()),
+        images_per_row="all",
+        fingerprint="0",
+        price_lines=lambda source, interval, cells: [(line, answer) for line in source.lines.tolist()],
+    )
+    priced = price_file(model, str(tmp_path / "new.parquet"))
+    assert [row[0] for row in priced.rows] == ["0", "1", ""]
 
 
 def test_a_file_is_priced_by_a_folder_alone_with_images_by_id(
