@@ -461,11 +461,15 @@ def test_every_image_of_a_row_is_fitted_on_and_kept_for_more_rows(
         Image.new("RGB", (8, 8), colour).save(tmp_path / f"{colour}.png")
     blue, red = ((tmp_path / f"{colour}.png").read_bytes() for colour in ("blue", "red"))
     link = "https://example.com/a.png"
-    cells = [str(tmp_path / "blue.png"), [blue, red], link, None]
-    rows = pa.table({"text": ["tea", "jam", "rice", "oil"], "price": [1.0, 2.0, 3.0, 4.0]})
+    Image.new("RGB", (8, 8), "green").save(tmp_path / "green.png")
+    cells = [str(tmp_path / "blue.png"), [blue, red], link, None, str(tmp_path / "green.png")]
+    prices = [*range(1, 5), None]  # the last row is refused
+    rows = pa.table({"text": ["tea", "jam", "rice", "oil", "salt"], "price": prices})
     rows = rows.append_column("photo", image_column(cells))
     workspace = Workspace(tmp_path / "w")
-    columns = ColumnConfig(sample_id=ROW_NUMBER, text="text", image_link="photo", price="price")
+    columns = ColumnConfig(
+        sample_id=ROW_NUMBER, text="text", image_link="photo", price="price", max_rejected=0.5
+    )
     fit_rows(workspace, rows, "photo", Config(columns=columns), tmp_path / "model")
     assert rows_before(workspace, "photo").equals(rows)
     known = known_links(workspace)

@@ -10,17 +10,15 @@ import pyarrow as pa
 
 from ensemble.model.folder import ModelFolder
 from ensemble.model.rows import image_items, is_link
-from store.catalog.images.blobs import read_blob
+from store.catalog.images.blobs import read_blob, stored_digests
 from store.config import Config, save_config
 from store.errors import CatalogError, WorkspaceError
 from store.workspace import Workspace
 
-FITTED_ROWS = (
-    "fit/rows.parquet"  # what the model was fitted on, for more rows later; an image is its digest, or a link
-)
+FITTED_ROWS = "fit/rows.parquet"  # what the model was fitted on, for more rows later
 # Images of each row: as ingest reads them, and as they are kept.
 CELLS = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-KEPT_CELLS = pa.list_(pa.struct([("sha256", pa.string()), ("path", pa.string())]))
+KEPT_CELLS = pa.list_(pa.struct([("sha256", pa.string()), *CELLS.value_type]))
 
 
 def fit_rows(
@@ -41,7 +39,7 @@ def fit_rows(
 
     save_config(workspace, config)
     ingest(workspace, rows, columns=config.columns)
-    workspace.publish_table(FITTED_ROWS, _kept(rows, image))
+    workspace.publish_table(FITTED_ROWS, _kept(workspace, rows, image))
     embed_catalogue(workspace)
     train_heads(workspace)
     make_blend(workspace)
@@ -61,16 +59,7 @@ def rows_before(workspace: Workspace, image: str | None) -> pa.Table:
     table = workspace.read_table(FITTED_ROWS).replace_schema_metadata(None)
     if image is None or image not in table.column_names:
         return table
-    cells = [
-        [
-            {
-                "bytes": None if one["sha256"] is None else read_blob(workspace, one["sha256"]),
-                "path": one["path"],
-            }
-            for one in images or ()
-        ]
-        for images in table[image].to_pylist()
-    ]
+    cells = [[_read(workspace, one) for one in images or ()] for images in table[image].to_pylist()]
     return table.set_column(table.column_names.index(image), image, pa.array(cells, CELLS))
 
 
@@ -101,15 +90,20 @@ def _images(cell: Any, row: int) -> list[dict[str, Any]]:
     return found
 
 
-def _kept(rows: pa.Table, image: str | None) -> pa.Table:
-    """The rows with digests in place of images, whose bytes the workspace has."""
+def _kept(workspace: Workspace, rows: pa.Table, image: str | None) -> pa.Table:
+    """The rows with digests in place of images that the workspace has; it has none of rows that ingest refused."""
     if image is None:
         return rows
-    kept = [
-        [
-            {"sha256": one["bytes"] and hashlib.sha256(one["bytes"]).hexdigest(), "path": one["path"]}
-            for one in images
-        ]
-        for images in rows[image].to_pylist()
-    ]
+    stored = stored_digests(workspace)
+    kept = [[_digested(one, stored) for one in images or ()] for images in rows[image].to_pylist()]
     return rows.set_column(rows.column_names.index(image), image, pa.array(kept, KEPT_CELLS))
+
+
+def _digested(one: dict[str, Any], stored: set[str]) -> dict[str, Any]:
+    sha256 = hashlib.sha256(one["bytes"]).hexdigest() if one["bytes"] is not None else None
+    return {"sha256": sha256, "bytes": None} if sha256 in stored else one
+
+
+def _read(workspace: Workspace, one: dict[str, Any]) -> dict[str, Any]:
+    content = one["bytes"] if one["sha256"] is None else read_blob(workspace, one["sha256"])
+    return {"bytes": content, "path": one["path"]}
