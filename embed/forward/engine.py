@@ -30,6 +30,7 @@ from store.errors import ConfigError, EncoderError, WorkspaceError
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
+DECODING_THREADS = 2  # on so many processors threads alone decode as fast as processes
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
 
 
@@ -236,7 +237,7 @@ class Engine(LocalRunner):
     def _trial(self, converted: ConvertedPasses | None = None) -> ModeTrial:
         assert self._preparer is not None
         modes = self._candidates(converted)
-        return ModeTrial(self.spec, self._torch, self._preparer, self._limit, modes, converted)
+        return ModeTrial(self.spec, self._torch, self._preparer, self._limit, modes, converted, self._kind)
 
     def _candidates(self, converted: ConvertedPasses | None = None) -> list[Mode]:
         types: list[str] = []
@@ -264,7 +265,9 @@ class Engine(LocalRunner):
         if self.spec.modality == "text":
             text = cast(TextModel, encoder)
             return TextPreparer(text.tokenize, text.pad_id, self._limit)
-        return ImagePreparer(self.spec.preprocessing, self._limit, cores())
+        return ImagePreparer(
+            self.spec.preprocessing, self._limit, cores(), self._type == "cuda" and cores() > DECODING_THREADS
+        )
 
     # ---- on OpenVINO -----------------------------------------------------------------------------
 

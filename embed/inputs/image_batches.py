@@ -1,9 +1,10 @@
-"""Images -> batches, read and decoded ahead of the model by threads (decoding lets go of the GIL)."""
+"""Images -> batches, read and decoded ahead of the model: by threads, since decoding lets go of the GIL, or by processes."""
 
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
+from embed.inputs.decoders import DecoderProcesses
 from embed.inputs.images import decode_image
 from store.catalog.images.jpeg_end import lacks_end
 from store.catalog.images.open import quiet_pillow
@@ -18,6 +20,7 @@ from store.errors import StoreError, WorkspaceError
 
 Decoded = np.ndarray | InputFailure
 THREADS_THAT_WAIT = 4  # per processor, where images come over a network
+WORTH_PROCESSES = 1000  # rows of the first window: fewer are decoded before processes have begun
 
 
 class ImagePreparer:
@@ -27,12 +30,17 @@ class ImagePreparer:
         preprocessing: of the encoder's spec.
         limit: most images per forward pass.
         n_threads: that read and decode; more where reading waits.
+        processes: each thread has a process that decodes for it, where there is work enough: threads alone, waiting for
+            one another's steps in Python, decode some hundred images a second however many they are.
     """
 
-    def __init__(self, preprocessing: dict[str, Any], limit: BatchLimit, n_threads: int) -> None:
+    def __init__(
+        self, preprocessing: dict[str, Any], limit: BatchLimit, n_threads: int, processes: bool = False
+    ) -> None:
         self.limit = limit
-        self._decode = partial(decode_image, preprocessing=preprocessing)
+        self._preprocessing = preprocessing
         self._n_threads = n_threads
+        self._processes = processes
 
     def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         keys: list[bytes] = []
@@ -59,12 +67,16 @@ class ImagePreparer:
         if first is None:
             return
         n_threads = self._n_threads * (THREADS_THAT_WAIT if first.images and first.images.waits else 1)
-        with quiet_pillow(), ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool:
+        with (
+            quiet_pillow(),
+            self._decoder(len(first.keys)) as decode,
+            ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool,
+        ):
             try:
                 for window in itertools.chain([first], windows):
                     assert window.images is not None
                     for key, content in zip(window.keys, window.contents, strict=True):
-                        future = pool.submit(read_image_marked, window.images, content, self._decode)
+                        future = pool.submit(read_image_marked, window.images, content, decode)
                         ahead.append((window.vector_set, key, future))
                         if len(ahead) > self.limit.units + 2 * n_threads:
                             yield _finished(ahead.popleft())
@@ -72,6 +84,11 @@ class ImagePreparer:
                     yield _finished(ahead.popleft())
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _decoder(self, n_rows: int) -> AbstractContextManager[Callable[[bytes], Decoded]]:
+        if self._processes and n_rows >= WORTH_PROCESSES:
+            return DecoderProcesses(self._preprocessing)
+        return nullcontext(partial(decode_image, preprocessing=self._preprocessing))
 
 
 def read_image(images: ImageReader, content: str, decode: Callable[[bytes], Decoded]) -> Decoded:
