@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
 
 from embed.encoders.base import Sources
 from embed.encoders.registry import library_of
@@ -20,7 +21,6 @@ from tests import family_models as of
 from tests.family_models import TEXTS
 from tests.test_embed_encoders_families import st
 
-torch = pytest.importorskip("torch")
 PLAIN, UNPADDED = Mode(), Mode(unpadded=True)
 
 

@@ -94,7 +94,8 @@ class Engine(LocalRunner):
                 choice = self._measured_elsewhere()
             if choice is None or choice.mode.engine == "torch" or not self._start_converted(choice):
                 choice = self._start_torch(window, n_rows, choice)
-                gc.collect()  # where OpenVINO took over, torch's weights go now
+                if self._torch is None:  # OpenVINO took over: torch's weights go now
+                    gc.collect()
             self._choice = choice
         return f"{self._device_name}: {replace(choice, mode=self._ready().mode)}"
 
@@ -320,9 +321,7 @@ class Engine(LocalRunner):
             if is_int8 and self._type == "cpu":
                 raise ConfigError("precision int8 needs OpenVINO and NNCF: pip install 'shelfprice[int8]'")
             return None, ""
-        if (
-            self._torch.stored_as is not None
-        ):  # a big model's: converted, it would be a second and larger copy
+        if self._torch.stored_as is not None:  # converted, a big model would be a second and larger copy
             return None, ""
         try:
             model = self._find_converted() or self._convert(window)

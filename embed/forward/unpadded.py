@@ -17,11 +17,8 @@ from torch import nn
 from embed.encoders.base import PREPARED_BY, Encoder
 
 NAME = "shelfprice_unpadded"  # in transformers' registry; having no mask of its own, a model makes none
-REFUSED = (
-    "position_bias",
-    "softcap",
-    "s_aux",
-)  # what some models add to attention and the kernel has no place for
+# What some models add to attention and the kernel has no place for.
+REFUSED = ("position_bias", "softcap", "s_aux")
 
 
 class Unpadded:
