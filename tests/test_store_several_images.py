@@ -14,7 +14,7 @@ from store.catalog.clean.duplicates import SHARED_ROWS, group_rows
 from store.catalog.download.addresses import split_links
 from store.catalog.download.plan import read_wanted
 from store.catalog.download.rows import show_images
-from store.catalog.images.links import further_row_images, known_links, row_images
+from store.catalog.images.links import further_row_images, have_image, known_links, row_images
 from store.catalog.ingest.run import ingest
 from store.catalog.read import catalog_digest, image_references, read_split
 from store.catalog.show.facts import read_facts
@@ -358,6 +358,8 @@ def test_rows_that_share_any_image_are_in_one_fold_unless_many_share_it(workspac
     further = further_row_images(rows, known)
     group = group_rows(rows["text"], row_images(rows["image"], known), near=False, further=further)
     assert group.tolist() == [0, 0, *range(1, len(sign) + 1)]
+    assert have_image(rows, known | {A: None})[:2] == [True, True]  # another one could be had
+    assert have_image(rows, known | {A: None, C: None})[:2] == [False, True]
     folds = ensure_folds(workspace, load_config(workspace))
     assert len(np.unique(folds.group)) == len(cells) - 1
 
