@@ -15,7 +15,7 @@ from ensemble.serving.batcher import Batcher
 from ensemble.serving.images import ImageRead, LinkReader, checked, from_base64
 from ensemble.serving.log import log_event
 from ensemble.serving.metrics import Metrics
-from ensemble.serving.products import Base64Image, LinkImage, MalformedError, Product, Products
+from ensemble.serving.products import AskedProduct, Base64Image, LinkImage, MalformedError, Products
 from ensemble.serving.settings import ServeSettings
 
 CLIENT_GONE = 499  # in the log alone: nobody is there to read it
@@ -56,7 +56,7 @@ class Intake:
         """Whether the model takes longer for a batch than a request may take."""
         return self._batcher.busy_seconds > self._limits.seconds
 
-    async def read(self, request: Request) -> list[Product]:
+    async def read(self, request: Request) -> list[AskedProduct]:
         """The products of a JSON body or a form."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == JSON:
@@ -65,7 +65,7 @@ class Intake:
             return [await self.read_form(request)]
         raise HTTPException(415, f"the content type must be {JSON} or {FORM}")
 
-    async def read_form(self, request: Request) -> Product:
+    async def read_form(self, request: Request) -> AskedProduct:
         """The product of a form, as a browser or curl sends it."""
         parts: list[tuple[str, str | bytes]] = []
         async with request.form(
@@ -83,7 +83,7 @@ class Intake:
         return self.products.from_form(parts)
 
     async def explain(
-        self, request: Request, products: Sequence[Product], interval: float
+        self, request: Request, products: Sequence[AskedProduct], interval: float
     ) -> tuple[list[Explanation], list[str | None]]:
         """Explanations, and what was wrong with each image."""
         if len(products) > self._limits.explained_rows:
@@ -93,7 +93,7 @@ class Intake:
         return await self.ask("explain", request, products, interval)
 
     async def ask(
-        self, name: str, request: Request, products: Sequence[Product], interval: float
+        self, name: str, request: Request, products: Sequence[AskedProduct], interval: float
     ) -> tuple[list[Any], list[str | None]]:
         """Answers of the model, and what was wrong with each image."""
         request.state.counts = {"rows": len(products)}
@@ -111,7 +111,7 @@ class Intake:
         self.metrics.count_priced(priced)
         return answers, [image.problem if image else None for image in images]
 
-    async def _image_of(self, product: Product) -> ImageRead | None:
+    async def _image_of(self, product: AskedProduct) -> ImageRead | None:
         given, most = product.image, self._limits.image_pixels
         if given is None:
             return None
