@@ -67,8 +67,8 @@ def made_catalog(workspace: Workspace, n_rows: int) -> None:
     import pyarrow.parquet as pq
 
     from store.catalog.read import split_path
+    from store.digests import METADATA_KEY
     from store.schema import CATALOG_COLUMNS, PRICE
-    from store.workspace import METADATA_KEY
 
     schema = pa.schema(
         [pa.field("sample_id", pa.int64()), *(pa.field(n, t) for n, t in CATALOG_COLUMNS.items()), PRICE]

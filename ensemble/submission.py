@@ -13,7 +13,8 @@ from ensemble.blend import PRICE_FLOOR, apply_blend, as_prices, read_blend
 from ensemble.inputs import read_test_log_prices, selection_of
 from store.catalog.read import present_splits, read_split
 from store.config import ColumnConfig
-from store.errors import CatalogError, ConfigError, RowMismatchError, WorkspaceError
+from store.errors import CatalogError, ConfigError, RowMismatchError
+from store.local import publish_file
 from store.standing import read_standing
 from store.workspace import Workspace
 
@@ -65,10 +66,10 @@ def submit(
     header, rest = [id_column, columns.price, "low", "high"], [price.tolist(), *bounds]
     ranges = _csv(header, [sample_id.to_pylist(), *rest])
     if out is not None:
-        _publish_out(out, content)
+        publish_file(out, content)
     if spreadsheet is not None:
         safe = [str(_no_formula(header[0])), *header[1:]]
-        _publish_out(spreadsheet, _csv(safe, [[_no_formula(one) for one in sample_id.to_pylist()], *rest]))
+        publish_file(spreadsheet, _csv(safe, [[_no_formula(one) for one in sample_id.to_pylist()], *rest]))
     own = f"{record['folder']}/"
     places = (own, "") if folder is None else (own,)
     for place in places:
@@ -191,10 +192,3 @@ def _csv(header: list[str], columns: list[list[Any]]) -> bytes:
 def _no_formula(value: str | int) -> str | int:
     """A cell that a spreadsheet takes as text: one that would start a formula has an apostrophe before it."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
-
-
-def _publish_out(out: Path, content: bytes) -> None:
-    try:
-        Workspace(out.parent).publish_bytes(out.name, content)
-    except WorkspaceError as error:
-        raise WorkspaceError(f"can't write {out}: {error}") from error

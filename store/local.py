@@ -34,6 +34,18 @@ def publish_local(target: str, write: Callable[[BinaryIO], object], flush: bool 
         raise
 
 
+def publish_file(target: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file of the user's, outside of any workspace; one that is there is replaced.
+
+    Raises:
+        WorkspaceError: it can't be written.
+    """
+    try:
+        publish_local(os.fspath(target), lambda file: file.write(content))
+    except OSError as error:
+        raise write_error(os.fspath(target), error) from error
+
+
 def append_local(target: str, content: bytes) -> None:
     """Add to the end of a file in one write; a killed process leaves a part of it at most."""
     os.makedirs(os.path.dirname(target), exist_ok=True)

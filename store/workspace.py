@@ -5,10 +5,8 @@ renamed; on an object store it is one PUT. What was published is replaced, never
 """
 
 import errno
-import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,16 +19,19 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from store.contracts import contract_of, null_problem, parse_json, shape_problem, table_problem
+from store.digests import (
+    digest_problem,
+    opened_record,
+    own_metadata,
+    sealed_metadata,
+    sealed_record,
+    table_metadata,
+)
 from store.errors import CorruptFileError, WorkspaceError
 from store.lease import held
 from store.local import TEMPORARY_PREFIX, append_local, flush_filesystem, publish_local, write_error
 from store.objects import ObjectFile, Objects, check_address
 
-METADATA_KEY = b"shelfprice"
-DIGEST_KEY = b"shelfprice.sha256"  # of a table's columns, number of rows and metadata; pages have checksums
-RECORD_DIGEST = "record_sha256"  # in a JSON record: of all the rest of it
-OTHER_WRITER = re.compile(r"(?!parquet-cpp-arrow|shelfprice)[A-Za-z-]+( .*)?")  # DuckDB version v1.1, Polars
-SHA256_CHARACTERS = 64
 ROW_GROUP_ROWS = 8192
 BLOCK_BYTES = 2**20  # least that one request to an object store reads of a file
 
@@ -156,13 +157,10 @@ class Workspace:
             value = parse_json(content)
         except ValueError as error:
             raise self.not_ours(relative, f"it is not JSON: {error}") from error
+        problem = None
         if isinstance(value, dict):
-            stated = value.pop(RECORD_DIGEST, None)  # version 0.1.0 stated none
-            if stated not in (None, _record_digest(value, relative), _record_digest(value)) or (
-                stated is None and _holds_digest(value, relative)
-            ):
-                raise self.not_ours(relative, "its content or place is not what its own digest says")
-        problem = shape_problem(value, contract_of(relative).shape)
+            value, problem = opened_record(value, relative)
+        problem = problem or shape_problem(value, contract_of(relative).shape)
         if problem:
             raise self.not_ours(relative, problem)
         return value
@@ -200,28 +198,11 @@ class Workspace:
     def _check(self, relative: str, file: pq.ParquetFile) -> None:
         """Raises CorruptFileError where columns, number of rows or metadata are not those that were written."""
         contract = contract_of(relative)
-        schema, found = file.schema_arrow, _written_metadata(file)
-        of_groups = sum(file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups))
-        if of_groups != file.metadata.num_rows:
-            raise self.not_ours(relative, "its parts do not have the rows that it states")
-        if not found and not OTHER_WRITER.fullmatch(
-            file.metadata.created_by or ""
-        ):  # Arrow has its schema there
-            raise self.not_ours(relative, "its metadata are gone")
-        try:
-            metadata = table_metadata(file)
-        except ValueError as error:
-            raise self.not_ours(relative, f"its metadata are not JSON: {error}") from error
-        stated = found.get(DIGEST_KEY)  # version 0.1.0 stated none
-        told = schema, file.metadata.num_rows, metadata
-        digest = _table_digest(*told, relative)
-        if stated not in (None, digest, _table_digest(*told)) or (
-            stated is None and digest in found.values()
-        ):
-            raise self.not_ours(
-                relative, "its columns, rows, metadata or place are not what its own digest says"
-            )
-        problem = table_problem(schema, contract) or shape_problem(metadata, contract.shape)
+        problem = (
+            digest_problem(file, relative)
+            or table_problem(file.schema_arrow, contract)
+            or shape_problem(table_metadata(file), contract.shape)
+        )
         if problem:
             raise self.not_ours(relative, problem)
 
@@ -230,9 +211,7 @@ class Workspace:
             table = file.read(columns=list(columns) if columns is not None else None)
             if table.num_rows != file.metadata.num_rows:
                 raise self.not_ours(relative, "it does not have the rows that it states")
-            found = _written_metadata(file)
-            own = {name: found[name] for name in (METADATA_KEY, DIGEST_KEY) if name in found}
-            table = table.replace_schema_metadata(own or None)
+            table = table.replace_schema_metadata(own_metadata(file) or None)
         problem = null_problem(table, contract_of(relative))
         if problem:
             raise self.not_ours(relative, problem)
@@ -338,7 +317,7 @@ class Workspace:
     def publish_json(self, relative: str, value: Any) -> None:
         """Publish plain data; a record (an object) carries its own digest, which `read_json` checks."""
         if isinstance(value, dict):
-            value = value | {RECORD_DIGEST: _record_digest(value, relative)}
+            value = sealed_record(value, relative)
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         self.publish_bytes(relative, (text + "\n").encode())
 
@@ -350,12 +329,7 @@ class Workspace:
         **options: Any,
     ) -> None:
         """Publish a table as Parquet with page checksums; `metadata` is stored as JSON in its schema."""
-        kept = {} if metadata is not None else dict(table.schema.metadata or {})
-        if metadata is not None:
-            kept[METADATA_KEY] = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
-        told = parse_json(kept.get(METADATA_KEY, b"{}"))
-        kept[DIGEST_KEY] = _table_digest(table.schema, table.num_rows, told, relative)
-        table = table.replace_schema_metadata(kept)
+        table = table.replace_schema_metadata(sealed_metadata(table, metadata, relative))
         settings = {"compression": "zstd", "row_group_size": ROW_GROUP_ROWS, **options}
 
         def write(file: BinaryIO) -> None:
@@ -437,41 +411,3 @@ class Workspace:
             for path in (os.path.join(at, name) for name in names):
                 with suppress(FileNotFoundError):
                     yield path, os.lstat(path)
-
-
-def table_metadata(file: pq.ParquetFile) -> dict[str, Any]:
-    """The JSON that `Workspace.publish_table` stored in a file; empty where there is none."""
-    encoded = _written_metadata(file).get(METADATA_KEY)
-    found: dict[str, Any] = parse_json(encoded) if encoded else {}
-    return found
-
-
-def _written_metadata(file: pq.ParquetFile) -> dict[bytes, bytes]:
-    """Of the file itself: Arrow keeps a copy in its own schema, which no digest is over."""
-    return dict(file.metadata.metadata or {})
-
-
-# Both digests are over the place as well, so that a sound file of another one is no stand-in. Files that a version
-# between 0.1.0 and this one wrote have them without.
-
-
-def _record_digest(value: dict[str, Any], relative: str = "") -> str:
-    as_read = json.loads(json.dumps(value, allow_nan=False))  # where every name is text
-    content = relative + json.dumps(as_read, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _holds_digest(value: dict[str, Any], relative: str) -> bool:
-    """Whether a record's digest stands in it under a name that was damaged."""
-    suspects = [name for name, one in value.items() if isinstance(one, str) and len(one) == SHA256_CHARACTERS]
-    return any(
-        _record_digest({n: one for n, one in value.items() if n != name}, relative) == value[name]
-        for name in suspects
-    )
-
-
-def _table_digest(schema: pa.Schema, n_rows: int, metadata: Any, relative: str = "") -> bytes:
-    # Parquet has a name of its own for the items of a list.
-    columns = [[one.name, str(one.type).replace("<item:", "<element:"), one.nullable] for one in schema]
-    content = relative + json.dumps([columns, n_rows, metadata], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(content.encode()).hexdigest().encode()

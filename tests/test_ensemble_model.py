@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import json
 import math
 import re
@@ -17,6 +18,8 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -32,18 +35,22 @@ from ensemble.model.answers import (
     UNKNOWN_CATEGORY,
     UNLIKE_TRAINING,
     UNREADABLE_IMAGE,
+    Priced,
 )
 from ensemble.model.encoders import averaged
+from ensemble.model.fitting import fit_rows, image_column, rows_before
 from ensemble.model.pack import pack
+from ensemble.model.predictions import price_file
 from ensemble.model.price_model import ModelInputs
 from ensemble.model.rows import image_contents
 from ensemble.serving.app import create_app
 from ensemble.serving.settings import Limits, ServeSettings
 from store.catalog.images.blobs import read_blob
 from store.catalog.images.links import known_links, row_images
+from store.catalog.read import image_references, read_split
 from store.cli import main
-from store.config import load_config, save_config
-from store.errors import ConfigError, CorruptFileError, HeadError, WorkspaceError
+from store.config import ROW_NUMBER, ColumnConfig, Config, load_config, save_config
+from store.errors import CatalogError, ConfigError, CorruptFileError, HeadError, WorkspaceError
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
@@ -315,6 +322,22 @@ def test_the_commands_pack_and_price_a_file_row_by_row(packed: SimpleNamespace, 
     assert record["fingerprint"] == PriceModel.load(tmp_path / "m").fingerprint
 
 
+def test_an_id_of_zero_is_an_id(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"sample_id": [0, 1, None], "title": ["tea", "jam", "oil"]}), tmp_path / "new.parquet"
+    )
+    answer = Priced(1.0, 0.5, 2.0, ())
+    model = SimpleNamespace(
+        id_columns=("sample_id",),
+        inputs=ModelInputs(("title",), None, (), ()),
+        images_per_row="all",
+        fingerprint="0",
+        price_lines=lambda source, interval, cells: [(line, answer) for line in source.lines.tolist()],
+    )
+    priced = price_file(model, str(tmp_path / "new.parquet"))
+    assert [row[0] for row in priced.rows] == ["0", "1", ""]
+
+
 def test_a_file_is_priced_by_a_folder_alone_with_images_by_id(
     fitted: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -426,6 +449,37 @@ def test_an_image_may_be_a_path_bytes_or_a_pillow_image_and_a_row_may_have_sever
     assert not said
     assert image_contents(str(tmp_path / "none.png"), said) == []
     assert said == {UNREADABLE_IMAGE}
+
+
+def test_every_image_of_a_row_is_fitted_on_and_kept_for_more_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("embed.catalogue.embed_catalogue", "heads.run.train_heads", "ensemble.score.make_blend"):
+        monkeypatch.setattr(name, lambda workspace: None)
+    monkeypatch.setattr("ensemble.model.pack.pack", lambda workspace, to: to)
+    for colour in ("blue", "red"):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{colour}.png")
+    blue, red = ((tmp_path / f"{colour}.png").read_bytes() for colour in ("blue", "red"))
+    link = "https://example.com/a.png"
+    Image.new("RGB", (8, 8), "green").save(tmp_path / "green.png")
+    cells = [str(tmp_path / "blue.png"), [blue, red], link, None, str(tmp_path / "green.png")]
+    prices = [*range(1, 5), None]  # the last row is refused
+    rows = pa.table({"text": ["tea", "jam", "rice", "oil", "salt"], "price": prices})
+    rows = rows.append_column("photo", image_column(cells))
+    workspace = Workspace(tmp_path / "w")
+    columns = ColumnConfig(
+        sample_id=ROW_NUMBER, text="text", image_link="photo", price="price", max_rejected=0.5
+    )
+    fit_rows(workspace, rows, "photo", Config(columns=columns), tmp_path / "model")
+    assert rows_before(workspace, "photo").equals(rows)
+    known = known_links(workspace)
+    train = read_split(workspace, "train")
+    found = [[known.get(one) for one in row] for row in image_references(train)]
+    of_blue, of_red = (hashlib.sha256(content).hexdigest() for content in (blue, red))
+    assert found == [[of_blue], [of_blue, of_red], [], []]
+    assert train["image_link"].to_pylist()[2:] == [link, None]  # found once it is fetched
+    with pytest.raises(CatalogError, match="the image of row 2 can't be read"):
+        image_column([blue, object()])
 
 
 def test_vectors_of_several_images_are_averaged_as_those_of_the_catalogue() -> None:

@@ -126,13 +126,14 @@ def predict(
     Columns: the id, price, low and high of its interval, flags of what the row lacks or what is unusual about it, and the
     reason where it was refused. Nothing is trained, nothing is fetched.
     """
-    from ensemble.model.predictions import price_file, write_prices
+    from ensemble.model.predictions import price_file
+    from store.local import publish_file
 
     priced = price_file(
         _model(folder, workspace), file, images, id_column, interval, None if folder else workspace
     )
     if out is not None:
-        write_prices(priced, out)
+        publish_file(out, priced.csv().encode())
     counts = Counter(flag for row in priced.rows for flag in row[4].split("; ") if flag)
     refused = sum(1 for row in priced.rows if row[1] == "")
     if as_json:

@@ -15,7 +15,6 @@ from store.catalog.images.folder import NO_ID, list_folder
 from store.catalog.images.links import known_links
 from store.catalog.ingest.source import TableSource
 from store.catalog.read import image_references, present_splits, read_split
-from store.local import publish_local, write_error
 from store.workspace import Workspace
 
 Row = tuple[str, ...]  # id, price, low, high, flags, reason: as written
@@ -65,7 +64,7 @@ def price_file(
     by_line = dict(zip(source.lines.tolist(), ids, strict=True))
     rows = [
         (
-            str(line) if name is None else str(by_line.get(line) or ""),
+            str(line) if name is None else _text(by_line.get(line)),
             *("" if value is None else repr(value) for value in (one.price, one.low, one.high)),
             "; ".join(one.flags),
             one.reason or "",
@@ -73,6 +72,10 @@ def price_file(
         for line, one in model.price_lines(source, interval, cells)
     ]
     return PricedFile((name or "line", "price", "low", "high", "flags", "reason"), rows, model.fingerprint)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _images(
@@ -110,16 +113,3 @@ def _workspace_images(workspace: Workspace) -> tuple[dict[str, Path], dict[str, 
     test = read_split(workspace, "test")
     rows = zip(test["sample_id"].to_pylist(), image_references(test), strict=True)
     return by_link, {str(one): [by_link[link] for link in links if link in by_link] for one, links in rows}
-
-
-def write_prices(priced: PricedFile, out: Path) -> None:
-    """Write the table; a file that is there is replaced.
-
-    Raises:
-        WorkspaceError: it can't be written.
-    """
-    content = priced.csv().encode()
-    try:
-        publish_local(str(out), lambda file: file.write(content))
-    except OSError as error:
-        raise write_error(str(out), error) from error

@@ -1,6 +1,5 @@
 """`PriceModel`: fitted once, saved as one folder, prices anything anywhere."""
 
-import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,19 +9,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import InputTags, Tags, TargetTags
 
 from ensemble.model.answers import Explanation, Priced
 from ensemble.model.folder import ModelFolder, copy_folder
 from ensemble.model.tables import (
     check_column,
     image_cells,
-    lay_out_images,
     prices_of,
     read_products,
     table_chunks,
     with_prices,
     without_column,
 )
+from store.config import ROW_NUMBER, ColumnConfig, Config, ImagePolicy, load_config
 from store.errors import ConfigError, WorkspaceError
 from store.workspace import Workspace
 
@@ -30,11 +31,9 @@ if TYPE_CHECKING:
     from ensemble.model.pricing import Pricer
     from ensemble.model.rows import ModelRows
     from store.catalog.ingest.source import TableSource
-    from store.config import ImagePolicy
 
+MODEL = "fit/model"  # of a workspace: where the model that was fitted in it lies
 PRICE = "price"  # column of prices, where none is named
-FITTED_ROWS = "fit/rows.parquet"  # of the workspace: what the model was fitted on, for more rows later
-MODEL = "fit/model"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class ModelInputs:
     categorical: tuple[str, ...]
 
 
-class PriceModel:
+class PriceModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Prices of catalogue rows by a blend of heads over cached vectors; a scikit-learn regressor on frames.
 
         >>> from ensemble import PriceModel
@@ -59,7 +58,8 @@ class PriceModel:
 
     Args:
         text: columns of text, the first one the main one.
-        image: column of images: paths, or links that the workspace has fetched; None: there is none.
+        image: column of images: paths, bytes, Pillow images, lists of these, or links that the workspace has fetched (to
+            `predict` a link is a missing image, as nothing is fetched); None: there is none.
         numeric: columns read as numbers.
         categorical: columns read as categories.
         workspace: folder that keeps vectors, folds and predictions between fits; None: a temporary one.
@@ -114,7 +114,7 @@ class PriceModel:
         return self._fitted.folder.fingerprint
 
     @property
-    def images_per_row(self) -> "ImagePolicy":
+    def images_per_row(self) -> ImagePolicy:
         """Whether the vectors of all images of a row are averaged, or the first one's is taken."""
         return self._fitted.shape.readings.images_per_row
 
@@ -272,6 +272,9 @@ class PriceModel:
             CatalogError: a column is missing, or the rows can't be used.
             WorkspaceError: warm, and the model was not fitted in this process or into its workspace.
         """
+        from ensemble.model.fitting import fit_rows, image_column, rows_before
+        from ensemble.model.pricing import Pricer
+
         column = price or PRICE
         cells = image_cells(X, self.image)
         source = read_products(X if cells is None else without_column(X, str(self.image)))
@@ -279,19 +282,24 @@ class PriceModel:
             source = with_prices(source, y, column)
         before = self.score_ if warm and self._pricer is not None else None
         workspace = self._workspace(warm)
-        for name in (*self._texts, *self.numeric, *self.categorical, column):
+        read = [*self._texts, *self.numeric, *self.categorical, column]
+        for name in read:
             check_column(source, name)
-        if cells is None and self.image is not None:
-            check_column(source, self.image)
-            cells = source.columns[self.image].to_pylist()
-        table = pa.table({n: c for n, c in source.columns.items() if n != self.image})
+        table = pa.table({name: source.columns[name] for name in read})
         if self.image is not None:
-            table = table.append_column(
-                self.image, pa.array(self._stored(workspace, cells or []), pa.string())
-            )
+            if cells is None:
+                check_column(source, self.image)
+                cells = source.columns[self.image].to_pylist()
+            table = table.append_column(self.image, image_column(cells))
         if warm:
-            table = _joined(self._rows_before(workspace), table)
-        self._train(workspace, table, column)
+            table = pa.concat_tables(
+                [rows_before(workspace, self.image), table], promote_options="permissive"
+            )
+        held = None if workspace.is_local else tempfile.TemporaryDirectory(prefix="shelfprice-")
+        to = Path(workspace.path(MODEL)) if held is None else Path(held.name) / "model"
+        self._pricer = Pricer(fit_rows(workspace, table, self.image, self._config(workspace, column), to))
+        if self.workspace is not None:
+            self._held = held
         if before is not None:
             self.changed_ = {
                 "new_rows": source.n_rows,
@@ -331,39 +339,26 @@ class PriceModel:
 
     # ---- scikit-learn's ways ---------------------------------------------------------------------
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name."""
-        return {name: getattr(self, name) for name in _PARAMS}
-
     def set_params(self, **params: Any) -> Self:
         """Change parameters.
 
         Raises:
             ConfigError: one is unknown.
         """
-        for name, value in params.items():
-            if name not in _PARAMS:
-                raise ConfigError(f"PriceModel has no parameter {name!r}, it takes {', '.join(_PARAMS)}")
-            setattr(self, name, value)
+        known = self.get_params()
+        if unknown := sorted(set(params) - set(known)):
+            raise ConfigError(f"PriceModel has no parameter {unknown[0]!r}, it takes {', '.join(known)}")
+        super().set_params(**params)
         return self
 
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
-
-        return Tags(
-            estimator_type="regressor",
-            target_tags=TargetTags(required=False, positive_only=True),
-            input_tags=InputTags(two_d_array=False, string=True, allow_nan=True),
-            regressor_tags=RegressorTags(),
-        )
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags = TargetTags(required=False, positive_only=True)
+        tags.input_tags = InputTags(two_d_array=False, string=True, allow_nan=True)
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._pricer is not None
-
-    def __repr__(self) -> str:
-        default = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()}
-        given = (f"{n}={v!r}" for n, v in self.get_params().items() if v != default[n])
-        return f"PriceModel({', '.join(given)})"
 
     # ---- parts -----------------------------------------------------------------------------------
 
@@ -409,96 +404,23 @@ class PriceModel:
             self._held = tempfile.TemporaryDirectory(prefix="shelfprice-")
         return Workspace(self._held.name)
 
-    def _stored(self, workspace: Workspace, cells: Sequence[Any]) -> list[str | None]:
-        """Digest of each row's image, whose bytes are put into the workspace; None where there is none."""
-        import hashlib
-
-        from ensemble.model.rows import image_contents
-        from store.catalog.images.blobs import blob_path
-
-        digests: list[str | None] = []
-        for cell in cells:
-            content = next(iter(image_contents(cell, set(), "first")), None)
-            sha256 = None if content is None else hashlib.sha256(content).hexdigest()
-            if content is not None and sha256 is not None and not workspace.exists(blob_path(sha256)):
-                workspace.publish_bytes(blob_path(sha256), content)
-            digests.append(sha256)
-        return digests
-
-    def _rows_before(self, workspace: Workspace) -> pa.Table:
-        if not workspace.exists(FITTED_ROWS):
-            raise WorkspaceError(
-                f"fit(warm=True): {workspace.root} holds no rows of a fit before: fit without it"
-            )
-        return workspace.read_table(FITTED_ROWS)
-
-    def _train(self, workspace: Workspace, table: pa.Table, column: str) -> None:
-        """The whole way: ingest, embed, heads, blend, pack, load."""
-        from embed.catalogue import embed_catalogue
-        from ensemble.model.pack import pack
-        from ensemble.model.pricing import Pricer
-        from ensemble.score import make_blend
-        from heads.run import train_heads
-        from store.catalog.images.blobs import read_blob
-        from store.catalog.ingest.run import ingest
-        from store.config import ROW_NUMBER, ColumnConfig, load_config, save_config
-
+    def _config(self, workspace: Workspace, price: str) -> Config:
+        """The workspace's configuration with what the parameters say."""
         first, *more = self._texts
         config = load_config(workspace)
-        config = replace(
-            config,
-            seed=self.random_state,
-            columns=ColumnConfig(
-                sample_id=ROW_NUMBER,
-                text=first,
-                more_text=tuple(more),
-                image_link=self.image or ColumnConfig.image_link,
-                price=column,
-                numeric=tuple(self.numeric),
-                categorical=tuple(self.categorical),
-            ),
+        columns = ColumnConfig(
+            sample_id=ROW_NUMBER,
+            text=first,
+            more_text=tuple(more),
+            image_link=self.image or ColumnConfig.image_link,
+            price=price,
+            numeric=tuple(self.numeric),
+            categorical=tuple(self.categorical),
         )
+        embed, heads = config.embed, config.heads
         if self.encoders is not None:
-            wanted = tuple(self.encoders)
-            config = replace(
-                config,
-                embed=replace(config.embed, vectors=wanted),
-                heads=replace(config.heads, vectors=wanted),
-            )
+            embed = replace(embed, vectors=tuple(self.encoders))
+            heads = replace(heads, vectors=tuple(self.encoders))
         if self.heads is not None:
-            config = replace(config, heads=replace(config.heads, run=tuple(self.heads)))
-        save_config(workspace, config)
-        read = {*self._texts, *self.numeric, *self.categorical, column}
-        with tempfile.TemporaryDirectory(prefix="shelfprice-images-") as images:
-            n_images = 0
-            if self.image is not None:
-                digests = table[self.image].to_pylist()
-                n_images = lay_out_images(
-                    digests, Path(images), lambda one: None if one is None else read_blob(workspace, one)
-                )
-            products = table.select([name for name in table.column_names if name in read])
-            if self.image is not None:  # found by row number in the folder
-                products = products.append_column(self.image, pa.nulls(len(products), pa.string()))
-            ingest(
-                workspace,
-                products,
-                images=images if n_images else None,
-                columns=config.columns,
-            )
-        workspace.publish_table(FITTED_ROWS, table)
-        embed_catalogue(workspace)
-        train_heads(workspace)
-        make_blend(workspace)
-        place = Path(workspace.path(MODEL)) if workspace.is_local else Path(tempfile.mkdtemp()) / "model"
-        packed = pack(workspace, place)
-        self._pricer = Pricer(packed)
-        if self.workspace is not None:
-            self._held = None
-
-
-def _joined(before: pa.Table, new: pa.Table) -> pa.Table:
-    """Rows of a fit before and further ones; columns that either lacks are null there."""
-    return pa.concat_tables([before, new], promote_options="permissive")
-
-
-_PARAMS = tuple(name for name in inspect.signature(PriceModel).parameters)
+            heads = replace(heads, run=tuple(self.heads))
+        return replace(config, seed=self.random_state, columns=columns, embed=embed, heads=heads)

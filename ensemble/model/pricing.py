@@ -25,14 +25,12 @@ from ensemble.model.nearness import Nearness
 from ensemble.model.rows import ModelRows, RowShape, model_rows
 from ensemble.outlook import head_spread
 from heads.base import MOST_BEYOND, Head
-from heads.features.fields import FieldColumns
 from heads.features.rows import FieldTable, Rows
 from heads.fitted import predict_fitted, read_fitted
-from store.catalog.ingest.readings import Readings, source_of_mappings
+from store.catalog.ingest.readings import source_of_mappings
 from store.catalog.ingest.source import TableSource
 from store.errors import ConfigError, CorruptFileError
 from store.vectors.matrix import Matrix
-from store.vectors.sets import VectorSet
 from store.workspace import Workspace
 
 HEADS = "heads"
@@ -66,7 +64,7 @@ class Pricer:
         self.manifest = folder.manifest
         self._intervals: dict[float, Intervals] = {}
         try:
-            self.shape = shape_of_record(self.manifest["rows"])
+            self.shape = RowShape.from_json(self.manifest["rows"])
             self.encoders = ModelEncoders(folder.path, self.manifest["encoders"], cache)
             loading = threading.Thread(target=self._load_encoders)
             if load_encoders:
@@ -118,7 +116,7 @@ class Pricer:
         price = as_prices(log_price, self.floor)
         for at in np.flatnonzero(self.nearness.is_unlike(rows.rows)):
             rows.flags[at].add(UNLIKE_TRAINING)
-        kinds = RowKinds(head_spread(log_prices), None, self._has_image(rows.rows))
+        kinds = RowKinds(head_spread(log_prices), None, self.shape.has_image(rows.rows))
         half_width = self._half_width(log_price, kinds, rows.flags, coverage)
         low, high = (as_prices(end, self.floor) for end in self._ends(log_price, half_width))
         order = {flag: i for i, flag in enumerate((NO_TEXT, NO_IMAGE, UNREADABLE_IMAGE))}
@@ -196,12 +194,6 @@ class Pricer:
             np.maximum(np.minimum(log_price + half_width, high), log_price),
         )
 
-    def _has_image(self, rows: Rows) -> np.ndarray | None:
-        """Which rows have an image that was embedded; None where no head looks at images."""
-        named = {str(one) for one in self.shape.sets if one.has_image}
-        valid = [matrix.valid for matrix in rows.matrices if matrix.name in named]
-        return np.logical_or.reduce(valid) if valid else None
-
     def _head(self, entry: dict[str, Any]) -> FittedHead:
         folder, sets = f"{HEADS}/{entry['folder']}", tuple(entry["sets"])
 
@@ -234,45 +226,6 @@ def fit_model_intervals(
         held["nested"], held["actual"], coverage, kinds, tuple(manifest["interval_limits"])
     )
     return fitted.narrowed(manifest["size_factor"])
-
-
-def shape_of_record(record: dict[str, Any]) -> RowShape:
-    """What `record_of_shape` gave."""
-    columns = record["columns"]
-    return RowShape(
-        Readings.from_json(record["readings"]),
-        FieldColumns(
-            tuple(columns["words"]),
-            tuple(columns["facts"]),
-            tuple(columns["numeric"]),
-            tuple(columns["categorical"]),
-            {name: (float(middle), float(reach)) for name, (middle, reach) in columns["spreads"].items()},
-            {name: (float(low), float(high)) for name, (low, high) in columns["ranges"].items()},
-            {name: tuple(kinds) for name, kinds in columns["cell_numbers"].items()},
-        ),
-        tuple(VectorSet(one["encoder"], one["composition"]) for one in record["sets"]),
-        tuple(record["compositions"]),
-        {name: frozenset(levels) for name, levels in record["levels"].items()},
-    )
-
-
-def record_of_shape(shape: RowShape) -> dict[str, Any]:
-    """As plain values."""
-    return {
-        "readings": shape.readings.to_json(),
-        "columns": {
-            "words": list(shape.columns.words),
-            "facts": list(shape.columns.facts),
-            "numeric": list(shape.columns.numeric),
-            "categorical": list(shape.columns.categorical),
-            "spreads": {name: list(spread) for name, spread in shape.columns.spreads.items()},
-            "ranges": {name: list(one) for name, one in shape.columns.ranges.items()},
-            "cell_numbers": {name: list(kinds) for name, kinds in shape.columns.cell_numbers.items()},
-        },
-        "sets": [{"encoder": one.encoder, "composition": one.composition} for one in shape.sets],
-        "compositions": list(shape.compositions),
-        "levels": {name: sorted(levels) for name, levels in shape.levels.items()},
-    }
 
 
 def _sorted(flags: set[str], order: dict[str, int]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """New products -> the rows that heads take, with what each of them lacks."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,33 @@ class RowShape:
     compositions: tuple[str, ...]  # texts that heads read
     levels: Mapping[str, frozenset[str]]  # categorical column, with prefix -> levels of the training rows
 
+    def has_image(self, rows: Rows) -> np.ndarray | None:
+        """Which rows have an image that was embedded, shape (n_rows,); None where no head looks at images."""
+        named = {str(one) for one in self.sets if one.has_image}
+        valid = [matrix.valid for matrix in rows.matrices if matrix.name in named]
+        return np.logical_or.reduce(valid) if valid else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "readings": self.readings.to_json(),
+            "columns": dataclasses.asdict(self.columns),
+            "sets": [{"encoder": one.encoder, "composition": one.composition} for one in self.sets],
+            "compositions": list(self.compositions),
+            "levels": {name: sorted(levels) for name, levels in self.levels.items()},
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "RowShape":
+        """What `to_json` gave."""
+        return cls(
+            Readings.from_json(record["readings"]),
+            FieldColumns.from_json(record["columns"]),
+            tuple(VectorSet(one["encoder"], one["composition"]) for one in record["sets"]),
+            tuple(record["compositions"]),
+            {name: frozenset(levels) for name, levels in record["levels"].items()},
+        )
+
 
 @dataclass(frozen=True)
 class ModelRows:
@@ -73,7 +101,7 @@ def model_rows(
     flags: list[set[str]] = [set() for _ in cells]
     policy = shape.readings.images_per_row
     contents = [image_contents(cell, said, policy) for cell, said in zip(cells, flags, strict=True)]
-    table = _with_all_columns(new.table, shape.columns)
+    table = with_further_columns(new.table, shape.columns)
     texts = {name: composed(table, name) for name in shape.compositions}
     matrices: list[Matrix] = []
     for one in shape.sets:
@@ -120,7 +148,7 @@ def composed(table: pa.Table, composition: str) -> np.ndarray:
     return np.array([text or "" for text in compose_rows(table, composition)], dtype=object)
 
 
-def _with_all_columns(table: pa.Table, columns: FieldColumns) -> pa.Table:
+def with_further_columns(table: pa.Table, columns: FieldColumns) -> pa.Table:
     """With nulls for a further column that these rows lack."""
     for name in (*columns.numeric, *columns.categorical):
         if name not in table.column_names:
@@ -131,22 +159,34 @@ def _with_all_columns(table: pa.Table, columns: FieldColumns) -> pa.Table:
 
 def image_contents(cell: Any, flags: set[str], policy: ImagePolicy = "all") -> list[bytes]:
     """The bytes of a row's images; what is there and can't be read is flagged."""
-    from embed.job.items import image_bytes, is_missing
+    from embed.job.items import image_bytes
 
-    if isinstance(cell, str) and cell.strip():
-        cell = split_links(cell.strip()) or cell.strip()
-    cells = cell if isinstance(cell, (list, tuple)) else [cell]
     found: list[bytes] = []
-    for one in cells:
-        if isinstance(one, dict):  # as Hugging Face's tables hold images
-            one = one.get("bytes") or one.get("path")
-        if is_missing(one) or one == "" or (isinstance(one, str) and "://" in one):
+    for one in image_items(cell):
+        if is_link(one):
             continue  # nothing here fetches a link
         try:
             found.append(image_bytes(one))
         except (OSError, TypeError, ValueError, AttributeError):
             flags.add(UNREADABLE_IMAGE)
     return found[:1] if policy == "first" else found
+
+
+def image_items(cell: Any) -> list[Any]:
+    """What a cell of the image column holds: paths, links, bytes, Pillow images; nothing that is missing."""
+    from embed.job.items import is_missing
+
+    if isinstance(cell, str) and cell.strip():
+        cell = split_links(cell.strip()) or cell.strip()
+    cells = cell if isinstance(cell, (list, tuple)) else [cell]
+    # As Hugging Face's tables hold images.
+    given = [(one.get("bytes") or one.get("path")) if isinstance(one, dict) else one for one in cells]
+    return [one for one in given if not is_missing(one) and one != ""]
+
+
+def is_link(item: Any) -> bool:
+    """Whether an image is given by its address."""
+    return isinstance(item, str) and "://" in item
 
 
 def _flag(shape: RowShape, new: NewRows, table: pa.Table, flags: list[set[str]]) -> None:

@@ -1,9 +1,7 @@
 """Frames and files of products: read for pricing, and put into a workspace for fitting."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from store.catalog.ingest.source import TableSource, read_source
 from store.errors import CatalogError, PriceError
 
 CHUNK_ROWS = 512  # priced together
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def table_chunks(table: TableSource, rows: int = CHUNK_ROWS) -> Iterator[TableSource]:
@@ -72,23 +69,6 @@ def with_prices(source: TableSource, y: Any, column: str) -> TableSource:
     if len(prices) != source.n_rows:
         raise PriceError(f"fit needs one price a row, got {len(prices)} for {source.n_rows} rows")
     return replace(source, columns={**source.columns, column: pa.chunked_array([pa.array(prices)])})
-
-
-def lay_out_images(cells: Sequence[Any], folder: Path, read: Callable[[Any], bytes | None]) -> int:
-    """Images of rows as files by row number, as ingest finds them; returns how many there are."""
-    count = 0
-    for number, cell in enumerate(cells, 1):
-        content = read(cell)
-        if content is None:
-            continue
-        (folder / f"{number}{_ending(cell)}").write_bytes(content)
-        count += 1
-    return count
-
-
-def _ending(cell: Any) -> str:
-    ending = Path(os.fspath(cell)).suffix.lower() if isinstance(cell, (str, os.PathLike)) else ""
-    return ending if ending in IMAGE_ENDINGS else ".jpg"
 
 
 def check_column(source: TableSource, column: str) -> None:

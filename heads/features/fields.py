@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -94,6 +95,15 @@ class FieldColumns:
         reach = {name: usual_range(column) for name, column in logs.items()}
         ranges = {name: one for name, one in reach.items() if one is not None}
         return cls(tuple(words), tuple(facts), tuple(numeric), tuple(categorical), spreads, ranges, kinds)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "FieldColumns":
+        """From its fields as JSON has them."""
+        lists = ("words", "facts", "numeric", "categorical")
+        given: dict[str, Any] = {name: tuple(record[name]) for name in lists}
+        for name in ("spreads", "ranges", "cell_numbers"):
+            given[name] = {column: tuple(one) for column, one in record[name].items()}
+        return cls(**given)
 
 
 def field_table(

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from store.digests import table_metadata
 from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, FURTHER_IMAGES, NUMERIC_PREFIX
-from store.workspace import Workspace, table_metadata
+from store.workspace import Workspace
 
 SPLITS = ("train", "test")
 CATALOG_LOCK = "catalog/.ingest.lock"  # held while splits are replaced

@@ -1,0 +1,109 @@
+"""Rows with prices -> a packed model, the whole way in one workspace: ingest, embed, heads, blend, pack."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ensemble.model.folder import ModelFolder
+from ensemble.model.rows import image_items, is_link
+from store.catalog.images.blobs import read_blob, stored_digests
+from store.config import Config, save_config
+from store.errors import CatalogError, WorkspaceError
+from store.workspace import Workspace
+
+FITTED_ROWS = "fit/rows.parquet"  # what the model was fitted on, for more rows later
+# Images of each row: as ingest reads them, and as they are kept.
+CELLS = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+KEPT_CELLS = pa.list_(pa.struct([("sha256", pa.string()), *CELLS.value_type]))
+
+
+def fit_rows(
+    workspace: Workspace, rows: pa.Table, image: str | None, config: Config, to: Path
+) -> ModelFolder:
+    """Train and pack a model in a workspace, whose configuration becomes `config`.
+
+    Args:
+        rows: columns of the catalogue; of images as `image_column` gives it.
+        image: name of that column; None: there is none.
+        to: folder of the model.
+    """
+    from embed.catalogue import embed_catalogue
+    from ensemble.model.pack import pack
+    from ensemble.score import make_blend
+    from heads.run import train_heads
+    from store.catalog.ingest.run import ingest
+
+    save_config(workspace, config)
+    ingest(workspace, rows, columns=config.columns)
+    workspace.publish_table(FITTED_ROWS, _kept(workspace, rows, image))
+    embed_catalogue(workspace)
+    train_heads(workspace)
+    make_blend(workspace)
+    return pack(workspace, to)
+
+
+def rows_before(workspace: Workspace, image: str | None) -> pa.Table:
+    """The rows that `fit_rows` was given before.
+
+    Raises:
+        WorkspaceError: there are none.
+    """
+    if not workspace.exists(FITTED_ROWS):
+        raise WorkspaceError(
+            f"fit(warm=True): {workspace.root} holds no rows of a fit before: fit without it"
+        )
+    table = workspace.read_table(FITTED_ROWS).replace_schema_metadata(None)
+    if image is None or image not in table.column_names:
+        return table
+    cells = [[_read(workspace, one) for one in images or ()] for images in table[image].to_pylist()]
+    return table.set_column(table.column_names.index(image), image, pa.array(cells, CELLS))
+
+
+def image_column(cells: Sequence[Any]) -> pa.Array:
+    """Images of each row as ingest reads them: bytes of what can be read here, and links, which the workspace may know.
+
+    Args:
+        cells: of each row a path, a link, bytes, a Pillow image, or a list of these; None: no image.
+
+    Raises:
+        CatalogError: an image is none that can be read; names its row.
+    """
+    return pa.array([_images(cell, row) for row, cell in enumerate(cells, 1)], CELLS)
+
+
+def _images(cell: Any, row: int) -> list[dict[str, Any]]:
+    from embed.job.items import image_bytes
+
+    found: list[dict[str, Any]] = []
+    for one in image_items(cell):
+        try:
+            content = None if is_link(one) else image_bytes(one)
+        except (OSError, TypeError, ValueError, AttributeError) as error:
+            if not isinstance(one, str | os.PathLike):
+                raise CatalogError(f"the image of row {row} can't be read: {error}") from error
+            content = None  # as ingest tells of a file that is not there
+        found.append({"bytes": content, "path": None if content is not None else os.fspath(one)})
+    return found
+
+
+def _kept(workspace: Workspace, rows: pa.Table, image: str | None) -> pa.Table:
+    """The rows with digests in place of images that the workspace has; it has none of rows that ingest refused."""
+    if image is None:
+        return rows
+    stored = stored_digests(workspace)
+    kept = [[_digested(one, stored) for one in images or ()] for images in rows[image].to_pylist()]
+    return rows.set_column(rows.column_names.index(image), image, pa.array(kept, KEPT_CELLS))
+
+
+def _digested(one: dict[str, Any], stored: set[str]) -> dict[str, Any]:
+    sha256 = hashlib.sha256(one["bytes"]).hexdigest() if one["bytes"] is not None else None
+    return {"sha256": sha256, "bytes": None} if sha256 in stored else one
+
+
+def _read(workspace: Workspace, one: dict[str, Any]) -> dict[str, Any]:
+    content = one["bytes"] if one["sha256"] is None else read_blob(workspace, one["sha256"])
+    return {"bytes": content, "path": one["path"]}
