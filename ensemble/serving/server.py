@@ -34,6 +34,7 @@ def serve(folder: Path, settings: ServeSettings, log_level: str = "info") -> Non
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        http="h11",  # httptools takes headers without end into memory
         ws="none",
         lifespan="on",
         limit_concurrency=settings.limits.connections,
