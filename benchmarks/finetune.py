@@ -80,16 +80,17 @@ def compare(run: Any, name: str, steps: int = STEPS, turns: int = TURNS) -> Resu
     device = run.processes.device
     bare = Bare(run, [run.feed.prepare(batch, None) for batch in batches], targets.to(device), steps)
     run.stepper.network.train()
-    bare.steps(0)  # warm-up
+    bare.steps(0)  # warm-up, of both
+    _take(run, iter(bare.ready[:1]))
     seconds = {"command": 0.0, "bare": 0.0}
     for turn in range(turns):
-        start = _now(device)
+        start = device_clock(device)
         with Prefetch(run.feed.batches(batches[turn * steps : (turn + 1) * steps], None)) as prepared:
             _take(run, iter(prepared))
-        seconds["command"] += _now(device) - start
-        start = _now(device)
+        seconds["command"] += device_clock(device) - start
+        start = device_clock(device)
         bare.steps(turn * steps)
-        seconds["bare"] += _now(device) - start
+        seconds["bare"] += device_clock(device) - start
     return Result.at_least(
         name,
         seconds["bare"] / seconds["command"],
@@ -102,7 +103,7 @@ def compare(run: Any, name: str, steps: int = STEPS, turns: int = TURNS) -> Resu
     )
 
 
-def _now(device: Any) -> float:
+def device_clock(device: Any) -> float:
     """Seconds, once the device has done what it was given."""
     import torch
 

@@ -7,7 +7,7 @@ import click
 
 from embed.export.cli import export_command
 from embed.finetune.cli import finetune_command
-from embed.job.cli import encoder_options, run_command, trust_option
+from embed.job.cli import encoder_options, run_command, source_options, trust_option
 from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
@@ -121,16 +121,7 @@ def fetch_command(encoders: tuple[str, ...], to: Path | None, trust_remote_code:
 
 @embed.command("show")
 @click.argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
-@click.option(
-    "--models",
-    "models_dir",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    envvar="SHELFPRICE_MODELS",
-    show_envvar=True,
-    help="Folder of models carried over from a connected machine.",
-)
-@click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
-@trust_option
+@source_options
 @json_option
 def show_command(
     encoders: tuple[str, ...],
@@ -162,16 +153,7 @@ def show_command(
     show_default=True,
     help="Embed about so many training rows, whole groups.",
 )
-@click.option(
-    "--models",
-    "models_dir",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    envvar="SHELFPRICE_MODELS",
-    show_envvar=True,
-    help="Folder of models carried over from a connected machine.",
-)
-@click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
-@trust_option
+@source_options
 @workspace_option
 @json_option
 def compare_command(

@@ -154,7 +154,8 @@ def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.
     """Prices by the blend of `record`, the content of its blend.json, before they are raised to the floor."""
     from ensemble.conformal import Intervals, RowKinds
     from ensemble.outlook import head_spread
-    from store.catalog.images.links import known_links, row_images
+    from store.catalog.images.links import have_image, known_links
+    from store.catalog.read import columns_of_images
     from store.folds.relatives import read_relatives
 
     folders = record["inputs"]["heads"]
@@ -163,8 +164,8 @@ def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.
     intervals = Intervals.from_json(record["intervals"])
     kinds = None
     if intervals.knots:
-        image = row_images(read_split(workspace, "test", ["image"])["image"], known_links(workspace))
-        has_image = image.is_valid().to_numpy(zero_copy_only=False)
+        rows = read_split(workspace, "test", columns_of_images(workspace, "test"))
+        has_image = np.array(have_image(rows, known_links(workspace)), bool)
         kinds = RowKinds(head_spread(log_prices), read_relatives(workspace).of_test(), has_image)
     low, high = intervals.bounds(log_price, kinds)
     return PricedRows(log_price, intervals.half_width(log_price, kinds), low, high)

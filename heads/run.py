@@ -256,7 +256,7 @@ def train_head(
     Raises:
         HeadError: it misses what it needs, has nothing to learn, or diverged; nothing is published.
     """
-    from heads.folds.crossfit import crossfit
+    from heads.folds.crossfit import crossfit, scored_rows
     from heads.folds.curve import MOST_SECONDS, curve_pass, curve_table
     from store.metric import scores
 
@@ -296,8 +296,10 @@ def train_head(
         curve = curve_pass(
             plan.head, train, inputs.log_price, inputs.fold, seed, plan.tuning, inputs.weight, log
         )
+    scored = scored_rows(inputs.fold, inputs.looks_back)
+    weight = None if inputs.weight is None else inputs.weight[scored]
     report: dict[str, Any] = {
-        **scores(inputs.log_price, result.oof),
+        **scores(inputs.log_price[scored], result.oof[scored], weight),
         "seconds": round(seconds, 3),
         "learned": result.learned,
         **({"fold_matched": matched} if matched else {}),

@@ -6,10 +6,11 @@ import math
 import os
 import platform
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from store.local import publish_local
 
 MOST_KEPT = 6  # records of a step on a machine, the newest
 POWERS = (0.5, 3.0)  # of the number of rows, that two records may say
@@ -78,12 +79,9 @@ class Timings:
             return []
 
     def _write(self, records: list[dict[str, Any]]) -> None:
+        content = json.dumps(records).encode()
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._file.parent)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(records, file)
-            os.replace(name, self._file)
+            publish_local(str(self._file), lambda file: file.write(content), flush=False)
 
 
 def machine() -> str:

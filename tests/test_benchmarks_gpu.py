@@ -2,7 +2,7 @@
 
 import json
 
-import pytest
+import torch
 from click.testing import CliRunner
 
 from benchmarks.gpu import checks
@@ -11,8 +11,6 @@ from benchmarks.gpu.models import BERT, TINY, save_model
 from benchmarks.gpu.steps import SYSTEMS
 from benchmarks.report import Result
 from embed.forward import unpadded
-
-torch = pytest.importorskip("torch")
 
 
 def test_every_check_and_figure_for_gpus_runs_on_the_cpu_with_tiny_models(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from embed.encoders.base import Sources, Tokens
 from embed.encoders.resolve import resolve
@@ -15,7 +16,6 @@ from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 from tests.fake_models import WORDS, save_tiny_sentence_model
 
-torch = pytest.importorskip("torch")
 KEYS = [bytes([i]) * 16 for i in range(40)]
 TEXTS = [" ".join(WORDS[: 1 + i % len(WORDS)]) * (1 + i // 20) for i in range(40)]
 

@@ -7,6 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 
 from embed.encoders.base import Sources
 from embed.encoders.registry import library_of, parse_address
@@ -34,10 +35,9 @@ from tests.fake_models import (
     save_tiny_tokenizer,
 )
 
-torch = pytest.importorskip("torch")
 pytest.importorskip("openvino", reason="needs shelfprice[starter]")
-from embed.forward.conversion import convert  # noqa: E402 - needs torch
-from embed.forward.passes import TorchPasses  # noqa: E402
+from embed.forward.conversion import convert
+from embed.forward.passes import TorchPasses
 
 KEYS = [bytes([i]) * 16 for i in range(70)]
 TEXTS = [" ".join(WORDS[: 1 + i % len(WORDS)]) + f" {i}" for i in range(70)]

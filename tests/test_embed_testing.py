@@ -2,13 +2,12 @@ import itertools
 from dataclasses import replace
 
 import pytest
+import torch
 
 from embed.encoders import registry
 from embed.testing import check_encoder
 from tests import letter_encoder
 from tests.fake_models import save_tiny_clip, save_tiny_sentence_model, save_tiny_timm
-
-torch = pytest.importorskip("torch")
 
 
 class Broken:

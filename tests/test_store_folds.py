@@ -239,6 +239,15 @@ def test_options_of_the_command_hold_for_every_later_run(workspace):
     assert json.loads(run(workspace, "--json").output)["status"] == "kept"
 
 
+def test_the_command_tells_which_settings_were_edited_since_and_not_those_that_it_was_given(workspace):
+    workspace.publish_bytes("shelfprice.toml", b"seed = 7\n[folds]\nk = 2\n")
+    ingest(workspace, rows(12))
+    assert run(workspace).stderr == ""
+    workspace.publish_bytes("shelfprice.toml", b"seed = 8\n[folds]\nk = 2\n")
+    assert run(workspace, "-k", "3").stderr == "shelfprice.toml has changed: seed 7 became 8\n"
+    assert run(workspace, "-k", "2").stderr == ""
+
+
 def test_options_that_can_not_be_met_change_nothing(workspace):
     ingest(workspace, rows(6))
     before = json.loads(run(workspace, "-k", "3", "--json").output)["hash"]

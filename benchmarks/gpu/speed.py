@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.finetune import device_clock
 from benchmarks.gpu.checks import resolved_of
 from benchmarks.gpu.models import CLIP_L, DECODER, Scale, save_photos, texts
 from benchmarks.report import Result
@@ -103,12 +104,12 @@ def bare_rate(engine: Any, batches: list[Any], seconds: float) -> float:
         for _ in range(3):  # compiled, recorded, replayed
             for inputs in ready:
                 encoder.forward(*inputs)
-        n_rows, start = 0, _now(device)
-        while n_rows == 0 or _now(device) - start < seconds:
+        n_rows, start = 0, device_clock(device)
+        while n_rows == 0 or device_clock(device) - start < seconds:
             for batch, inputs in zip(batches, ready, strict=True):
                 encoder.forward(*inputs)
                 n_rows += len(batch.keys)
-        return n_rows / (_now(device) - start)
+        return n_rows / (device_clock(device) - start)
 
 
 def end_to_end(folder: Path, engine: Any, one: Resolved, source: ItemSource) -> tuple[float, str]:
@@ -160,12 +161,3 @@ def _peak_gb(engine: Any, batch: Any, device: str, before: int) -> float:
     torch.cuda.reset_peak_memory_stats(device)
     list(engine.encode(iter([few])))
     return (torch.cuda.max_memory_allocated(device) - before) / 1e9
-
-
-def _now(device: Any) -> float:
-    """Seconds, once the device has done what it was given."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from embed.finetune.recipe import HEADS, LOSSES, PRECISIONS, SCHEDULES
-from embed.job.cli import trust_option
+from embed.job.cli import source_options
 from store.options import json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
@@ -89,16 +89,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="A checkpoint so often, and after each epoch.",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option(
-    "--models",
-    "models_dir",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    envvar="SHELFPRICE_MODELS",
-    show_envvar=True,
-    help="Folder of models carried over from a connected machine.",
-)
-@click.option("--offline", is_flag=True, help="Never ask the model hub; its local cache is still read.")
-@trust_option
+@source_options
 @workspace_option
 @json_option
 def finetune_command(

@@ -30,6 +30,7 @@ from store.errors import ConfigError, EncoderError, WorkspaceError
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
+DECODING_THREADS = 2  # on so many processors threads alone decode as fast as processes
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
 
 
@@ -93,7 +94,8 @@ class Engine(LocalRunner):
                 choice = self._measured_elsewhere()
             if choice is None or choice.mode.engine == "torch" or not self._start_converted(choice):
                 choice = self._start_torch(window, n_rows, choice)
-                gc.collect()  # where OpenVINO took over, torch's weights go now
+                if self._torch is None:  # OpenVINO took over: torch's weights go now
+                    gc.collect()
             self._choice = choice
         return f"{self._device_name}: {replace(choice, mode=self._ready().mode)}"
 
@@ -236,7 +238,7 @@ class Engine(LocalRunner):
     def _trial(self, converted: ConvertedPasses | None = None) -> ModeTrial:
         assert self._preparer is not None
         modes = self._candidates(converted)
-        return ModeTrial(self.spec, self._torch, self._preparer, self._limit, modes, converted)
+        return ModeTrial(self.spec, self._torch, self._preparer, self._limit, modes, converted, self._kind)
 
     def _candidates(self, converted: ConvertedPasses | None = None) -> list[Mode]:
         types: list[str] = []
@@ -264,7 +266,9 @@ class Engine(LocalRunner):
         if self.spec.modality == "text":
             text = cast(TextModel, encoder)
             return TextPreparer(text.tokenize, text.pad_id, self._limit)
-        return ImagePreparer(self.spec.preprocessing, self._limit, cores())
+        return ImagePreparer(
+            self.spec.preprocessing, self._limit, cores(), self._type == "cuda" and cores() > DECODING_THREADS
+        )
 
     # ---- on OpenVINO -----------------------------------------------------------------------------
 
@@ -317,9 +321,7 @@ class Engine(LocalRunner):
             if is_int8 and self._type == "cpu":
                 raise ConfigError("precision int8 needs OpenVINO and NNCF: pip install 'shelfprice[int8]'")
             return None, ""
-        if (
-            self._torch.stored_as is not None
-        ):  # a big model's: converted, it would be a second and larger copy
+        if self._torch.stored_as is not None:  # converted, a big model would be a second and larger copy
             return None, ""
         try:
             model = self._find_converted() or self._convert(window)

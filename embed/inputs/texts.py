@@ -1,11 +1,15 @@
 """Texts -> batches of about equal padded size: sorted by length within a window, no padding to the maximum."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from embed.encoders.base import Tokens
 from embed.inputs.batch import Batch, BatchLimit, RowWindow
+
+FIRST_ROWS = 512  # of a run are tokenised before its first pass
 
 
 def plan_batches(lengths: np.ndarray, counts: np.ndarray, budget: int) -> list[np.ndarray]:
@@ -32,6 +36,16 @@ def plan_batches(lengths: np.ndarray, counts: np.ndarray, budget: int) -> list[n
     return batches
 
 
+def _growing(window: RowWindow) -> Iterator[RowWindow]:
+    """A large window in parts, each twice the one before: the model need not wait for all of it to be tokenised."""
+    start, n = 0, FIRST_ROWS if len(window.keys) > 2 * FIRST_ROWS else len(window.keys)
+    while start < len(window.keys):
+        yield replace(
+            window, keys=window.keys[start : start + n], contents=window.contents[start : start + n]
+        )
+        start, n = start + n, 2 * n
+
+
 class TextPreparer:
     """Tokenises window by window; see `Preparer`.
 
@@ -47,7 +61,10 @@ class TextPreparer:
         self._pad_id = pad_id
 
     def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
-        for window in windows:
+        first = next(windows, None)
+        if first is None:
+            return
+        for window in itertools.chain(_growing(first), windows):
             yield from self._window(window)
 
     def _window(self, window: RowWindow) -> Iterator[Batch]:

@@ -1,6 +1,8 @@
 """Texts -> token ids with a fast tokenizer, in bounded memory and without the GIL."""
 
+import copy
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +49,7 @@ class FastTokenizer:
     """A copy of a `tokenizers.Tokenizer` with its own truncation and no padding.
 
     Args:
-        backend: the model's tokenizer; left as it is.
+        backend: the model's tokenizer, left as it is; or its JSON.
         max_tokens: longest sequence, special tokens included.
         long: "truncate" drops what is beyond; "chunks" makes further sequences of it, each with the prompt.
         prompt: put before every text.
@@ -56,7 +58,7 @@ class FastTokenizer:
 
     def __init__(
         self,
-        backend: "Tokenizer",
+        backend: "Tokenizer | str",
         max_tokens: int,
         long: str = "truncate",
         prompt: str = "",
@@ -64,10 +66,8 @@ class FastTokenizer:
     ) -> None:
         from tokenizers import Tokenizer
 
-        self._backend = Tokenizer.from_str(backend.to_str())
+        self._backend = Tokenizer.from_str(backend if isinstance(backend, str) else backend.to_str())
         self._backend.no_padding()
-        self._backend.no_truncation()
-        self._whole = Tokenizer.from_str(self._backend.to_str())
         self._backend.enable_truncation(max_tokens)
         self._max_tokens = max_tokens
         self._chunks = long == "chunks"
@@ -79,8 +79,15 @@ class FastTokenizer:
                 "or a larger max_tokens="
             )
         if self._chunks and prompt:
-            self._spans = Tokenizer.from_str(self._whole.to_str())
+            self._spans = copy.deepcopy(self._whole)
             self._spans.enable_truncation(max(3, max_tokens - len(self._whole.encode(prompt).ids)))
+
+    @cached_property
+    def _whole(self) -> "Tokenizer":
+        """Without truncation; large vocabularies take a second to copy, and few texts need it."""
+        whole = copy.deepcopy(self._backend)
+        whole.no_truncation()
+        return whole
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON, for `from_record`."""
@@ -95,10 +102,7 @@ class FastTokenizer:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "FastTokenizer":
         """The same tokenizer; imports neither torch nor the model's library."""
-        from tokenizers import Tokenizer
-
-        backend = Tokenizer.from_str(record["tokenizer"])
-        return cls(backend, *(record[key] for key in ("max_tokens", "long", "prompt", "special_tokens")))
+        return cls(*(record[key] for key in ("tokenizer", "max_tokens", "long", "prompt", "special_tokens")))
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text, in order."""

@@ -36,6 +36,24 @@ trust_option = click.option(
 )
 
 
+_models_option = click.option(
+    "--models",
+    "models_dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    envvar="SHELFPRICE_MODELS",
+    show_envvar=True,
+    help="Folder of models carried over from a connected machine.",
+)
+_offline_option = click.option(
+    "--offline", is_flag=True, help="Never ask the model hub; its local cache is still read."
+)
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say where a model's files may come from."""
+    return _models_option(_offline_option(trust_option(command)))
+
+
 def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that `plan` and `run` share."""
     for option in reversed(
@@ -55,18 +73,7 @@ def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="auto: the fastest that keeps every measured row within cosine 0.999 of fp32. int8: on CPUs, by "
                 "OpenVINO (extra 'int8'), however far from fp32 that is; the cosine is printed.",
             ),
-            click.option(
-                "--models",
-                "models_dir",
-                type=click.Path(path_type=Path, file_okay=False, exists=True),
-                envvar="SHELFPRICE_MODELS",
-                show_envvar=True,
-                help="Folder of models carried over from a connected machine.",
-            ),
-            click.option(
-                "--offline", is_flag=True, help="Never ask the model hub; its local cache is still read."
-            ),
-            trust_option,
+            source_options,
             click.option(
                 "--shard",
                 "share",

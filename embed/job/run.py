@@ -74,9 +74,8 @@ class EmbedOutcome:
     n_embedded: int
     n_failed: int  # in this run
     seconds: float  # from the first batch to the last shard
-    truncated: dict[
-        str, float
-    ]  # vector set -> share of its texts, of this run, that lost tokens, or of its images that lack their end
+    # Vector set -> share of its texts, of this run, that lost tokens, or of its images that lack their end.
+    truncated: dict[str, float]
 
 
 def run(

@@ -100,6 +100,11 @@ def learned_from(fold: np.ndarray, held_out: int, looks_back: bool) -> np.ndarra
     return np.asarray(fold < held_out if is_later else fold != held_out)
 
 
+def scored_rows(fold: np.ndarray, looks_back: bool) -> np.ndarray:
+    """Rows that a score counts, shape (n_rows,) bool: of folds in order of time not the first, which later ones predict."""
+    return np.asarray(fold > fold.min() if looks_back else np.ones(len(fold), bool))
+
+
 def cross_predict(
     head: Head, X: Any, y: Any, groups: Any = None, *, folds: Any = 5, seed: int = 42
 ) -> np.ndarray:

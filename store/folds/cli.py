@@ -32,7 +32,7 @@ def folds(
     """
     from store.folds.summary import decide_and_describe
 
-    described = decide_and_describe(workspace, k, group, seed)
+    described = decide_and_describe(workspace, k, group, seed, lambda line: say(line, err=True))
     if as_json:
         print_json(described)
         return

@@ -106,6 +106,12 @@ def further_row_images(rows: pa.Table, known: Mapping[str, str | None]) -> pa.Ar
     return pa.array([list(islice(found, len(row))) for row in lists], FURTHER_IMAGES.type)
 
 
+def have_image(rows: pa.Table, known: Mapping[str, str | None]) -> list[bool]:
+    """Whether each row has an image that could be had, its first or another one; see `further_row_images`."""
+    first, further = row_images(rows["image"], known).to_pylist(), further_row_images(rows, known).to_pylist()
+    return [any((one, *others)) for one, others in zip(first, further, strict=True)]
+
+
 def links_by_schema(table: pa.Table) -> pa.Table:
     """A table of links with today's columns, null where an older file lacks them.
 
