@@ -22,6 +22,7 @@ from embed.inputs.batch import RowWindow
 from embed.inputs.decoders import DecoderProcesses
 from embed.job.items import ITEMS, ItemSource, image_items, text_items
 from embed.job.run import EmbedOptions, EncodeRequest, run
+from embed.job.source import WINDOW_ROWS
 from store.workspace import Workspace
 
 OF_BARE = 0.9
@@ -42,7 +43,7 @@ def measure(folder: Path, address: str, name: str, device: str, scale: Scale, co
     (engine,) = load_engines(Workspace(folder / "memory"), [one], DeviceSettings((device,), openvino=False))
     before = torch.cuda.memory_allocated(device) if is_cuda else 0
     start = time.perf_counter()
-    first = _window(folder, one, min(256, scale.most_rows), scale)
+    first = _window(folder, one, min(256 if is_image else WINDOW_ROWS, scale.most_rows), scale)
     said = engine.begin(first, MANY_ROWS if compiles else len(first.keys))
     start_seconds = time.perf_counter() - start
     rows = _window(folder, one, min(2 * engine.units, most) if is_image else len(first.keys), scale)  # type: ignore[attr-defined]

@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from embed.encoders.base import HashFile
 
+PARALLELISM = "TOKENIZERS_PARALLELISM"  # of the library, which asks for it at every call
+# open_clip switches it off, for everyone, when it is imported: only what was set before is the user's wish.
+ASKED = None if "open_clip" in sys.modules else os.environ.get(PARALLELISM)
 CHUNK_TEXTS = 256  # encodings are some 150 bytes a token: few at a time
 CHUNK_CHARACTERS = 1_000_000  # of texts tokenised together
 BOUND_CHARACTERS = (4096, 8)  # texts beyond so many, and so many more a token within reach, may be shortened
@@ -148,7 +153,7 @@ class FastTokenizer:
         start, n_characters = 0, 0
         part: list[str] = []
         for at, text in enumerate(texts):
-            text = text if len(text) <= BOUND_CHARACTERS[0] else self.shortened(text)
+            text = self.shortened(text)
             if part and (len(part) == CHUNK_TEXTS or n_characters + len(text) > CHUNK_CHARACTERS):
                 yield start, part
                 start, part, n_characters = at, [], 0
@@ -185,6 +190,8 @@ class FastTokenizer:
             yield parts[:MOST_CHUNKS], len(parts) > MOST_CHUNKS
 
     def _batch(self, texts: list[str]) -> list[Any]:
+        if ASKED is None:
+            os.environ.pop(PARALLELISM, None)
         prompted = [self._prompt + text for text in texts]
         return self._backend.encode_batch_fast(prompted, add_special_tokens=self._special_tokens)
 
