@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ def say(text: str, err: bool = False, colour: str | None = None) -> None:
     """
     line = printable(text)
     click.echo(click.style(line, fg=colour) if colour and not os.environ.get("NO_COLOR") else line, err=err)
+
+
+def on_workspace(command: str, root: str) -> str:
+    """The command as a user types it for the workspace at `root`."""
+    return command if root == "workspace" else f"{command} -w {shlex.quote(root)}"
 
 
 def print_json(value: Any) -> None:

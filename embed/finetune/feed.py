@@ -114,7 +114,7 @@ class Feed:
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Release the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def batches(self, batches: Sequence[np.ndarray], epoch: int | None) -> Iterator[Prepared]:

@@ -1,6 +1,8 @@
 """Runs an application until a signal, then finishes what was begun."""
 
+import signal
 import socket
+import threading
 from pathlib import Path
 
 import uvicorn
@@ -44,6 +46,9 @@ def serve(folder: Path, settings: ServeSettings, log_level: str = "info") -> Non
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     log_event("listening", url=url, model=model.fingerprint, token=settings.token is not None)
+    if threading.current_thread() is threading.main_thread():
+        for ends in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ends, lambda *_: None)  # uvicorn raises it once more when it has stopped
     with listening:
         uvicorn.Server(config).run(sockets=[listening])
 
