@@ -22,7 +22,7 @@ NOTEBOOKS = {
         {},
     ),
     "your_own_catalogue.ipynb": (
-        [r"refused: \{.*\}", "'ask us'", "'sample_id': 'A2'", r"20 prices in own-catalogue/run/submission.csv"],
+        [r"refused: \{.*\}", "'ask us'", "'sample_id': 'A2'", r"20 prices in .*own-catalogue/run/submission.csv"],
         {},
     ),
     "compare_encoders.ipynb": (
