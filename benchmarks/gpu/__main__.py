@@ -87,7 +87,7 @@ class Package:
                     name,
                     self.devices[0],
                     self.scale,
-                    self.compiles,
+                    self.compiles and model != DECODER,  # 36 layers take minutes
                 ),
             )
             if at == len(steps.SYSTEMS):
