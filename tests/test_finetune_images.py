@@ -57,6 +57,12 @@ def test_the_vector_that_is_trained_is_the_mean_over_the_images_that_have_one(jo
     (one,) = prepared.inputs
     assert np.bincount(one.owner).tolist() == [i % 4 - (i == 6) for i in rows if i % 4]
     assert augmented.inputs[0].arrays[0].shape == one.arrays[0].shape
+    in_processes = Feed(job.workspace, job.towers, encoders, [matrix.valid], job.seed, processes=True)
+    for epoch, alone in ((None, prepared), (1, augmented)):
+        np.testing.assert_array_equal(
+            in_processes.prepare(rows, epoch).inputs[0].arrays[0], alone.inputs[0].arrays[0]
+        )
+    in_processes.close()
     with torch.no_grad():
         vectors = network._encode(0, one).numpy()
         half = network._encode(0, part_of(prepared, 5, 30).inputs[0]).numpy()
