@@ -51,14 +51,14 @@ def _fill(workspace: Workspace, n_rows: int) -> None:
     """Vectors whose first values tell the price."""
     import numpy as np
 
-    from store.vectors.sets import VectorSet, iter_row_keys, publish_current
+    from store.vectors.sets import VectorSet, iter_image_keys, publish_current
     from store.vectors.shard import publish_shard
     from store.vectors.spec import EncoderSpec
 
     spec = EncoderSpec("made", "text", "made", "made", "0" * 64, DIM, {}, "mean", False)
     publish_current(workspace, spec)
     random, start = np.random.default_rng(0), 0
-    for batch, keys in iter_row_keys(workspace, VectorSet("made", "structured"), "train", SHARD_ROWS):
+    for ((batch, keys),) in iter_image_keys(workspace, VectorSet("made", "structured"), "train", SHARD_ROWS):
         X = random.standard_normal((len(keys), DIM), np.float32)
         X[:, 0] += np.arange(start, start + len(keys)) % 100 / 25
         publish_shard(workspace, spec.folder, keys, X, {})

@@ -80,7 +80,8 @@ def compare(run: Any, name: str, steps: int = STEPS, turns: int = TURNS) -> Resu
     device = run.processes.device
     bare = Bare(run, [run.feed.prepare(batch, None) for batch in batches], targets.to(device), steps)
     run.stepper.network.train()
-    bare.steps(0)  # warm-up
+    bare.steps(0)  # warm-up, of both
+    _take(run, iter(bare.ready[:1]))
     seconds = {"command": 0.0, "bare": 0.0}
     for turn in range(turns):
         start = device_clock(device)

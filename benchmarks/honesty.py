@@ -145,7 +145,8 @@ def _figures(workspace: Any, blend: Any) -> dict[str, Any]:
     """Printed and true score, and how often rows of each kind lie in their intervals."""
     from ensemble.conformal import RowKinds, coverage_by_kind, fit_intervals, interval_score
     from ensemble.groups import expected_interval
-    from store.catalog.read import read_split
+    from store.catalog.images.links import have_image, known_links
+    from store.catalog.read import columns_of_images, read_split
     from store.folds.assign import read_folds, read_record
     from store.folds.relatives import read_relatives
     from store.metric import smape_rows
@@ -156,8 +157,8 @@ def _figures(workspace: Any, blend: Any) -> dict[str, Any]:
     actual = np.log([price_of[line[0]] for line in lines])
     price, low, high = (np.log([float(line[at]) for line in lines]) for at in (1, 2, 3))
     loss, level = smape_rows(actual, price), read_relatives(workspace).of_test()
-    image = read_split(workspace, "test", ["image"])["image"].is_valid().to_numpy()
-    kinds = RowKinds(None, level, image)
+    rows = read_split(workspace, "test", columns_of_images(workspace, "test"))
+    kinds = RowKinds(None, level, np.array(have_image(rows, known_links(workspace)), bool))
     inside = (actual >= low - 1e-9) & (actual <= high + 1e-9)
     scores, record = blend.record["scores"], read_record(workspace)
     oof = workspace.read_table(f"{blend.record['folder']}/oof.parquet")["log_price"].to_numpy()

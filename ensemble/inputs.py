@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.images.links import known_links, row_images
-from store.catalog.read import present_splits, read_split, split_path
+from store.catalog.images.links import have_image, known_links
+from store.catalog.read import columns_of_images, present_splits, read_split, split_path
 from store.config import CONFIG_FILE
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError
 from store.folds.assign import Folds, read_folds
@@ -182,7 +182,8 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
     """
     with workspace.parquet(split_path("train")) as file:
         given = [name for name in (WEIGHT.name,) if name in file.schema_arrow.names]
-    train = read_split(workspace, "train", ["sample_id", "image", "price", *given]).combine_chunks()
+    columns_read = ["sample_id", *columns_of_images(workspace, "train"), "price", *given]
+    train = read_split(workspace, "train", columns_read).combine_chunks()
     sample_id = train["sample_id"].combine_chunks()
     log_actual = np.log(train["price"].to_numpy())
     if np.ptp(log_actual) == 0:
@@ -209,7 +210,6 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
             )
     relatives = read_relatives(workspace)
     weight = train[WEIGHT.name].to_numpy() if WEIGHT.name in train.column_names else None
-    image = row_images(train["image"], known_links(workspace))
     rows = TrainingRows(
         sample_id,
         tuple(selection.folders),
@@ -218,10 +218,10 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
         folds.fold,
         folds.group,
         n_test,
-        relatives.of_train(folds.fold),
+        relatives.of_train(folds.fold, looks_back=folds.looks_back),
         relatives.of_test() if n_test is not None else None,
         _curve(workspace, selection, sample_id, folds, relatives),
-        image.is_valid().to_numpy(zero_copy_only=False),
+        np.array(have_image(train, known_links(workspace)), bool),
         None if weight is None else weight / weight.mean(),
         folds.looks_back,
     )

@@ -1,5 +1,6 @@
 """What is expected of the test rows, and of products without a relative in train, from the rows of a blend."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ def outlook(
 
     Returns:
         `test` (see `Expected`; of rows like the training rows where there are no test rows), `without_relative` (None
-        where all or none have one), `test_shares` and `train_shares` by level, `blocks` of folds in order of time (None
-        for others), `curve_heads`.
+        where no test row has one, or too few training rows have none), `test_shares` and `train_shares` by level,
+        `blocks` of folds in order of time (None for others), `curve_heads`.
     """
     n_folds = len(np.unique(rows.fold)) + rows.looks_back
     level = np.zeros(len(loss), np.int64) if rows.level is None else rows.level
@@ -39,10 +40,11 @@ def outlook(
 
     alone = np.eye(len(LEVELS))[0]
     n_alone = None if rows.test_level is None else int((rows.test_level == 0).sum()) or rows.n_test
-    is_mixed = shares[0] < 1 and (level == 0).any()
+    without = of(alone, n_alone)
+    is_told = shares[0] < 1 and without.unscored == 0
     return {
         "test": of(shares, rows.n_test).to_json(),
-        "without_relative": of(alone, n_alone).to_json() if is_mixed else None,
+        "without_relative": without.to_json() if is_told else None,
         "test_shares": None if rows.test_level is None else _named(shares),
         "train_shares": _named(_shares(level)),
         "curve_heads": [] if rows.curve is None else list(rows.curve.heads),
@@ -53,10 +55,11 @@ def outlook(
 def _blocks(rows: TrainingRows, nested: Nested, loss: np.ndarray) -> list[dict[str, Any]]:
     """Score and price level of each fold, from the earliest on, by what was known before it."""
     residual = rows.log_actual - nested.log_price
+    weight = np.ones(len(loss)) if rows.weight is None else rows.weight
     return [
         {
             "n_rows": int((rows.fold == k).sum()),
-            "smape": float(loss[rows.fold == k].mean()),
+            "smape": float(np.average(loss[rows.fold == k], weights=weight[rows.fold == k])),
             "level": float(
                 np.expm1(np.median(residual[rows.fold == k]))
             ),  # of prices over predicted ones, less 1
@@ -65,9 +68,24 @@ def _blocks(rows: TrainingRows, nested: Nested, loss: np.ndarray) -> list[dict[s
     ]
 
 
-def kinds_of(rows: TrainingRows) -> RowKinds:
-    """What the width of a row's interval may depend on."""
-    return RowKinds(head_spread(rows.log_prices), rows.level, rows.has_image)
+def kinds_of(rows: TrainingRows, heads: Sequence[str]) -> RowKinds:
+    """What the width of a row's interval may depend on.
+
+    Args:
+        heads: of the blend, that are asked how far they are apart.
+    """
+    asked = [rows.heads.index(head) for head in heads]
+    return RowKinds(head_spread(rows.log_prices[:, asked]), rows.level, rows.has_image)
+
+
+def spread_heads(record: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
+    """The heads whose spread the intervals of a blend go by; all of them in blends of before 0.2.
+
+    Args:
+        record: content of blend.json.
+        heads: of the blend.
+    """
+    return list(record["intervals"].get("spread_of", heads))
 
 
 def head_spread(log_prices: np.ndarray) -> np.ndarray | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from heads.features.inputs import Inputs, read_inputs
-from heads.folds.crossfit import crossfit
+from heads.folds.crossfit import crossfit, scored_rows
 from heads.run import HeadPlan, Log, plan_heads
 from store.catalog.read import catalog_digest
 from store.config import Config
@@ -75,19 +75,21 @@ def compare_heads(
         else _trained(plan, inputs, part, log)
         for plan in plans
     ]
-    actual, group = inputs.log_price[part], inputs.train.group[part]
-    first = smape_rows(actual, predicted[0][0])
+    scored = scored_rows(inputs.fold[part], inputs.looks_back)
+    actual, group = inputs.log_price[part][scored], inputs.train.group[part][scored]
+    counts = np.ones(len(actual)) if inputs.weight is None else inputs.weight[part][scored]
+    counts = counts / counts.mean()
+    losses = [counts * smape_rows(actual, log_price[scored]) for log_price, _ in predicted]
     found = []
-    for at, (plan, (log_price, seconds)) in enumerate(zip(plans, predicted, strict=True)):
-        loss = smape_rows(actual, log_price)
+    for at, (plan, (_, seconds), loss) in enumerate(zip(plans, predicted, losses, strict=True)):
         whole = seconds * len(chosen) / len(part) if is_sample and seconds is not None else None
         found.append(
             Compared(
                 plan.name,
                 float(loss.mean()),
                 _interval(loss, group),
-                float((loss - first).mean()),
-                _interval(loss - first, group) if at else None,
+                float((loss - losses[0]).mean()),
+                _interval(loss - losses[0], group) if at else None,
                 seconds,
                 whole,
                 len(part),

@@ -58,6 +58,10 @@ class HeadPlan:
     tuning: Tuning | None = None  # None: every fold has the head's own parameters
     learning_curve: bool = True  # a second pass over a sample of the rows, see `heads.folds.curve`
 
+    def width(self, workspace: Workspace) -> int:
+        """Columns of the vectors that it reads."""
+        return _n_columns(workspace, [found.vector_set for found in self.sets])
+
 
 @dataclass(frozen=True)
 class HeadResult:
@@ -67,9 +71,12 @@ class HeadResult:
     status: Literal["trained", "present", "failed"]
     folder: str | None = None
     smape: float | None = None  # out of fold, percent
-    seconds: float | None = None  # of fitting and predicting, when it was trained
+    seconds: float | None = (
+        None  # of fitting and predicting, its learning curve among it, when it was trained
+    )
     error: str | None = None
     tuned: bool = False  # with parameters that 'shelfprice heads tune' found
+    width: int = 0  # columns of the vectors that it was trained on
 
 
 def run_heads(
@@ -256,7 +263,7 @@ def train_head(
     Raises:
         HeadError: it misses what it needs, has nothing to learn, or diverged; nothing is published.
     """
-    from heads.folds.crossfit import crossfit
+    from heads.folds.crossfit import crossfit, scored_rows
     from heads.folds.curve import MOST_SECONDS, curve_pass, curve_table
     from store.metric import scores
 
@@ -296,8 +303,10 @@ def train_head(
         curve = curve_pass(
             plan.head, train, inputs.log_price, inputs.fold, seed, plan.tuning, inputs.weight, log
         )
+    scored = scored_rows(inputs.fold, inputs.looks_back)
+    weight = None if inputs.weight is None else inputs.weight[scored]
     report: dict[str, Any] = {
-        **scores(inputs.log_price, result.oof),
+        **scores(inputs.log_price[scored], result.oof[scored], weight),
         "seconds": round(seconds, 3),
         "learned": result.learned,
         **({"fold_matched": matched} if matched else {}),
@@ -321,7 +330,13 @@ def train_head(
         predicted = test_predictions_table(test.sample_id, result.test)
     publish_predictions(workspace, Predictions(plan.name, plan.inputs, oof, predicted, report))
     return HeadResult(
-        plan.name, "trained", plan.folder, report["smape"], seconds, tuned=plan.tuning is not None
+        plan.name,
+        "trained",
+        plan.folder,
+        report["smape"],
+        seconds + report.get("curve_seconds", 0.0),
+        tuned=plan.tuning is not None,
+        width=train.n_columns,
     )
 
 

@@ -40,6 +40,9 @@ def smape_log(log_actual: np.ndarray, log_predicted: np.ndarray) -> float:
 def smape(actual: np.ndarray, predicted: np.ndarray) -> float:
     """Symmetric mean absolute percentage error, the score of the challenge.
 
+    >>> smape([100.0, 50.0], [120.0, 50.0])  # 18.18 for the first row, 0 for the second
+    9.0909...
+
     Args:
         actual: true prices, shape (n_rows,), > 0.
         predicted: predicted prices, shape (n_rows,), same currency. One that is not > 0 counts 200.
@@ -91,15 +94,25 @@ def smape_scorer(target: Target = "price") -> Any:
     return make_scorer(smape if target == "price" else smape_log, greater_is_better=False)
 
 
-def scores(log_actual: np.ndarray, log_predicted: np.ndarray) -> dict[str, float]:
-    """Every score of one set of predictions: SMAPE (percent), MAE and RMSE (price), R2 of log price."""
+def scores(
+    log_actual: np.ndarray, log_predicted: np.ndarray, weight: np.ndarray | None = None
+) -> dict[str, float]:
+    """Every score of one set of predictions: SMAPE (percent), MAE and RMSE (price), R2 of log price.
+
+    Args:
+        weight: what each row counts, > 0, as the others of shape (n_rows,); None: all alike.
+    """
     _check_same_rows(log_actual, log_predicted)
+
+    def mean(values: np.ndarray) -> float:
+        return float(np.average(values, weights=weight))
+
     price_error = np.exp(log_predicted) - np.exp(log_actual)
-    spread = float(((log_actual - log_actual.mean()) ** 2).sum())
-    residual = float(((log_predicted - log_actual) ** 2).sum())
+    spread = mean((log_actual - mean(log_actual)) ** 2)
+    residual = mean((log_predicted - log_actual) ** 2)
     return {
-        "smape": smape_log(log_actual, log_predicted),
-        "mae": float(np.abs(price_error).mean()),
-        "rmse": float(np.sqrt((price_error**2).mean())),
+        "smape": mean(smape_rows(log_actual, log_predicted)),
+        "mae": mean(np.abs(price_error)),
+        "rmse": float(np.sqrt(mean(price_error**2))),
         "r2_log": 1.0 - residual / spread if spread > 0 else 0.0,
     }

@@ -11,7 +11,7 @@ from store.catalog.read import catalog_digest, read_split
 from store.folds.assign import FOLDS_FILE, read_folds
 from store.predictions import Predictions, oof_predictions_table, publish_predictions, test_predictions_table
 from store.schema import CATALOG_COLUMNS, FOLD, GROUP, NUMBERS_TYPE, PRICE, TIME, WEIGHT
-from store.vectors.sets import VectorSet, iter_row_keys, publish_current
+from store.vectors.sets import VectorSet, iter_image_keys, publish_current
 from store.vectors.shard import publish_shard
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
@@ -73,7 +73,7 @@ def publish_vectors(
     publish_current(workspace, spec)
     rows: dict[bytes, np.ndarray] = {}
     for split, X in vectors.items():
-        keys = pa.concat_arrays([keys for _, keys in iter_row_keys(workspace, vector_set, split)])
+        keys = pa.concat_arrays([keys for (_, keys), *_ in iter_image_keys(workspace, vector_set, split)])
         rows.update({key: x for key, x in zip(keys.to_pylist(), X, strict=True) if key is not None})
     keys = pa.array(list(rows), pa.binary(16))
     publish_shard(workspace, spec.folder, keys, np.stack(list(rows.values())), {})

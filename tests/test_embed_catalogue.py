@@ -9,7 +9,7 @@ from embed.encoders import registry
 from store.errors import CatalogError, ConfigError, FailureLimitError, FoldMismatchError, MissingVectorsError
 from store.folds.assign import read_folds
 from store.vectors.folded import all_folds
-from store.vectors.sets import VectorSet, iter_row_keys, publish_current
+from store.vectors.sets import VectorSet, iter_image_keys, publish_current
 from store.vectors.shard import publish_shard
 from store.workspace import Workspace
 from tests import letter_encoder
@@ -83,7 +83,9 @@ def test_of_a_fine_tuned_encoder_the_fold_must_be_named(workspace):
         replace(fake_spec(wanted.encoder, 1, weights=str(fold) * 64), fold=fold, folds_hash=folds_hash)
         for fold in (0, 1)
     ]
-    row_keys = [keys for split in ("train", "test") for _, keys in iter_row_keys(workspace, wanted, split)]
+    row_keys = [
+        keys for split in ("train", "test") for ((_, keys),) in iter_image_keys(workspace, wanted, split)
+    ]
     keys = pa.concat_arrays(row_keys).drop_null().unique()
     for spec in specs:
         publish_shard(workspace, spec.folder, keys, np.full((len(keys), 1), spec.fold, np.float16), {})

@@ -46,7 +46,10 @@ def kernel(monkeypatch):
 
     asked = []
 
-    def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
+    def varlen_attn(
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa=False
+    ):
+        assert enable_gqa or query.shape == key.shape
         assert cu_seq_q.dtype == torch.int32
         assert (cu_seq_q.diff() <= max_q).all()
         asked.append(window_size)
@@ -92,6 +95,23 @@ def test_texts_without_padding_get_the_vectors_of_padded_batches(family, kernel,
         without.setattr(unpadded, "has_kernel", lambda query: False)
         assert worst_cosine(vectors_of(passes, batches, UNPADDED), padded) >= 0.99999
     np.testing.assert_array_equal(vectors_of(passes, batches, PLAIN), padded)  # and back
+
+
+def test_a_kernel_that_wants_as_many_keys_as_queries_gets_them(kernel, monkeypatch, tmp_path):
+    from torch.nn.attention import varlen
+
+    newer = varlen.varlen_attn
+
+    def older(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size):
+        return newer(
+            query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size
+        )
+
+    monkeypatch.setattr(varlen, "varlen_attn", older)
+    save, address, _ = FAMILIES["qwen3-embedding"]
+    passes, batches = passes_of(tmp_path, address.format(save(tmp_path / "decoder")))
+    padded = vectors_of(passes, batches, PLAIN)
+    assert worst_cosine(vectors_of(passes, batches, UNPADDED), padded) >= 0.99999
 
 
 @pytest.mark.parametrize(
@@ -212,7 +232,11 @@ def test_vectors_of_a_replayed_graph_outlive_the_next_replay(monkeypatch):
     found = passes.forward((levels.expand(4, 8, 8, 3).contiguous(),))  # in two halves of one shape
     np.testing.assert_allclose(found[:, 0], [0.0, 0.2, 0.4, 0.6], atol=1e-6)
     passes.apply(Mode(compiled=True))
-    assert how[-1] == {"dynamic": None}
+    assert how[-1] == {"dynamic": False}
+    passes._limit.units = 4
+    few = passes.forward((levels[:3].expand(3, 8, 8, 3).contiguous(),))  # of another shape: filled, and cut
+    np.testing.assert_allclose(few[:, 0], [0.0, 0.2, 0.4], atol=1e-6)
+    assert passes._encoder.module.places.keys() == {(4, 3, 8, 8)}
 
 
 class TimedPasses:
@@ -255,9 +279,9 @@ FASTER_WITH_GRAPHS = {(False, False): 4.0, (True, False): 2.0, (True, True): 1.0
 
 def test_graphs_are_chosen_for_images_where_they_are_faster_and_right(clock):
     choice = compiled_by(clock, FASTER_WITH_GRAPHS)
-    assert choice.compiled == Compiled(4.0, choice.compiled.seconds, graphs=True)
+    assert choice.compiled == Compiled(8.0, choice.compiled.seconds, graphs=True)  # a whole batch a second
     assert choice.mode_for(10**9) == GRAPHS
-    assert "bf16 compiled graphs 4.0 rows/s" in str(choice)
+    assert "bf16 compiled graphs 8.0 rows/s" in str(choice)
     plain = {**FASTER_WITH_GRAPHS, (True, True): 2.0}
     assert compiled_by(clock, plain).mode_for(10**9) == Mode("bf16", compiled=True)
     assert compiled_by(clock, FASTER_WITH_GRAPHS, wrong=[GRAPHS]).compiled.graphs is False

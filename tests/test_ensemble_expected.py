@@ -1,8 +1,11 @@
 """The score that is expected of test rows: weighed by their relatives in train, and of a model of all rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ensemble.blend import make_record
 from ensemble.conformal import (
     Intervals,
     RowKinds,
@@ -12,7 +15,7 @@ from ensemble.conformal import (
     interval_score,
 )
 from ensemble.expected import CurveLoss, expect, extrapolation
-from ensemble.score import honest_score
+from ensemble.score import _rows, honest_score
 
 
 def losses(seed, n, share_with, with_relative=10.0, alone=30.0):
@@ -90,6 +93,22 @@ def test_plain_arrays_expect_what_their_rows_score():
     assert expected["test"]["smape"] == pytest.approx(score.smape)
     assert expected["without_relative"] is None
     assert score.expected == pytest.approx(score.smape)
+
+
+def test_products_without_a_relative_have_a_score_of_their_own_only_where_enough_rows_tell_it():
+    draws = np.random.default_rng(0)
+    log_price = draws.normal(3, 1, 400)
+    rows = replace(
+        _rows({"a": log_price + draws.normal(0, 0.3, 400)}, log_price, np.arange(400) % 5, None, "log_price"),
+        n_test=90,
+        test_level=np.arange(90) % 3,
+    )
+    inputs = {"seed": 0, "coverage": 0.9}
+    for n_alone, is_told in ((19, False), (20, True)):
+        level = np.where(np.arange(400) < n_alone, 0, 1 + np.arange(400) % 2)
+        expected = make_record(replace(rows, level=level), inputs)[0]["scores"]["expected"]
+        assert (expected["without_relative"] is not None) == is_told
+        assert expected["test"]["unscored"] == pytest.approx(0 if is_told else 1 / 3)
 
 
 # ---- intervals per row ---------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import html
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +29,6 @@ from store.workspace import Workspace
 from tests.fakes import catalog_table
 
 N_TRAIN, N_TEST = 260, 60
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = {
     4: "\u202eمصباح \u2067abc\u2069 طاولة",
     5: "very long " * 1000,
@@ -184,17 +182,6 @@ def test_texts_of_the_catalogue_can_not_write_html(page, facts):
     assert "<bdi>&lt;script&gt;alert(1)&lt;/script&gt;</bdi>" in page
     assert "very long " * 50 not in page
     assert all(len(name) <= 120 for name in shown)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the dev extra")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def opened(browser, workspace, **options):

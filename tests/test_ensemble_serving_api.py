@@ -152,6 +152,23 @@ def test_links_are_fetched_where_allowed_and_refused_where_not():
     assert (found[0]["price"], found[2]["price"]) == (30.0, 3.0)
 
 
+def test_images_behind_links_count_among_the_bytes_at_work_which_are_given_back():
+    async def run(url):
+        settings = {"allow_links": True, "allow_private": True, "limits": {"held_bytes": 20_000}}
+        async with client_of(FakePriceModel(), **settings) as client:
+            few, many = (
+                {"products": [{"title": "tea", "photo": {"link": f"{url}/img/{n}"}} for n in range(most)]}
+                for most in (1, 20)
+            )
+            for _ in range(3):
+                refused = await client.post("/v1/price", json=many)
+                assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+                assert (await client.post("/v1/price", json=few)).json()["prices"][0]["price"] == 30.0
+
+    with serving(Site()) as port:
+        asyncio.run(run(f"http://127.0.0.1:{port}"))
+
+
 def test_explanations_name_heads_effects_and_near_products_with_their_images(tmp_path):
     model = FakePriceModel(tmp_path)
 
@@ -213,6 +230,7 @@ HOSTILE = {
     "no list": (b'{"products":{"title":"x"}}', 422, "products: Input should be a valid array"),
     "wrong types": (b'{"products":[{"title":[1],"rating":true,"brand":{}}]}', 422, "products.0.title"),
     "unknown column": (b'{"products":[{"titel":"x"}]}', 422, "products.0.titel: Extra inputs are not permitted"),
+    "unknown columns": (json.dumps({"products": [dict.fromkeys(map(str, range(300)), 0)] * 200}).encode(), 422, "and more"),
     "a path": (b'{"products":[{"photo":"/etc/passwd"}]}', 422, "products.0.photo"),
     "long text": (b'{"products":[{"title":"' + b"x" * 50_001 + b'"}]}', 422, "at most 50000 characters"),
     "same key twice": (b'{"products":[{"title":"x","title":"y"}]}', 200, ""),

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -138,6 +139,25 @@ def test_a_request_that_the_model_stumbles_over_fails_alone():
         assert len(errors) == 2
 
     asyncio.run(run())
+
+
+def test_seconds_of_a_batch_are_its_own_though_another_failed_before(monkeypatch):
+    clock, seen = [0.0], []
+
+    def call(rows, interval):
+        clock[0] += 1.0
+        if "bad" in rows:
+            raise ValueError("bad row")
+        return rows
+
+    async def run():
+        batcher = batcher_of(call, on_batch=lambda *batch: seen.append(batch))
+        asked = [ask(batcher, [row]) for row in (1, "bad", 2)]
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    monkeypatch.setattr("ensemble.serving.batcher.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    asyncio.run(run())
+    assert seen == [("price", 1, 1.0)] * 2
 
 
 def test_closing_finishes_what_was_asked_for():

@@ -1,7 +1,6 @@
 """The page in a real browser: typed, dropped, by keyboard, on a phone, in dark; and without scripts."""
 
 import re
-import shutil
 from itertools import pairwise
 
 import pytest
@@ -12,7 +11,6 @@ from ensemble.serving.page import money, scale_of
 from ensemble.serving.settings import ServeSettings
 from tests.fake_prices import FakePriceModel, serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SIZES = {"phone": (390, 844), "tablet": (768, 1024), "desktop": (1280, 900)}
 DROP = """(element, [name, bytes]) => {
   const moved = new DataTransfer();
@@ -26,17 +24,6 @@ def url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     with serving(create_app(FakePriceModel(folder), folder, ServeSettings())) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the dev extra")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -40,7 +41,7 @@ def test_a_signal_stops_it_once_requests_at_work_are_answered_and_no_token_is_in
         process.send_signal(signal.SIGTERM)
         ask.join()
         assert answers[0].json()["prices"][0]["price"] == 3.0
-        process.wait(30)
+        assert process.wait(30) == 0
         with pytest.raises(httpx.ConnectError, match="refused"):
             httpx.get(f"{url}/healthz")
     said = events(process)
@@ -63,6 +64,21 @@ def test_a_killed_server_comes_up_again_on_its_port(tmp_path):
             assert again == url
             assert httpx.post(f"{url}/v1/price", json=TEA).json()["prices"][0]["price"] == 3.0
         connection.close()
+
+
+def test_headers_without_end_are_refused_before_they_fill_the_memory(tmp_path):
+    with running(tmp_path) as (url, process):
+        before = resident_mb(process.pid)
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=10) as connection:
+            with suppress(OSError):  # the server hangs up
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+                for n in range(64):
+                    connection.sendall(b"x-%d: %s\r\n" % (n, b"y" * 2**20))
+                connection.sendall(b"\r\n")
+            with suppress(ConnectionResetError):
+                assert connection.recv(20).startswith(b"HTTP/1.1 400")
+        assert resident_mb(process.pid) < before + 32
+        assert httpx.get(f"{url}/healthz").status_code == 200
 
 
 def test_many_clients_each_get_their_own_answer_and_memory_stays_flat(tmp_path):

@@ -20,6 +20,7 @@ from embed.finetune.vectors import load_tuned
 from store.cli import main
 from store.config import HeadConfig, load_config
 from store.errors import ConfigError, CorruptFileError, EncoderError, HeadError, MissingVectorsError
+from store.folds.assign import read_folds
 from store.workspace import Workspace
 from tests.finetune_runs import TINY, demo_workspace, embedded, tiny_job, tiny_models, tune, with_one_thread
 
@@ -42,6 +43,13 @@ def test_a_run_of_another_configuration_is_refused_and_the_difference_shown(work
     job = tiny_job(workspace, models, "other", epochs=3)
     with pytest.raises(ConfigError, match=r"recipe.epochs was 1 and is 3: .* --restart"):
         tune(job, (0,))
+
+
+def test_folds_in_order_of_time_are_refused(workspace, models, monkeypatch):
+    in_order = dataclasses.replace(read_folds(workspace), looks_back=True)
+    monkeypatch.setattr("embed.finetune.job.ensure_folds", lambda *given: in_order)
+    with pytest.raises(HeadError, match="of folds in order of time no model may know later ones"):
+        tiny_job(workspace, models, "in-time")
 
 
 def test_missing_cached_vectors_name_the_command(workspace, models):

@@ -8,10 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from ensemble.score import make_blend, write_submission
+from heads.compare import compare_heads
 from heads.folds.curve import sampled_rows
 from heads.run import train_heads
 from store.cli import main
-from store.config import Config, HeadConfig, save_config
+from store.config import ColumnConfig, Config, HeadConfig, save_config
 from store.folds.assign import read_folds, read_record
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
@@ -115,6 +116,41 @@ def test_weights_of_rows_decide_score_and_blend(workspace, tmp_path):
     loss = 200 * np.tanh(np.abs(prices - np.log(train["price"].to_numpy())) / 2)
     assert weighted["nested"] == pytest.approx(np.average(loss, weights=train["given:weight"].to_numpy()))
     assert weighted["nested"] != pytest.approx(loss.mean(), abs=1e-6)
+
+
+def test_of_folds_in_order_of_time_the_first_is_in_no_score_and_nothing_knows_later_ones(truth, tmp_path):
+    texts, log_price, X = truth
+    rows = [
+        {
+            "sample_id": i,
+            "text": t,
+            "name": t,
+            "price": float(np.exp(p)),
+            "given:time": float(i),
+            "given:weight": 1.0 + i % 2,
+        }
+        for i, (t, p) in enumerate(zip(texts[:200], log_price[:200], strict=True))
+    ]
+    workspace = Workspace(tmp_path)
+    publish_catalog(workspace, catalog_table(rows))
+    publish_vectors(workspace, VectorSet("minilm", "structured"), {"train": X[:200]})
+    heads = HeadConfig(run=("ridge",), vectors=("minilm@structured",))
+    config = Config(heads=heads, columns=ColumnConfig(time="day"))
+    save_config(workspace, config)
+    (ridge,) = train_heads(workspace)
+    oof = workspace.read_table(f"{ridge.folder}/oof.parquet").sort_by("sample_id")
+    later = oof["fold"].to_numpy() > 0
+    loss = 200 * np.tanh(np.abs(oof["log_price"].to_numpy() - log_price[:200]) / 2)
+    weight = 1.0 + np.arange(200) % 2
+    assert ridge.smape == pytest.approx(np.average(loss[later], weights=weight[later]))
+    assert ridge.smape != pytest.approx(np.average(loss, weights=weight), rel=1e-4)
+    of_ridge, _ = compare_heads(workspace, config, ("ridge", "sparse"))
+    assert of_ridge.smape == pytest.approx(ridge.smape)
+    said = CliRunner().invoke(
+        main, ["heads", "tune", "--head", "svr", "--minutes", "0.01", "-w", workspace.root]
+    )
+    assert said.exit_code == 1
+    assert "of folds in order of time no model may know later ones" in said.output
 
 
 def test_a_second_run_trains_no_curve_and_the_setting_turns_it_off(workspace):

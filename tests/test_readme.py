@@ -46,6 +46,14 @@ def test_every_extra_is_in_the_table_of_what_can_be_installed():
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(setup["options.extras_require"])
 
 
+def test_the_first_version_of_the_changes_is_the_one_that_is_built():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    newest = re.search(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest
+    assert newest[1] == setup["metadata"]["version"]
+
+
 def test_users_get_no_tools_of_contributors_and_contributors_do():
     if shutil.which("make") is None:
         pytest.skip("make is not installed")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.catalog.download.addresses import TOO_LONG, address_problem, link_url, read_link
+from store.catalog.download.addresses import TOO_LONG, Link, address_problem, read_link
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,14 @@ def test_an_empty_cell_is_no_problem(cell):
     assert (read_link(cell).url, read_link(cell).problem) == (None, None)
 
 
+def test_of_a_list_every_link_that_can_be_used_is_taken_and_one_that_can_not_says_why():
+    cell = """ '["1.jpg", "https://a.example/2.jpg", "https://A.example/2.jpg"]' """
+    link = read_link(cell, take_all=True)
+    note = "list: usable links were taken, left out: relative link"
+    assert link == Link(("https://a.example/2.jpg",), "relative link", note)
+    assert read_link(None, take_all=True) == read_link(" '' ", take_all=True) == Link()
+
+
 def test_what_had_to_be_done_to_read_a_cell_is_noted():
     assert read_link("'https://a.example/x'").note == "quoted: the quotes were taken off"
     assert read_link("['https://a.example/x']").note == "list: the first link was taken"
@@ -87,11 +95,11 @@ def test_a_cell_of_any_length_is_refused_in_time_that_grows_with_its_length_alon
 
 @given(st.text(max_size=60) | st.text(max_size=60).map("http://".__add__))
 def test_any_cell_is_read_without_an_error_and_a_url_reads_as_itself(cell):
-    url = link_url(cell)
+    url = read_link(cell).url
     if url is not None:
         assert url.isascii()
         assert url.startswith(("http://", "https://"))
-        assert link_url(url) == url
+        assert read_link(url).url == url
 
 
 @pytest.mark.parametrize(

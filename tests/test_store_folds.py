@@ -224,7 +224,8 @@ def test_the_command_shows_sizes_prices_and_groups(workspace):
     ingest(workspace, rows(40, text=["twin", "twin"] + [f"t{i}" for i in range(38)]))
     result = run(workspace)
     assert result.exit_code == 0, result.output
-    assert "of 40 rows in 39 groups; 2 rows share a group, the largest holds 2" in result.output
+    assert "of 40 rows in 39 groups, " in result.output
+    assert "2 rows share a group, the largest holds 2" in result.output
     assert result.output.count("median price") == 5
 
 
@@ -237,6 +238,15 @@ def test_options_of_the_command_hold_for_every_later_run(workspace):
     assert ensure_folds(workspace, config, said.append).hash == described["hash"]
     assert said == []
     assert json.loads(run(workspace, "--json").output)["status"] == "kept"
+
+
+def test_the_command_tells_which_settings_were_edited_since_and_not_those_that_it_was_given(workspace):
+    workspace.publish_bytes("shelfprice.toml", b"seed = 7\n[folds]\nk = 2\n")
+    ingest(workspace, rows(12))
+    assert run(workspace).stderr == ""
+    workspace.publish_bytes("shelfprice.toml", b"seed = 8\n[folds]\nk = 2\n")
+    assert run(workspace, "-k", "3").stderr == "shelfprice.toml has changed: seed 7 became 8\n"
+    assert run(workspace, "-k", "2").stderr == ""
 
 
 def test_options_that_can_not_be_met_change_nothing(workspace):

@@ -124,6 +124,7 @@ def test_the_closest_relative_is_looked_for_where_a_row_is_predicted_from(worksp
     assert relatives.of_train(fold).tolist() == [2, 2, 1, 0, 0, 0]
     seen = np.array([True, False, True, True, True, True])
     assert relatives.of_train(fold, seen).tolist() == [1, 2, 1, 0, 0, 0]
+    assert relatives.of_train(fold, looks_back=True).tolist() == [0, 2, 1, 0, 0, 0]
 
 
 # ---- columns of the user -------------------------------------------------------------------------

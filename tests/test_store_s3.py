@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from embed.encoders.base import image_preprocessing
-from embed.inputs.image_batches import read_image
+from embed.inputs.decoded import read_image
 from embed.inputs.images import decode_image
 from embed.job.catalog import blob_reader
 from embed.job.run import EmbedOptions, run

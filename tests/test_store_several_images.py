@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from heads.features.inputs import input_coverage
 from store.catalog.clean.duplicates import SHARED_ROWS, group_rows
-from store.catalog.download.addresses import all_urls, split_links
+from store.catalog.download.addresses import split_links
 from store.catalog.download.plan import read_wanted
 from store.catalog.download.rows import show_images
-from store.catalog.images.links import further_row_images, known_links, row_images
+from store.catalog.images.links import further_row_images, have_image, known_links, row_images
 from store.catalog.ingest.run import ingest
 from store.catalog.read import catalog_digest, image_references, read_split
 from store.catalog.show.facts import read_facts
@@ -127,6 +127,14 @@ def test_links_of_a_list_are_all_wanted_and_shown_as_they_arrive(workspace, tmp_
     assert images_of(workspace) == [[A], [A], [B], []]
 
 
+def test_a_link_of_a_list_that_can_not_be_used_is_counted_and_the_others_are_taken(workspace, tmp_path):
+    ingest(workspace, catalogue(tmp_path, f"""['1.jpg', '{A}']"""))
+    wanted = read_wanted(workspace)
+    assert (list(wanted.urls), wanted.n_rows_with_link, wanted.n_unusable) == ([A], 1, {})
+    assert wanted.notes == {"list: usable links were taken, left out: relative link": 1}
+    assert read_facts(workspace).splits[0].missing == {"a link, not fetched yet": 1}
+
+
 def record(workspace, contents):
     """links.parquet as a download of these would leave it."""
     rows = [
@@ -224,7 +232,6 @@ def test_the_job_embeds_every_image_once_and_status_counts_the_rows(workspace, f
     assert "2 rows with several images" in shelfprice("status")
     (held,) = [one for one in json.loads(shelfprice("status", "--json"))["vectors"] if one["name"] == encoder]
     assert held["coverage"]["train"] == {"rows": 8, "have": 4, "failed": 0, "missing": 0}
-    assert all_urls(None) == []
 
 
 def test_files_numbered_after_an_id_or_in_its_folder_are_all_of_its_row(workspace, tmp_path):
@@ -351,6 +358,8 @@ def test_rows_that_share_any_image_are_in_one_fold_unless_many_share_it(workspac
     further = further_row_images(rows, known)
     group = group_rows(rows["text"], row_images(rows["image"], known), near=False, further=further)
     assert group.tolist() == [0, 0, *range(1, len(sign) + 1)]
+    assert have_image(rows, known | {A: None})[:2] == [True, True]  # another one could be had
+    assert have_image(rows, known | {A: None, C: None})[:2] == [False, True]
     folds = ensure_folds(workspace, load_config(workspace))
     assert len(np.unique(folds.group)) == len(cells) - 1
 

@@ -14,7 +14,7 @@ from embed.encoders.base import Resolved
 from embed.forward.devices import DeviceSettings
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, RowWindow
-from embed.inputs.image_batches import read_image
+from embed.inputs.decoded import read_image
 from embed.inputs.images import decode_image
 from embed.job.catalog import blob_reader, contents_of
 from store.catalog.images.open import quiet_pillow

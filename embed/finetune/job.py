@@ -126,6 +126,7 @@ def prepare_job(
     Raises:
         ConfigError: no encoder, or options that contradict one another.
         EncoderError: an unknown encoder, or its files are missing.
+        HeadError: folds are in order of time, or every price is the same.
         MissingVectorsError: rows lack the cached vectors that the frozen phase needs; names the command.
     """
     if not encoders:
@@ -145,6 +146,11 @@ def prepare_job(
             f"adapters go into the last {BIG_LAST_BLOCKS} blocks of so large an encoder: --last-blocks says otherwise"
         )
     folds = ensure_folds(workspace, config, log)
+    if folds.looks_back:
+        raise HeadError(
+            "each fold's encoder is tuned on all other folds, and of folds in order of time no model may know later ones: "
+            "ingest without --time-column to tune encoders"
+        )
     inputs = read_inputs(workspace, [tower.vector_set for tower in towers], (), folds)
     if np.ptp(inputs.log_price) == 0:
         raise HeadError(

@@ -15,7 +15,7 @@ from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow
 from store.vectors.spec import EncoderSpec
 
 MAX_UNITS = {"text": 262_144, "image": 1024}
-MEASURED_ROWS = (4, 64)  # fewest and most
+MEASURED_ROWS = {"cpu": (4, 64), "gpu": (4, 256)}  # fewest and most; a GPU is not busy with fewer
 MEASURED_SECONDS = (
     0.5  # one fp32 pass over the measured rows takes about that long: a few passes of each mode
 )
@@ -24,6 +24,7 @@ FLAT_COLOURS = (0, 127, 255, (200, 30, 40))  # images that show nothing, where r
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried
 RECORDING_PASSES = 2  # a graph is warmed up by one pass and recorded by the next
+TIMED_ROUNDS = 3  # of whole batches, compiled or not
 GRAPHS_FROM = (2, 14)  # version of torch that records them in any thread: the first one looked at
 
 
@@ -41,6 +42,7 @@ class ModeTrial:
         limit: units per pass.
         modes: that may be chosen, fp32 with torch first; from `candidates`.
         converted: of the encoder with OpenVINO, where it is converted.
+        kind: of the device, "cpu" or "gpu".
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class ModeTrial:
         limit: BatchLimit,
         modes: Sequence[Mode],
         converted: Passes | None = None,
+        kind: str = "cpu",
     ) -> None:
+        self._rows = MEASURED_ROWS[kind]
         self._spec = spec
         self._passes = self._torch = passes
         self._preparer = preparer
@@ -61,7 +65,7 @@ class ModeTrial:
 
     def is_worth_measuring(self, window: RowWindow, n_rows: int) -> bool:
         """Whether so many rows take longer than measuring does."""
-        if n_rows < MEASURED_ROWS[0] * WORTH_MEASURING:
+        if n_rows < self._rows[0] * WORTH_MEASURING:
             return False
         return n_rows >= WORTH_MEASURING * sum(len(batch.keys) for batch in self._sample(window))
 
@@ -86,27 +90,45 @@ class ModeTrial:
         if not sample:
             return choice
         self._passes.apply(choice.mode)
-        return replace(choice, units=self._grown(sample))
+        units, rate = self._grown(sample)
+        if not self._is_of_one_shape:
+            return replace(choice, units=units)
+        return replace(choice, units=units, rows_per_second=choice.rows_per_second | {str(choice.mode): rate})
 
     def compile(self, window: RowWindow, choice: ModeChoice) -> ModeChoice:
         """The choice with what `torch.compile` makes of it; some machines can't, which is no error.
 
-        Images come in batches of one shape, which CUDA graphs are tried on as well; texts come in many.
+        Images come in batches of one shape, whole ones of which are timed, and CUDA graphs are tried as well; texts come
+        in many shapes, so that all batches of the window are run and timed, compiled or not.
         """
         sample = self._sample(window)
+        if self._is_of_one_shape:
+            timed = [_of_units(sample, self._limit.units)]
+        else:
+            timed = self._prepared(window, len(window.keys))
         with contextlib.ExitStack() as stack:
             self._apply(self._modes[0], sample, stack)
             reference = self._run(sample)
-            compiled = self._compiled(choice, sample, reference, stack, graphs=False)
-            if compiled.rows_per_second and self._spec.modality == "image" and records_graphs():
-                graphs = self._compiled(choice, sample, reference, stack, graphs=True)
+            if not self._is_of_one_shape:
+                self._apply(choice.mode, sample, stack)
+                self._run(timed)
+                rates = choice.rows_per_second | {str(choice.mode): round(self._rate(timed), 1)}
+                choice = replace(choice, rows_per_second=rates)
+            compiled = self._compiled(choice, timed, sample, reference, stack, graphs=False)
+            if compiled.rows_per_second and self._is_of_one_shape and records_graphs():
+                graphs = self._compiled(choice, timed, sample, reference, stack, graphs=True)
                 if graphs.rows_per_second > MIN_GAIN * compiled.rows_per_second:
                     compiled = graphs
         return replace(choice, compiled=compiled)
 
+    @property
+    def _is_of_one_shape(self) -> bool:
+        return units_counted(self._spec) == "image"
+
     def _compiled(
         self,
         choice: ModeChoice,
+        timed: Sequence[Batch],
         sample: Sequence[Batch],
         reference: np.ndarray,
         stack: contextlib.ExitStack,
@@ -115,26 +137,35 @@ class ModeTrial:
         start = time.perf_counter()
         try:
             self._apply(replace(choice.mode, compiled=True, graphs=graphs), sample, stack)
-            for _ in range(RECORDING_PASSES if graphs else 0):
-                self._run(sample)
+            for _ in range(1 + (RECORDING_PASSES if graphs else 0)):
+                self._run(timed)
             vectors = self._run(sample)
             first = time.perf_counter() - start
-            start = time.perf_counter()
-            again = self._run(sample)
-            seconds = time.perf_counter() - start
+            rate = self._rate(timed)
         except Exception:  # noqa: BLE001 - a compiler that is missing or stumbles raises whatever it likes
             return Compiled(0.0, time.perf_counter() - start, graphs)
-        cosine = min(worst_cosine(vectors, reference), worst_cosine(again, reference))
+        cosine = min(worst_cosine(vectors, reference), worst_cosine(self._run(sample), reference))
         close = cosine >= MIN_COSINE or (self._spec.precision != "auto" and not graphs)
-        rate = len(reference) / seconds if close else 0.0
-        return Compiled(round(rate, 1), round(max(0.0, first - seconds), 1), graphs)
+        return Compiled(round(rate, 1) if close else 0.0, round(first, 1), graphs)
+
+    def _rate(self, timed: Sequence[Batch]) -> float:
+        """Rows a second, of the fastest of a few rounds."""
+        seconds = np.inf
+        for _ in range(TIMED_ROUNDS):
+            start = time.perf_counter()
+            self._run(timed)
+            seconds = min(seconds, time.perf_counter() - start)
+        return float(sum(len(batch.keys) for batch in timed) / seconds)
 
     def _apply(self, mode: Mode, sample: Sequence[Batch], stack: contextlib.ExitStack) -> None:
         stack.close()
         self._passes = self._converted if mode.engine == "openvino" and self._converted else self._torch
         self._passes.apply(mode)
         stack.enter_context(self._passes.running())
-        self._passes.vectors(_plain_batch([a[:1] for a in sample[0].arrays]))  # weights are cast once per run
+        if not mode.compiled:  # which would be compiled for one row alone
+            self._passes.vectors(
+                _plain_batch([a[:1] for a in sample[0].arrays])
+            )  # weights are cast once per run
 
     def _run(self, sample: Sequence[Batch]) -> np.ndarray:
         return np.concatenate([self._passes.vectors(batch) for batch in sample])
@@ -156,7 +187,7 @@ class ModeTrial:
 
     def _sample(self, window: RowWindow) -> list[Batch]:
         """As many of the window's rows as one fp32 pass takes about `MEASURED_SECONDS` over."""
-        fewest, most = MEASURED_ROWS
+        fewest, most = self._rows
         few = self._prepared(window, fewest)
         if not few:
             return []
@@ -173,24 +204,23 @@ class ModeTrial:
         """Batches of `n_rows` spread over the window, fewer where inputs fail."""
         return [batch for batch in self._preparer.batches(iter([window.sample(n_rows)])) if batch.keys]
 
-    def _grown(self, sample: list[Batch]) -> int:
-        largest = max(sample, key=lambda batch: batch.units)
+    def _grown(self, sample: list[Batch]) -> tuple[int, float]:
+        """The fastest batch size, and its rows a second."""
         units, best_units, best = self._limit.units, self._limit.units, 0.0
         while units <= MAX_UNITS[units_counted(self._spec)]:
-            repeats = max(1, units // max(1, largest.units))
-            batch = _plain_batch([np.concatenate([a] * repeats) for a in largest.arrays])
+            batch = _of_units(sample, units)
             self._limit.units = batch.units
             with self._passes.running():
                 self._passes.vectors(batch)  # warm-up, and wait for it
                 start = time.perf_counter()
                 self._passes.vectors(batch)
-                rate = batch.units / (time.perf_counter() - start)
+                rate = len(batch.keys) / (time.perf_counter() - start)
             if self._limit.units < batch.units:  # it did not fit
-                return self._limit.units
+                return self._limit.units, round(best, 1)
             if rate < GROWTH_GAIN * best:
                 break
             best, best_units, units = rate, units, 2 * units
-        return best_units
+        return best_units, round(best, 1)
 
 
 def records_graphs() -> bool:
@@ -206,3 +236,10 @@ def plain_choice(modes: Sequence[Mode], policy: str) -> ModeChoice:
 
 def _plain_batch(arrays: Sequence[np.ndarray]) -> Batch:
     return Batch("", [b""] * len(arrays[0]), tuple(arrays))
+
+
+def _of_units(sample: Sequence[Batch], units: int) -> Batch:
+    """The sample's largest batch, its inputs repeated until there are so many units, or nearly so many."""
+    largest = max(sample, key=lambda batch: batch.units)
+    n = max(1, units * len(largest.arrays[0]) // max(1, largest.units))
+    return _plain_batch([np.resize(a, (n, *a.shape[1:])) for a in largest.arrays])

@@ -17,7 +17,7 @@ from embed.encoders.base import PREPARED_BY, Encoder, ItemModel, TextModel
 from embed.forward.autotune import COMPILE_SECONDS, ModeTrial, plain_choice, units_counted
 from embed.forward.base import Passes
 from embed.forward.converted import ConvertedModel, converted_folder, find_converted, installed_version
-from embed.forward.devices import DeviceSettings, cores, default_threads, device_name
+from embed.forward.devices import DeviceSettings, cores, decodes_in_processes, default_threads, device_name
 from embed.forward.local import LocalRunner
 from embed.forward.memory import is_out_of_memory
 from embed.forward.openvino import ConvertedPasses, best_type, native_types
@@ -237,7 +237,7 @@ class Engine(LocalRunner):
     def _trial(self, converted: ConvertedPasses | None = None) -> ModeTrial:
         assert self._preparer is not None
         modes = self._candidates(converted)
-        return ModeTrial(self.spec, self._torch, self._preparer, self._limit, modes, converted)
+        return ModeTrial(self.spec, self._torch, self._preparer, self._limit, modes, converted, self._kind)
 
     def _candidates(self, converted: ConvertedPasses | None = None) -> list[Mode]:
         types: list[str] = []
@@ -265,7 +265,7 @@ class Engine(LocalRunner):
         if self.spec.modality == "text":
             text = cast(TextModel, encoder)
             return TextPreparer(text.tokenize, text.pad_id, self._limit)
-        return ImagePreparer(self.spec.preprocessing, self._limit, cores())
+        return ImagePreparer(self.spec.preprocessing, self._limit, cores(), decodes_in_processes(self._type))
 
     # ---- on OpenVINO -----------------------------------------------------------------------------
 
@@ -288,7 +288,7 @@ class Engine(LocalRunner):
         return True
 
     def _use_converted(self, converted: ConvertedPasses, mode: Mode) -> None:
-        """Run the converted model, and let go of torch's."""
+        """Run the converted model, and release torch's."""
         converted.keep(mode)
         self._passes = converted
         if self.spec.modality == "text":

@@ -46,6 +46,11 @@ class TorchPasses:
         )
 
     @property
+    def _is_of_one_shape(self) -> bool:
+        """Images brought to one size here."""
+        return self._spec.modality == "image" and not self.is_prepared
+
+    @property
     def can_be_unpadded(self) -> bool:
         """Whether padding of texts may be left out: to be measured."""
         return self._unpadded is not None
@@ -63,9 +68,9 @@ class TorchPasses:
         self.mode = mode
 
     def _how(self, mode: Mode) -> dict[str, Any]:
-        if mode.graphs:  # each is of one shape
-            return {"dynamic": False, "mode": "reduce-overhead"}
-        return {"dynamic": True if self._spec.modality == "text" else None}  # as many lengths as batches
+        if self._is_of_one_shape:
+            return {"dynamic": False, **({"mode": "reduce-overhead"} if mode.graphs else {})}
+        return {"dynamic": True}  # as many lengths as batches
 
     def running(self) -> contextlib.ExitStack:
         """The device is this thread's; no gradients, and autocast where the mode says so.
@@ -127,10 +132,20 @@ class TorchPasses:
 
     def _encoder_forward(self, inputs: Inputs) -> torch.Tensor:
         inputs = tuple(a.to(self._device) for a in inputs)
-        if self._spec.modality == "image" and not self.is_prepared:
-            inputs = (scaled(inputs[0], self._spec.preprocessing, self.mode.channels_last),)
-        vectors = cast(torch.Tensor, cast(Any, self._encoder).forward(*inputs)).float()
+        n = len(inputs[0])
+        if self._is_of_one_shape:
+            pixels = filled(inputs[0], self._limit.units) if self.mode.compiled else inputs[0]
+            inputs = (scaled(pixels, self._spec.preprocessing, self.mode.channels_last),)
+        vectors = cast(torch.Tensor, cast(Any, self._encoder).forward(*inputs)).float()[:n]
         return vectors.clone() if self.mode.graphs else vectors  # the next replay writes where this one did
+
+
+def filled(pixels: torch.Tensor, n: int) -> torch.Tensor:
+    """Images repeated until there are `n`: what was compiled for one shape is compiled anew for each further one."""
+    lacking = n - len(pixels)
+    if lacking <= 0:
+        return pixels
+    return torch.cat([pixels, pixels[:1].expand(lacking, *pixels.shape[1:])])
 
 
 def scaled(pixels: torch.Tensor, preprocessing: dict[str, Any], channels_last: bool = False) -> torch.Tensor:

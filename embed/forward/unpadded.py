@@ -4,6 +4,7 @@ For models of transformers whose attention can be exchanged. On a GPU attention 
 lengths; elsewhere each text is attended to by itself, which is what the other is compared with.
 """
 
+import inspect
 import itertools
 import sys
 from collections.abc import Iterator
@@ -185,6 +186,11 @@ def _by_kernel(
     device = query.device.type
     # The kernel is for half types and not on autocast's list; rotary positions have made queries fp32 again.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
+    grouped, options = query.shape[1] != key.shape[1], {}
+    if grouped and "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters:
+        options["enable_gqa"] = True
+    elif grouped:  # an older torch
+        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], dim=1) for one in (key, value))
     queries, keys, values = (one[0].transpose(0, 1).to(dtype) for one in (query, key, value))
     found = varlen.varlen_attn(
         queries,
@@ -196,6 +202,6 @@ def _by_kernel(
         longest,
         scale=scaling,
         window_size=(-1, 0) if is_causal else (-1, -1),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **options,
     )
     return cast(torch.Tensor, found)

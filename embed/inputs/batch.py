@@ -18,6 +18,8 @@ class ImageReader:
         [str], bytes
     ]  # by what a window's `contents` hold; an OSError or WorkspaceError is a failure
     waits: bool = False  # on a network: several are asked for at once
+    # By the same, the local file that holds those bytes and their hex SHA-256; None where they are no file's.
+    file: Callable[[str], tuple[str, str] | None] = lambda content: None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 from embed.encoders.base import Item, RowContent
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
-from embed.inputs.image_batches import THREADS_THAT_WAIT, read_image
+from embed.inputs.decoded import read_image
+from embed.inputs.image_batches import THREADS_THAT_WAIT
 from embed.inputs.images import decode_whole
 from embed.inputs.texts import plan_batches
 from store.catalog.images.open import quiet_pillow

@@ -1,11 +1,15 @@
 """Texts -> batches of about equal padded size: sorted by length within a window, no padding to the maximum."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from embed.encoders.base import Tokens
 from embed.inputs.batch import Batch, BatchLimit, RowWindow
+
+FIRST_ROWS = 512  # of a run are tokenised before its first pass
 
 
 def plan_batches(lengths: np.ndarray, counts: np.ndarray, budget: int) -> list[np.ndarray]:
@@ -32,6 +36,16 @@ def plan_batches(lengths: np.ndarray, counts: np.ndarray, budget: int) -> list[n
     return batches
 
 
+def _growing(window: RowWindow) -> Iterator[RowWindow]:
+    """A large window in parts, each twice the one before: the model need not wait for all of it to be tokenised."""
+    start, n = 0, FIRST_ROWS if len(window.keys) > 2 * FIRST_ROWS else len(window.keys)
+    while start < len(window.keys):
+        yield replace(
+            window, keys=window.keys[start : start + n], contents=window.contents[start : start + n]
+        )
+        start, n = start + n, 2 * n
+
+
 class TextPreparer:
     """Tokenises window by window; see `Preparer`.
 
@@ -47,7 +61,10 @@ class TextPreparer:
         self._pad_id = pad_id
 
     def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
-        for window in windows:
+        first = next(windows, None)
+        if first is None:
+            return
+        for window in itertools.chain(_growing(first), windows):
             yield from self._window(window)
 
     def _window(self, window: RowWindow) -> Iterator[Batch]:
@@ -60,22 +77,22 @@ class TextPreparer:
         weights = sizes if tokens.weights is None else tokens.weights
         n_truncated = tokens.n_truncated
         for rows in plan_batches(lengths, counts, self.limit.units):
-            at = np.concatenate([np.arange(first[r], first[r] + counts[r]) for r in rows])
+            at = (
+                np.concatenate([np.arange(first[r], first[r] + counts[r]) for r in rows]) if chunked else rows
+            )
             yield Batch(
                 window.vector_set,
-                [window.keys[r] for r in rows],
-                self._pad([tokens.sequences[i] for i in at]),
+                [window.keys[r] for r in rows.tolist()],
+                self._pad([tokens.sequences[i] for i in at.tolist()], sizes[at]),
                 owner=np.repeat(np.arange(len(rows)), counts[rows]) if chunked else None,
                 weights=weights[at] if chunked else None,
                 n_truncated=n_truncated,
             )
             n_truncated = 0  # counted with the window's first batch
 
-    def _pad(self, sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        longest = max(len(sequence) for sequence in sequences)
-        ids = np.full((len(sequences), longest), self._pad_id, dtype=np.int64)
-        mask = np.zeros((len(sequences), longest), dtype=np.int64)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = sequence
-            mask[row, : len(sequence)] = 1
-        return ids, mask
+    def _pad(self, sequences: Sequence[np.ndarray], sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and mask, shape (n_sequences, longest)."""
+        is_token = np.arange(sizes.max()) < sizes[:, None]
+        ids = np.full(is_token.shape, self._pad_id, dtype=np.int64)
+        ids[is_token] = np.concatenate(sequences)
+        return ids, is_token.astype(np.int64)

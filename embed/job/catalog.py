@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from embed.inputs.batch import ImageReader, RowWindow
 from embed.job.source import WINDOW_ROWS, SplitKeys, WantedKeys
-from store.catalog.images.blobs import read_blob
+from store.catalog.images.blobs import blob_path, read_blob
 from store.catalog.images.links import known_links, row_images
 from store.catalog.parse.compose import compose
 from store.catalog.read import present_splits
@@ -118,4 +118,6 @@ def blob_reader(workspace: Workspace) -> ImageReader:
         except WorkspaceError as error:
             raise WorkspaceError(f"{error}, then 'shelfprice embed run --retry-failed'") from error
 
-    return ImageReader(read, waits=not workspace.is_local)
+    if not workspace.is_local:
+        return ImageReader(read, waits=True)
+    return ImageReader(read, file=lambda sha256_hex: (workspace.path(blob_path(sha256_hex)), sha256_hex))

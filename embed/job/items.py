@@ -111,9 +111,13 @@ def image_items(images: Sequence[Any]) -> ItemSource:
             raise OSError("it changed while it was being embedded")
         return content
 
+    def file(sha256: str) -> tuple[str, str] | None:
+        image = images[position[sha256]]
+        return (os.fspath(image), sha256) if isinstance(image, str | os.PathLike) else None
+
     keys = image_keys(pa.array(digests, pa.string()))
     return ItemSource(
-        keys, lambda positions: [str(digests[at]) for at in positions], ImageReader(read), unread
+        keys, lambda positions: [str(digests[at]) for at in positions], ImageReader(read, file=file), unread
     )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,8 @@ NOT_FINITE = InputFailure("encode", "the vector is not finite in float16")
 
 class ShardWriter:
     """Publishes when enough bytes or seconds have gathered, and when its block is left, by an error too.
+
+    A thread writes one shard while the next is gathered, so that the model is not waited for.
 
     Args:
         provenance: of the encoder, asked for with each shard.
@@ -49,6 +52,8 @@ class ShardWriter:
         self._keys: list[bytes] = []
         self._vectors: list[np.ndarray] = []
         self._failures: list[tuple[bytes, str, str]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="publish")
+        self._written: Future[tuple[int, str | None]] | None = None
         self._since = time.perf_counter()
 
     def add(self, batch: Batch, vectors: np.ndarray) -> None:
@@ -64,26 +69,46 @@ class ShardWriter:
             self.publish()
 
     def publish(self) -> None:
-        """Make all that was added so far part of the cache."""
+        """Make all that was added so far part of the cache, once what was begun before is; returns at once."""
+        self.wait()
         now = time.perf_counter()
-        if self._keys:
-            provenance = {
-                "host": host(),
-                **self._provenance(),
-                "rows": len(self._keys),
-                "seconds": round(now - self._since, 3),
-                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            }
-            folder = self._spec.folder
-            publish_shard(
-                self._workspace, folder, arrow_keys(self._keys), np.concatenate(self._vectors), provenance
-            )
-            self.n_published += len(self._keys)
-            self._keys, self._vectors = [], []
-        record = publish_failures(self._workspace, self._spec.folder, self._failures)
-        self.records |= {record} if record else set()
-        self._failures = []
+        provenance = {
+            "host": host(),
+            **self._provenance(),
+            "rows": len(self._keys),
+            "seconds": round(now - self._since, 3),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        self._written = self._thread.submit(
+            self._write, self._keys, self._vectors, self._failures, provenance
+        )
+        self._keys, self._vectors, self._failures = [], [], []
         self._since = now
+
+    def wait(self) -> None:
+        """Until what was begun is published.
+
+        Raises:
+            WorkspaceError: it could not be.
+        """
+        if self._written is None:
+            return
+        written, self._written = self._written, None
+        n_rows, record = written.result()
+        self.n_published += n_rows
+        self.records |= {record} if record else set()
+
+    def _write(
+        self,
+        keys: list[bytes],
+        vectors: list[np.ndarray],
+        failures: list[tuple[bytes, str, str]],
+        provenance: dict[str, Any],
+    ) -> tuple[int, str | None]:
+        folder = self._spec.folder
+        if keys:
+            publish_shard(self._workspace, folder, arrow_keys(keys), np.concatenate(vectors), provenance)
+        return len(keys), publish_failures(self._workspace, folder, failures)
 
     def __enter__(self) -> "ShardWriter":
         self._since = time.perf_counter()
@@ -92,8 +117,10 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, WorkspaceError):  # a disk that is full is full still
-            self.publish()
+        with self._thread:
+            if not isinstance(error, WorkspaceError):  # a disk that is full is full still
+                self.publish()
+                self.wait()
 
     def _fail(self, failures: list[tuple[bytes, InputFailure]]) -> None:
         self._failures += [(key, failure.stage, failure.reason) for key, failure in failures]

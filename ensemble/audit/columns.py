@@ -54,15 +54,18 @@ Finding = tuple[str, str, str]  # kind, column, words
 
 def _the_price(name: str, values: np.ndarray, price: np.ndarray) -> Finding | None:
     known = np.isfinite(values)
-    if known.sum() < LEAST_ROWS or _rank_correlation(values[known], price[known]) < SAME_ORDER:
+    if known.sum() < LEAST_ROWS:
+        return None
+    order = _rank_correlation(values[known], price[known])
+    if abs(order) < SAME_ORDER:
         return None
     positive = known & (values > 0)
     ratio = values[positive] / price[positive]
-    steady = len(ratio) > 0 and np.std(np.log(ratio)) < 0.05
+    steady = order > 0 and len(ratio) > 0 and np.std(np.log(ratio)) < 0.05
     how = (
         f"about {np.median(ratio):.4g} times the price, as in another currency"
         if steady
-        else "in the order of the price"
+        else f"in the {'' if order > 0 else 'reverse '}order of the price"
     )
     return "price", name, f"Column {name!r} is the price itself: {how}."
 

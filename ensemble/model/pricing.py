@@ -21,8 +21,9 @@ from ensemble.model.answers import (
     Priced,
 )
 from ensemble.model.encoders import ModelEncoders
-from ensemble.model.folder import CALIBRATION, TRAINING, VECTORS, ModelFolder
+from ensemble.model.folder import CALIBRATION, RELATIVES, TRAINING, VECTORS, ModelFolder
 from ensemble.model.nearness import Nearness
+from ensemble.model.relatives import TrainingRelatives
 from ensemble.model.rows import ModelRows, RowShape, model_rows
 from ensemble.outlook import head_spread
 from heads.base import MOST_BEYOND, Head
@@ -110,6 +111,12 @@ class Pricer:
         """Libraries with threads of their own that the loaded heads compute with."""
         return ThreadpoolController()
 
+    @cached_property
+    def relatives(self) -> TrainingRelatives | None:
+        """What tells which rows have a relative among the training rows; None in folders of before 0.2."""
+        path = self.folder.path / RELATIVES
+        return TrainingRelatives.load(path) if path.is_file() else None
+
     # ---- pricing ---------------------------------------------------------------------------------
 
     def price_rows(self, rows: ModelRows, coverage: float) -> list[Priced]:
@@ -126,7 +133,8 @@ class Pricer:
             unlike = nearness.is_unlike(rows.rows)
         for at in np.flatnonzero(unlike):
             rows.flags[at].add(UNLIKE_TRAINING)
-        kinds = RowKinds(head_spread(log_prices), None, self.shape.has_image(rows.rows))
+        level = None if self.relatives is None else self.relatives.levels(rows.table, rows.images)
+        kinds = RowKinds(head_spread(log_prices), level, rows.has_image)
         half_width = self._half_width(log_price, kinds, rows.flags, coverage)
         low, high = (as_prices(end, self.floor) for end in self._ends(log_price, half_width))
         order = {flag: i for i, flag in enumerate((NO_TEXT, NO_IMAGE, UNREADABLE_IMAGE))}
@@ -231,8 +239,8 @@ class Pricer:
 def fit_model_intervals(
     held: Mapping[str, np.ndarray], manifest: Mapping[str, Any], coverage: float
 ) -> Intervals:
-    """Intervals by what is known of a row when it is priced: its price, how far the heads are apart, its image."""
-    kinds = RowKinds(held.get("spread"), None, held.get("has_image"))
+    """Intervals by what is known of a row when it is priced; see `RowKinds`."""
+    kinds = RowKinds(held.get("spread"), held.get("level"), held.get("has_image"))
     fitted = fit_intervals(
         held["nested"], held["actual"], coverage, kinds, tuple(manifest["interval_limits"])
     )

@@ -48,7 +48,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Finding:
+class SliceFinding:
     """A slice that something is surely wrong with, and that no other finding explains."""
 
     slice: Slice
@@ -88,7 +88,7 @@ def score_slices(
     group: np.ndarray,
     seed: int,
     inside: np.ndarray | None = None,
-) -> tuple[dict[str, list[Slice]], list[Finding]]:
+) -> tuple[dict[str, list[Slice]], list[SliceFinding]]:
     """Every slice with its score and marks, and the findings, the costliest first.
 
     Whether a slice is priced too high is told by SMAPE with the sign of the error, which no single row can decide.
@@ -129,7 +129,7 @@ def score_slices(
     return by_dimension, sorted(findings, key=lambda one: -one.points)
 
 
-def _points(one: Finding, rows: np.ndarray, loss: np.ndarray, error: np.ndarray) -> float:
+def _points(one: SliceFinding, rows: np.ndarray, loss: np.ndarray, error: np.ndarray) -> float:
     """What mending a slice would take off the whole score."""
     gone = one.slice.smape - one.slice.rest
     if one.kind != "worse":
@@ -271,11 +271,11 @@ def _findings(
     loss: np.ndarray,
     signed: np.ndarray,
     index: np.ndarray,
-) -> list[tuple[int, Finding]]:
+) -> list[tuple[int, SliceFinding]]:
     """Findings and where their slices stand, the surest first; each is told on the rows of none before it."""
     left = np.ones(len(loss), bool)
     open_ = {at: (rows, one) for at, rows, one in slices}
-    found: list[tuple[int, Finding]] = []
+    found: list[tuple[int, SliceFinding]] = []
     while len(found) < MOST_FINDINGS:
         best: tuple[float, int, Kind] | None = None
         for at, (rows, _) in list(open_.items()):
@@ -288,6 +288,6 @@ def _findings(
         if best is None:
             break
         rows, one = open_.pop(best[1])
-        found.append((best[1], Finding(one, best[2], 0.0)))
+        found.append((best[1], SliceFinding(one, best[2], 0.0)))
         left[rows] = False
     return found

@@ -114,7 +114,6 @@ class Batcher:
 
     async def _run(self) -> None:
         while batch := self._take():
-            self._begun = time.monotonic()
             await self._answer(batch)
         self._running = None
 
@@ -138,6 +137,7 @@ class Batcher:
     async def _answer(self, batch: Sequence[_Job]) -> None:
         name, interval = batch[0].kind
         rows = [row for job in batch for row in job.rows]
+        self._begun = time.monotonic()
         try:
             answers = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._calls[name], rows, interval

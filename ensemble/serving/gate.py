@@ -50,13 +50,13 @@ class Gate:
             await self._app(scope, receive, send)
             return
         passage = _Passage(self, scope, receive, send)
-        scope.setdefault("state", {})["id"] = passage.id
+        scope.setdefault("state", {}).update(id=passage.id, hold=passage.hold)
         started = time.perf_counter()
         with self._metrics.at_work.track_inprogress():
             try:
                 await self._answer(scope, passage)
             finally:
-                self._held_bytes -= passage.n_bytes
+                self._held_bytes -= passage.n_held
                 route = getattr(scope.get("route"), "path", "other")
                 seconds = time.perf_counter() - started
                 self._metrics.count_request(route, scope["method"], passage.status, seconds)
@@ -80,13 +80,11 @@ class Gate:
                     await self._app(scope, passage.receive, passage.send)
                 return
             except Exception as error:  # noqa: BLE001 - the client gets an answer, the log the place
-                if timer.expired():
-                    problem = self._late(passage)
-                else:
+                if not timer.expired():  # the application has answered
                     log_event("error", logging.ERROR, error, id=passage.id)
-                    problem = 500, f"internal error, in the log under {passage.id}", {}
-                if passage.status:  # the answer has begun
+                if passage.status:
                     return
+                problem = self._late(passage)
         status, detail, headers = problem
         await JSONResponse({"detail": detail}, status, headers)(scope, passage.receive, passage.send)
 
@@ -133,7 +131,7 @@ class Gate:
         return f"body larger than {self.limits.body_bytes} bytes"
 
     def hold(self, n_bytes: int) -> bool:
-        """Take bytes of a body into memory; False: all requests together hold too many."""
+        """Take bytes into memory; False: all requests together hold too many."""
         self._held_bytes += n_bytes
         return self._held_bytes <= self.limits.held_bytes
 
@@ -145,7 +143,8 @@ class _Passage:
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         self.id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         self.status = 0
-        self.n_bytes = 0
+        self.n_bytes = 0  # of its body
+        self.n_held = 0  # of its body and of images that were fetched for it
         self.is_read = False
         self._gate, self._receive, self._send = gate, receive, send
 
@@ -157,11 +156,20 @@ class _Passage:
         self.is_read = not message.get("more_body", False)
         n_bytes = len(message.get("body", b""))
         self.n_bytes += n_bytes
-        if not self._gate.hold(n_bytes):
-            raise HTTPException(429, "too many bodies at work", {"retry-after": "1", "connection": "close"})
+        self.hold(n_bytes)
         if self.n_bytes > self._gate.limits.body_bytes:
             raise HTTPException(413, self._gate.too_large, {"connection": "close"})
         return message
+
+    def hold(self, n_bytes: int) -> None:
+        """Take bytes into memory until the request is answered.
+
+        Raises:
+            HTTPException: all requests together hold too many.
+        """
+        self.n_held += n_bytes
+        if not self._gate.hold(n_bytes):
+            raise HTTPException(429, "too many bytes at work", {"retry-after": "1", "connection": "close"})
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

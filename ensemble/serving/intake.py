@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -15,7 +15,7 @@ from ensemble.serving.batcher import Batcher
 from ensemble.serving.images import ImageRead, LinkReader, checked, from_base64
 from ensemble.serving.log import log_event
 from ensemble.serving.metrics import Metrics
-from ensemble.serving.products import Base64Image, LinkImage, MalformedError, Product, Products
+from ensemble.serving.products import AskedProduct, Base64Image, LinkImage, MalformedError, Products
 from ensemble.serving.settings import ServeSettings
 
 CLIENT_GONE = 499  # in the log alone: nobody is there to read it
@@ -56,7 +56,7 @@ class Intake:
         """Whether the model takes longer for a batch than a request may take."""
         return self._batcher.busy_seconds > self._limits.seconds
 
-    async def read(self, request: Request) -> list[Product]:
+    async def read(self, request: Request) -> list[AskedProduct]:
         """The products of a JSON body or a form."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == JSON:
@@ -65,7 +65,7 @@ class Intake:
             return [await self.read_form(request)]
         raise HTTPException(415, f"the content type must be {JSON} or {FORM}")
 
-    async def read_form(self, request: Request) -> Product:
+    async def read_form(self, request: Request) -> AskedProduct:
         """The product of a form, as a browser or curl sends it."""
         parts: list[tuple[str, str | bytes]] = []
         async with request.form(
@@ -83,7 +83,7 @@ class Intake:
         return self.products.from_form(parts)
 
     async def explain(
-        self, request: Request, products: Sequence[Product], interval: float
+        self, request: Request, products: Sequence[AskedProduct], interval: float
     ) -> tuple[list[Explanation], list[str | None]]:
         """Explanations, and what was wrong with each image."""
         if len(products) > self._limits.explained_rows:
@@ -93,11 +93,11 @@ class Intake:
         return await self.ask("explain", request, products, interval)
 
     async def ask(
-        self, name: str, request: Request, products: Sequence[Product], interval: float
+        self, name: str, request: Request, products: Sequence[AskedProduct], interval: float
     ) -> tuple[list[Any], list[str | None]]:
         """Answers of the model, and what was wrong with each image."""
         request.state.counts = {"rows": len(products)}
-        images = await asyncio.gather(*(self._image_of(product) for product in products))
+        images = await _all_of([self._image_of(product, request.state.hold) for product in products])
         most = max(self._limits.all_pixels, self._limits.image_pixels)
         if sum(image.n_pixels for image in images if image) > most:
             raise HTTPException(413, f"the images of one request have more than {most} pixels together")
@@ -111,13 +111,15 @@ class Intake:
         self.metrics.count_priced(priced)
         return answers, [image.problem if image else None for image in images]
 
-    async def _image_of(self, product: Product) -> ImageRead | None:
+    async def _image_of(self, product: AskedProduct, hold: Callable[[int], None]) -> ImageRead | None:
         given, most = product.image, self._limits.image_pixels
         if given is None:
             return None
         if isinstance(given, LinkImage):
             assert self._links is not None  # else the schema has no links
-            return await self._links.read(given.link)
+            image = await self._links.read(given.link)
+            hold(len(image.content))
+            return image
         if isinstance(given, Base64Image):
             return await asyncio.to_thread(from_base64, given.base64, most)
         return await asyncio.to_thread(checked, given, most)
@@ -128,6 +130,16 @@ class Intake:
 
     def _count_error(self, error: Exception) -> None:
         self.metrics.errors.inc()
+
+
+async def _all_of(coroutines: Sequence[Coroutine[Any, Any, ImageRead | None]]) -> list[ImageRead | None]:
+    """The result of each; an error of one ends the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in coroutines]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def _while_connected(request: Request, asking: Coroutine[Any, Any, list[Any]]) -> list[Any]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
 
 from ensemble.serving.settings import Limits
 
@@ -15,17 +16,30 @@ MOST_PROBLEMS = 10  # of one request, that are told
 _WORD_CHARS = 80
 
 
-class Base64Image(BaseModel):
-    """An image in the request itself."""
+class _Strict(BaseModel):
+    """Knows its own names alone, and stops at a few others: each one that is refused takes time and memory."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_few_others(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        others = islice((name for name in given if name not in known), MOST_PROBLEMS)
+        return {name: given[name] for name in (*others, *(name for name in known if name in given))}
+
+
+class Base64Image(_Strict):
+    """An image in the request itself."""
+
     base64: str = Field(description="The image file, as base64 of the standard alphabet.")
 
 
-class LinkImage(BaseModel):
+class LinkImage(_Strict):
     """An image that the server fetches."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     link: str = Field(description="An http or https link to an image file.", max_length=4096)
 
 
@@ -34,7 +48,7 @@ class MalformedError(Exception):
 
 
 @dataclass(frozen=True)
-class Product:
+class AskedProduct:
     """One product of a request: cells by column, and its image as the request gave it."""
 
     cells: dict[str, Any]
@@ -63,18 +77,17 @@ class Products:
         kinds |= {column: cell | None for column in self.inputs.text}
         if self.inputs.image is not None:
             kinds[self.inputs.image] = (Base64Image | LinkImage if allow_links else Base64Image) | None
-        strict = ConfigDict(extra="forbid", strict=True)
         self._aliases = {f"column_{n}": name for n, name in enumerate(kinds)}
         fields: dict[str, Any] = {
             f"column_{n}": (kind, Field(None, alias=name)) for n, (name, kind) in enumerate(kinds.items())
         }
-        product = create_model("Product", __config__=strict, __doc__="Columns may be left out.", **fields)
+        product = create_model("Product", __base__=_Strict, __doc__="Columns may be left out.", **fields)
         products = Annotated[list[product], Field(min_length=1, max_length=most_rows)]  # type: ignore[valid-type]
         return create_model(
-            "ProductsBody", __config__=strict, __doc__="Products to price.", products=(products, ...)
+            "ProductsBody", __base__=_Strict, __doc__="Products to price.", products=(products, ...)
         )
 
-    def from_json(self, content: bytes) -> list[Product]:
+    def from_json(self, content: bytes) -> list[AskedProduct]:
         """Products of a JSON body.
 
         Raises:
@@ -89,7 +102,7 @@ class Products:
             for p in body.products
         ]
 
-    def from_form(self, parts: Sequence[tuple[str, str | bytes]]) -> Product:
+    def from_form(self, parts: Sequence[tuple[str, str | bytes]]) -> AskedProduct:
         """The one product of a form: text parts by column, the image as a file.
 
         Raises:
@@ -111,12 +124,12 @@ class Products:
             cells[name] = value or None
         return self._product(cells)
 
-    def _product(self, cells: Mapping[str, Any]) -> Product:
+    def _product(self, cells: Mapping[str, Any]) -> AskedProduct:
         rest = {name: value for name, value in cells.items() if name != self.inputs.image}
         for name in self.inputs.categorical:
             if isinstance(rest.get(name), int):
                 rest[name] = str(rest[name])
-        return Product(rest, cells.get(self.inputs.image) if self.inputs.image else None)
+        return AskedProduct(rest, cells.get(self.inputs.image) if self.inputs.image else None)
 
     def form_schema(self) -> dict[str, Any]:
         """JSON schema of the parts of a form."""
@@ -133,7 +146,7 @@ def _told(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     told = [": ".join(filter(None, (_where(one["loc"]), one["msg"]))) for one in problems[:MOST_PROBLEMS]]
     if len(problems) > MOST_PROBLEMS:
-        told.append(f"and {len(problems) - MOST_PROBLEMS} more")
+        told.append("and more")
     return "; ".join(told)
 
 

@@ -100,6 +100,11 @@ def learned_from(fold: np.ndarray, held_out: int, looks_back: bool) -> np.ndarra
     return np.asarray(fold < held_out if is_later else fold != held_out)
 
 
+def scored_rows(fold: np.ndarray, looks_back: bool) -> np.ndarray:
+    """Rows that a score counts, shape (n_rows,) bool: of folds in order of time not the first, which later ones predict."""
+    return np.asarray(fold > fold.min() if looks_back else np.ones(len(fold), bool))
+
+
 def cross_predict(
     head: Head, X: Any, y: Any, groups: Any = None, *, folds: Any = 5, seed: int = 42
 ) -> np.ndarray:
@@ -107,6 +112,13 @@ def cross_predict(
 
     As `sklearn.model_selection.cross_val_predict`, with the head's own batched passes over all folds, penalties and
     early stopping chosen inside each fold, and folds that are alike in price.
+
+    >>> from heads import Ridge
+    >>> X = np.random.default_rng(0).normal(size=(60, 3))
+    >>> price = np.exp(X[:, 0] + 2)
+    >>> predicted = cross_predict(Ridge(target="price"), X, price, folds=3)
+    >>> predicted.shape, bool(np.corrcoef(np.log(predicted), X[:, 0])[0, 1] > 0.99)
+    ((60,), True)
 
     Args:
         head: unfitted; clones of it are fitted.

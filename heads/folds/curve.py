@@ -15,6 +15,7 @@ from heads.features.rows import Rows
 from heads.folds.crossfit import crossfit
 from heads.folds.tuning import Tuning
 from store.errors import ShelfpriceError
+from store.folds.assign import sample_of_groups
 
 LEAST_ROWS = 400  # of training; fewer tell nothing of how an error falls
 MOST_SHARE, LEAST_SHARE = 0.5, 0.25
@@ -33,12 +34,9 @@ class CurvePass:
 
 def sampled_rows(group: np.ndarray, seed: int) -> np.ndarray:
     """The sample, shape (n_train,) bool: whole groups, the same for every head and row order."""
-    share = float(np.clip(ROWS / max(len(group), 1), LEAST_SHARE, MOST_SHARE))
-    groups, inverse, size = np.unique(group, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(groups))
-    taken = np.zeros(len(groups), bool)
-    taken[order[np.cumsum(size[order]) <= share * len(group)]] = True
-    return np.asarray(taken[inverse])
+    n_rows = len(group)
+    share = float(np.clip(ROWS / max(n_rows, 1), LEAST_SHARE, MOST_SHARE))
+    return sample_of_groups(group, int(share * n_rows), seed)
 
 
 def curve_pass(

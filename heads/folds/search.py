@@ -92,7 +92,7 @@ def search_parameters(
         record: all that its predictions depend on, see `Predictions.inputs`.
 
     Raises:
-        HeadError: there is nothing to tune, fewer than three folds, or every trial failed.
+        HeadError: there is nothing to tune, fewer than three folds, folds in order of time, or every trial failed.
         WorkspaceError: the workspace is on an object store, where trials can't be kept.
     """
     import optuna
@@ -102,6 +102,11 @@ def search_parameters(
     folds = [int(fold) for fold in np.unique(inputs.fold)]
     if len(folds) < 3:
         raise HeadError(f"tuning {name} inside the folds needs at least 3 of them, got {len(folds)}")
+    if inputs.looks_back:
+        raise HeadError(
+            f"tuning {name} scores parameters for a fold on the other ones, and of folds in order of time no model may know "
+            "later ones: set parameters in shelfprice.toml, or ingest without --time-column"
+        )
     if not workspace.is_local:
         raise WorkspaceError(
             f"trials are kept in a local file and {workspace.root} is not local: tune in a local one"

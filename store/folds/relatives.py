@@ -38,14 +38,21 @@ class Relatives:
         levels = [np.isin(label[self.n_train :], label[: self.n_train]) for label in self.labels]
         return np.where(levels[0], 2, levels[1].astype(np.int64))
 
-    def of_train(self, fold: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
+    def of_train(
+        self, fold: np.ndarray, seen: np.ndarray | None = None, *, looks_back: bool = False
+    ) -> np.ndarray:
         """Each training row's closest relative in another fold, as `of_test`, shape (n_train,).
 
         Args:
             fold: shape (n_train,).
             seen: rows that models learn from, shape (n_train,) bool; None: all.
+            looks_back: models learn from earlier folds alone, so that relatives in later ones don't count.
         """
-        product, family = (has_relative_elsewhere(label[: self.n_train], fold, seen) for label in self.labels)
+        labels = [label[: self.n_train] for label in self.labels]
+        if looks_back:
+            product, family = (has_relative_before(label, fold) for label in labels)
+        else:
+            product, family = (has_relative_elsewhere(label, fold, seen) for label in labels)
         return np.where(product, 2, family.astype(np.int64))
 
     @property
@@ -151,6 +158,14 @@ def has_relative_elsewhere(
     here = here.reshape(-1)
     everywhere = np.bincount(label, seen, minlength=label.max(initial=-1) + 1)[label]
     return np.asarray(everywhere - np.bincount(here, seen)[here] > 0)
+
+
+def has_relative_before(label: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Which rows share their label with a row of an earlier fold, shape (n_rows,) bool, as the arguments."""
+    _, label = np.unique(label, return_inverse=True)
+    first = np.full(label.max(initial=-1) + 1, fold.max(initial=0))
+    np.minimum.at(first, label, fold)
+    return np.asarray(first[label] < fold)
 
 
 def expected_share(family: np.ndarray, group: np.ndarray, n_folds: int) -> float:

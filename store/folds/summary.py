@@ -1,5 +1,6 @@
 """What the folds on disk look like, and deciding them on request."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -24,12 +25,17 @@ from store.workspace import Workspace
 
 
 def decide_and_describe(
-    workspace: Workspace, k: int | None = None, group: Grouping | None = None, seed: int | None = None
+    workspace: Workspace,
+    k: int | None = None,
+    group: Grouping | None = None,
+    seed: int | None = None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Keep or decide folds for these options, save the options, and describe the outcome.
 
     Args:
         k, group, seed: None keeps what the configuration says.
+        log: takes a line for each setting that is another than when something was last made.
 
     Raises:
         CatalogError: no train catalogue, or rows that can't be split as asked; nothing is changed then.
@@ -51,10 +57,11 @@ def decide_and_describe(
     status, reason = _status(workspace, wanted, asked)
     if status == "decided":
         decided = decide(workspace, wanted)
+        keep_settings(workspace, log)
         if config != before:
             save_config(workspace, config)
+            keep_settings(workspace, lambda line: None)  # these were asked for just now
         publish_folds(workspace, *decided)
-        keep_settings(workspace, lambda line: None)
     return describe(workspace, read_folds(workspace)) | {
         "status": status,
         "reason": reason,

@@ -92,21 +92,10 @@ def row_keys(
     return image_keys(images) if images is not None else text_keys(texts)
 
 
-def iter_row_keys(
-    workspace: Workspace, vector_set: VectorSet, split: str, rows: int = 8192
-) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
-    """Stream (catalogue batch, keys of its rows); memory holds one batch and the image digests.
-
-    Of a row with several images the key is the first one's; `iter_image_keys` has them all.
-    """
-    for parts in iter_image_keys(workspace, vector_set, split, rows):
-        yield parts[0]
-
-
 def iter_image_keys(
     workspace: Workspace, vector_set: VectorSet, split: str, rows: int = 8192
 ) -> Iterator[list[tuple[pa.RecordBatch, pa.Array]]]:
-    """Stream catalogue batches, each once for every image that its rows have.
+    """Stream catalogue batches, each once for every image that its rows have; memory holds one and the image digests.
 
     Yields:
         (batch, keys) by the rows' first image, then by their second, and so on; column `image` of a batch is the image

@@ -4,7 +4,6 @@ import ast
 import ipaddress
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -46,40 +45,47 @@ _SAFE = "!#$%&'()*+,-./:;=?@[]_~"  # left alone by percent-encoding
 class Link:
     """What a cell of the link column means."""
 
-    url: str | None = None  # canonical: scheme and host in lower case, ASCII, no fragment
-    problem: str | None = None  # why it can't be used; both None: the cell is empty
+    urls: tuple[str, ...] = ()  # canonical: scheme and host in lower case, ASCII, no fragment; each once
+    problem: str | None = None  # why the first that can't be used can't; neither: the cell is empty
     note: str | None = None  # what had to be done to read it
 
+    @property
+    def url(self) -> str | None:
+        """The first of its URLs."""
+        return self.urls[0] if self.urls else None
 
-def read_link(cell: str | None) -> Link:
+
+def read_link(cell: str | None, *, take_all: bool = False) -> Link:
     """A cell of the link column -> the URL to ask, or why there is none.
 
-    Quotes and blanks around a link are taken off, of several links the first is taken, hosts in
-    other scripts become their ASCII form, and what a URL can't hold is percent-encoded.
+    Quotes and blanks around a link are taken off, hosts in other scripts become their ASCII form, and what a URL can't
+    hold is percent-encoded.
+
+    Args:
+        take_all: of several links every one that can be used; else the first alone.
     """
     text = (cell or "").strip()
     if not text:
         return Link()
     if len(text) > MAX_CELL_CHARS:
-        return Link(None, TOO_LONG)
-    note = None
+        return Link((), TOO_LONG)
     bare = text.strip("\"'`<> \t")
-    if bare != text:
-        text, note = bare, "quoted: the quotes were taken off"
-    found = first_of_list(text) if text else None
-    if found is not None:
-        text, note = found, "list: the first link was taken"
-    if not text:
+    if not bare:
         return Link()
-    try:
-        return Link(canonical_url(text), None, note)
-    except ValueError as error:
-        return Link(None, str(error), note)
-
-
-def link_url(cell: str | None) -> str | None:
-    """The key into `images/links.parquet` that a cell of the link column stands for, if it is usable."""
-    return read_link(cell).url
+    note = "quoted: the quotes were taken off" if bare != text else None
+    links = split_links(bare)
+    urls: dict[str, None] = {}
+    problem = None
+    for link in filter(None, [bare] if links is None else links if take_all else links[:1]):
+        try:
+            urls.setdefault(canonical_url(link))
+        except ValueError as error:
+            problem = problem or str(error)
+    if links is not None:
+        note = "list: every link was taken" if take_all else "list: the first link was taken"
+        if urls and problem:
+            note = f"list: usable links were taken, left out: {problem}"
+    return Link(tuple(urls), problem, note if urls or problem else None)
 
 
 def canonical_url(text: str) -> str:
@@ -176,24 +182,6 @@ def _ascii_host(host: str) -> str:
     if not _PLAIN_HOST.fullmatch(plain) or ".." in plain or longest > 63 or len(plain) > 253:
         raise ValueError("bad host: not a domain name")
     return plain
-
-
-def all_urls(cell: str | None) -> list[str]:
-    """The keys into `images/links.parquet` of every usable link in a cell, in order, each once."""
-    text = (cell or "").strip().strip("\"'`<> \t")
-    if not text or len(text) > MAX_CELL_CHARS:
-        return []
-    urls: dict[str, None] = {}
-    for link in split_links(text) or [text]:
-        with suppress(ValueError):
-            urls.setdefault(canonical_url(link))
-    return list(urls)
-
-
-def first_of_list(text: str) -> str | None:
-    """The first of several links in one cell; None where there is just one, "" where the list is empty."""
-    links = split_links(text)
-    return None if links is None else links[0] if links else ""
 
 
 def split_links(text: str) -> list[str] | None:

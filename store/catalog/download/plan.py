@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from store.catalog.download.addresses import MAX_LINK_CHARS, all_urls, read_link
+from store.catalog.download.addresses import MAX_LINK_CHARS, read_link
 from store.catalog.download.record import LinkRecord
 from store.catalog.download.schedule import DownloadTask
 from store.catalog.images.blobs import stored_digests
@@ -45,30 +45,27 @@ def read_wanted(workspace: Workspace) -> WantedLinks:
         CatalogError: none was ingested.
     """
     wanted = WantedLinks()
-    takes_all = load_config(workspace).columns.images_per_row == "all"
+    take_all = load_config(workspace).columns.images_per_row == "all"
     for split in present_splits(workspace):
         for batch in workspace.batches(split_path(split), ["image", "image_link"]):
             cells = zip(batch["image"].to_pylist(), batch["image_link"].to_pylist(), strict=True)
             for image, cell in cells:
-                _count(wanted, image, cell, takes_all)
+                _count(wanted, image, cell, take_all)
     wanted.n_links = len(wanted.urls)
     return wanted
 
 
-def _count(wanted: WantedLinks, image: str | None, cell: str | None, takes_all: bool) -> None:
+def _count(wanted: WantedLinks, image: str | None, cell: str | None, take_all: bool) -> None:
     wanted.n_rows += 1
     if is_given(image):
         wanted.n_from_folder += 1
         return
-    link = read_link(cell)
-    urls = all_urls(cell) if takes_all else []
-    if len(urls) > 1:
-        wanted.notes["list: every link was taken"] += 1
-    elif link.note:
+    link = read_link(cell, take_all=take_all)
+    if link.note:
         wanted.notes[link.note] += 1
-    if link.url is not None or urls:
+    if link.urls:
         wanted.n_rows_with_link += 1
-        wanted.urls.update(dict.fromkeys(urls or [str(link.url)]))
+        wanted.urls.update(dict.fromkeys(link.urls))
     elif link.problem is not None:
         wanted.n_unusable[link.problem] += 1
         wanted.unusable.setdefault((cell or "")[:MAX_LINK_CHARS], link.problem)

@@ -4,7 +4,7 @@ from collections.abc import Container
 
 import pyarrow as pa
 
-from store.catalog.download.addresses import all_urls, link_url
+from store.catalog.download.addresses import read_link
 from store.catalog.images.links import is_given, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
 from store.catalog.parse.fields import FIELDS_VERSION
@@ -21,8 +21,7 @@ def known_references(cell: str | None, known: Container[str], policy: ImagePolic
     """The keys into links.parquet that a cell of the link column stands for, of those of which something is known."""
     if not known or cell is None:
         return []
-    urls = all_urls(cell) if policy == "all" else [link_url(cell)]
-    return [url for url in urls if url is not None and url in known]
+    return [url for url in read_link(cell, take_all=policy == "all").urls if url in known]
 
 
 def image_columns(references: list[list[str]]) -> dict[str, pa.Array]:

@@ -30,7 +30,7 @@ def blob_path(sha256_hex: str) -> str:
 
 
 def read_blob(workspace: Workspace, sha256_hex: str) -> bytes:
-    """The image with this digest. Bytes that have another one are put aside, so that they can be had again.
+    """The image with this digest. Bytes that have another one are put aside, so that they can be fetched again.
 
     Raises:
         CorruptFileError: its bytes are others.
@@ -123,7 +123,7 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
         same = old is not None and (old["n_bytes"], old["mtime_ns"]) == (file.n_bytes, file.mtime_ns)
         if old is not None and same and old["sha256"] in blobs:
             return old, False
-        return _store(workspace, folder, file, blobs, stored), True
+        return _store_file(workspace, folder, file, blobs, stored), True
 
     with (
         ThreadPoolExecutor(_THREADS) as pool,
@@ -151,27 +151,22 @@ def import_content(workspace: Workspace, content: Mapping[str, bytes | pa.Buffer
     """
     before = {row["link"]: row for row in read_links(workspace).to_pylist() if row["link"] in content}
     blobs = stored_digests(workspace)
-    rows: list[dict[str, object]] = []
-    n_stored = 0
-    for reference, found in content.items():
-        row = dict.fromkeys(LINKS.names) | {"link": reference, "tries": 1}
-        if found is None:
-            row["reason"] = "a data: URI that can't be read"
-        elif len(found) > MOST_BYTES:
-            row["reason"] = f"larger than {MOST_BYTES} bytes"
-        else:
-            sha256 = hashlib.sha256(found).hexdigest()
-            row |= {"sha256": sha256, "n_bytes": len(found)}
-            if sha256 not in blobs:
-                workspace.publish_bytes(blob_path(sha256), memoryview(found).tobytes())
-                n_stored += 1
-        rows.append(row)
+    stored: set[str] = set()
+
+    def take(one: tuple[str, bytes | pa.Buffer | None]) -> dict[str, object]:
+        row = dict.fromkeys(LINKS.names) | {"link": one[0], "tries": 1}
+        if one[1] is None:
+            return row | {"reason": "a data: URI that can't be read"}
+        return row | _store(workspace, one[1], blobs, stored)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        rows = list(tqdm(pool.map(take, content.items()), "images", len(content), unit="image", disable=None))
     if any(before.get(str(row["link"])) != row for row in rows):
         merge_links(workspace, pa.Table.from_pylist(rows, schema=LINKS))
-    return n_stored
+    return len(stored)
 
 
-def _store(
+def _store_file(
     workspace: Workspace, folder: Folder, file: ImageFile, blobs: set[str], stored: set[str]
 ) -> dict[str, object]:
     row: dict[str, object] = dict.fromkeys(LINKS.names)
@@ -181,10 +176,17 @@ def _store(
             content = image.read(MOST_BYTES + 1)
     except OSError as error:
         return row | {"reason": f"can't be read: {error.strerror or error}"}
+    return row | _store(workspace, content, blobs, stored)
+
+
+def _store(
+    workspace: Workspace, content: bytes | pa.Buffer, blobs: set[str], stored: set[str]
+) -> dict[str, object]:
+    """Keep the bytes where they are not yet; what the row in links.parquet says of them."""
     if len(content) > MOST_BYTES:
-        return row | {"reason": f"larger than {MOST_BYTES} bytes"}
+        return {"reason": f"larger than {MOST_BYTES} bytes"}
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 not in blobs and sha256 not in stored:
         stored.add(sha256)  # two threads with the same content at once write it twice, harmlessly
-        workspace.publish_bytes(blob_path(sha256), content)
-    return row | {"sha256": sha256, "n_bytes": len(content)}
+        workspace.publish(blob_path(sha256), lambda target: target.write(content))
+    return {"sha256": sha256, "n_bytes": len(content)}

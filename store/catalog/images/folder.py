@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import unquote
 
-from store.catalog.download.addresses import first_of_list
+from store.catalog.download.addresses import split_links
 from store.catalog.ingest.ids import Id
 from store.catalog.read import SPLITS
 from store.errors import CatalogError
@@ -199,8 +199,8 @@ def link_file_names(link: str) -> list[str]:
     Query and fragment are dropped, %20 and the like decoded; a path may have such characters of its own.
     """
     text = link.strip("\"'`<> \t")
-    first = first_of_list(text) if text else None
-    text = _forward(text if first is None else first)
+    links = split_links(text) if text else None
+    text = _forward(text if links is None else next(iter(links), ""))
     shortened = text.split("?")[0].split("#")[0]
     bases = [
         one.rstrip("/").rsplit("/", 1)[-1] for one in (shortened, *(() if _URL.match(text) else (text,)))

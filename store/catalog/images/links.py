@@ -69,7 +69,7 @@ def mend_links(workspace: Workspace) -> str | None:
 
 
 def row_images(references: pa.Array | pa.ChunkedArray, known: Mapping[str, str | None]) -> pa.Array:
-    """Hex SHA-256 of each row's image, shape (n_rows,), null where the row has none or it could not be had.
+    """Hex SHA-256 of each row's image, shape (n_rows,), null where the row has none or it could not be fetched or read.
 
     Args:
         references: column `image` of catalogue rows.
@@ -104,6 +104,12 @@ def further_row_images(rows: pa.Table, known: Mapping[str, str | None]) -> pa.Ar
     lists = [row or [] for row in rows[FURTHER_IMAGES.name].to_pylist()]
     found = iter(row_images(pa.array(list(chain.from_iterable(lists)), pa.string()), known).to_pylist())
     return pa.array([list(islice(found, len(row))) for row in lists], FURTHER_IMAGES.type)
+
+
+def have_image(rows: pa.Table, known: Mapping[str, str | None]) -> list[bool]:
+    """Whether each row has an image that could be had, its first or another one; see `further_row_images`."""
+    first, further = row_images(rows["image"], known).to_pylist(), further_row_images(rows, known).to_pylist()
+    return [any((one, *others)) for one, others in zip(first, further, strict=True)]
 
 
 def links_by_schema(table: pa.Table) -> pa.Table:

@@ -13,8 +13,10 @@ _DIRECTIVE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # what a spreadsheet 
 _QUOTED = re.compile(r'"[^"]*"')
 _LOOKED_AT = 60  # rows
 _MOST_BEFORE = 20  # rows before the header
-_LEAST_COLUMNS = 3  # of a table that is found below other lines
 _LEAST_SHARE = 0.7  # of the rows below a header that have as many fields
+# Commas part prose in two as well: a table of two columns has prices or ids in nearly all rows of one of them.
+_SHARE_OF_VALUES = 0.9
+_VALUE = re.compile(r"(\S{1,3} ?)?\S*\d\S*( ?\S{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,28 @@ def _rows(lines: list[str], delimiter: str) -> list[tuple[int, list[str]]]:
 def _below_other_lines(rows: list[tuple[int, list[str]]], delimiter: str) -> Layout | None:
     """The layout of a table that begins below lines which are no part of it; None where there is none."""
     width = _most_frequent_width(rows)
-    if width < _LEAST_COLUMNS:
+    if width < 2:
         return None
     at = next(i for i, (_, row) in enumerate(rows) if len(row) == width)
     if sum(len(row) == width for _, row in rows[at:]) < _LEAST_SHARE * len(rows[at:]):
         return None
     before, names = rows[at]
+    if width == 2 and not _has_values(names, [row for _, row in rows[at + 1 :] if len(row) == width]):
+        return None
     is_header = all(name.strip() and not PLAIN.fullmatch(name.strip()) for name in names)
     if not 0 < at <= _MOST_BEFORE or not is_header or len(set(names)) < width:
         return None
     return Layout(delimiter, before, is_preamble=True)
+
+
+def _has_values(names: list[str], rows: list[list[str]]) -> bool:
+    """Whether one column holds numbers or ids below its name, which is neither."""
+    return any(
+        not _VALUE.fullmatch(name.strip())
+        and sum(bool(_VALUE.fullmatch(cell.strip())) for cell in column)
+        >= max(1, _SHARE_OF_VALUES * len(rows))
+        for name, column in zip(names, zip(*rows, strict=True), strict=bool(rows))
+    )
 
 
 def _most_frequent_width(rows: list[tuple[int, list[str]]]) -> int:

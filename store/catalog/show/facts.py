@@ -1,7 +1,9 @@
 """What there is to say of a catalogue: counted here, written as a page or as text elsewhere."""
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ from store.catalog.download.addresses import read_link
 from store.catalog.images.links import MADE_AGAIN, is_given, read_links
 from store.catalog.read import extra_columns, image_references, present_splits, read_split
 from store.catalog.show.doubts import Doubts, read_doubts
+from store.config import load_config
 from store.workspace import Workspace
 
 BINS = 36
@@ -60,6 +63,21 @@ class Facts:
         return self.price_quantiles["50%"]
 
 
+def facts_record(facts: Facts) -> dict[str, Any]:
+    """As plain values."""
+    return {field.name: _plain(getattr(facts, field.name)) for field in dataclasses.fields(facts)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
 def read_facts(workspace: Workspace) -> Facts:
     """Take stock of the ingested catalogue.
 
@@ -75,13 +93,14 @@ def read_facts(workspace: Workspace) -> Facts:
         split: [[digest for one in row if (digest := digests.get(one))] for row in image_references(table)]
         for split, table in tables.items()
     }
+    takes_all = load_config(workspace).columns.images_per_row == "all"
     price = tables["train"]["price"].to_numpy()
     lengths = {split: pc.utf8_length(table["text"]).to_numpy() for split, table in tables.items()}
     quantiles = {f"{q:g}%": float(np.percentile(price, q)) for q in (0, 1, 25, 50, 75, 99, 100)}
     coverage = coverage_of(tables)
     return Facts(
         workspace=workspace.root,
-        splits=[_split(name, table, images[name], failed) for name, table in tables.items()],
+        splits=[_split(name, table, images[name], failed, takes_all) for name, table in tables.items()],
         price=histogram({"train": price}),
         price_quantiles=quantiles,
         length=histogram(lengths),
@@ -103,7 +122,9 @@ def histogram(values: dict[str, np.ndarray], bins: int = BINS) -> Histogram:
     return Histogram(10**edges, counts)
 
 
-def _split(name: str, table: pa.Table, images: list[list[str]], failed: dict[str, str | None]) -> SplitFacts:
+def _split(
+    name: str, table: pa.Table, images: list[list[str]], failed: dict[str, str | None], takes_all: bool
+) -> SplitFacts:
     reasons: list[str] = []
     where: dict[str, list[str]] = {}
     lacking = [at for at, row in enumerate(images) if not row]
@@ -111,7 +132,7 @@ def _split(name: str, table: pa.Table, images: list[list[str]], failed: dict[str
         table.select(["sample_id", "image", "image_link"]).take(pa.array(lacking, pa.int64())).to_pylist()
     )
     for row in columns:
-        reason = failed.get(row["image"]) or _without_image(row["image"], row["image_link"])
+        reason = failed.get(row["image"]) or _without_image(row["image"], row["image_link"], takes_all)
         reasons.append(reason)
         first = where.setdefault(reason, [])
         if len(first) < 3:
@@ -130,10 +151,10 @@ def _split(name: str, table: pa.Table, images: list[list[str]], failed: dict[str
     )
 
 
-def _without_image(reference: str | None, cell: str | None) -> str:
+def _without_image(reference: str | None, cell: str | None, takes_all: bool) -> str:
     if is_given(reference):
         return f"its row in images/links.parquet is lost: {MADE_AGAIN}"
-    link = read_link(cell)
+    link = read_link(cell, take_all=takes_all)
     if link.url is not None:
         return "a link, not fetched yet"
     return link.problem or "no link"
