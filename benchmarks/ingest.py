@@ -8,12 +8,10 @@ to do. Beside it, in the same run, the time that Python's csv module alone takes
 import csv
 import random
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from benchmarks.report import Result, main, scratch
+from benchmarks.report import Result, main, process_seconds, scratch
 
 ROWS = 75_000
 TARGET_SECONDS = 15.0  # for 75,000 rows on one thread
@@ -56,9 +54,9 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     with scratch() as folder:
         train = folder / "train.csv"
         synthesise(train, n_rows)
-        command = [sys.executable, "-m", "store.cli", "catalog", "ingest", "--train", str(train)]
-        command += ["-w", str(folder / "workspace")]
-        first, again = (_seconds(command) for _ in range(2))
+        files = "--train", str(train), "-w", str(folder / "workspace")
+        command = "-m", "store.cli", "catalog", "ingest", *files
+        first, again = (process_seconds(*command) for _ in range(2))
         start = time.perf_counter()
         with train.open(newline="", encoding="utf-8") as file:
             characters = sum(len(row[1]) for row in csv.reader(file))
@@ -75,12 +73,6 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     return [
         Result.at_most("ingest, seconds", first, TARGET_SECONDS, **figures),
     ]
-
-
-def _seconds(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

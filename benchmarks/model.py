@@ -4,8 +4,6 @@ SHELFPRICE_BENCH_EMBEDDED may name a folder whose `myntra` is a workspace to go 
 """
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -13,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.report import Result, main, scratch
+from benchmarks.report import Result, main, process_seconds, scratch
 from benchmarks.stages import Stages
 from benchmarks.workspaces import first_rows
 
@@ -63,7 +61,7 @@ def _measured(folder: Path, packed: dict[str, Any], source: Path, pack_seconds: 
 
     products = _products(source)
     image = next(row["image_link"] for row in products if row["image_link"] is not None)
-    starts = [_seconds("-c", PROGRAM, str(folder), image) for _ in range(STARTS)]
+    starts = [process_seconds("-c", PROGRAM, str(folder), image) for _ in range(STARTS)]
     model = PriceModel.load(folder)
     model.price(products[:4])
     single = []
@@ -146,12 +144,6 @@ def _embedding_alone(folder: Path, model: Any, products: list[dict[str, Any]]) -
         encoder.embed(contents)
         seconds += time.perf_counter() - started
     return seconds
-
-
-def _seconds(*arguments: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """`shelfprice embed run` and `plan` on 75,000 rows that all have their vectors: seconds, start-up included."""
 
-import subprocess
-import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Result, main, scratch
+from benchmarks.report import Result, main, process_seconds, scratch
 from benchmarks.workspaces import ingested
 
 ROWS = 75_000
@@ -31,7 +28,8 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         n_vectors = _fill(workspace)
         results = []
         for command in ("run", "plan"):
-            seconds = min(_seconds(command, workspace.root) for _ in range(REPEATS))
+            arguments = "-m", "store.cli", "embed", command, "--offline", "-w", workspace.root
+            seconds = min(process_seconds(*arguments) for _ in range(REPEATS))
             results.append(
                 Result.at_most(
                     f"embed {command} with nothing to do, seconds",
@@ -98,13 +96,6 @@ def _fill(workspace: Any) -> int:
             )
         n_vectors += len(missing)
     return n_vectors
-
-
-def _seconds(command: str, root: str) -> float:
-    start = time.perf_counter()
-    arguments = ["-m", "store.cli", "embed", command, "--offline", "-w", root]
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,6 +105,13 @@ def scratch() -> Iterator[Path]:
     """A folder of its own, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="shelfprice-bench-") as folder:
         yield Path(folder)
+
+
+def process_seconds(*arguments: str) -> float:
+    """Of a Python process from its start to its end."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return time.perf_counter() - start
 
 
 def _short(value: Any) -> str:

@@ -1,13 +1,10 @@
 """A cold start on a converted model: the first vector from its folder alone, and a run of the job on one new row."""
 
-import subprocess
-import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-from benchmarks.report import Result, main, scratch
+from benchmarks.report import Result, main, process_seconds, scratch
 from benchmarks.workspaces import embed, ingested, myntra_rows
 
 ENCODER = "minilm@full"
@@ -33,11 +30,13 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         workspace = ingested(folder, found[:-STARTS])
         precision = embed(workspace, ENCODER).precision
         (model,) = Path(workspace.root).glob("vectors/*/openvino")
-        alone = [_seconds("-c", PROGRAM, str(model)) for _ in range(STARTS)]
+        alone = [process_seconds("-c", PROGRAM, str(model)) for _ in range(STARTS)]
         job = []
         for turn in range(1, STARTS + 1):
             ingested(folder, found[: len(found) - STARTS + turn])
-            job.append(_seconds("-m", "store.cli", "embed", "run", "-e", ENCODER, "-w", workspace.root))
+            job.append(
+                process_seconds("-m", "store.cli", "embed", "run", "-e", ENCODER, "-w", workspace.root)
+            )
     note = f"median of {STARTS} processes"
     return [
         Result.at_most(
@@ -56,12 +55,6 @@ def measure(data: Path, rows: int | None) -> list[Result]:
             precision=precision,
         ),
     ]
-
-
-def _seconds(*arguments: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -177,11 +177,11 @@ def test_vectors_made_anew_price_alike_alone_and_together(fitted: SimpleNamespac
     np.testing.assert_allclose(fitted.model.predict(known), cached, rtol=0.01)
 
 
-def test_loading_and_the_first_price_import_no_torch(fitted: SimpleNamespace) -> None:
+def test_loading_and_the_first_price_import_no_library_that_is_not_needed(fitted: SimpleNamespace) -> None:
     program = (
         "import sys; from ensemble import PriceModel\n"
         f"one = PriceModel.load({str(fitted.folder)!r}).price([{{'title': 'green tea, 20 bags'}}])[0]\n"
-        "assert one.price > 0 and not {'torch', 'transformers', 'timm'} & sys.modules.keys()"
+        "assert one.price > 0 and not {'torch', 'transformers', 'timm', 'sklearn'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -433,6 +433,10 @@ def test_it_is_a_regressor_of_scikit_learn(fitted: SimpleNamespace, tmp_path: Pa
     table = fitted.table[pd.to_numeric(fitted.table["price"], errors="coerce") > 0]
     assert is_regressor(model)
     assert clone(model).get_params() == model.get_params()
+    changed = (
+        f"text='title', workspace={tmp_path / 'work'!r}, encoders=['minilm@structured'], heads=['ridge']"
+    )
+    assert repr(model) == f"PriceModel({changed})"
     with pytest.raises(ConfigError, match="PriceModel has no parameter 'texts'"):
         model.set_params(texts="title")
     with pytest.raises(WorkspaceError, match="this PriceModel is not fitted"):

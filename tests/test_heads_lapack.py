@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.linalg import cho_solve
@@ -44,3 +47,26 @@ def test_items_come_back_in_order_each_having_seen_one_core():
 def test_the_first_error_of_an_item_is_raised():
     with pytest.raises(ZeroDivisionError):
         each_on_a_core(lambda i: 1 // i, [1, 0, 2], cores=2)
+
+
+def test_one_core_is_taken_for_a_while_alone():
+    program = """
+import numpy
+from threadpoolctl import ThreadpoolController, threadpool_limits
+from heads.folds.parallel import n_cores, on_one_core
+
+libraries = ThreadpoolController()
+
+def threads():
+    return {one["num_threads"] for one in libraries.info() if one["user_api"] == "blas"}, n_cores(5)
+
+threadpool_limits(3)
+try:
+    with on_one_core(libraries), on_one_core(libraries):
+        assert threads() == ({1}, 1), threads()
+        raise KeyError
+except KeyError:
+    assert threads() == ({3}, 5), threads()
+"""  # alone: a thread of another test may hold the limit of BLAS
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """`PriceModel`: fitted once, saved as one folder, prices anything anywhere."""
 
+import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import InputTags, Tags, TargetTags
 
 from ensemble.model.answers import Explanation, Priced
 from ensemble.model.folder import ModelFolder, copy_folder
@@ -46,7 +45,7 @@ class ModelInputs:
     categorical: tuple[str, ...]
 
 
-class PriceModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class PriceModel:
     """Prices of catalogue rows by a blend of heads over cached vectors; a scikit-learn regressor on frames.
 
         >>> from ensemble import PriceModel
@@ -339,6 +338,12 @@ class PriceModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     # ---- scikit-learn's ways ---------------------------------------------------------------------
 
+    # Without its base classes: to import them takes longer than to load a model.
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
     def set_params(self, **params: Any) -> Self:
         """Change parameters.
 
@@ -348,14 +353,24 @@ class PriceModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         known = self.get_params()
         if unknown := sorted(set(params) - set(known)):
             raise ConfigError(f"PriceModel has no parameter {unknown[0]!r}, it takes {', '.join(known)}")
-        super().set_params(**params)
+        for name, value in params.items():
+            setattr(self, name, value)
         return self
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags = TargetTags(required=False, positive_only=True)
-        tags.input_tags = InputTags(two_d_array=False, string=True, allow_nan=True)
-        return tags
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        given = [f"{k}={v!r}" for k, v in self.get_params().items() if v != defaults[k].default]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="regressor",
+            target_tags=TargetTags(required=False, positive_only=True),
+            input_tags=InputTags(two_d_array=False, string=True, allow_nan=True),
+            regressor_tags=RegressorTags(),
+        )
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._pricer is not None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import ThreadpoolController
 
 from ensemble.blend import apply_blend, as_prices
 from ensemble.conformal import Intervals, RowKinds, fit_intervals
@@ -28,6 +29,7 @@ from ensemble.outlook import head_spread
 from heads.base import MOST_BEYOND, Head
 from heads.features.rows import FieldTable, Rows
 from heads.fitted import predict_fitted, read_fitted
+from heads.folds.parallel import on_one_core
 from store.catalog.ingest.readings import source_of_mappings
 from store.catalog.ingest.source import TableSource
 from store.errors import ConfigError, CorruptFileError
@@ -105,6 +107,11 @@ class Pricer:
         return Nearness.of(self.vectors, {k: float(v) for k, v in self.manifest["unlike"].items()})
 
     @cached_property
+    def _libraries(self) -> ThreadpoolController:
+        """Libraries with threads of their own that the loaded heads compute with."""
+        return ThreadpoolController()
+
+    @cached_property
     def relatives(self) -> TrainingRelatives | None:
         """What tells which rows have a relative among the training rows; None in folders of before 0.2."""
         path = self.folder.path / RELATIVES
@@ -121,7 +128,10 @@ class Pricer:
         log_prices = self.log_prices(rows.rows)
         log_price = self.blended(log_prices)
         price = as_prices(log_price, self.floor)
-        for at in np.flatnonzero(self.nearness.is_unlike(rows.rows)):
+        nearness = self.nearness
+        with on_one_core(self._libraries):
+            unlike = nearness.is_unlike(rows.rows)
+        for at in np.flatnonzero(unlike):
             rows.flags[at].add(UNLIKE_TRAINING)
         level = None if self.relatives is None else self.relatives.levels(rows.table, rows.images)
         kinds = RowKinds(head_spread(log_prices), level, rows.has_image)
@@ -146,7 +156,8 @@ class Pricer:
     def log_prices(self, rows: Rows) -> np.ndarray:
         """Each head's log price, shape (n_rows, n_heads)."""
         low, high = self.manifest["log_price_range"]
-        columns = [predict_fitted(head.models, head.rows(rows)) for head in self.heads]
+        with on_one_core(self._libraries):
+            columns = [predict_fitted(head.models, head.rows(rows)) for head in self.heads]
         return np.clip(np.stack(columns, axis=1), low - MOST_BEYOND, high + MOST_BEYOND)
 
     def rows_of(self, source: TableSource, images: Sequence[Any] | None = None) -> ModelRows:

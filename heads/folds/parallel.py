@@ -6,9 +6,13 @@ itself, on a busy machine ten times as long.
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,6 +25,24 @@ def n_cores(wanted: int = 0) -> int:
     if getattr(_this_thread, "has_one_core", False):
         return 1
     return wanted or len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def on_one_core(libraries: "ThreadpoolController") -> Iterator[None]:
+    """This thread computes on one core, for products so small that a second core would only be waited for.
+
+    BLAS has one limit for the whole process: while the thread that first set it lives, it changes for that one alone.
+
+    Args:
+        libraries: those that are loaded.
+    """
+    before = getattr(_this_thread, "has_one_core", False)
+    _this_thread.has_one_core = True
+    try:
+        with libraries.limit(limits=1):
+            yield
+    finally:
+        _this_thread.has_one_core = before
 
 
 def each_on_a_core(work: Callable[[Item], Result], items: Iterable[Item], cores: int = 0) -> list[Result]:
