@@ -11,6 +11,7 @@ from store.options import json_option, on_workspace, print_json, say, user_timin
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from heads.estimates import HeadEstimates
     from heads.run import HeadResult
 
 TO_TRAIN = "to train"
@@ -69,7 +70,8 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
             results.append(result)
             if result.status == "trained" and result.seconds is not None:
                 n_rows = len(read_folds(workspace).fold)
-                user_timings().record(step_of(result.head), n_rows, result.seconds, peak_bytes())
+                step = step_of(result.head)
+                user_timings().record(step, n_rows, result.seconds, peak_bytes(), result.width)
             if not as_json:
                 with line.above():
                     _say_result(result)
@@ -129,35 +131,53 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
 
 
 @heads.command()
+@click.option(
+    "--measure", is_flag=True, help="Train heads that this machine never trained on a few rows first."
+)
 @workspace_option
 @json_option
-def plan(workspace: Workspace, as_json: bool) -> None:
+def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
     """Say which heads a run trains, why, and how long it takes.
 
-    Seconds and memory are those of earlier runs on this machine, whatever the workspace, by the number of rows.
+    Seconds and memory are those of earlier runs on this machine, whatever the workspace, by the number of rows and the
+    width of the vectors.
 
     \b
     Examples:
       shelfprice heads plan -w run
+      shelfprice heads plan --measure -w run
     """
     from heads.defaults import chosen_heads
-    from heads.estimates import estimate_heads, estimate_text
+    from heads.estimates import estimate_heads, estimate_text, step_of
+    from heads.measure import measure_heads
     from heads.run import HeadPlan, plan_heads
     from store.catalog.read import catalog_digest
     from store.config import load_config
     from store.folds.assign import ensure_folds
+    from store.timings import peak_bytes
 
     config = load_config(workspace)
     chosen, folds = chosen_heads(workspace, config), ensure_folds(workspace, config)
-    planned = plan_heads(workspace, config, chosen.names, folds, catalog_digest(workspace))
+    planned = list(plan_heads(workspace, config, chosen.names, folds, catalog_digest(workspace)))
     states = {
         name: ("there" if found.exists else TO_TRAIN)
         if isinstance(found, HeadPlan)
         else f"can't be trained: {found}"
         for name, found in planned
     }
-    to_train = [name for name, state in states.items() if state == TO_TRAIN]
-    estimates = estimate_heads(to_train, len(folds.fold), user_timings())
+    to_train = {name: one for name, one in planned if isinstance(one, HeadPlan) and states[name] == TO_TRAIN}
+    widths = {name: one.width(workspace) for name, one in to_train.items()}
+
+    def estimated() -> "HeadEstimates":
+        return estimate_heads(widths, len(folds.fold), user_timings(), len(planned))
+
+    estimates = estimated()
+    unknown = [name for name, found in estimates.heads.items() if found is None]
+    if measure and unknown:
+        asked = [to_train[name] for name in unknown]
+        for one in measure_heads(workspace, asked, folds, config.seed, lambda line: say(line, err=True)):
+            user_timings().record(step_of(one.head), one.n_rows, one.seconds, peak_bytes(), one.width)
+        estimates = estimated()
     if as_json:
         print_json({"heads": states, "reason": chosen.reason, "estimates": dataclasses.asdict(estimates)})
         return
@@ -165,9 +185,8 @@ def plan(workspace: Workspace, as_json: bool) -> None:
     for name, state in states.items():
         about = f", {estimate_text(estimates.heads[name])}" if state == TO_TRAIN else ""
         say(f"{name:<20} {state}{about}")
-    unknown = [name for name, found in estimates.heads.items() if found is None]
-    if len(unknown) > 1:
-        say(f"'shelfprice heads compare {' '.join(unknown)} --rows 1000' measures these on a few rows.")
+    if unknown and not measure:
+        say("'shelfprice heads plan --measure' measures on a few rows what is unknown.")
     say(f"{'blend':<20} {estimate_text(estimates.blend)}")
 
 
@@ -221,14 +240,9 @@ def compare(names: tuple[str, ...], n_rows: int | None, workspace: Workspace, as
       shelfprice heads compare ridge sparse -w run
     """
     from heads.compare import compare_heads, compared_lines
-    from heads.estimates import step_of
     from store.config import load_config
-    from store.timings import peak_bytes
 
     found = compare_heads(workspace, load_config(workspace), names, n_rows, lambda line: say(line, err=True))
-    for one in found:
-        if one.seconds is not None:
-            user_timings().record(step_of(one.head), one.n_rows, one.seconds, peak_bytes())
     if as_json:
         print_json({"heads": [dataclasses.asdict(one) for one in found]})
     else:

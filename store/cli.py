@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from store.errors import ShelfpriceError
+from store.options import Interrupted
 from store.printable import printable
 
 # How `shelfprice --help` groups commands, in the order of their use; others come last.
@@ -16,15 +17,6 @@ SECTIONS = {
     "A saved model": ("predict", "serve"),
     "The workspace": ("status", "prune"),
 }
-
-
-class Interrupted(click.ClickException):
-    """Ctrl-C: a file appears whole or not at all, so whatever was finished is there."""
-
-    exit_code = 130
-
-    def __init__(self) -> None:
-        super().__init__("stopped; what was finished is kept: run the same command again to go on")
 
 
 class RoomGroup(click.Group):

@@ -10,7 +10,7 @@ import click
 
 from embed.finetune.recipe import HEADS, LOSSES, PRECISIONS, SCHEDULES
 from embed.job.cli import source_options
-from store.options import json_option, print_json, say, workspace_option
+from store.options import Interrupted, json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 NOT_SET = "Default: the system's, see docs/finetune.md."
@@ -162,9 +162,7 @@ def finetune_command(
     try:
         outcome = tune(job, chosen, processes, options, device, log, restart)
     except KeyboardInterrupt as interrupt:
-        raise click.ClickException(
-            "stopped: the same command goes on from the last checkpoint"
-        ) from interrupt
+        raise Interrupted("stopped: the same command goes on from the last checkpoint") from interrupt
     if outcome is None:
         return
     if as_json:

@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from store.options import json_option, on_workspace, print_json, say, user_timings, workspace_option
+from store.options import (
+    Interrupted,
+    json_option,
+    on_workspace,
+    print_json,
+    say,
+    user_timings,
+    workspace_option,
+)
 from store.workspace import Workspace
 
 
@@ -236,7 +244,7 @@ def run_command(
                 say=lambda line: say(line, err=True),
             )
     except KeyboardInterrupt as interrupt:
-        raise click.ClickException(
+        raise Interrupted(
             "stopped; what was embedded is published: run the command again to go on"
         ) from interrupt
     for one in outcomes:

@@ -1,15 +1,18 @@
 """`shelfprice catalog clean`."""
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING
 
 import click
 
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
     from store.catalog.clean.run import CleanReport
+
+STEP = "catalog clean"  # among a user's timings
 
 
 @click.command()
@@ -42,13 +45,35 @@ def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], proces
       shelfprice catalog clean --policy price=median -w run
     """
     from store.catalog.clean.run import clean_catalog
+    from store.progress import moving
 
-    report = clean_catalog(workspace, policies, processes, lambda line: say(line, err=True))
+    started, n_rows = time.perf_counter(), n_rows_of(workspace)
+    expected = user_timings().estimate(STEP, n_rows)
+    about = "" if expected is None else f", about {max(expected.seconds, 1):.0f} s"
+    with moving(f"looking for doubtful rows{about}") as line:
+
+        def log(said: str) -> None:
+            with line.above():
+                say(said, err=True)
+
+        report = clean_catalog(workspace, policies, processes, log)
+    user_timings().record(STEP, n_rows, time.perf_counter() - started)
     if as_json:
         print_json(dataclasses.asdict(report))
         return
     for line in clean_lines(report, workspace):
         say(line)
+
+
+def n_rows_of(workspace: Workspace) -> int:
+    """Rows of the catalogue, test rows among them."""
+    from store.catalog.read import present_splits, split_path
+
+    total = 0
+    for split in present_splits(workspace):
+        with workspace.parquet(split_path(split)) as file:
+            total += file.metadata.num_rows
+    return total
 
 
 def clean_lines(report: "CleanReport", workspace: Workspace) -> list[str]:
