@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -36,9 +37,16 @@ def heads() -> None:
     help="Most memory for vectors, such as 4GB: heads whose vectors take more train from files in TMPDIR. "
     "Default: no limit.",
 )
+@click.option(
+    "--models",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the weights of pretrained heads (`tabicl`). Default: the model hub and its cache.",
+)
 @workspace_option
 @json_option
-def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_json: bool) -> None:
+def run(
+    names: tuple[str, ...], memory: str | None, models: Path | None, workspace: Workspace, as_json: bool
+) -> None:
     """Train the heads whose predictions are missing.
 
     On one set of folds. Predictions that are there and still fit are kept.
@@ -59,6 +67,12 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
 
     results: list[HeadResult] = []
     limit = None if memory is None else parse_bytes(memory)
+    config = load_config(workspace)
+    if models is not None:
+        own = {"tabicl": {**config.heads.params.get("tabicl", {}), "models": str(models)}}
+        config = dataclasses.replace(
+            config, heads=dataclasses.replace(config.heads, params={**config.heads.params, **own})
+        )
     with moving("heads run") as line:
 
         def log(said: str) -> None:
@@ -66,7 +80,7 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
                 say(said, err=True)
             line.say(said)
 
-        for result in run_heads(workspace, load_config(workspace), names, log, limit):
+        for result in run_heads(workspace, config, names, log, limit):
             results.append(result)
             if result.status == "trained" and result.seconds is not None:
                 n_rows = len(read_folds(workspace).fold)

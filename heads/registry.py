@@ -21,6 +21,7 @@ GROUP = "shelfprice.heads"  # entry points of packages that bring heads
 HEADS: dict[str, str] = {  # name -> module:class
     "additive": "heads.linear.additive:Additive",
     "boosted": "heads.trees.boosted:Boosted",
+    "catboost": "heads.trees.catboost:CatBoost",
     "fusion": "heads.networks.fusion:Fusion",
     "kernel-ridge": "heads.kernels.kernel_ridge:KernelRidge",
     "lightgbm": "heads.trees.lightgbm:LightGBM",
@@ -30,7 +31,9 @@ HEADS: dict[str, str] = {  # name -> module:class
     "ridge": "heads.linear.ridge:Ridge",
     "sparse": "heads.linear.sparse:Sparse",
     "sparse-mlp": "heads.networks.sparse_mlp:SparseMlp",
+    "stacked": "heads.trees.stacked:Stacked",
     "svr": "heads.kernels.svr:SVR",
+    "tabicl": "heads.networks.tabicl:TabICL",
     "tabm": "heads.networks.tabm:TabM",
     "xgboost": "heads.trees.xgboost:XGBoost",
     "xgboost-baseline": "heads.trees.baseline:XGBoostBaseline",
