@@ -159,6 +159,7 @@ def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
     \b
     Examples:
       shelfprice heads plan -w run
+      shelfprice heads plan --measure -w run
     """
     from heads.defaults import chosen_heads
     from heads.estimates import estimate_heads, estimate_text, step_of
