@@ -10,7 +10,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHOWN = {
-    "01_first_price.py": [r"train: 1\d\d rows", r"ridge: SMAPE \d+\.\d", "blend, honest", r"SMAPE of the test rows: \d+"],
+    "01_first_price.py": [r"train: 1\d\d rows", r"additive: SMAPE \d+\.\d", "blend, honest", r"SMAPE of the test rows: \d+"],
     "02_vectors_in_sklearn.py": [r"heads.Ridge: SMAPE \d+\.\d", r"\nRidgeCV: SMAPE \d+\.\d"],
     "03_your_own_head.py": ["bayes passes every check", "bayes on vectors alone: SMAPE", r"predictions/bayes-\w+"],
 }  # fmt: skip
