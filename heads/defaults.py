@@ -6,9 +6,11 @@ from store.catalog.read import extra_columns, split_path
 from store.config import Config
 from store.workspace import Workspace
 
+SUMS_AND_KERNELS = ("additive", "kernel-ridge", "neighbours")
+FEW = (*SUMS_AND_KERNELS, "boosted")  # of a table of columns
+TEXTS = (*SUMS_AND_KERNELS, "lightgbm")  # without further columns `boosted` adds nothing to them
+MANY = (*SUMS_AND_KERNELS, "lightgbm")
 MANY_ROWS = 20_000  # from here on heads that fit many models inside each fold take longer than they gain
-FEW = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
-MANY = ("ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def chosen_heads(workspace: Workspace, config: Config) -> ChosenHeads:
     has_many = n_rows >= MANY_ROWS
     side = "from" if has_many else "below"
     said = f"chosen for {n_rows:,} training rows ({side} {MANY_ROWS:,}) and {n_columns} further columns"
-    return ChosenHeads(MANY if has_many else FEW, said)
+    return ChosenHeads(MANY if has_many else FEW if n_columns else TEXTS, said)
 
 
 def configured_heads(workspace: Workspace, config: Config) -> tuple[str, ...]:
