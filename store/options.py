@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -69,6 +70,11 @@ def say(text: str, err: bool = False, colour: str | None = None) -> None:
     if (sys.stderr if err else sys.stdout).isatty():
         line = "\n".join(map(_wrapped, line.split("\n")))
     click.echo(click.style(line, fg=colour) if colour and not os.environ.get("NO_COLOR") else line, err=err)
+
+
+def on_workspace(command: str, root: str) -> str:
+    """The command as a user types it for the workspace at `root`."""
+    return command if root == "workspace" else f"{command} -w {shlex.quote(root)}"
 
 
 def _wrapped(line: str) -> str:

@@ -41,6 +41,39 @@ def test_help_of_every_command_can_be_printed(path):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("path", [path for path, command in ALL.items() if isinstance(command, click.Group)])
+def test_a_list_of_commands_cuts_no_sentence(path):
+    shown = CliRunner().invoke(main, [*path, "--help"], terminal_width=80).output
+    assert "..." not in shown.partition("Options:")[2]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, command in ALL.items() if not isinstance(command, click.Group)], ids=" ".join
+)
+def test_every_command_has_examples_that_it_understands(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "model", "models", "demo"):
+        (tmp_path / folder).mkdir()
+    for file in (
+        "train.csv",
+        "test.csv",
+        "new.csv",
+        "images.tar",
+        "token",
+        "demo/train.csv",
+        "demo/test.csv",
+    ):
+        (tmp_path / file).touch()
+    shown = CliRunner().invoke(main, [*path, "--help"], terminal_width=80).output
+    lines = shown.partition("Examples:")[2].partition("Options:")[0].strip().splitlines()
+    assert lines
+    for line in lines:
+        words = line.split()
+        assert tuple(words[1 : 1 + len(path)]) == path
+        assert words[0] == "shelfprice"
+        ALL[path].make_context(path[-1], words[1 + len(path) :])  # refuses what a call would refuse
+
+
 def test_help_imports_no_heavy_library():
     code = (
         "import sys; from click.testing import CliRunner; from store.cli import main\n"

@@ -109,7 +109,16 @@ def finetune_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Tune encoders and a head together for log price, fold by fold; tuned vectors land in the cache."""
+    """Train encoders and a head together on the prices.
+
+    Once for each fold, so that scores stay honest. Vectors of the tuned encoders go into the cache, the prices count as
+    one more head.
+
+    \b
+    Examples:
+      shelfprice embed finetune minilm@full --head fusion --plan -w run
+      shelfprice embed finetune minilm@full --head fusion --last-blocks 2 -w run
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from embed.encoders.base import Sources

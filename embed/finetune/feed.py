@@ -120,7 +120,7 @@ class Feed:
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
     def close(self) -> None:
-        """Let go of the threads, and end the processes."""
+        """Release the threads, and end the processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         for decoder in self._decoders.values():
             decoder.close()

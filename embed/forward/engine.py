@@ -288,7 +288,7 @@ class Engine(LocalRunner):
         return True
 
     def _use_converted(self, converted: ConvertedPasses, mode: Mode) -> None:
-        """Run the converted model, and let go of torch's."""
+        """Run the converted model, and release torch's."""
         converted.keep(mode)
         self._passes = converted
         if self.spec.modality == "text":

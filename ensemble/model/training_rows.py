@@ -95,7 +95,7 @@ def _thumbnails(workspace: Workspace, work: Path, train: pa.Table) -> list[str |
 
 
 def _thumbnail(workspace: Workspace, sha256: str) -> bytes | None:
-    """A small JPEG of an image; None where it can't be had."""
+    """A small JPEG of an image; None where it can't be read."""
     from PIL import ImageOps
 
     from store.catalog.images.open import WHITE, UndecodableError, flattened, open_image, room_for

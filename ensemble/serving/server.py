@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import threading
 from pathlib import Path
 from types import FrameType
 
@@ -46,8 +47,9 @@ def serve(folder: Path, settings: ServeSettings, log_level: str = "info") -> Non
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     log_event("listening", url=url, model=model.fingerprint, token=settings.token is not None)
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, _stopped)  # uvicorn raises the signal again once it has finished
+    if threading.current_thread() is threading.main_thread():
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, _stopped)  # uvicorn raises the signal again once it has finished
     with listening:
         uvicorn.Server(config).run(sockets=[listening])
 

@@ -34,10 +34,15 @@ STEP = "catalog clean"  # among a user's timings
     help="Processes that decode images.",
 )
 def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], processes: int) -> None:
-    """Find doubtful rows and decide what training does about them; each decision is listed in cleaning.parquet.
+    """Find doubtful rows, decide what training does with them.
 
-    Nothing is deleted from the catalogue, and no row that is scored is changed: a decision holds for the training rows
-    of a fold's model alone.
+    Each decision is listed in cleaning.parquet with its reason. Nothing is deleted from the catalogue, and no row that
+    is scored is changed: a decision holds for the rows that a fold's model is fitted on.
+
+    \b
+    Examples:
+      shelfprice catalog clean -w run
+      shelfprice catalog clean --policy price=median -w run
     """
     from store.catalog.clean.run import clean_catalog
     from store.progress import moving
@@ -83,7 +88,9 @@ def clean_lines(report: "CleanReport", workspace: Workspace) -> list[str]:
         )
     lines.append(f"each with its reason in {workspace.path('cleaning.parquet')}")
     if report.digest is None:
-        lines.append("every policy is 'keep': training goes on as without; see --policy")
+        lines.append(
+            "every policy is 'keep': training takes every row as it is; --policy FINDING=POLICY changes that"
+        )
     else:
         lines.append(
             f"{report.dropped:,} training rows are left out of a fit on all rows, none of what is scored"

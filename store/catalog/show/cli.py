@@ -15,10 +15,14 @@ PAGE_FILE = "catalog.html"
 @click.option("--text", is_flag=True, help="Print only: write no page.")
 @json_option
 def show(workspace: Workspace, text: bool, as_json: bool) -> None:
-    """Show the catalogue: counts, prices, lengths, fields, duplicates, missing images, train against test.
+    """Show counts, prices, fields, duplicates, train and test.
 
     Printed, and written to catalog.html, one page that needs no network. Duplicates are those that 'shelfprice catalog
     clean' found.
+
+    \b
+    Examples:
+      shelfprice catalog show -w run
     """
     from store.catalog.show.facts import facts_record, read_facts
     from store.catalog.show.words import ASCII_BLOCKS, BLOCKS, fact_lines
