@@ -45,6 +45,8 @@ from ensemble.model.price_model import ModelInputs
 from ensemble.model.rows import image_contents
 from ensemble.serving.app import create_app
 from ensemble.serving.settings import Limits, ServeSettings
+from heads.defaults import FEW, MANY
+from heads.registry import head_class
 from store.catalog.images.blobs import read_blob
 from store.catalog.images.links import known_links, row_images
 from store.catalog.read import image_references, read_split
@@ -558,6 +560,8 @@ def test_a_server_prices_uploads_without_torch_by_the_packages_of_the_dockerfile
 ) -> None:
     page = (Path(__file__).parent.parent / "docs/serving.md").read_text()
     (named,) = re.findall(r"pip install --no-cache-dir \\\n(.*?)\nUSER", page, re.DOTALL)
+    defaults = {library for head in {*FEW, *MANY} for library in head_class(head).libraries}
+    assert defaults <= set(shlex.split(named.replace("\\\n", " ")))  # of heads that this model does without
     image = next((fitted.root / "demo/images").iterdir()).read_bytes()
     program = ("tests.only_packages", *shlex.split(named.replace("\\\n", " ")), "--", "serve")
     with running(fitted.folder, "--allow-links", program=program) as (url, process):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.report.refit import Progress, Refitted, inputs_of, out_of_fold, quick_heads, within
+from ensemble.report.refit import AT_WORST, Progress, Refitted, inputs_of, out_of_fold, quick_heads, within
 from ensemble.report.rows import ReportRows
 from store.metric import smape_rows
 from store.workspace import Workspace
@@ -133,6 +133,4 @@ def _why_not(heads: Sequence[Refitted], seconds: float) -> str:
     if not heads:
         return "no head of the blend can be trained again with the same parameters"
     takes = sum(MEASURED) * heads[0].seconds
-    return (
-        f"even {heads[0].name} would take about {takes:.0f} s, more than the {seconds:.0f} s that were given"
-    )
+    return f"even {heads[0].name} would take about {takes:.0f} s, more than {AT_WORST:.0f} times the {seconds:.0f} s that were given"

@@ -8,6 +8,7 @@ import numpy as np
 
 from ensemble.groups import gain_and_error
 from ensemble.report.refit import (
+    AT_WORST,
     Progress,
     Refitted,
     inputs_of,
@@ -168,6 +169,4 @@ def _why_not(heads: Sequence[Refitted], listed: Sequence[Input], seconds: float)
     if not heads:
         return "no head of the blend can be trained again with the same parameters"
     takes = heads[0].seconds * sum(what.reads(heads[0]) for what in listed)
-    return (
-        f"even {heads[0].name} would take about {takes:.0f} s, more than the {seconds:.0f} s that were given"
-    )
+    return f"even {heads[0].name} would take about {takes:.0f} s, more than {AT_WORST:.0f} times the {seconds:.0f} s that were given"
