@@ -1,8 +1,10 @@
-"""Pages of the site that are made from the code: commands, configuration, Python API. A hook of MkDocs."""
+"""Pages of the site that are made from the code: commands, configuration, Python API, notebooks. A hook of MkDocs."""
 
+import base64
 import dataclasses
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("store", "embed", "heads", "ensemble")
@@ -18,16 +21,47 @@ ROOMS = ("store", "embed", "heads", "ensemble")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what is generated, and the pages that lie at the top of the repository."""
-    pages = {
+    pages: dict[str, str | bytes] = {
         "reference/commands.md": commands_page(),
         "reference/config.md": config_page(),
         "reference/api.md": api_page(),
         "contributing.md": top_page("CONTRIBUTING.md"),
         "changes.md": top_page("CHANGELOG.md"),
     }
-    for place, text in pages.items():
-        files.append(File.generated(config, place, content=text))
+    for notebook in sorted((ROOT / "examples").glob("*.ipynb")):
+        pages |= notebook_pages(notebook)
+    for place, content in pages.items():
+        files.append(File.generated(config, place, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links to notebooks of the repository lead to their pages."""
+    return re.sub(r"\]\(\.\./examples/(\w+)\.ipynb\)", r"](examples/\1.md)", markdown)
+
+
+def notebook_pages(notebook: Path) -> dict[str, str | bytes]:
+    """A notebook as Markdown with the outputs kept in it, and a file for each of its images."""
+    place, lines = f"examples/{notebook.stem}", []
+    images: dict[str, str | bytes] = {}
+    for cell in json.loads(notebook.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            lines += ["", re.sub(r"\]\(\.\./docs/", "](../", source).replace(".ipynb)", ".md)")]
+            continue
+        language = "sh" if source.startswith("%%bash") else "python"
+        lines += ["", f"```{language}", source.removeprefix("%%bash\n"), "```"]
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data or "image/svg+xml" in data:
+                kind = "png" if "image/png" in data else "svg"
+                name = f"{notebook.stem}-{len(images)}.{kind}"
+                content = "".join(data["image/png" if kind == "png" else "image/svg+xml"])
+                images[f"examples/{name}"] = base64.b64decode(content) if kind == "png" else content
+                lines += ["", f"![What the cell shows]({name})"]
+            elif text := "".join(output.get("text", data.get("text/plain", ()))).rstrip():
+                lines += ["", "```text", text, "```"]
+    return {f"{place}.md": "\n".join(lines).strip() + "\n", **images}
 
 
 def top_page(name: str) -> str:
@@ -97,9 +131,15 @@ def cell(text: str) -> str:
 
 
 def paragraph(text: str | None) -> str:
-    """Help as Markdown: lines joined, paragraphs kept."""
-    blocks = (text or "").replace("\b", "").split("\n\n")
-    return "\n\n".join(" ".join(block.split()).replace("<", "&lt;") for block in blocks)
+    """Help as Markdown: lines joined, paragraphs kept, examples as they stand."""
+    blocks = []
+    for block in inspect.cleandoc(text or "").split("\n\n"):
+        if block.startswith("\b"):
+            _, _, *lines = block.splitlines()  # "Examples:"
+            blocks.append("\n".join(["```sh", *(line.strip() for line in lines), "```"]))
+        else:
+            blocks.append(" ".join(block.split()).replace("<", "&lt;"))
+    return "\n\n".join(blocks)
 
 
 def config_page() -> str:

@@ -14,7 +14,7 @@ from store.workspace import Workspace
 
 @click.group()
 def embed() -> None:
-    """Compute the vectors that rows still lack, once, into the cache."""
+    """Turn texts and images into vectors, each once."""
 
 
 embed.add_command(finetune_command)
@@ -36,7 +36,15 @@ def plan_command(
     workspace: Workspace,
     as_json: bool,
 ) -> None:
-    """Show what is missing, gigabytes and time, without loading a model."""
+    """Say what a run would embed, and its size and time.
+
+    No model is loaded.
+
+    \b
+    Examples:
+      shelfprice embed plan -w run
+      shelfprice embed plan -e minilm@full -w run
+    """
     from embed.encoders.base import Sources
     from embed.job.plan import plan_encoder, with_timings
     from embed.job.report import plan_lines, plan_record
@@ -60,9 +68,14 @@ def plan_command(
 @workspace_option
 @json_option
 def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
-    """Check every shard's checksums and rows, and unless an encoder is named every image's bytes.
+    """Check the checksums of vectors and images.
 
-    Exit code 1 where one is damaged. A damaged image is put aside, so that it can be had again.
+    Of images where no encoder is named. Exit code 1 where one is damaged. A damaged image is put aside, so that the next
+    ingest or download gets it again.
+
+    \b
+    Examples:
+      shelfprice embed verify -w run
     """
     from dataclasses import asdict
 
@@ -104,7 +117,12 @@ def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: boo
 @trust_option
 @json_option
 def fetch_command(encoders: tuple[str, ...], to: Path | None, trust_remote_code: bool, as_json: bool) -> None:
-    """Download models, so that later runs need no network."""
+    """Download models, so that later runs need no network.
+
+    \b
+    Examples:
+      shelfprice embed fetch clip-vit-l14 --to models
+    """
     from dataclasses import asdict
 
     from embed.encoders.fetch import fetch
@@ -130,7 +148,14 @@ def show_command(
     trust_remote_code: bool,
     as_json: bool,
 ) -> None:
-    """Show what decides an encoder's vectors, its licence and size; no weights are fetched or read."""
+    """Show an encoder's recipe, licence and size.
+
+    The recipe is all that decides its vectors. No weights are fetched or read.
+
+    \b
+    Examples:
+      shelfprice embed show minilm efficientnet-lite0
+    """
     from embed.encoders.base import Sources
     from embed.encoders.show import show, show_lines, show_record
 
@@ -165,9 +190,15 @@ def compare_command(
     workspace: Workspace,
     as_json: bool,
 ) -> None:
-    """Embed a sample with each encoder, hold the vectors against the prices, and say what the full run would cost.
+    """Say which encoder predicts the prices best, on a sample.
 
-    Each is held against the first. Vectors of the sample are kept for 'embed run'; heads and blend stay as they are.
+    A sample is embedded with each encoder, and each is compared with the first by a ridge regression on its vectors.
+    Printed as well: how many rows a second were embedded and what all rows would take. Vectors of the sample are kept
+    for 'embed run'; heads and blend stay as they are.
+
+    \b
+    Examples:
+      shelfprice embed compare minilm@full minilm@name --rows 500 -w run
     """
     from dataclasses import asdict
 

@@ -181,7 +181,7 @@ def compared_lines(found: Sequence[ComparedSet]) -> list[str]:
     for one in found[1:]:
         assert one.difference_interval is not None
         low, high = one.difference_interval
-        better = "better than" if high < 0 else "worse than" if low > 0 else "not to be told from"
+        better = "better than" if high < 0 else "worse than" if low > 0 else "no sure difference to"
         lines.append(f"{one.vectors}: {one.difference:+.2f} ({low:+.2f} to {high:+.2f}), {better} {first}.")
         if one.adds is not None and one.adds_interval is not None:
             low, high = one.adds_interval

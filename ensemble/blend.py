@@ -234,7 +234,9 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     over_best = losses(rows.log_prices[:, best]) - loss
     seed, coverage = inputs["seed"], inputs["coverage"]
     expected = outlook(rows, nested, loss / counts, lowest, INTERVAL_LEVEL)
-    kinds, limits = kinds_of(rows), price_limits(rows.log_actual, lowest)
+    weights = dict(zip(rows.heads, map(float, blend.mix.weights), strict=True))
+    asked = [head for head, weight in weights.items() if weight > 0]
+    kinds, limits = kinds_of(rows, asked), price_limits(rows.log_actual, lowest)
     inside, half_width = crossfitted_intervals(nested_log_price, rows.log_actual, rows.fold, coverage, kinds)
     intervals = fit_intervals(nested_log_price, rows.log_actual, coverage, kinds, limits)
 
@@ -245,13 +247,14 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
         "inputs": inputs,
         "method": blend.mix.method,
         "mean": blend.mix.mean,
-        "weights": dict(zip(rows.heads, map(float, blend.mix.weights), strict=True)),
+        "weights": weights,
         "calibration": blend.calibration.to_json(),
         "intervals": intervals.narrowed(expected["test"]["size_factor"]).to_json()
         | {
             "measured_coverage": float(inside.mean()),
             "median_factor": float(np.exp(np.median(half_width))),
             "by_kind": coverage_by_kind(inside, nested_log_price, kinds),
+            "spread_of": asked,
         },
         "rule": RULE,
         "inner": {"smape": blend.inner_smape, "gain": blend.gain, "gain_error": blend.gain_error},

@@ -8,7 +8,7 @@ from ensemble.model.cli import pack
 from ensemble.report.cli import report
 from store.config import load_config
 from store.errors import AuditError
-from store.options import json_option, print_json, say, user_timings, workspace_option
+from store.options import json_option, on_workspace, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
@@ -16,7 +16,7 @@ COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
 
 @click.group()
 def ensemble() -> None:
-    """Blend the heads' predictions, score the blend honestly, write the submission."""
+    """Blend heads, estimate the error, write prices and a report."""
 
 
 ensemble.add_command(pack)
@@ -49,11 +49,16 @@ ensemble.add_command(report)
 def blend(
     heads: tuple[str, ...], standing: bool, coverage: float, workspace: Workspace, as_json: bool
 ) -> None:
-    """Choose weights for the heads and estimate the test score honestly.
+    """Choose weights for the heads and estimate the test score.
 
     Grids of weights under three means, greedy selection, convex weights and the median compete on inner
     folds; the plain average is taken where the best of them gains no more than one standard error over
     groups. The honest score is of rows that took no part in any of these choices.
+
+    \b
+    Examples:
+      shelfprice ensemble blend -w run
+      shelfprice ensemble blend --head ridge --head sparse -w run
     """
     from ensemble.blend import run_blend
     from ensemble.summary import blend_lines
@@ -74,6 +79,8 @@ def blend(
         print_json(record)
     else:
         say("\n".join(blend_lines(record)))
+        if record["standing"] and record["n_test"]:
+            say(f"next: {on_workspace('shelfprice ensemble submit', workspace.root)}")
 
 
 @ensemble.command()
@@ -101,7 +108,14 @@ def blend(
 def submit(
     out: Path | None, spreadsheet: Path | None, folder: str | None, workspace: Workspace, as_json: bool
 ) -> None:
-    """Price the test rows with the standing blend and write submission.csv."""
+    """Price the test rows and write submission.csv.
+
+    By the standing blend, unless --blend names another.
+
+    \b
+    Examples:
+      shelfprice ensemble submit -w run
+    """
     from ensemble.submission import submit as run_submit
     from ensemble.summary import submit_lines
 
@@ -112,6 +126,8 @@ def submit(
         print_json(result)
     else:
         say("\n".join(submit_lines(result)))
+        if folder is None:
+            say(f"next: {on_workspace('shelfprice ensemble report', workspace.root)}")
 
 
 @ensemble.command()
@@ -133,9 +149,14 @@ def submit(
 @workspace_option
 @json_option
 def audit(max_rows: int, only: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
-    """Check for leaks, drift and near-duplicates across train and test, which would bias the honest score.
+    """Check for leaks, drift and copies across train and test.
 
-    Exit code 1 where a check fails.
+    Each of them would make the printed score wrong. Exit code 1 where a check fails.
+
+    \b
+    Examples:
+      shelfprice ensemble audit -w run
+      shelfprice ensemble audit --check columns -w run
     """
     from ensemble.audit.run import run_audit
     from ensemble.summary import audit_lines

@@ -98,5 +98,5 @@ def _smooth_absolute(x: np.ndarray, width: float = 0.02) -> tuple[np.ndarray, np
     return root - width, x / root
 
 
-# Convex in the weights: the rival that can't end in a wrong valley. Its loss is |log error|, not SMAPE.
+# Convex in the weights: the rival without local minima. Its loss is |log error|, not SMAPE.
 ABSOLUTE_LOG = Curve(_clipped, _smooth_absolute, lambda x, reach: np.zeros_like(x))

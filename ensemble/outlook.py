@@ -1,5 +1,6 @@
 """What is expected of the test rows, and of products without a relative in train, from the rows of a blend."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,24 @@ def _blocks(rows: TrainingRows, nested: Nested, loss: np.ndarray) -> list[dict[s
     ]
 
 
-def kinds_of(rows: TrainingRows) -> RowKinds:
-    """What the width of a row's interval may depend on."""
-    return RowKinds(head_spread(rows.log_prices), rows.level, rows.has_image)
+def kinds_of(rows: TrainingRows, heads: Sequence[str]) -> RowKinds:
+    """What the width of a row's interval may depend on.
+
+    Args:
+        heads: of the blend, that are asked how far they are apart.
+    """
+    asked = [rows.heads.index(head) for head in heads]
+    return RowKinds(head_spread(rows.log_prices[:, asked]), rows.level, rows.has_image)
+
+
+def spread_heads(record: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
+    """The heads whose spread the intervals of a blend go by; all of them in blends of before 0.2.
+
+    Args:
+        record: content of blend.json.
+        heads: of the blend.
+    """
+    return list(record["intervals"].get("spread_of", heads))
 
 
 def head_spread(log_prices: np.ndarray) -> np.ndarray | None:

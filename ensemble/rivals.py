@@ -100,7 +100,7 @@ class Rivals:
         return best
 
     def _convex(self, parts: tuple[int, ...]) -> np.ndarray:
-        """Least absolute log error over the simplex: convex, so where it ends does not hang on its start."""
+        """Least absolute log error over the simplex: convex, so the result does not depend on the start."""
         from scipy.optimize import minimize
 
         surface, m = self._surface("absolute"), self.n_heads

@@ -46,7 +46,7 @@ class BlendScore:
 
     @property
     def optimism(self) -> float:
-        """What the naive score promises too much, percent points."""
+        """How much better the naive score looks than the honest one, percent points."""
         return self.smape - self.naive
 
     @classmethod
@@ -135,6 +135,13 @@ def honest_score(
     Each fold is priced by a blend that was chosen on the other folds: method, weights and calibration. Nothing is
     written.
 
+    >>> draw = np.random.default_rng(0)
+    >>> price = np.exp(draw.normal(3, 1, 200))
+    >>> heads = {name: price * np.exp(draw.normal(0, 0.2, 200)) for name in ("one", "other")}
+    >>> score = honest_score(heads, price, np.arange(200) % 5, target="price")
+    >>> score.smape < min(score.heads.values())  # errors that are independent cancel
+    True
+
     Args:
         predictions: out-of-fold predictions of several heads: head -> shape (n_rows,), a data frame with a column a
             head, or shape (n_rows, n_heads). Or a workspace, whose heads, prices and folds are taken.
@@ -166,6 +173,10 @@ def honest_score(
 
 def best_weights(predictions: Any, actual: Any, *, target: Target = "log_price") -> dict[str, float]:
     """Weights on a grid of 0.01 whose mean of log prices has the lowest SMAPE on these very rows.
+
+    >>> price = np.array([10.0, 20.0, 40.0, 80.0])
+    >>> best_weights({"close": price * 1.01, "far": price * 3}, price, target="price")
+    {'close': 1.0, 'far': 0.0}
 
     Args:
         predictions, actual, target: see `honest_score`, which says what such weights are worth on new rows.

@@ -154,7 +154,7 @@ class PricedRows:
 def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.Array) -> PricedRows:
     """Prices by the blend of `record`, the content of its blend.json, before they are raised to the floor."""
     from ensemble.conformal import Intervals, RowKinds
-    from ensemble.outlook import head_spread
+    from ensemble.outlook import head_spread, spread_heads
     from store.catalog.images.links import have_image, known_links
     from store.catalog.read import columns_of_images
     from store.folds.relatives import read_relatives
@@ -167,7 +167,9 @@ def price_test_rows(workspace: Workspace, record: dict[str, Any], sample_id: pa.
     if intervals.knots:
         rows = read_split(workspace, "test", columns_of_images(workspace, "test"))
         has_image = np.array(have_image(rows, known_links(workspace)), bool)
-        kinds = RowKinds(head_spread(log_prices), read_relatives(workspace).of_test(), has_image)
+        heads = list(folders)
+        spread = head_spread(log_prices[:, [heads.index(one) for one in spread_heads(record, heads)]])
+        kinds = RowKinds(spread, read_relatives(workspace).of_test(), has_image)
     low, high = intervals.bounds(log_price, kinds)
     return PricedRows(log_price, intervals.half_width(log_price, kinds), low, high)
 

@@ -1,5 +1,6 @@
 """What the commands of this room print: short tables, and words that say what a figure means."""
 
+import textwrap
 from typing import Any
 
 DIFFERENT = 0.01  # of a score: two that are nearer are one
@@ -24,7 +25,8 @@ def score_lines(record: dict[str, Any]) -> list[str]:
     width = max(len("plain average"), *(len(head) for head in heads))
     lines = [
         f"{len(heads)} {_plural('head', len(heads))}, {record['n_rows']:,} rows in {record['n_groups']:,} groups, "
-        f"{record['n_folds']} folds. SMAPE, percent 0 to 200, lower is better.",
+        f"{record['n_folds']} folds.",
+        "SMAPE is in percent: 0 is perfect, 200 the worst.",
         "",
         f"  {'head':<{width}}  {'SMAPE':>7}  {'weight':>6}",
     ]
@@ -34,16 +36,16 @@ def score_lines(record: dict[str, Any]) -> list[str]:
         lines += [f"  {'blend, naive':<{width}}  {scores['naive']:7.2f}  fitted and scored on the same rows"]
     low, high = scores["nested_interval"]
     lines += [
-        f"  {'blend, honest':<{width}}  {scores['nested']:7.2f}  on folds that took no part in it; "
-        f"{scores['interval_level']:.0%} interval {low:.2f} to {high:.2f}",
+        f"  {'blend, honest':<{width}}  {scores['nested']:7.2f}  on folds that took no part in it,",
+        f"  {'':<{width}}  {'':>7}  {scores['interval_level']:.0%} interval {low:.2f} to {high:.2f}",
         "",
         *_verdict(record),
     ]
     lines += expectation(record)
     factor, interval = record["intervals"]["median_factor"], record["intervals"]
     lines += [
-        f"Intervals: {interval['coverage']:.0%} stated, {interval['measured_coverage']:.1%} of unseen rows inside; "
-        f"the middle one is price / {factor:.2f} to price x {factor:.2f}."
+        f"Intervals per row: {interval['coverage']:.0%} stated, {interval['measured_coverage']:.1%} of unseen rows inside.",
+        f"The middle one is from price / {factor:.2f} to price x {factor:.2f}.",
     ]
     return lines
 
@@ -61,18 +63,25 @@ def expectation(record: dict[str, Any]) -> list[str]:
     low, high = test["interval"]
     what = f"the {n_test:,} test rows" if n_test else "rows like these"
     lines = [
-        f"Expect {test['smape']:.2f} on {what}, {low:.2f} to {high:.2f}, if they are like the training rows "
-        "('shelfprice ensemble audit' looks)."
+        f"Expect {test['smape']:.2f} on {what}, {low:.2f} to {high:.2f}.",
+        "  If they are like the training rows: 'shelfprice ensemble audit' checks.",
     ]
     if found["curve_heads"]:
         lines.append(
-            f"In it: {test['size_factor'] - 1:+.1%} for learning from all rows and not from all folds but one, by the "
-            f"learning curve of {', '.join(found['curve_heads'])}."
+            f"  In it: {test['size_factor'] - 1:+.1%} for learning from all rows and not from all folds but one."
+        )
+        lines += textwrap.wrap(
+            f"By the learning curve of {', '.join(found['curve_heads'])}.",
+            80,
+            initial_indent="  ",
+            subsequent_indent="  ",
         )
     if (shares := found["test_shares"]) is not None and shares["none"] < 1:
         lines.append(
-            f"{1 - shares['none']:.0%} of the test rows have a relative in train ({shares['product']:.0%} the same "
-            f"product), {1 - found['train_shares']['none']:.0%} of the training rows one in another fold."
+            f"{1 - shares['none']:.0%} of the test rows have a relative in train, {shares['product']:.0%} the same product."
+        )
+        lines.append(
+            f"{1 - found['train_shares']['none']:.0%} of the training rows have one in another fold."
         )
     if alone is not None and abs(alone["smape"] - test["smape"]) > DIFFERENT * test["smape"]:
         low, high = alone["interval"]
@@ -81,15 +90,14 @@ def expectation(record: dict[str, Any]) -> list[str]:
         )
     if blocks := found.get("blocks"):
         scores_of = ", ".join(f"{block['smape']:.2f}" for block in blocks)
-        lines.append(
-            f"Folds look back only; from the earliest to the latest they score {scores_of}, and prices of the latest are "
-            f"{blocks[-1]['level']:+.1%} off what earlier rows tell."
-        )
+        lines.append(f"Folds look back only; from the earliest to the latest they score {scores_of}.")
+        lines.append(f"Prices of the latest are {blocks[-1]['level']:+.1%} off what earlier rows tell.")
     if test["unscored"] > UNSCORED:
         lines.append(
-            f"{test['unscored']:.0%} of the test rows have a relative in train and no training row has one as near in "
-            "another fold: expect a better score, or decide folds by 'shelfprice catalog folds --group auto'."
+            f"{test['unscored']:.0%} of the test rows have a nearer relative in train than training rows have"
         )
+        lines.append("  in another fold: expect a better score. Folds in which such rows are scored")
+        lines.append("  may come of 'shelfprice catalog folds --group auto'.")
     return lines
 
 
@@ -98,17 +106,19 @@ def _verdict(record: dict[str, Any]) -> list[str]:
     if len(scores["heads"]) == 1:
         return ["One head: nothing to blend, its own prices are taken."]
     low, high = scores["gain_over_best_head_interval"]
-    against = "beats" if low > 0 else "loses to" if high < 0 else "can't be told from"
+    against = "better" if low > 0 else "worse" if high < 0 else "not sure"
     gain = f"{inner['gain']:+.2f} ± {inner['gain_error']:.2f}"
     if record["method"] == "average":
-        taken = f"Plain average taken: weights gain {gain} over it on inner folds, inside the noise."
+        taken = f"Plain average: weights gain {gain} on inner folds, too little to be sure."
     else:
-        taken = f"Method {record['method']}: gains {gain} over the plain average on inner folds."
+        taken = f"Method {record['method']}: {gain} over the plain average on inner folds."
     calibration = record["calibration"]["kind"]
     return [
-        taken + ("" if calibration == "none" else f" Calibration: {calibration}."),
-        f"Optimism {scores['optimism']:+.2f}. The blend {against} its best head, {scores['best_head']}: "
-        f"{scores['gain_over_best_head']:+.2f}, interval {low:+.2f} to {high:+.2f}.",
+        taken,
+        *([] if calibration == "none" else [f"Calibration: {calibration}."]),
+        f"Optimism {scores['optimism']:+.2f}: so much better the naive score looks than the honest one.",
+        f"Gain over the best head, {scores['best_head']}: {scores['gain_over_best_head']:+.2f} ({low:+.2f} to {high:+.2f}), "
+        f"{against}.",
     ]
 
 
@@ -117,9 +127,9 @@ def submit_lines(result: dict[str, Any]) -> list[str]:
     low, high = result["test_interval"]
     median = format(result["median_price"], ",.2f" if result["median_price"] >= 0.1 else ".3g")
     lines = [
-        f"{result['n_rows']:,} prices written to {result['file']}, median {median}; "
-        f"expect SMAPE {result['expected_smape']:.2f}, {low:.2f} to {high:.2f}.",
-        f"{result['coverage']:.0%} intervals per row: {result['intervals_file']}",
+        f"{result['n_rows']:,} prices written to {result['file']}, median {median}.",
+        f"Expect SMAPE {result['expected_smape']:.2f}, {low:.2f} to {high:.2f}.",
+        f"Intervals of {result['coverage']:.0%} for each row: {result['intervals_file']}",
     ]
     if result["n_at_floor"]:
         lines.append(

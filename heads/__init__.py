@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from heads.networks.mlp import MlpBatchNorm as MlpBatchNorm
     from heads.networks.mlp import MlpLayerNorm as MlpLayerNorm
     from heads.networks.sparse_mlp import SparseMlp as SparseMlp
+    from heads.networks.tabicl import TabICL as TabICL
     from heads.networks.tabm import TabM as TabM
     from heads.params import param as param
     from heads.registry import list_heads as list_heads
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
     from heads.testing import check_head as check_head
     from heads.trees.baseline import XGBoostBaseline as XGBoostBaseline
     from heads.trees.boosted import Boosted as Boosted
+    from heads.trees.catboost import CatBoost as CatBoost
     from heads.trees.lightgbm import LightGBM as LightGBM
+    from heads.trees.stacked import Stacked as Stacked
     from heads.trees.xgboost import XGBoost as XGBoost
 
 _MODULES = {
     "Additive": "heads.linear.additive",
     "Boosted": "heads.trees.boosted",
+    "CatBoost": "heads.trees.catboost",
     "Design": "heads.features.design",
     "Fusion": "heads.networks.fusion",
     "Head": "heads.base",
@@ -47,6 +51,8 @@ _MODULES = {
     "SVR": "heads.kernels.svr",
     "Sparse": "heads.linear.sparse",
     "SparseMlp": "heads.networks.sparse_mlp",
+    "Stacked": "heads.trees.stacked",
+    "TabICL": "heads.networks.tabicl",
     "TabM": "heads.networks.tabm",
     "XGBoost": "heads.trees.xgboost",
     "XGBoostBaseline": "heads.trees.baseline",

@@ -7,6 +7,7 @@ libraries are imported inside `_fit` and `_predict`, which see log prices alone.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
@@ -17,6 +18,8 @@ from store.errors import HeadError
 from store.target import Target, as_log_price, warn_of_prices
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import pyarrow as pa
 
 # Log price: a prediction further outside of all prices that it was learned from is an accident of one odd row.
@@ -90,6 +93,19 @@ class Head:
             split: which rows these are, for a column of that name: "oof" or "test".
         """
         return self.predict(rows), None
+
+    def library(self, name: str) -> "ModuleType":
+        """The library of `extra`.
+
+        Raises:
+            HeadError: it is not installed; names the command.
+        """
+        try:
+            return import_module(name)
+        except ImportError as error:
+            raise HeadError(
+                f"{self.name} needs {error.name or name}, which is not installed: run 'pip install shelfprice[{self.extra}]'"
+            ) from error
 
     def learned(self) -> dict[str, Any]:
         """What a fitted head chose from its training rows (penalty, iterations), as JSON."""

@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from store.options import json_option, print_json, say, user_timings, workspace_option
+from store.options import json_option, on_workspace, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from heads.estimates import HeadEstimates
     from heads.run import HeadResult
 
 TO_TRAIN = "to train"
@@ -17,7 +20,7 @@ TO_TRAIN = "to train"
 
 @click.group(context_settings={"show_default": True})
 def heads() -> None:
-    """Train light heads off the cached vectors: out-of-fold and test prices."""
+    """Train heads on vectors: light models that predict prices."""
 
 
 @heads.command()
@@ -34,10 +37,25 @@ def heads() -> None:
     help="Most memory for vectors, such as 4GB: heads whose vectors take more train from files in TMPDIR. "
     "Default: no limit.",
 )
+@click.option(
+    "--models",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the weights of pretrained heads (`tabicl`). Default: the model hub and its cache.",
+)
 @workspace_option
 @json_option
-def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_json: bool) -> None:
-    """Train the heads whose predictions are missing, on one set of folds."""
+def run(
+    names: tuple[str, ...], memory: str | None, models: Path | None, workspace: Workspace, as_json: bool
+) -> None:
+    """Train the heads whose predictions are missing.
+
+    On one set of folds. Predictions that are there and still fit are kept.
+
+    \b
+    Examples:
+      shelfprice heads run -w run
+      shelfprice heads run --head ridge --head additive -w run
+    """
     from heads.estimates import step_of
     from heads.features.memory import parse_bytes
     from heads.run import run_heads
@@ -49,6 +67,12 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
 
     results: list[HeadResult] = []
     limit = None if memory is None else parse_bytes(memory)
+    config = load_config(workspace)
+    if models is not None:
+        own = {"tabicl": {**config.heads.params.get("tabicl", {}), "models": str(models)}}
+        config = dataclasses.replace(
+            config, heads=dataclasses.replace(config.heads, params={**config.heads.params, **own})
+        )
     with moving("heads run") as line:
 
         def log(said: str) -> None:
@@ -56,11 +80,12 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
                 say(said, err=True)
             line.say(said)
 
-        for result in run_heads(workspace, load_config(workspace), names, log, limit):
+        for result in run_heads(workspace, config, names, log, limit):
             results.append(result)
             if result.status == "trained" and result.seconds is not None:
                 n_rows = len(read_folds(workspace).fold)
-                user_timings().record(step_of(result.head), n_rows, result.seconds, peak_bytes())
+                step = step_of(result.head)
+                user_timings().record(step, n_rows, result.seconds, peak_bytes(), result.width)
             if not as_json:
                 with line.above():
                     _say_result(result)
@@ -69,6 +94,8 @@ def run(names: tuple[str, ...], memory: str | None, workspace: Workspace, as_jso
     failed = [result.head for result in results if result.status == "failed"]
     if failed:
         raise HeadError(f"{len(failed)} of {len(results)} heads failed: {', '.join(failed)}")
+    if not as_json:
+        say(f"next: {on_workspace('shelfprice ensemble blend', workspace.root)}")
 
 
 def _say_result(result: "HeadResult") -> None:
@@ -92,7 +119,14 @@ def _say_result(result: "HeadResult") -> None:
 @workspace_option
 @json_option
 def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None:
-    """Search for a head's parameters inside the folds; a later call goes on, and `heads run` uses what is found."""
+    """Search for better parameters of a head, inside the folds.
+
+    A later call goes on with the search. 'shelfprice heads run' uses what is found.
+
+    \b
+    Examples:
+      shelfprice heads tune --head lightgbm --minutes 5 -w run
+    """
     from heads.folds.tuning import tuning_path
     from heads.run import tune_head
     from store.config import load_config
@@ -111,31 +145,52 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
 
 
 @heads.command()
+@click.option(
+    "--measure", is_flag=True, help="Train heads that this machine never trained on a few rows first."
+)
 @workspace_option
 @json_option
-def plan(workspace: Workspace, as_json: bool) -> None:
-    """Which heads a run trains on this catalogue and why, which of them stand, and what the others would take.
+def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
+    """Say which heads a run trains, why, and how long it takes.
 
-    Seconds and memory are those of earlier runs on this machine, whatever the workspace, by the number of rows.
+    Seconds and memory are those of earlier runs on this machine, whatever the workspace, by the number of rows and the
+    width of the vectors.
+
+    \b
+    Examples:
+      shelfprice heads plan -w run
     """
     from heads.defaults import chosen_heads
-    from heads.estimates import estimate_heads, estimate_text
+    from heads.estimates import estimate_heads, estimate_text, step_of
+    from heads.measure import measure_heads
     from heads.run import HeadPlan, plan_heads
     from store.catalog.read import catalog_digest
     from store.config import load_config
     from store.folds.assign import ensure_folds
+    from store.timings import peak_bytes
 
     config = load_config(workspace)
     chosen, folds = chosen_heads(workspace, config), ensure_folds(workspace, config)
-    planned = plan_heads(workspace, config, chosen.names, folds, catalog_digest(workspace))
+    planned = list(plan_heads(workspace, config, chosen.names, folds, catalog_digest(workspace)))
     states = {
         name: ("there" if found.exists else TO_TRAIN)
         if isinstance(found, HeadPlan)
         else f"can't be trained: {found}"
         for name, found in planned
     }
-    to_train = [name for name, state in states.items() if state == TO_TRAIN]
-    estimates = estimate_heads(to_train, len(folds.fold), user_timings())
+    to_train = {name: one for name, one in planned if isinstance(one, HeadPlan) and states[name] == TO_TRAIN}
+    widths = {name: one.width(workspace) for name, one in to_train.items()}
+
+    def estimated() -> "HeadEstimates":
+        return estimate_heads(widths, len(folds.fold), user_timings(), len(planned))
+
+    estimates = estimated()
+    unknown = [name for name, found in estimates.heads.items() if found is None]
+    if measure and unknown:
+        asked = [to_train[name] for name in unknown]
+        for one in measure_heads(workspace, asked, folds, config.seed, lambda line: say(line, err=True)):
+            user_timings().record(step_of(one.head), one.n_rows, one.seconds, peak_bytes(), one.width)
+        estimates = estimated()
     if as_json:
         print_json({"heads": states, "reason": chosen.reason, "estimates": dataclasses.asdict(estimates)})
         return
@@ -143,16 +198,22 @@ def plan(workspace: Workspace, as_json: bool) -> None:
     for name, state in states.items():
         about = f", {estimate_text(estimates.heads[name])}" if state == TO_TRAIN else ""
         say(f"{name:<20} {state}{about}")
-    unknown = [name for name, found in estimates.heads.items() if found is None]
-    if len(unknown) > 1:
-        say(f"'shelfprice heads compare {' '.join(unknown)} --rows 1000' measures these on a few rows.")
+    if unknown and not measure:
+        say("'shelfprice heads plan --measure' measures on a few rows what is unknown.")
     say(f"{'blend':<20} {estimate_text(estimates.blend)}")
 
 
 @heads.command(name="list")
 @json_option
 def list_heads(as_json: bool) -> None:
-    """Every head: where it comes from, what it reads and its default parameters."""
+    """List every head, what it reads, and its parameters.
+
+    Parameters with their defaults; [heads.params.NAME] of shelfprice.toml sets others.
+
+    \b
+    Examples:
+      shelfprice heads list
+    """
     from heads.registry import list_heads as run
 
     listed = run()
@@ -167,7 +228,9 @@ def list_heads(as_json: bool) -> None:
         needs = f"; needs shelfprice[{head.extra}]" if head.extra else ""
         say(f"{head.head}{origin}: {head.summary}")
         say(f"  reads {', '.join(head.reads)}{needs}")
-        say(f"  {json.dumps(head.params)}")
+        params = (f"{name}={json.dumps(v, separators=(',', ':'))}" for name, v in head.params.items())
+        for line in textwrap.wrap(", ".join(params), 78, break_on_hyphens=False, break_long_words=False):
+            say(f"  {line}")
 
 
 @heads.command()
@@ -181,16 +244,18 @@ def list_heads(as_json: bool) -> None:
 @workspace_option
 @json_option
 def compare(names: tuple[str, ...], n_rows: int | None, workspace: Workspace, as_json: bool) -> None:
-    """Compare heads on the same rows and folds, each against the first; the standing blend stays as it is."""
+    """Compare heads on the same rows and folds.
+
+    Each with the first, with an interval of the difference. The standing blend stays as it is.
+
+    \b
+    Examples:
+      shelfprice heads compare ridge sparse -w run
+    """
     from heads.compare import compare_heads, compared_lines
-    from heads.estimates import step_of
     from store.config import load_config
-    from store.timings import peak_bytes
 
     found = compare_heads(workspace, load_config(workspace), names, n_rows, lambda line: say(line, err=True))
-    for one in found:
-        if one.seconds is not None:
-            user_timings().record(step_of(one.head), one.n_rows, one.seconds, peak_bytes())
     if as_json:
         print_json({"heads": [dataclasses.asdict(one) for one in found]})
     else:

@@ -183,7 +183,7 @@ def _lightgbm(head: Any, rows: Rows) -> Contributions:
 
 def _boosted(head: Any, rows: Rows) -> Contributions:
     rows = with_bare_numbers(rows)
-    X = head._values(rows, head.statistics_.transform(rows.fields))
+    X = head._values(rows, head.statistics_.transform(rows.fields), head._below(rows))
     found = np.mean([booster.predict(X, pred_contrib=True) for booster in head.boosters_], axis=0)
     owner: list[Part | None] = [
         one for one in _tree_owners(head.columns_, rows) if one is not None and one[0] != "category"

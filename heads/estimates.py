@@ -1,6 +1,6 @@
 """What training heads and blending them would take on this machine, by what it took before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from store.timings import Estimate, Timings
@@ -18,10 +18,18 @@ class HeadEstimates:
     blend: Estimate | None
 
 
-def estimate_heads(names: Sequence[str], n_rows: int, timings: Timings) -> HeadEstimates:
-    """Estimates of heads on so many training rows, and of their blend."""
-    heads = {name: timings.estimate(step_of(name), n_rows, POWER.get(name, OTHERS)) for name in names}
-    return HeadEstimates(heads, timings.estimate(BLEND, n_rows * max(len(names), 1)))
+def estimate_heads(widths: Mapping[str, int], n_rows: int, timings: Timings, n_blended: int) -> HeadEstimates:
+    """Estimates of heads on so many training rows, and of the blend.
+
+    Args:
+        widths: of the heads to train, columns of the vectors that each reads.
+        n_blended: heads of the blend.
+    """
+    heads = {
+        name: timings.estimate(step_of(name), n_rows, POWER.get(name, OTHERS), width)
+        for name, width in widths.items()
+    }
+    return HeadEstimates(heads, timings.estimate(BLEND, n_rows * max(n_blended, 1)))
 
 
 def step_of(head: str) -> str:

@@ -10,6 +10,8 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -152,6 +154,8 @@ class _Writer:
             return {KIND: "lightgbm", "of": self._file(value.model_to_string().encode(), "lightgbm.txt")}
         if kind == "xgboost.core.Booster":
             return {KIND: "xgboost", "of": self._file(bytes(value.save_raw("json")), "xgboost.json")}
+        if kind == "catboost.core.CatBoostRegressor":
+            return {KIND: "catboost", "of": self._file(_catboost_bytes(value), "catboost.cbm")}
         if kind == "sklearn.feature_extraction.text.CountVectorizer":
             given = value.get_params()
             options = {name: given[name] for name in ("analyzer", "token_pattern")}
@@ -176,6 +180,14 @@ class _Writer:
         full = f"{len(self.files)}-{name}"
         self.files[full] = content
         return full
+
+
+def _catboost_bytes(model: Any) -> bytes:
+    """The library's own format, which it writes to a file alone."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "model.cbm"
+        model.save_model(str(file))
+        return file.read_bytes()
 
 
 def _counts_up(value: Mapping[Any, Any]) -> bool:
@@ -230,6 +242,14 @@ class _Reader:
                 import xgboost
 
                 return xgboost.Booster(model_file=bytearray(self._read(of)))
+            case "catboost":
+                try:
+                    from catboost import CatBoostRegressor
+                except ImportError as error:
+                    raise HeadError(
+                        "the model holds a head of catboost, which is not installed: run 'pip install shelfprice[catboost]'"
+                    ) from error
+                return CatBoostRegressor().load_model(blob=self._read(of))
             case "counter":
                 return self._counter(node)
         raise CorruptFileError(f"{TREE} holds a {node[KIND]!r}, which this version does not know")

@@ -77,7 +77,21 @@ class Declared:
 
 
 def param(default: Any, **declared: Any) -> Any:
-    """A dataclass field with what it may be, see `Declared`; a subclass may give it another default alone."""
+    """A parameter of a head: a dataclass field with its default and the values that it may have.
+
+    A subclass may give it another default alone.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(kw_only=True, eq=False)
+    ... class Sized:
+    ...     size: int = param(64, low=1, high=512)
+    >>> Sized().size
+    64
+
+    Args:
+        default: the value of a head that is made without it.
+        declared: fields of `Declared`, such as `low` and `high`.
+    """
     return field(default=default, metadata={_METADATA: Declared(**declared)})
 
 
@@ -97,7 +111,7 @@ def defaults_of(cls: type) -> dict[str, Any]:
 
 
 def current_params(cls: Any, params: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
-    """Parameters under their present names and values; those of version 0.1.0 are taken once more.
+    """Parameters under their present names and values; those of version 0.1.0 are accepted too.
 
     Args:
         cls: class of the head.

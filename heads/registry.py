@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from heads.base import Head
-from heads.params import current_params, defaults_of
+from heads.params import current_params, declared_of, defaults_of
 from store.errors import HeadError
 from store.vectors.sets import TUNED
 
@@ -21,6 +21,7 @@ GROUP = "shelfprice.heads"  # entry points of packages that bring heads
 HEADS: dict[str, str] = {  # name -> module:class
     "additive": "heads.linear.additive:Additive",
     "boosted": "heads.trees.boosted:Boosted",
+    "catboost": "heads.trees.catboost:CatBoost",
     "fusion": "heads.networks.fusion:Fusion",
     "kernel-ridge": "heads.kernels.kernel_ridge:KernelRidge",
     "lightgbm": "heads.trees.lightgbm:LightGBM",
@@ -30,7 +31,9 @@ HEADS: dict[str, str] = {  # name -> module:class
     "ridge": "heads.linear.ridge:Ridge",
     "sparse": "heads.linear.sparse:Sparse",
     "sparse-mlp": "heads.networks.sparse_mlp:SparseMlp",
+    "stacked": "heads.trees.stacked:Stacked",
     "svr": "heads.kernels.svr:SVR",
+    "tabicl": "heads.networks.tabicl:TabICL",
     "tabm": "heads.networks.tabm:TabM",
     "xgboost": "heads.trees.xgboost:XGBoost",
     "xgboost-baseline": "heads.trees.baseline:XGBoostBaseline",
@@ -144,10 +147,9 @@ def head_source(name: str) -> HeadSource:
         raise HeadError(f"{name} is tuned along with its encoders: run 'shelfprice embed finetune'")
     sources = _sources()
     if family not in sources:
-        near = difflib.get_close_matches(family, sources, cutoff=0.5) or sorted(sources)
-        raise HeadError(
-            f"unknown head {name!r}, did you mean {' or '.join(near)}? See 'shelfprice heads list'"
-        )
+        near = difflib.get_close_matches(family, sources, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(sorted(sources))}:"
+        raise HeadError(f"unknown head {name!r}, {hint} See 'shelfprice heads list'")
     if len(sources[family]) > 1:
         origins = " and ".join(source.origin for source in sources[family])
         raise HeadError(
@@ -166,7 +168,11 @@ def head_class(name: str) -> type[Head]:
 
 
 def list_heads() -> list[HeadListing]:
-    """Every head by name: where it comes from, what it reads and its parameters."""
+    """Every head by name: where it comes from, what it reads and its parameters.
+
+    >>> {head.head: head.reads for head in list_heads()}["sparse"]
+    ('text full', 'text name')
+    """
     listed = []
     for name, sources in sorted(_sources().items()):
         origin = " and ".join(source.origin for source in sources)
@@ -177,7 +183,9 @@ def list_heads() -> list[HeadListing]:
             continue
         reads = ("vectors of the configuration",) if cls.vectors is None else cls.vectors
         texts = (f"text {composition}" for composition in cls.texts)
-        params = cls().recorded_params()
+        params = {
+            name: value for name, value in cls().get_params().items() if declared_of(cls, name).recorded
+        }
         listed.append(
             HeadListing(name, origin, cls.summary, (*reads, *texts), cls.extra, cls.test_mode, params)
         )
@@ -186,6 +194,13 @@ def list_heads() -> list[HeadListing]:
 
 def make_head(name: str, params: dict[str, Any] | None = None, seed: int = 42) -> Head:
     """An unfitted head.
+
+    >>> make_head("lightgbm", {"num_leaves": 15}).num_leaves
+    15
+    >>> make_head("lightgbm", {"leaves": 15})
+    Traceback (most recent call last):
+        ...
+    store.errors.HeadError: lightgbm has no parameter 'leaves', it takes ...
 
     Args:
         params: those that differ from the defaults.

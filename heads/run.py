@@ -58,6 +58,10 @@ class HeadPlan:
     tuning: Tuning | None = None  # None: every fold has the head's own parameters
     learning_curve: bool = True  # a second pass over a sample of the rows, see `heads.folds.curve`
 
+    def width(self, workspace: Workspace) -> int:
+        """Columns of the vectors that it reads."""
+        return _n_columns(workspace, [found.vector_set for found in self.sets])
+
 
 @dataclass(frozen=True)
 class HeadResult:
@@ -67,9 +71,12 @@ class HeadResult:
     status: Literal["trained", "present", "failed"]
     folder: str | None = None
     smape: float | None = None  # out of fold, percent
-    seconds: float | None = None  # of fitting and predicting, when it was trained
+    seconds: float | None = (
+        None  # of fitting and predicting, its learning curve among it, when it was trained
+    )
     error: str | None = None
     tuned: bool = False  # with parameters that 'shelfprice heads tune' found
+    width: int = 0  # columns of the vectors that it was trained on
 
 
 def run_heads(
@@ -324,7 +331,13 @@ def train_head(
         predicted = test_predictions_table(test.sample_id, result.test)
     publish_predictions(workspace, Predictions(plan.name, plan.inputs, oof, predicted, report), files, tables)
     return HeadResult(
-        plan.name, "trained", plan.folder, report["smape"], seconds, tuned=plan.tuning is not None
+        plan.name,
+        "trained",
+        plan.folder,
+        report["smape"],
+        seconds + report.get("curve_seconds", 0.0),
+        tuned=plan.tuning is not None,
+        width=train.n_columns,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which heads stand, which must be trained again and why: told by the plans that `shelfprice heads run` goes by."""
+"""Which heads stand, which must be trained again and why: read from the plans that `shelfprice heads run` uses."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping

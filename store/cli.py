@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from store.errors import ShelfpriceError
+from store.options import Interrupted
 from store.printable import printable
 
 # How `shelfprice --help` groups commands, in the order of their use; others come last.
@@ -16,15 +17,6 @@ SECTIONS = {
     "A saved model": ("predict", "serve"),
     "The workspace": ("status", "prune"),
 }
-
-
-class Interrupted(click.ClickException):
-    """Ctrl-C: a file appears whole or not at all, so whatever was finished is there."""
-
-    exit_code = 130
-
-    def __init__(self) -> None:
-        super().__init__("stopped; what was finished is kept: run the same command again to go on")
 
 
 class RoomGroup(click.Group):
@@ -65,7 +57,17 @@ class RoomGroup(click.Group):
 @click.group(cls=RoomGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="shelfprice")
 def main() -> None:
-    """Predict prices from a catalogue: embed once, train heads off the cache, blend honestly."""
+    """Predict prices from a catalogue of texts and images.
+
+    In this order: catalog ingest, embed run, heads run, ensemble blend, ensemble submit. Each does what is missing and
+    nothing else; 'shelfprice status' says which comes next.
+
+    \b
+    Examples:
+      shelfprice catalog demo --to demo
+      shelfprice catalog ingest --train demo/train.csv --test demo/test.csv
+      shelfprice status
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character of a name shows '?'

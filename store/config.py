@@ -1,6 +1,7 @@
 """`shelfprice.toml` -> frozen dataclasses. An unknown key or a wrong type is an error that names it."""
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -112,7 +113,11 @@ class SubmissionConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run."""
+    """Settings of one run, as `shelfprice.toml` holds them; every one has a default.
+
+    >>> Config(folds=FoldConfig(k=10)).folds.k
+    10
+    """
 
     seed: int = 42  # of folds, heads and draws
     columns: ColumnConfig = field(default_factory=ColumnConfig)
@@ -123,13 +128,17 @@ class Config:
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
 
 
-def load_config(workspace: Workspace) -> Config:
+def load_config(workspace: Workspace | str | os.PathLike[str]) -> Config:
     """The workspace's configuration, or the defaults where it has none.
+
+    Args:
+        workspace: a workspace, or the path or address of one.
 
     Raises:
         ConfigError: not TOML, an unknown key, a wrong type; names the key and what is expected. Or the file is gone
             or empty, and what stands in the workspace was made with other settings than the defaults.
     """
+    workspace = Workspace.of(workspace)
     value = _read(workspace, CONFIG_FILE)
     if not value:
         lost = sorted(_settings(_last(workspace) or {}).items() - _settings(_DEFAULTS).items())
@@ -226,14 +235,19 @@ def check_table(cls: type[Table], value: dict[str, Any], where: str) -> Table:
     return built
 
 
-def save_config(workspace: Workspace, config: Config) -> None:
+def save_config(workspace: Workspace | str | os.PathLike[str], config: Config) -> None:
     """Publish a configuration as TOML.
 
     Comments, order and spelling of the file that is there stay; of it only values that differ are written, and
     settings that it leaves to their defaults are added where they no longer have them.
+
+    Args:
+        workspace: a workspace, or the path or address of one.
+        config: every setting of the run.
     """
     import tomlkit
 
+    workspace = Workspace.of(workspace)
     written, defaults = tomlkit.document(), {}
     if workspace.exists(CONFIG_FILE):
         written = tomlkit.parse(workspace.read_bytes(CONFIG_FILE).decode())

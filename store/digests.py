@@ -1,6 +1,6 @@
 """Digests that records and tables carry of themselves, so that what reads well and was changed is found.
 
-A digest is over the file's place as well, so that a sound file of another one is no stand-in. Version 0.1.0 wrote none;
+A digest is over the file's place as well, so that a sound file of another one is refused. Version 0.1.0 wrote none;
 files that a version between that one and this wrote have theirs without the place.
 """
 

@@ -1,4 +1,4 @@
-"""What failed, by row and file: images that could not be had, and inputs that gave no vector."""
+"""What failed, by row and file: images that could not be fetched or read, and inputs that gave no vector."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class FailedRow:
 
 
 def failed_rows(workspace: Workspace, config: Config) -> Iterator[FailedRow]:
-    """Every row whose image could not be had, then those of each vector set, in catalogue order.
+    """Every row whose image could not be fetched or read, then those of each vector set, in catalogue order.
 
     Raises:
         CatalogError: nothing was ingested.

@@ -70,7 +70,7 @@ class FoldsHolding:
 
 @dataclass(frozen=True)
 class CleaningHolding:
-    """Decisions about doubtful rows that training goes by."""
+    """Decisions about doubtful rows that training follows."""
 
     policies: dict[str, str]  # finding -> policy, of shelfprice.toml, without those that are 'keep'
     digest: str | None  # of the decisions on disk; None: none of them changes a fit

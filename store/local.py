@@ -1,4 +1,4 @@
-"""Writing to a local disk so that a crash loses nothing that was promised."""
+"""Writing to a local disk so that a crash loses nothing that was published."""
 
 import ctypes
 import errno

@@ -40,6 +40,9 @@ def smape_log(log_actual: np.ndarray, log_predicted: np.ndarray) -> float:
 def smape(actual: np.ndarray, predicted: np.ndarray) -> float:
     """Symmetric mean absolute percentage error, the score of the challenge.
 
+    >>> smape([100.0, 50.0], [120.0, 50.0])  # 18.18 for the first row, 0 for the second
+    9.0909...
+
     Args:
         actual: true prices, shape (n_rows,), > 0.
         predicted: predicted prices, shape (n_rows,), same currency. One that is not > 0 counts 200.

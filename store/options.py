@@ -3,6 +3,10 @@
 import json
 import os
 import re
+import shlex
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from store.printable import printable
 from store.timings import Timings
 from store.workspace import Workspace
 
+MOST_COLUMNS = 80  # of a line on a terminal, that people read
 _C1 = re.compile("[\x7f-\x9f]")  # control characters that JSON leaves as they are
 
 
@@ -37,6 +42,17 @@ json_option: Callable[[Any], Any] = click.option(
 )
 
 
+class Interrupted(click.ClickException):
+    """Ctrl-C: a file appears whole or not at all, so whatever was finished is there."""
+
+    exit_code = 130
+
+    def __init__(
+        self, said: str = "stopped; what was finished is kept: run the same command again to go on"
+    ) -> None:
+        super().__init__(said)
+
+
 def user_timings() -> Timings:
     """How long steps took before, in the user's folder for settings of programs."""
     return Timings(Path(click.get_app_dir("shelfprice")))
@@ -45,11 +61,32 @@ def user_timings() -> Timings:
 def say(text: str, err: bool = False, colour: str | None = None) -> None:
     """One line for people, to stdout or stderr: what stands in ids, names and paths can't act on a terminal.
 
+    On a terminal a longer line is broken between words; a file or pipe gets it whole.
+
     Args:
         colour: of the line, where it goes to a terminal and NO_COLOR (https://no-color.org) is not set.
     """
     line = printable(text)
+    if (sys.stderr if err else sys.stdout).isatty():
+        line = "\n".join(map(_wrapped, line.split("\n")))
     click.echo(click.style(line, fg=colour) if colour and not os.environ.get("NO_COLOR") else line, err=err)
+
+
+def on_workspace(command: str, root: str) -> str:
+    """The command as a user types it for the workspace at `root`."""
+    return command if root == "workspace" else f"{command} -w {shlex.quote(root)}"
+
+
+def _wrapped(line: str) -> str:
+    width = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
+    if len(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    parts = textwrap.wrap(
+        line.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  ",
+        break_long_words=False, break_on_hyphens=False, replace_whitespace=False,
+    )  # fmt: skip
+    return "\n".join(parts)
 
 
 def print_json(value: Any) -> None:

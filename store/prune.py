@@ -86,11 +86,16 @@ def _remove(workspace: Workspace, one: Leftover) -> None:
 @workspace_option
 @json_option
 def prune(yes: bool, workspace: Workspace, as_json: bool) -> None:
-    """List what no configuration refers to, with sizes, and remove it with --yes.
+    """List what is no longer needed, and remove it with --yes.
 
     Superseded predictions and blends, vectors of encoders that the configuration does not name, old tuning, images that
     no link stands for, files that killed runs left half-written. What stands is never removed, and neither is what a
     run at work may still need.
+
+    \b
+    Examples:
+      shelfprice prune -w run
+      shelfprice prune --yes -w run
     """
     config = load_config(workspace)
     pruned = remove_leftovers(workspace, config) if yes else Pruned((), ())

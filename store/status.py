@@ -1,7 +1,6 @@
 """`shelfprice status`: what the workspace holds, what is stale and why, what comes next, as each room tells it."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import click
 
 from store.config import Config, load_config
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, on_workspace, print_json, say, workspace_option
 from store.rooms import Section, find_rooms, size_text
 from store.workspace import Workspace
 
@@ -32,9 +31,8 @@ class Status:
     @property
     def next_step(self) -> tuple[str, str] | None:
         """The next command and why; None where all is done."""
-        at = "" if self.workspace == "workspace" else f" -w {shlex.quote(self.workspace)}"
         steps = (section.step for section in self.sections if section.step is not None)
-        return next(((f"{command}{at}", why) for command, why in steps), None)
+        return next(((on_workspace(command, self.workspace), why) for command, why in steps), None)
 
 
 def read_status(workspace: Workspace, config: Config) -> Status:
@@ -60,7 +58,15 @@ def read_status(workspace: Workspace, config: Config) -> Status:
     "--failures", is_flag=True, help="List rows whose image or vector failed instead, each with its file."
 )
 def status(workspace: Workspace, as_json: bool, failures: bool) -> None:
-    """Show what the workspace holds, what is stale and why, disk use, and the next command."""
+    """Show what the workspace holds and which command comes next.
+
+    What is stale is named with the reason, disk use by kind.
+
+    \b
+    Examples:
+      shelfprice status -w run
+      shelfprice status --failures -w run
+    """
     if failures:
         from store.failures import failed_rows, failure_lines
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import operator
 import os
 import platform
 import sys
@@ -13,8 +14,8 @@ from typing import Any
 from store.local import publish_local
 
 MOST_KEPT = 6  # records of a step on a machine, the newest
-POWERS = (0.5, 3.0)  # of the number of rows, that two records may say
-APART = 1.5  # ratio of rows from which on two records say a power
+ALIKE = 1.5  # ratio of widths, and of rows, below which two records are of one size
+FIXED = tuple(at / 20 for at in range(20))  # shares of the seconds that do not grow with the rows
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,14 @@ class Timings:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "timings.json"
 
-    def record(self, step: str, n_rows: int, seconds: float, peak_bytes: int | None = None) -> None:
-        """Keep what a step took, for plans to come."""
+    def record(
+        self, step: str, n_rows: int, seconds: float, peak_bytes: int | None = None, width: int = 0
+    ) -> None:
+        """Keep what a step took, for plans to come.
+
+        Args:
+            width: columns of vectors that it read; 0: none, or they do not matter.
+        """
         if n_rows <= 0 or seconds <= 0:
             return
         records = self._read()
@@ -44,32 +51,32 @@ class Timings:
         others = [one for one in records if one not in mine]
         new = {
             "step": step, "machine": machine(), "n_rows": n_rows, "seconds": round(seconds, 3),
-            "peak_bytes": peak_bytes,
+            "peak_bytes": peak_bytes, "width": width,
         }  # fmt: skip
-        self._write([*others, *[one for one in mine if one["n_rows"] != n_rows][1 - MOST_KEPT :], new])
+        kept = [one for one in mine if (one["n_rows"], one.get("width", 0)) != (n_rows, width)]
+        self._write([*others, *kept[1 - MOST_KEPT :], new])
 
-    def estimate(self, step: str, n_rows: int, power: float = 1.0) -> Estimate | None:
-        """What so many rows would take; None where the step was never recorded on this machine.
+    def estimate(self, step: str, n_rows: int, power: float = 1.0, width: int = 0) -> Estimate | None:
+        """What so many rows would take; None where the step was never recorded on this machine, or not so wide.
 
-        The record nearest in rows is scaled by the power of the number of rows that two records say.
+        Part of a step's time is the same for any number of rows, the rest grows by a power of it: the share that records
+        of several sizes say, nearer ones more so.
 
         Args:
-            power: where only one size was recorded.
+            power: of the number of rows, by which the rest grows.
+            width: see `record`.
         """
-        mine = [one for one in self._read() if (one["step"], one["machine"]) == (step, machine())]
+        mine = [
+            one
+            for one in self._read()
+            if (one["step"], one["machine"]) == (step, machine())
+            and 1 / ALIKE < (one.get("width", 0) + 1) / (width + 1) < ALIKE
+        ]
         if not mine:
             return None
-        near = min(mine, key=lambda one: abs(math.log(one["n_rows"] / max(n_rows, 1))))
-        far = max(mine, key=lambda one: abs(math.log(one["n_rows"] / near["n_rows"])))
-        ratio = far["n_rows"] / near["n_rows"]
-        if not 1 / APART < ratio < APART:
-            said = math.log(far["seconds"] / near["seconds"]) / math.log(ratio)
-            power = min(max(said, POWERS[0]), POWERS[1])
-        scale = n_rows / near["n_rows"]
-        peak = near["peak_bytes"]
-        return Estimate(
-            near["seconds"] * scale**power, None if peak is None else round(peak * max(scale, 1.0))
-        )
+        peaks = [(one["n_rows"], one["peak_bytes"]) for one in mine if one["peak_bytes"] is not None]
+        seconds = _extended([(one["n_rows"], one["seconds"]) for one in mine], max(n_rows, 1), power)
+        return Estimate(seconds, round(_extended(peaks, max(n_rows, 1), 1.0)) if peaks else None)
 
     def _read(self) -> list[dict[str, Any]]:
         try:
@@ -82,6 +89,21 @@ class Timings:
         content = json.dumps(records).encode()
         with contextlib.suppress(OSError):
             publish_local(str(self._file), lambda file: file.write(content), flush=False)
+
+
+def _extended(records: list[tuple[int, float]], n_rows: int, power: float) -> float:
+    """The value at so many rows, by (rows, value) records: fixed + b * rows ** power, fitted to their logarithms."""
+    sizes = [size for size, _ in records]
+    weights = [1 / (0.1 + math.log(size / n_rows) ** 2) for size in sizes]
+    best = (math.inf, 0.0)
+    for fixed in FIXED if max(sizes) > ALIKE * min(sizes) else FIXED[:1]:
+        shape = [math.log(fixed + (1 - fixed) * (size / min(sizes)) ** power) for size in sizes]
+        off = [math.log(value) - at for (_, value), at in zip(records, shape, strict=True)]
+        level = sum(map(operator.mul, weights, off)) / sum(weights)
+        loss = sum(weight * (one - level) ** 2 for weight, one in zip(weights, off, strict=True))
+        if loss < best[0] - 1e-12:
+            best = loss, math.exp(level) * (fixed + (1 - fixed) * (n_rows / min(sizes)) ** power)
+    return best[1]
 
 
 def machine() -> str:

@@ -37,7 +37,13 @@ BLOCK_BYTES = 2**20  # least that one request to an object store reads of a file
 
 
 class Workspace:
-    """A root folder (local path or fsspec URL) and relative POSIX paths below it."""
+    """A root folder (local path or fsspec URL) and relative POSIX paths below it.
+
+    It makes nothing until something is published.
+
+    >>> Workspace("run").exists("shelfprice.toml")
+    False
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root)

@@ -50,6 +50,16 @@ def test_the_reference_has_every_command_key_and_public_name(site):
             assert f".{name}" in names, name
 
 
+def test_every_notebook_is_a_page_with_its_plots(site):
+    for notebook in (ROOT / "examples").glob("*.ipynb"):
+        if "image/png" not in notebook.read_text():
+            continue
+        page = (site / "examples" / notebook.stem / "index.html").read_text()
+        plots = re.findall(r'<img[^>]* src="?\.\./([\w-]+\.(?:png|svg))', page)
+        assert plots, notebook
+        assert all((site / "examples" / plot).stat().st_size > 1000 for plot in plots)
+
+
 def test_no_page_loads_anything_from_elsewhere(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?(https?:[^\" >]+)", page.read_text())
@@ -69,7 +79,8 @@ def test_every_command_that_a_page_names_exists():
     from store.cli import main
 
     known = {path for path, _ in walk(main, "shelfprice")}
-    for page in [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+    notebooks = (ROOT / "examples").glob("*.ipynb")
+    for page in [*DOCS.glob("*.md"), *notebooks, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         for line in re.findall(r"shelfprice ((?:[a-z]+ ?){1,2})", page.read_text()):
             words = line.split()
             group = f"shelfprice {words[0]}"

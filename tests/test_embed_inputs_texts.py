@@ -1,4 +1,5 @@
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from embed.encoders.base import Tokens
+from embed.inputs import tokenizer
 from embed.inputs.batch import BatchLimit, RowWindow
 from embed.inputs.texts import TextPreparer, plan_batches
 from embed.inputs.tokenizer import FastTokenizer
@@ -89,3 +91,23 @@ def test_a_cell_of_megabytes_reaches_the_tokenizer_as_kilobytes(tmp_path, monkey
     assert len(fast.shortened("(" * 5_000_000)) < 10_000
     assert len(fast.shortened(" " * 5_000_000)) == 1_000_000
     assert fast.shortened("red shirt") == "red shirt"
+
+
+@pytest.mark.parametrize("asked", [None, "false"])
+def test_texts_are_tokenised_on_every_core_whatever_open_clip_set_unless_the_user_did(
+    asked, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(tokenizer.PARALLELISM, "false")
+    monkeypatch.setattr(tokenizer, "ASKED", asked)
+    fast = FastTokenizer(Tokenizer.from_file(str(save_tiny_tokenizer(tmp_path) / "tokenizer.json")), 16)
+    fast(["red shirt"])
+    assert os.environ.get(tokenizer.PARALLELISM) == asked
+
+
+def test_many_texts_are_tokenised_ahead_in_order(tmp_path):
+    fast = FastTokenizer(Tokenizer.from_file(str(save_tiny_tokenizer(tmp_path) / "tokenizer.json")), 16)
+    texts = [f"red shirt {'of a kind ' * (at % 7)}" for at in range(3 * tokenizer.CHUNK_TEXTS + 5)]
+    together = fast(texts)
+    assert together.owner.tolist() == list(range(len(texts)))
+    for at in (0, 255, 256, 500, len(texts) - 1):
+        np.testing.assert_array_equal(together.sequences[at], fast([texts[at]]).sequences[0])

@@ -106,7 +106,9 @@ def test_the_summary_names_heads_scores_and_interval(workspace):
         "blend.json",
     ):
         assert expected in output
-    assert max(map(len, output.splitlines())) < 160
+    *lines, last = output.splitlines()
+    assert last == f"next: shelfprice ensemble submit -w {workspace.root}"
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_second_blend_does_nothing_and_new_predictions_make_a_new_one(workspace, truth):

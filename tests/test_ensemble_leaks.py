@@ -154,7 +154,7 @@ LEAKS = [
     (price_reversed, "columns", "Column 'per_unit_of_money' is the price itself: in the reverse order of"),
     (target_mean_before_the_split, "columns", "Column 'shop_level' is the mean price of each 'shop'"),
     (duplicates_across_the_split, "twins", "50.0% the very same product"),
-    (later_rows_in_train, "time", "Learning from later rows flatters the score"),
+    (later_rows_in_train, "time", "Learning from later rows makes the score look"),
     (image_file_name, "image names", "Names of image files tell prices"),
     (price_as_image_name, "written prices", "have their own price in their image's name"),
     (row_hash, "columns", "Column 'hash' is another in every row"),

@@ -52,7 +52,7 @@ from store.cli import main
 from store.config import ROW_NUMBER, ColumnConfig, Config, load_config, save_config
 from store.errors import CatalogError, ConfigError, CorruptFileError, HeadError, WorkspaceError
 from store.vectors.matrix import Matrix
-from store.vectors.sets import VectorSet
+from store.vectors.sets import VectorSet, current_spec, publish_current
 from store.workspace import Workspace
 from tests.fake_prices import running, serving
 from tests.fakes import publish_vectors
@@ -159,13 +159,13 @@ def test_the_test_file_is_priced_as_it_was_submitted_in_any_batch_and_order(
     np.testing.assert_allclose([one.price for one in backwards], expected[::-1], rtol=1e-6)
     alone = [model.price([row])[0] for row in rows[:6]]
     np.testing.assert_allclose([one.price for one in alone], expected[:6], rtol=1e-6)
+    moved = PriceModel.load(packed.folder)  # without the workspace: the folder has the vectors of these rows
+    np.testing.assert_allclose([one.price for one in moved.price(rows)], expected, rtol=1e-6)
     with (packed.run / "intervals.csv").open() as file:
         bounds = {row["sample_id"]: (float(row["low"]), float(row["high"])) for row in csv.DictReader(file)}
     for row, one in zip(rows, model.price(rows), strict=True):
         if not one.flags:
-            # The workspace knows as well which rows have a relative in train, and narrows theirs.
-            low, high = bounds[str(row["sample_id"])]
-            assert 0.5 < math.log(one.high / one.low) / math.log(high / low) < 2
+            np.testing.assert_allclose((one.low, one.high), bounds[str(row["sample_id"])], rtol=1e-6)
 
 
 def test_vectors_made_anew_price_alike_alone_and_together(fitted: SimpleNamespace) -> None:
@@ -413,6 +413,13 @@ def test_a_head_that_was_not_kept_or_is_damaged_is_fitted_again_and_one_that_can
     with pytest.raises(HeadError, match=r"finetuned:both is tuned along with its encoders, fold by fold"):
         pack(packed.run, tmp_path / "tuned")
     workspace.publish_json(f"{blend}/blend.json", record)
+    spec = current_spec(workspace, "letters")
+    publish_current(workspace, replace(spec, modality="joint"))
+    with pytest.raises(
+        HeadError, match=r"reads letters@structured, which embeds image and text together, and can't"
+    ):
+        pack(packed.run, tmp_path / "joint")
+    publish_current(workspace, spec)
 
 
 def test_a_frame_is_fitted_saved_evaluated_and_grown(fitted: SimpleNamespace) -> None:

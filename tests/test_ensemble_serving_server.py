@@ -41,7 +41,7 @@ def test_a_signal_stops_it_once_requests_at_work_are_answered_and_no_token_is_in
         process.send_signal(signal.SIGTERM)
         ask.join()
         assert answers[0].json()["prices"][0]["price"] == 3.0
-        process.wait(30)
+        assert process.wait(30) == 0
         with pytest.raises(httpx.ConnectError, match="refused"):
             httpx.get(f"{url}/healthz")
     said = events(process)

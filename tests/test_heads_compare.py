@@ -1,6 +1,7 @@
 """Heads held against each other without a trace."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -54,12 +55,18 @@ def test_a_plan_says_what_heads_took_before_and_how_to_measure_others(workspace,
     configure(workspace, ("ridge", "sparse", "neighbours"))
     before = shelfprice(workspace, "plan").stdout
     assert before.count("time unknown on this machine") == 4
-    assert "heads compare ridge sparse neighbours --rows 1000" in before
-    shelfprice(workspace, "compare", "ridge", "sparse")
+    assert "heads plan --measure" in before
+    shelfprice(workspace, "run", "--head", "ridge")
+    assert shelfprice(workspace, "plan").stdout.count("time unknown on this machine") == 3
+    shutil.rmtree(workspace.path("predictions"))
     after = json.loads(shelfprice(workspace, "plan", "--json").stdout)["estimates"]
     assert after["heads"]["ridge"]["seconds"] > 0
     assert after["heads"]["ridge"]["peak_bytes"] > 10**7
     assert after["heads"]["neighbours"] is None
+    measured = json.loads(shelfprice(workspace, "plan", "--measure", "--json").stdout)["estimates"]["heads"]
+    assert all(one["seconds"] > 0 for one in measured.values())
+    assert measured["ridge"] == after["heads"]["ridge"]  # known before
+    assert not workspace.names("predictions")
 
 
 def test_a_sample_keeps_groups_whole():

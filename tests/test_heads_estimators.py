@@ -5,8 +5,8 @@ import warnings
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
-from heads.registry import HEADS, make_head
-from tests.fake_rows import with_one_core
+from heads.registry import make_head
+from tests.fake_rows import FITTABLE, with_one_core
 
 # As small as scikit-learn's few dozen rows, and able to learn them by heart, as one check asks.
 NETWORK = {
@@ -28,12 +28,14 @@ SMALL: dict[str, dict[str, object]] = {
         "components": 8,
     }
     | {"colsample_bytree": 1.0, "subsample": 1.0, "bags": 1},
+    "catboost": {**TREES, "n_estimators": 60, "patience": 60, "colsample_bylevel": 1.0, "subsample": 1.0},
     "fusion": {**NETWORK, "batch_rows": 64, "projected": 8, "hidden": (16,)},
     "kernel-ridge": {"unit": False},
     "lightgbm": {**TREES, "n_estimators": 100, "patience": 100, "min_data_in_leaf": 1, "components": 8}
     | {"colsample_bytree": 1.0, "subsample": 1.0},
     "mlp-batchnorm": {**NETWORK, "hidden": (32,)},
     "mlp-layernorm": {**NETWORK, "hidden": (32,)},
+    "stacked": {**TREES, "n_inner_folds": 2, "n_estimators": 20, "components": 4, "bags": 1},
     "tabm": {**NETWORK, "members": 4, "width": 16, "blocks": 1},
     "xgboost": {
         **TREES,
@@ -57,9 +59,9 @@ ROUNDED = {
 one_core = pytest.fixture(autouse=True)(with_one_core)
 
 
-PLAIN = sorted(set(HEADS) - {"sparse", "sparse-mlp"})
+PLAIN = sorted(set(FITTABLE) - {"sparse", "sparse-mlp"})
 # The unit is the base class's affair: of the networks, which take long, one stands for all.
-ON_PRICES = sorted(set(PLAIN) - {"fusion", "mlp-batchnorm", "tabm"})
+ON_PRICES = sorted(set(PLAIN) - {"fusion", "mlp-batchnorm", "stacked", "tabm"})
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,7 @@ def test_every_head_is_listed_with_what_it_reads_and_its_parameters():
     listed = {head["head"]: head for head in json.loads(result.stdout)["heads"]}
     assert {"ridge", "lightgbm", "sparse", "xgboost-baseline"} <= set(listed)
     assert listed["xgboost-baseline"]["params"]["n_estimators"] == 1000
+    assert "colsample_bytree" in listed["lightgbm"]["params"]  # the name that the configuration takes
     assert listed["xgboost-baseline"]["extra"] == "starter"
     assert listed["sparse"]["reads"] == ["text full", "text name"]
     assert "ridge" in CliRunner().invoke(main, ["heads", "list"]).output

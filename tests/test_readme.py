@@ -50,7 +50,8 @@ def test_the_first_version_of_the_changes_is_the_one_that_is_built():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     newest = re.search(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest and newest[1] == setup["metadata"]["version"]
+    assert newest
+    assert newest[1] == setup["metadata"]["version"]
 
 
 def test_users_get_no_tools_of_contributors_and_contributors_do():

@@ -28,7 +28,7 @@ def test_ingest_prints_rows_rejections_by_reason_and_what_it_wrote(tmp_path, tra
     result = run(tmp_path, "--train", train)
     assert result.exit_code == 0, result.output
     assert f"train: 1 rows of {train}, 0 with image, 1 without (new" in result.output
-    assert "rejected: 1 rows, price is zero" in result.output
+    assert "rejected: 1 row, price is zero" in result.output
     assert "rejected.parquet" in result.output
     assert "shelfprice.toml" in result.output
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.catalog.clean.duplicates import NEAR_JACCARD, first_seen, group_rows
-from store.catalog.clean.near import near_pairs, shingle_matrix
+from store.catalog.clean.near import NearIndex, near_pairs, shingle_matrix
 
 WORDS = "oil jar gold salt leaf tea cup rye mint plum fig oat nut bean rice corn milk cream lime pear".split()
 
@@ -109,6 +109,14 @@ def test_near_groups_are_those_of_comparing_every_pair():
     found = near_pairs(pa.array(ordered), NEAR_JACCARD)
     assert {tuple(sorted(pair)) for pair in found.tolist()} <= set(true)
     assert groups(ordered, near=True) == linked(len(ordered), true)
+    half = len(ordered) // 2
+    index = NearIndex.of(pa.array(ordered[::2]))
+    known = {a // 2 for a, b in true if a % 2 and not b % 2} | {
+        b // 2 for a, b in true if b % 2 and not a % 2
+    }
+    near = index.has_near(pa.array(ordered[1::2]), NEAR_JACCARD)
+    assert set(np.flatnonzero(near).tolist()) == known
+    assert 10 < len(known) < half - 10
 
 
 def test_thousands_of_texts_of_one_template_are_grouped_without_comparing_every_pair():

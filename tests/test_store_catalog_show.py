@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import json
 import math
 import os
 import re
@@ -18,6 +19,7 @@ from store.catalog.clean.run import clean_catalog
 from store.catalog.cli import catalog
 from store.catalog.images.blobs import blob_path
 from store.catalog.images.open import quiet_pillow
+from store.catalog.read import read_split
 from store.catalog.show.charts import apart, label, ticks
 from store.catalog.show.facts import coverage_of, histogram, read_facts
 from store.catalog.show.page import thumbnail_of
@@ -59,6 +61,16 @@ def workspace(tmp_path):
 
 def run(workspace, *options):
     return CliRunner().invoke(catalog, ["show", "-w", workspace.root, *options], catch_exceptions=False)
+
+
+def test_the_facts_are_there_for_machines_as_well(workspace):
+    record = json.loads(run(workspace, "--json", "--text").stdout)
+    assert record["file"] is None
+    assert not workspace.exists("catalog.html")
+    train = record["splits"][0]
+    assert (train["name"], train["rows"]) == ("train", len(read_split(workspace, "train")))
+    assert sum(record["price"]["counts"]["train"]) == train["rows"]
+    assert json.loads(run(workspace, "--json").stdout)["file"].endswith("catalog.html")
 
 
 def test_the_page_needs_nothing_but_itself(workspace):

@@ -41,6 +41,39 @@ def test_help_of_every_command_can_be_printed(path):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("path", [path for path, command in ALL.items() if isinstance(command, click.Group)])
+def test_a_list_of_commands_cuts_no_sentence(path):
+    shown = CliRunner().invoke(main, [*path, "--help"], terminal_width=80).output
+    assert "..." not in shown.partition("Options:")[2]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, command in ALL.items() if not isinstance(command, click.Group)], ids=" ".join
+)
+def test_every_command_has_examples_that_it_understands(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "model", "models", "demo"):
+        (tmp_path / folder).mkdir()
+    for file in (
+        "train.csv",
+        "test.csv",
+        "new.csv",
+        "images.tar",
+        "token",
+        "demo/train.csv",
+        "demo/test.csv",
+    ):
+        (tmp_path / file).touch()
+    shown = CliRunner().invoke(main, [*path, "--help"], terminal_width=80).output
+    lines = shown.partition("Examples:")[2].partition("Options:")[0].strip().splitlines()
+    assert lines
+    for line in lines:
+        words = line.split()
+        assert tuple(words[1 : 1 + len(path)]) == path
+        assert words[0] == "shelfprice"
+        ALL[path].make_context(path[-1], words[1 + len(path) :])  # refuses what a call would refuse
+
+
 def test_help_imports_no_heavy_library():
     code = (
         "import sys; from click.testing import CliRunner; from store.cli import main\n"
@@ -70,17 +103,50 @@ def test_our_errors_become_one_line_and_bugs_keep_their_traceback(monkeypatch):
     main.commands.clear()
 
 
-def test_ctrl_c_says_how_to_go_on_with_a_code_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "ensemble.blend.run_blend", lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGINT)
-    )
+@pytest.mark.parametrize(
+    ("command", "at_work", "said"),
+    [
+        (
+            ("ensemble", "blend"),
+            "ensemble.blend.run_blend",
+            "stopped; what was finished is kept: run the same command again to go on",
+        ),
+        (
+            ("embed", "run", "--offline"),
+            "embed.catalogue.embed_catalogue",
+            "stopped; what was embedded is published: run the command again to go on",
+        ),
+        (
+            ("embed", "finetune", "minilm", "--offline"),
+            "embed.finetune.run.finetune",
+            "stopped: the same command goes on from the last checkpoint",
+        ),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on_with_a_code_of_its_own(tmp_path, monkeypatch, command, at_work, said):
+    monkeypatch.setattr(at_work, lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("embed.finetune.job.prepare_job", lambda *args: None)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ran in this process earlier
     try:
-        result = CliRunner().invoke(main, ["ensemble", "blend", "-w", str(tmp_path)])
+        result = CliRunner().invoke(main, [*command, "-w", str(tmp_path)])
     finally:
         signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
-    assert "stopped; what was finished is kept: run the same command again to go on" in result.stderr
+    assert said in result.stderr
+
+
+def test_a_line_longer_than_a_terminal_is_broken_between_words(monkeypatch):
+    line = "  expect 10.25 on the test rows, " + "if they are like the training rows, " * 4 + "/a/path" * 20
+    for is_terminal in (True, False):
+        stream = io.StringIO()
+        stream.isatty = lambda found=is_terminal: found
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setenv("COLUMNS", "200")
+        say(line)
+        lines = stream.getvalue().splitlines()
+        assert [word for one in lines for word in one.split()] == line.split()
+        assert len(lines) == (4 if is_terminal else 1)
+        assert all(len(one) <= 80 and one.startswith("  ") for one in lines[:-1])
 
 
 def test_colour_is_for_terminals_that_want_it(monkeypatch):

@@ -14,10 +14,12 @@ def workspace(tmp_path):
     return Workspace(tmp_path)
 
 
-def test_what_is_saved_is_what_loads(workspace):
-    config = Config(seed=7, columns=ColumnConfig(text="title", numeric=("weight",)))
-    save_config(workspace, config)
-    assert load_config(workspace) == config
+def test_what_is_saved_is_what_loads_by_workspace_and_by_path(workspace, tmp_path):
+    for root in (workspace, tmp_path, str(tmp_path)):
+        config = Config(seed=7, columns=ColumnConfig(text="title", numeric=("weight",)))
+        save_config(root, config)
+        assert load_config(root) == config
+        (tmp_path / "shelfprice.toml").unlink()
 
 
 def test_a_workspace_without_a_file_has_the_defaults(workspace):

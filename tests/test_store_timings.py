@@ -6,17 +6,22 @@ from store import timings
 from store.timings import Timings
 
 
-def test_a_step_is_estimated_by_what_it_took_and_the_power_that_two_sizes_say(tmp_path):
+def test_a_step_is_estimated_by_what_it_took_and_the_fixed_part_that_two_sizes_say(tmp_path):
     known = Timings(tmp_path / "new")
     assert known.estimate("head ridge", 1000) is None
     known.record("head ridge", 1000, 10.0, 10**9)
     one = known.estimate("head ridge", 2000)
     assert (one.seconds, one.peak_bytes) == (pytest.approx(20.0), 2 * 10**9)
     assert known.estimate("head ridge", 2000, power=2.0).seconds == pytest.approx(40.0)
-    assert known.estimate("head ridge", 500).peak_bytes == 10**9  # a process has its libraries in memory too
     known.record("head ridge", 4000, 160.0, None)
-    assert known.estimate("head ridge", 8000).seconds == pytest.approx(640.0)
-    assert Timings(tmp_path / "new").estimate("head ridge", 1000).seconds == pytest.approx(10.0)
+    assert known.estimate("head ridge", 8000, power=2.0).seconds == pytest.approx(640.0)
+    assert Timings(tmp_path / "new").estimate("head ridge", 1000, power=2.0).seconds == pytest.approx(10.0)
+    for n_rows in (1000, 4000):  # 8 s whatever the rows, and 2 s for each thousand
+        known.record("head lightgbm", n_rows, 8 + n_rows / 500, 5 * 10**8 + n_rows * 10**5)
+    found = known.estimate("head lightgbm", 16000)
+    assert found.seconds == pytest.approx(40.0, rel=0.05)
+    assert found.peak_bytes == pytest.approx(21 * 10**8, rel=0.05)
+    assert known.estimate("head lightgbm", 100).seconds == pytest.approx(8.2, rel=0.05)
     assert known.estimate("head sparse", 1000) is None
 
 
@@ -27,7 +32,11 @@ def test_records_are_of_one_machine_and_the_newest_of_a_size_counts(tmp_path, mo
     assert known.estimate("blend", 100).seconds == pytest.approx(7.0)
     for n_rows in range(1000, 1020):
         known.record("blend", n_rows, 1.0)
-    assert known.estimate("blend", 100).seconds < 1.0
+    assert known.estimate("blend", 1000).seconds < 1.5
+    known.record("head ridge", 1000, 10.0, width=1664)
+    assert known.estimate("head ridge", 1000) is None
+    assert known.estimate("head ridge", 1000, width=384) is None
+    assert known.estimate("head ridge", 1000, width=2048).seconds == pytest.approx(10.0)
     monkeypatch.setattr(timings, "machine", lambda: "another x8")
     assert known.estimate("blend", 100) is None
 

@@ -43,24 +43,29 @@ class Package:
         devices: the first is measured on; all of them share work in one check.
         compiles: `torch.compile` is among the modes.
         minutes: what would not fit into them is left out, and said to be.
+        only: parts whose name holds one of these; empty: all.
     """
 
     scale: Scale
     devices: tuple[str, ...]
     compiles: bool
     minutes: float = MINUTES
+    only: tuple[str, ...] = ()
 
     def run(self, folder: Path, say: Say) -> list[Result]:
         """Every check and every figure, the most important first."""
-        end = time.monotonic() + 60 * self.minutes
+        start = time.monotonic()
+        end = start + 60 * self.minutes
         results: list[Result] = []
         for name, seconds, part in self._parts(folder):
+            if self.only and not any(one in name for one in self.only):
+                continue
             if time.monotonic() + seconds > end and self.scale.name == "full":
                 found = [Result.skipped(name, f"left out, no time left of {self.minutes:g} minutes")]
             else:
                 found = _tried(name, part)
             for result in found:
-                say(result.line())
+                say(f"{time.monotonic() - start:4.0f} s  {result.line()}")
             results += found
         return results
 
@@ -172,13 +177,14 @@ def machine(devices: Sequence[str]) -> dict[str, Any]:
 @click.option("--tiny", is_flag=True, help="Tiny models: that the code runs, no figure worth keeping.")
 @click.option("--compile/--no-compile", "compiles", default=True, help="Try torch.compile, on a GPU.")
 @click.option("--minutes", default=MINUTES, help="What would take longer is left out, and said to be.")
+@click.option("--only", multiple=True, help="Part of a name: run what holds it; repeatable.")
 @click.option(
     "--to",
     type=click.Path(file_okay=False, path_type=Path),
     default=RESULTS,
     help="Folder that gpu.json and gpu.md are written into.",
 )
-def main(device: str, tiny: bool, compiles: bool, minutes: float, to: Path) -> None:
+def main(device: str, tiny: bool, compiles: bool, minutes: float, only: tuple[str, ...], to: Path) -> None:
     """Check the encoders' vectors on a GPU, then measure them: one command, no network."""
     import torch
 
@@ -191,7 +197,9 @@ def main(device: str, tiny: bool, compiles: bool, minutes: float, to: Path) -> N
     devices = (
         tuple(f"cuda:{at}" for at in range(torch.cuda.device_count())) if device == "cuda" else (device,)
     )
-    package = Package(TINY if tiny else FULL, devices, compiles and devices[0].startswith("cuda"), minutes)
+    package = Package(
+        TINY if tiny else FULL, devices, compiles and devices[0].startswith("cuda"), minutes, only
+    )
     start = time.monotonic()
     with scratch() as folder:
         results = package.run(folder, lambda line: click.echo(line, err=True))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.models import BERT, Scale, save_photos, texts
+from benchmarks.gpu.models import BERT, CLIP_L, Scale, save_photos, texts
 from benchmarks.report import Result
 from embed.encoders.base import Resolved, Sources
 from embed.encoders.registry import library_of
@@ -26,6 +26,7 @@ from store.workspace import Workspace
 
 ROUNDING = 1e-4  # largest difference of two passes in fp32 whose batches are cut otherwise
 SPARE_BYTES = 300_000_000  # that the device may use beside the weights where memory is to run out
+COMPILED = (f"{CLIP_L} image", BERT)  # models that every compiled mode is checked on
 OOM_ROWS = 512  # in a batch that then does not fit
 PACKED_COSINE = {"8bit": 0.99, "4bit": 0.9}  # of random weights, which packing hurts more than trained ones
 
@@ -232,7 +233,9 @@ def all_checks(
     """
     device = devices[0]
     for name, address in addresses.items():
-        yield name, partial(check_modes, folder, address, name, device, scale, compiles)
+        # Of the others compiling is checked where it is chosen, and takes a minute.
+        compiled = compiles and name in COMPILED
+        yield name, partial(check_modes, folder, address, name, device, scale, compiled)
     bert = addresses[BERT]
     yield "streams", lambda: [check_streams(folder, bert, device, scale)]
     yield "memory", lambda: [check_halving(folder, bert, device, scale)]

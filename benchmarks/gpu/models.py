@@ -50,7 +50,7 @@ FULL = Scale(
     },
     photo_edge=512,
     check_rows=8,
-    most_rows=4096,
+    most_rows=16384,
     seconds=5.0,
     train_rows=240,
     batch_rows=32,

@@ -11,7 +11,7 @@ from benchmarks.report import Result
 from benchmarks.workspaces import ingested
 
 SYSTEMS = {(B4, BERT): ("bert-base", B4), (CLIP_L,): ("clip-vit-l14",), (CLIP_H,): ("clip-vit-h14",)}
-STEPS, TURNS = 6, 2
+STEPS, TURNS = 10, 2
 
 
 def measure(

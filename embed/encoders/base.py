@@ -121,7 +121,7 @@ class TextModel(Encoder, Protocol):
     pad_id: int
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of each text; runs in a background thread, so it must let go of the GIL.
+        """Token ids of each text; runs in a background thread, so it must release the GIL.
 
         A callable with `record()`, such as a `FastTokenizer`, can be kept with a converted model.
         """

@@ -53,7 +53,7 @@ def resolve(workspace: Workspace, name: str, sources: Sources, precision: str = 
 
 
 def _question(address: Address, sources: Sources, distribution: str) -> dict[str, Any]:
-    """All that the answer hangs on, besides the files that it names."""
+    """All that the answer depends on, besides the files that it names."""
     try:
         library_version = version(distribution)
     except PackageNotFoundError as error:

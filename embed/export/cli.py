@@ -25,7 +25,14 @@ from store.workspace import Workspace
 @workspace_option
 @json_option
 def export_command(names: tuple[str, ...], to: str, workspace: Workspace, as_json: bool) -> None:
-    """Write vectors by row, for other tools: Parquet, a NumPy array or a FAISS index. TMPDIR holds a copy meanwhile."""
+    """Write vectors by row: Parquet, a NumPy array, a FAISS index.
+
+    TMPDIR holds a copy of the vectors meanwhile.
+
+    \b
+    Examples:
+      shelfprice embed export -e minilm@structured --to minilm.npy -w run
+    """
     from dataclasses import asdict
 
     from embed.export.run import export

@@ -10,7 +10,7 @@ import click
 
 from embed.finetune.recipe import HEADS, LOSSES, PRECISIONS, SCHEDULES
 from embed.job.cli import source_options
-from store.options import json_option, print_json, say, workspace_option
+from store.options import Interrupted, json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 NOT_SET = "Default: the system's, see docs/finetune.md."
@@ -109,7 +109,16 @@ def finetune_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Tune encoders and a head together for log price, fold by fold; tuned vectors land in the cache."""
+    """Train encoders and a head together on the prices.
+
+    Once for each fold, so that scores stay honest. Vectors of the tuned encoders go into the cache, the prices count as
+    one more head.
+
+    \b
+    Examples:
+      shelfprice embed finetune minilm@full --head fusion --plan -w run
+      shelfprice embed finetune minilm@full --head fusion --last-blocks 2 -w run
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from embed.encoders.base import Sources
@@ -153,9 +162,7 @@ def finetune_command(
     try:
         outcome = tune(job, chosen, processes, options, device, log, restart)
     except KeyboardInterrupt as interrupt:
-        raise click.ClickException(
-            "stopped: the same command goes on from the last checkpoint"
-        ) from interrupt
+        raise Interrupted("stopped: the same command goes on from the last checkpoint") from interrupt
     if outcome is None:
         return
     if as_json:

@@ -4,6 +4,7 @@ Everything random is drawn from (seed, epoch, row), so that a batch is the same 
 processes, before or after a kill.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from embed.finetune.augment import augment_image, augment_rows, larger
 from embed.finetune.towers import Tower
 from embed.forward.devices import cores
 from embed.inputs import InputFailure
-from embed.inputs.images import decode_image
+from embed.inputs.decoders import DecoderProcesses
+from embed.inputs.image_batches import OneByOne
 from embed.inputs.items import read_content, stacked
 from embed.job.catalog import blob_reader, contents_of
-from store.catalog.images.blobs import blob_path, read_blob
+from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import MADE_AGAIN, known_links
 from store.catalog.images.open import quiet_pillow
 from store.catalog.parse.compose import compose
@@ -84,6 +86,7 @@ class Feed:
     Args:
         encoders: of the towers, for their tokenizers.
         valid: one a tower, shape (n_train,): rows that have a cached vector, and so content that can be read.
+        processes: images are decoded in processes of their own, for a GPU that would wait for threads.
     """
 
     def __init__(
@@ -93,7 +96,10 @@ class Feed:
         encoders: Sequence[Encoder],
         valid: Sequence[np.ndarray],
         seed: int,
+        processes: bool = False,
     ) -> None:
+        self._processes = processes
+        self._decoders: dict[str, DecoderProcesses | OneByOne] = {}  # by their preprocessing, as JSON
         self._workspace, self._towers, self._encoders, self._valid = workspace, towers, encoders, valid
         self._seed = seed
         self._contents: list[Any] = []
@@ -114,8 +120,10 @@ class Feed:
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Release the threads, and end the processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for decoder in self._decoders.values():
+            decoder.close()
 
     def batches(self, batches: Sequence[np.ndarray], epoch: int | None) -> Iterator[Prepared]:
         """Each batch prepared.
@@ -152,28 +160,40 @@ class Feed:
 
     def _images(self, at: int, digests: list[tuple[int, str]], epoch: int | None) -> tuple[np.ndarray, ...]:
         """Images of (row, digest)."""
+        if not digests:
+            return ()
         preprocessing = self._towers[at].resolved.spec.preprocessing
+        decoder = self._decoder(preprocessing if epoch is None else larger(preprocessing))
+        images = blob_reader(self._workspace)
 
-        def one(row: int, digest: str) -> np.ndarray:
-            content = read_blob(self._workspace, digest)
-            decoded = decode_image(content, preprocessing if epoch is None else larger(preprocessing))
-            if isinstance(decoded, InputFailure):
-                raise WorkspaceError(
-                    f"image {blob_path(digest)} could be read when it was embedded and can't now: "
-                    f"{decoded.reason}: {MADE_AGAIN}"
-                )
+        def some(asked: list[tuple[int, str]]) -> np.ndarray:
+            found = decoder(images, [digest for _, digest in asked])
+            for (_, digest), failure in zip(asked, found.failures, strict=True):
+                if failure is not None:
+                    raise WorkspaceError(
+                        f"image {blob_path(digest)} could be read when it was embedded and can't now: "
+                        f"{failure.reason}: {MADE_AGAIN}"
+                    )
             if epoch is None:
-                return decoded
-            fill = tuple(round(255 * m) for m in preprocessing["mean"])
-            return augment_image(
-                decoded,
-                tuple(preprocessing["size"]),
-                self._random(row, epoch),
-                cast(tuple[int, int, int], fill),
+                return found.pixels
+            fill = cast(tuple[int, int, int], tuple(round(255 * m) for m in preprocessing["mean"]))
+            size = tuple(preprocessing["size"])
+            augmented = (
+                augment_image(pixels, size, self._random(row, epoch), fill)
+                for (row, _), pixels in zip(asked, found.pixels, strict=True)
             )
+            return np.stack(list(augmented))
 
-        decoded = list(self._pool.map(lambda image: one(*image), digests))
-        return (np.stack(decoded),) if decoded else ()
+        n = -(-len(digests) // cores()) if decoder.at_once > 1 else 1
+        parts = [digests[start : start + n] for start in range(0, len(digests), n)]
+        return (np.concatenate(list(self._pool.map(some, parts))),)
+
+    def _decoder(self, preprocessing: dict[str, Any]) -> DecoderProcesses | OneByOne:
+        name = json.dumps(preprocessing, sort_keys=True)
+        if name not in self._decoders:
+            kind = DecoderProcesses if self._processes else OneByOne
+            self._decoders[name] = kind(preprocessing)
+        return self._decoders[name]
 
     def _items(self, at: int, contents: list[tuple[int, str]]) -> tuple[np.ndarray, ...]:
         """Inputs, of (row, content), of an encoder that prepares them itself; they are never augmented."""

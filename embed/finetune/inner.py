@@ -1,4 +1,4 @@
-"""The score on rows set aside, each process its share of them: what early stopping goes by."""
+"""The score on rows set aside, each process its share of them: which early stopping uses."""
 
 import numpy as np
 import torch

@@ -28,6 +28,7 @@ from embed.finetune.processes import Processes
 from embed.finetune.record import DONE
 from embed.finetune.step import Losses, Stepper
 from embed.finetune.warmup import Warm, warm_up
+from embed.forward.devices import decodes_in_processes
 from embed.forward.prefetch import Prefetch
 from heads.networks.schedule import RateSchedule
 from heads.networks.training import seeded
@@ -89,7 +90,8 @@ class FoldRun:
         if processes.writes:
             check_room(job.workspace, self.stepper)
         valid = [matrix.valid for matrix in job.inputs.train.matrices]
-        self.feed = Feed(job.workspace, job.towers, encoders, valid, job.seed)
+        in_processes = decodes_in_processes(processes.device.type)
+        self.feed = Feed(job.workspace, job.towers, encoders, valid, job.seed, in_processes)
         self.trained_rows = self.part.positions[~self.part.aside]
         self.aside_rows = self.part.positions[self.part.aside]
         self.steps_per_epoch = max(1, len(self.trained_rows) // recipe.batch_rows)

@@ -24,7 +24,7 @@ FLAT_COLOURS = (0, 127, 255, (200, 30, 40))  # images that show nothing, where r
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried
 RECORDING_PASSES = 2  # a graph is warmed up by one pass and recorded by the next
-COMPILED_ROUNDS = 3  # timed passes of a compiled model
+TIMED_ROUNDS = 3  # of whole batches, compiled or not
 GRAPHS_FROM = (2, 14)  # version of torch that records them in any thread: the first one looked at
 
 
@@ -99,13 +99,21 @@ class ModeTrial:
         """The choice with what `torch.compile` makes of it; some machines can't, which is no error.
 
         Images come in batches of one shape, whole ones of which are timed, and CUDA graphs are tried as well; texts come
-        in many shapes.
+        in many shapes, so that all batches of the window are run and timed, compiled or not.
         """
         sample = self._sample(window)
-        timed = [_of_units(sample, self._limit.units)] if self._is_of_one_shape else sample
+        if self._is_of_one_shape:
+            timed = [_of_units(sample, self._limit.units)]
+        else:
+            timed = self._prepared(window, len(window.keys))
         with contextlib.ExitStack() as stack:
             self._apply(self._modes[0], sample, stack)
             reference = self._run(sample)
+            if not self._is_of_one_shape:
+                self._apply(choice.mode, sample, stack)
+                self._run(timed)
+                rates = choice.rows_per_second | {str(choice.mode): round(self._rate(timed), 1)}
+                choice = replace(choice, rows_per_second=rates)
             compiled = self._compiled(choice, timed, sample, reference, stack, graphs=False)
             if compiled.rows_per_second and self._is_of_one_shape and records_graphs():
                 graphs = self._compiled(choice, timed, sample, reference, stack, graphs=True)
@@ -133,17 +141,21 @@ class ModeTrial:
                 self._run(timed)
             vectors = self._run(sample)
             first = time.perf_counter() - start
-            seconds = np.inf
-            for _ in range(COMPILED_ROUNDS):
-                start = time.perf_counter()
-                self._run(timed)
-                seconds = min(seconds, time.perf_counter() - start)
+            rate = self._rate(timed)
         except Exception:  # noqa: BLE001 - a compiler that is missing or stumbles raises whatever it likes
             return Compiled(0.0, time.perf_counter() - start, graphs)
         cosine = min(worst_cosine(vectors, reference), worst_cosine(self._run(sample), reference))
         close = cosine >= MIN_COSINE or (self._spec.precision != "auto" and not graphs)
-        rate = sum(len(batch.keys) for batch in timed) / seconds if close else 0.0
-        return Compiled(round(rate, 1), round(max(0.0, first - seconds), 1), graphs)
+        return Compiled(round(rate, 1) if close else 0.0, round(first, 1), graphs)
+
+    def _rate(self, timed: Sequence[Batch]) -> float:
+        """Rows a second, of the fastest of a few rounds."""
+        seconds = np.inf
+        for _ in range(TIMED_ROUNDS):
+            start = time.perf_counter()
+            self._run(timed)
+            seconds = min(seconds, time.perf_counter() - start)
+        return float(sum(len(batch.keys) for batch in timed) / seconds)
 
     def _apply(self, mode: Mode, sample: Sequence[Batch], stack: contextlib.ExitStack) -> None:
         stack.close()

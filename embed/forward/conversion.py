@@ -21,7 +21,7 @@ from embed.inputs.batch import BatchLimit, RowWindow
 from embed.inputs.texts import TextPreparer
 from store.errors import EncoderError, ShelfpriceError
 
-EXAMPLE_TEXTS = ["a", "a b c d e f"]  # of two lengths: nothing may hang on either
+EXAMPLE_TEXTS = ["a", "a b c d e f"]  # of two lengths: nothing may depend on either
 EXAMPLE_IMAGES = 2
 CALIBRATION_ROWS = 128  # that show the range of activations
 

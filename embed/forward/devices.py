@@ -39,6 +39,11 @@ def cores() -> int:
     return n
 
 
+def decodes_in_processes(device_type: str) -> bool:
+    """Whether images are decoded by processes: a GPU waits for threads of one interpreter."""
+    return device_type == "cuda" and cores() > 2
+
+
 def default_threads() -> int:
     """Threads that compute on a CPU: torch's own number within what this process may use, known without torch."""
     torch = sys.modules.get("torch")

@@ -17,7 +17,7 @@ from embed.encoders.base import PREPARED_BY, Encoder, ItemModel, TextModel
 from embed.forward.autotune import COMPILE_SECONDS, ModeTrial, plain_choice, units_counted
 from embed.forward.base import Passes
 from embed.forward.converted import ConvertedModel, converted_folder, find_converted, installed_version
-from embed.forward.devices import DeviceSettings, cores, default_threads, device_name
+from embed.forward.devices import DeviceSettings, cores, decodes_in_processes, default_threads, device_name
 from embed.forward.local import LocalRunner
 from embed.forward.memory import is_out_of_memory
 from embed.forward.openvino import ConvertedPasses, best_type, native_types
@@ -30,7 +30,6 @@ from store.errors import ConfigError, EncoderError, WorkspaceError
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
-DECODING_THREADS = 2  # on so many processors threads alone decode as fast as processes
 START_UNITS = {("text", "cpu"): 4096, ("image", "cpu"): 8, ("text", "gpu"): 16384, ("image", "gpu"): 64}
 
 
@@ -266,9 +265,7 @@ class Engine(LocalRunner):
         if self.spec.modality == "text":
             text = cast(TextModel, encoder)
             return TextPreparer(text.tokenize, text.pad_id, self._limit)
-        return ImagePreparer(
-            self.spec.preprocessing, self._limit, cores(), self._type == "cuda" and cores() > DECODING_THREADS
-        )
+        return ImagePreparer(self.spec.preprocessing, self._limit, cores(), decodes_in_processes(self._type))
 
     # ---- on OpenVINO -----------------------------------------------------------------------------
 
@@ -291,7 +288,7 @@ class Engine(LocalRunner):
         return True
 
     def _use_converted(self, converted: ConvertedPasses, mode: Mode) -> None:
-        """Run the converted model, and let go of torch's."""
+        """Run the converted model, and release torch's."""
         converted.keep(mode)
         self._passes = converted
         if self.spec.modality == "text":

@@ -90,7 +90,7 @@ class ConvertedPasses:
         self.mode = mode
 
     def keep(self, mode: Mode) -> None:
-        """Put the network into a mode and let go of the others' memory."""
+        """Put the network into a mode and release the others' memory."""
         self.apply(mode)
         self._requests = {mode.dtype: self._requests[mode.dtype]}
 
@@ -167,7 +167,7 @@ class ConvertedEncoder:
         return X
 
     def embed_each(self, contents: Sequence[Any]) -> np.ndarray:
-        """As `embed`, each content in a pass of its own: no vector hangs on what else is asked for."""
+        """As `embed`, each content in a pass of its own: no vector depends on what else is asked for."""
         X = np.full((len(contents), self.spec.dim), np.nan, np.float32)
         if self._preparer is not None:
             for at, text in enumerate(contents):

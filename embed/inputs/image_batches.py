@@ -106,6 +106,9 @@ class OneByOne:
         """Images of one reader."""
         return collected([read_image_marked(images, content, self._decode) for content in contents])
 
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

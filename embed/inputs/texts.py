@@ -77,22 +77,22 @@ class TextPreparer:
         weights = sizes if tokens.weights is None else tokens.weights
         n_truncated = tokens.n_truncated
         for rows in plan_batches(lengths, counts, self.limit.units):
-            at = np.concatenate([np.arange(first[r], first[r] + counts[r]) for r in rows])
+            at = (
+                np.concatenate([np.arange(first[r], first[r] + counts[r]) for r in rows]) if chunked else rows
+            )
             yield Batch(
                 window.vector_set,
-                [window.keys[r] for r in rows],
-                self._pad([tokens.sequences[i] for i in at]),
+                [window.keys[r] for r in rows.tolist()],
+                self._pad([tokens.sequences[i] for i in at.tolist()], sizes[at]),
                 owner=np.repeat(np.arange(len(rows)), counts[rows]) if chunked else None,
                 weights=weights[at] if chunked else None,
                 n_truncated=n_truncated,
             )
             n_truncated = 0  # counted with the window's first batch
 
-    def _pad(self, sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        longest = max(len(sequence) for sequence in sequences)
-        ids = np.full((len(sequences), longest), self._pad_id, dtype=np.int64)
-        mask = np.zeros((len(sequences), longest), dtype=np.int64)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = sequence
-            mask[row, : len(sequence)] = 1
-        return ids, mask
+    def _pad(self, sequences: Sequence[np.ndarray], sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and mask, shape (n_sequences, longest)."""
+        is_token = np.arange(sizes.max()) < sizes[:, None]
+        ids = np.full(is_token.shape, self._pad_id, dtype=np.int64)
+        ids[is_token] = np.concatenate(sequences)
+        return ids, is_token.astype(np.int64)

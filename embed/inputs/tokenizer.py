@@ -1,8 +1,12 @@
 """Texts -> token ids with a fast tokenizer, in bounded memory and without the GIL."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
     from embed.encoders.base import HashFile
 
+PARALLELISM = "TOKENIZERS_PARALLELISM"  # of the library, which asks for it at every call
+# open_clip switches it off, for everyone, when it is imported: only what was set before is the user's wish.
+ASKED = None if "open_clip" in sys.modules else os.environ.get(PARALLELISM)
 CHUNK_TEXTS = 256  # encodings are some 150 bytes a token: few at a time
 CHUNK_CHARACTERS = 1_000_000  # of texts tokenised together
 BOUND_CHARACTERS = (4096, 8)  # texts beyond so many, and so many more a token within reach, may be shortened
@@ -109,11 +116,15 @@ class FastTokenizer:
         sequences: list[np.ndarray] = []
         owner: list[int] = []
         n_truncated = 0
-        for start, chunk in self._parts(texts):
-            for offset, (encodings, is_cut) in enumerate(self._encoded(chunk)):
-                sequences.extend(np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
+        for start, chunk, batch in self._ahead(self._parts(texts)):
+            lists: list[list[int]] = []
+            for offset, (encodings, is_cut) in enumerate(self._encoded(chunk, batch())):
+                lists.extend(encoding.ids for encoding in encodings)
                 owner.extend([start + offset] * len(encodings))
                 n_truncated += is_cut
+            ends = list(itertools.accumulate(map(len, lists), initial=0))
+            ids = np.fromiter(itertools.chain.from_iterable(lists), np.int32, ends[-1])
+            sequences.extend(ids[begin:end] for begin, end in itertools.pairwise(ends))
         return Tokens(sequences, np.array(owner, dtype=np.int32), n_truncated)
 
     @property
@@ -151,10 +162,27 @@ class FastTokenizer:
         if part:
             yield start, part
 
-    def _encoded(self, texts: list[str]) -> Iterator[tuple[list[Any], bool]]:
+    def _ahead(
+        self, parts: Iterator[tuple[int, list[str]]]
+    ) -> Iterator[tuple[int, list[str], Callable[[], list[Any]]]]:
+        """Each part with what gives its encodings; the next part is tokenised, without the GIL, while one is taken."""
+        first, second = next(parts, None), next(parts, None)
+        if first is None:
+            return
+        if second is None:
+            yield *first, partial(self._batch, first[1])
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as thread:
+            waiting = (*first, thread.submit(self._batch, first[1]))
+            for start, part in itertools.chain([second], parts):
+                following = (start, part, thread.submit(self._batch, part))
+                yield waiting[0], waiting[1], waiting[2].result
+                waiting = following
+            yield waiting[0], waiting[1], waiting[2].result
+
+    def _encoded(self, texts: list[str], batch: list[Any]) -> Iterator[tuple[list[Any], bool]]:
         """The sequences of each text, and whether it lost tokens."""
-        prompted = [self._prompt + text for text in texts]
-        for text, encoding in zip(texts, self._batch(prompted), strict=True):
+        for text, encoding in zip(texts, batch, strict=True):
             if not self._chunks or not encoding.overflowing:
                 yield [encoding], bool(encoding.overflowing)
                 continue
@@ -162,7 +190,10 @@ class FastTokenizer:
             yield parts[:MOST_CHUNKS], len(parts) > MOST_CHUNKS
 
     def _batch(self, texts: list[str]) -> list[Any]:
-        return self._backend.encode_batch_fast(texts, add_special_tokens=self._special_tokens)
+        if ASKED is None:
+            os.environ.pop(PARALLELISM, None)
+        prompted = [self._prompt + text for text in texts]
+        return self._backend.encode_batch_fast(prompted, add_special_tokens=self._special_tokens)
 
     def _with_prompt(self, text: str) -> list[Any]:
         """A long text's sequences, the prompt at the head of each."""

@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from store.options import json_option, print_json, say, user_timings, workspace_option
+from store.options import (
+    Interrupted,
+    json_option,
+    on_workspace,
+    print_json,
+    say,
+    user_timings,
+    workspace_option,
+)
 from store.workspace import Workspace
 
 
@@ -187,7 +195,15 @@ def run_command(
     workspace: Workspace,
     as_json: bool,
 ) -> None:
-    """Embed every row that has no vector yet; whatever ends a run, the next goes on where it stopped."""
+    """Embed every row that has no vector yet.
+
+    A run that was stopped, by whatever it was, goes on where it stopped.
+
+    \b
+    Examples:
+      shelfprice embed run -w run
+      shelfprice embed run -e minilm@full --precision fp32 -w run
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from decoding
     from embed.catalogue import embed_catalogue
     from embed.job.plan import timing_step
@@ -228,7 +244,7 @@ def run_command(
                 say=lambda line: say(line, err=True),
             )
     except KeyboardInterrupt as interrupt:
-        raise click.ClickException(
+        raise Interrupted(
             "stopped; what was embedded is published: run the command again to go on"
         ) from interrupt
     for one in outcomes:
@@ -239,3 +255,5 @@ def run_command(
         return
     for line in (line for one in outcomes for line in outcome_lines(one)):
         say(line)
+    if share is None:
+        say(f"next: {on_workspace('shelfprice heads run', workspace.root)}")

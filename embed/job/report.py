@@ -21,7 +21,7 @@ def plan_lines(plan: EncoderPlan) -> list[str]:
     """One line per vector set, then the work."""
     if plan.has_nothing_to_embed:
         return [f"{plan.spec.name}: skipped, the catalogue has no {_content(plan)} at all"]
-    lines = [_set_line(one, _content(plan)) for one in plan.sets]
+    lines = [line for one in plan.sets for line in _set_lines(one, _content(plan))]
     recipe = recipe_of(plan.spec)
     lines.append(
         f"  {', '.join(f'{what} {recipe[what]}' for what in ('prompt', 'pooling') if what in recipe)}"
@@ -63,7 +63,7 @@ def outcome_lines(outcome: EmbedOutcome) -> list[str]:
     hits = plan.n_hits - outcome.n_embedded
     lines = [f"{plan.spec.name}: {outcome.n_embedded:,} embedded{speed}, {hits:,} there before"]
     for one in plan.sets:
-        lines.append(_set_line(one, _content(plan)))
+        lines += _set_lines(one, _content(plan))
         if one.vector_set in outcome.truncated:
             share = outcome.truncated[one.vector_set]
             most = plan.spec.preprocessing.get("max_tokens")
@@ -136,14 +136,17 @@ def outcome_record(outcome: EmbedOutcome) -> dict[str, Any]:
     }
 
 
-def _set_line(one: SetPlan, what: str) -> str:
+def _set_lines(one: SetPlan, what: str) -> list[str]:
     rows = sum(c.n_rows for c in one.splits.values())
     empty = sum(c.n_empty for c in one.splits.values())
     failed = sum(c.n_failed for c in one.splits.values())
-    return (
+    lines = [
         f"  {one.vector_set}: {rows:,} rows, {one.n_distinct:,} distinct {what}s, {one.n_hits:,} with a vector, "
-        f"{one.n_missing:,} missing; {empty:,} rows have no {what}, {failed:,} one that failed"
-    )
+        f"{one.n_missing:,} missing"
+    ]
+    if empty or failed:
+        lines.append(f"    rows without {what}: {empty:,}; rows whose {what} failed: {failed:,}")
+    return lines
 
 
 def _loaded_as(plan: EncoderPlan) -> str:

@@ -1,4 +1,4 @@
-"""Do folds that mix early and late rows flatter? A head on random folds against one that only looks back."""
+"""Do folds that mix early and late rows make the score look better than it is? A head on random folds against one that only looks back."""
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def check_time(workspace: Workspace, rows: TrainingEvidence, seed: int) -> Check
             f"Early and late rows may be mixed ({flattery:+.2f} ± {error:.2f} SMAPE; {level}).",
             figures,
         )
-    words = f"Learning from later rows flatters the score by {flattery:.2f} ± {error:.2f} SMAPE ({level})"
+    words = f"Learning from later rows makes the score look {flattery:.2f} ± {error:.2f} better ({level})"
     if read_folds(workspace).looks_back:
         return Check(
             "time", "ok", f"{words}; the folds look back only, so that the score is free of it.", figures

@@ -61,7 +61,7 @@ def card_of(manifest: dict[str, Any]) -> str:
         "- The score holds for rows that are like the training rows; the least like them are flagged `unlike training`.",
         "- A row that lacks its text or image is flagged, and its interval is as much wider as that moved other prices.",
         "- The folder holds names, prices and vectors of the training rows, and small copies of their images unless it was "
-        "packed without: give it to nobody who may not see them.",
+        "packed without: share it with those alone who may see them.",
         "",
         "## Licences of weights",
         "",

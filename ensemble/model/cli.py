@@ -35,10 +35,14 @@ if TYPE_CHECKING:
 @workspace_option
 @json_option
 def pack(to: Path, no_images: bool, as_mlflow: bool, workspace: Workspace, as_json: bool) -> None:
-    """Put the standing blend into one folder that prices new products, without the workspace.
+    """Save the blend as one folder that prices new products.
 
-    The heads of the blend as fitted on all rows, their encoders, intervals, training rows for near products, and a model
-    card. Every file has its digest; none is a pickle.
+    It needs no workspace: it holds the heads of the blend as fitted on all rows, their encoders, intervals, training rows
+    for near products, and a model card. Every file has its digest; none is a pickle.
+
+    \b
+    Examples:
+      shelfprice ensemble pack -w run --to model
     """
     from ensemble.model.pack import pack as run_pack
     from ensemble.model.pack import torch_free
@@ -121,10 +125,15 @@ def predict(
     workspace: Workspace,
     as_json: bool,
 ) -> None:
-    """Price the rows of FILE (CSV or Parquet) with a model: one row in, one row out.
+    """Price the products of FILE, CSV or Parquet, with a model.
 
-    Columns: the id, price, low and high of its interval, flags of what the row lacks or what is unusual about it, and the
-    reason where it was refused. Nothing is trained, nothing is fetched.
+    One row in, one row out: the id, price, low and high of its interval, flags of what the row lacks or what is unusual
+    about it, and the reason where it has no price. Nothing is trained, nothing is fetched.
+
+    \b
+    Examples:
+      shelfprice predict new.csv --model model --out prices.csv
+      shelfprice predict new.csv --model model --images photos --out prices.csv
     """
     from ensemble.model.predictions import price_file
     from store.local import publish_file

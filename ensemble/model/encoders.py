@@ -5,13 +5,15 @@ import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from store.errors import EncoderError, HeadError
+from ensemble.model.folder import TEST_VECTORS
+from store.errors import EncoderError
 from store.vectors.content import image_keys, text_keys
 from store.vectors.matrix import Matrix, gather
 from store.vectors.sets import VectorSet, current_spec
@@ -23,19 +25,11 @@ CONVERTED, REFERENCE = "converted", "reference"
 
 
 def pack_encoder(workspace: Workspace, vector_set: VectorSet, work: Path) -> dict[str, Any]:
-    """Put an encoder into a model's folder, converted where that can be; returns its entry in the manifest.
-
-    Raises:
-        HeadError: its vectors are of a kind that no model can make.
-    """
+    """Put an encoder into a model's folder, converted where that can be; returns its entry in the manifest."""
     from embed.encoders.base import PREPARED_BY
     from embed.forward.converted import converted_folder, find_converted, installed_version
 
     spec = current_spec(workspace, vector_set.encoder)
-    if spec.modality == "joint":
-        raise HeadError(
-            f"{vector_set} embeds image and text together, which can't be packed: leave it out of heads.vectors"
-        )
     entry = {"kind": REFERENCE, "encoder": spec.name, "spec": spec.to_json(), "fingerprint": spec.fingerprint}
     if installed_version() is None or PREPARED_BY in spec.preprocessing:
         return entry
@@ -129,6 +123,7 @@ class ModelEncoders:
         if self._cache is not None:
             cached, valid = gather(self._cache, spec, keys, np.float16)
             X = np.asarray(cached)
+        self._take_known(vector_set.encoder, keys, X, valid)
         first: dict[bytes, int] = {}  # the same content is embedded once
         for at, key in enumerate(keys.to_pylist()):
             if key is not None and not valid[at]:
@@ -140,6 +135,28 @@ class ModelEncoders:
                 if key in place and not valid[at] and np.isfinite(made[place[key]]).all():
                     X[at], valid[at] = made[place[key]], True
         return Matrix(str(vector_set), X, valid)
+
+    def _take_known(self, encoder: str, keys: pa.Array, X: np.ndarray, valid: np.ndarray) -> None:
+        """Fill in vectors that the model holds by content key: those of the test rows."""
+        if encoder not in self._held:
+            return
+        place, known = self._held[encoder]
+        for at, key in enumerate(keys.to_pylist()):
+            if not valid[at] and key in place:
+                X[at], valid[at] = known[place[key]], True
+
+    @cached_property
+    def _held(self) -> dict[str, tuple[dict[bytes, int], np.ndarray]]:
+        """Encoder -> the place of each content key, and the vectors."""
+        path = self._folder / TEST_VECTORS
+        if not path.is_file():
+            return {}
+        with np.load(path, allow_pickle=False) as held:
+            return {
+                name: ({key.tobytes(): at for at, key in enumerate(held[f"keys {name}"])}, held[f"X {name}"])
+                for name in self._entries
+                if f"keys {name}" in held.files
+            }
 
     def _embed(self, encoder: str, contents: Sequence[Any]) -> np.ndarray:
         """Shape (n_contents, dim) float16; NaN where an image can't be decoded."""

@@ -98,7 +98,7 @@ def calibrate(
 
     Args:
         group: shape (n_train,).
-        residual: of the honest prices in log price, absolute, shape (n_train,).
+        residual: of the honest prices in log price, absolute, shape (n_train,); NaN where none is known.
     """
     if not vectors or len(group) < 3:
         return {}, 1.0
@@ -125,7 +125,7 @@ def calibrate(
             name = "+".join(name for i, name in enumerate(vectors) if i in at)
             thresholds[name] = float(np.quantile(best[known], UNLIKE_SHARE))
             best_of_all[np.flatnonzero(has)[known]] = best[known]  # the last ones have every set
-    known = np.isfinite(best_of_all)
+    known = np.isfinite(best_of_all) & np.isfinite(residual[sampled])
     if known.sum() < 20:
         return thresholds, 1.0
     far = best_of_all[known] <= np.quantile(best_of_all[known], FAR_SHARE)

@@ -11,20 +11,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ensemble.blend import PRICE_FLOOR, price_limits, read_blend
-from ensemble.inputs import read_training_rows, selection_of
+from ensemble.inputs import TrainingRows, read_training_rows, selection_of
 from ensemble.model.card import card_of
 from ensemble.model.encoders import CONVERTED, pack_encoder
-from ensemble.model.folder import CALIBRATION, ModelFolder, write_folder
+from ensemble.model.folder import CALIBRATION, RELATIVES, ModelFolder, write_folder
 from ensemble.model.lacks import lacks
 from ensemble.model.nearness import calibrate
 from ensemble.model.packed_heads import Log, check_heads, head_inputs, vector_sets, write_head
 from ensemble.model.pricing import Pricer, fit_model_intervals
+from ensemble.model.relatives import TrainingRelatives
 from ensemble.model.rows import RowShape
-from ensemble.model.training_rows import write_training, write_vectors
-from ensemble.outlook import head_spread
+from ensemble.model.training_rows import write_test_vectors, write_training, write_vectors
+from ensemble.outlook import kinds_of
 from ensemble.submission import check_current
 from heads.features.fields import FieldColumns
-from heads.features.inputs import Inputs, read_inputs
+from heads.features.inputs import read_inputs
 from heads.registry import head_class
 from store.catalog.ingest.readings import read_readings
 from store.catalog.read import read_split
@@ -80,30 +81,37 @@ def pack(
     train = read_split(workspace, "train").combine_chunks()
     columns = FieldColumns.of(train)
     shape = RowShape(read_readings(workspace), columns, tuple(sets), tuple(texts), _levels(train))
-    known = _known(workspace, record, shape, found, list(folders), floor)
+    rows = read_training_rows(workspace, selection_of(workspace, record["inputs"]))
+    known = _known(workspace, record, rows, list(folders), floor)
 
     def fill(work: Path) -> dict[str, Any]:
         entries = [write_head(workspace, work, head, folders[head], inputs_of[head]) for head in folders]
         log("encoders: " + ", ".join(dict.fromkeys(one.encoder for one in sets)))
         encoders = {one.encoder: pack_encoder(workspace, one, work) for one in sets}
         write_vectors(work, found.train)
+        if found.test is not None:
+            write_test_vectors(workspace, work, sets)
         write_training(workspace, work, train, found.train.group, images)
-        residual = np.abs(known["nested"] - known["actual"])
+        TrainingRelatives.of(workspace).save(work / RELATIVES)
+        residual = np.full(len(train), np.nan)  # of rows that no earlier block could predict
+        position = pc.index_in(rows.sample_id, value_set=found.train.sample_id).to_numpy()
+        residual[position] = np.abs(known["nested"] - known["actual"])
         vectors = {matrix.name: matrix for matrix in found.train.matrices}
         thresholds, widens = calibrate(vectors, found.train.group, residual)
+        scores = record["scores"]
         manifest: dict[str, Any] = {
             "blend": {name: record[name] for name in ("method", "mean", "weights", "calibration")},
-            "scores": record["scores"],
+            "scores": scores,
             "coverage": {
                 name: record["intervals"][name] for name in ("coverage", "measured_coverage", "median_factor")
             },
             "price_floor": floor,
-            "log_price_range": [float(known["actual"].min()), float(known["actual"].max())],
+            "log_price_range": [float(found.log_price.min()), float(found.log_price.max())],
             "heads": entries,
             "encoders": list(encoders.values()),
             "rows": shape.to_json(),
             "interval_limits": list(price_limits(known["actual"], float(np.log(floor)))),
-            "size_factor": record["expected"]["test"]["size_factor"] if "expected" in record else 1.0,
+            "size_factor": scores["expected"]["test"]["size_factor"] if "expected" in scores else 1.0,
             "unlike": thresholds,
             "unlike_widens": widens,
             "data": _data(record, train, known["actual"]),
@@ -130,19 +138,14 @@ def pack(
 def _known(
     workspace: Workspace,
     record: dict[str, Any],
-    shape: RowShape,
-    found: Inputs,
+    rows: TrainingRows,
     heads: Sequence[str],
     floor: float,
 ) -> dict[str, np.ndarray]:
-    """What intervals are fitted on, each (n_rows,): honest and true log prices, how far heads are apart, who has an image."""
-    nested = _nested(workspace, record, found.train.sample_id)
-    known = {"nested": np.maximum(nested, np.log(floor)), "actual": found.log_price}
-    of_rows = read_training_rows(workspace, selection_of(workspace, record["inputs"]))
-    spread = head_spread(of_rows.log_prices[:, [of_rows.heads.index(head) for head in heads]])
-    has_image = shape.has_image(found.train)
-    known |= {} if spread is None else {"spread": spread}
-    return known | ({} if has_image is None else {"has_image": has_image})
+    """What the blend's intervals are fitted on, each (n_rows,): honest and true log prices, and `RowKinds`."""
+    nested = np.maximum(_nested(workspace, record, rows.sample_id), np.log(floor))
+    kinds = vars(kinds_of(rows, heads))
+    return {"nested": nested, "actual": rows.log_actual} | {n: v for n, v in kinds.items() if v is not None}
 
 
 def _levels(train: pa.Table) -> dict[str, frozenset[str]]:

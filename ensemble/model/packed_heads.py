@@ -34,14 +34,17 @@ def head_inputs(workspace: Workspace, head: str, folder: str, log: Log) -> dict[
             "'shelfprice ensemble blend --standing --head NAME …'"
         )
     inputs: dict[str, Any] = workspace.read_json(f"{folder}/head.json")["inputs"]
-    folded = [
-        name for name, *_ in inputs["vectors"] if is_folded(current_spec(workspace, name.partition("@")[0]))
-    ]
-    if folded:
-        raise HeadError(
-            f"{head} reads {folded[0]}, which is fine-tuned fold by fold, and can't be packed: blend the others with "
-            "'shelfprice ensemble blend --standing --head NAME …'"
-        )
+    for name, *_ in inputs["vectors"]:
+        spec = current_spec(workspace, name.partition("@")[0])
+        why = {
+            "is fine-tuned fold by fold": is_folded(spec),
+            "embeds image and text together": spec.modality == "joint",
+        }
+        for said in (said for said, is_so in why.items() if is_so):
+            raise HeadError(
+                f"{head} reads {name}, which {said}, and can't be packed: blend the others with "
+                "'shelfprice ensemble blend --standing --head NAME …'"
+            )
     damaged = [name for name in damaged_files(workspace, folder) if name.startswith(f"{FITTED}/")]
     if damaged or not workspace.exists(f"{folder}/{FITTED}/{TREE}"):
         problem = (

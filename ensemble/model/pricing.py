@@ -20,8 +20,9 @@ from ensemble.model.answers import (
     Priced,
 )
 from ensemble.model.encoders import ModelEncoders
-from ensemble.model.folder import CALIBRATION, TRAINING, VECTORS, ModelFolder
+from ensemble.model.folder import CALIBRATION, RELATIVES, TRAINING, VECTORS, ModelFolder
 from ensemble.model.nearness import Nearness
+from ensemble.model.relatives import TrainingRelatives
 from ensemble.model.rows import ModelRows, RowShape, model_rows
 from ensemble.outlook import head_spread
 from heads.base import MOST_BEYOND, Head
@@ -103,6 +104,12 @@ class Pricer:
         """How near rows are to the training rows."""
         return Nearness.of(self.vectors, {k: float(v) for k, v in self.manifest["unlike"].items()})
 
+    @cached_property
+    def relatives(self) -> TrainingRelatives | None:
+        """What tells which rows have a relative among the training rows; None in folders of before 0.2."""
+        path = self.folder.path / RELATIVES
+        return TrainingRelatives.load(path) if path.is_file() else None
+
     # ---- pricing ---------------------------------------------------------------------------------
 
     def price_rows(self, rows: ModelRows, coverage: float) -> list[Priced]:
@@ -116,7 +123,8 @@ class Pricer:
         price = as_prices(log_price, self.floor)
         for at in np.flatnonzero(self.nearness.is_unlike(rows.rows)):
             rows.flags[at].add(UNLIKE_TRAINING)
-        kinds = RowKinds(head_spread(log_prices), None, self.shape.has_image(rows.rows))
+        level = None if self.relatives is None else self.relatives.levels(rows.table, rows.images)
+        kinds = RowKinds(head_spread(log_prices), level, rows.has_image)
         half_width = self._half_width(log_price, kinds, rows.flags, coverage)
         low, high = (as_prices(end, self.floor) for end in self._ends(log_price, half_width))
         order = {flag: i for i, flag in enumerate((NO_TEXT, NO_IMAGE, UNREADABLE_IMAGE))}
@@ -220,8 +228,8 @@ class Pricer:
 def fit_model_intervals(
     held: Mapping[str, np.ndarray], manifest: Mapping[str, Any], coverage: float
 ) -> Intervals:
-    """Intervals by what is known of a row when it is priced: its price, how far the heads are apart, its image."""
-    kinds = RowKinds(held.get("spread"), None, held.get("has_image"))
+    """Intervals by what is known of a row when it is priced; see `RowKinds`."""
+    kinds = RowKinds(held.get("spread"), held.get("level"), held.get("has_image"))
     fitted = fit_intervals(
         held["nested"], held["actual"], coverage, kinds, tuple(manifest["interval_limits"])
     )

@@ -1,6 +1,7 @@
 """New products -> the rows that heads take, with what each of them lacks."""
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,12 +44,6 @@ class RowShape:
     compositions: tuple[str, ...]  # texts that heads read
     levels: Mapping[str, frozenset[str]]  # categorical column, with prefix -> levels of the training rows
 
-    def has_image(self, rows: Rows) -> np.ndarray | None:
-        """Which rows have an image that was embedded, shape (n_rows,); None where no head looks at images."""
-        named = {str(one) for one in self.sets if one.has_image}
-        valid = [matrix.valid for matrix in rows.matrices if matrix.name in named]
-        return np.logical_or.reduce(valid) if valid else None
-
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {
@@ -79,6 +74,8 @@ class ModelRows:
     table: pa.Table  # the catalogue's columns
     flags: list[set[str]]
     refused: list[str | None]
+    images: list[list[str]]  # hex SHA-256 of each row's images
+    has_image: np.ndarray  # (n_rows,) bool: one that can be read, as far as encoders have looked
     stray: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -121,7 +118,8 @@ def model_rows(
         group=-1 - np.arange(table.num_rows),
     )
     _flag(shape, new, table, flags)
-    seen = np.zeros(len(cells), bool)
+    images_of = [[hashlib.sha256(content).hexdigest() for content in row] for row in contents]
+    seen = np.array([bool(row) and not has_images for row in contents], bool)
     for one, matrix in zip(shape.sets, matrices, strict=True):
         seen |= matrix.valid if one.has_image else False
     refused: list[str | None] = []
@@ -132,7 +130,7 @@ def model_rows(
         refused.append(
             None if known else "nothing is known of this row: no text, no image, no value of any column"
         )
-    return ModelRows(rows, table, flags, refused, new.stray)
+    return ModelRows(rows, table, flags, refused, images_of, seen, new.stray)
 
 
 def compose_rows(table: pa.Table, composition: str) -> list[str | None]:

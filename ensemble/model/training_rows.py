@@ -1,17 +1,22 @@
 """Training rows as a model keeps them: vectors for what compares with them, names, prices and small images to show."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ensemble.model.folder import TRAINING, VECTORS
+from ensemble.model.folder import TEST_VECTORS, TRAINING, VECTORS
 from heads.features.rows import Rows
 from store.catalog.images.blobs import read_blob
 from store.catalog.images.links import known_links, row_images
 from store.errors import WorkspaceError
+from store.schema import KEY_BYTES
+from store.vectors.keys import arrow_keys, key_array, key_bytes
+from store.vectors.matrix import gather
+from store.vectors.sets import VectorSet, current_spec, iter_image_keys
 from store.workspace import Workspace
 
 IMAGES = "images"
@@ -26,6 +31,22 @@ def write_vectors(work: Path, train: Rows) -> None:
     for at, matrix in enumerate(train.matrices):
         arrays |= {f"X{at}": np.asarray(matrix.X, np.float16), f"valid{at}": matrix.valid}
     np.savez(work / VECTORS, **arrays)  # type: ignore[arg-type]
+
+
+def write_test_vectors(workspace: Workspace, work: Path, sets: Sequence[VectorSet]) -> None:
+    """Vectors of the test rows' texts and images by content key, encoder by encoder: these rows are priced by the
+    vectors that the submission was made of."""
+    arrays: dict[str, np.ndarray] = {}
+    for encoder in dict.fromkeys(one.encoder for one in sets):
+        spec, parts = current_spec(workspace, encoder), []
+        for one in (one for one in sets if one.encoder == encoder):
+            for batches in iter_image_keys(workspace, one, "test"):
+                parts += [key_array(keys) for _, keys in batches]
+        keys = arrow_keys(key_bytes(np.unique(np.concatenate(parts))))
+        X, found = gather(workspace, spec, keys, np.float16)
+        own = np.frombuffer(b"".join(keys.to_pylist()), np.uint8).reshape(-1, KEY_BYTES)
+        arrays |= {f"keys {encoder}": own[found], f"X {encoder}": np.asarray(X)[found]}
+    np.savez(work / TEST_VECTORS, **arrays)  # type: ignore[arg-type]
 
 
 def write_training(
@@ -74,7 +95,7 @@ def _thumbnails(workspace: Workspace, work: Path, train: pa.Table) -> list[str |
 
 
 def _thumbnail(workspace: Workspace, sha256: str) -> bytes | None:
-    """A small JPEG of an image; None where it can't be had."""
+    """A small JPEG of an image; None where it can't be read."""
     from PIL import ImageOps
 
     from store.catalog.images.open import WHITE, UndecodableError, flattened, open_image, room_for

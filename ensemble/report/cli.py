@@ -24,10 +24,15 @@ from store.workspace import Workspace
 @workspace_option
 @json_option
 def report(seconds: float, folder: str | None, workspace: Workspace, as_json: bool) -> None:
-    """Write report.html: how good the blend is, where it fails, what to do next.
+    """Write report.html: how good the blend is, where it fails.
 
     One page that needs no network: score, heads, slices of rows that are surely worse than the rest, the worst rows
     with a guess at the reason, learning curve, worth of each input, audit, costs. docs/report.md explains it.
+
+    \b
+    Examples:
+      shelfprice ensemble report -w run
+      shelfprice ensemble report --seconds 0 -w run
     """
     from ensemble.report.run import write_report
     from ensemble.report.summary import report_lines

@@ -109,7 +109,7 @@ def _images(rows: ReportRows) -> Dimension:
     has = np.array(rows.image.is_valid())
     named = np.array(rows.table["image"].is_valid()) | np.array(rows.table["image_link"].is_valid())
     codes = np.where(has, 0, np.where(named, 1, 2))
-    return Dimension("image", ("with an image", "image not to be had", "no image"), codes)
+    return Dimension("image", ("with an image", "image unavailable", "no image"), codes)
 
 
 def _replaced(one: Dimension, is_tested: bool = True) -> Dimension:

@@ -27,10 +27,16 @@ def write_report(
     seconds: float = 30.0,
     progress: Progress = lambda said: None,
 ) -> Report:
-    """Write report.html: `shelfprice ensemble report` as a function; a blend other than the standing one has it in its own folder.
+    """Write report.html: `shelfprice ensemble report` as a function.
 
     Args:
-        folder, seconds, progress: see `make_facts`.
+        workspace: a workspace, or the path or address of one.
+        folder: of a blend other than the standing one; the page is written into it.
+        seconds: for training heads again, for the learning curve and the worth of inputs; 0 trains nothing.
+        progress: takes lines for people.
+
+    Returns:
+        The facts as plain data, and where the page is.
 
     Raises:
         WorkspaceError: nothing was blended yet.

@@ -1,11 +1,14 @@
 """What `shelfprice ensemble report` prints."""
 
+import re
+import textwrap
 from typing import Any
 
 
 def report_lines(facts: dict[str, Any], file: str) -> list[str]:
     """The summary of a report: the score, the first findings, what more rows would bring."""
-    lines = [facts["score"]["sentence"]]
+    sentences = re.split(r"(?<=\.) ", facts["score"]["sentence"])
+    lines = [line for one in sentences for line in textwrap.wrap(one, 80, subsequent_indent="  ")]
     held = facts["holdout"]
     if held is not None:
         low, high = held["interval"]

@@ -149,7 +149,7 @@ class _Judge:
                 f"The {len(close)} nearest rows cost {math.exp(middle):,.2f} in the middle, as predicted: is the price right?"
             )
         if rows.image[at].as_py() is None and rows.table["image"][at].as_py() is not None:
-            return REASONS[3], "It names an image that could not be had."
+            return REASONS[3], "The image that it names could not be fetched or read."
         if close and close[0][1] < self.rare:
             return REASONS[4], (
                 f"Its nearest row has cosine {close[0][1]:.2f}: {1 - RARE:.0%} of rows have a nearer one."

@@ -93,9 +93,14 @@ def serve(
     batch: int,
     log_level: str,
 ) -> None:
-    """Answer requests for prices over HTTP, and show a page to people.
+    """Answer requests for prices over HTTP, with a page.
 
     POST /v1/price and /v1/explain, /healthz, /readyz, /metrics, /openapi.json, and the page at /.
+
+    \b
+    Examples:
+      shelfprice serve --model model
+      shelfprice serve --model model --port 8080 --token-file token
     """
     try:
         from ensemble.serving.server import serve as run

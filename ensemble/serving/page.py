@@ -27,7 +27,7 @@ _EDGE = 0.06  # of the scale, left free on both sides
 SENTENCES = {
     NO_TEXT: "Without a text the price is less certain.",
     NO_IMAGE: "Without an image the price is less certain.",
-    UNREADABLE_IMAGE: "The image could not be read; the price goes by the rest.",
+    UNREADABLE_IMAGE: "The image could not be read; the price is of the rest.",
     UNKNOWN_CATEGORY: "A category was never seen in training and was left out.",
     BAD_NUMBER: "A number could not be read and was left out.",
     OTHER_CURRENCY: "The text names another currency than the model's.",

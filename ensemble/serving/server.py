@@ -1,7 +1,10 @@
 """Runs an application until a signal, then finishes what was begun."""
 
+import signal
 import socket
+import threading
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -44,8 +47,15 @@ def serve(folder: Path, settings: ServeSettings, log_level: str = "info") -> Non
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     log_event("listening", url=url, model=model.fingerprint, token=settings.token is not None)
+    if threading.current_thread() is threading.main_thread():
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, _stopped)  # uvicorn raises the signal again once it has finished
     with listening:
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _stopped(number: int, frame: FrameType | None) -> None:
+    """What was asked for is done: the process ends with code 0."""
 
 
 def _listen(settings: ServeSettings) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Matrix products whose rows do not hang on one another: a library rounds a row of 1 otherwise than one of 1,000."""
+"""Matrix products whose rows do not depend on one another: a library rounds a row of 1 otherwise than one of 1,000."""
 
 from collections.abc import Iterator
 

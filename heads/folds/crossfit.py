@@ -113,6 +113,13 @@ def cross_predict(
     As `sklearn.model_selection.cross_val_predict`, with the head's own batched passes over all folds, penalties and
     early stopping chosen inside each fold, and folds that are alike in price.
 
+    >>> from heads import Ridge
+    >>> X = np.random.default_rng(0).normal(size=(60, 3))
+    >>> price = np.exp(X[:, 0] + 2)
+    >>> predicted = cross_predict(Ridge(target="price"), X, price, folds=3)
+    >>> predicted.shape, bool(np.corrcoef(np.log(predicted), X[:, 0])[0, 1] > 0.99)
+    ((60,), True)
+
     Args:
         head: unfitted; clones of it are fitted.
         X: shape (n_rows, n_columns), a row NaN throughout where there is no vector; or `Rows`.

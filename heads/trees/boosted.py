@@ -59,13 +59,16 @@ class Boosted(Head):
         import lightgbm
 
         lightgbm.register_logger(quiet_logger())
-        rows, cell = with_bare_numbers(rows), inner_cells(rows.group, self.n_inner_folds)
+        cell = inner_cells(rows.group, self.n_inner_folds)
+        below = self._fit_below(rows, log_price, cell)
+        rows = with_bare_numbers(rows)
         self.columns_ = ComponentColumns(self.components).fit(_without_categories(rows))
         self.statistics_ = TargetStatistics(self.smoothing)
         of_categories = self.statistics_.fit_transform(rows.fields, log_price, cell)
-        X = self._values(rows, of_categories)
-        self.middle_ = float(np.median(log_price))
-        target = log_price - self.middle_
+        X = self._values(rows, of_categories, below)
+        target = log_price - _start(below)
+        self.middle_ = float(np.median(target))
+        target -= self.middle_
         given: int | None = vars(self).get("given_")
         self.iterations_ = given or self._search(X, target, cell)
         self.boosters_ = [
@@ -74,10 +77,19 @@ class Boosted(Head):
         ]
 
     def _predict(self, rows: Rows) -> np.ndarray:
+        below = self._below(rows)
         rows = with_bare_numbers(rows)
-        X = self._values(rows, self.statistics_.transform(rows.fields))
+        X = self._values(rows, self.statistics_.transform(rows.fields), below)
         predicted = [np.asarray(one.predict(X, num_threads=n_cores(self.n_jobs))) for one in self.boosters_]
-        return np.asarray(self.middle_ + np.mean(predicted, axis=0))
+        return np.asarray(_start(below) + self.middle_ + np.mean(predicted, axis=0))
+
+    def _fit_below(self, rows: Rows, log_price: np.ndarray, cell: np.ndarray) -> np.ndarray:
+        """What a level below prices each row at without its inner fold, shape (n_rows, n_heads): here there is none."""
+        return np.empty((len(rows), 0))
+
+    def _below(self, rows: Rows) -> np.ndarray:
+        """What the level below prices new rows at, shape (n_rows, n_heads)."""
+        return np.empty((len(rows), 0))
 
     def learned(self) -> dict[str, Any]:
         return {"iterations": self.iterations_}
@@ -101,10 +113,10 @@ class Boosted(Head):
 
     # ---- parts -----------------------------------------------------------------------------------
 
-    def _values(self, rows: Rows, of_categories: np.ndarray) -> np.ndarray:
-        """Components, numbers, target statistics, shape (n_rows, n_columns) float32."""
+    def _values(self, rows: Rows, of_categories: np.ndarray, below: np.ndarray) -> np.ndarray:
+        """Components, numbers, target statistics, log prices of the level below, shape (n_rows, n_columns) float32."""
         values = self.columns_.values(_without_categories(rows), slice(None))
-        return np.concatenate([values, of_categories.astype(np.float32)], axis=1)
+        return np.concatenate([values, of_categories.astype(np.float32), below.astype(np.float32)], axis=1)
 
     def _search(self, X: np.ndarray, target: np.ndarray, cell: np.ndarray) -> int:
         """Iterations of the least mean absolute error over the inner folds."""
@@ -152,6 +164,11 @@ class Boosted(Head):
             "force_col_wise": True,
             "verbosity": -1,
         }
+
+
+def _start(below: np.ndarray) -> np.ndarray:
+    """Where the trees start from: the mean of the level below, 0 without one, shape (n_rows,)."""
+    return np.asarray(below.sum(axis=1) / max(below.shape[1], 1))
 
 
 def _without_categories(rows: Rows) -> Rows:

@@ -11,7 +11,7 @@ from store.catalog.download.cli import images, images_export, images_import
 from store.catalog.show.cli import show
 from store.config import DecimalMark, ImagePolicy, RangePolicy
 from store.folds.cli import folds
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, on_workspace, print_json, say, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def catalog() -> None:
-    """Take a catalogue in: validated rows, parsed fields, images, folds."""
+    """Read a catalogue: check rows, parse fields, deal folds."""
 
 
 @catalog.command()
@@ -128,9 +128,15 @@ def ingest(
     numeric: tuple[str, ...],
     categorical: tuple[str, ...],
 ) -> None:
-    """Validate files, parse their fields, take images in, and make them the workspace's catalogue.
+    """Read files into the workspace: rows, fields, images.
 
-    Column names are saved to shelfprice.toml; later runs need not be told again.
+    Rows that can't be used are refused with line and reason. Column names are saved to shelfprice.toml, so that a later
+    ingest need not name them.
+
+    \b
+    Examples:
+      shelfprice catalog ingest --train train.csv --images photos -w run
+      shelfprice catalog ingest --train train.csv --text-column title -w run
     """
     from store.catalog.ingest.run import ingest as run
     from store.config import load_config
@@ -160,6 +166,7 @@ def ingest(
         return
     for line in _summary(report, workspace):
         say(line)
+    say(f"next: {on_workspace('shelfprice embed run', workspace.root)}")
 
 
 def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
@@ -171,11 +178,11 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
             f"{name}: {split.n_rows} rows of {split.path}, {split.n_with_image} with image{several}, {n_without} without "
             f"({split.change}, digest {split.digest})"
         )
-        lines.extend(f"  rejected: {n} rows, {reason}" for reason, n in split.rejected.items())
+        lines.extend(f"  rejected: {n} row{'s' * (n > 1)}, {reason}" for reason, n in split.rejected.items())
         if split.rejected_differ is not None:
             lines.append(f"  {split.rejected_differ}")
     if any(split.rejected for split in report.splits.values()):
-        lines.append(f"  each with its line in {workspace.path('catalog/rejected.parquet')}")
+        lines.append(f"rejected rows, each with its line: {workspace.path('catalog/rejected.parquet')}")
     for kind, names in (("numeric", report.numeric), ("categorical", report.categorical)):
         if names:
             lines.append(f"{kind} columns kept: {', '.join(names)}")

@@ -245,6 +245,12 @@ def decide_folds(
 ) -> np.ndarray:
     """A fold for each row: groups stay whole, folds are alike in size and in log price.
 
+    >>> folds = decide_folds([1.0, 1.1, 2.0, 3.0, 4.0, 5.0], groups=["tea", "tea", "oil", "rice", "salt", "jam"], k=2)
+    >>> bool(folds[0] == folds[1])  # one product, one fold
+    True
+    >>> np.bincount(folds)
+    array([3, 3])
+
     Args:
         log_price: shape (n_rows,); prices do as well, since only their order counts.
         groups: shape (n_rows,), labels of any kind: rows of one group are the same product, such as rows with one

@@ -26,9 +26,15 @@ from store.workspace import Workspace
 def folds(
     workspace: Workspace, as_json: bool, k: int | None, group: Grouping | None, seed: int | None
 ) -> None:
-    """Decide the folds and show them; options are saved to shelfprice.toml, so that every later run keeps to them.
+    """Deal training rows into folds and show them.
 
-    Folds that fit the catalogue and the options are kept. Predictions and blends of other folds become stale.
+    Options are saved to shelfprice.toml, so that later runs keep to them. Folds that fit the catalogue and the options
+    are kept; other folds make predictions and blends stale.
+
+    \b
+    Examples:
+      shelfprice catalog folds -w run
+      shelfprice catalog folds -k 10 --group near -w run
     """
     from store.folds.summary import decide_and_describe
 
@@ -43,13 +49,12 @@ def folds(
 def fold_lines(described: dict[str, Any]) -> list[str]:
     """The folds for people."""
     share = described["largest_group"] / described["rows"]
-    lines = (
-        [f"{described['status']}: {described['reason']}"] if described["reason"] else [described["status"]]
-    )
-    lines.append(
-        f"{described['k']} folds {described['hash']} of {described['rows']} rows in {described['groups']} groups; "
-        f"{described['rows_in_groups']} rows share a group, the largest holds {described['largest_group']}"
-    )
+    reason = f": {described['reason']}" if described["reason"] else ""
+    lines = [
+        f"folds {described['status']}{reason}",
+        f"{described['k']} folds of {described['rows']} rows in {described['groups']} groups, {described['hash']}",
+        f"{described['rows_in_groups']} rows share a group, the largest holds {described['largest_group']}",
+    ]
     lines.extend(
         f"  fold {fold['fold']}: {fold['rows']} rows, {fold['groups']} groups, median price {fold['median_price']:.2f}"
         for fold in described["folds"]

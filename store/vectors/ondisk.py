@@ -127,7 +127,7 @@ class Spool:
 
 
 def give_back(*arrays: np.ndarray) -> None:
-    """Let go of the pages of mapped files: what was written stays in the file, what is read next is mapped again."""
+    """Release the pages of mapped files: what was written stays in the file, what is read next is mapped again."""
     for X in arrays:
         mapped = getattr(X, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):

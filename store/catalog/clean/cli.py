@@ -1,15 +1,18 @@
 """`shelfprice catalog clean`."""
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING
 
 import click
 
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
     from store.catalog.clean.run import CleanReport
+
+STEP = "catalog clean"  # among a user's timings
 
 
 @click.command()
@@ -31,19 +34,46 @@ if TYPE_CHECKING:
     help="Processes that decode images.",
 )
 def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], processes: int) -> None:
-    """Find doubtful rows and decide what training does about them; each decision is listed in cleaning.parquet.
+    """Find doubtful rows, decide what training does with them.
 
-    Nothing is deleted from the catalogue, and no row that is scored is changed: a decision holds for the training rows
-    of a fold's model alone.
+    Each decision is listed in cleaning.parquet with its reason. Nothing is deleted from the catalogue, and no row that
+    is scored is changed: a decision holds for the rows that a fold's model is fitted on.
+
+    \b
+    Examples:
+      shelfprice catalog clean -w run
+      shelfprice catalog clean --policy price=median -w run
     """
     from store.catalog.clean.run import clean_catalog
+    from store.progress import moving
 
-    report = clean_catalog(workspace, policies, processes, lambda line: say(line, err=True))
+    started, n_rows = time.perf_counter(), n_rows_of(workspace)
+    expected = user_timings().estimate(STEP, n_rows)
+    about = "" if expected is None else f", about {max(expected.seconds, 1):.0f} s"
+    with moving(f"looking for doubtful rows{about}") as line:
+
+        def log(said: str) -> None:
+            with line.above():
+                say(said, err=True)
+
+        report = clean_catalog(workspace, policies, processes, log)
+    user_timings().record(STEP, n_rows, time.perf_counter() - started)
     if as_json:
         print_json(dataclasses.asdict(report))
         return
     for line in clean_lines(report, workspace):
         say(line)
+
+
+def n_rows_of(workspace: Workspace) -> int:
+    """Rows of the catalogue, test rows among them."""
+    from store.catalog.read import present_splits, split_path
+
+    total = 0
+    for split in present_splits(workspace):
+        with workspace.parquet(split_path(split)) as file:
+            total += file.metadata.num_rows
+    return total
 
 
 def clean_lines(report: "CleanReport", workspace: Workspace) -> list[str]:
@@ -58,7 +88,9 @@ def clean_lines(report: "CleanReport", workspace: Workspace) -> list[str]:
         )
     lines.append(f"each with its reason in {workspace.path('cleaning.parquet')}")
     if report.digest is None:
-        lines.append("every policy is 'keep': training goes on as without; see --policy")
+        lines.append(
+            "every policy is 'keep': training takes every row as it is; --policy FINDING=POLICY changes that"
+        )
     else:
         lines.append(
             f"{report.dropped:,} training rows are left out of a fit on all rows, none of what is scored"

@@ -1,6 +1,8 @@
 """Near-duplicate texts: candidates by MinHash and banding, each proved by its true Jaccard similarity."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +41,80 @@ def shingle_matrix(texts: pa.Array | pa.ChunkedArray) -> csr_array:
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix
+
+
+@dataclass(frozen=True)
+class NearIndex:
+    """Which text has which shingle, to hold new texts against: plain arrays, whatever words the new texts have.
+
+    A shingle is 32 bits of a hash: two that meet by chance move a similarity by one shingle in hundreds.
+    """
+
+    shingles: np.ndarray  # (n,) uint32, sorted; one for each text that has it
+    texts: np.ndarray  # (n,) of the smallest unsigned type, as the shingles
+    sizes: np.ndarray  # (n_texts,) int32: distinct shingles of each text
+
+    @classmethod
+    def of(cls, texts: pa.Array | pa.ChunkedArray) -> "NearIndex":
+        """Of distinct texts, shape (n_texts,)."""
+        row, shingle = hashed_shingles(texts)
+        order, sizes = np.argsort(shingle, kind="stable"), np.bincount(row, minlength=len(texts))
+        smallest = np.min_scalar_type(len(texts))
+        return cls(shingle[order], row[order].astype(smallest), sizes.astype(np.int32))
+
+    def has_near(self, texts: pa.Array | pa.ChunkedArray, threshold: float) -> np.ndarray:
+        """Which new texts have at least this Jaccard similarity with one of the index, shape (n_new,) bool."""
+        row, shingle = hashed_shingles(texts)
+        starts = np.searchsorted(row, np.arange(len(texts) + 1))
+        first = np.searchsorted(self.shingles, shingle, "left")
+        count = np.searchsorted(self.shingles, shingle, "right") - first
+        found = np.zeros(len(texts), bool)
+        for at in range(len(texts)):
+            own = slice(starts[at], starts[at + 1])
+            size = own.stop - own.start
+            least = int(np.ceil(threshold * size - 1e-9))
+            rarest = np.sort(count[own])[: size - least + 1]  # a near text has one of these
+            if size == 0 or not rarest.any():
+                continue
+            pieces = [
+                self.texts[a : a + n] for a, n in zip(first[own].tolist(), count[own].tolist(), strict=True)
+            ]
+            common = np.bincount(np.concatenate(pieces), minlength=len(self.sizes))
+            found[at] = bool((common >= threshold * (size + self.sizes - common) - 1e-9).any())
+        return found
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name, as `from_arrays` takes them."""
+        steps = np.diff(self.shingles, prepend=np.uint32(0))  # small, which compresses
+        return {"steps": steps, "texts": self.texts, "sizes": self.sizes}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "NearIndex":
+        """What `arrays` gave."""
+        return cls(np.cumsum(arrays["steps"], dtype=np.uint32), arrays["texts"], arrays["sizes"])
+
+
+def hashed_shingles(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct shingles of each text, as `shingle_matrix` has them but by a hash that no other text decides.
+
+    Returns:
+        The text each is of, int64, and its hash, uint32, both of shape (n_shingles,); in order of the texts.
+    """
+    row, ids, dictionary = word_ids(texts)
+    hashes = [hashlib.blake2b(word.encode(), digest_size=8).digest() for word in dictionary.to_pylist()]
+    words = np.frombuffer(b"".join(hashes), np.uint64)[ids]
+    length = np.bincount(row, minlength=len(texts))
+    end = np.cumsum(length)[row]
+    place = np.arange(len(ids)) - (end - length[row])
+    begins = np.flatnonzero(place <= np.maximum(length[row] - SHINGLE_WORDS, 0))
+    shingle = np.zeros(len(begins), np.uint64)
+    for step in range(SHINGLE_WORDS):
+        inside = begins + step < end[begins]
+        word = np.where(inside, words[np.minimum(begins + step, len(ids) - 1)], np.uint64(0))
+        shingle = (shingle ^ (shingle >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + word
+    mixed = (shingle ^ (shingle >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
+    both = np.unique(row[begins].astype(np.uint64) << np.uint64(32) | mixed >> np.uint64(32))
+    return (both >> np.uint64(32)).astype(np.int64), both.astype(np.uint32)
 
 
 def word_ids(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, pa.Array]:

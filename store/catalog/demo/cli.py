@@ -19,7 +19,15 @@ from store.options import json_option, print_json, say
 @click.option("--test", "n_test", default=500, help="Rows of test.csv.")
 @json_option
 def demo(to: Path, seed: int, n_train: int, n_test: int, as_json: bool) -> None:
-    """Make a catalogue to try everything on, whose best reachable score is known."""
+    """Write an invented catalogue with images to try things on.
+
+    Its prices are known for the test rows as well, in truth.csv; so is the best score that a model can reach.
+
+    \b
+    Examples:
+      shelfprice catalog demo --to demo
+      shelfprice catalog demo --to small --train 300 --test 60
+    """
     from store.catalog.demo.generate import make_demo, summary
 
     record = make_demo(to, seed, n_train, n_test)

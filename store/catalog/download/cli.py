@@ -66,10 +66,15 @@ def images(
     ca_file: str | None,
     as_json: bool,
 ) -> None:
-    """Fetch the images behind the catalogue's links; go on where the last run stopped.
+    """Fetch the images behind the catalogue's links.
 
-    Every link ends in images/links.parquet, with its image's digest or the reason why there is none.
-    Nothing that is stored is fetched again, and what failed only with --retry-failed.
+    A run that was stopped goes on where it was. Every link ends in images/links.parquet, with the digest of its image or
+    the reason why there is none. What is stored is not fetched again; what failed is tried again with --retry-failed.
+
+    \b
+    Examples:
+      shelfprice catalog images -w run
+      shelfprice catalog images --retry-failed --per-host 4 -w run
     """
     from store.catalog.download.fetch import FetchLimits
     from store.catalog.download.progress import Progress
@@ -112,7 +117,14 @@ def images(
 )
 @json_option
 def images_export(workspace: Workspace, target: str, as_json: bool) -> None:
-    """Write every stored image and its links as a folder or a tar, for another workspace."""
+    """Write all images and links to a folder or a tar.
+
+    For another workspace, which takes them by 'shelfprice catalog images-import'.
+
+    \b
+    Examples:
+      shelfprice catalog images-export --to images.tar -w run
+    """
     from store.catalog.download.archive import export_images
 
     done = export_images(workspace, target)
@@ -133,7 +145,14 @@ def images_export(workspace: Workspace, target: str, as_json: bool) -> None:
 )
 @json_option
 def images_import(workspace: Workspace, source: str, as_json: bool) -> None:
-    """Take over images and links from another workspace; every image's digest is checked."""
+    """Take images and links from a folder or a tar.
+
+    What 'shelfprice catalog images-export' wrote. The digest of every image is checked.
+
+    \b
+    Examples:
+      shelfprice catalog images-import --from images.tar -w run
+    """
     from store.catalog.download.archive import import_images
 
     done = import_images(workspace, source)

@@ -139,7 +139,7 @@ class Http2Connection(httpcore2.AsyncConnectionInterface):
             yield event.data or b""
 
     def give_up(self, stream_id: int) -> None:
-        """Let go of an answer, whether it has been read or not."""
+        """Close an answer, whether it has been read or not."""
         answer = self._answers.pop(stream_id, None)
         if answer is None:
             return

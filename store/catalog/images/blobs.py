@@ -30,7 +30,7 @@ def blob_path(sha256_hex: str) -> str:
 
 
 def read_blob(workspace: Workspace, sha256_hex: str) -> bytes:
-    """The image with this digest. Bytes that have another one are put aside, so that they can be had again.
+    """The image with this digest. Bytes that have another one are put aside, so that they can be fetched again.
 
     Raises:
         CorruptFileError: its bytes are others.

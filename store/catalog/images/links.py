@@ -70,7 +70,7 @@ def mend_links(workspace: Workspace) -> str | None:
 
 
 def row_images(references: pa.Array | pa.ChunkedArray, known: Mapping[str, str | None]) -> pa.Array:
-    """Hex SHA-256 of each row's image, shape (n_rows,), null where the row has none or it could not be had.
+    """Hex SHA-256 of each row's image, shape (n_rows,), null where the row has none or it could not be fetched or read.
 
     Args:
         references: column `image` of catalogue rows.

@@ -1,7 +1,9 @@
 """What there is to say of a catalogue: counted here, written as a page or as text elsewhere."""
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +61,21 @@ class Facts:
     def typical_price(self) -> float:
         """The median, which decides how all prices are written."""
         return self.price_quantiles["50%"]
+
+
+def facts_record(facts: Facts) -> dict[str, Any]:
+    """As plain values."""
+    return {field.name: _plain(getattr(facts, field.name)) for field in dataclasses.fields(facts)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def read_facts(workspace: Workspace) -> Facts:

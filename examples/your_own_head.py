@@ -1,6 +1,6 @@
 """A head of your own: checked, cross-predicted on plain arrays, and trained beside the others of a workspace.
 
-Usage: python examples/03_your_own_head.py [FOLDER]; needs shelfprice[starter].
+Usage: python examples/your_own_head.py [FOLDER]; needs shelfprice[starter].
 
 In a package of yours the last step is an entry point instead, and `shelfprice heads run --head bayes` finds it:
 

@@ -1,6 +1,6 @@
 """Text vectors and a head of shelfprice in a scikit-learn pipeline of your own.
 
-Usage: python examples/02_vectors_in_sklearn.py [FOLDER]; needs shelfprice[starter] and pandas.
+Usage: python examples/vectors_in_sklearn.py [FOLDER]; needs shelfprice[starter] and pandas.
 """
 
 import sys
