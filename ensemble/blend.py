@@ -108,6 +108,7 @@ def run_blend(
     if not 0.5 <= coverage <= 0.999:
         raise ConfigError(f"coverage must be between 0.5 and 0.999, got {coverage:g}")
     plan = plan_blend(workspace, asked, configured, seed, coverage, price_floor)
+    workspace.sweep("blend", plan.folder)
     file, folds_hash = f"{plan.folder}/blend.json", plan.selection.folds_hash
     wanted = StandingBlend(plan.folder, tuple(sorted(set(asked)))) if standing or not asked else None
     up_to_date = workspace.is_sound(file) and workspace.is_sound(f"{plan.folder}/oof.parquet")

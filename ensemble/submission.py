@@ -72,6 +72,7 @@ def submit(
         publish_file(spreadsheet, _csv(safe, [[_no_formula(one) for one in sample_id.to_pylist()], *rest]))
     own = f"{record['folder']}/"
     places = (own, "") if folder is None else (own,)
+    workspace.sweep(*places)
     for place in places:
         workspace.publish_bytes(f"{place}{INTERVALS_FILE}", ranges)
         workspace.publish_bytes(f"{place}{SUBMISSION_FILE}", content)

@@ -313,13 +313,14 @@ def train_head(
         **({"curve_seconds": round(time.perf_counter() - started - seconds, 3)} if curve else {}),
         "versions": {package: version(package) for package in ("shelfprice", *plan.head.libraries)},
     }
-    for file, content in result.model.files().items():
-        workspace.publish_bytes(f"{plan.folder}/{file}", content)
+    files, tables = dict(result.model.files()), list[str]()
     if not matched:
-        _keep_fitted(workspace, plan, result.fold_models or (result.model,))
+        files |= _fitted_files(plan.name, result.fold_models or (result.model,))
     if result.evidence is not None:
+        tables.append(EVIDENCE_FILE)
         workspace.publish_table(f"{plan.folder}/{EVIDENCE_FILE}", result.evidence)
     if curve is not None:
+        tables.append(CURVE_FILE)
         metadata = {"folds_hash": plan.inputs["folds_hash"], "share": curve.share}
         workspace.publish_table(
             f"{plan.folder}/{CURVE_FILE}", curve_table(train.sample_id, curve), metadata=metadata
@@ -328,7 +329,7 @@ def train_head(
     predicted = None
     if test is not None and result.test is not None:
         predicted = test_predictions_table(test.sample_id, result.test)
-    publish_predictions(workspace, Predictions(plan.name, plan.inputs, oof, predicted, report))
+    publish_predictions(workspace, Predictions(plan.name, plan.inputs, oof, predicted, report), files, tables)
     return HeadResult(
         plan.name,
         "trained",
@@ -340,16 +341,14 @@ def train_head(
     )
 
 
-def _keep_fitted(workspace: Workspace, plan: HeadPlan, models: Sequence[Head]) -> None:
-    """Publish the fitted head beside its predictions, for `ensemble pack`, which says so where it can't be written."""
+def _fitted_files(name: str, models: Sequence[Head]) -> dict[str, bytes]:
+    """The fitted head, for `ensemble pack`, which says so where it can't be written."""
     from heads.fitted import write_fitted
 
     try:
-        files = write_fitted(plan.name, models)
+        return {f"{FITTED}/{file}": content for file, content in write_fitted(name, models).items()}
     except HeadError:
-        return
-    for file, content in files.items():
-        workspace.publish_bytes(f"{plan.folder}/{FITTED}/{file}", content)
+        return {}
 
 
 class _Coverages:

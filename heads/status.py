@@ -93,7 +93,7 @@ def _why_stale(
     """Why predictions that stand for a head are not those that would be made now."""
     if isinstance(plan, HeadPlan):
         if plan.folder == folder:
-            return []
+            return [] if plan.exists else ["one of its tables is damaged or gone"]
         known = ": those predictions are there, 'heads run' takes them up" if plan.exists else ""
         reasons = why_changed(*(_with_present_names(plan, one) for one in (inputs, plan.inputs)))
         return [*reasons[:-1], reasons[-1] + known]

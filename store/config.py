@@ -149,6 +149,13 @@ def load_config(workspace: Workspace | str | os.PathLike[str]) -> Config:
                 f"{len(lost)} settings that are not the defaults ({lost[0][0]} = {lost[0][1]}): they are kept in {last}, "
                 f"copy it to {path}; or delete it to go on with the defaults"
             )
+    try:
+        return _config_of(value)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_way_back(workspace)}") from error
+
+
+def _config_of(value: dict[str, Any]) -> Config:
     config = _build(Config, value, "")
     if config.folds.k < 2:
         raise ConfigError(f"{CONFIG_FILE}: folds.k must be at least 2, got {config.folds.k}")
@@ -182,13 +189,20 @@ def _read(workspace: Workspace, file: str) -> dict[str, Any]:
     try:
         return tomllib.loads(workspace.read_bytes(file).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        way_on = (
-            f": mend it, or go back to {workspace.path(LAST_CONFIG_FILE)}, which something was last made by"
-        )
-        is_last = file == LAST_CONFIG_FILE or _last(workspace) is None
-        raise ConfigError(
-            f"{workspace.path(file)} is not TOML: {error}{'' if is_last else way_on}"
-        ) from error
+        way_on = "" if file == LAST_CONFIG_FILE else _way_back(workspace)
+        raise ConfigError(f"{workspace.path(file)} is not TOML: {error}{way_on}") from error
+
+
+def _way_back(workspace: Workspace) -> str:
+    """The end of a message about settings that can't be used; empty where no others are known."""
+    last = _last(workspace)
+    try:
+        if last is None:
+            return ""
+        _config_of(last)
+    except ConfigError:
+        return ""
+    return f": mend it, or go back to {workspace.path(LAST_CONFIG_FILE)}, which something was last made by"
 
 
 def _last(workspace: Workspace) -> dict[str, Any] | None:

@@ -90,6 +90,7 @@ def _columns(*schemas: pa.Schema | tuple[pa.Field, ...] | Mapping[str, pa.DataTy
 
 _ID = {"sample_id": Column(ID, nullable=False)}
 _INGEST = "run 'shelfprice catalog ingest' again with the files of the catalogue"
+_IMAGES = "run 'shelfprice catalog ingest' with --images again, or 'shelfprice catalog images' for links"
 _EMBED = "run 'shelfprice embed run' to make it again"
 _HEADS = "run 'shelfprice heads run' to make it again"
 _BLEND = "run 'shelfprice ensemble blend' to make it again"
@@ -126,6 +127,7 @@ CONTRACTS = (
         "run 'shelfprice catalog ingest' or 'shelfprice catalog images' to make it again",
         {"link": Column(pa.string(), nullable=False), "sha256": Column(pa.string())},
     ),
+    Contract(r"images/blobs/.*", _IMAGES),
     Contract(
         r"images/hashes\.parquet",
         "run 'shelfprice catalog clean' to make it again",
@@ -148,7 +150,12 @@ CONTRACTS = (
         {"key": Column(KEY_TYPE, nullable=False), "vector": Column(VECTOR, nullable=False)},
     ),
     Contract(r"vectors/[^/]+/failed-\w+\.parquet", _EMBED, _columns(FAILURES)),
-    Contract(r"vectors/[^/]+/encoder\.json|vectors/current/[^/]+\.json", _EMBED, shape=_ENCODER),
+    Contract(r"vectors/[^/]+/encoder\.json", _EMBED, shape=_ENCODER),
+    Contract(
+        r"vectors/current/[^/]+\.json",
+        f"{_EMBED}, or delete it where its encoder is not in use any more",
+        shape=_ENCODER,
+    ),
     Contract(r"vectors/.+\.json", _EMBED),
     Contract(
         r"predictions/[^/]+/oof\.parquet",
@@ -156,6 +163,7 @@ CONTRACTS = (
         _ID | {"fold": Column(INTEGER, nullable=False)} | _columns((LOG_PRICE,)),
     ),
     Contract(r"predictions/[^/]+/(test|curve)\.parquet", _HEADS, _ID | _columns((LOG_PRICE,))),
+    Contract(r"predictions/[^/]+/evidence\.parquet", _HEADS, _ID | {"split": Column(pa.string())}),
     Contract(
         r"predictions/[^/]+/head\.json",
         _HEADS,

@@ -77,7 +77,8 @@ def digest_problem(file: pq.ParquetFile, relative: str) -> str | None:
         return f"its metadata are not JSON: {error}"
     stated, digest = found.get(DIGEST_KEY), _table_digest(*told, relative)
     known = (None, digest, _table_digest(*told))
-    if stated not in known or (stated is None and digest in found.values()):
+    is_lost = stated is None and any(DIGEST_KEY in name or digest in one for name, one in found.items())
+    if stated not in known or is_lost:
         return "its columns, rows, metadata or place are not what its own digest says"
     return None
 

@@ -18,7 +18,7 @@ class WorkspaceError(ShelfpriceError):
 
 
 class StoreError(WorkspaceError):
-    """An object store refused, throttled or dropped a request: nothing is known about what was asked for."""
+    """An object store or a disk refused or dropped a request: nothing is known about what was asked for."""
 
 
 class CorruptFileError(WorkspaceError):

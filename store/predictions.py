@@ -1,11 +1,14 @@
 """Out-of-fold and test predictions of one head: log price per row, keyed by `sample_id`."""
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from store.catalog.read import split_path
 from store.errors import RowMismatchError
 from store.names import file_name
 from store.schema import FOLD, LOG_PRICE
@@ -13,6 +16,7 @@ from store.standing import PREDICTIONS, PREDICTIONS_LOCK, standing_file
 from store.vectors.spec import digest
 from store.workspace import Workspace
 
+PRICES = ("oof.parquet", "test.parquet")
 CURVE_FILE = "curve.parquet"  # out-of-fold log prices of a sample of rows, by models of the sample alone
 
 
@@ -44,13 +48,39 @@ def predictions_folder(head: str, inputs: dict[str, Any]) -> str:
 def predictions_exist(workspace: Workspace, head: str, inputs: dict[str, Any]) -> bool:
     """True when a run with exactly these inputs has finished and all that it published is sound."""
     folder = predictions_folder(head, inputs)
-    return all(workspace.is_sound(f"{folder}/{name}") for name in ("head.json", "oof.parquet")) and (
-        not workspace.exists(f"{folder}/test.parquet") or workspace.is_sound(f"{folder}/test.parquet")
-    )
+    if not workspace.is_sound(f"{folder}/head.json"):
+        return False
+    tables = workspace.read_json(f"{folder}/head.json").get("tables")
+    if tables is None:  # of version 0.1.0
+        tables = PRICES if workspace.exists(split_path("test")) else PRICES[:1]
+    return all(workspace.is_sound(f"{folder}/{name}", pages=name in PRICES) for name in tables)
 
 
-def publish_predictions(workspace: Workspace, predictions: Predictions) -> str:
-    """Write both tables, then `head.json`, whose presence is the record; they stand from then on. Returns the folder.
+def damaged_files(workspace: Workspace, folder: str) -> list[str]:
+    """Files of a finished head's model that are gone or not as they were written; version 0.1.0 recorded none."""
+    files = workspace.read_json(f"{folder}/head.json").get("files", {})
+    return [
+        name
+        for name, sha256 in files.items()
+        if not workspace.exists(f"{folder}/{name}")
+        or hashlib.sha256(workspace.read_bytes(f"{folder}/{name}")).hexdigest() != sha256
+    ]
+
+
+def publish_predictions(
+    workspace: Workspace,
+    predictions: Predictions,
+    files: Mapping[str, bytes] | None = None,
+    tables: Sequence[str] = (),
+) -> str:
+    """Write files and both tables, then `head.json`, whose presence is the record; they stand from then on.
+
+    Args:
+        files: of the model, by name; the record has their digests.
+        tables: names of further ones that stand in the folder already.
+
+    Returns:
+        The folder.
 
     Raises:
         RowMismatchError: a prediction is not finite.
@@ -65,15 +95,22 @@ def publish_predictions(workspace: Workspace, predictions: Predictions) -> str:
                 f"{predictions.head}: {part} prediction of {table['sample_id'][bad]} is {log_price[bad]}, "
                 "predictions must be finite"
             )
+    workspace.sweep(PREDICTIONS, folder)
+    for name, content in (files or {}).items():
+        workspace.publish_bytes(f"{folder}/{name}", content)
     for part, table in parts.items():
         workspace.publish_table(
             f"{folder}/{part}.parquet", table, metadata={"folds_hash": predictions.folds_hash}
         )
+    record = {
+        "head": predictions.head,
+        "inputs": predictions.inputs,
+        "report": predictions.report,
+        "tables": [*(f"{part}.parquet" for part in parts), *tables],
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in (files or {}).items()},
+    }
     with workspace.lock(PREDICTIONS_LOCK):
-        workspace.publish_json(
-            f"{folder}/head.json",
-            {"head": predictions.head, "inputs": predictions.inputs, "report": predictions.report},
-        )
+        workspace.publish_json(f"{folder}/head.json", record)
         workspace.publish_json(standing_file(predictions.head), {"head": predictions.head, "folder": folder})
     return folder
 

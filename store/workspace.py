@@ -94,6 +94,16 @@ class Workspace:
             n for n in found if n.startswith(prefix) and n.endswith(suffix) and not n.startswith(".")
         )
 
+    def file_names(self, folder: str) -> list[str]:
+        """Names directly in `folder` behind which there is a file: no folder, no link that leads nowhere."""
+        if not self.is_local:
+            return self.names(folder)
+        try:
+            with os.scandir(self.path(folder)) as entries:
+                return sorted(one.name for one in entries if one.is_file())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def size(self, relative: str) -> int:
         """Bytes of a file."""
         if self.is_local:
@@ -130,6 +140,9 @@ class Workspace:
             file = self._objects.call(self.filesystem.open, self.path(relative), "rb", block_size=BLOCK_BYTES)
             return cast(BinaryIO, ObjectFile(self._objects, file))
         except FileNotFoundError as error:
+            if self.is_local and os.path.islink(self.path(relative)):
+                leads_nowhere = OSError(errno.ELOOP, "it is a link that leads nowhere")
+                raise self._unreadable(relative, leads_nowhere) from error
             raise WorkspaceError(f"workspace {self.root} has no {relative}") from error
         except OSError as error:
             raise self._unreadable(relative, error) from error
@@ -232,15 +245,21 @@ class Workspace:
                 batch_size=rows, columns=list(columns) if columns is not None else None
             )
 
-    def is_sound(self, relative: str) -> bool:
-        """Whether a file is there and all of it reads as what was written; asked of what can be made again."""
+    def is_sound(self, relative: str, pages: bool = True) -> bool:
+        """Whether a file is there and reads as what was written; asked of what can be made again.
+
+        Args:
+            pages: read all of a table; else what it says of itself alone, which is quick however long it is.
+        """
         if not self.exists(relative):
             return False
         try:
             if relative.endswith(".json"):
                 self.read_json(relative)
-            else:
+            elif pages:
                 self.read_table(relative)
+            else:
+                self.read_metadata(relative)
         except CorruptFileError:
             return False
         return True
@@ -379,7 +398,7 @@ class Workspace:
             # Not through a link, and what lies there is left as it is.
             handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise WorkspaceError(f"can't write {target}: {error.strerror or error}") from error
+            raise write_error(target, error) from error
         with os.fdopen(handle, "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -389,17 +408,17 @@ class Workspace:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def sweep(self, folder: str, older_than_seconds: float = 3600.0) -> int:
-        """Delete what killed writers left half-written in `folder`; returns how many files went."""
-        if not self.is_local or not os.path.isdir(self.path(folder)):
-            return 0
+    def sweep(self, *folders: str, older_than_seconds: float = 3600.0) -> int:
+        """Delete what killed writers left half-written directly in these folders; returns how many files went."""
         n_swept = 0
-        for entry in Path(self.path(folder)).iterdir():
-            if entry.name.startswith(TEMPORARY_PREFIX):
-                with suppress(FileNotFoundError):  # its writer has just renamed it
-                    if time.time() - entry.stat().st_mtime > older_than_seconds:
-                        entry.unlink()
-                        n_swept += 1
+        for folder in folders if self.is_local else ():
+            with suppress(OSError):  # there is no such folder, or nothing may be deleted in it
+                for entry in Path(self.path(folder)).iterdir():
+                    with suppress(FileNotFoundError):  # its writer has just renamed it
+                        is_left = entry.name.startswith(TEMPORARY_PREFIX)
+                        if is_left and time.time() - entry.stat().st_mtime > older_than_seconds:
+                            entry.unlink()
+                            n_swept += 1
         return n_swept
 
     def half_written(self, older_than_seconds: float) -> Iterator[str]:

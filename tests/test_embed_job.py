@@ -70,6 +70,18 @@ def test_a_second_run_loads_no_model(workspace):
     assert loads == []
 
 
+def test_damaged_records_of_an_encoder_whose_vectors_are_there_are_written_anew(workspace):
+    publish_names(workspace, names_of(5))
+    embed(workspace)
+    records = [*Path(workspace.root).glob("vectors/**/*.json")]
+    whole = [path.read_bytes() for path in records]
+    for path in records:
+        path.write_bytes(path.read_bytes()[:99])
+    assert embed(workspace).n_embedded == 0
+    assert [path.read_bytes() for path in records] == whole
+    assert len(records) == 2
+
+
 def test_rows_in_another_order_and_a_moved_workspace_all_hit(workspace, tmp_path):
     publish_names(workspace, names_of(20))
     embed(workspace, rows=3)
@@ -190,6 +202,25 @@ def test_a_damaged_shard_is_named_put_aside_and_just_its_rows_are_computed_again
     assert embed(workspace, say=said.append).n_embedded == 2
     assert any(shard in line and "aside" in line for line in said)
     assert_complete(workspace, names)
+
+
+def test_a_shard_that_may_not_be_read_is_an_error_and_is_not_embedded_again(workspace, monkeypatch):
+    publish_names(workspace, names_of(12))
+    folder = embed(workspace).plan.spec.folder
+    before = shard_names(workspace, folder)
+    opened = open
+
+    def refused(path, *args, **kwargs):
+        if "part-" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as context:
+        context.setattr("builtins.open", refused)
+        with pytest.raises(WorkspaceError, match=r"can't read .*part-.*: Permission denied"):
+            embed(workspace)
+    assert shard_names(workspace, folder) == before
+    assert embed(workspace).n_embedded == 0
 
 
 def test_a_failure_is_recorded_and_never_tried_again_unless_asked(workspace):

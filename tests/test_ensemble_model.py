@@ -376,13 +376,35 @@ def test_the_card_states_data_score_limits_and_licences(packed: SimpleNamespace)
         assert said in card
 
 
-def test_a_head_that_was_not_kept_is_fitted_again_and_one_that_can_not_be_is_named(
+def test_a_head_that_was_not_kept_or_is_damaged_is_fitted_again_and_one_that_can_not_be_is_named(
     packed: SimpleNamespace, tmp_path: Path
 ) -> None:
     workspace = Workspace(packed.run)
     folder = next(f for h, f in packed.blend.record["inputs"]["heads"].items() if packed.blend.weights[h] > 0)
+    record = workspace.read_json(f"{folder}/head.json")
+    fitted = {name for name in record["files"] if name.startswith("fitted/")}
+    assert fitted >= {"fitted/fitted.json", "fitted/fitted.npz"}
+    before = {name: workspace.read_bytes(f"{folder}/{name}") for name in fitted}
+    tree = json.loads(before["fitted/fitted.json"])
+    tree["models"][0]["params"]["seed"] = 5
+    changed = json.dumps(tree).encode()
+    for damage in (
+        lambda: workspace.publish_bytes(f"{folder}/fitted/fitted.json", changed),
+        lambda: workspace.remove(f"{folder}/fitted/fitted.npz"),
+        lambda: workspace.remove(f"{folder}/fitted"),
+    ):
+        damage()
+        lines: list[str] = []
+        pack(packed.run, tmp_path / "again", log=lines.append)
+        assert any(
+            line.endswith("is damaged or gone: it is fitted again") and f"{folder}/fitted/" in line
+            for line in lines
+        )
+        assert {name: workspace.read_bytes(f"{folder}/{name}") for name in fitted} == before
+    workspace.publish_json(  # of a version that recorded no digests
+        f"{folder}/head.json", {name: one for name, one in record.items() if name not in ("files", "tables")}
+    )
     workspace.remove(f"{folder}/fitted")
-    lines: list[str] = []
     pack(packed.run, tmp_path / "again", log=lines.append)
     assert any("was not kept as fitted: it is fitted again" in line for line in lines)
     blend = packed.blend.record["folder"]

@@ -254,6 +254,11 @@ def test_a_best_state_that_is_not_the_recorded_one_embeds_and_predicts_nothing(w
             CorruptFileError, match=r"best.safetensors is damaged .*remove .*fold-0, and the same"
         ):
             read(job, 0)
+    workspace.remove(best)
+    with pytest.raises(
+        CorruptFileError, match=r"best.safetensors is damaged \(it is gone\): remove .*fold-0, and"
+    ):
+        predict_fold(job, 0)
 
 
 def test_the_warm_up_of_the_rates_is_taken_by_its_old_name_too(workspace, models):

@@ -37,13 +37,14 @@ def broken():
     [
         (broken, "traceback"),
         (lambda: time.sleep(60), "hang"),
+        (lambda: [None for _ in iter(int, 1)], "hang"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "crash"),
         (lambda: sys.exit("one line"), None),
     ],
 )
 def test_a_child_that_ends_badly_is_told_from_one_that_says_why(tmp_path, action, fault):
     with open(tmp_path / "output", "wb+") as output:
-        code = end(start(action, output.fileno()), 1.0)
+        code = end(start(action, output.fileno()), 0.3)
         output.seek(0)
         assert Said("", code, output.read().decode()).fault == fault
 

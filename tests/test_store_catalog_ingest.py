@@ -1,5 +1,6 @@
 import random
 import re
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -304,6 +305,24 @@ def test_ingesting_the_same_again_rewrites_nothing(workspace, write):
     before = files(workspace)
     assert ingest(workspace, train, test).is_unchanged
     assert files(workspace) == before
+
+
+def test_a_damaged_catalogue_is_replaced_whatever_digest_it_states(workspace, write):
+    train = write("1,a,,5\n2,b,,6\n")
+    ingest(workspace, train)
+    path = Path(workspace.path("catalog/train.parquet"))
+    whole = workspace.read_table("catalog/train.parquet")
+    stated = whole.schema.metadata
+    dearer = whole.set_column(
+        whole.schema.get_field_index("price"), whole.schema.field("price"), pa.array([50.0, 6.0])
+    )
+    for other in (dearer, whole.drop_columns(["text"]), pa.table({"x": [1]})):
+        pq.write_table(other.replace_schema_metadata(stated), path)
+        assert ingest(workspace, train).splits["train"].change == "changed"
+        assert workspace.read_table("catalog/train.parquet").equals(whole)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert ingest(workspace, train).splits["train"].change == "changed"
+    assert ingest(workspace, train).is_unchanged
 
 
 def test_rows_in_another_order_have_the_same_digest_and_are_stored_in_that_order(workspace, write):

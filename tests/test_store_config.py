@@ -130,5 +130,13 @@ def test_a_setting_that_goes_back_to_its_default_is_written(workspace):
 )
 def test_a_mistake_is_named(workspace, toml, message):
     workspace.publish_bytes("shelfprice.toml", toml.encode())
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         load_config(workspace)
+    assert "go back" not in str(caught.value)
+    for last, told in (
+        (b"sead = 3\n", "$"),
+        (b"seed = 3\n", r": mend it, or go back to .*toml\.last, which"),
+    ):
+        workspace.publish_bytes("shelfprice.toml.last", last)
+        with pytest.raises(ConfigError, match=f"(?s){message}.*{told}"):
+            load_config(workspace)

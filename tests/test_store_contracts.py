@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ import pytest
 from ensemble.blend import run_blend
 from ensemble.submission import submit
 from heads.run import run_heads
+from heads.status import head_holdings
 from store.config import ColumnConfig, Config, FoldConfig, HeadConfig, save_config
 from store.contracts import CONTRACTS, contract_of
+from store.digests import DIGEST_KEY, METADATA_KEY
 from store.errors import CorruptFileError, WorkspaceError
+from store.local import TEMPORARY_PREFIX
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_vectors
@@ -40,6 +44,21 @@ def made(root) -> tuple[Workspace, Config]:
     save_config(workspace, config)
     assert run(workspace, config) == ["trained"] * 2
     return workspace, config
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """Made once."""
+    root = tmp_path_factory.mktemp("made") / "w"
+    return root, made(root)[1]
+
+
+@pytest.fixture
+def finished(pristine, tmp_path):
+    """A copy of it, and its configuration."""
+    root, config = pristine
+    shutil.copytree(root, tmp_path / "w")
+    return Workspace(tmp_path / "w"), config
 
 
 def run(workspace: Workspace, config: Config) -> list[str]:
@@ -110,8 +129,8 @@ def rewritten(workspace, relative, **changes):
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["with its digest", "as of version 0.1.0"])
-def test_a_table_of_other_columns_types_or_rows_is_refused(tmp_path, is_told):
-    workspace, _ = made(tmp_path / "w")
+def test_a_table_of_other_columns_types_or_rows_is_refused(finished, tmp_path, is_told):
+    workspace, _ = finished
     predictions = next((tmp_path / "w/predictions").glob("ridge-*"))
     relative = f"predictions/{predictions.name}/oof.parquet"
     whole = pq.read_table(workspace.path(relative))
@@ -138,6 +157,7 @@ DERIVED = (
     "folds.parquet",
     "predictions/ridge-*/oof.parquet",
     "predictions/ridge-*/test.parquet",
+    "predictions/neighbours-*/evidence.parquet",
     "predictions/ridge-*/head.json",
     "predictions/ridge.json",
     "blend/*/blend.json",
@@ -147,9 +167,11 @@ DERIVED = (
 
 
 @pytest.mark.parametrize("pattern", DERIVED)
-@pytest.mark.parametrize("damage", ["other", "cut", "flipped"])
-def test_what_can_be_made_again_is_made_again_by_the_command_that_makes_it(tmp_path, pattern, damage):
-    workspace, config = made(tmp_path / "w")
+@pytest.mark.parametrize("damage", ["other", "cut", "flipped", "gone"])
+def test_what_can_be_made_again_is_made_again_by_the_command_that_makes_it(
+    finished, tmp_path, pattern, damage
+):
+    workspace, config = finished
     before = workspace.read_bytes("submission.csv")
     (path,) = (tmp_path / "w").glob(pattern)
     content = bytearray(path.read_bytes())
@@ -159,13 +181,33 @@ def test_what_can_be_made_again_is_made_again_by_the_command_that_makes_it(tmp_p
     pq.write_table(pa.table({"x": [1]}), other)
     replaced = b'{"x": 1}' if path.suffix == ".json" else other.getvalue().to_pybytes()
     path.write_bytes({"other": replaced, "cut": content[: len(content) // 2]}.get(damage, content))
+    if damage == "gone":
+        path.unlink()
+    if path.match("predictions/*/*.parquet") and damage != "flipped":  # of which some have no effect
+        told = [reason for one in head_holdings(workspace, config) for reason in one.stale]
+        assert told == ["one of its tables is damaged or gone"]
     run(workspace, config)
     assert workspace.read_bytes("submission.csv") == before
+    assert path.exists()
     assert run(workspace, config) == ["present"] * 2
 
 
-def test_a_sound_file_of_another_place_is_no_stand_in(tmp_path):
-    workspace, config = made(tmp_path / "w")
+def test_what_killed_runs_left_half_written_goes_with_the_next_run_of_the_room(finished, tmp_path):
+    workspace, config = finished
+    ridge = next((tmp_path / "w/predictions").glob("ridge-*"))
+    folders = [tmp_path / "w", ridge, ridge.parent, *(tmp_path / "w/blend").glob("*/"), tmp_path / "w/blend"]
+    left = [folder / f"{TEMPORARY_PREFIX}x-1" for folder in folders]
+    for path in left:
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - 7200,) * 2)
+    (ridge / "head.json").unlink()
+    run(workspace, config)
+    assert len(left) == 5
+    assert not [path for path in left if path.exists()]
+
+
+def test_a_sound_file_of_another_place_is_no_stand_in(finished, tmp_path):
+    workspace, config = finished
     before = workspace.read_bytes("submission.csv")
     ridge, neighbours = (
         next((tmp_path / "w/predictions").glob(f"{head}-*")) for head in ("ridge", "neighbours")
@@ -213,6 +255,53 @@ def test_metadata_that_a_bit_made_unreadable_are_missed_and_the_copy_of_them_is_
     assert len(told) > 100
 
 
+@pytest.mark.parametrize(
+    "kept", [{"{key}\x18@{digest}": ""}, {"shelfprhce.sha256": "{digest}"}, {"x": "y{digest}"}]
+)
+def test_a_digest_that_lost_its_name_or_its_value_is_missed(workspace, kept):
+    table = pa.table({"sample_id": [1, 2], "fold": [0, 1], "group": [0, 1]})
+    workspace.publish_table("folds.parquet", table, {"k": 2})
+    found = workspace.read_table("folds.parquet")
+    names = {"key": DIGEST_KEY.decode(), "digest": found.schema.metadata[DIGEST_KEY].decode()}
+    odd = {name.format(**names): value.format(**names) for name, value in kept.items()}
+    told = {METADATA_KEY: found.schema.metadata[METADATA_KEY]}
+    pq.write_table(found.replace_schema_metadata(told | odd), workspace.path("folds.parquet"))
+    with pytest.raises(CorruptFileError, match="are not what its own digest says"):
+        workspace.read_table("folds.parquet")
+
+
+def _number(value: int) -> bytes:
+    """As Parquet's footer writes it."""
+    value, encoded = 2 * value, b""
+    while value > 127:
+        value, encoded = value >> 7, encoded + bytes([value & 127 | 128])
+    return encoded + bytes([value])
+
+
+@pytest.mark.parametrize("stated, other", [(5000, 5001), (5000, 4999), (4000, 3999), (1000, 1001)])
+def test_a_table_that_states_other_rows_than_its_parts_is_damage(workspace, stated, other):
+    ids = pa.array(range(5000))
+    table = pa.table({"sample_id": ids, "fold": ids, "group": ids})
+    workspace.publish_table("folds.parquet", table, {"k": 2}, row_group_size=4000)
+    path = Path(workspace.path("folds.parquet"))
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    places = [at for at in range(footer, len(whole)) if whole.startswith(_number(stated), at)]
+    told = []
+    for at in places:
+        path.write_bytes(whole[:at] + _number(other) + whole[at + len(_number(other)) :])
+        for read in (
+            lambda: workspace.read_table("folds.parquet").replace_schema_metadata(None),
+            lambda: pa.Table.from_batches(workspace.batches("folds.parquet")),
+        ):
+            try:
+                assert read().equals(table)  # how many values a column states of itself is not read
+            except CorruptFileError as error:
+                told.append(str(error))
+    assert len(told) == 2
+    assert all("its parts do not have the rows that it states" in error for error in told)
+
+
 def test_a_column_whose_name_is_no_text_is_damage(workspace):
     workspace.publish_table("cleaning.parquet", pa.table({"some_text": ["a"]}))
     path = Path(workspace.path("cleaning.parquet"))
@@ -223,13 +312,15 @@ def test_a_column_whose_name_is_no_text_is_damage(workspace):
         workspace.read_table("cleaning.parquet")
 
 
-def test_a_folder_or_a_loop_in_a_files_place_is_one_line_that_says_what_to_do(workspace):
+def test_a_folder_or_a_link_to_nothing_in_a_files_place_is_one_line_that_says_what_to_do(workspace):
     os.makedirs(workspace.path("predictions/a.json"))
     os.makedirs(workspace.path("folds.parquet"))
     os.symlink("b.json", workspace.path("predictions/b.json"))
+    os.symlink("nowhere", workspace.path("predictions/c.json"))
     for read, relative in (
         (workspace.read_json, "predictions/a.json"),
         (workspace.read_json, "predictions/b.json"),
+        (workspace.read_json, "predictions/c.json"),
         (workspace.read_table, "folds.parquet"),
     ):
         with pytest.raises(
@@ -242,7 +333,8 @@ def test_a_lock_follows_no_link_and_truncates_nothing(workspace, tmp_path):
     (tmp_path / "precious").write_text("keep me")
     os.makedirs(workspace.path("catalog"))
     os.symlink(tmp_path / "precious", workspace.path("catalog/.lock"))
-    with pytest.raises(WorkspaceError, match=r"can't write .*\.lock"), workspace.lock("catalog/.lock"):
+    told = r"can't write .*\.lock: .*: delete what is there in its place"
+    with pytest.raises(WorkspaceError, match=told), workspace.lock("catalog/.lock"):
         pass
     assert (tmp_path / "precious").read_text() == "keep me"
 

@@ -13,7 +13,7 @@ from store.catalog.download.run import DownloadSettings, download_images
 from store.catalog.images.blobs import blob_path, damaged_blobs, read_blob
 from store.catalog.ingest.run import ingest
 from store.catalog.show.page import thumbnail_of
-from store.errors import CorruptFileError, WorkspaceError
+from store.errors import CorruptFileError, StoreError, WorkspaceError
 from store.workspace import Workspace
 from tests.clean_rows import found, image_bytes, publish
 
@@ -86,6 +86,31 @@ def test_what_a_killed_run_left_half_written_is_swept_by_the_next(workspace, tmp
     assert not [path for path in killed if path.exists()]
     assert at_work.exists()
     assert blob.exists()
+
+
+def test_what_stands_in_an_images_place_is_told_and_a_link_that_leads_nowhere_is_no_image(
+    workspace, tmp_path
+):
+    folder, table = tmp_path / "images", tmp_path / "train.csv"
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"one")
+    table.write_text("sample_id,catalog_content,price\n1,x,5\n")
+    ingest(workspace, str(table), images=str(folder))
+    digest = hashlib.sha256(b"one").hexdigest()
+    path = Path(workspace.path(blob_path(digest)))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(
+        StoreError,
+        match=rf"can't read .*{digest}: Is a directory: delete it, then run 'shelfprice catalog ingest'",
+    ):
+        read_blob(workspace, digest)
+    path.rmdir()
+    path.symlink_to("nowhere")
+    with pytest.raises(WorkspaceError, match=r"is gone: run 'shelfprice catalog ingest'"):
+        read_blob(workspace, digest)
+    ingest(workspace, str(table), images=str(folder))
+    assert read_blob(workspace, digest) == b"one"
 
 
 def test_all_damaged_blobs_are_found(workspace):

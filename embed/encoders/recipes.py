@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from embed.encoders.base import PREPARED_BY, Resolved
-from store.errors import MissingVectorsError
+from store.errors import CorruptFileError, MissingVectorsError
 from store.vectors.sets import current_spec
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
@@ -74,7 +74,7 @@ def changed_recipe(workspace: Workspace, resolved: Resolved) -> str | None:
     """Why the vectors that heads read now are not those that the same address makes; None where they are."""
     try:
         before = current_spec(workspace, resolved.spec.name)
-    except MissingVectorsError:
+    except (MissingVectorsError, CorruptFileError):  # which a run writes anew
         return None
     return told(before, resolved.spec, resolved.notes) if differences(before, resolved.spec) else None
 

@@ -59,6 +59,8 @@ def read_tensors(
     Raises:
         CorruptFileError: the file is damaged, or another one than the record's.
     """
+    if sha256 is not None and not workspace.exists(relative):
+        raise damaged(workspace, relative, "it is gone")
     content = workspace.read_bytes(relative)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise damaged(workspace, relative, f"its SHA-256 is not the recorded {sha256}")

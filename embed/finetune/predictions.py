@@ -18,6 +18,7 @@ from store.metric import scores, smape_log
 from store.predictions import (
     Predictions,
     oof_predictions_table,
+    predictions_exist,
     predictions_folder,
     publish_predictions,
     test_predictions_table,
@@ -102,7 +103,7 @@ def publish_prices(job: FinetuneJob, prices: list[FoldPrices]) -> tuple[str, dic
         "versions": {package: version(package) for package in ("shelfprice", "torch")},
     }
     folder = predictions_folder(name, record)
-    if not let_stand(job.workspace, name, folder):
+    if not (predictions_exist(job.workspace, name, record) and let_stand(job.workspace, name, folder)):
         test = None
         if inputs.test is not None:
             mean = np.mean([one.test for one in prices if one.test is not None], axis=0)

@@ -23,7 +23,7 @@ def check_failures(name: str, n_failed: int, n_wanted: int, limits: FailureLimit
     if n_failed > limits.max_failures * n_wanted:
         raise FailureLimitError(
             f"{name}: {n_failed} of {n_wanted} inputs failed, more than --max-failures {limits.max_failures:g} "
-            f"allows{f' (one of them: {example})' if example else ''}: mend them and run again with --retry-failed, "
+            f"allows{f' (one of them: {example})' if example else ''}: mend them and run 'shelfprice embed run --retry-failed', "
             f"or pass --max-failures {_enough(n_failed / n_wanted):g} to go on without them"
         )
 

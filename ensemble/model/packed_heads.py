@@ -15,6 +15,7 @@ from store.config import load_config
 from store.errors import HeadError, RowMismatchError
 from store.folds.assign import read_folds
 from store.names import file_name
+from store.predictions import damaged_files
 from store.vectors.folded import is_folded
 from store.vectors.sets import TUNED, VectorSet, current_spec
 from store.workspace import Workspace
@@ -26,7 +27,7 @@ Log = Callable[[str], None]
 
 
 def head_inputs(workspace: Workspace, head: str, folder: str, log: Log) -> dict[str, Any]:
-    """What a head's predictions depend on; fits it again where an older version did not keep it."""
+    """What a head's predictions depend on; fits it again where it was not kept or is damaged."""
     if head.startswith(TUNED):
         raise HeadError(
             f"{head} is tuned along with its encoders, fold by fold, and can't be packed: blend the others with "
@@ -44,8 +45,14 @@ def head_inputs(workspace: Workspace, head: str, folder: str, log: Log) -> dict[
                 f"{head} reads {name}, which {said}, and can't be packed: blend the others with "
                 "'shelfprice ensemble blend --standing --head NAME …'"
             )
-    if not workspace.exists(f"{folder}/{FITTED}/{TREE}"):
-        log(f"{head} was not kept as fitted: it is fitted again")
+    damaged = [name for name in damaged_files(workspace, folder) if name.startswith(f"{FITTED}/")]
+    if damaged or not workspace.exists(f"{folder}/{FITTED}/{TREE}"):
+        problem = (
+            f"{workspace.path(folder)}/{damaged[0]} is damaged or gone"
+            if damaged
+            else "was not kept as fitted"
+        )
+        log(f"{head}: {problem}: it is fitted again")
         _fit_again(workspace, head, folder)
     return inputs
 

@@ -126,7 +126,7 @@ TUNED = "finetuned:"  # what names of fine-tuned encoders begin with
 
 def publish_spec(workspace: Workspace, spec: EncoderSpec) -> None:
     """Record `spec` in its folder alone: what its name stands for stays as it is."""
-    if not workspace.exists(f"{spec.folder}/encoder.json"):
+    if not workspace.is_sound(f"{spec.folder}/encoder.json"):
         workspace.publish_json(f"{spec.folder}/encoder.json", spec.to_json())
 
 
@@ -140,7 +140,7 @@ def publish_current(workspace: Workspace, spec: EncoderSpec) -> None:
     if spec.fold is not None:
         return
     record, described = current_file(workspace, spec.name), spec.to_json()
-    if not workspace.exists(record) or workspace.read_json(record) != described:
+    if not workspace.is_sound(record) or workspace.read_json(record) != described:
         workspace.publish_json(record, described)
 
 
@@ -175,6 +175,6 @@ def current_file(workspace: Workspace, encoder: str) -> str:
     Addresses may differ in characters alone that a file's name can't hold: the second gets a digest.
     """
     record = f"vectors/current/{slug(encoder)}.json"
-    if not workspace.exists(record) or workspace.read_json(record).get("name") == encoder:
+    if not workspace.is_sound(record) or workspace.read_json(record).get("name") == encoder:
         return record
     return f"vectors/current/{slug(encoder)}-{digest(encoder, characters=8)}.json"

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.soak import disks, flips, fuzz, kills, long_kills, pairs, tampering
+from tests.soak import disks, flips, fuzz, kills, long_kills, pairs, tampering, tuned
 from tests.soak.commands import prepare
 from tests.soak.verdict import Verdict
 from tests.soak.world import World
 
 ATTACKS: dict[str, Any] = {
     "tampering": tampering,
+    "tuned": tuned,
     "flips": flips,
     "fuzz": fuzz,
     "kills": kills,
@@ -27,7 +28,7 @@ ATTACKS: dict[str, Any] = {
     "pairs": pairs,
     "disks": disks,
 }
-SHARES = {"tampering": 4, "kills": 2, "pairs": 2}  # of the time; of the others 1
+SHARES = {"tampering": 6, "kills": 2, "pairs": 2}  # of the time; of the others 1
 
 
 def soak(
@@ -107,7 +108,12 @@ def report(world: World, options: argparse.Namespace) -> int:
     sys.stdout.write(f"seed {options.seed}\n")
     counts: dict[str, Counter[str]] = {}
     n_bad, started = 0, time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopped: list[int] = []
+    for one in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # after the case at hand: an exception could be lost in a fork
+        signal.signal(one, lambda number, _: stopped.append(number))
     try:
         for name, case, verdict in soak(
             world, 60 * options.minutes, options.seed, options.only, options.most
@@ -116,13 +122,14 @@ def report(world: World, options: argparse.Namespace) -> int:
             if verdict.is_bad:
                 n_bad += 1
                 keep(options.to, name, *reduced(world, name, case, verdict))
-    except KeyboardInterrupt:
-        sys.stdout.write("stopped\n")
-    for name, outcomes in sorted(counts.items(), key=lambda one: list(ATTACKS).index(one[0])):
-        sys.stdout.write(
-            f"{name}: {outcomes.total()} cases: {', '.join(f'{n} {one}' for one, n in outcomes.most_common())}\n"
-        )
-    sys.stdout.write(f"{(time.monotonic() - started) / 60:.1f} minutes, {n_bad} failures\n")
+            if stopped:
+                sys.stdout.write("stopped\n")
+                break
+    finally:
+        for name, outcomes in sorted(counts.items(), key=lambda one: list(ATTACKS).index(one[0])):
+            told = ", ".join(f"{n} {one}" for one, n in outcomes.most_common())
+            sys.stdout.write(f"{name}: {outcomes.total()} cases: {told}\n")
+        sys.stdout.write(f"{(time.monotonic() - started) / 60:.1f} minutes, {n_bad} failures\n")
     return int(n_bad > 0)
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full, a folder that can't be written: told, nothing lost, and the same once there is room."""
+"""A disk that is full or read-only, folders that may not be written: told, nothing lost, and the same once it may be."""
 
 import ctypes
 import dataclasses
@@ -15,6 +15,7 @@ from tests.soak.commands import Said, result_of
 from tests.soak.verdict import Verdict, judged
 from tests.soak.world import World
 
+READ_ONLY, FORBIDDEN = "read-only", "forbidden"
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 
 
@@ -26,14 +27,17 @@ def can_mount() -> bool:
 
 
 def cases(world: World, draw: random.Random) -> Iterator[dict[str, Any]]:
-    """Room for some kilobytes more than what is there, or none may be written at all; nothing where none may mount."""
-    while can_mount():
+    """Kilobytes of room beside what is there, a disk that is read-only, or folders; the latter alone where none may mount."""
+    rooms = (0, 4, 12, 40, 100, READ_ONLY, FORBIDDEN) if can_mount() else (FORBIDDEN,)
+    while True:
         for one in draw.sample(kills.COMMANDS, len(kills.COMMANDS)):
-            yield {"command": one, "kilobytes": draw.choice((0, 4, 12, 40, 100, None))}
+            yield {"command": one, "room": draw.choice(rooms)}
 
 
 def run(world: World, case: dict[str, Any]) -> Verdict:
-    """In a namespace of mounts of its own, which ends with the child."""
+    """A mount is in a namespace of its own, which ends with the child."""
+    if case["room"] == FORBIDDEN:
+        return _forbidden(world, case)
     return Verdict(**result_of(lambda: dataclasses.asdict(_run(world, case)), 600))
 
 
@@ -45,17 +49,33 @@ def _run(world: World, case: dict[str, Any]) -> Verdict:
         root.mkdir()
         mount("-t", "tmpfs", "-o", "size=64m", "none", str(root))
         shutil.copytree(origin, root, dirs_exist_ok=True)
-        if case["kilobytes"] is None:
+        if case["room"] == READ_ONLY:
             mount("-o", "remount,ro", str(root))
         else:
             free = os.statvfs(root)
             used = (free.f_blocks - free.f_bfree) * free.f_frsize // 1024
-            mount("-o", f"remount,size={used + case['kilobytes']}k", str(root))
+            mount("-o", f"remount,size={used + case['room']}k", str(root))
         (first,) = world.run(root, (case["command"],))
         mount("-o", "remount,rw,size=64m", str(root))
-        if first.fault or (first.code and not is_told(first)):
-            return Verdict(first.fault or "stuck", [f"$ {first.line}\n[{first.code}] {first.output[-3000:]}"])
-        return judged(world, root, [*world.run(root, world.steps)], before=[first])
+        return _judged(world, root, first)
+
+
+def _forbidden(world: World, case: dict[str, Any]) -> Verdict:
+    with world.copy() as root:
+        kills.prepare(root, case["command"])
+        folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+        for folder in folders:
+            folder.chmod(0o555)
+        (first,) = world.run(root, (case["command"],))
+        for folder in folders:
+            folder.chmod(0o755)
+        return _judged(world, root, first)
+
+
+def _judged(world: World, root: Path, first: Said) -> Verdict:
+    if first.fault or (first.code and not is_told(first)):
+        return Verdict(first.fault or "stuck", [f"$ {first.line}\n[{first.code}] {first.output[-3000:]}"])
+    return judged(world, root, [*world.run(root, world.steps)], before=[first])
 
 
 def is_told(said: Said) -> bool:

@@ -30,7 +30,7 @@ def run(world: World, case: dict[str, Any]) -> Verdict:
         except RuntimeError as error:
             return Verdict("hang" if "None" in str(error)[:20] else "crash", [str(error)[-3000:]])
     worst = next((one for one in ("traceback", "silent") if one in counts), "told")
-    return Verdict(worst, said, counts)
+    return Verdict(worst, said, {f"{outcome} ({case['suffix'][1:]})": n for outcome, n in counts.items()})
 
 
 def smaller(case: dict[str, Any]) -> Iterator[dict[str, Any]]:

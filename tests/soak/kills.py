@@ -60,4 +60,4 @@ def prepare(root: Path, name: str) -> None:
     """Take away what a command makes."""
     for relative in MADE.get(name, ()):
         path = root / relative
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -4,25 +4,19 @@ import io
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from store.digests import METADATA_KEY
 from tests.soak.commands import result_of
 from tests.soak.verdict import Verdict, follow
 from tests.soak.world import World, files_of
 
 DAMAGES = (
-    "gone",
-    "emptied",
-    "halved",
-    "flipped",
-    "other schema",
-    "folder",
-    "loop",
-    "nested",
-    "zeros",
-    "older kind",
+    *("gone", "emptied", "halved", "truncated", "flipped", "zeros", "other schema", "metadata", "nested"),
+    *("older kind", "folder", "loop", "dangling", "elsewhere", "forbidden"),
 )
 ROUTES = ("later", "all", "looks", "anew")
 
@@ -40,34 +34,47 @@ def kinds_of(world: World) -> list[str]:
 
 
 def cases(world: World, draw: random.Random) -> Iterator[dict[str, Any]]:
-    """The whole table in a random order, again and again."""
+    """The whole table in a random order, one way to go on after the other, again and again."""
     while True:
-        table = [(file, damage, route) for file in kinds_of(world) for damage in DAMAGES for route in ROUTES]
-        draw.shuffle(table)
-        for file, damage, route in table:
-            yield {"file": file, "damage": damage, "route": route, "seed": draw.randrange(2**32)}
+        table = [(file, damage) for file in kinds_of(world) for damage in DAMAGES]
+        routes = {one: draw.sample(ROUTES, len(ROUTES)) for one in table}
+        for at in range(len(ROUTES)):
+            for file, damage in draw.sample(table, len(table)):
+                route = routes[file, damage][at]
+                yield {"file": file, "damage": damage, "route": route, "seed": draw.randrange(2**32)}
 
 
 def run(world: World, case: dict[str, Any]) -> Verdict:
     with world.copy() as root:
-        damaged(root / case["file"], case["damage"], random.Random(case["seed"]))
+        path = root / case["file"]
+        damaged(root, case["file"], case["damage"], random.Random(case["seed"]))
+        number = os.lstat(path).st_ino if os.path.lexists(path) else None
         if case["route"] == "anew":
             for path in (*root.glob("vectors/*/part-*"), *root.glob("predictions/*"), *root.glob("blend/*")):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         looks = (*world.looks, *world.steps)
         commands = {"later": world.later, "looks": looks}.get(case["route"], world.steps)
-        return follow(world, root, commands, os.path.basename(case["file"]))
+        verdict = follow(world, root, commands, path.name)
+        is_of_cache = case["file"].startswith("vectors/") and case["damage"] == "forbidden"
+        if is_of_cache and case["route"] != "anew" and os.lstat(path).st_ino != number:
+            return Verdict(
+                "lost", [*verdict.said, "what may not be read was taken for damage and made again"]
+            )
+        return verdict
 
 
-def damaged(path: Path, damage: str, draw: random.Random) -> None:
-    """Do one damage to one file."""
+def damaged(root: Path, file: str, damage: str, draw: random.Random) -> None:
+    """Do one damage to one file of a workspace."""
+    path = root / file
     content = path.read_bytes()
-    if damage in ("gone", "folder", "loop"):
+    if damage in ("gone", "folder", "loop", "dangling"):
         path.unlink()
     if damage == "emptied":
         path.write_bytes(b"")
     elif damage == "halved":
         path.write_bytes(content[: len(content) // 2])
+    elif damage == "truncated":
+        path.write_bytes(content[: draw.randrange(max(1, len(content)))])
     elif damage == "flipped":
         path.write_bytes(flipped(content, draw.randrange(max(1, len(content) * 8))))
     elif damage == "zeros":
@@ -77,6 +84,17 @@ def damaged(path: Path, damage: str, draw: random.Random) -> None:
         (path / "inside").write_text("x")
     elif damage == "loop":
         path.symlink_to(path.name)
+    elif damage == "dangling":
+        path.symlink_to("not-there")
+    elif damage == "elsewhere":  # moved to another disk, say: no damage at all
+        other = Path(tempfile.mkdtemp(dir=root.parent)) / path.name
+        path.rename(other)
+        path.symlink_to(other)
+    elif damage == "forbidden":
+        path.chmod(0)
+    elif damage == "metadata":
+        odd = draw.choice((b"[1]", b"{}", b"not JSON", b'{"a":' * 10_000, b'{"k": "x", "digest": 3}'))
+        path.write_bytes(bytes.fromhex(result_of(lambda: other_metadata(path, content, odd).hex())))
     elif damage == "nested":
         path.write_bytes(b'{"a":' * 10_000 + b"1" + b"}" * 10_000)
     elif damage == "other schema":
@@ -93,6 +111,22 @@ def flipped(content: bytes, bit: int) -> bytes:
     if changed:
         changed[bit // 8 % len(changed)] ^= 1 << bit % 8
     return bytes(changed)
+
+
+def other_metadata(path: Path, content: bytes, odd: bytes) -> bytes:
+    """The rows of a table beside other metadata; of a record one name more."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(pa.BufferReader(content))
+        buffer = io.BytesIO()
+        found = dict(table.schema.metadata or {})
+        pq.write_table(table.replace_schema_metadata(found | {METADATA_KEY: odd}), buffer)
+        return buffer.getvalue()
+    if path.suffix == ".json":
+        return content.replace(b"{", b'{"more": "x", ', 1)
+    return odd + content
 
 
 def other_schema(path: Path, content: bytes) -> bytes:

@@ -13,6 +13,7 @@ BAD = ("traceback", "hang", "crash", "silent", "stuck", "lost")
 MOST_ROUNDS = 8
 COMMAND = re.compile(r"'shelfprice ([a-z]+ [a-z-]+|[a-z]+)([^']*)'")
 COPY = re.compile(r"(?:kept in|go back to) ([^\s,]+), ")
+DENIED = re.compile(r"can't (?:read|write) (\S+): Permission denied")
 NOTE = re.compile(
     r"damaged|again|anew|changed|note:|left out|stale|lacks|gone|broken|unreadable|fail|rejected",
     re.IGNORECASE,
@@ -93,15 +94,16 @@ def judged(world: World, root: Path, said: Sequence[Said], before: Sequence[Said
 
 
 def ways_on(world: World, root: Path, failed: Said) -> list[tuple[str, ...]]:
-    """What a message tells to do: commands to run, files to delete or to copy."""
+    """What a message tells to do: commands to run, files to delete, to copy or to let be read."""
     ways: list[tuple[str, ...]] = []
     message = failed.output.split("Error: ")[-1] if "failed:" not in failed.output else failed.output
     ways += [("copy", match[1], match[1].removesuffix(".last")) for match in COPY.finditer(message)]
-    for match in re.finditer(r"[Dd]elete (its folder|it\b|\S+)", message):
+    for match in re.finditer(r"(?:[Dd]elete|remove) (its folder|it\b|what is there|\S+)", message):
         paths = re.findall(rf"{re.escape(str(root))}/[^\s:,;()']+", message)
         if paths:
-            path = paths[-1] if match[1].startswith("it") and not match[1].startswith(str(root)) else match[1]
+            path = match[1].rstrip(",;:.") if match[1].startswith(str(root)) else paths[-1]
             ways.append(("delete", str(Path(path).parent) if match[1] == "its folder" else path))
+    ways += [("permit", match[1]) for match in DENIED.finditer(message)]
     known = (*world.steps, *world.looks, "catalog folds", "catalog images")
     for match in COMMAND.finditer(message):
         named = next((one for one in (f"{match[1]}{match[2]}", match[1]) if one in known), None)
@@ -116,6 +118,8 @@ def take(world: World, root: Path, way: tuple[str, ...], said: list[str]) -> str
     said.append(f"way on: {' '.join(way)}")
     if way[0] == "copy":
         shutil.copyfile(way[1], way[2])
+    elif way[0] == "permit":
+        Path(way[1]).chmod(0o644)
     elif way[0] == "delete":
         path = Path(way[1])
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -34,6 +34,7 @@ def read_blob(workspace: Workspace, sha256_hex: str) -> bytes:
 
     Raises:
         CorruptFileError: its bytes are others.
+        StoreError: it can't be read, for another reason than damage.
         WorkspaceError: it is not there.
     """
     path = blob_path(sha256_hex)
@@ -43,6 +44,8 @@ def read_blob(workspace: Workspace, sha256_hex: str) -> bytes:
     except StoreError:
         raise
     except WorkspaceError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise StoreError(str(error)) from error
         if not workspace.exists(aside):
             raise WorkspaceError(f"image {path} is gone: {MADE_AGAIN}") from error
     else:
@@ -77,7 +80,7 @@ def stored_digests(workspace: Workspace) -> set[str]:
     return {
         name
         for fan in workspace.names(BLOBS)
-        for name in workspace.names(f"{BLOBS}/{fan}")
+        for name in workspace.file_names(f"{BLOBS}/{fan}")
         if len(name) == 64 and name.startswith(fan)
     }
 
@@ -85,7 +88,7 @@ def stored_digests(workspace: Workspace) -> set[str]:
 def sweep_images(workspace: Workspace) -> int:
     """Delete what killed runs left half-written among the images; returns how many files went."""
     folders = ["images", *(f"{BLOBS}/{fan}" for fan in workspace.names(BLOBS))] if workspace.is_local else []
-    return sum(workspace.sweep(folder, KILLED_SECONDS) for folder in folders)
+    return workspace.sweep(*folders, older_than_seconds=KILLED_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from itertools import chain, islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.contracts import contract_of
 from store.errors import CorruptFileError, StoreError
 from store.schema import FURTHER_IMAGES, LINKS
 from store.workspace import Workspace
@@ -15,7 +16,7 @@ DAMAGED_LINKS = "images/damaged-links.parquet"
 LINKS_LOCK = "images/.links.lock"  # held only while the file is replaced
 FILE_PREFIX = "file:"  # of a reference to a file of a folder
 DATA_PREFIX = "data:"  # of a reference to bytes that stood in the table, by their SHA-256
-MADE_AGAIN = "run 'shelfprice catalog ingest' with --images again, or 'shelfprice catalog images' for links"
+MADE_AGAIN = contract_of("images/blobs/").made_by
 
 
 def is_given(reference: str | None) -> bool:
