@@ -186,7 +186,8 @@ def _by_kernel(
     device = query.device.type
     # The kernel is for half types and not on autocast's list; rotary positions have made queries fp32 again.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
-    grouped, options = query.shape[1] != key.shape[1], {}
+    options: dict[str, Any] = {}
+    grouped = query.shape[1] != key.shape[1]
     if grouped and "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters:
         options["enable_gqa"] = True
     elif grouped:  # an older torch

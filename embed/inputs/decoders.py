@@ -121,7 +121,7 @@ class _DecoderProcess:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, json.dumps(preprocessing)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
 
@@ -132,7 +132,7 @@ class _DecoderProcess:
                 self._socket.sendall(one)
         found = _received(self._socket)
         pixels = np.empty(found["shape"], np.uint8)
-        _fill(self._socket, memoryview(pixels.reshape(-1)))
+        _fill(self._socket, pixels.reshape(-1).data)
         failures = [None if one is None else InputFailure(*one) for one in found["failures"]]
         return DecodedImages(pixels, failures, found["n_cut"])
 
@@ -179,7 +179,7 @@ def _serve(source: socket.socket, preprocessing: dict[str, Any]) -> None:
             found = collected([_one(content, preprocessing) for content in asked])
             failures = [one and (one.stage, one.reason) for one in found.failures]
             _send(source, {"shape": found.pixels.shape, "failures": failures, "n_cut": found.n_cut})
-            source.sendall(memoryview(np.ascontiguousarray(found.pixels).reshape(-1)))
+            source.sendall(np.ascontiguousarray(found.pixels).reshape(-1).data)
 
 
 def _content(source: socket.socket, asked: Any) -> bytes | None:

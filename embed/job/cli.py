@@ -64,32 +64,31 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that `plan` and `run` share."""
-    for option in reversed(
-        [
-            click.option(
-                "-e",
-                "--encoder",
-                "encoders",
-                multiple=True,
-                metavar="ENCODER[@COMPOSITION]",
-                help="Only this encoder or vector set; may be repeated. Default: all of the configuration.",
-            ),
-            click.option(
-                "--precision",
-                type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
-                default="auto",
-                help="auto: the fastest that keeps every measured row within cosine 0.999 of fp32. int8: on CPUs, by "
-                "OpenVINO (extra 'int8'), however far from fp32 that is; the cosine is printed.",
-            ),
-            source_options,
-            click.option(
-                "--shard",
-                "share",
-                type=ShareType(),
-                help="Only the i-th of n shares of what is missing, split by key, for schedulers of many runs.",
-            ),
-        ]
-    ):
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
+        click.option(
+            "-e",
+            "--encoder",
+            "encoders",
+            multiple=True,
+            metavar="ENCODER[@COMPOSITION]",
+            help="Only this encoder or vector set; may be repeated. Default: all of the configuration.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
+            default="auto",
+            help="auto: the fastest that keeps every measured row within cosine 0.999 of fp32. int8: on CPUs, by "
+            "OpenVINO (extra 'int8'), however far from fp32 that is; the cosine is printed.",
+        ),
+        source_options,
+        click.option(
+            "--shard",
+            "share",
+            type=ShareType(),
+            help="Only the i-th of n shares of what is missing, split by key, for schedulers of many runs.",
+        ),
+    ]
+    for option in reversed(options):
         command = option(command)
     return command
 

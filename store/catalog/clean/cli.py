@@ -50,10 +50,10 @@ def clean(workspace: Workspace, as_json: bool, policies: tuple[str, ...], proces
     started, n_rows = time.perf_counter(), n_rows_of(workspace)
     expected = user_timings().estimate(STEP, n_rows)
     about = "" if expected is None else f", about {max(expected.seconds, 1):.0f} s"
-    with moving(f"looking for doubtful rows{about}") as line:
+    with moving(f"looking for doubtful rows{about}") as status:
 
         def log(said: str) -> None:
-            with line.above():
+            with status.above():
                 say(said, err=True)
 
         report = clean_catalog(workspace, policies, processes, log)
