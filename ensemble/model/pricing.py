@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,6 +38,7 @@ from store.vectors.matrix import Matrix
 from store.workspace import Workspace
 
 HEADS = "heads"
+FEW_ROWS = 32  # whose prices are computed before a second core has begun
 FURTHER = "further"  # values of the user's own columns, as something that a row may lack
 
 
@@ -129,7 +131,7 @@ class Pricer:
         log_price = self.blended(log_prices)
         price = as_prices(log_price, self.floor)
         nearness = self.nearness
-        with on_one_core(self._libraries):
+        with self._cores_for(len(rows)):
             unlike = nearness.is_unlike(rows.rows)
         for at in np.flatnonzero(unlike):
             rows.flags[at].add(UNLIKE_TRAINING)
@@ -156,9 +158,13 @@ class Pricer:
     def log_prices(self, rows: Rows) -> np.ndarray:
         """Each head's log price, shape (n_rows, n_heads)."""
         low, high = self.manifest["log_price_range"]
-        with on_one_core(self._libraries):
+        with self._cores_for(len(rows)):
             columns = [predict_fitted(head.models, head.rows(rows)) for head in self.heads]
         return np.clip(np.stack(columns, axis=1), low - MOST_BEYOND, high + MOST_BEYOND)
+
+    def _cores_for(self, n_rows: int) -> AbstractContextManager[None]:
+        """One core for a few products, all of them for many."""
+        return on_one_core(self._libraries) if n_rows <= FEW_ROWS else nullcontext()
 
     def rows_of(self, source: TableSource, images: Sequence[Any] | None = None) -> ModelRows:
         """Rows of a table; see `model_rows`."""

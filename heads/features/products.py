@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-ROWS = 32  # multiplied together, always: the last block is filled up
+ROWS = 16  # multiplied together, always: the last block is filled up
 
 
 def blocks_of(n_rows: int) -> Iterator[tuple[slice, np.ndarray]]:

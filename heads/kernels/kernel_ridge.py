@@ -131,6 +131,9 @@ class KernelRidge(Head):
     def restore(self, state: dict[str, Any], rows: Callable[[pa.Array], Rows]) -> None:
         """See `Head.restore`."""
         super().restore(state, rows)
+        for name, held in self.held_.items():
+            if isinstance(held, tuple):  # words: turned once, not for every product
+                self.held_[name] = (held[0], held[1].tocsc())
         if of_vectors := self._of_vectors():
             held = rows(self.held_id_)
             self.held_ |= {name: self.sources_[name].features(held) for name in of_vectors}

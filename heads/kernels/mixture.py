@@ -8,7 +8,7 @@ import numpy as np
 
 from heads.features.columns import COLUMNS, column_words, texts_of
 from heads.features.design import FieldBlock, VectorBlock
-from heads.features.products import row_products
+from heads.features.products import ROWS, row_products
 from heads.features.rows import Rows
 from heads.features.tfidf import WordPairs
 
@@ -50,9 +50,16 @@ class Distances:
 
     def compare(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Shape (n_left, n_right) float32."""
-        apart = squared_distances(left, right)
+        apart = squared_distances(left, right, self._right_norms(right) if len(left) <= ROWS else None)
         apart /= np.float32(self.median_)
         return apart
+
+    def _right_norms(self, right: np.ndarray) -> np.ndarray:
+        """Squared lengths of rows that are compared with a few others again and again."""
+        known: tuple[np.ndarray, np.ndarray] | None = vars(self).get("_known")
+        if known is None or known[0] is not right:
+            known = vars(self)["_known"] = (right, squared_norms(right))
+        return known[1]
 
 
 @dataclass
@@ -158,13 +165,25 @@ class Cosines:
         return cosines
 
 
-def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Between all rows of two arrays, shape (n_left, n_right) float32."""
+def squared_distances(
+    left: np.ndarray, right: np.ndarray, right_norms: np.ndarray | None = None
+) -> np.ndarray:
+    """Between all rows of two arrays, shape (n_left, n_right) float32.
+
+    Args:
+        right_norms: `squared_norms` of the right rows, where they are known.
+    """
     apart: np.ndarray = left @ right.T
     apart *= -2.0
-    apart += np.einsum("ij,ij->i", left, left)[:, None]
-    apart += np.einsum("ij,ij->i", right, right)[None, :]
+    apart += squared_norms(left)[:, None]
+    apart += (squared_norms(right) if right_norms is None else right_norms)[None, :]
     return np.maximum(apart, 0.0, out=apart)
+
+
+def squared_norms(rows: np.ndarray) -> np.ndarray:
+    """Squared length of each row, shape (n_rows,)."""
+    found: np.ndarray = np.einsum("ij,ij->i", rows, rows)
+    return found
 
 
 def sources_of(rows: Rows, *, unit: bool, texts: bool, fields: bool) -> dict[str, KernelSource]:
