@@ -5,6 +5,7 @@
 PyTorch and what stands on it are left out: gigabytes, and not needed by what is tested here.
 """
 
+import argparse
 import configparser
 import re
 import subprocess
@@ -82,4 +83,6 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", help="of the virtual environment; made where it is not there")
+    sys.exit(main(parser.parse_args().folder))
