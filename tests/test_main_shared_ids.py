@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from store.cli import main
+from store.config import Config, HeadConfig, save_config
+from store.workspace import Workspace
 
 COLOURS = ("red", "blue", "green", "black")
 PRICES = {"red": 3.0, "blue": 30.0, "green": 300.0, "black": 3000.0}
@@ -46,7 +48,8 @@ def test_every_test_row_is_priced_as_itself_and_not_as_the_train_row_of_its_id(r
     clean = json.loads(shelfprice(root, "catalog", "clean", "--json"))
     assert {one["name"]: one["test_rows"] for one in clean["findings"]}["test_repeats"] > 0
     assert "paint" in shelfprice(root, "catalog", "show")
-    shelfprice(root, "heads", "run", "--head", "sparse")
+    save_config(Workspace(str(root / "w")), Config(heads=HeadConfig(run=("sparse",))))  # no vectors needed
+    shelfprice(root, "heads", "run")
     shelfprice(root, "ensemble", "blend")
     shelfprice(root, "ensemble", "submit")
     with open(root / "w/submission.csv") as file:
