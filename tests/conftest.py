@@ -12,8 +12,9 @@ def browser():
     """Debian's Chromium; the test is skipped without."""
     if CHROMIUM is None:
         pytest.skip("no chromium is installed")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the dev extra")
-    with playwright.sync_playwright() as running:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()

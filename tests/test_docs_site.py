@@ -15,7 +15,6 @@ DOCS = ROOT / "docs"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, built as `make docs` builds it: a dead link, a lost anchor or a page outside the menu is an error."""
-    pytest.importorskip("mkdocstrings", reason="needs the docs extra")
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(folder)],

@@ -11,6 +11,7 @@ import pytest
 from embed.job.limits import FailureLimits
 from embed.job.plan import plan_encoder
 from embed.job.run import EmbedOptions, run
+from embed.job.writer import ShardWriter
 from store.errors import CorruptFileError, FailureLimitError, WorkspaceError
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet
@@ -340,3 +341,14 @@ def test_a_killed_run_leaves_no_lock_behind(workspace):
     said: list[str] = []
     embed(workspace, options=EmbedOptions(), say=said.append)
     assert not any("waiting" in line for line in said)
+
+
+def test_an_error_before_the_first_batch_is_the_one_that_is_told(tmp_path):
+    def no_provenance():
+        raise AssertionError("nothing was embedded")
+
+    writer = ShardWriter(Workspace(tmp_path), fake_resolved().spec, no_provenance, 1000, 60.0)
+    with pytest.raises(KeyboardInterrupt, match="stopped early"), writer:
+        raise KeyboardInterrupt("stopped early")
+    assert (writer.n_published, writer.records) == (0, set())
+    assert shard_names(Workspace(tmp_path), fake_resolved().spec.folder) == []

@@ -115,5 +115,5 @@ def test_a_notebook_is_kept_with_the_outputs_of_every_cell_and_is_small(name):
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert sum("image/png" in output.get("data", ()) for output in outputs) > 0
     assert len(text) < 300_000
-    assert "/home/" not in text
-    assert "/tmp/" not in text
+    said = " ".join(str(output.get("text", "")) for output in outputs)
+    assert not re.search(r"(?<![\w:/.])/\w+/", said)  # a path of the machine that it ran on

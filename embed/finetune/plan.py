@@ -14,7 +14,7 @@ from embed.finetune.network import TunedNetwork
 from embed.finetune.processes import Processes
 from embed.finetune.step import Stepper
 from embed.finetune.training import TrainingOptions
-from embed.forward.devices import device_name
+from embed.forward.devices import decodes_in_processes, device_name
 
 WARM_STEPS, TIMED_STEPS = 1, 3
 
@@ -56,7 +56,8 @@ def plan(
     fields = block.transform(job.inputs.train) if block is not None and block.names_ else None
     quiet = Stepper(network, recipe, processes, targets, fields, options.micro_rows, lambda line: None)
     valid = [matrix.valid for matrix in job.inputs.train.matrices]
-    feed = Feed(job.workspace, job.towers, encoders, valid, job.seed)
+    in_processes = decodes_in_processes(processes.device.type)
+    feed = Feed(job.workspace, job.towers, encoders, valid, job.seed, in_processes)
     rows = part.positions[~part.aside]
     batches = epoch_batches(rows, feed.lengths, recipe.batch_rows, job.seed, 0)
     steps = recipe.epochs * max(1, len(rows) // recipe.batch_rows)

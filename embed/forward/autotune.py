@@ -91,7 +91,9 @@ class ModeTrial:
             return choice
         self._passes.apply(choice.mode)
         units, rate = self._grown(sample)
-        if not self._is_of_one_shape:
+        if (
+            not self._is_of_one_shape or not rate
+        ):  # texts are timed as they come; not even the first batch fitted
             return replace(choice, units=units)
         return replace(choice, units=units, rows_per_second=choice.rows_per_second | {str(choice.mode): rate})
 

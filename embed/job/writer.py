@@ -72,9 +72,12 @@ class ShardWriter:
         """Make all that was added so far part of the cache, once what was begun before is; returns at once."""
         self.wait()
         now = time.perf_counter()
+        if not self._keys and not self._failures:
+            self._since = now
+            return
         provenance = {
             "host": host(),
-            **self._provenance(),
+            **(self._provenance() if self._keys else {}),
             "rows": len(self._keys),
             "seconds": round(now - self._since, 3),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
