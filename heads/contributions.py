@@ -54,7 +54,9 @@ def _one(head: Head, rows: Rows, mean: float) -> Contributions:
         return of_kind(head, rows)
     # What compares with training rows can't be split by word; other heads are told as a whole.
     part: Part = (
-        ("similar", "") if head.name in ("kernel-ridge", "neighbours", "svr") else ("head", head.name)
+        ("similar", "")
+        if head.name in ("gaussian-process", "kernel-ridge", "neighbours", "svr")
+        else ("head", head.name)
     )
     return Contributions(mean, [{part: float(value - mean)} for value in head.predict(rows)])
 
