@@ -6,7 +6,7 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,36 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
+COMMON = {  # what parameters mean that many libraries have
+    "C": "inverse strength of the regularisation",
+    "alpha_max": "largest penalty that is tried",
+    "alpha_min": "smallest penalty that is tried",
+    "batch_rows": "rows of a step",
+    "category_weight": "weight of category columns beside vectors",
+    "colsample_bytree": "share of columns a tree sees",
+    "dropout": "share of units left out at random in training",
+    "epochs": "passes over the rows, at most",
+    "hidden": "units of each layer",
+    "huber_bend": "where the loss turns linear, in log price; 0: squared error",
+    "learning_rate": "step size",
+    "loss": "what is minimised, in log price",
+    "max_bin": "bins of a column, at most",
+    "max_depth": "depth of a tree, at most",
+    "min_child_weight": "least weight of rows in a leaf",
+    "min_data_in_leaf": "least rows in a leaf",
+    "n_alphas": "penalties that are tried, from the smallest to the largest",
+    "n_estimators": "trees",
+    "num_leaves": "leaves of a tree, at most",
+    "number_weight": "weight of number columns beside vectors",
+    "patience": "epochs without a better inner score before it stops",
+    "random_state": "seed of what is drawn at random",
+    "reg_lambda": "penalty on squared leaf values",
+    "schedule": "of the learning rate",
+    "seeds": "networks that are averaged",
+    "smoothing": "rows of the overall mean that a category's mean is mixed with",
+    "subsample": "share of rows a tree sees",
+    "weight_decay": "of AdamW",
+}
 ROOMS = ("store", "embed", "heads", "ensemble")
 
 
@@ -98,8 +128,16 @@ def commands_page() -> str:
             [path, *(f"{a.human_readable_name}{'…' if a.nargs < 0 else ''}" for a in arguments), "[OPTIONS]"]
         )
         lines += ["", "```text", usage, "```", ""]
-        if options:
-            lines += ["| option | what it does |", "|---|---|", *map(option_row, options)]
+        sections: dict[str, Sequence[str]] = getattr(command, "sections", {})
+        placed = {name for names in sections.values() for name in names}
+        for title, names in {"": [one.name for one in options if one.name not in placed], **sections}.items():
+            if rows := [option_row(one) for one in options if one.name in names]:
+                lines += [
+                    *(["", f"**{title}**", ""] if title else []),
+                    "| option | what it does |",
+                    "|---|---|",
+                    *rows,
+                ]
     return "\n".join(lines) + "\n"
 
 
@@ -162,11 +200,46 @@ def config_page() -> str:
         if inner is not None:
             lines += ["", f"## [{one.name}]", "", paragraph(inspect.getdoc(inner)), ""]
             lines += table_of(inner, [field.name for field in dataclasses.fields(inner)])
-    lines += [
+    return "\n".join([*lines, *head_tables()]) + "\n"
+
+
+def head_tables() -> list[str]:
+    """Every parameter of every head, with what it may be."""
+    from heads.params import declared_of, defaults_of
+    from heads.registry import HEADS, HeadSource
+
+    lines = [
         "",
-        "Parameters of a head stand in `[heads.params.NAME]`, as `shelfprice heads list` names them.",
+        "## [heads.params.NAME]",
+        "",
+        "Parameters of a head, which Python takes as well: `heads.Ridge(n_alphas=30)`. A value outside of what it may be",
+        "is an error before anything is fitted. `target` is of Python alone: `log_price`, as a run has it, or `price`.",
     ]
-    return "\n".join(lines) + "\n"
+    for name, place in HEADS.items():
+        head = HeadSource("shelfprice", place).load(name)
+        lines += ["", f"### {name}", "", f"{cell(head.summary[0].upper() + head.summary[1:])}.", ""]
+        lines += ["| parameter | may be | default | meaning |", "|---|---|---|---|"]
+        for key, default in defaults_of(head).items():
+            if key == "target":
+                continue
+            meaning = cell(comment_of(head, key) or COMMON[key])
+            may_be = (
+                "true or false"
+                if isinstance(default, bool)
+                else declared_of(head, key).described(type(default))
+            )
+            lines.append(f"| `{key}` | {cell(may_be)} | `{toml_text(default)}` | {meaning} |")
+    return lines
+
+
+def comment_of(owner: type, name: str) -> str:
+    """The comments beside a field, in the class that declares it."""
+    for base in owner.__mro__:
+        source = inspect.getsource(base) if name in inspect.get_annotations(base) else ""
+        if found := re.search(rf"^    {name}: .*?(?=^    \S|\Z)", source, re.MULTILINE | re.DOTALL):
+            comments = re.findall(r"  # (?!noqa|fmt)(.*?)(?:  # noqa.*)?$", found[0], re.MULTILINE)
+            return " ".join(comments)
+    return ""
 
 
 def nested(owner: type, name: str) -> type | None:

@@ -8,11 +8,11 @@ import click
 from embed.export.cli import export_command
 from embed.finetune.cli import finetune_command
 from embed.job.cli import encoder_options, run_command, source_options, trust_option
-from store.options import json_option, print_json, say, user_timings, workspace_option
+from store.options import InOrder, json_option, on_workspace, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 
-@click.group()
+@click.group(cls=InOrder, order=("plan", "run", "verify", "compare", "show", "fetch", "export", "finetune"))
 def embed() -> None:
     """Turn texts and images into vectors, each once."""
 
@@ -59,6 +59,8 @@ def plan_command(
         return
     for line in (line for one in plans for line in plan_lines(one)):
         say(line)
+    following = "embed run" if any(len(one.missing) for one in plans) else "heads run"
+    say(f"next: {on_workspace(f'shelfprice {following}', workspace.root)}")
 
 
 @embed.command("verify")

@@ -166,9 +166,7 @@ def _line(one: VectorHolding) -> str:
         notes = [f"{rows.failed:,} failed"] if rows.failed else []
         notes += [f"{rows.missing:,} missing"] if rows.missing else []
         parts.append(f"{split} {rows.have:,} of {rows.rows:,}" + (f" ({', '.join(notes)})" if notes else ""))
-    about = (
-        f"{one.dim}-d, {size_text(one.n_bytes)}, {one.fingerprint}" if one.fingerprint else "never embedded"
-    )
+    about = f"{one.dim} numbers each, {size_text(one.n_bytes)}" if one.fingerprint else "never embedded"
     extra = "" if one.is_configured else ", not configured"
     return f"{', '.join(parts)}{'; ' if parts else ''}{about}{extra}"
 

@@ -8,13 +8,13 @@ from ensemble.model.cli import pack
 from ensemble.report.cli import report
 from store.config import load_config
 from store.errors import AuditError
-from store.options import json_option, on_workspace, print_json, say, user_timings, workspace_option
+from store.options import InOrder, json_option, on_workspace, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
 
 
-@click.group()
+@click.group(cls=InOrder, order=("blend", "audit", "submit", "report", "pack"))
 def ensemble() -> None:
     """Blend heads, estimate the error, write prices and a report."""
 
@@ -173,3 +173,5 @@ def audit(max_rows: int, only: tuple[str, ...], workspace: Workspace, as_json: b
         raise AuditError(
             f"the honest score can't be trusted, {len(failed)} checks failed: {', '.join(failed)}"
         )
+    if not as_json:
+        say(f"next: {on_workspace('shelfprice ensemble submit', workspace.root)}")

@@ -110,7 +110,7 @@ def sections(workspace: Workspace, config: Config) -> Iterator[Section]:
         if blend is not None and blend.asked:
             chosen = " ".join(f"--head {head}" for head in blend.asked)
             step = f"shelfprice ensemble blend {chosen} --standing", step[1]
-    yield Section(60, "blend", (_blend_line(blend),), {"blend": blend}, step)
+    yield Section(60, "blend", tuple(_blend_lines(blend)), {"blend": blend}, step)
     submission = submission_holding(workspace, blend)
     step = None
     if workspace.exists(split_path("test")) and (submission is None or submission.stale):
@@ -119,13 +119,14 @@ def sections(workspace: Workspace, config: Config) -> Iterator[Section]:
     yield Section(70, "submission", (_submission_line(submission),), {"submission": submission}, step)
 
 
-def _blend_line(blend: BlendHolding | None) -> str:
+def _blend_lines(blend: BlendHolding | None) -> Iterator[str]:
     if blend is None:
-        return "none"
-    weights = ", ".join(f"{head} {weight:.2f}" for head, weight in blend.weights.items())
-    score = f"honest SMAPE {blend.nested:.3f}, " if blend.nested is not None else ""
-    chosen = "heads chosen by --head, " if blend.asked else ""
-    return f"{score}{weights}; {chosen}{'stale: ' + '; '.join(blend.stale) if blend.stale else 'up to date'}"
+        return
+    score = f"honest SMAPE {blend.nested:.2f}, " if blend.nested is not None else ""
+    yield f"{score}{'stale: ' + '; '.join(blend.stale) if blend.stale else 'up to date'}"
+    weights = sorted(blend.weights.items(), key=lambda one: -one[1])
+    told = ", ".join(f"{head} {weight:.2f}" for head, weight in weights if weight >= 0.005)
+    yield f"weights: {told}{' (heads chosen by --head)' if blend.asked else ''}"
 
 
 def _submission_line(submission: SubmissionHolding | None) -> str:

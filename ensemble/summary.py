@@ -58,20 +58,20 @@ def expectation(record: dict[str, Any]) -> list[str]:
         if scores["test_interval"] is None:
             return []
         low, high = scores["test_interval"]
-        return [f"Expect {scores['nested']:.2f} on the {n_test:,} test rows, {low:.2f} to {high:.2f}."]
+        return [f"Expect SMAPE {scores['nested']:.2f} on the {n_test:,} test rows, {low:.2f} to {high:.2f}."]
     test, alone = found["test"], found["without_relative"]
     low, high = test["interval"]
     what = f"the {n_test:,} test rows" if n_test else "rows like these"
     lines = [
-        f"Expect {test['smape']:.2f} on {what}, {low:.2f} to {high:.2f}.",
-        "  If they are like the training rows: 'shelfprice ensemble audit' checks.",
+        f"Expect SMAPE {test['smape']:.2f} on {what}, {low:.2f} to {high:.2f}.",
+        "  If they are like the training rows: 'shelfprice ensemble audit' checks it.",
     ]
     if found["curve_heads"]:
         lines.append(
-            f"  In it: {test['size_factor'] - 1:+.1%} for learning from all rows and not from all folds but one."
+            f"  Included: {test['size_factor'] - 1:+.1%} for learning from all rows and not from all folds but one."
         )
         lines += textwrap.wrap(
-            f"By the learning curve of {', '.join(found['curve_heads'])}.",
+            f"Estimated by the learning curve of {', '.join(found['curve_heads'])}.",
             80,
             initial_indent="  ",
             subsequent_indent="  ",
@@ -86,7 +86,7 @@ def expectation(record: dict[str, Any]) -> list[str]:
     if alone is not None and abs(alone["smape"] - test["smape"]) > DIFFERENT * test["smape"]:
         low, high = alone["interval"]
         lines.append(
-            f"On products without a relative in train expect {alone['smape']:.2f}, {low:.2f} to {high:.2f}."
+            f"On products without a relative in train expect SMAPE {alone['smape']:.2f}, {low:.2f} to {high:.2f}."
         )
     if blocks := found.get("blocks"):
         scores_of = ", ".join(f"{block['smape']:.2f}" for block in blocks)
@@ -96,8 +96,8 @@ def expectation(record: dict[str, Any]) -> list[str]:
         lines.append(
             f"{test['unscored']:.0%} of the test rows have a nearer relative in train than training rows have"
         )
-        lines.append("  in another fold: expect a better score. Folds in which such rows are scored")
-        lines.append("  may come of 'shelfprice catalog folds --group auto'.")
+        lines.append("  in another fold: expect a better score. 'shelfprice catalog folds --group auto'")
+        lines.append("  may deal folds that score such rows too.")
     return lines
 
 
@@ -106,7 +106,7 @@ def _verdict(record: dict[str, Any]) -> list[str]:
     if len(scores["heads"]) == 1:
         return ["One head: nothing to blend, its own prices are taken."]
     low, high = scores["gain_over_best_head_interval"]
-    against = "better" if low > 0 else "worse" if high < 0 else "not sure"
+    against = "better" if low > 0 else "worse" if high < 0 else "not certain"
     gain = f"{inner['gain']:+.2f} ± {inner['gain_error']:.2f}"
     if record["method"] == "average":
         taken = f"Plain average: weights gain {gain} on inner folds, too little to be sure."
@@ -128,7 +128,7 @@ def submit_lines(result: dict[str, Any]) -> list[str]:
     median = format(result["median_price"], ",.2f" if result["median_price"] >= 0.1 else ".3g")
     lines = [
         f"{result['n_rows']:,} prices written to {result['file']}, median {median}.",
-        f"Expect SMAPE {result['expected_smape']:.2f}, {low:.2f} to {high:.2f}.",
+        f"Expect SMAPE {result['expected_smape']:.2f} (0 is perfect, 200 the worst), {low:.2f} to {high:.2f}.",
         f"Intervals of {result['coverage']:.0%} for each row: {result['intervals_file']}",
     ]
     if result["n_at_floor"]:
@@ -150,5 +150,10 @@ def _plural(word: str, count: int) -> str:
 
 def audit_lines(result: dict[str, Any]) -> list[str]:
     """The summary of an audit: a verdict and its words per check."""
-    lines = [f"{check['verdict']:>8}  {check['name']}: {check['words']}" for check in result["checks"]]
-    return [*lines, *(f"    note  {note}" for note in result["notes"])]
+    checks = result["checks"]
+    lines = [f"{check['verdict']:>8}  {check['name']}: {check['words']}" for check in checks]
+    lines += [f"    note  {note}" for note in result["notes"]]
+    told = {"fail": "failed", "caution": "to look at", "ok": "passed", "skipped": "skipped"}
+    counts = {words: sum(check["verdict"] == verdict for check in checks) for verdict, words in told.items()}
+    said = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    return [*lines, f"{len(checks)} {_plural('check', len(checks))}: {said}."]

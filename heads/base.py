@@ -42,6 +42,16 @@ class FoldPredictions:
 class Head:
     """Base of every head: parameters, input checks, and the hooks that the fold loop calls.
 
+    `fit(X, y)` takes a matrix of shape (n_rows, n_features), in which a row that is NaN throughout has no vector, or
+    `Rows`, whose groups stay together wherever a head splits rows inside a fit. y, shape (n_rows,), holds log prices, or
+    prices > 0 with `target="price"`; `predict(X)` gives the same, float64, shape (n_rows,).
+
+    >>> import numpy as np, heads
+    >>> X = np.random.default_rng(0).normal(size=(60, 4))
+    >>> head = heads.Ridge(target="price").fit(X, np.exp(X[:, 0]))
+    >>> head.predict(X[:2]).shape
+    (2,)
+
     A subclass is decorated `@dataclass(kw_only=True, eq=False)`, has defaults for every field, declares what each may
     be by `heads.params.param`, and implements `_fit` and `_predict`. What it learns ends in an underscore.
     """

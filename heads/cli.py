@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from store.options import json_option, on_workspace, print_json, say, user_timings, workspace_option
+from store.options import InOrder, json_option, on_workspace, print_json, say, user_timings, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 TO_TRAIN = "to train"
 
 
-@click.group(context_settings={"show_default": True})
+@click.group(
+    cls=InOrder, order=("list", "plan", "run", "compare", "tune"), context_settings={"show_default": True}
+)
 def heads() -> None:
     """Train heads on vectors: light models that predict prices."""
 
@@ -198,10 +200,11 @@ def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
     say(f"{len(states)} heads, {chosen.reason}")
     for name, state in states.items():
         about = f", {estimate_text(estimates.heads[name])}" if state == TO_TRAIN else ""
-        say(f"{name:<20} {state}{about}")
-    if unknown and not measure:
-        say("'shelfprice heads plan --measure' measures on a few rows what is unknown.")
+        say(f"{name:<20} {'trained already' if state == 'there' else state}{about}")
     say(f"{'blend':<20} {estimate_text(estimates.blend)}")
+    if unknown and not measure:
+        say("'shelfprice heads plan --measure' trains heads of unknown time on a few rows.")
+    say(f"next: {on_workspace('shelfprice heads run', workspace.root)}")
 
 
 @heads.command(name="list")

@@ -14,7 +14,7 @@ from heads.base import Head
 from heads.defaults import configured_heads
 from heads.features.inputs import InputCoverage, Inputs, input_coverage, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
-from heads.folds.tuning import Tuning, read_tuning, tuning_basis
+from heads.folds.tuning import Tuning, read_tuning, tuning_basis, tuning_path
 from heads.params import current_params, run_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, extra_columns, read_split, split_path
@@ -31,7 +31,7 @@ from store.predictions import (
     publish_predictions,
     test_predictions_table,
 )
-from store.standing import let_stand
+from store.standing import let_stand, standing_file
 from store.vectors.folded import check_folds, fold_specs
 from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
@@ -245,6 +245,11 @@ def _usable_tuning(
     """What tuning found for exactly these rows and folds, less what the configuration sets."""
     tuning = read_tuning(workspace, name)
     if tuning is None:
+        if _was_tuned(workspace, name):
+            log(
+                f"note: {name} was last trained with parameters found by tuning, and {tuning_path(name)} is gone: its own "
+                f"parameters are taken; 'shelfprice heads tune --head {name}' searches again"
+            )
         return None
     if tuning.bound_to != tuning_basis(inputs):
         log(
@@ -253,6 +258,15 @@ def _usable_tuning(
         )
         return None
     return tuning.without(given)
+
+
+def _was_tuned(workspace: Workspace, name: str) -> bool:
+    """Whether the predictions that stand for a head were made with parameters found by tuning."""
+    record = standing_file(name)
+    if not workspace.is_sound(record):
+        return False
+    found = f"{workspace.read_json(record)['folder']}/head.json"
+    return workspace.is_sound(found) and "tuned" in workspace.read_json(found)["inputs"]
 
 
 def train_head(

@@ -141,7 +141,7 @@ def _line(one: HeadHolding) -> str:
         state = "older run"
     else:
         state = "up to date" if one.is_configured else "up to date, not in heads.run"
-    smape = f"{one.smape:8.3f}" if one.smape is not None else " " * 8
+    smape = f"{one.smape:7.2f}" if one.smape is not None else " " * 7
     return f"{one.head:<18} SMAPE{smape}  {state}"
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from store.catalog.demo.generate import make_demo as make_demo
     from store.catalog.ingest.run import ingest as ingest
     from store.catalog.read import read_split as read_split
+    from store.config import ColumnConfig as ColumnConfig
     from store.config import Config as Config
     from store.config import load_config as load_config
     from store.config import save_config as save_config
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from store.workspace import Workspace as Workspace
 
 _MODULES = {
+    "ColumnConfig": "store.config",
     "Config": "store.config",
     "ShelfpriceError": "store.errors",
     "Workspace": "store.workspace",

@@ -25,7 +25,11 @@ ROW_NUMBER = "row-number"  # in place of a column of ids
 
 @dataclass(frozen=True)
 class ColumnConfig:
-    """Column names of the user's files, and how what stands in them is read."""
+    """Column names of the user's files, and how what stands in them is read.
+
+    >>> ColumnConfig(sample_id="sku", text="title", more_text=("about",), price="usd").image_link
+    'image_link'
+    """
 
     sample_id: str = "sample_id"  # "row-number": rows are numbered from 1
     test_id: str = ""  # of the test file; empty: as in the training file

@@ -89,6 +89,7 @@ def _columns(*schemas: pa.Schema | tuple[pa.Field, ...] | Mapping[str, pa.DataTy
 
 
 _ID = {"sample_id": Column(ID, nullable=False)}
+_OUT_OF_FOLD = _ID | {"fold": Column(INTEGER, nullable=False)} | _columns((LOG_PRICE,))
 _INGEST = "run 'shelfprice catalog ingest' again with the files of the catalogue"
 _IMAGES = "run 'shelfprice catalog ingest' with --images again, or 'shelfprice catalog images' for links"
 _EMBED = "run 'shelfprice embed run' to make it again"
@@ -157,11 +158,7 @@ CONTRACTS = (
         shape=_ENCODER,
     ),
     Contract(r"vectors/.+\.json", _EMBED),
-    Contract(
-        r"predictions/[^/]+/oof\.parquet",
-        _HEADS,
-        _ID | {"fold": Column(INTEGER, nullable=False)} | _columns((LOG_PRICE,)),
-    ),
+    Contract(r"predictions/[^/]+/oof\.parquet", _HEADS, _OUT_OF_FOLD),
     Contract(r"predictions/[^/]+/(test|curve)\.parquet", _HEADS, _ID | _columns((LOG_PRICE,))),
     Contract(r"predictions/[^/]+/evidence\.parquet", _HEADS, _ID | {"split": Column(pa.string())}),
     Contract(
@@ -193,6 +190,7 @@ CONTRACTS = (
             "scores": {"nested": NUMBER},
         },
     ),
+    Contract(r"blend/[^/]+/oof\.parquet", _BLEND, _OUT_OF_FOLD),
     Contract(r"blend/current\.json", _BLEND, shape={"folder": str}),
     Contract(r"finetune/[^/]+/fold-\d+/fold\.json", _TUNED, shape={"weights_sha256": str, "seconds": NUMBER}),
     Contract(r"finetune/.+", _TUNED),

@@ -84,7 +84,7 @@ def failure_lines(rows: Sequence[FailedRow]) -> Iterator[str]:
     for row in rows:
         file = f" ({row.file})" if row.file is not None else ""
         yield f"{row.what}: {row.split} {row.sample_id}{file}: {row.stage}: {row.reason}"
-    yield f"{len(rows)} failures" if rows else "no failures"
+    yield f"{len(rows):,} failure{'s' * (len(rows) > 1)}" if rows else "no failures"
 
 
 def _file(reference: str) -> str:

@@ -186,7 +186,8 @@ def _catalog_lines(catalog: CatalogHolding | None, images: ImageHolding | None) 
     if catalog.n_with_several:
         yield f"{catalog.n_with_several:,} rows with several images"
     if catalog.rejected:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in catalog.rejected.items())
+        counted = sorted(catalog.rejected.items(), key=lambda one: -one[1])
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in counted)
         yield f"{sum(catalog.rejected.values()):,} rows rejected: {reasons}"
     if images is not None:
         failed = f", {images.failed:,} failed" if images.failed else ""
@@ -199,7 +200,7 @@ def _folds_line(folds: FoldsHolding | None) -> str:
     groups = "each row on its own" if folds.grouping == "none" else f"{folds.grouping} groups"
     how = f"{groups}, seed {folds.seed}" if folds.grouping else "brought along"
     stale = f"; stale: {folds.stale}" if folds.stale else ""
-    return f"{folds.k} folds of {folds.rows:,} rows in {folds.groups:,} groups, {how}, {folds.hash}{stale}"
+    return f"{folds.k} folds of {folds.rows:,} rows in {folds.groups:,} groups, {how}{stale}"
 
 
 def _cleaning_line(cleaning: CleaningHolding | None) -> str:

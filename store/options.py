@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from store.timings import Timings
 from store.workspace import Workspace
 
 MOST_COLUMNS = 80  # of a line on a terminal, that people read
+WIDEST_LABEL = 24  # columns before the text of a line, which its further lines keep free
+_LABEL = re.compile(r"\s*\S+(?: \S+)* {2,}(?=\S)")  # words and the gap after them
 _C1 = re.compile("[\x7f-\x9f]")  # control characters that JSON leaves as they are
 
 
@@ -40,6 +42,42 @@ workspace_option: Callable[[Any], Any] = click.option(
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object, for machines."
 )
+
+
+class InOrder(click.Group):
+    """A group that lists its commands in the order of their use.
+
+    Args:
+        order: names of commands; others come last.
+    """
+
+    def __init__(self, *args: Any, order: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.order = tuple(order)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        known = [name for name in self.order if name in self.commands]
+        return [*known, *sorted(set(self.commands).difference(known))]
+
+
+class Sectioned(click.Command):
+    """A command of many options, which its help lists under headings.
+
+    Args:
+        sections: heading -> names of parameters; others come first, under "Options".
+    """
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections = sections
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {one.name: one.get_help_record(context) for one in self.get_params(context)}
+        placed = {name for names in self.sections.values() for name in names}
+        first = [name for name in records if name not in placed]
+        for title, names in {"Options": first, **self.sections}.items():
+            with formatter.section(title):
+                formatter.write_dl([record for name in names if (record := records[name]) is not None])
 
 
 class Interrupted(click.ClickException):
@@ -82,8 +120,10 @@ def _wrapped(line: str) -> str:
     if len(line) <= width:
         return line
     indent = " " * (len(line) - len(line.lstrip()))
+    label = _LABEL.match(line)
+    hanging = len(label[0]) if label and len(label[0]) <= WIDEST_LABEL else len(indent)
     parts = textwrap.wrap(
-        line.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  ",
+        line.strip(), width, initial_indent=indent, subsequent_indent=" " * (hanging + 2),
         break_long_words=False, break_on_hyphens=False, replace_whitespace=False,
     )  # fmt: skip
     return "\n".join(parts)

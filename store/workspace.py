@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from store.contracts import contract_of, null_problem, parse_json, shape_problem, table_problem
+from store.contracts import ANY, contract_of, null_problem, parse_json, shape_problem, table_problem
 from store.digests import (
     digest_problem,
     opened_record,
@@ -143,7 +143,7 @@ class Workspace:
             if self.is_local and os.path.islink(self.path(relative)):
                 leads_nowhere = OSError(errno.ELOOP, "it is a link that leads nowhere")
                 raise self._unreadable(relative, leads_nowhere) from error
-            raise WorkspaceError(f"workspace {self.root} has no {relative}") from error
+            raise self._absent(relative) from error
         except OSError as error:
             raise self._unreadable(relative, error) from error
 
@@ -162,7 +162,7 @@ class Workspace:
         try:
             return bytes(self._objects.call(self.filesystem.cat_file, self.path(relative)))
         except FileNotFoundError as error:
-            raise WorkspaceError(f"workspace {self.root} has no {relative}") from error
+            raise self._absent(relative) from error
 
     def read_json(self, relative: str) -> Any:
         """A record that `publish_json` wrote.
@@ -275,6 +275,11 @@ class Workspace:
         return CorruptFileError(
             f"{self.path(relative)} is damaged or not what shelfprice wrote ({reason}): {contract_of(relative).made_by}"
         )
+
+    def _absent(self, relative: str) -> WorkspaceError:
+        contract = contract_of(relative)
+        way_on = f": {contract.made_by}" if contract is not ANY else ""
+        return WorkspaceError(f"workspace {self.root} has no {relative}{way_on}")
 
     def _unreadable(self, relative: str, error: OSError) -> WorkspaceError:
         message = f"can't read {self.path(relative)}: {error.strerror or error}"

@@ -8,21 +8,40 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.util import run_sync
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def execute(notebook: Path, folder: Path, small: Mapping[str, Any] | None = None) -> nbformat.NotebookNode:
+@contextmanager
+def running_kernel() -> Iterator[Any]:
+    """A kernel for several notebooks, which imports libraries once."""
+    kernel: Any = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3").create_kernel_manager()
+    run_sync(kernel.start_kernel)(env=_environment())
+    try:
+        yield kernel
+    finally:
+        run_sync(kernel.shutdown_kernel)(now=True)
+
+
+def execute(
+    notebook: Path,
+    folder: Path,
+    small: Mapping[str, Any] | None = None,
+    kernel: Any = None,
+) -> nbformat.NotebookNode:
     """The notebook with the outputs of its cells, run in `folder`.
 
     Args:
         small: values of the cell that is tagged `parameters`; None: those that it states.
+        kernel: that runs it, without the names of notebooks before; None: one of its own.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
@@ -31,14 +50,26 @@ def execute(notebook: Path, folder: Path, small: Mapping[str, Any] | None = None
     if small is not None:
         (cell,) = (cell for cell in found.cells if "parameters" in cell.metadata.get("tags", ()))
         cell.source = "\n".join(f"{name} = {value!r}" for name, value in small.items())
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    begin = nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {folder}")
+    found.cells.insert(0, begin)
     client = NotebookClient(
-        found, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
+        found, km=kernel, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
         record_timing=False, coalesce_streams=True,
     )  # fmt: skip
-    client.execute(env=environment)
+    client.execute(**({"env": _environment()} if kernel is None else {}))
+    found.cells.remove(begin)
+    for cell in found.cells:
+        if cell.cell_type == "code":
+            cell.execution_count -= begin.execution_count
+            for output in cell.outputs:
+                if output.get("execution_count"):
+                    output.execution_count -= begin.execution_count
     return found
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return os.environ | {"PATH": path, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 
 def printed(notebook: nbformat.NotebookNode) -> str:

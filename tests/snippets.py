@@ -2,6 +2,8 @@
 
 import doctest
 import re
+import shutil
+from pathlib import Path
 
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e-?\d+)?")
 NEAR = 0.05  # relative: scores move a little with the processor
@@ -21,3 +23,13 @@ class AboutChecker(doctest.OutputChecker):
         if super().check_output(want, got, optionflags):
             return True
         return "." in want and reads_alike(got, want)
+
+
+def copy_vectors(source: Path, workspace: Path, *, shards: bool = True) -> None:
+    """Give a workspace the vectors of another, so that equal texts and images are not embedded again.
+
+    Args:
+        shards: False: only what was converted and measured; every vector is computed.
+    """
+    left_out = None if shards else shutil.ignore_patterns("part-*.parquet", "failed-*.parquet")
+    shutil.copytree(source / "vectors", workspace / "vectors", ignore=left_out)

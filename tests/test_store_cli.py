@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from store import progress
 from store.cli import main
 from store.errors import ShelfpriceError
-from store.options import say
+from store.options import InOrder, Sectioned, say
 
 
 def commands(command, path=()):
@@ -74,6 +75,21 @@ def test_every_command_has_examples_that_it_understands(path, tmp_path, monkeypa
         ALL[path].make_context(path[-1], words[1 + len(path) :])  # refuses what a call would refuse
 
 
+def test_a_long_help_lists_every_option_once_and_a_group_every_command(tmp_path):
+    grouped = {path: command for path, command in ALL.items() if isinstance(command, Sectioned)}
+    assert len(grouped) > 3
+    for path, command in grouped.items():
+        shown = CliRunner().invoke(main, [*path, "--help"], terminal_width=80).output
+        for title in ("Options", *command.sections):
+            assert f"\n{title}:\n" in shown
+        listed = re.findall(r"^  (?:-\w, )?(--[\w-]+)", shown.partition("\nOptions:")[2], re.MULTILINE)
+        options = [one.opts for one in command.params if isinstance(one, click.Option) and not one.hidden]
+        assert sorted(listed) == sorted(["--help", *(names[-1] for names in options)])
+    for path, command in ALL.items():
+        if isinstance(command, InOrder):
+            assert set(command.order) == set(command.commands), path
+
+
 def test_help_imports_no_heavy_library():
     code = (
         "import sys; from click.testing import CliRunner; from store.cli import main\n"
@@ -133,6 +149,16 @@ def test_ctrl_c_says_how_to_go_on_with_a_code_of_its_own(tmp_path, monkeypatch, 
         signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert said in result.stderr
+
+
+def test_further_lines_of_a_broken_line_stand_under_its_text(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", stream)
+    say("vectors     minilm@structured " + "train 292 of 292, " * 4)
+    say("a sentence without a label, " * 4)
+    _, second, _, fourth = stream.getvalue().splitlines()
+    assert [len(line) - len(line.lstrip()) for line in (second, fourth)] == [14, 2]
 
 
 def test_a_line_longer_than_a_terminal_is_broken_between_words(monkeypatch):

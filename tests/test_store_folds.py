@@ -224,7 +224,7 @@ def test_the_command_shows_sizes_prices_and_groups(workspace):
     ingest(workspace, rows(40, text=["twin", "twin"] + [f"t{i}" for i in range(38)]))
     result = run(workspace)
     assert result.exit_code == 0, result.output
-    assert "of 40 rows in 39 groups, " in result.output
+    assert "5 folds of 40 rows in 39 groups\n" in result.output
     assert "2 rows share a group, the largest holds 2" in result.output
     assert result.output.count("median price") == 5
 

@@ -137,7 +137,7 @@ def test_rows_images_and_rejections_are_counted(workspace):
     catalog = status(workspace)["catalog"]
     assert catalog["splits"] == {"train": {"rows": 3, "with_link": 2, "with_image": 1}}
     assert catalog["rejected"] == {"price is zero": 1, "duplicate id": 2}
-    assert "3 rows rejected: 1 price is zero, 2 duplicate id" in run(workspace)
+    assert "3 rows rejected: duplicate id (2), price is zero (1)" in run(workspace)
 
 
 def test_vectors_are_counted_by_split_with_failures_and_what_is_missing(embedded):

@@ -10,7 +10,7 @@ import click
 
 from embed.finetune.recipe import HEADS, LOSSES, PRECISIONS, SCHEDULES
 from embed.job.cli import source_options
-from store.options import Interrupted, json_option, print_json, say, workspace_option
+from store.options import Interrupted, Sectioned, json_option, print_json, say, workspace_option
 from store.workspace import Workspace
 
 NOT_SET = "Default: the system's, see docs/finetune.md."
@@ -65,7 +65,23 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command("finetune", epilog=f"Options of training that are not given: {NOT_SET[9:]}")
+SECTIONS = {
+    "What is trained": ("head", "lora", "last_blocks", "augment", "folds", "holdout"),
+    "How it is trained": (
+        "loss", "epochs", "warmup_epochs", "augmented_warmup", "image_rate", "text_rate", "head_rate", "layer_decay",
+        "weight_decay", "schedule", "warmup", "batch_rows", "clip", "average", "patience", "aside",
+    ),
+    "Memory and speed": ("micro_rows", "precision", "checkpointing", "device", "save_every"),
+    "Where models come from": ("models_dir", "offline", "trust_remote_code"),
+}  # fmt: skip
+
+
+@click.command(
+    "finetune",
+    cls=Sectioned,
+    sections=SECTIONS,
+    epilog=f"Options of training that are not given: {NOT_SET[9:]}",
+)
 @click.argument("encoders", nargs=-1, required=True, metavar="ENCODER[@COMPOSITION]...")
 @click.option("--name", help="Of the run, its vectors and its head. Default: the encoders' names.")
 @_recipe_options
@@ -158,6 +174,7 @@ def finetune_command(
             return
         for line in plan_lines(planned):
             say(line)
+        say("next: the same command without --plan")
         return
     try:
         outcome = tune(job, chosen, processes, options, device, log, restart)

@@ -5,21 +5,26 @@ from typing import Any
 from embed.finetune.job import FinetuneJob
 from embed.finetune.plan import FinetunePlan
 from embed.finetune.run import FinetuneOutcome
+from embed.job.report import duration
+from store.options import on_workspace
+from store.rooms import size_text
 from store.vectors.sets import TUNED
 
 
 def plan_lines(plan: FinetunePlan) -> list[str]:
     """A plan for people."""
-    lines = [
-        f"{plan.name}, folds {', '.join(map(str, plan.folds))}: {plan.n_trained:,} rows to train on each, {plan.n_aside:,} "
-        "more set aside for early stopping",
-        f"  warm-up off the cache, then at most {plan.steps:,} steps of {plan.batch_rows} rows a fold",
-        f"  trained: {plan.trained / 1e6:.1f} of {plan.parameters / 1e6:.1f} million parameters, {plan.precision}",
-        f"  measured: {plan.rows_per_second:.1f} rows/s, {plan.micro_rows} rows at once",
-        f"  at most {plan.hours:.2f} hours for {len(plan.folds)} folds, vectors of {plan.n_embedded:,} inputs a fold on top",
-        f"  memory: {plan.memory_bytes / 1e9:.2f} GB of the {plan.device}; each checkpoint {plan.checkpoint_bytes / 1e9:.2f} GB",
+    n_folds = len(plan.folds)
+    return [
+        f"{plan.name}: {n_folds} fold{'s' * (n_folds > 1)} ({', '.join(map(str, plan.folds))})",
+        f"  rows        {plan.n_trained:,} trained on in each, {plan.n_aside:,} more set aside for early stopping",
+        f"  steps       at most {plan.steps:,} of {plan.batch_rows} rows in each fold, after a warm-up on cached vectors",
+        f"  parameters  {plan.trained / 1e6:.1f} of {plan.parameters / 1e6:.1f} million are trained, in {plan.precision}",
+        f"  speed       {plan.rows_per_second:.1f} rows/s, {plan.micro_rows} rows at once, measured on {plan.device}",
+        f"  memory      {size_text(plan.memory_bytes)}",
+        f"  disk        {size_text(plan.checkpoint_bytes)} for a checkpoint",
+        f"  time        at most {duration(3600 * plan.hours)} for all folds; then {plan.n_embedded:,} inputs are embedded "
+        "in each fold",
     ]
-    return lines
 
 
 def outcome_lines(job: FinetuneJob, outcome: FinetuneOutcome) -> list[str]:
@@ -27,7 +32,7 @@ def outcome_lines(job: FinetuneJob, outcome: FinetuneOutcome) -> list[str]:
     lines = []
     for one in outcome.prices:
         lines.append(
-            f"fold {one.fold}: SMAPE {one.smape:.3f} tuned, {one.frozen_smape:.3f} by the head on frozen vectors"
+            f"fold {one.fold}: SMAPE {one.smape:.2f} tuned, {one.frozen_smape:.2f} by the head on frozen vectors"
         )
     sets = ", ".join(str(tower.tuned) for tower in job.towers)
     if outcome.folder is None:
@@ -35,11 +40,13 @@ def outcome_lines(job: FinetuneJob, outcome: FinetuneOutcome) -> list[str]:
         lines.append(f"folds {folds} are not tuned yet: heads and the blend take {sets} once they are")
     else:
         lines.append(
-            f"{TUNED}{job.name}: SMAPE {outcome.smape:.3f} out of fold ({outcome.frozen_smape:.3f} by the head on "
+            f"{TUNED}{job.name}: SMAPE {outcome.smape:.2f} out of fold ({outcome.frozen_smape:.2f} by the head on "
             f"frozen vectors), {outcome.folder}"
         )
         lines.append(f"heads take the tuned vectors by name: {sets}")
     lines.append(f"learning curves: {outcome.curve}")
+    if outcome.folder is not None:
+        lines.append(f"next: {on_workspace('shelfprice ensemble blend', job.workspace.root)}")
     return lines
 
 

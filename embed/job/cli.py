@@ -12,6 +12,7 @@ import click
 
 from store.options import (
     Interrupted,
+    Sectioned,
     json_option,
     on_workspace,
     print_json,
@@ -106,7 +107,15 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@click.command("run")
+SECTIONS = {
+    "Where models come from": ("models_dir", "offline", "trust_remote_code"),
+    "Speed": ("precision", "devices", "batch_tokens", "batch_size", "publish_every"),
+    "Failures": ("retry_failed", "max_failures", "max_coverage_gap"),
+    "Several machines": ("share", "engine", "actors", "num_gpus", "ray_address", "give_up_after"),
+}
+
+
+@click.command("run", cls=Sectioned, sections=SECTIONS)
 @encoder_options
 @click.option(
     "--devices",
@@ -207,6 +216,8 @@ def run_command(
     from embed.catalogue import embed_catalogue
     from embed.job.plan import timing_step
     from embed.job.report import outcome_lines, outcome_record
+    from embed.job.request import unread_encoders
+    from store.config import load_config
 
     cluster = None
     if engine == "ray":
@@ -254,5 +265,7 @@ def run_command(
         return
     for line in (line for one in outcomes for line in outcome_lines(one)):
         say(line)
+    for name in unread_encoders(load_config(workspace)) if not encoders else ():
+        say(f"note: no head reads vectors of {name}: name it in [heads] vectors of shelfprice.toml as well")
     if share is None:
         say(f"next: {on_workspace('shelfprice heads run', workspace.root)}")

@@ -6,6 +6,7 @@ from embed.encoders.recipes import recipe_of
 from embed.job.plan import EncoderPlan, SetPlan
 from embed.job.run import EmbedOutcome
 from embed.job.verify import FolderReport, ImageReport
+from store.rooms import size_text
 
 TOLD_MEMORY = 2e9  # bytes of weights that a plan speaks of
 
@@ -18,10 +19,10 @@ def duration(seconds: float) -> str:
 
 
 def plan_lines(plan: EncoderPlan) -> list[str]:
-    """One line per vector set, then the work."""
+    """The work, then a line per vector set and what decides the vectors."""
     if plan.has_nothing_to_embed:
         return [f"{plan.spec.name}: skipped, the catalogue has no {_content(plan)} at all"]
-    lines = [line for one in plan.sets for line in _set_lines(one, _content(plan))]
+    lines = [_work_line(plan), *(line for one in plan.sets for line in _set_lines(one, _content(plan)))]
     recipe = recipe_of(plan.spec)
     lines.append(
         f"  {', '.join(f'{what} {recipe[what]}' for what in ('prompt', 'pooling') if what in recipe)}"
@@ -33,21 +34,20 @@ def plan_lines(plan: EncoderPlan) -> list[str]:
         )
     if plan.changed_recipe:
         lines.append(f"  {plan.changed_recipe}")
-    for reason in plan.damaged.values():
-        lines.append(f"  {reason}")
+    return [*lines, *(f"  {reason}" for reason in plan.damaged.values())]
+
+
+def _work_line(plan: EncoderPlan) -> str:
     others = f", {plan.n_elsewhere:,} more fall to other shares" if plan.n_elsewhere else ""
     if not len(plan.missing):
-        return [*lines, f"{plan.spec.name}: nothing to do{others}"]
+        return f"{plan.spec.name}: nothing to do{others}"
     time = (
         f"about {duration(plan.seconds)}"
         if plan.seconds is not None
         else "time unknown, never run on this machine"
     )
-    gigabytes = plan.bytes_to_write / 1e9
-    return [
-        *lines,
-        f"{plan.spec.name}: {len(plan.missing):,} to embed, {gigabytes:.3f} GB to write, {time}{others}",
-    ]
+    size = size_text(plan.bytes_to_write)
+    return f"{plan.spec.name}: {len(plan.missing):,} to embed, {size} to write, {time}{others}"
 
 
 def outcome_lines(outcome: EmbedOutcome) -> list[str]:
@@ -79,7 +79,8 @@ def verify_lines(report: FolderReport) -> list[str]:
     """One line per folder and damaged file."""
     duplicates = f", {report.n_duplicates:,} of them twice" if report.n_duplicates else ""
     state = "whole" if not report.damaged else f"{len(report.damaged)} damaged"
-    lines = [f"{report.folder}: {report.n_shards} shards, {report.n_vectors:,} vectors{duplicates}: {state}"]
+    shards = f"{report.n_shards:,} shard{'s' * (report.n_shards != 1)}"
+    lines = [f"{report.folder}: {shards}, {report.n_vectors:,} vectors{duplicates}: {state}"]
     return lines + [f"  {reason}" for reason in report.damaged.values()]
 
 

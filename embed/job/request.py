@@ -10,7 +10,7 @@ from embed.encoders.resolve import resolve
 from embed.job.catalog import CatalogSource
 from embed.job.run import EncodeRequest
 from store.catalog.read import present_splits
-from store.config import load_config, save_config
+from store.config import Config, load_config, save_config
 from store.errors import ConfigError
 from store.vectors.sets import TUNED, VectorSet
 from store.workspace import Workspace
@@ -52,6 +52,15 @@ def find_requests(
                 ] = None
             requests.append(EncodeRequest(resolved, CatalogSource(workspace, tuple(vector_sets))))
     return requests
+
+
+def unread_encoders(config: Config) -> list[str]:
+    """Encoders of the configuration that are embedded and that no head is configured to read."""
+    read = {name.partition("@")[0] for name in (*config.heads.vectors, *config.heads.own_vectors)}
+    embedded = dict.fromkeys(name.partition("@")[0] for name in config.embed.vectors)
+    return [
+        name for name in embedded if name not in read and not any(one.startswith(f"{name}.") for one in read)
+    ]
 
 
 def leave_images_out(workspace: Workspace, sources: Sources) -> list[str]:

@@ -53,11 +53,13 @@ def check_twins(workspace: Workspace) -> Check:
         return Check("twins", "ok", words, figures)
     if off <= best + SLACK:
         better = "worse" if kind == "easier" else "better"
-        words = f"{said}: the folds are {kind} than the test set, and no grouping comes nearer: expect a {better} score than the out-of-fold one. The score that 'ensemble blend' expects is weighed by it where folds have rows of both kinds."
+        words = (
+            f"{said}: the folds are {kind} than the test set, and no grouping comes nearer: expect a {better} "
+            "score than the out-of-fold one. What 'ensemble blend' expects allows for it."
+        )
         return Check("twins", "caution" if off > MATERIAL else "ok", words, figures)
     words = (
         f"{said}: the folds are {kind} than the test set. Grouping 'none' would give {expected['none']:.1%}, 'exact' "
-        f"{if_exact:.1%}, 'near' 0.0%: "
-        f"run 'shelfprice catalog folds --group {fits}', then heads and blend again."
+        f"{if_exact:.1%}, 'near' 0.0%: run 'shelfprice catalog folds --group {fits}', then heads and blend again."
     )
     return Check("twins", "caution", words, figures)

@@ -1,5 +1,6 @@
 """`shelfprice ensemble pack` and `shelfprice predict`: one folder out of a workspace, and prices of new products."""
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,12 +76,14 @@ def pack(to: Path, no_images: bool, as_mlflow: bool, workspace: Workspace, as_js
             }
         )
         return
-    say(f"{to}: {size_text(n_bytes)}, model {model.fingerprint} of heads {', '.join(heads)}")
+    say(f"{to}: {size_text(n_bytes)}, heads {', '.join(heads)}, fingerprint {model.fingerprint}")
     say(
-        "prices without torch"
+        "It needs no torch."
         if free
-        else "prices with torch: an encoder could not be converted, see its README.md"
+        else "It needs torch: an encoder could not be converted, see its README.md."
     )
+    if not as_mlflow:
+        say(f"next: shelfprice predict FILE --model {shlex.quote(str(to))} --out prices.csv")
 
 
 @click.command()
@@ -164,8 +167,8 @@ def predict(
     if out is None:
         for line in priced.csv().splitlines():
             say(line)
-    notes = "".join(f", {count} {flag}" for flag, count in counts.most_common())
-    said = f"{len(priced.rows)} rows, {refused} refused{notes}"
+    notes = "".join(f", {count:,} {flag}" for flag, count in counts.most_common())
+    said = f"{len(priced.rows):,} rows, {refused:,} of them without a price{notes}"
     say(said if out is None else f"{out}: {said}", err=out is None)
 
 

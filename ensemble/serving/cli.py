@@ -7,14 +7,18 @@ import click
 
 from ensemble.serving.settings import LOOPBACK_HOSTS, Limits, MiB, ServeSettings
 from store.errors import ConfigError
-from store.options import say
+from store.options import Sectioned, say
 
 TOKEN_VARIABLE = "SHELFPRICE_TOKEN"
 LEAST_TOKEN_CHARS = 16
 _DEFAULT = Limits()
+SECTIONS = {
+    "Who may ask": ("host", "port", "token_file", "hosts", "allow_links", "allow_private"),
+    "Limits": ("body_mb", "rows", "max_pixels", "timeout", "queue", "batch"),
+}
 
 
-@click.command()
+@click.command(cls=Sectioned, sections=SECTIONS)
 @click.option(
     "--model",
     "folder",

@@ -102,7 +102,7 @@ class FieldBlock:
 
 @dataclass
 class Design:
-    """All blocks side by side: each vector set, then the fields.
+    """The matrix of features that a head learns from: each vector set, then the fields, side by side.
 
     Args:
         scale: of each vector set, see `VectorBlock`.

@@ -45,7 +45,7 @@ class FieldTable:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a catalogue as heads take them, all parts in one order."""
+    """Rows of a catalogue as heads take them: vectors, fields, texts and groups, all in one order."""
 
     sample_id: pa.Array  # (n_rows,)
     matrices: tuple[Matrix, ...]  # one per vector set; a row without a vector is zero and not valid

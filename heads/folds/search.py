@@ -17,13 +17,16 @@ from heads.base import Head
 from heads.features.inputs import Inputs
 from heads.folds.search_spaces import Space, space_of, suggest
 from heads.folds.tuning import TUNING, TUNING_LOCK, Tuning, publish_tuning, tuning_basis
-from store.errors import HeadError, WorkspaceError
+from store.contracts import parse_json
+from store.errors import CorruptFileError, HeadError, WorkspaceError
+from store.local import write_error
 from store.metric import smape_log
 from store.vectors.spec import digest
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.storages import JournalStorage
     from optuna.trial import FrozenTrial
 
 SCORED_FOLDS = 2  # inner folds that a trial is scored on; it may be given up after the first
@@ -96,7 +99,6 @@ def search_parameters(
         WorkspaceError: the workspace is on an object store, where trials can't be kept.
     """
     import optuna
-    from optuna.storages.journal import JournalFileBackend
 
     space = {key: spread for key, spread in space_of(name).items() if key not in given}
     folds = [int(fold) for fold in np.unique(inputs.fold)]
@@ -114,8 +116,7 @@ def search_parameters(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = Search(head, inputs, space, time.monotonic() + 60 * minutes, log)
     with workspace.lock(TUNING_LOCK):
-        journal = JournalFileBackend(workspace.path(STORAGE))
-        storage = optuna.storages.JournalStorage(journal)
+        storage = _trials(workspace)
         bound = tuning_basis(record)
         key = digest({"head": name, "space": repr(space), "fixed": record["params"], **bound})
         studies = {}
@@ -131,6 +132,35 @@ def search_parameters(
         tuning = _found(name, bound, studies, space)
         publish_tuning(workspace, tuning)
     return tuning
+
+
+def _trials(workspace: Workspace) -> "JournalStorage":
+    """The trials of all searches so far.
+
+    Raises:
+        WorkspaceError: the file may not be read or written.
+        CorruptFileError: it is damaged.
+    """
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    path = workspace.path(STORAGE)
+    try:
+        lines = workspace.read_bytes(STORAGE).splitlines(keepends=True) if workspace.exists(STORAGE) else []
+        if lines and not lines[-1].endswith(b"\n"):  # of a search that was killed while it wrote
+            lines = lines[:-1]
+            workspace.publish_bytes(STORAGE, b"".join(lines))
+        for line in lines:
+            parse_json(line)
+        return JournalStorage(JournalFileBackend(path))
+    except WorkspaceError:
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
+    except Exception as error:  # what it says of another content is not declared
+        raise CorruptFileError(
+            f"{path} is damaged ({error!r:.200}): delete it, and the search begins anew"
+        ) from error
 
 
 def _search(search: Search, studies: dict[int, "Study"], default: dict[str, Any]) -> None:

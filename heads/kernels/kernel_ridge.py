@@ -50,7 +50,7 @@ class KernelChoice:
 
 @dataclass(kw_only=True, eq=False)
 class KernelRidge(Head):
-    """Squared error in log price under a weighted sum of kernels, chosen by SMAPE on held-out groups.
+    """Kernel ridge regression of log price on a weighted sum of kernels, chosen by SMAPE on held-out groups.
 
     Exact: the kernel of n training rows takes 4 n^2 bytes in float32, three to four times that while it is
     built: 2.3 GB at 12,000 rows. Beyond `exact_rows` the solution is sought among the kernels of `landmarks`

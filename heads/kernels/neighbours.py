@@ -46,7 +46,9 @@ class Candidates:
 
 @dataclass(kw_only=True, eq=False)
 class Neighbours(Head):
-    """Weighted log price of the nearest training rows, by the sum of the cosines of all vector sets, names and columns.
+    """Nearest neighbours: the weighted mean log price of the most similar training rows.
+
+    Similarity is the sum of the cosines of all vector sets, names and columns.
 
     Candidates are the nearest rows of each vector set; each is then compared in all of them, since a product
     of the same line is near in words and image at once. Weights, temperature and count are chosen on the

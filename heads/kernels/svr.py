@@ -16,7 +16,7 @@ BLOCK_ROWS = 2048
 
 @dataclass(kw_only=True, eq=False)
 class SVR(Head):
-    """Epsilon-insensitive loss in log price with a Gaussian kernel on principal components and fields.
+    """Support vector regression of log price with a Gaussian kernel, on principal components and fields.
 
     The solver's time grows with the square of the rows, so beyond `max_rows` it sees a random sample of groups.
     """

@@ -91,9 +91,10 @@ class BlockSum:
 
 @dataclass(kw_only=True, eq=False)
 class Additive(Head):
-    """Ridge on blocks: words of the name apart from those of the text, characters, numbers, curves, categories, vectors.
+    """Ridge regression of log price on blocks of features, each with a weight of its own.
 
-    Each block's weight is its variance over that of the noise, found by marginal likelihood on a sample of the rows
+    Blocks are words of the name, words of the text, characters, numbers, curves of numbers, categories and each vector
+    set. A block's weight is its variance over that of the noise, found by marginal likelihood on a sample of the rows
     fitted on. Texts are counted once; vocabulary and idf are those of the rows fitted on. Test rows: a refit on all
     rows with the mean of the folds' weights.
     """

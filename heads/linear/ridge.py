@@ -19,7 +19,7 @@ from heads.params import param
 
 @dataclass(kw_only=True, eq=False)
 class Ridge(Head):
-    """Squared error in log price; the penalty is chosen by SMAPE on folds inside the training rows.
+    """Ridge regression of log price on vectors and fields; the penalty is chosen by SMAPE on inner folds.
 
     Sums over folds are shared by every model that `NestedPlan` asks for, so choosing the penalty and
     the weights of the vector sets without a look at it costs one reduction of a Gram matrix a pair of folds. Test rows: a refit on

@@ -27,9 +27,9 @@ MAX_STEPS = 400
 
 @dataclass(kw_only=True, eq=False)
 class Sparse(Head):
-    """Squared error in log price on TF-IDF; every penalty is solved at once, by conjugate gradients.
+    """Ridge regression of log price on TF-IDF of words, pairs of words, characters and further columns.
 
-    Texts are cut and counted once; vocabulary and idf are those of the rows fitted on. The penalty of a
+    Every penalty is solved at once, by conjugate gradients. Texts are cut and counted once; vocabulary and idf are those of the rows fitted on. The penalty of a
     fold is chosen by `NestedPlan`. Test rows: a refit on all rows.
     """
 

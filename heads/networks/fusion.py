@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class Fusion(NetworkHead):
-    """Each vector set projected to 512, attention between them, an MLP 1536-768-384-192-1.
+    """A network on log price: vector sets are projected to 512 numbers, attend to one another, and enter an MLP.
 
-    Fields, where taken in, are one more modality that the vector sets attend to: the layers stay the same.
+    The MLP has 1536-768-384-192-1 units. Fields, where taken in, are one more modality that the vector sets attend to: the layers stay the same.
     """
 
     name: ClassVar[str] = "fusion"

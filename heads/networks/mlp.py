@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class MlpLayerNorm(NetworkHead):
-    """1024-512-256-128-1 with LayerNorm and GELU."""
+    """A network on log price of vectors and fields: 1024-512-256-128-1 units with LayerNorm and GELU."""
 
     name: ClassVar[str] = "mlp-layernorm"
     summary: ClassVar[str] = "network 1024-512-256-128-1, LayerNorm, GELU, on vectors and fields"
@@ -28,7 +28,7 @@ class MlpLayerNorm(NetworkHead):
 
 @dataclass(kw_only=True, eq=False)
 class MlpBatchNorm(NetworkHead):
-    """2048-1024-512-256-128-1 with BatchNorm and ReLU."""
+    """A network on log price of vectors and fields: 2048-1024-512-256-128-1 units with BatchNorm and ReLU."""
 
     name: ClassVar[str] = "mlp-batchnorm"
     summary: ClassVar[str] = "network 2048-1024-512-256-128-1, BatchNorm, ReLU, on vectors and fields"

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class SparseMlp(NetworkHead):
-    """TF-IDF of words and pairs, with fields, into 192-64-64-1; the first layer is a sparse product.
+    """Small networks on log price of TF-IDF of words and pairs, with fields, averaged.
+
+    Each has 192-64-64-1 units; its first layer is a sparse product.
 
     Source: Lopuhin and Jankiewicz, Mercari price suggestion challenge, first place (2018).
     """

@@ -18,7 +18,9 @@ HUB = "jingang/TabICL"  # where the weights are
 
 @dataclass(kw_only=True, eq=False)
 class TabICL(Head):
-    """TabICL's median log price given the training rows; nothing is trained but the components of the vectors.
+    """TabICL, a pretrained transformer for tables, on log price: it reads the training rows as its context.
+
+    It predicts the median; nothing is trained but the principal components of the vectors.
 
     Weights come from the hub, or from a folder where `models` names one. A fit keeps its context alone; the weights
     are loaded when rows are predicted.

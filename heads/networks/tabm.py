@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class TabM(NetworkHead):
-    """TabM on principal components of each vector set and fields; the members' prices are averaged.
+    """TabM, many small networks that share weights, on principal components of vectors and fields.
+
+    The members' log prices are averaged.
 
     Source: Gorishniy et al., TabM (2024), package `tabm`.
     """

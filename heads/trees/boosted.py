@@ -24,9 +24,9 @@ SHORT = 50  # iterations where there are fewer
 
 @dataclass(kw_only=True, eq=False)
 class Boosted(Head):
-    """Trees on log price that see each category by its target statistic, taken out of inner folds, groups whole.
+    """Boosted trees on log price that see each category by its mean log price.
 
-    Iterations are those of the least mean error over the same inner folds. Several runs of trees, each on other
+    That mean is taken from inner folds that lack the row, groups whole. Iterations are those of the least mean error over the same inner folds. Several runs of trees, each on other
     shares of rows and columns, are averaged. Test rows: a refit on all rows with the mean of the folds' iterations.
     """
 

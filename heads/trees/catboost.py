@@ -20,9 +20,9 @@ SHORT = 100  # iterations where there are fewer
 
 @dataclass(kw_only=True, eq=False)
 class CatBoost(Head):
-    """Trees on log price; statistics of categories are CatBoost's own, taken in random orders of the training rows.
+    """CatBoost on log price, on principal components of vectors, fields and categories.
 
-    Iterations are found on an inner split of the rows fitted on, groups whole. Test rows: a refit on all training rows
+    Statistics of categories are CatBoost's own, taken in random orders of the training rows. Iterations are found on an inner split of the rows fitted on, groups whole. Test rows: a refit on all training rows
     with the mean of the folds' iterations.
     """
 

@@ -25,9 +25,9 @@ BUILT_IN = {"huber-log": "huber", "mae-log": "regression_l1", "mse-log": "regres
 
 @dataclass(kw_only=True, eq=False)
 class LightGBM(Head):
-    """Trees on log price; each fold's iterations are found on an inner split of its own training rows.
+    """LightGBM on log price, on principal components of vectors and fields.
 
-    Trees see principal components of each vector set, fitted inside the fold: a tenth of the columns, and a
+    Each fold's iterations are found on an inner split of its own training rows. Trees see principal components of each vector set, fitted inside the fold: a tenth of the columns, and a
     direction in which products differ is one column and not a little of each. With `components` 0 they see
     the vectors, whose bin edges are quantiles over all training rows (no price enters), so that rows are
     binned once and folds are subsets. Test rows: a refit on all training rows with the mean of the iterations.

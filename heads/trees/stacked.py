@@ -17,7 +17,7 @@ from heads.trees.boosted import Boosted
 
 @dataclass(kw_only=True, eq=False)
 class Stacked(Boosted):
-    """Trees that correct the mean of `additive` and `kernel-ridge`, seeing both, components, fields and categories.
+    """Boosted trees that correct the mean of `additive` and `kernel-ridge`, on both, components, fields and categories.
 
     Both heads are cross-fitted on the inner folds of the rows fitted on, so that the trees learn from prices that are
     as wrong as those of new rows, and nothing outside of the rows fitted on enters. New rows are priced by both heads

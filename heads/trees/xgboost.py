@@ -26,9 +26,9 @@ Values = Callable[[np.ndarray], np.ndarray]  # positions -> (n_chosen, n_columns
 
 @dataclass(kw_only=True, eq=False)
 class XGBoost(Head):
-    """Histogram trees in log price; each fold's iterations are found on an inner split of its own training rows.
+    """XGBoost on log price of vectors and fields.
 
-    Bin edges are quantiles of features over all training rows (no price enters) and shared by the folds'
+    Each fold's iterations are found on an inner split of its own training rows. Bin edges are quantiles of features over all training rows (no price enters) and shared by the folds'
     matrices. With `components`, trees see principal components instead, fitted inside the fold, and so are
     their bins. Test rows: a refit on all training rows with the mean of the iterations.
     """

@@ -11,19 +11,31 @@ from store.catalog.download.cli import images, images_export, images_import
 from store.catalog.show.cli import show
 from store.config import DecimalMark, ImagePolicy, RangePolicy
 from store.folds.cli import folds
-from store.options import json_option, on_workspace, print_json, say, workspace_option
+from store.options import InOrder, Sectioned, json_option, on_workspace, print_json, say, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
     from store.catalog.ingest.run import IngestReport
 
 
-@click.group()
+@click.group(
+    cls=InOrder,
+    order=("demo", "ingest", "images", "clean", "show", "folds", "images-export", "images-import"),
+)
 def catalog() -> None:
     """Read a catalogue: check rows, parse fields, deal folds."""
 
 
-@catalog.command()
+SECTIONS = {
+    "Columns": (
+        "id_column", "test_id_column", "text_column", "image_column", "price_column", "numeric", "categorical",
+        "group_column", "time_column", "weight_column",
+    ),
+    "How cells are read": ("decimal", "price_range", "images_per_row", "max_rejected"),
+}  # fmt: skip
+
+
+@catalog.command(cls=Sectioned, sections=SECTIONS)
 @workspace_option
 @json_option
 @click.option(
@@ -175,8 +187,8 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
         n_without = split.n_rows - split.n_with_image
         several = f" ({split.n_with_several} with several)" if split.n_with_several else ""
         lines.append(
-            f"{name}: {split.n_rows} rows of {split.path}, {split.n_with_image} with image{several}, {n_without} without "
-            f"({split.change}, digest {split.digest})"
+            f"{name}: {split.n_rows:,} rows of {split.path}, {split.n_with_image:,} with image{several}, "
+            f"{n_without:,} without ({split.change})"
         )
         lines.extend(f"  rejected: {n} row{'s' * (n > 1)}, {reason}" for reason, n in split.rejected.items())
         if split.rejected_differ is not None:

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import click
 
 from store.config import Grouping
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, on_workspace, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -44,6 +44,7 @@ def folds(
         return
     for line in fold_lines(described):
         say(line)
+    say(f"next: {on_workspace('shelfprice heads run', workspace.root)}")
 
 
 def fold_lines(described: dict[str, Any]) -> list[str]:
@@ -52,7 +53,7 @@ def fold_lines(described: dict[str, Any]) -> list[str]:
     reason = f": {described['reason']}" if described["reason"] else ""
     lines = [
         f"folds {described['status']}{reason}",
-        f"{described['k']} folds of {described['rows']} rows in {described['groups']} groups, {described['hash']}",
+        f"{described['k']} folds of {described['rows']} rows in {described['groups']} groups",
         f"{described['rows_in_groups']} rows share a group, the largest holds {described['largest_group']}",
     ]
     lines.extend(

@@ -1,4 +1,4 @@
-"""python -m tests.soak [--minutes M] [--seed N] [--only KIND]... [--to FOLDER] | --repeat FILE"""
+"""python -m tests.soak [--minutes M] [--seed N] [--part I/N] [--only KIND]... [--to FOLDER] | --repeat FILE"""
 
 import argparse
 import hashlib
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.soak import disks, flips, fuzz, kills, long_kills, pairs, tampering, tuned
+from tests.soak import disks, flips, fuzz, kills, long_kills, packed, pairs, tampering, tuned
 from tests.soak.commands import prepare
 from tests.soak.verdict import Verdict
 from tests.soak.world import World
@@ -21,6 +21,7 @@ from tests.soak.world import World
 ATTACKS: dict[str, Any] = {
     "tampering": tampering,
     "tuned": tuned,
+    "packed": packed,
     "flips": flips,
     "fuzz": fuzz,
     "kills": kills,
@@ -28,7 +29,7 @@ ATTACKS: dict[str, Any] = {
     "pairs": pairs,
     "disks": disks,
 }
-SHARES = {"tampering": 6, "kills": 2, "pairs": 2}  # of the time; of the others 1
+SHARES = {"tampering": 16, "tuned": 4, "packed": 2, "kills": 2, "pairs": 2}  # of the time; of the others 1
 
 
 def soak(
@@ -76,13 +77,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--only", action="append", choices=list(ATTACKS), default=[])
+    parser.add_argument("--part", default="1/1", help="of the tables of damages, such as 2/4")
     parser.add_argument("--most", type=int, help="cases of each attack")
     parser.add_argument("--to", type=Path, default=Path("soak-failures"), help="folder for what failed")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="a file of that folder: run it again")
     options = parser.parse_args(arguments)
     prepare()
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder))
+        number, n_parts = map(int, options.part.split("/"))
+        world = World(Path(folder), (number, n_parts))
         if options.repeat:
             case = json.loads(options.repeat.read_text())
             verdict = ATTACKS[case["attack"]].run(world, case["case"])
@@ -107,6 +110,7 @@ def report(world: World, options: argparse.Namespace) -> int:
     """Run, say each failure as it comes and the counts at the end; 1 where anything failed."""
     sys.stdout.write(f"seed {options.seed}\n")
     counts: dict[str, Counter[str]] = {}
+    reached: dict[str, set[tuple[Any, ...]]] = {}
     n_bad, started = 0, time.monotonic()
     stopped: list[int] = []
     for one in (
@@ -119,6 +123,8 @@ def report(world: World, options: argparse.Namespace) -> int:
             world, 60 * options.minutes, options.seed, options.only, options.most
         ):
             counts.setdefault(name, Counter()).update(verdict.counts or [verdict.outcome])
+            cell = [case[one] for one in ("kind", "damage", "fresh") if one in case]
+            reached.setdefault(name, set()).add(tuple(cell))
             if verdict.is_bad:
                 n_bad += 1
                 keep(options.to, name, *reduced(world, name, case, verdict))
@@ -128,7 +134,9 @@ def report(world: World, options: argparse.Namespace) -> int:
     finally:
         for name, outcomes in sorted(counts.items(), key=lambda one: list(ATTACKS).index(one[0])):
             told = ", ".join(f"{n} {one}" for one, n in outcomes.most_common())
-            sys.stdout.write(f"{name}: {outcomes.total()} cases: {told}\n")
+            table = getattr(ATTACKS[name], "table", None)
+            of = f" ({len(reached[name])} of {len(table(world))} of the table)" if table else ""
+            sys.stdout.write(f"{name}: {outcomes.total()} cases{of}: {told}\n")
         sys.stdout.write(f"{(time.monotonic() - started) / 60:.1f} minutes, {n_bad} failures\n")
     return int(n_bad > 0)
 

@@ -1,5 +1,6 @@
 """Every kind of file that fine-tuning keeps, damaged in every way: the same bits of a model, or told with a way on."""
 
+import itertools
 import json
 import random
 import shutil
@@ -44,14 +45,18 @@ class TunedWorld:
         return long_kills.tuned(root)
 
 
-def cases(world: World, draw: random.Random) -> Iterator[dict[str, Any]]:
+def table(world: World) -> list[tuple[str, str, bool]]:
     """Each kind of file and damage; as it lies, or with the vectors and prices gone that were made of it."""
     root = TunedWorld(world).pristine / "w"
-    files = [file for file in files_of(root) if file.startswith("finetune/") and "/fold-1/" not in file]
+    kinds = [file for file in files_of(root) if file.startswith("finetune/") and "/fold-1/" not in file]
+    return world.part_of(itertools.product(kinds, DAMAGES, (False, True)))
+
+
+def cases(world: World, draw: random.Random) -> Iterator[dict[str, Any]]:
+    cells = table(world)
     while True:
-        table = [(file, damage, fresh) for file in files for damage in DAMAGES for fresh in (False, True)]
-        for file, damage, fresh in draw.sample(table, len(table)):
-            yield {"file": file, "damage": damage, "fresh": fresh, "seed": draw.randrange(2**32)}
+        for kind, damage, fresh in draw.sample(cells, len(cells)):
+            yield {"kind": kind, "damage": damage, "fresh": fresh, "seed": draw.randrange(2**32)}
 
 
 def run(world: World, case: dict[str, Any]) -> Verdict:
@@ -64,7 +69,7 @@ def run(world: World, case: dict[str, Any]) -> Verdict:
             (*root.glob("predictions/finetuned*"), *root.glob("vectors/finetuned*")) if case["fresh"] else ()
         ):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        damaged(root, case["file"], case["damage"], random.Random(case["seed"]))
-        return follow(tuned, root, (*tuned.steps, *tuned.looks), Path(case["file"]).name)
+        damaged(root, case["kind"], case["damage"], random.Random(case["seed"]))
+        return follow(tuned, root, (*tuned.steps, *tuned.looks), Path(case["kind"]).name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

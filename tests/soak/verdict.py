@@ -41,43 +41,64 @@ def follow(world: World, root: Path, commands: Sequence[str], name: str) -> Verd
         name: of the file that was tampered with; a line that names it, or says that something changed, is a note.
     """
     said: list[str] = []
-    notes: list[str] = []
-    ways: list[str] = []
+    noted, outcome = run_on(world, root, commands, name, said)
+    if outcome is not None:
+        return Verdict(outcome, said)
+    others = differing(world, root)
+    if others:
+        said.append(f"other than before: {', '.join(others)}")
+        # What these commands had no need to read is still as the damage left it.
+        is_read = any(one.partition(" ")[0] not in INPUTS for one in others)
+        return Verdict("noted" if noted else "silent" if is_read else "unread", said)
+    return Verdict(noted or "unchanged", said)
+
+
+def run_on(
+    world: World, root: Path, commands: Sequence[str], name: str, said: list[str]
+) -> tuple[str | None, str | None]:
+    """Run commands and take the ways on that they name until all go well.
+
+    Args:
+        said: takes what was run and what it said.
+
+    Returns:
+        "told" or "healed" where something was said of it, and the outcome where it is bad.
+    """
+    ways: list[tuple[str, ...]] = []
+    noted = None
     for _ in range(MOST_ROUNDS):
         failed = None
         for one in world.run(root, tuple(commands)):
             said.append(f"$ {one.line}\n[{one.code}] {one.output.strip()[-3000:]}")
             if one.fault:
-                return Verdict(one.fault, said)
+                return noted, one.fault
             lines = [line for line in one.output.splitlines() if plain(line, root) not in world.usual]
-            notes.extend(line for line in lines if name in line or NOTE.search(line))
+            if any(name in line or NOTE.search(line) for line in lines):
+                noted = noted or "healed"
             if one.code:
                 failed = one
                 break
         if failed is None:
-            break
-        way = next((way for way in ways_on(world, root, failed) if repr(way) not in ways), None)
+            return noted, None
+        named = ways_on(world, root, failed)
+        way = next((way for way in named if way not in ways), None)
+        way = way or next(
+            (way for way in named if way != ways[-1]), None
+        )  # after another it may be due again
         if way is None:
-            return Verdict("stuck", said)
-        ways.append(repr(way))
+            return noted, "stuck"
+        ways.append(way)
+        noted = "told"
         fault = take(world, root, way, said)
         if fault:
-            return Verdict(fault, said)
-    else:
-        return Verdict("stuck", said)
-    others = differing(world, root)
-    results = [one for one in others if one.partition(" ")[0] not in INPUTS]
-    if results:
-        return Verdict("noted" if notes else "silent", [*said, f"other than before: {', '.join(results)}"])
-    if others:  # what these commands had no need to read is still as the damage left it
-        return Verdict("noted" if notes else "unread", [*said, f"other than before: {', '.join(others)}"])
-    return Verdict("told" if ways else "healed" if notes else "unchanged", said)
+            return noted, fault
+    return noted, "stuck"
 
 
 def differing(world: World, root: Path) -> list[str]:
     """Subjects of which the workspace says another thing than the pristine one, and what."""
     found = world.meaning(root)
-    names = {*found, *world.outcome}
+    names = {*found, *world.outcome} - ({"packed"} - {*found})  # not every route packs
     return [f"{one} {found.get(one)}" for one in sorted(names) if found.get(one) != world.outcome.get(one)]
 
 
@@ -104,7 +125,7 @@ def ways_on(world: World, root: Path, failed: Said) -> list[tuple[str, ...]]:
             path = match[1].rstrip(",;:.") if match[1].startswith(str(root)) else paths[-1]
             ways.append(("delete", str(Path(path).parent) if match[1] == "its folder" else path))
     ways += [("permit", match[1]) for match in DENIED.finditer(message)]
-    known = (*world.steps, *world.looks, "catalog folds", "catalog images")
+    known = (*world.steps, *world.looks, "catalog folds", "catalog images", "heads tune")
     for match in COMMAND.finditer(message):
         named = next((one for one in (f"{match[1]}{match[2]}", match[1]) if one in known), None)
         if named or match[1].split()[0] in ("catalog", "embed", "heads", "ensemble"):

@@ -7,27 +7,27 @@ import random
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.soak.commands import Said, result_of, shelfprice
 from tests.soak.encoder import IMAGE, TEXT
 
 N_TRAIN, N_TEST = 48, 8
+BROKEN = 3  # id of a row whose image can't be decoded
+HEADS = ("svr", "sparse", "neighbours")  # the parameters of the first are searched
+ENCODERS = ("vowels", "colours")
 SETTINGS = f"""seed = 7
 
 [embed]
 vectors = ["{TEXT}", "{IMAGE}"]
 
 [heads]
-run = ["ridge", "sparse"]
+run = ["{HEADS[0]}", "{HEADS[1]}", "{HEADS[2]}"]
 vectors = ["{TEXT}", "{IMAGE}"]
-
-[heads.params.ridge]
-n_alphas = 3
 
 [folds]
 k = 3
@@ -36,23 +36,32 @@ k = 3
 same_text = "drop"
 """
 NOUNS = ("tea", "coffee", "soap", "lamp", "rope", "paint", "bowl", "brush")
-INPUTS = ("catalog/train", "catalog/test", "images/links", "folds", "cleaning", "vectors")
+TABLES = ("catalog/train", "catalog/test", "catalog/holdout", "images/links", "folds", "cleaning")
+MODEL = "model"  # folder of a packed model, beside the workspace
+INPUTS = (*TABLES, "vectors", "failures", "tuning")
+Cell = TypeVar("Cell")
 # The one column of links.parquet and of rejected.parquet that says where files lay.
 VOLATILE = ("path", "tried", "seconds", "time")
 
 
 class World:
-    """The files of a catalogue, and a finished workspace of them."""
+    """The files of a catalogue, a finished workspace of them and its packed model.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        part: of the tables of damages which, of how many.
+    """
+
+    def __init__(self, folder: Path, part: tuple[int, int] = (1, 1)) -> None:
+        self.part = part
         self.files = folder / "files"
-        self.pristine = folder / "pristine"
+        self.pristine = folder / "pristine" / "w"
         self.copies = folder / "copies"
         self.copies.mkdir(parents=True)
         self._write_files()
-        self.pristine.mkdir()
+        self.pristine.mkdir(parents=True)
         (self.pristine / "shelfprice.toml").write_text(SETTINGS)
-        for said in self.run(self.pristine, self.steps):
+        first = (*self.steps[:3], "heads tune", *self.steps[3:], *self.looks[-2:])
+        for said in self.run(self.pristine, first):
             assert said.code == 0, (said.line, said.output)
         self.outcome = self.meaning(self.pristine)
         with self.copy() as root:
@@ -61,7 +70,20 @@ class World:
 
     steps = ("catalog ingest", "catalog clean", "embed run", "heads run", "ensemble blend", "ensemble submit")
     later = ("status", "heads run", "ensemble blend", "ensemble submit")
-    looks = ("status", "status --failures", "embed plan", "embed verify", "prune")
+    looks = (
+        "status",
+        "status --failures",
+        "embed plan",
+        "embed verify",
+        "prune",
+        "ensemble report",
+        "ensemble pack",
+    )
+
+    def part_of(self, table: Iterable[Cell]) -> list[Cell]:
+        """Those cells of a table of damages that are to be tried here."""
+        number, n_parts = self.part
+        return list(table)[number - 1 :: n_parts]
 
     def arguments(self, root: Path, command: str) -> list[str]:
         """A command's words, and the options that it takes here."""
@@ -70,7 +92,13 @@ class World:
             words += ["--train", str(self.files / "train.csv"), "--test", str(self.files / "test.csv")]
             words += ["--images", str(self.files / "images")]
         if words[:2] == ["embed", "run"]:
-            words += ["--devices", "cpu", "--precision", "fp32", "--offline"]
+            words += ["--devices", "cpu", "--precision", "fp32", "--offline", "--max-failures", "0.1"]
+        if words[:2] == ["heads", "tune"]:  # a trial of each fold
+            words += ["--minutes", "0.0001", *([] if "--head" in words else ["--head", HEADS[0]])]
+        if words[:2] == ["ensemble", "report"]:
+            words += ["--seconds", "0"]
+        if words[:2] == ["ensemble", "pack"]:
+            words += ["--to", str(root.parent / MODEL)]
         if words[:2] in (["embed", "plan"], ["embed", "fetch"]):
             words += ["--precision", "fp32"]
         return [*words, "-w", str(root)]
@@ -113,17 +141,19 @@ class World:
                         text,
                         f"https://shop.example/{id}.png",
                         draw.choice("ab"),
-                        *([price] * (split == "train")),
+                        price,
                     ]
                 )
-                if id % 5:
+                if id == BROKEN:
+                    (self.files / "images" / f"{id}.png").write_bytes(b"\x89PNG\r\n\x1a\n no image")
+                elif id % 5:
                     colour = tuple(draw.randrange(256) for _ in range(3))
                     Image.new("RGB", (9, 9), colour).save(self.files / "images" / f"{id}.png")
             if split == "train":
                 rows[-1][1] = rows[0][1]  # the same text twice
             with open(self.files / f"{split}.csv", "w", newline="") as file:
                 names = ["sample_id", "catalog_content", "image_link", "shelf", "price"]
-                csv.writer(file).writerows([names[: len(rows[0])], *rows])
+                csv.writer(file).writerows([names, *rows])
 
 
 def plain(line: str, root: Path) -> str:
@@ -145,23 +175,31 @@ def meaning(root: Path) -> dict[str, str]:
 
     def predictions(name: str) -> Any:
         folder = workspace.read_json(f"predictions/{name}")["folder"]
-        return [folder, *(table(f"{folder}/{part}.parquet") for part in ("oof", "test"))]
+        tables = workspace.read_json(f"{folder}/head.json")["tables"]
+        return [folder, *(table(f"{folder}/{part}") for part in tables)]
 
     def blend() -> Any:
         record = workspace.read_json(workspace.read_json("blend/current.json")["folder"] + "/blend.json")
         return {name: value for name, value in record.items() if name != "seconds"}
 
-    def vectors() -> Any:
+    def cached(prefix: str) -> Any:
         folders = [f"vectors/{name}" for name in workspace.names("vectors")]
-        parts = [f"{folder}/{part}" for folder in folders for part in workspace.names(folder, "part-")]
+        parts = [f"{folder}/{part}" for folder in folders for part in workspace.names(folder, prefix)]
         return [row for part in parts for row in table(part)[1]]
 
+    def packed() -> Any:
+        heads = root.parent / MODEL / "heads"
+        return [(path.name, path.read_bytes()) for path in sorted(heads.rglob("fitted.*"))]
+
     subjects: dict[str, Callable[[], Any]] = {
-        **{name: partial(table, f"{name}.parquet") for name in INPUTS if name != "vectors"},
+        **{name: partial(table, f"{name}.parquet") for name in TABLES},
         **{name: partial(predictions, name) for name in workspace.names("predictions", suffix=".json")},
         "blend": blend,
         "submission": lambda: workspace.read_bytes("submission.csv"),
-        "vectors": vectors,
+        "vectors": partial(cached, "part-"),
+        "failures": partial(cached, "failed-"),
+        "tuning": lambda: workspace.read_json(f"tuning/{HEADS[0]}.json"),
+        **({"packed": packed} if (root.parent / MODEL).exists() else {}),
     }
     found = {}
     for name, read in subjects.items():

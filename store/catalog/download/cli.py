@@ -2,11 +2,25 @@
 
 import click
 
-from store.options import json_option, print_json, say, workspace_option
+from store.options import Sectioned, json_option, on_workspace, print_json, say, workspace_option
 from store.workspace import Workspace
 
+SECTIONS = {
+    "Servers": (
+        "concurrency",
+        "per_host",
+        "rate",
+        "retries",
+        "timeout",
+        "contact",
+        "ca_file",
+        "allow_private",
+    ),
+    "Size of an image": ("max_bytes", "max_pixels"),
+}
 
-@click.command("images")
+
+@click.command("images", cls=Sectioned, sections=SECTIONS)
 @workspace_option
 @click.option("--retry-failed", is_flag=True, help="Also ask again for links that failed in an earlier run.")
 @click.option("--refresh", is_flag=True, help="Ask the servers whether images stored here have changed.")
@@ -103,6 +117,7 @@ def images(
         print_json(as_dict(summary))
     else:
         say("\n".join(as_lines(summary)))
+        say(f"next: {on_workspace('shelfprice embed run', workspace.root)}")
     refuse_if_unreachable(summary)
 
 
