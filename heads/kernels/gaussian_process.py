@@ -57,7 +57,7 @@ class GaussianProcess(Head):
         self.blocks_ = {name: block for name, block in blocks.items() if self.scales_[name] > 0}
         self.ranks_ = FieldRanks().fit(rows)
         held, self.mean_ = self.ranks_.transform(rows), float(log_price.mean())
-        target, words = log_price - self.mean_, _words(self.blocks_, columns)
+        target, words = log_price - self.mean_, [columns[name] for name in _of_words(self.blocks_)]
         self.relevance_: Relevance = vars(self).get("given_") or self._search(columns, held, words, target)
         self.dual_ = self._solve(self._kernel(columns, held, words), target)
         self.coefficients_ = {
@@ -68,11 +68,23 @@ class GaussianProcess(Head):
         self.held_, self.held_words_ = held, words if FIELDS_AND_WORDS in self.relevance_.local else []
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        rows, predicted = with_bare_numbers(rows), np.empty(len(rows))
+        rows = with_bare_numbers(rows)
+        counts, predicted = self.counter_.count(rows), self.intercept_ + self.local_part(rows)
+        for name, block in self.blocks_.items():
+            predicted += np.asarray(block.transform(rows, counts) @ self.coefficients_[name])
+        return predicted
+
+    def local_part(self, rows: Rows) -> np.ndarray:
+        """What fields, alone and with words, add to the sum over columns, shape (n_rows,)."""
+        found = np.zeros(len(rows))
         for start in range(0, len(rows), BLOCK_ROWS):
             part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
-            predicted[part] = self._predict_block(rows.subset(part))
-        return predicted
+            here, blocks = rows.subset(part), _of_words(self.blocks_) if self.held_words_ else {}
+            counts = self.counter_.count(here) if blocks else {}
+            words = [block.transform(here, counts) for block in blocks.values()]
+            near = self._local(self.ranks_.transform(here), self.held_, (words, self.held_words_))
+            found[part] = near @ self.dual_ if isinstance(near, np.ndarray) else near
+        return found
 
     def learned(self) -> dict[str, Any]:
         return self.relevance_.to_json()
@@ -170,21 +182,10 @@ class GaussianProcess(Head):
             dual, _ = cg(system, target, dual, rtol=1e-5, maxiter=200, M=solved)
         return np.asarray(dual)
 
-    def _predict_block(self, rows: Rows) -> np.ndarray:
-        counts = self.counter_.count(rows)
-        columns = {name: block.transform(rows, counts) for name, block in self.blocks_.items()}
-        predicted = np.full(len(rows), self.intercept_)
-        for name, X in columns.items():
-            predicted += np.asarray(X @ self.coefficients_[name])
-        words = _words(self.blocks_, columns) if self.held_words_ else []
-        near = self._local(self.ranks_.transform(rows), self.held_, (words, self.held_words_))
-        return predicted + near @ self.dual_ if isinstance(near, np.ndarray) else predicted
 
-
-def _words(blocks: Mapping[str, Block], columns: Mapping[str, Any]) -> list[Any]:
-    """The blocks of words, rows of length 1."""
-    kept = (name for name, b in blocks.items() if isinstance(b, TermColumns) and b.terms.analyzer == "word")
-    return [columns[name] for name in kept]
+def _of_words(blocks: Mapping[str, Block]) -> dict[str, Block]:
+    """The blocks of words, whose rows have length 1."""
+    return {n: b for n, b in blocks.items() if isinstance(b, TermColumns) and b.terms.analyzer == "word"}
 
 
 def _alike(left: list[Any], right: list[Any]) -> np.ndarray:
