@@ -96,6 +96,10 @@ class Head:
         """
         return None
 
+    def prepared(self, rows: Rows) -> Rows:
+        """The rows with what is the same for every fold and takes long, for the fold loop; fits nothing."""
+        return rows
+
     def explain(self, rows: Rows, split: str) -> "tuple[np.ndarray, pa.Table | None]":
         """Log price of each row, shape (n_rows,), and what it was taken from; None where a head can't say.
 

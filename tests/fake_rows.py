@@ -42,6 +42,7 @@ QUICK: dict[str, dict[str, object]] = {
         "colsample_bylevel": 1.0,
         "n_jobs": 1,
     },
+    "gaussian-process": {"tune_rows": 100},
     "lightgbm": {"n_estimators": 80, "learning_rate": 0.2, "num_leaves": 7, "colsample_bytree": 1.0},
     "fusion": {
         "projected": 32,

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -190,7 +191,9 @@ def test_loading_and_the_first_price_import_no_library_that_is_not_needed(fitted
     assert done.returncode == 0, done.stderr
 
 
-def test_a_changed_byte_of_any_file_is_found(packed: SimpleNamespace) -> None:
+def test_a_changed_byte_of_any_file_is_found(
+    packed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = [file for file in packed.folder.rglob("*") if file.is_file()]
     files = [file for file in files if file.suffix != ".jpg"] + [
         file for file in files if file.suffix == ".jpg"
@@ -210,6 +213,10 @@ def test_a_changed_byte_of_any_file_is_found(packed: SimpleNamespace) -> None:
     with pytest.raises(CorruptFileError, match=r"holds files that are not the model's \(first: more.bin\)"):
         PriceModel.load(packed.folder)
     foreign.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda *args: os.close(-1))
+        with pytest.raises(WorkspaceError, match=r"can't read .*: Bad file descriptor"):
+            PriceModel.load(packed.folder)
     assert PriceModel.load(packed.folder).fingerprint
 
 
@@ -222,6 +229,10 @@ def test_a_folder_of_a_newer_format_and_one_that_is_no_model_are_refused(
         WorkspaceError, match=r"is of format 99, and this version of shelfprice reads up to 1"
     ):
         PriceModel.load(tmp_path)
+    for content in (b'{"a":' * 10_000, b"[1]", b"{}", b"\xff"):
+        (tmp_path / "model.json").write_bytes(content)
+        with pytest.raises(CorruptFileError, match=r"model\.json can't be read: .*copy the model again"):
+            PriceModel.load(tmp_path)
     with pytest.raises(WorkspaceError, match="holds no model"):
         PriceModel.load(packed.run)
     with pytest.raises(WorkspaceError, match="is there and is no model"):

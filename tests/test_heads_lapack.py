@@ -4,9 +4,15 @@ import sys
 import numpy as np
 import pytest
 from scipy.linalg import cho_solve
+from threadpoolctl import ThreadpoolController
 
+from heads.folds.crossfit import crossfit
 from heads.folds.parallel import each_on_a_core, n_cores
+from heads.linear import path
 from heads.linear.lapack import Tridiagonal, cholesky
+from heads.linear.layout import ColumnLayout
+from heads.linear.ridge import Ridge
+from heads.testing import folds_of, make_rows
 
 
 def positive(n, seed=0):
@@ -70,3 +76,18 @@ except KeyError:
 """  # alone: a thread of another test may hold the limit of BLAS
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_ridge_keeps_one_core_a_product_so_that_two_runs_do_not_fight(monkeypatch):
+    rows, log_price = make_rows(600)
+    libraries, seen, raw = ThreadpoolController(), set[int](), ColumnLayout.raw
+
+    def watched(*arguments):
+        seen.update(one["num_threads"] for one in libraries.info() if one["user_api"] == "blas")
+        return raw(*arguments)
+
+    monkeypatch.setattr(ColumnLayout, "raw", watched)
+    monkeypatch.setattr(path, "BLOCK_ROWS", 64)
+    with libraries.limit(limits=2):
+        crossfit(Ridge(), rows, log_price, folds_of(rows), rows)
+    assert seen == {1}

@@ -1,12 +1,14 @@
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from heads.features.tfidf import WordPairs, is_unspaced, token_pattern
+from heads.features import tfidf
+from heads.features.tfidf import Terms, Tokens, WordPairs, counts_of, is_unspaced, token_pattern
 
 TEXTS = st.lists(st.text(alphabet="ab é1-_A ", max_size=20), min_size=1, max_size=12)
 
@@ -26,6 +28,34 @@ def test_cosines_are_those_of_scikit_learns_tfidf(known, new):
         return
     expected = peer.fit_transform(known) @ peer.transform(new).T
     np.testing.assert_allclose((left @ right.T).toarray(), expected.toarray(), atol=1e-5)
+
+
+@settings(deadline=None)
+@given(TEXTS, TEXTS)
+def test_texts_cut_once_are_counted_as_texts_are(known, new):
+    texts = np.array([*new, *known], dtype=object)
+    tokens, at = Tokens.of(texts), np.arange(len(new), len(texts))
+    plain, cut = WordPairs(), WordPairs()
+    expected = plain.fit_transform(texts[at])
+    assert (cut.fit_transform(texts[at], tokens.subset(at)) != expected).nnz == 0
+    assert (cut.words_, cut.pairs_.tolist()) == (plain.words_, plain.pairs_.tolist())
+    other = np.arange(len(new))[::-1]
+    expected = plain.transform(texts[other])
+    assert (cut.transform(texts[other], tokens.subset(other)) != expected).nnz == 0
+
+
+@settings(deadline=None)
+@given(TEXTS, TEXTS, st.sampled_from([("word", 1, 2), ("char_wb", 2, 5)]), st.integers(1, 2))
+def test_terms_are_counted_as_scikit_learn_counts_them(known, new, family, min_df):
+    texts, further = np.array(known, dtype=object), np.array(new, dtype=object)
+    vectorizer, counts = Terms("full", *family).count(texts, min(min_df, len(texts)))
+    if vectorizer.analyzer != family[0] or not counts.shape[1]:
+        return  # no text shares a word with another
+    peer = CountVectorizer(**vectorizer.get_params())
+    assert (peer.fit_transform(texts) != counts).nnz == 0
+    assert peer.vocabulary_ == vectorizer.vocabulary_
+    with mock.patch.object(tfidf, "MANY_TEXTS", 0):
+        assert (peer.transform(further) != counts_of(vectorizer, further)).nnz == 0
 
 
 def test_a_word_never_seen_parts_its_neighbours():

@@ -112,6 +112,7 @@ def out_of_fold(one: Refitted, rows: Rows, inputs: Inputs, kept: np.ndarray | No
         cleaning=cleaning,
         looks_back=inputs.looks_back,
         weight=inputs.weight,
+        keeps_model=False,
     ).oof
 
 

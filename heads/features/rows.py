@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from heads.features.tfidf import Tokens
 from store.errors import HeadError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.vectors.folded import FoldedMatrix
@@ -53,6 +54,7 @@ class Rows:
     texts: Mapping[str, np.ndarray]  # composition -> (n_rows,) str objects, "" where there is no text
     group: np.ndarray  # (n_rows,) int64: rows of one group stay together in inner splits
     folded: tuple[FoldedMatrix, ...] = ()  # of fine-tuned encoders: among `matrices` once a fold is chosen
+    tokens: Mapping[str, Tokens] = field(default_factory=dict)  # composition -> its texts cut into words
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -68,7 +70,13 @@ class Rows:
             {name: texts[index] for name, texts in self.texts.items()},
             self.group[index],
             tuple(matrix.rows(index) for matrix in self.folded),
+            {name: tokens.subset(index) for name, tokens in self.tokens.items()},
         )
+
+    def with_tokens(self, compositions: Sequence[str]) -> "Rows":
+        """The same rows with the words of these compositions, so that parts of the rows need not be cut again."""
+        cut = {name: Tokens.of(self.texts[name]) for name in compositions if name in self.texts}
+        return dataclasses.replace(self, tokens=cut)
 
     def for_fold(self, fold: int) -> "Rows":
         """The same rows as a head may see them that is fitted without this fold, or predicts it.

@@ -4,6 +4,7 @@ Terms are words, or characters where a text has no words to tell rows apart by: 
 """
 
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
 )
 UNSPACED_CHARACTER_OR_WORD = rf"(?u)[{UNSPACED}]|[^\W{UNSPACED}]+"
+MANY_TEXTS = 1000  # from which numbering words is worth looking all known terms up
 SAMPLED_TEXTS = 2000  # that the script is told by
 
 
@@ -58,11 +60,19 @@ class Terms:
             min_df=min_df,
             dtype=np.float32,
         )
-        try:
-            return vectorizer, vectorizer.fit_transform(texts)
-        except ValueError as error:  # scikit-learn's words for an empty vocabulary
-            if "vocabulary" not in str(error) and "no terms remain" not in str(error).lower():
-                raise
+        if found := _numbered(vectorizer, texts):
+            terms, counts = found
+            kept = np.flatnonzero(_held_by(counts) >= min_df)
+            if len(kept):
+                kept = kept[np.argsort(terms[kept], kind="stable")]  # as scikit-learn orders them
+                vectorizer.vocabulary_ = {term: at for at, term in enumerate(terms[kept].tolist())}
+                return vectorizer, counts[:, kept]
+        else:
+            try:
+                return vectorizer, vectorizer.fit_transform(texts)
+            except ValueError as error:  # scikit-learn's words for an empty vocabulary
+                if "vocabulary" not in str(error) and "no terms remain" not in str(error).lower():
+                    raise
         if self.analyzer == "word":
             return Terms(self.composition, "char", 1, 3).count(texts, min_df)
         return vectorizer, _no_terms(len(texts))
@@ -70,7 +80,50 @@ class Terms:
 
 def counts_of(vectorizer: Any, texts: np.ndarray) -> Any:
     """Counts of further texts by a counter of `Terms.count`; no columns where it found no term."""
-    return vectorizer.transform(texts) if getattr(vectorizer, "vocabulary_", None) else _no_terms(len(texts))
+    known: dict[str, int] = getattr(vectorizer, "vocabulary_", None) or {}
+    if not known:
+        return _no_terms(len(texts))
+    if len(texts) < MANY_TEXTS or (found := _numbered(vectorizer, texts)) is None:
+        return vectorizer.transform(texts)
+    import scipy.sparse as sp
+
+    terms, counts = found
+    to = np.array([known.get(term, -1) for term in terms.tolist()], np.int64)
+    held = np.flatnonzero(to >= 0)
+    shape = len(terms), len(known)
+    return sp.csr_matrix(counts @ sp.csr_matrix((np.ones(len(held), np.float32), (held, to[held])), shape))
+
+
+def _numbered(vectorizer: Any, texts: np.ndarray) -> tuple[np.ndarray, Any] | None:
+    """Every term of the texts and its counts, a few times faster than scikit-learn counts them.
+
+    Words are numbered, pairs of them are pairs of numbers, and characters are cut out of each word once.
+
+    Returns:
+        Terms, shape (n_terms,) of str, and their counts, shape (n_texts, n_terms); None for other counters.
+    """
+    import scipy.sparse as sp
+    from sklearn.base import clone
+
+    known = dict[str, int]()
+    if (vectorizer.analyzer, vectorizer.ngram_range) == ("word", (1, 2)):
+        pairs = WordPairs()
+        counts = pairs._count_new(texts, vectorizer.token_pattern, None)
+        words = np.array(list(pairs.words_), object)
+        if not len(words):
+            return np.empty(0, object), counts
+        return np.concatenate(
+            [words, words[pairs.pairs_ >> 32] + " " + words[pairs.pairs_ & 0xFFFFFFFF]]
+        ), counts
+    if vectorizer.analyzer != "char_wb":
+        return None
+    start, word = _cut(texts, r"\S+", known, grow=True)
+    held = sp.csr_matrix((np.ones(len(word), np.float32), word, start), (len(texts), len(known)))
+    if not known:
+        return np.empty(0, object), held
+    letters = clone(vectorizer)
+    of_word = letters.set_params(min_df=1).fit_transform(list(known))
+    return letters.get_feature_names_out(), sp.csr_matrix(held @ of_word)
 
 
 def _no_terms(n_texts: int) -> Any:
@@ -117,6 +170,30 @@ class Weighting:
 # ---- words and pairs of words --------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Texts cut into words once, for heads that count parts of them again and again; nothing is fitted."""
+
+    pattern: str
+    known: tuple[str, ...]  # every word, by its number
+    word: np.ndarray  # (n_words,) int32: those of the first text, then those of the second
+    start: np.ndarray  # (n_texts + 1,) int64: where each text begins in `word`
+
+    @classmethod
+    def of(cls, texts: np.ndarray) -> "Tokens":
+        """Of texts, shape (n_texts,) of str."""
+        pattern, known = token_pattern(texts), dict[str, int]()
+        start, word = _cut(texts, pattern, known, grow=True)
+        return cls(pattern, tuple(known), word, start)
+
+    def subset(self, index: np.ndarray) -> "Tokens":
+        """The chosen texts, by positions or mask."""
+        lengths = np.diff(self.start)[index]
+        start = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.repeat(self.start[:-1][index] - start[:-1], lengths) + np.arange(start[-1])
+        return Tokens(self.pattern, self.known, self.word[at], start)
+
+
 @dataclass
 class WordPairs:
     """TF-IDF of words and of pairs of adjacent ones, counted as numbers: ten times faster than as strings.
@@ -141,39 +218,55 @@ class WordPairs:
         """Columns of what `transform` returns."""
         return len(self.weighting_.columns)
 
-    def fit_transform(self, texts: np.ndarray) -> Any:
-        """Sparse float32 of shape (n_texts, n_terms): words first, then pairs."""
-        counts = self._count_new(texts, token_pattern(texts))
+    def fit_transform(self, texts: np.ndarray, tokens: Tokens | None = None) -> Any:
+        """Sparse float32 of shape (n_texts, n_terms): words first, then pairs.
+
+        Args:
+            tokens: of the texts, where they were cut before.
+        """
+        counts = self._count_new(texts, token_pattern(texts), tokens)
         if len(texts) > 1 and counts.shape[1] and _held_by(counts).max() < 2:
-            counts = self._count_new(texts, CHARACTER)
+            counts = self._count_new(texts, CHARACTER, None)
         self.weighting_ = Weighting.fit(counts, self.min_df, self.max_features)
         return self.weighting_.transform(counts)
 
-    def transform(self, texts: np.ndarray) -> Any:
+    def transform(self, texts: np.ndarray, tokens: Tokens | None = None) -> Any:
         """Sparse float32 of shape (n_texts, n_terms); a word never seen is not counted, and no pair reaches across it."""
-        row, word = self._words(texts, grow=False)
+        row, word = self._words(texts, tokens, grow=False)
         paired, codes = _pairs(row, word)
         return self.weighting_.transform(self._counts(len(texts), row, word, paired, codes))
 
-    def _count_new(self, texts: np.ndarray, pattern: str) -> Any:
+    def _count_new(self, texts: np.ndarray, pattern: str, tokens: Tokens | None) -> Any:
         self.pattern_, self.words_ = pattern, {}
-        row, word = self._words(texts, grow=True)
+        vars(self).pop("_numbers", None)
+        row, word = self._words(texts, tokens, grow=True)
         paired, codes = _pairs(row, word)
         self.pairs_ = np.unique(codes)
         return self._counts(len(texts), row, word, paired, codes)
 
-    def _words(self, texts: np.ndarray, *, grow: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _words(
+        self, texts: np.ndarray, tokens: Tokens | None, *, grow: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Row and number of each word in order; -1 where it is unknown."""
-        numbers: list[int] = []
-        lengths, known, pattern = np.zeros(len(texts), np.int64), self.words_, re.compile(self.pattern_)
-        for i, text in enumerate(texts):
-            words = pattern.findall(text.lower())
-            lengths[i] = len(words)
+        if tokens is None or tokens.pattern != self.pattern_:
+            start, word = _cut(texts, self.pattern_, self.words_, grow=grow)
+        else:
             if grow:
-                numbers += [known.setdefault(w, len(known)) for w in words]
-            else:
-                numbers += [known.get(w, -1) for w in words]
-        return np.repeat(np.arange(len(texts)), lengths), np.array(numbers, np.int64)
+                first = np.full(len(tokens.known), -1)
+                first[tokens.word[::-1]] = np.arange(len(tokens.word))[::-1]
+                held = np.flatnonzero(first >= 0)
+                held = held[np.argsort(first[held])]
+                self.words_ = {tokens.known[number]: at for at, number in enumerate(held.tolist())}
+            start, word = tokens.start, self._number_of(tokens.known)[tokens.word]
+        return np.repeat(np.arange(len(texts)), np.diff(start)), word.astype(np.int64)
+
+    def _number_of(self, known: tuple[str, ...]) -> np.ndarray:
+        """The number here of each word of `Tokens`, -1 where it is unknown; looked up once for many parts of texts."""
+        kept: tuple[tuple[str, ...], np.ndarray] | None = vars(self).get("_numbers")
+        if kept is None or kept[0] is not known:
+            kept = known, np.array([self.words_.get(word, -1) for word in known], np.int32)
+            vars(self)["_numbers"] = kept
+        return kept[1]
 
     def _counts(
         self, n_texts: int, row: np.ndarray, word: np.ndarray, paired: np.ndarray, codes: np.ndarray
@@ -187,6 +280,25 @@ class WordPairs:
         columns = np.concatenate([word[word >= 0], len(self.words_) + at[known]])
         shape = n_texts, len(self.words_) + len(self.pairs_)
         return sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape)
+
+
+def _cut(
+    texts: np.ndarray, pattern: str, known: dict[str, int], *, grow: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each text begins among the words, one longer than the texts, and the number of each word, int32.
+
+    Args:
+        known: numbers of words; with `grow` new words are added, else they are -1.
+    """
+    numbers, lengths, cut = array("i"), np.zeros(len(texts) + 1, np.int64), re.compile(pattern)
+    for i, text in enumerate(texts):
+        words = cut.findall(text.lower())
+        lengths[i + 1] = len(words)
+        if grow:
+            numbers.extend([known.setdefault(w, len(known)) for w in words])
+        else:
+            numbers.extend([known.get(w, -1) for w in words])
+    return np.cumsum(lengths), np.array(numbers, np.int32)
 
 
 def _held_by(counts: Any) -> np.ndarray:

@@ -31,6 +31,7 @@ def crossfit(
     tuning: Tuning | None = None,
     looks_back: bool = False,
     weight: np.ndarray | None = None,
+    keeps_model: bool = True,
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
 
@@ -49,6 +50,8 @@ def crossfit(
             first fold has none: it is predicted by what follows, for no score to count. A head that averages its fold
             models predicts test rows by the last one.
         weight: what each row counts in fits, > 0, shape (n_train,): it is fitted on so many times.
+        keeps_model: False where out-of-fold predictions are all that is wanted: heads that are fitted fold by fold are
+            not fitted on all rows then, and the model is an unfitted one.
 
     Raises:
         HeadError: a parameter is out of its range, fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
@@ -87,7 +90,9 @@ def crossfit(
         else head.clone().fit_predict_folds(train, log_price, fold, test)
     )
     if result is None:
-        result = _one_by_one(head, train, log_price, fold, test, on_fit, cleaning, tuning, looks_back, weight)
+        result = _one_by_one(
+            head, train, log_price, fold, test, on_fit, cleaning, tuning, looks_back, weight, keeps_model
+        )
     _check_finite(head.name, train, result.oof)
     if test is not None and result.test is not None:
         _check_finite(head.name, test, result.test)
@@ -150,7 +155,8 @@ def cross_predict(
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{count} of {name}" for name, count in lengths.items())
         raise RowMismatchError(f"cross_predict takes one of each a row, got {found}")
-    oof = crossfit(head.clone().set_params(target="log_price"), rows, log_price, fold).oof
+    plain = head.clone().set_params(target="log_price")
+    oof = crossfit(plain, rows, log_price, fold, keeps_model=False).oof
     return oof if head.target == "log_price" else np.exp(oof)
 
 
@@ -165,6 +171,7 @@ def _one_by_one(
     tuning: Tuning | None,
     looks_back: bool,
     weight: np.ndarray | None,
+    keeps_model: bool,
 ) -> FoldPredictions:
     def fit(unfitted: Head, rows: Rows, inside: np.ndarray) -> Head:
         kept, target = inside, log_price[inside]
@@ -175,6 +182,7 @@ def _one_by_one(
             kept, target = np.repeat(kept, times), np.repeat(target, times)
         return unfitted.fit(rows.subset(kept), target)
 
+    train, test = head.prepared(train), None if test is None else head.prepared(test)
     folds = [int(held_out) for held_out in np.unique(fold)]
     averages = head.test_mode == "average" or bool(train.folded)
 
@@ -200,6 +208,8 @@ def _one_by_one(
         mean = np.mean(of_test, axis=0) if of_test else None
         models = tuple(one.model for one in found if test is None or one.test is not None)
         return FoldPredictions(oof, mean, learned, models[-1], _joined(evidence), models)
+    if test is None and not keeps_model:
+        return FoldPredictions(oof, None, learned, head, _joined(evidence))
     last = head if tuning is None else head.clone().set_params(**tuning.refit)
     model = fit(last.for_refit(learned), train, np.arange(len(train)))
     on_fit()

@@ -56,7 +56,9 @@ def curve_pass(
     try:
         of_rows = None if weight is None else weight[rows]
         sample = train.subset(rows)
-        found = crossfit(head, sample, log_price[rows], fold[rows], tuning=tuning, weight=of_rows)
+        found = crossfit(
+            head, sample, log_price[rows], fold[rows], tuning=tuning, weight=of_rows, keeps_model=False
+        )
     except ShelfpriceError as error:
         log(f"{head.name}: no learning curve, a sample of the rows can't be fitted: {error}")
         return None

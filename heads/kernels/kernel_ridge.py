@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -88,15 +88,20 @@ class KernelRidge(Head):
             self._fit_landmarks(rows, target)
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        predicted = np.empty(len(rows))
-        for start in range(0, len(rows), BLOCK_ROWS):
-            part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
-            features = self._features(rows.subset(part))
-            for block, positions in blocks_of(len(part)):
-                chosen = {name: _rows_at(found, positions) for name, found in features.items()}
-                kernel = self._kernel(chosen, self.held_)
-                predicted[part[block]] = (kernel @ self.dual_)[: block.stop - block.start]
+        if (
+            len(rows) >= BLOCK_ROWS
+        ):  # multiplied together in half the time, where rounding depends on the rows beside one
+            return np.concatenate([across @ self.dual_ for _, across in self._across(rows)]) + self.mean_
+        predicted, features = np.empty(len(rows)), self._features(rows)
+        for block, positions in blocks_of(len(rows)):
+            chosen = {name: _rows_at(found, positions) for name, found in features.items()}
+            kernel = self._kernel(chosen, self.held_)
+            predicted[block] = (kernel @ self.dual_)[: block.stop - block.start]
         return predicted + self.mean_
+
+    def prepared(self, rows: Rows) -> Rows:
+        """See `Head.prepared`; texts are cut into words once for all folds."""
+        return rows.with_tokens(self.texts) if self.lexical else rows
 
     def learned(self) -> dict[str, Any]:
         mixture = self.choice_.mixture
@@ -155,6 +160,12 @@ class KernelRidge(Head):
     def _kernel(self, left: dict[str, Any], right: dict[str, Any]) -> np.ndarray:
         return self.choice_.mixture.kernel(lambda name: self.sources_[name].compare(left[name], right[name]))
 
+    def _across(self, rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Part by part, which rows these are and their kernel with the rows held, shape (n_part, n_held)."""
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
+            yield part, self._kernel(self._features(rows.subset(part)), self.held_)
+
     def _choose(self, rows: Rows, log_price: np.ndarray) -> KernelChoice:
         """Coordinate search by SMAPE on held-out groups of a sample of the training rows."""
         rng = np.random.default_rng(self.random_state)
@@ -178,9 +189,7 @@ class KernelRidge(Head):
         among = self._kernel(self.held_, self.held_)
         gram = self.choice_.alpha * among.astype(np.float64)
         products = np.zeros(len(chosen))
-        for start in range(0, len(rows), BLOCK_ROWS):
-            part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
-            across = self._kernel(self._features(rows.subset(part)), self.held_)
+        for part, across in self._across(rows):
             gram += across.T @ across
             products += across.T @ target[part]
         jitter = 1e-9 * float(np.trace(gram))

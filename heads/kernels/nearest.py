@@ -1,14 +1,23 @@
-"""Nearest training rows by cosine, a row's own group left out: exact below 200,000 rows, IVF above."""
+"""Nearest training rows by cosine, a row's own group left out.
+
+Exact below 20,000 rows. From there on vectors of many columns are searched by their principal axes, and from 200,000 rows
+on one IVF list in 8 is.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
+from heads.features.components import principal_axes
+from heads.features.products import row_products
 from store.vectors.matrix import Matrix
 
 EXACT_BELOW = 200_000  # rows; above, one IVF list in 8 is searched
 PROBED_SHARE = 8
+AXES_FROM = 20_000  # rows from which vectors are searched by their axes …
+AXES = 128  # … so many, where they have twice as many columns or more
+AXES_ROWS = 10_000  # rows that the axes are found on
 TRAINED_ROWS = 100_000  # rows that IVF's lists are placed by
 BLOCK_ROWS = 8192
 
@@ -25,6 +34,7 @@ class Nearest:
 
     exact_below: int = EXACT_BELOW
     centre_: np.ndarray = field(init=False, repr=False)  # (dim,)
+    axes_: np.ndarray | None = field(init=False, default=None, repr=False)  # (dim, AXES) float32
     _unit: np.ndarray = field(init=False, repr=False)  # (n_train, dim) float32, rows of length 1, or 0
     valid_: np.ndarray = field(init=False, repr=False)  # (n_train,)
     group_: np.ndarray = field(init=False, repr=False)  # (n_train,)
@@ -34,6 +44,11 @@ class Nearest:
         if matrix.valid.any():
             self.centre_ = matrix.X[matrix.valid].mean(axis=0, dtype=np.float32)
         self.valid_, self.group_ = matrix.valid, group
+        held = np.flatnonzero(matrix.valid)
+        self.axes_ = None
+        if len(held) >= AXES_FROM and matrix.dim >= 2 * AXES:
+            sample = unit_rows(matrix.rows(held[:: max(1, len(held) // AXES_ROWS)]), self.centre_)
+            self.axes_ = principal_axes(sample.T @ sample, AXES)
         return self.fill(matrix)
 
     def fill(self, matrix: Matrix) -> Self:
@@ -42,13 +57,14 @@ class Nearest:
 
         self._unit = unit_rows(matrix, self.centre_)
         self._position = np.flatnonzero(matrix.valid)
-        held = np.ascontiguousarray(self._unit[matrix.valid])
+        held = np.ascontiguousarray(self._searched(self._unit[matrix.valid]))
+        dim = held.shape[1]
         if len(held) < self.exact_below:
-            self._index: Any = faiss.IndexFlatIP(matrix.dim)
+            self._index: Any = faiss.IndexFlatIP(dim)
         else:
             lists = max(1, int(4 * np.sqrt(len(held))))
-            flat = faiss.IndexFlatIP(matrix.dim)
-            self._index = faiss.IndexIVFFlat(flat, matrix.dim, lists, faiss.METRIC_INNER_PRODUCT)
+            flat = faiss.IndexFlatIP(dim)
+            self._index = faiss.IndexIVFFlat(flat, dim, lists, faiss.METRIC_INNER_PRODUCT)
             self._flat = flat  # faiss keeps a bare pointer to it
             self._index.nprobe = max(1, lists // PROBED_SHARE)
             self._index.cp.seed = 0
@@ -66,7 +82,7 @@ class Nearest:
         Returns:
             Positions in the training rows, nearest first, shape (n_rows, k); -1 where there are no more.
         """
-        unit = unit_rows(matrix, self.centre_)
+        unit = self._searched(unit_rows(matrix, self.centre_))
         found = np.full((len(unit), k), -1, dtype=np.int64)
         todo, asked = np.flatnonzero(matrix.valid), min(2 * k, len(self._position))
         while len(todo) and asked:
@@ -80,6 +96,10 @@ class Nearest:
                 break
             asked = min(4 * asked, len(self._position))
         return found
+
+    def _searched(self, unit: np.ndarray) -> np.ndarray:
+        """Rows of length 1 as the index holds them."""
+        return unit if self.axes_ is None else row_products(unit, self.axes_)
 
     def _keep(
         self, near: np.ndarray, rows: np.ndarray, group: np.ndarray, k: int, found: np.ndarray

@@ -82,13 +82,17 @@ class Neighbours(Head):
         self.words_ = None
         if self.names and any(rows.texts.get("name", ())):
             self.words_ = WordPairs()
-            self.held_words_ = self.words_.fit_transform(rows.text("name"))
+            self.held_words_ = self.words_.fit_transform(rows.text("name"), rows.tokens.get("name"))
         step = max(1, len(rows) // TUNE_ROWS)
         scored = np.arange(0, len(rows), step)
         self.choice_ = self._choose(self._candidates(rows.subset(scored)), log_price[scored])
 
     def _predict(self, rows: Rows) -> np.ndarray:
         return self._weigh(self._candidates(self._with_columns(rows)))[0]
+
+    def prepared(self, rows: Rows) -> Rows:
+        """See `Head.prepared`; item names are cut into words once for all folds."""
+        return rows.with_tokens(self.texts) if self.names else rows
 
     def learned(self) -> dict[str, Any]:
         return {
@@ -154,7 +158,7 @@ class Neighbours(Head):
 
     def _name_cosine(self, rows: Rows, position: np.ndarray) -> np.ndarray:
         assert self.words_ is not None
-        asked = self.words_.transform(rows.text("name"))
+        asked = self.words_.transform(rows.text("name"), rows.tokens.get("name"))
         cosine = np.empty(position.shape, np.float32)
         for start in range(0, len(position), BLOCK_ROWS):
             here = position[start : start + BLOCK_ROWS]

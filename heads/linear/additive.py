@@ -18,6 +18,7 @@ from heads.folds.parallel import each_on_a_core
 from heads.linear.variances import block_scale, centred_kernel, find_weights, solve_blocks
 from heads.params import MOST_SEED, param
 
+MOST_FILLED = 0.1  # of a dense block that is multiplied faster as a sparse one
 REWEIGHTINGS = 3  # of rows, where residuals are bounded
 
 
@@ -46,7 +47,7 @@ class BlockSum:
             weights: of each block; None: they are found on these rows.
         """
         blocks = {name: block.fit(rows, counts) for name, block in blocks_of(rows, list(counts)).items()}
-        columns = {name: block.transform(rows, counts) for name, block in blocks.items()}
+        columns = {name: compact(block.transform(rows, counts)) for name, block in blocks.items()}
         scales = {name: block_scale(X) for name, X in columns.items()}
         live = [name for name, scale in scales.items() if scale > 0]
         if weights is None and live:
@@ -167,6 +168,14 @@ class Additive(Head):
             "terms": terms,
         }
         return {"additive.npz": content.getvalue(), "additive.json": json.dumps(record).encode()}
+
+
+def compact(X: Any) -> Any:
+    """Sparse where nearly all is zero, such as one column a category: every step of the solver reads all that is kept."""
+    import scipy.sparse as sp
+
+    is_empty = isinstance(X, np.ndarray) and np.count_nonzero(X) < MOST_FILLED * X.size
+    return sp.csr_matrix(X) if is_empty else X
 
 
 def taken(counts: Counts, index: np.ndarray) -> dict[Any, Any]:

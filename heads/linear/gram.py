@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heads.features.rows import Rows
+from heads.folds.parallel import each_on_a_core
 from heads.linear.layout import ColumnLayout
 
 BLOCK_ROWS = 2048
@@ -42,7 +43,7 @@ class Sums:
 
 
 def sum_cells(rows: Rows, log_price: np.ndarray, cell: np.ndarray, layout: ColumnLayout) -> dict[int, Sums]:
-    """One pass over the rows: the sums of each cell.
+    """One pass over the rows: the sums of each cell, several cells at a time.
 
     Products of a block of rows are float32 (float64 for small data), sums over blocks float64.
 
@@ -52,8 +53,8 @@ def sum_cells(rows: Rows, log_price: np.ndarray, cell: np.ndarray, layout: Colum
     """
     p = layout.n_columns
     dtype = product_dtype(len(rows), p)
-    cells = {}
-    for value in np.unique(cell):
+
+    def sums_of(value: int) -> Sums:
         index = np.flatnonzero(cell == value)
         sums = Sums(len(index), np.zeros(p), np.zeros((p, p)), float(log_price[index].sum()), np.zeros(p))
         for start in range(0, len(index), BLOCK_ROWS):
@@ -62,8 +63,10 @@ def sum_cells(rows: Rows, log_price: np.ndarray, cell: np.ndarray, layout: Colum
             sums.columns += X.sum(axis=0, dtype=np.float64)
             sums.products += log_price[part].astype(dtype) @ X
             sums.gram += X.T @ X
-        cells[int(value)] = sums
-    return cells
+        return sums
+
+    values = np.unique(cell).tolist()
+    return dict(zip(values, each_on_a_core(sums_of, values), strict=True))
 
 
 def product_dtype(n_rows: int, n_columns: int) -> type[np.floating]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heads.features.rows import Rows
+from heads.folds.parallel import each_on_a_core
 from heads.linear.gram import BLOCK_ROWS, Sums, product_dtype
 from heads.linear.layout import ColumnLayout
 from store.errors import HeadError
@@ -143,7 +144,14 @@ def predict_paths(
     coefficients = np.concatenate([path.coefficients for path in paths], axis=1).astype(dtype)
     intercept = np.concatenate([path.intercept for path in paths])
     predicted = np.empty((len(index), len(intercept)))
-    for start in range(0, len(index), BLOCK_ROWS):
+
+    def price(start: int) -> None:
         part = index[start : start + BLOCK_ROWS]
         predicted[start : start + BLOCK_ROWS] = layout.raw(rows, part, dtype) @ coefficients + intercept
+
+    starts = range(0, len(index), BLOCK_ROWS)
+    if len(starts) == 1:  # of a few rows, which are priced before a limit is set
+        price(0)
+    else:
+        each_on_a_core(price, starts)
     return np.split(predicted, np.cumsum([len(path.intercept) for path in paths])[:-1], axis=1)

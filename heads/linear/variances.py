@@ -7,7 +7,7 @@ import numpy as np
 
 LEAST, MOST = np.exp(-9.0), np.exp(7.0)  # of a block's variance over that of the noise
 MAX_STEPS = 40  # of the search for weights
-TOLERANCE = 1e-4  # of the residual, relative
+TOLERANCE = 1e-3  # of the residual, relative
 MAX_PRODUCTS = 600  # of conjugate gradients
 INTERCEPT = 10.0  # a column of it is an intercept that is barely shrunk
 
