@@ -236,7 +236,7 @@ def comment_of(owner: type, name: str) -> str:
     """The comments beside a field, in the class that declares it."""
     for base in owner.__mro__:
         source = inspect.getsource(base) if name in inspect.get_annotations(base) else ""
-        if found := re.search(rf"^    {name}: .*?(?=^    \S|\Z)", source, re.MULTILINE | re.DOTALL):
+        if found := re.search(rf"^    {name}: .*?(?=^    \w|\Z)", source, re.MULTILINE | re.DOTALL):
             comments = re.findall(r"  # (?!noqa|fmt)(.*?)(?:  # noqa.*)?$", found[0], re.MULTILINE)
             return " ".join(comments)
     return ""
