@@ -222,7 +222,7 @@ def head_tables() -> list[str]:
         for key, default in defaults_of(head).items():
             if key == "target":
                 continue
-            meaning = cell(comment_of(head, key) or COMMON[key])
+            meaning = cell(comment_of(head, key) or COMMON.get(key, ""))
             may_be = (
                 "true or false"
                 if isinstance(default, bool)
