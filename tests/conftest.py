@@ -1,9 +1,9 @@
 """Fixtures of several test files."""
 
 import fcntl
+import gc
 import os
 import re
-import gc
 import shutil
 import subprocess
 import sys
