@@ -11,8 +11,13 @@ FITTABLE = sorted(set(HEADS) - {"tabicl"} - (set() if find_spec("catboost") else
 
 def with_one_core() -> Iterator[None]:
     """Fits this small are over before a second core has been woken. For an autouse fixture."""
-    import torch
     from threadpoolctl import threadpool_limits
+
+    if find_spec("torch") is None:  # `make minimums`
+        with threadpool_limits(1):
+            yield
+        return
+    import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
+from heads.contributions import explain_rows
 from heads.features.ranks import FieldRanks
 from heads.features.rows import CategoricalColumn, FieldTable
 from heads.folds.crossfit import crossfit
@@ -116,3 +117,13 @@ def test_more_rows_than_are_learned_from_are_sampled_and_rows_alike_cost_the_mea
     np.testing.assert_allclose(
         GaussianProcess(huber_bend=0).fit(bare, log_price).predict(bare), log_price.mean(), rtol=1e-3
     )
+
+
+def test_parts_by_word_number_category_and_similar_rows_add_up_to_the_log_price():
+    rows, log_price = rooms()
+    head = GaussianProcess().fit(rows, log_price)
+    asked = rows.subset(np.arange(20))
+    found = explain_rows([head], asked, 3.0)
+    sums = [found.base + sum(parts.values()) for parts in found.parts]
+    np.testing.assert_allclose(sums, head.predict(asked), atol=1e-6)
+    assert {"similar", "number", "category"} <= {kind for parts in found.parts for kind, _ in parts}
