@@ -198,7 +198,13 @@ def config_page() -> str:
     for one in dataclasses.fields(Config):
         inner = nested(Config, one.name)
         if inner is not None:
-            lines += ["", f"## [{one.name}]", "", paragraph(inspect.getdoc(inner)), ""]
+            lines += [
+                "",
+                f"## [{one.name}]",
+                "",
+                paragraph((inspect.getdoc(inner) or "").partition("\n\n>>>")[0]),
+                "",
+            ]
             lines += table_of(inner, [field.name for field in dataclasses.fields(inner)])
     return "\n".join([*lines, *head_tables()]) + "\n"
 

@@ -96,8 +96,8 @@ def expectation(record: dict[str, Any]) -> list[str]:
         lines.append(
             f"{test['unscored']:.0%} of the test rows have a nearer relative in train than training rows have"
         )
-        lines.append("  in another fold: expect a better score. Folds that score such rows too may come")
-        lines.append("  from 'shelfprice catalog folds --group auto'.")
+        lines.append("  in another fold: expect a better score. Folds that score such rows")
+        lines.append("  may come from 'shelfprice catalog folds --group auto'.")
     return lines
 
 
