@@ -43,7 +43,7 @@ $(CONTRIBUTES): $(INSTALLED)
 install: $(INSTALLED) ## Make the virtual environment and install what predicting prices needs
 
 $(DEMO)/train.csv: | $(INSTALLED)
-	$(SHELFPRICE) catalog demo --to $(DEMO)
+	$(SHELFPRICE) catalog demo --to $(DEMO) --train 600 --test 150
 
 embeddings: $(INSTALLED) $(CATALOG) ## Ingest the catalogue and embed what has no vector yet
 	$(SHELFPRICE) catalog ingest $(FILES) $(INGEST_OPTIONS) -w '$(WORKSPACE)'

@@ -222,7 +222,7 @@ def head_tables() -> list[str]:
         for key, default in defaults_of(head).items():
             if key == "target":
                 continue
-            meaning = cell(comment_of(head, key) or COMMON[key])
+            meaning = cell(comment_of(head, key) or COMMON.get(key, ""))
             may_be = (
                 "true or false"
                 if isinstance(default, bool)
@@ -236,7 +236,7 @@ def comment_of(owner: type, name: str) -> str:
     """The comments beside a field, in the class that declares it."""
     for base in owner.__mro__:
         source = inspect.getsource(base) if name in inspect.get_annotations(base) else ""
-        if found := re.search(rf"^    {name}: .*?(?=^    \S|\Z)", source, re.MULTILINE | re.DOTALL):
+        if found := re.search(rf"^    {name}: .*?(?=^    \w|\Z)", source, re.MULTILINE | re.DOTALL):
             comments = re.findall(r"  # (?!noqa|fmt)(.*?)(?:  # noqa.*)?$", found[0], re.MULTILINE)
             return " ".join(comments)
     return ""

@@ -96,8 +96,8 @@ def expectation(record: dict[str, Any]) -> list[str]:
         lines.append(
             f"{test['unscored']:.0%} of the test rows have a nearer relative in train than training rows have"
         )
-        lines.append("  in another fold: expect a better score. 'shelfprice catalog folds --group auto'")
-        lines.append("  may deal folds that score such rows too.")
+        lines.append("  in another fold: expect a better score. Folds that score such rows too may come")
+        lines.append("  from 'shelfprice catalog folds --group auto'.")
     return lines
 
 
@@ -113,6 +113,8 @@ def _verdict(record: dict[str, Any]) -> list[str]:
     else:
         taken = f"Method {record['method']}: {gain} over the plain average on inner folds."
     calibration = record["calibration"]["kind"]
+    if record["weights"][scores["best_head"]] == 1 and calibration == "none":
+        return [taken, f"The best head, {scores['best_head']}, has all the weight."]
     return [
         taken,
         *([] if calibration == "none" else [f"Calibration: {calibration}."]),

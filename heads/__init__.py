@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from heads.features.design import Design as Design
     from heads.features.rows import Rows as Rows
     from heads.folds.crossfit import cross_predict as cross_predict
+    from heads.kernels.gaussian_process import GaussianProcess as GaussianProcess
     from heads.kernels.kernel_ridge import KernelRidge as KernelRidge
     from heads.kernels.neighbours import Neighbours as Neighbours
     from heads.kernels.svr import SVR as SVR
@@ -40,6 +41,7 @@ _MODULES = {
     "CatBoost": "heads.trees.catboost",
     "Design": "heads.features.design",
     "Fusion": "heads.networks.fusion",
+    "GaussianProcess": "heads.kernels.gaussian_process",
     "Head": "heads.base",
     "KernelRidge": "heads.kernels.kernel_ridge",
     "LightGBM": "heads.trees.lightgbm",

@@ -1,7 +1,7 @@
 """What moved a head's log price: exact parts that add up to it, by word, number, category, vector set."""
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from heads.base import Head
 from heads.features.blocks import (
+    Block,
     CategoryColumns,
     CurveColumns,
     NumberColumns,
@@ -94,10 +95,26 @@ def _sparse(head: Any, rows: Rows) -> Contributions:
 
 def _additive(head: Any, rows: Rows) -> Contributions:
     rows = with_bare_numbers(rows)
-    counts, fitted = head.counter_.count(rows), head.sum_
+    fitted = head.sum_
+    parts = _of_blocks(head, fitted.blocks, fitted.coefficients, rows)
+    return Contributions(fitted.mean - sum(fitted.offsets.values()), parts)
+
+
+def _gaussian_process(head: Any, rows: Rows) -> Contributions:
+    rows = with_bare_numbers(rows)
+    parts = _of_blocks(head, head.blocks_, head.coefficients_, rows)
+    _add(parts, head.local_part(rows)[:, None], [("similar", "")])
+    return Contributions(head.intercept_, parts)
+
+
+def _of_blocks(
+    head: Any, blocks: Mapping[str, Block], coefficients: Mapping[str, np.ndarray], rows: Rows
+) -> list[dict[Part, float]]:
+    """What blocks of columns add to the price of each row, by what they are of."""
+    counts = head.counter_.count(rows)
     parts = [dict[Part, float]() for _ in range(len(rows))]
-    for name, block in fitted.blocks.items():
-        own = fitted.coefficients[name].astype(np.float64)
+    for name, block in blocks.items():
+        own = coefficients[name].astype(np.float64)
         X = block.transform(rows, counts)
         if isinstance(block, TermColumns):
             texts, terms = texts_of(rows, block.terms.composition), block.terms
@@ -107,7 +124,7 @@ def _additive(head: Any, rows: Rows) -> Contributions:
             _add_fields(parts, block.block_, X * own)
         else:
             _add(parts, X * own, _block_owners(name, block, X.shape[1], rows))
-    return Contributions(fitted.mean - sum(fitted.offsets.values()), parts)
+    return parts
 
 
 def _block_owners(name: str, block: Any, n_columns: int, rows: Rows) -> list[Part | None]:
@@ -258,6 +275,7 @@ def _gathered(values: np.ndarray, owner: Sequence[Part | None]) -> dict[Part, fl
 _WAYS: dict[str, Callable[[Any, Rows], Contributions]] = {
     "additive": _additive,
     "boosted": _boosted,
+    "gaussian-process": _gaussian_process,
     "lightgbm": _lightgbm,
     "ridge": _ridge,
     "sparse": _sparse,

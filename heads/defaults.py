@@ -7,9 +7,11 @@ from store.config import Config
 from store.workspace import Workspace
 
 SUMS_AND_KERNELS = ("additive", "kernel-ridge", "neighbours")
-FEW = (*SUMS_AND_KERNELS, "boosted")  # of a table of columns
+FEW = ("gaussian-process", "neighbours", "boosted")  # of a table of columns
+SEVERAL = (*SUMS_AND_KERNELS, "boosted")  # of one with more rows than the first learns from
 TEXTS = (*SUMS_AND_KERNELS, "lightgbm")  # without further columns `boosted` adds nothing to them
 MANY = (*SUMS_AND_KERNELS, "lightgbm")
+FEW_ROWS = 5_000  # from here on `gaussian-process` would learn from a sample
 MANY_ROWS = 20_000  # from here on heads that fit many models inside each fold take longer than they gain
 
 
@@ -30,10 +32,14 @@ def chosen_heads(workspace: Workspace, config: Config) -> ChosenHeads:
         with workspace.parquet(split_path("train")) as file:
             n_rows = file.metadata.num_rows
             n_columns = sum(map(len, extra_columns(file.schema_arrow)))
-    has_many = n_rows >= MANY_ROWS
-    side = "from" if has_many else "below"
-    said = f"chosen for {n_rows:,} training rows ({side} {MANY_ROWS:,}) and {n_columns} further columns"
-    return ChosenHeads(MANY if has_many else FEW if n_columns else TEXTS, said)
+    if n_rows >= MANY_ROWS:
+        names, size = MANY, f"from {MANY_ROWS:,}"
+    elif n_rows >= FEW_ROWS:
+        names, size = SEVERAL if n_columns else TEXTS, f"from {FEW_ROWS:,}, below {MANY_ROWS:,}"
+    else:
+        names, size = FEW if n_columns else TEXTS, f"below {FEW_ROWS:,}"
+    said = f"chosen for {n_rows:,} training rows ({size}) and {n_columns} further columns"
+    return ChosenHeads(names, said)
 
 
 def configured_heads(workspace: Workspace, config: Config) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ HEADS: dict[str, str] = {  # name -> module:class
     "boosted": "heads.trees.boosted:Boosted",
     "catboost": "heads.trees.catboost:CatBoost",
     "fusion": "heads.networks.fusion:Fusion",
+    "gaussian-process": "heads.kernels.gaussian_process:GaussianProcess",
     "kernel-ridge": "heads.kernels.kernel_ridge:KernelRidge",
     "lightgbm": "heads.trees.lightgbm:LightGBM",
     "mlp-batchnorm": "heads.networks.mlp:MlpBatchNorm",

@@ -1,6 +1,7 @@
 """Fixtures of several test files."""
 
 import fcntl
+import gc
 import os
 import re
 import shutil
@@ -12,6 +13,14 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected_once():
+    """What a file of tests leaves behind, libraries above all, is not looked at again by every later collection."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")  # as long as it runs, its loop keeps asyncio.run from this thread

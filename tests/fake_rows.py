@@ -11,8 +11,13 @@ FITTABLE = sorted(set(HEADS) - {"tabicl"} - (set() if find_spec("catboost") else
 
 def with_one_core() -> Iterator[None]:
     """Fits this small are over before a second core has been woken. For an autouse fixture."""
-    import torch
     from threadpoolctl import threadpool_limits
+
+    if find_spec("torch") is None:  # `make minimums`
+        with threadpool_limits(1):
+            yield
+        return
+    import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -42,6 +47,7 @@ QUICK: dict[str, dict[str, object]] = {
         "colsample_bylevel": 1.0,
         "n_jobs": 1,
     },
+    "gaussian-process": {"tune_rows": 100},
     "lightgbm": {"n_estimators": 80, "learning_rate": 0.2, "num_leaves": 7, "colsample_bytree": 1.0},
     "fusion": {
         "projected": 32,

@@ -94,7 +94,7 @@ def main(names: list[str]) -> None:
                 for output in cell.outputs:
                     if "text" in output:
                         output.text = output.text.replace(place, "")
-                    if "image/png" in output.get("data", ()):
+                    if {"image/png", "image/svg+xml"} & set(output.get("data", ())):
                         output.data.pop("text/plain", None)
         found.metadata.pop("language_info", None)
         nbformat.write(found, notebook)

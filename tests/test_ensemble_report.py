@@ -226,7 +226,8 @@ def test_the_command_says_the_score_and_where_the_page_is(workspace):
     assert "expect a SMAPE of" in said
     assert f"On {N_TEST} hold-out rows:" in said
     assert "Double the rows would bring" in said
-    assert said.splitlines()[-1] == f"wrote {workspace.path('report.html')}"
+    command = f"next: shelfprice ensemble pack --to model -w {workspace.root}"
+    assert said.splitlines()[-2:] == [f"wrote {workspace.path('report.html')}", command]
 
 
 # ---- parts ---------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_a_product_is_typed_its_photo_dropped_and_its_price_shown_with_the_evide
     page.get_by_text("How the heads of the blend priced it").click()
     assert answer.get_by_role("row", name=re.compile("ridge 50%")).is_visible()
     page.get_by_role("button", name="Clear").click()
-    page.wait_for_function("document.getElementById('preview').hidden")
+    page.locator("#preview").wait_for(state="hidden")
 
 
 def test_the_page_is_worked_by_keyboard_alone(open_page, photo):

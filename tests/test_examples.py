@@ -34,11 +34,6 @@ NOTEBOOKS = {
         {"ENCODER": "TEXT@structured", "SETTINGS": "--epochs 1 --warmup-epochs 1 --batch-rows 16 --precision fp32"},
     ),
 }  # fmt: skip
-KEPT = (
-    "first_price.ipynb",
-    "your_own_catalogue.ipynb",
-    "compare_encoders.ipynb",
-)  # with the outputs of a run at full size
 TOML = """
 [embed]
 vectors = ["TEXT@structured", "IMAGE"]
@@ -110,7 +105,7 @@ def test_a_notebook_runs_and_shows_what_it_is_for(name, kernel, tiny, tmp_path):
         assert re.search(pattern, shown), f"no {pattern!r} in\n{shown}"
 
 
-@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_is_kept_with_the_outputs_of_every_cell_and_is_small(name):
     import json
 

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from heads import defaults
-from heads.defaults import FEW, MANY, TEXTS, chosen_heads
+from heads.defaults import FEW, MANY, SEVERAL, TEXTS, chosen_heads
 from heads.registry import HEADS
 from store.cli import main
 from store.config import Config, HeadConfig, save_config
@@ -32,11 +32,13 @@ def test_heads_are_chosen_by_the_rows_of_the_catalogue_and_the_plan_says_so(work
     save_config(workspace, Config(heads=HeadConfig(vectors=())))
     plan = planned(workspace)
     assert tuple(plan["heads"]) == FEW
-    assert plan["heads"]["additive"] == "to train"
-    assert plan["reason"] == "chosen for 40 training rows (below 20,000) and 1 further columns"
+    assert plan["heads"]["gaussian-process"] == "to train"
+    assert plan["reason"] == "chosen for 40 training rows (below 5,000) and 1 further columns"
+    monkeypatch.setattr(defaults, "FEW_ROWS", 40)
+    assert chosen_heads(workspace, Config()).names == SEVERAL
     monkeypatch.setattr(defaults, "MANY_ROWS", 40)
     assert tuple(planned(workspace)["heads"]) == MANY
-    assert set(FEW + TEXTS + MANY) <= set(HEADS)
+    assert set(FEW + SEVERAL + TEXTS + MANY) <= set(HEADS)
     monkeypatch.undo()
     rows = [{"sample_id": i, "text": f"tea {i}", "price": 1.0 + i} for i in range(40)]
     publish_catalog(workspace, catalog_table(rows))

@@ -23,6 +23,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "boosted": {"n_estimators": 3, "num_leaves": 3, "components": 2, "bags": 1, "n_jobs": 1},
     "catboost": {"n_estimators": 3, "max_depth": 2, "n_jobs": 1},
     "fusion": {"projected": 8, "hidden": (4,), "seeds": 1, "epochs": 1, "batch_rows": 16},
+    "gaussian-process": {"tune_rows": 16},
     "kernel-ridge": {"tune_rows": 16},
     "lightgbm": {"n_estimators": 3, "num_leaves": 3, "components": 2, "n_jobs": 1},
     "mlp-batchnorm": {"hidden": (4,), "seeds": 1, "epochs": 1, "batch_rows": 16},

@@ -32,6 +32,7 @@ KINDS = (
 )
 TEXT_HEADS = {
     "sparse": {},
+    "gaussian-process": {"tune_rows": 60},
     "kernel-ridge": {"tune_rows": 60},
     "neighbours": {},
     "sparse-mlp": {"seeds": 1, "epochs": 2},

@@ -49,6 +49,9 @@ def test_a_child_that_ends_badly_is_told_from_one_that_says_why(tmp_path, action
         assert Said("", code, output.read().decode()).fault == fault
 
 
+AGAIN = (1, "Error: x.json is damaged: run 'shelfprice heads run' again")
+
+
 class FakeWorld:
     """Commands that say what they are told to, and a workspace that means what it is told to."""
 
@@ -78,8 +81,9 @@ class FakeWorld:
         ([(0, "8 rows, 0 that failed")], {"submission": "c"}, "silent"),
         ([(0, "x.json was damaged and is written anew")], {}, "healed"),
         ([(1, "Error: x.json is damaged: look at it")], {}, "stuck"),
-        ([(1, "Error: x.json is damaged: run 'shelfprice heads run' again")], {}, "told"),
-        ([(1, "Error: x.json is damaged: run 'shelfprice heads run' again")] * 3, {}, "stuck"),
+        ([AGAIN], {}, "told"),
+        ([AGAIN] * 3, {}, "stuck"),
+        ([AGAIN, (1, "Error: 'shelfprice catalog clean' comes first"), (0, ""), AGAIN], {}, "told"),
         ([(1, "Traceback (most recent call last):")], {}, "traceback"),
         ([(None, "")], {}, "hang"),
     ],

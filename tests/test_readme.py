@@ -100,11 +100,8 @@ def demo_run(readme_python, tmp_path_factory):
     """The folder in which every `shelfprice` line ran, in the order shown."""
     folder = tmp_path_factory.mktemp("readme")
     copy_vectors(readme_python / "run", folder / "run", shards=False)
-    small = {
-        "shelfprice catalog demo": ["--train", "150", "--test", "40"],
-        "shelfprice ensemble report": ["--seconds", "5"],
-    }
-    lines = [shlex.split(line)[1:] + small.get(" ".join(line.split()[:3]), []) for line in SHELFPRICE]
+    small = {"catalog demo": ["--train", "150", "--test", "40"]}
+    lines = [shlex.split(line)[1:] + small.get(" ".join(line.split()[1:3]), []) for line in SHELFPRICE]
     done = subprocess.run(
         [sys.executable, "-c", ONE_PROCESS, json.dumps(lines)],
         cwd=folder, capture_output=True, text=True, check=False, timeout=600,

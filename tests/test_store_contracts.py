@@ -157,6 +157,7 @@ DERIVED = (
     "folds.parquet",
     "predictions/ridge-*/oof.parquet",
     "predictions/ridge-*/test.parquet",
+    "predictions/ridge-*/curve.parquet",
     "predictions/neighbours-*/evidence.parquet",
     "predictions/ridge-*/head.json",
     "predictions/ridge.json",

@@ -64,8 +64,7 @@ def outcome_lines(outcome: EmbedOutcome) -> list[str]:
     lines = [f"{plan.spec.name}: {outcome.n_embedded:,} embedded{speed}, {hits:,} there before"]
     for one in plan.sets:
         lines += _set_lines(one, _content(plan))
-        if one.vector_set in outcome.truncated:
-            share = outcome.truncated[one.vector_set]
+        if share := outcome.truncated.get(one.vector_set, 0.0):
             most = plan.spec.preprocessing.get("max_tokens")
             lines.append(
                 f"    {share:.1%} of the texts were cut to {most} tokens"

@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from heads.folds.parallel import n_cores
+from heads.trees.lightgbm import ONE_CORE_CELLS
+
 MOST_BINS = 64  # of one column
 N_TREES = 100
 MIN_LEAF = 10  # rows
@@ -51,10 +54,12 @@ def _forest(
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
+        "num_threads": 1 if len(inside) * X.shape[1] < ONE_CORE_CELLS else n_cores(),
         "verbose": -1,
     }
     data = lightgbm.Dataset(X[inside], target[inside])
-    return np.asarray(lightgbm.train(params, data, N_TREES).predict(X[outside]))
+    trees = lightgbm.train(params, data, N_TREES)
+    return np.asarray(trees.predict(X[outside], num_threads=params["num_threads"]))
 
 
 def column_shares(

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from store.contracts import parse_json
 from store.errors import CorruptFileError, WorkspaceError
 from store.local import TEMPORARY_PREFIX, write_error
 from store.vectors.spec import canonical_json
@@ -56,10 +57,14 @@ class ModelFolder:
                 f"{folder} holds no model ({MANIFEST} is not there): make one with 'shelfprice ensemble pack --to {folder}'"
             )
         try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
+            manifest = parse_json((folder / MANIFEST).read_bytes())
             kind, version = manifest["kind"], int(manifest["format"])
+        except OSError as error:
+            raise _unreadable(folder / MANIFEST, error) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(f"{folder / MANIFEST} can't be read: {error!r}") from error
+            raise CorruptFileError(
+                f"{folder / MANIFEST} can't be read: {error!r:.200}: copy the model again"
+            ) from error
         if kind != KIND:
             raise WorkspaceError(f"{folder / MANIFEST} is of another kind: {kind!r}")
         if version > FORMAT:
@@ -68,7 +73,9 @@ class ModelFolder:
                 f"version that wrote it, {manifest.get('versions', {}).get('shelfprice', 'a newer one')}"
             )
         if manifest.get(OWN) != _own_digest(manifest):
-            raise CorruptFileError(f"{folder / MANIFEST} was changed: its digest is another")
+            raise CorruptFileError(
+                f"{folder / MANIFEST} was changed: its digest is another: copy the model again"
+            )
         _check_files(folder, manifest["files"])
         return cls(folder, manifest)
 
@@ -155,5 +162,12 @@ def _own_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> WorkspaceError:
+    return WorkspaceError(f"can't read {path}: {error.strerror or error}")

@@ -2,7 +2,7 @@
 
 import click
 
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, on_workspace, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -26,7 +26,7 @@ from store.workspace import Workspace
 def report(seconds: float, folder: str | None, workspace: Workspace, as_json: bool) -> None:
     """Write report.html: how good the blend is, where it fails.
 
-    One page that needs no network: score, heads, slices of rows that are surely worse than the rest, the worst rows
+    One page that needs no network: score, heads, slices of rows that are worse than the rest, the worst rows
     with a guess at the reason, learning curve, worth of each input, audit, costs. docs/report.md explains it.
 
     \b
@@ -44,3 +44,5 @@ def report(seconds: float, folder: str | None, workspace: Workspace, as_json: bo
         print_json(done.facts | {"file": done.file})
     else:
         say("\n".join(report_lines(done.facts, done.file)))
+        if folder is None:
+            say(f"next: {on_workspace('shelfprice ensemble pack --to model', workspace.root)}")

@@ -155,12 +155,12 @@ def _score(rows: ReportRows, board: list[dict[str, Any]], noise: dict[str, Any] 
     sentence = (
         f"On {f'the {n_test:,} test rows' if n_test else 'new rows like these'}, expect a SMAPE of {smape:.2f} "
         f"({level:.0%} interval {low:.2f} to {high:.2f}). Out of fold the blend has {scores['nested']:.2f}, the best "
-        f"single head, {best['name']}, {best['smape']:.2f}, always saying the median price {median['smape']:.1f}."
+        f"single head, {best['name']}, {best['smape']:.2f}, always the median price {median['smape']:.1f}."
     )
     if noise is not None:
         sentence += (
-            f" {noise['n_rows']:,} rows share their text with another row and differ in price: even the best price a "
-            f"text leaves {noise['floor']:.1f} on these, where the blend has {noise['smape']:.1f}."
+            f" {noise['n_rows']:,} rows share their text with another row and differ in price: one price for each text "
+            f"can't do better than {noise['floor']:.1f} on these; the blend has {noise['smape']:.1f}."
         )
     return {
         "sentence": sentence,

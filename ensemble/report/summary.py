@@ -15,7 +15,7 @@ def report_lines(facts: dict[str, Any], file: str) -> list[str]:
         lines.append(f"On {held['n_rows']:,} hold-out rows: {held['smape']:.2f}, {low:.2f} to {high:.2f}.")
     lines += [f"  {one['points']:+.2f}  {one['words']}" for one in facts["findings"][:5]]
     if not facts["findings"]:
-        lines.append("No slice is surely worse than the rest.")
+        lines.append("No slice is worse than the rest by more than chance explains.")
     points = {point["share"]: point for point in facts["curve"]["points"]}
     if points:
         low, high = points[2.0]["interval"]

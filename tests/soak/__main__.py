@@ -29,7 +29,7 @@ ATTACKS: dict[str, Any] = {
     "pairs": pairs,
     "disks": disks,
 }
-SHARES = {"tampering": 16, "tuned": 4, "packed": 2, "kills": 2, "pairs": 2}  # of the time; of the others 1
+SHARES = {"tampering": 30, "tuned": 2, "packed": 2, "kills": 2}  # of the time; of the others 1
 
 
 def soak(

@@ -107,7 +107,7 @@ def _by_number(what: str, values: np.ndarray, is_kept: np.ndarray) -> str | None
     order = float(below.mean() / (2 * len(kept)))
     if max(order, 1 - order) < _FAR:
         return None
-    return f"{what} is {np.median(rejected):g} in their middle and {np.median(kept):g} in that of the others"
+    return f"the median of {what} is {np.median(rejected):g} in them and {np.median(kept):g} in the others"
 
 
 def _written_sizes(column: pa.ChunkedArray) -> np.ndarray:
