@@ -32,6 +32,7 @@ def chosen_heads(workspace: Workspace, config: Config) -> ChosenHeads:
         with workspace.parquet(split_path("train")) as file:
             n_rows = file.metadata.num_rows
             n_columns = sum(map(len, extra_columns(file.schema_arrow)))
+    names: tuple[str, ...]
     if n_rows >= MANY_ROWS:
         names, size = MANY, f"from {MANY_ROWS:,}"
     elif n_rows >= FEW_ROWS:

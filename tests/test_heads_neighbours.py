@@ -6,6 +6,7 @@ import pytest
 
 from heads.features.rows import FieldTable, Rows
 from heads.folds.crossfit import crossfit
+from heads.kernels import nearest
 from heads.kernels.nearest import Nearest
 from heads.kernels.neighbours import Neighbours, least_expected_smape
 from store.cleaning import Cleaning, Decision
@@ -56,6 +57,23 @@ def test_the_nearest_row_is_the_one_with_the_highest_cosine(exact_below):
     index = Nearest(exact_below).fit(matrix, np.arange(500))
     found = index.search(matrix, -1 - np.arange(500), k=1)[:, 0]
     assert (found == np.arange(500)).mean() > 0.95  # an inverted file may miss a few
+
+
+def test_many_rows_of_wide_vectors_are_searched_by_their_principal_axes(monkeypatch):
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(500, 8)) @ rng.normal(size=(8, 64)) + 0.05 * rng.normal(size=(500, 64))
+    matrix, group = Matrix("x", X.astype(np.float16), np.arange(500) % 50 > 0), np.arange(500)
+    exact = Nearest().fit(matrix, group)
+    monkeypatch.setattr(nearest, "AXES_FROM", 400)
+    monkeypatch.setattr(nearest, "AXES", 16)
+    index = Nearest().fit(matrix, group)
+    assert exact.axes_ is None
+    assert index._index.d == 16
+    found, expected = (one.search(matrix, group, k=5) for one in (index, exact))
+    assert (found[~matrix.valid] == -1).all()
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(found, expected, strict=True)]) > 0.9
+    np.testing.assert_array_equal(index.fill(matrix).search(matrix, group, k=5), found)
+    np.testing.assert_allclose(index.cosine(matrix, found), exact.cosine(matrix, found))  # of whole vectors
 
 
 def test_rows_without_a_vector_are_neither_found_nor_looked_for():
