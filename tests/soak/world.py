@@ -38,7 +38,7 @@ same_text = "drop"
 NOUNS = ("tea", "coffee", "soap", "lamp", "rope", "paint", "bowl", "brush")
 TABLES = ("catalog/train", "catalog/test", "catalog/holdout", "images/links", "folds", "cleaning")
 MODEL = "model"  # folder of a packed model, beside the workspace
-INPUTS = (*TABLES, "vectors", "failures", "tuning")
+INPUTS = (*TABLES, "vectors", "failures", "tuning", "evidence")
 Cell = TypeVar("Cell")
 # The one column of links.parquet and of rejected.parquet that says where files lay.
 VOLATILE = ("path", "tried", "seconds", "time")
@@ -164,6 +164,7 @@ def plain(line: str, root: Path) -> str:
 def meaning(root: Path) -> dict[str, str]:
     """Digest of each subject of a workspace, or why it can't be read; runs where threads may be started."""
     from store.errors import ShelfpriceError
+    from store.predictions import PRICES
     from store.workspace import Workspace
 
     workspace = Workspace(root)
@@ -175,8 +176,11 @@ def meaning(root: Path) -> dict[str, str]:
 
     def predictions(name: str) -> Any:
         folder = workspace.read_json(f"predictions/{name}")["folder"]
-        tables = workspace.read_json(f"{folder}/head.json")["tables"]
-        return [folder, *(table(f"{folder}/{part}") for part in tables)]
+        return [folder, *(table(f"{folder}/{part}") for part in PRICES)]
+
+    def evidence() -> Any:
+        folders = [f"predictions/{name}" for name in workspace.names("predictions", "neighbours-")]
+        return [table(f"{folder}/evidence.parquet") for folder in folders]
 
     def blend() -> Any:
         record = workspace.read_json(workspace.read_json("blend/current.json")["folder"] + "/blend.json")
@@ -198,6 +202,7 @@ def meaning(root: Path) -> dict[str, str]:
         "submission": lambda: workspace.read_bytes("submission.csv"),
         "vectors": partial(cached, "part-"),
         "failures": partial(cached, "failed-"),
+        "evidence": evidence,  # for people: its pages are checked when it is read
         "tuning": lambda: workspace.read_json(f"tuning/{HEADS[0]}.json"),
         **({"packed": packed} if (root.parent / MODEL).exists() else {}),
     }
