@@ -147,3 +147,12 @@ def test_vectors_that_stand_for_a_gaussian_have_about_its_dot_products():
     exact = np.exp(-0.5 / 0.3 * distances.compare(known, known))
     X = vectors.transform(rows)
     np.testing.assert_allclose(X @ X.T, exact, atol=0.1)
+
+
+def test_thousands_of_rows_at_once_are_priced_as_each_alone():
+    rows, log_price = rows_with_signal(2400)
+    head = KernelRidge(tune_rows=100).fit(rows.subset(np.arange(300)), log_price[:300])
+    together = head.predict(rows)
+    some = np.arange(5, 2400, 400)
+    alone = [head.predict(rows.subset(np.array([at])))[0] for at in some]
+    np.testing.assert_array_equal(together[some], alone)

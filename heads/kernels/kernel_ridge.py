@@ -88,15 +88,14 @@ class KernelRidge(Head):
             self._fit_landmarks(rows, target)
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        if (
-            len(rows) >= BLOCK_ROWS
-        ):  # multiplied together in half the time, where rounding depends on the rows beside one
-            return np.concatenate([across @ self.dual_ for _, across in self._across(rows)]) + self.mean_
-        predicted, features = np.empty(len(rows)), self._features(rows)
-        for block, positions in blocks_of(len(rows)):
-            chosen = {name: _rows_at(found, positions) for name, found in features.items()}
-            kernel = self._kernel(chosen, self.held_)
-            predicted[block] = (kernel @ self.dual_)[: block.stop - block.start]
+        predicted = np.empty(len(rows))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
+            features = self._features(rows.subset(part))
+            for block, positions in blocks_of(len(part)):
+                chosen = {name: _rows_at(found, positions) for name, found in features.items()}
+                kernel = self._kernel(chosen, self.held_)
+                predicted[part[block]] = (kernel @ self.dual_)[: block.stop - block.start]
         return predicted + self.mean_
 
     def prepared(self, rows: Rows) -> Rows:
