@@ -296,11 +296,14 @@ def test_a_table_that_states_other_rows_than_its_parts_is_damage(workspace, stat
             lambda: pa.Table.from_batches(workspace.batches("folds.parquet")),
         ):
             try:
-                assert read().equals(table)  # how many values a column states of itself is not read
+                # How many values a column states of itself is not read; pyarrow 17 reports it as well.
+                assert read().equals(table)
             except CorruptFileError as error:
                 told.append(str(error))
-    assert len(told) == 2
-    assert all("its parts do not have the rows that it states" in error for error in told)
+    of_parts = [error for error in told if "its parts do not have the rows that it states" in error]
+    assert len(of_parts) == 2
+    others = [error for error in told if error not in of_parts]
+    assert all("damaged or not what shelfprice wrote" in error for error in others), others
 
 
 def test_a_column_whose_name_is_no_text_is_damage(workspace):
