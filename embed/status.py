@@ -1,5 +1,6 @@
 """What the cache holds of each vector set, and what of it nothing refers to. Reads keys alone, no vector."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -135,12 +136,12 @@ def sections(workspace: Workspace, config: Config) -> Iterator[Section]:
     holdings = vector_holdings(workspace, config, catalog_holding(workspace))
     width = max((len(one.name) for one in holdings), default=0) + 2
     lines = tuple(f"{one.name:<{width}}{_line(one)}" for one in holdings)
-    yield Section(20, "vectors", lines, {"vectors": holdings}, _step(holdings))
+    yield Section(20, "vectors", lines, {"vectors": holdings}, _step(holdings, config))
     if changed := changed_recipes(workspace):
         yield Section(21, "recipes", tuple(changed), {"recipes": changed})
 
 
-def _step(holdings: list[VectorHolding]) -> tuple[str, str] | None:
+def _step(holdings: list[VectorHolding], config: Config) -> tuple[str, str] | None:
     lost = next((one.problem for one in holdings if one.problem and LINKS_FILE in one.problem), None)
     if lost is not None:
         return "shelfprice catalog ingest --train FILE --test FILE --images DIR", lost
@@ -150,12 +151,12 @@ def _step(holdings: list[VectorHolding]) -> tuple[str, str] | None:
     lacking = [one for one in holdings if one.is_configured and one.missing]
     if not lacking:
         return None
-    is_tuned = all(one.name.startswith(TUNED) for one in lacking)
     rows = ", ".join(f"{one.name} {one.missing:,}" for one in lacking)
-    return (
-        f"shelfprice embed {'finetune ENCODER...' if is_tuned else 'run'}",
-        f"rows without a vector: {rows}",
-    )
+    frozen = [one.name for one in lacking if not one.name.startswith(TUNED)]
+    command = "run" if frozen else "finetune ENCODER..."
+    if set(frozen) - set(config.embed.vectors):  # a run embeds those, or what it is told
+        command += "".join(f" -e {shlex.quote(name)}" for name in frozen)
+    return f"shelfprice embed {command}", f"rows without a vector: {rows}"
 
 
 def _line(one: VectorHolding) -> str:

@@ -239,6 +239,13 @@ def test_other_weights_make_the_heads_on_their_vectors_stale(submitted):
     assert next_command(submitted) == "shelfprice embed run"
 
 
+def test_vectors_that_heads_alone_name_are_named_in_the_next_command(submitted):
+    publish_current(submitted, fake_spec("more"))
+    sets = ("fake@name", "more@full")
+    save_config(submitted, replace(CONFIG, heads=replace(CONFIG.heads, vectors=sets)))
+    assert next_command(submitted) == "shelfprice embed run -e more@full"
+
+
 def test_another_seed_or_parameter_makes_a_head_stale(submitted):
     params = {"n_alphas": 3}
     folder = status(submitted)["heads"][0]["folder"]
