@@ -7,6 +7,7 @@ import scipy.sparse as sp
 
 from heads.features.rows import CategoricalColumn, FieldTable
 from heads.folds.crossfit import crossfit
+from heads.linear import variances
 from heads.linear.additive import Additive
 from heads.linear.sparse import Sparse
 from heads.linear.variances import block_scale, centred_kernel, find_weights, solve_blocks
@@ -17,7 +18,11 @@ from tests.fake_rows import with_one_core
 one_core = pytest.fixture(scope="module", autouse=True)(with_one_core)
 
 
-def test_blocks_side_by_side_are_solved_as_one_ridge_with_an_intercept():
+@pytest.mark.parametrize("sketched_from", [10, 1000])
+def test_blocks_side_by_side_are_solved_as_one_ridge_with_an_intercept(monkeypatch, sketched_from):
+    monkeypatch.setattr(variances, "SKETCHED_FROM", sketched_from)
+    monkeypatch.setattr(variances, "SKETCH", 20)
+    monkeypatch.setattr(variances, "TOLERANCE", 1e-5)
     rng = np.random.default_rng(0)
     blocks = [rng.normal(size=(90, 7)), sp.random(90, 40, 0.2, format="csr", random_state=0)]
     scales, target = [0.5, 2.0], rng.normal(size=90)
@@ -28,6 +33,23 @@ def test_blocks_side_by_side_are_solved_as_one_ridge_with_an_intercept():
     np.testing.assert_allclose(found[0], 0.5 * exact[:7], atol=1e-3)
     np.testing.assert_allclose(found[1], 2.0 * exact[7:47], atol=1e-3)
     assert intercept == pytest.approx(10 * exact[47], abs=1e-3)
+
+
+def test_directions_of_large_variance_cost_no_steps_once_they_are_sketched(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 60)) * np.geomspace(300, 0.03, 60)
+    target = X @ (rng.normal(size=60) / np.geomspace(300, 0.03, 60)) + rng.normal(size=300)
+    target -= target.mean()
+    Z = np.column_stack([X, np.full(300, 10.0)])
+    exact = Z @ np.linalg.solve(Z.T @ Z + np.eye(61), Z.T @ target)
+    off = []
+    for sketched_from in (1000, 10):
+        monkeypatch.setattr(variances, "SKETCHED_FROM", sketched_from)
+        monkeypatch.setattr(variances, "SKETCH", 40)
+        monkeypatch.setattr(variances, "MAX_PRODUCTS", 30)
+        (coefficients,), intercept = solve_blocks([X], [1.0], target, np.ones(300))
+        off.append(np.linalg.norm(X @ coefficients + intercept - exact) / np.linalg.norm(exact))
+    assert off[1] < 0.05 * off[0]
 
 
 def test_a_block_that_tells_prices_gets_a_weight_and_one_of_noise_gets_none():
