@@ -32,7 +32,7 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("resume")
     image, text = tiny_models(root)
     still = f"{_without_dropout(root / 'text', root / 'still')}?max_tokens=24@structured"
-    return embedded(demo_workspace(root, 72, 10), image, text, still), (image, text, still)
+    return embedded(demo_workspace(root, 90, 10), image, text, still), (image, text, still)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 
 from ensemble.blend import run_blend
 from ensemble.submission import submit
+from heads.folds import curve
 from heads.run import run_heads
 from heads.status import head_holdings
 from store.config import ColumnConfig, Config, FoldConfig, HeadConfig, save_config
@@ -44,6 +45,14 @@ def made(root) -> tuple[Workspace, Config]:
     save_config(workspace, config)
     assert run(workspace, config) == ["trained"] * 2
     return workspace, config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_curves():
+    """Few rows have a learning curve too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curve, "LEAST_ROWS", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
