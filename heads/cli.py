@@ -204,7 +204,8 @@ def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
     say(f"{'blend':<20} {estimate_text(estimates.blend)}")
     if unknown and not measure:
         say("'shelfprice heads plan --measure' trains heads of unknown time on a few rows.")
-    say(f"next: {on_workspace('shelfprice heads run', workspace.root)}")
+    if TO_TRAIN in states.values():
+        say(f"next: {on_workspace('shelfprice heads run', workspace.root)}")
 
 
 @heads.command(name="list")

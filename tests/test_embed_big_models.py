@@ -134,7 +134,6 @@ def test_packed_weights_are_another_recipe_and_are_refused_without_a_gpu(tmp_pat
 
 
 def test_weights_in_half_precision_are_tuned_by_adapters_alone(big, tmp_path):
-    pytest.importorskip("peft", reason="needs peft: shelfprice[finetune]")
     _, encoder = loaded(tmp_path, half_decoder(tmp_path / "model"))
     with pytest.raises(EncoderError, match="too coarse to be trained themselves: pass --lora"):
         prepare_tower(encoder.module, "model", FinetuneRecipe())

@@ -33,7 +33,7 @@ from tests.fake_images import broken_images, encoded, photo, publish_images
 from tests.fake_models import save_tiny_sentence_model, save_tiny_timm
 from tests.test_embed_cli import publish_texts
 
-ray = pytest.importorskip("ray", reason="needs the ray extra")
+ray = pytest.importorskip("ray", reason="Ray is not made for this version of Python")
 N_IMAGES = 400
 
 

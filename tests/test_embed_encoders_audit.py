@@ -14,7 +14,6 @@ from embed.encoders.libraries import open_clip, sentence_transformers, timm, tra
 from embed.encoders.registry import library_of, parse_address
 from embed.encoders.transformers_images import BESIDE, SIGNS
 from store.errors import EncoderError
-from tests import family_models as of
 from tests.fake_models import save_tiny_bert
 from tests.test_embed_encoders_families import (
     IMAGE_FAMILIES,
@@ -79,10 +78,6 @@ def ways():
 
 @pytest.mark.parametrize("family, theirs", [pytest.param(f, t, id=name) for name, f, t in ways()])
 def test_every_file_that_the_models_own_library_opens_is_read_or_declared_harmless(family, theirs, tmp_path):
-    if family.save is of.model2vec:
-        pytest.importorskip("model2vec", reason="needs model2vec, which is compared with")
-    if family.save is of.jina_v3:
-        pytest.importorskip("peft", reason="needs peft: shelfprice[finetune]")
     folder = family.save(tmp_path / family.name)
     with opened_in(folder) as by_them:
         theirs(folder)

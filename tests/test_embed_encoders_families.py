@@ -170,10 +170,6 @@ def our_vectors(workspace, resolved, contents, images=None, budget=64, **setting
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES, ids=lambda family: family.name)
 def test_texts_get_the_vectors_of_the_models_own_library(family, workspace, tmp_path):
-    if family.save is of.model2vec:
-        pytest.importorskip("model2vec", reason="needs model2vec, which is compared with")
-    if family.save is of.jina_v3:
-        pytest.importorskip("peft", reason="needs peft: shelfprice[finetune]")
     folder = family.save(tmp_path / family.name)
     resolved = resolved_of(workspace, family.address.format(folder))
     ours = our_vectors(workspace, resolved, TEXTS, always_measured=family.name in MEASURED)

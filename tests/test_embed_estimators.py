@@ -1,11 +1,15 @@
 import pickle
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas
+import polars
 import pytest
+import skrub
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import Ridge
@@ -21,7 +25,6 @@ from tests.fake_images import broken_images, encoded, photo
 from tests.fake_models import save_tiny_clip, save_tiny_timm
 from tests.letter_encoder import expected
 
-pandas = pytest.importorskip("pandas")
 ROOT = Path(__file__).parent.parent
 TEXTS = ["green tea, 20 bags", "olive oil", "aioli", "Aubergine in brine"]
 VECTORS = np.array([expected(text, "aeiou") for text in TEXTS], np.float32)
@@ -45,8 +48,8 @@ def table():
         lambda table: table[["description"]],
         lambda table: table["description"].to_list(),
         lambda table: table[["description"]].to_numpy(),
-        lambda table: pytest.importorskip("polars").from_pandas(table)["description"],
-        lambda table: pytest.importorskip("polars").from_pandas(table)[["description"]],
+        lambda table: polars.from_pandas(table)["description"],
+        lambda table: polars.from_pandas(table)[["description"]],
     ],
     ids=["Series", "DataFrame", "list", "array", "polars.Series", "polars.DataFrame"],
 )
@@ -75,7 +78,6 @@ def test_set_output_gives_a_table_with_the_index_and_names_after_the_column(tabl
     assert framed.index.equals(table.index)
     assert list(framed.columns) == [f"description_{i}" for i in range(5)]
     np.testing.assert_array_equal(framed.to_numpy(), VECTORS)
-    polars = pytest.importorskip("polars")
     framed = clone(encoder).set_output(transform="polars").fit_transform(polars.from_pandas(table)[columns])
     assert framed.columns == [f"description_{i}" for i in range(5)]
 
@@ -102,9 +104,8 @@ def test_in_a_column_transformer_within_a_pipeline(table, columns):
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_in_a_table_vectorizer_of_skrub(library):
-    skrub = pytest.importorskip("skrub")
     names, notes = [f"tea {i} aei" for i in range(60)], [f"oil {i} ou" for i in range(60)]
-    table = pytest.importorskip(library).DataFrame({"name": names, "note": notes, "weight": range(60)})
+    table = import_module(library).DataFrame({"name": names, "note": notes, "weight": range(60)})
     vectorizer = skrub.TableVectorizer(high_cardinality=TextEncoder("vowels"))
     framed = vectorizer.fit_transform(table)
     assert list(framed.columns)[:6] == [*(f"name_{i}" for i in range(5)), "note_0"]

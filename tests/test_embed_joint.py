@@ -109,7 +109,6 @@ def test_heads_train_on_a_joint_set_as_on_any_other(workspace, model):
 
 
 def test_a_joint_set_is_tuned_with_adapters_and_its_tuned_vectors_are_cached(workspace, model):
-    pytest.importorskip("peft", reason="needs peft: shelfprice[finetune]")
     job = tiny_job(
         workspace,
         (f"{model}@joint-name",),

@@ -425,7 +425,6 @@ def test_memory_that_runs_out_halves_the_batch():
 
 
 def test_eight_bits_are_another_encoder_measured_once_and_their_cosine_is_said(workspace, folder):
-    pytest.importorskip("nncf", reason="needs shelfprice[int8]")
     engine = engine_of(workspace, folder, "int8")
     said = engine.begin(WINDOW, len(KEYS))
     assert engine.provenance()["precision"] == "openvino int8"

@@ -215,7 +215,8 @@ def test_the_page_fits_every_screen_sorts_and_filters(browser, workspace, page, 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_the_page(browser, workspace, page, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe, of the dev extra")
+    from axe_playwright_python import sync_playwright as axe
+
     shown, _ = opened(browser, workspace, color_scheme=scheme, bypass_csp=True)
     found = axe.Axe().run(shown).response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []

@@ -84,7 +84,6 @@ def with_folders(value, tiny):
 @pytest.fixture(scope="module")
 def kernel():
     """One kernel for all notebooks."""
-    pytest.importorskip("nbclient")
     from tests.notebooks import running_kernel
 
     with running_kernel() as kernel:

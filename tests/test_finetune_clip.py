@@ -27,7 +27,6 @@ def place(tmp_path_factory):
 
 
 def test_both_towers_are_tuned_with_adapters_recomputation_and_augmented_warm_up(place):
-    pytest.importorskip("peft")
     workspace, clip = place
     job = tiny_job(
         workspace,

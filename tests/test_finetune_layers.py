@@ -103,7 +103,6 @@ def test_more_last_blocks_than_there_are_is_an_error(folders):
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_adapters_are_all_that_is_trained_and_merge_into_the_same_vectors(folders, name, kind):
-    pytest.importorskip("peft")
     encoder = load(folders, name)[kind]
     encoder.module.eval()
     before = vectors(encoder).detach()

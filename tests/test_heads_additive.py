@@ -52,6 +52,18 @@ def test_directions_of_large_variance_cost_no_steps_once_they_are_sketched(monke
     assert off[1] < 0.05 * off[0]
 
 
+def test_blocks_of_fewer_directions_than_are_sketched_are_solved(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(400, 3)) @ rng.normal(0, 10, (3, 50))).astype(np.float32)
+    target = X @ rng.normal(size=50) / 30 + rng.normal(size=400)
+    target -= target.mean()
+    monkeypatch.setattr(variances, "SKETCHED_FROM", 10)
+    (coefficients,), intercept = solve_blocks([X], [1.0], target, np.ones(400))
+    Z = np.column_stack([X.astype(np.float64), np.full(400, 10.0)])
+    exact = Z @ np.linalg.solve(Z.T @ Z + np.eye(51), Z.T @ target)
+    np.testing.assert_allclose(X @ coefficients + intercept, exact, atol=0.02 * np.abs(exact).max())
+
+
 def test_a_block_that_tells_prices_gets_a_weight_and_one_of_noise_gets_none():
     rng = np.random.default_rng(0)
     telling, noise = rng.normal(size=(300, 5)), rng.normal(size=(300, 50))

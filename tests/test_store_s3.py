@@ -31,8 +31,6 @@ from tests.fake_models import WORDS, save_tiny_sentence_model
 from tests.fakes import catalog_table, publish_catalog, publish_fake_predictions, publish_folds
 from tests.s3_server import KEY, SECRET, Proxy, moto
 
-pytest.importorskip("s3fs", reason="needs the s3 extra")
-pytest.importorskip("moto.server", reason="needs moto[server]")
 SILENT = lambda line: None  # noqa: E731
 N = 60
 

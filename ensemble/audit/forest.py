@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from heads.folds.parallel import n_cores
-from heads.trees.lightgbm import ONE_CORE_CELLS
+from heads.trees.lightgbm import threads_of
 
 MOST_BINS = 64  # of one column
 N_TREES = 100
@@ -54,7 +53,7 @@ def _forest(
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
-        "num_threads": 1 if len(inside) * X.shape[1] < ONE_CORE_CELLS else n_cores(),
+        "num_threads": threads_of(len(inside) * X.shape[1]),
         "verbose": -1,
     }
     data = lightgbm.Dataset(X[inside], target[inside])

@@ -123,5 +123,7 @@ def check_heads(workspace: Workspace, pricer: Pricer, folders: dict[str, str], f
             worst = int(apart.argmax())
             raise RowMismatchError(
                 f"{head} as packed prices test row {rows.sample_id[worst]} at {np.exp(got[worst, at]):.6g}, and its "
-                f"predictions say {np.exp(expected[worst, at]):.6g}: run 'shelfprice heads run --head {head}' with this version"
+                f"predictions say {np.exp(expected[worst, at]):.6g}, as those of another version may: delete "
+                f"{workspace.path(folders[head])}, then run 'shelfprice heads run --head {head}' and "
+                "'shelfprice ensemble blend'"
             )

@@ -128,7 +128,7 @@ class GaussianProcess(Head):
             target[sample] - target[sample].mean(),
             self.prior,
         )
-        return evidence.find(np.ones(len(sample)))
+        return evidence.find()
 
     def _weight(self, block: str) -> float:
         """Of products of a block's raw columns."""

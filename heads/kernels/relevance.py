@@ -62,32 +62,17 @@ class Evidence:
     target: np.ndarray
     prior: float
 
-    def find(self, noise: np.ndarray, start: Relevance | None = None) -> Relevance:
-        """The most likely values.
-
-        Args:
-            noise: variance of each row's noise over the usual one, shape (n_rows,).
-            start: where the search begins.
-        """
+    def find(self) -> Relevance:
+        """The most likely values."""
         from scipy.optimize import minimize
 
         variances = len(self.linear) + len(self._local_parts)
         bounds = [(LEAST, MOST)] * variances + [(LEAST_PRECISION, MOST_PRECISION)] * len(self.names)
-        first = self._middle if start is None else self._logs(start)
         options = {"maxiter": MAX_STEPS, "ftol": 1e-5}
         found = minimize(
-            self._objective, first, (noise,), jac=True, method="L-BFGS-B", bounds=bounds, options=options
+            self._objective, self._middle, jac=True, method="L-BFGS-B", bounds=bounds, options=options
         )
         return self._relevance(np.exp(found.x))
-
-    def kernel(self, found: Relevance) -> np.ndarray:
-        """Of all parts together, shape (n_rows, n_rows)."""
-        total = np.zeros((len(self.target), len(self.target)))
-        for name, kernel in self.linear.items():
-            total += found.linear[name] * kernel
-        for part in self._local(np.array(list(found.precision.values())), list(found.local.values())):
-            total += part
-        return total
 
     @property
     def _local_parts(self) -> list[str]:
@@ -100,9 +85,6 @@ class Evidence:
         """What the prior draws the logarithms to."""
         variances = np.zeros(len(self.linear) + len(self._local_parts))
         return np.concatenate([variances, np.full(len(self.names), -np.log(max(len(self.names), 1)))])
-
-    def _logs(self, found: Relevance) -> np.ndarray:
-        return np.log([*found.linear.values(), *found.local.values(), *found.precision.values()])
 
     def _relevance(self, values: np.ndarray) -> Relevance:
         at = len(self.linear) + len(self._local_parts)
@@ -122,7 +104,7 @@ class Evidence:
             parts.append(variances[1] * near * self.words)
         return parts
 
-    def _objective(self, logs: np.ndarray, noise: np.ndarray) -> tuple[float, np.ndarray]:
+    def _objective(self, logs: np.ndarray) -> tuple[float, np.ndarray]:
         from scipy.linalg import cho_factor, cho_solve, lapack
 
         n, found = len(self.target), self._relevance(np.exp(logs))
@@ -132,7 +114,7 @@ class Evidence:
         for name, kernel in self.linear.items():
             total += found.linear[name] * kernel
         diagonal = np.diag_indices(n)
-        total[diagonal] += noise
+        total[diagonal] += 1.0  # the noise
         factor, lower = cho_factor(total, lower=True, overwrite_a=True, check_finite=False)
         dual = cho_solve((factor, lower), self.target, check_finite=False)
         squared = max(float(self.target @ dual), 1e-12)  # the scale of the noise is profiled out

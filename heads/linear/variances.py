@@ -129,19 +129,20 @@ def _nystroem_inverse(explained: Callable[[np.ndarray], np.ndarray], n_rows: int
 
     Source: Frangella, Tropp and Udell, "Randomized Nystroem preconditioning", SIAM J. Matrix Anal. Appl. 44 (2023).
     """
-    from scipy.linalg import cholesky, qr, solve_triangular, svd
+    from scipy.linalg import eigh, qr, svd
     from scipy.sparse.linalg import LinearOperator
 
     draws = np.random.default_rng(0).standard_normal((n_rows, SKETCH))
     basis = qr(draws, mode="economic", overwrite_a=True, check_finite=False)[0]
     sketch = explained(basis)
-    shift = 1e-6 * float(np.linalg.norm(sketch))  # products are of single precision
-    sketch += shift * basis
-    factor = cholesky(basis.T @ sketch, lower=True)
-    root = solve_triangular(factor, sketch.T, lower=True).T
+    among = basis.T @ sketch
+    values, vectors = eigh((among + among.T) / 2, check_finite=False)
+    sure = values > 1e-6 * values[-1]  # products are of single precision: the rest may be noise
+    root = (sketch @ vectors[:, sure]) / np.sqrt(values[sure])
     directions, lengths, _ = svd(root, full_matrices=False, check_finite=False)
-    variances = np.maximum(lengths**2 - shift, 0.0)
-    shrunk = (variances[-1] + 1.0) / (variances + 1.0) - 1.0
+    variances = lengths**2
+    rest = variances[-1] if sure.all() else 0.0  # of the directions that are not among these
+    shrunk = (rest + 1.0) / (variances + 1.0) - 1.0
 
     def multiplied(vector: np.ndarray) -> np.ndarray:
         column = vector.ravel()

@@ -206,12 +206,16 @@ class LightGBM(Head):
         import lightgbm
 
         objective = BUILT_IN.get(self.loss) or boosting_objective(self.loss, data.get_label())
-        few = data.num_data() * data.num_feature() < ONE_CORE_CELLS
-        threads = 1 if few else n_cores(self.n_jobs)
+        threads = threads_of(data.num_data() * data.num_feature(), self.n_jobs)
         least = 1.5 / data.num_data()  # of a share of the rows that holds one
         params = {**self._params(), "objective": objective, "num_threads": threads}
         params["bagging_fraction"] = max(self.subsample, min(least, 1.0))
         return lightgbm.train(params, data, num_boost_round=iterations, **stopping)
+
+
+def threads_of(n_cells: int, wanted: int = 0) -> int:
+    """Cores that a fit of so many rows times columns is given, `wanted` of them or for 0 all."""
+    return 1 if n_cells < ONE_CORE_CELLS else n_cores(wanted)
 
 
 def _mean_iterations(learned: list[dict[str, Any]]) -> int:
