@@ -170,6 +170,8 @@ def test_a_batch_size_that_was_given_once_is_not_taken_for_the_one_that_was_meas
     for settings, at_least in (({"batch_tokens": 8}, 8), ({}, 16384)):
         engine = engine_of(workspace, SummingEncoder(), **settings)
         engine._kind, engine._start_units = "gpu", 16384
+        if not settings:
+            engine._limit.units = engine._start_units  # from which it grows
         engine.begin(window, len(KEYS))
         assert engine.units >= at_least
     again = engine_of(workspace, SummingEncoder())
