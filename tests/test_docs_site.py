@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -173,3 +174,21 @@ def test_the_calls_of_a_price_model_on_its_page_are_those_that_it_has():
     for call, name in named:
         values = [None] * (len(call.args) + (name != "load"))
         inspect.signature(getattr(PriceModel, name)).bind(*values, **{one.arg: None for one in call.keywords})
+
+
+@pytest.mark.parametrize("page", [DOCS / "index.md", DOCS / "serving.md"], ids=lambda page: page.name)
+def test_the_requests_and_answers_that_a_page_shows_are_those_of_the_server(page):
+    from ensemble.model.answers import FLAGS
+    from ensemble.serving.answers import Prices
+
+    code = "".join(blocks(page, "sh", "json", "text"))
+    bodies = [json.loads(body) for body in re.findall(r"-d '(\{.*?\})'\n", code, re.DOTALL)]
+    answers = [
+        json.loads(found) for found in re.findall(r'^\{"currency".*?\}\]\}', code, re.MULTILINE | re.DOTALL)
+    ]
+    assert bodies
+    assert answers
+    assert all(set(body) == {"products"} for body in bodies)
+    for answer in answers:
+        assert Prices.model_validate(answer).model_dump() == answer
+        assert {flag for price in answer["prices"] for flag in price["flags"]} <= set(FLAGS)
