@@ -22,9 +22,7 @@ from store.workspace import Workspace
 CODE_VERSION = 2  # raised when the same predictions make another blend, or blend.json changes
 BLENDS = "blend"
 CURRENT_FILE = f"{BLENDS}/current.json"  # the standing blend, which `submit` takes, and the heads asked for
-BLEND_LOCK = (
-    f"{BLENDS}/.lock"  # held while what stands changes, so that nothing is pruned that is just taken up
-)
+BLEND_LOCK = f"{BLENDS}/.lock"  # held while this record changes, so that a blend is not pruned while it becomes the standing one
 INTERVAL_LEVEL = 0.95
 PRICE_FLOOR = SubmissionConfig().price_floor
 COVERAGE = 0.9  # of a row's interval, where nothing else is asked for

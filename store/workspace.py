@@ -1,7 +1,7 @@
 """Every path under one root: the one place that opens, lists and publishes.
 
-A file appears whole or not at all: on a local disk it is written beside its place, flushed and
-renamed; on an object store it is one PUT. What was published is replaced, never edited.
+A file is written completely or not at all: on a local disk under a temporary name, then flushed and renamed; on an
+object store by one PUT. What was published is replaced, never edited.
 """
 
 import errno
@@ -286,7 +286,7 @@ class Workspace:
         if error.errno in (
             errno.EISDIR,
             errno.ELOOP,
-        ):  # something else in its place; what, the user must look at
+        ):  # something else is in its place, which the user has to look at
             message += f": delete it, then {contract_of(relative).made_by}"
         return WorkspaceError(message)
 

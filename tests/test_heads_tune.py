@@ -65,7 +65,10 @@ def test_a_search_is_stored_used_by_the_next_run_and_said_so(workspace):
     assert result["status"] == "present"
     assert result["folder"] != before["folder"]
     workspace.remove("tuning/svr.json")
-    assert "tuning/svr.json is gone: its own parameters are taken" in shelfprice(workspace, "run").stderr
+    assert (
+        "tuning/svr.json is missing: the head's own parameters are used"
+        in shelfprice(workspace, "run").stderr
+    )
     assert "gone" not in shelfprice(workspace, "run").stderr
 
 

@@ -80,7 +80,7 @@ def averaged(columns: Sequence[Matrix], normalize: bool) -> Matrix:
 
 
 class ModelEncoders:
-    """Vectors of texts and images. Every item is a pass of its own, so that no row's vector depends on its neighbours'."""
+    """Vectors of texts and images. Every item is a pass of its own, so that no row's vector depends on other rows."""
 
     def __init__(
         self, folder: Path, entries: Sequence[dict[str, Any]], cache: Workspace | None = None

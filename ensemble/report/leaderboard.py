@@ -58,7 +58,7 @@ def leaderboard(workspace: Workspace, rows: ReportRows, seed: int) -> list[dict[
 
 
 def duplicate_noise(rows: ReportRows) -> dict[str, Any] | None:
-    """How far prices of rows with the very same text differ: no model of the text can do better on them.
+    """How far prices of rows with the same text differ: no model of the text can have a lower error on them.
 
     Returns:
         `n_rows` with another row of the same text, `twin_smape` of pricing each by the median of its twins, and

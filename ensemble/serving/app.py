@@ -40,7 +40,10 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is too large."},
     415: {"model": Problem, "description": "Neither JSON nor a form."},
     422: {"model": Problem, "description": "Not as the schema says."},
-    429: {"model": Problem, "description": "Too much is waiting: come again after `Retry-After` seconds."},
+    429: {
+        "model": Problem,
+        "description": "Too many products are waiting: try again after `Retry-After` seconds.",
+    },
     503: {"model": Problem, "description": "Not answered in time."},
 }
 

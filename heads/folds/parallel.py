@@ -1,4 +1,4 @@
-"""Work that is the same for many folds, side by side: each fold on one core.
+"""Runs the same work for several folds in parallel, each fold on one core.
 
 A library that shares one small fit among cores synchronises them at every step, which takes longer than the work
 itself, on a busy machine ten times as long.

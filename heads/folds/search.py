@@ -1,4 +1,4 @@
-"""`shelfprice heads tune`: a search for parameters inside the folds, which a later call takes further.
+"""`shelfprice heads tune`: a search for parameters inside the folds, which a later call continues.
 
 Each held-out fold has a study of its own: a trial fits on the other folds less one and is scored on that one,
 so the parameters that predict a fold were found without a row of it, and out-of-fold scores stay honest.

@@ -1,4 +1,4 @@
-"""A disk that is full or read-only, folders that may not be written: told, nothing lost, and the same once it may be."""
+"""A disk that is full or read-only, folders that may not be written: reported, nothing lost, the same results afterwards."""
 
 import ctypes
 import dataclasses

@@ -1,4 +1,4 @@
-"""Every command killed with SIGKILL at any moment, then run to its end: as if nothing had happened."""
+"""Every command killed with SIGKILL at any moment, then run to its end: the results are the same."""
 
 import random
 import shutil

@@ -1,4 +1,4 @@
-"""What came of an attack, and the way on that a message names, tried."""
+"""The outcome of an attack; the next step that a message names is taken."""
 
 import re
 import shutil
