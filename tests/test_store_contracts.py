@@ -111,6 +111,22 @@ def test_a_record_of_another_shape_is_named_with_the_next_step(workspace, conten
         workspace.read_json("predictions/a.json")
 
 
+@pytest.mark.parametrize(
+    "file, next_step",
+    [
+        ("catalog/readings.json", "shelfprice catalog ingest"),
+        ("blend/51fdf3ebd8fe5b1c/report-audit.json", "shelfprice ensemble report"),
+    ],
+)
+def test_a_record_of_a_reader_that_can_make_it_again_is_not_sound_where_it_has_another_shape(
+    workspace, file, next_step
+):
+    workspace.publish_bytes(file, b'{"found": {}, "text": [], "columns": {}}')
+    assert not workspace.is_sound(file)
+    with pytest.raises(CorruptFileError, match=f"is damaged .*run '{next_step}'"):
+        workspace.read_json(file)
+
+
 def test_a_record_carries_a_digest_and_any_digit_changed_in_it_is_found(workspace):
     record = {
         "weights": {"ridge": 0.99, "knn": 0.01},
