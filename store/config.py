@@ -156,10 +156,13 @@ def load_config(workspace: Workspace | str | os.PathLike[str]) -> Config:
         lost = sorted(_settings(_last(workspace) or {}).items() - _settings(_DEFAULTS).items())
         if lost:
             path, last = workspace.path(CONFIG_FILE), workspace.path(LAST_CONFIG_FILE)
+            found, place = "empty" if workspace.exists(CONFIG_FILE) else "gone", path
+            if workspace.is_local and found == "gone" and os.path.islink(path):
+                found, place = "a link that leads to no file", f"{path} in place of the link"
             raise ConfigError(
-                f"{path} is {'empty' if workspace.exists(CONFIG_FILE) else 'gone'}, and this workspace was made with "
-                f"{len(lost)} settings that are not the defaults ({lost[0][0]} = {lost[0][1]}): they are kept in {last}, "
-                f"copy it to {path}; or delete it to go on with the defaults"
+                f"{path} is {found}, and this workspace was made with {len(lost)} settings that are not the defaults "
+                f"({lost[0][0]} = {lost[0][1]}): they are kept in {last}, copy it to {place}; or delete it to go on with "
+                "the defaults"
             )
     try:
         return _config_of(value)

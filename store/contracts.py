@@ -22,6 +22,7 @@ from store.schema import (
     PERCEPTUAL_HASHES,
     PRICE,
     REJECTED,
+    TUNING_HISTORY,
 )
 
 # The shape of JSON: a type or several, or names that must be there with the shape of each.
@@ -108,6 +109,7 @@ _ENCODER = {
     "normalize": bool,
 }
 CONTRACTS = (
+    Contract(r"shelfprice\.toml(\.last)?", "run 'shelfprice status', which says how to go on"),
     Contract(
         r"catalog/train\.parquet",
         _INGEST,
@@ -116,6 +118,17 @@ CONTRACTS = (
     ),
     Contract(r"catalog/test\.parquet", _INGEST, _ID | _columns(CATALOG_COLUMNS), {"digest": str}),
     Contract(r"catalog/rejected\.parquet", _INGEST, _columns(REJECTED)),
+    Contract(
+        r"catalog/readings\.json",
+        _INGEST,
+        shape={
+            "text": list,
+            "image": TEXT_OR_NULL,
+            "columns": dict,
+            "currency": TEXT_OR_NULL,
+            "images_per_row": str,
+        },
+    ),
     Contract(r"catalog/holdout\.parquet", _INGEST, _ID | _columns((HOLDOUT_PRICE,))),
     Contract(
         r"catalog/relatives\.parquet",
@@ -192,7 +205,18 @@ CONTRACTS = (
     ),
     Contract(r"blend/[^/]+/oof\.parquet", _BLEND, _OUT_OF_FOLD),
     Contract(r"blend/current\.json", _BLEND, shape={"folder": str}),
-    Contract(r"finetune/[^/]+/fold-\d+/fold\.json", _TUNED, shape={"weights_sha256": str, "seconds": NUMBER}),
+    Contract(
+        r"blend/[^/]+/report-[a-z]+\.json",
+        "run 'shelfprice ensemble report' to make it again",
+        shape={"code_version": int, "effort": NUMBER, "found": dict},
+    ),
+    Contract(
+        r"finetune/[^/]+/fold-\d+/fold\.json",
+        _TUNED,
+        shape={"weights_sha256": str, "frozen_smape": NUMBER, "seconds": NUMBER},
+    ),
+    Contract(r"finetune/[^/]+/fold-\d+/history\.parquet", _TUNED, _columns(TUNING_HISTORY)),
+    Contract(r"finetune/[^/]+/run\.json", _TUNED, shape={"encoders": list}),
     Contract(r"finetune/.+", _TUNED),
 )
 _COMPILED = tuple((re.compile(one.files), one) for one in CONTRACTS)

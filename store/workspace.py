@@ -100,7 +100,7 @@ class Workspace:
             return self.names(folder)
         try:
             with os.scandir(self.path(folder)) as entries:
-                return sorted(one.name for one in entries if one.is_file())
+                return sorted(one.name for one in entries if os.path.isfile(one.path))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -287,7 +287,8 @@ class Workspace:
             errno.EISDIR,
             errno.ELOOP,
         ):  # something else is in its place, which the user has to look at
-            message += f": delete it, then {contract_of(relative).made_by}"
+            made_by = contract_of(relative).made_by
+            message += f": {made_by}" if made_by.startswith("delete ") else f": delete it, then {made_by}"
         return WorkspaceError(message)
 
     # ---- publishing ------------------------------------------------------------------------------

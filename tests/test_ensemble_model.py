@@ -29,6 +29,7 @@ import ensemble
 import heads
 import store
 from ensemble import PriceModel
+from ensemble.model import encoders
 from ensemble.model.answers import (
     BAD_NUMBER,
     NO_IMAGE,
@@ -38,7 +39,7 @@ from ensemble.model.answers import (
     UNREADABLE_IMAGE,
     Priced,
 )
-from ensemble.model.encoders import averaged
+from ensemble.model.encoders import ModelEncoders, averaged
 from ensemble.model.fitting import fit_rows, image_column, rows_before
 from ensemble.model.pack import pack
 from ensemble.model.predictions import price_file
@@ -174,11 +175,38 @@ def test_the_test_file_is_priced_as_it_was_submitted_in_any_batch_and_order(
 
 def test_vectors_made_anew_price_alike_alone_and_together(fitted: SimpleNamespace) -> None:
     rows = frame_of(fitted.root, "test").to_dict("records")
-    together = [one.price for one in fitted.model.price(rows)]
-    assert [fitted.model.price([row])[0].price for row in rows] == together
+    together = [one.price for one in PriceModel.load(fitted.folder).price(rows)]
+    fresh = PriceModel.load(fitted.folder)  # holds no vector of these rows
+    assert [fresh.price([row])[0].price for row in rows] == together
     known = fitted.table[:8]  # of passes with others beside them
     cached = PriceModel.load(fitted.folder, cache=fitted.root / "work").predict(known)
     np.testing.assert_allclose(fitted.model.predict(known), cached, rtol=0.01)
+
+
+def test_a_text_and_an_image_that_were_priced_lately_are_not_embedded_again(
+    fitted: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = frame_of(fitted.root, "test").dropna(subset=["photo"]).to_dict("records")[:3]
+    model, embedded = PriceModel.load(fitted.folder), []
+    embed = ModelEncoders._embed
+
+    def counted(self: ModelEncoders, encoder: str, contents: list[object]) -> object:
+        embedded.append((encoder, len(contents)))
+        return embed(self, encoder, contents)
+
+    monkeypatch.setattr(ModelEncoders, "_embed", counted)
+    monkeypatch.setattr(encoders, "MOST_RECENT", 2)
+    first = [model.price([row])[0] for row in rows]
+    n_sets = len(embedded) // len(rows)
+    assert n_sets >= 2
+    embedded.clear()
+    assert model.price([rows[2], rows[1]]) == [first[2], first[1]]
+    assert embedded == []
+    model.price([rows[1] | {"title": "another title of the same photo"}])
+    assert 0 < len(embedded) < n_sets  # the texts alone
+    embedded.clear()
+    assert model.price([rows[0]]) == first[:1]  # two others were priced since
+    assert len(embedded) == n_sets
 
 
 def test_loading_and_the_first_price_import_no_library_that_is_not_needed(fitted: SimpleNamespace) -> None:

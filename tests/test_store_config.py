@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from store.config import ColumnConfig, Config, FoldConfig, keep_settings, load_config, save_config
-from store.errors import ConfigError
+from store.errors import ConfigError, WorkspaceError
 from store.workspace import Workspace
 
 
@@ -39,6 +39,16 @@ def test_settings_that_something_was_made_with_are_asked_for_when_the_file_is_lo
     path.write_bytes(Path(f"{path}.last").read_bytes())  # as the message says
     assert load_config(workspace).folds.k == 4
     path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(
+        ConfigError, match=r"a link that leads to no file, .* in place of the link; or delete"
+    ):
+        load_config(workspace)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(WorkspaceError, match=r"delete it, then run 'shelfprice status', which says"):
+        load_config(workspace)
+    path.rmdir()
     Path(f"{path}.last").unlink()  # the other way that it says
     assert load_config(workspace) == Config()
 

@@ -111,6 +111,22 @@ def test_what_stands_in_an_images_place_is_told_and_a_link_that_leads_nowhere_is
         read_blob(workspace, digest)
     ingest(workspace, str(table), images=str(folder))
     assert read_blob(workspace, digest) == b"one"
+    path.unlink()
+    path.symlink_to(path.name)  # to itself
+    ingest(workspace, str(table), images=str(folder))
+    assert read_blob(workspace, digest) == b"one"
+
+
+def test_a_link_to_itself_among_images_is_an_image_that_failed(workspace, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/1.jpg").write_bytes(b"one")
+    (tmp_path / "images/2.jpg").symlink_to("2.jpg")
+    (tmp_path / "train.csv").write_text("sample_id,catalog_content,price\n1,x,5\n2,y,6\n")
+    ingest(workspace, str(tmp_path / "train.csv"), images=str(tmp_path / "images"))
+    links = {one["link"]: one for one in workspace.read_table("images/links.parquet").to_pylist()}
+    assert links["file:1.jpg"]["sha256"] == hashlib.sha256(b"one").hexdigest()
+    assert links["file:2.jpg"]["sha256"] is None
+    assert "can't be read: " in links["file:2.jpg"]["reason"]
 
 
 def test_all_damaged_blobs_are_found(workspace):

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -22,6 +23,7 @@ from store.workspace import Workspace
 
 ENCODERS = "encoders"
 CONVERTED, REFERENCE = "converted", "reference"
+MOST_RECENT = 4096  # vectors kept for each encoder: 10 MB of 1,280 numbers
 
 
 def pack_encoder(workspace: Workspace, vector_set: VectorSet, work: Path) -> dict[str, Any]:
@@ -79,6 +81,29 @@ def averaged(columns: Sequence[Matrix], normalize: bool) -> Matrix:
     return Matrix(first.name, X, n_images > 0)
 
 
+class RecentVectors:
+    """The vectors of the last `MOST_RECENT` contents of one encoder: a product asked for again is not embedded again."""
+
+    def __init__(self) -> None:
+        self._vectors: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, key: bytes) -> np.ndarray | None:
+        """The vector of a content key, shape (dim,), or None."""
+        with self._lock:
+            if key not in self._vectors:
+                return None
+            self._vectors.move_to_end(key)
+            return self._vectors[key]
+
+    def keep(self, key: bytes, vector: np.ndarray) -> None:
+        """Keep a vector, and drop the one that was not asked for longest where there are too many."""
+        with self._lock:
+            self._vectors[key] = vector
+            if len(self._vectors) > MOST_RECENT:
+                self._vectors.popitem(last=False)
+
+
 class ModelEncoders:
     """Vectors of texts and images. Every item is a pass of its own, so that no row's vector depends on other rows."""
 
@@ -94,6 +119,7 @@ class ModelEncoders:
         self._cache = cache
         self._lock = threading.Lock()
         self._loaded: dict[str, Any] = {}
+        self._recent = {name: RecentVectors() for name in self._entries}
 
     def load(self) -> None:
         """Load every converted encoder, side by side."""
@@ -131,19 +157,23 @@ class ModelEncoders:
         if first:
             made = self._embed(vector_set.encoder, [contents[at] for at in first.values()])
             place = {key: i for i, key in enumerate(first)}
+            for key, i in place.items():
+                if np.isfinite(made[i]).all():
+                    self._recent[vector_set.encoder].keep(key, made[i].copy())
             for at, key in enumerate(keys.to_pylist()):
                 if key in place and not valid[at] and np.isfinite(made[place[key]]).all():
                     X[at], valid[at] = made[place[key]], True
         return Matrix(str(vector_set), X, valid)
 
     def _take_known(self, encoder: str, keys: pa.Array, X: np.ndarray, valid: np.ndarray) -> None:
-        """Fill in vectors that the model holds by content key: those of the test rows."""
-        if encoder not in self._held:
-            return
-        place, known = self._held[encoder]
+        """Fill in vectors that are at hand by content key: those of the test rows, and of what was embedded last."""
+        place, known = self._held.get(encoder, ({}, X[:0]))
         for at, key in enumerate(keys.to_pylist()):
-            if not valid[at] and key in place:
-                X[at], valid[at] = known[place[key]], True
+            if key is None or valid[at]:
+                continue
+            found = known[place[key]] if key in place else self._recent[encoder].find(key)
+            if found is not None:
+                X[at], valid[at] = found, True
 
     @cached_property
     def _held(self) -> dict[str, tuple[dict[bytes, int], np.ndarray]]:

@@ -142,6 +142,8 @@ def ways_on(world: World, root: Path, failed: Said) -> list[tuple[str, ...]]:
 def take(way: tuple[str, ...]) -> None:
     """Take a way on that is no command."""
     if way[0] == "copy":
+        if Path(way[2]).is_symlink():  # the message says "in place of the link"
+            Path(way[2]).unlink()
         shutil.copyfile(way[1], way[2])
     elif way[0] == "permit":
         Path(way[1]).chmod(0o644)

@@ -181,7 +181,7 @@ def list_folder(path: str) -> Folder:
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(f"{name}/")
                         subfolders.append(name)
-                    elif entry.is_file() or not os.path.exists(entry.path):
+                    elif os.path.isfile(entry.path) or not os.path.exists(entry.path):
                         names.append(name)  # a pipe is none: to read it would wait for ever
         except OSError as error:
             where = os.path.join(path, inside).rstrip("/")
