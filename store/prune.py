@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import click
 
 from store.config import Config, load_config
-from store.errors import WorkspaceError
 from store.options import json_option, print_json, say, workspace_option
 from store.rooms import Leftover, Room, find_rooms, size_text
 from store.workspace import Workspace
@@ -75,10 +74,7 @@ def _give_up() -> None:
 
 def _remove(workspace: Workspace, one: Leftover) -> None:
     for path in (*one.first, one.path):
-        try:
-            workspace.remove(path)
-        except OSError as error:
-            raise WorkspaceError(f"can't remove {workspace.path(path)}: {error.strerror or error}") from error
+        workspace.remove(path)
 
 
 @click.command()

@@ -7,6 +7,7 @@ object store by one PUT. What was published is replaced, never edited.
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -369,9 +370,25 @@ class Workspace:
         self.publish(relative, write)
 
     def remove(self, relative: str) -> None:
-        """Delete one file or folder; no error where it is gone already."""
-        if self.exists(relative):
-            self._objects.call(self.filesystem.rm, self.path(relative), recursive=True)
+        """Delete one file, link or folder; no error where it is gone already.
+
+        Raises:
+            WorkspaceError: it may not be deleted.
+        """
+        target = self.path(relative)
+        if not self.is_local:
+            if self.exists(relative):
+                self._objects.call(self.filesystem.rm, target, recursive=True)
+            return
+        try:
+            if os.path.isdir(target) and not os.path.islink(target):
+                shutil.rmtree(target)
+            else:
+                os.unlink(target)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise WorkspaceError(f"can't remove {target}: {error.strerror or error}") from error
 
     def rename(self, relative: str, to: str) -> None:
         """Move one file within the workspace.

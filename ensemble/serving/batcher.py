@@ -102,6 +102,8 @@ class Batcher:
         finally:
             for job in jobs:  # of a request that was given up
                 job.answers.cancel()
+            if any(job.answers.cancelled() for job in jobs):  # its rows take no memory until the next batch
+                self._jobs = deque(job for job in self._jobs if not job.answers.done())
 
     async def close(self) -> None:
         """Finish what was asked for."""
