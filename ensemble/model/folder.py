@@ -23,6 +23,9 @@ TRAINING = "training.arrow"
 VECTORS = "vectors.npz"
 RELATIVES = "relatives.npz"
 TEST_VECTORS = "test_vectors.npz"
+FITS = "fit"  # of a workspace: where `PriceModel.fit` keeps what is its own
+IN_USE = "model-"  # begin of the name of a folder there, of a model that was fitted and is in use
+MODEL_LOCK = ".lock"  # in that folder, held as long as its process uses the model
 KIND = "shelfprice price model"
 FORMAT = 1  # raised when a folder can no longer be read by the version before
 OWN = "sha256"  # in the manifest: digest of all the rest of it
@@ -124,11 +127,20 @@ def write_folder(
 
 
 def copy_folder(model: ModelFolder, path: str | os.PathLike[str]) -> None:
-    """The same model in another folder."""
+    """The same model in another folder.
+
+    Raises:
+        CorruptFileError: a file of it is missing or was changed since it was opened.
+        WorkspaceError: see `write_folder`.
+    """
+    digests: dict[str, str] = model.manifest["files"]
+    _check_files(model.path, digests)
 
     def fill(work: Path) -> dict[str, Any]:
-        shutil.copytree(model.path, work, dirs_exist_ok=True)
-        (work / MANIFEST).unlink()
+        for name in digests:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(model.path / name, work / name)
+        _check_files(work, digests)  # what was copied, whatever was written there meanwhile
         return {name: value for name, value in model.manifest.items() if name not in (OWN, "files")}
 
     card = model.read(CARD).decode()
@@ -157,7 +169,9 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(str(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file())
+    """Files of a model; what a hub adds (`.gitattributes`, `.cache/`) is none of it."""
+    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:
