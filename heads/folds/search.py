@@ -156,7 +156,8 @@ def _trials(workspace: Workspace) -> "JournalStorage":
 
     if os.path.islink(path):
         raise WorkspaceError(
-            f"{path} is a link, and trials are added to no file elsewhere: put the file in its place"
+            f"{path} is a link, and trials are added to no file elsewhere: put the file in its place, "
+            "or delete it, and the search begins anew"
         )
     try:
         lines = workspace.read_bytes(STORAGE).splitlines(keepends=True) if workspace.exists(STORAGE) else []
