@@ -1,7 +1,7 @@
 """What each file of a workspace must hold, and the command that makes it again.
 
 `Workspace` reads every table and every JSON record through the contract of its path: a file that reads well and holds
-something else is an error that names it and the next step, before anybody takes it for what it is not.
+something else is an error that names it and the next step, before its content is used.
 """
 
 import json

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,21 +13,33 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from ensemble.blend import run_blend
+from ensemble.blend import read_blend, run_blend
+from ensemble.expected import expect
 from ensemble.inputs import TrainingRows
 from ensemble.report.curve import MEASURED, SHOWN, curve_of, nested_parts
+from ensemble.report.holdout import expected_of
+from ensemble.report.importance import importance, inputs_read
 from ensemble.report.leaderboard import duplicate_noise
 from ensemble.report.nearest import NearRows
-from ensemble.report.rows import ReportRows
+from ensemble.report.page import Album
+from ensemble.report.refit import inputs_of, quick_heads
+from ensemble.report.rows import ReportRows, read_rows
 from ensemble.report.worst import worst_rows
 from ensemble.submission import submit
 from heads.run import train_heads
+from store.catalog.images.links import merge_links
 from store.catalog.ingest.run import ingest
+from store.catalog.read import read_split
 from store.cli import main
 from store.config import ColumnConfig, load_config, save_config
 from store.metric import smape, smape_rows
+from store.schema import LINKS
+from store.vectors.content import image_keys
+from store.vectors.sets import VectorSet, publish_current
+from store.vectors.shard import publish_shard
 from store.workspace import Workspace
-from tests.fakes import catalog_table
+from tests.fake_images import encoded, photo
+from tests.fakes import catalog_table, fake_spec, image_digests, publish_vectors
 
 N_TRAIN, N_TEST = 260, 60
 HOSTILE = {
@@ -231,11 +244,222 @@ def test_the_command_says_the_score_and_where_the_page_is(workspace):
     assert said.splitlines()[-2:] == [f"wrote {workspace.path('report.html')}", command]
 
 
+# ---- a catalogue with images, vectors and weights -------------------------------------------
+
+N_RICH, N_RICH_TEST, N_PRICED = 200, 60, 24
+TITLE = "lamp <img src=x onerror=alert(1) "  # not closed: ingest takes it for words
+LONG = "wide " * 2000  # a level of a column
+
+
+def rich_table(folder):
+    """Rows of several images, one of them broken, and prices that hang on text and image; weights, twins."""
+    generator = np.random.default_rng(3)
+    n = N_RICH + N_RICH_TEST
+    shade, kind = generator.integers(0, 30, n), generator.choice(["lamp", "table", "chair", "vase"], n)
+    for at in range(30):
+        (folder / f"p{at}.jpg").write_bytes(encoded(photo(40, 30, seed=at)))
+    (folder / "broken.jpg").write_bytes(b"no image")
+    images = np.array([f"p{at}.jpg" for at in shade], object)
+    images[::3] = ""
+    images[1], images[2], images[4] = "broken.jpg", "broken.jpg;p7.jpg", "p4.jpg;p5.jpg"
+    texts = [
+        f"{one} number {i} of {word}" for i, (one, word) in enumerate(zip(kind, generator.integers(0, 9, n)))
+    ]
+    log_price = 3 + 0.7 * (kind == "lamp") + 0.04 * shade * (images != "")
+    log_price += generator.normal(0, np.where(images == "", 0.5, 0.15))
+    texts[7], log_price[7] = TITLE, 9.0
+    texts[10] = texts[11] = "one of two lamps"
+    log_price[10], log_price[11] = 3.0, 7.0
+    colour = generator.choice(["blue", "green", LONG], n)
+    colour[10] = colour[11]
+    log_price += 0.8 * (colour == "blue")
+    price = np.round(np.exp(log_price), 2)
+    table = pd.DataFrame(
+        {
+            "sample_id": np.arange(n),
+            "catalog_content": texts,
+            "image_link": images,
+            "colour": colour,
+            "weight": np.where(np.arange(n) % 2, 3.0, 0.5),
+            "price": price,
+        }
+    )
+    table.loc[N_RICH + N_PRICED :, "price"] = np.nan
+    return table[:N_RICH], table[N_RICH:], kind
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory):
+    root, folder = (tmp_path_factory.mktemp(name) for name in ("rich", "images"))
+    workspace = Workspace(root)
+    config = load_config(workspace)
+    vectors = ("fake@name", "photos")
+    save_config(
+        workspace, replace(config, heads=replace(config.heads, run=("ridge", "neighbours"), vectors=vectors))
+    )
+    train, test, kind = rich_table(folder)
+    columns = ColumnConfig(categorical=("colour",), weight="weight")
+    ingest(workspace, train, test, images=folder, columns=columns)
+    broken = {"link": "file:broken.jpg", "reason": "broken image: no image", "tries": 1}
+    merge_links(workspace, pa.Table.from_pylist([broken], schema=LINKS))
+    X = np.stack([kind == one for one in ("lamp", "table", "chair", "vase")], axis=1).astype(np.float32)
+    X += np.random.default_rng(0).normal(0, 0.05, X.shape)
+    publish_vectors(workspace, VectorSet("fake", "name"), {"train": X[:N_RICH], "test": X[N_RICH:]})
+    of_image = {
+        digest: [at / 30, 1.0, np.sin(at)]
+        for link, digest in image_digests(workspace).items()
+        for at in [int(re.search(r"p(\d+)", link)[1])]
+    }
+    spec = fake_spec("photos", 3, "image")
+    publish_current(workspace, spec)
+    publish_shard(
+        workspace, spec.folder, image_keys(pa.array(of_image)), np.array(list(of_image.values())), {}
+    )
+    train_heads(workspace)
+    run_blend(workspace, (), ("ridge", "neighbours"))
+    submit(workspace, load_config(workspace).columns)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def rich_facts(rich):
+    return json.loads(invoke(rich, "--json").stdout)
+
+
+def test_every_score_of_a_catalogue_with_weights_counts_rows_by_them(rich, rich_facts):
+    scores = read_blend(rich)["scores"]
+    found = {one["name"]: one["smape"] for one in rich_facts["leaderboard"]}
+    assert found["blend"] == pytest.approx(scores["nested"])
+    assert found["plain average"] == pytest.approx(scores["average"])
+    assert {name: found[name] for name in scores["heads"]} == pytest.approx(scores["heads"])
+    at_all = next(point for point in rich_facts["curve"]["points"] if point["share"] == 1.0)
+    assert at_all["measured"] == pytest.approx(scores["nested"])
+    assert at_all["smape"] == pytest.approx(scores["nested"])
+
+
+def test_slices_cover_what_the_blend_measured_and_know_all_images_of_a_row(rich, rich_facts):
+    by_name = {one["dimension"]: one["slices"] for one in rich_facts["slices"]}
+    for name in ("image", "column colour", "fold", "cosine with the nearest row of another fold"):
+        share = sum(one["n_rows"] * one["covered"] for one in by_name[name]) / N_RICH
+        assert share == pytest.approx(rich_facts["intervals"]["measured"]), name
+    of_image = {one["label"]: one["n_rows"] for one in by_name["image"]}
+    n_without = sum(at % 3 == 0 for at in range(N_RICH))
+    assert of_image == {
+        "with an image": N_RICH - n_without - 1,
+        "image unavailable": 1,
+        "no image": n_without,
+    }
+    assert rich_facts["near_by"] == ["fake@name", "photos"]
+
+
+def test_each_input_of_the_heads_has_its_worth(rich, rich_facts):
+    worth = {one["name"]: one["points"] for one in rich_facts["importance"]["inputs"]}
+    text = "the text (words, vectors, what is parsed from it)"
+    assert {"vectors fake@name", "vectors photos", "column colour", text} <= set(worth)
+    assert worth["vectors photos"] > 1
+    assert worth["column colour"] > 1
+    rows = read_rows(rich)
+    heads = quick_heads(rich, rows)
+    listed = inputs_read(rich, inputs_of(rich, heads))
+    (neighbours,) = [one for one in heads if one.name == "neighbours"]
+    read = {what.name for what in listed if what.reads(neighbours)}
+    assert read == {"vectors fake@name", "vectors photos", "column colour", text}
+
+
+def test_the_worst_rows_name_twins_alone_as_the_same(rich, rich_facts):
+    worst = {row["sample_id"]: row for row in rich_facts["worst"]}
+    assert (
+        worst["11"]["words"]
+        == f"Row 10 has the same text or image and costs {worst['11']['near'][0]['price']:,.2f}."
+    )
+    table = read_split(rich, "train").to_pylist()
+    for row in worst.values():
+        for near in row["near"]:
+            one, other = (table[int(found["sample_id"])] for found in (row, near))
+            same = one["text"] == other["text"] or (
+                one["image"] is not None and one["image"] == other["image"]
+            )
+            assert (near["cosine"] is None) == (
+                same and one["categorical:colour"] == other["categorical:colour"]
+            )
+
+
+def test_a_hold_out_of_some_test_rows_is_held_against_a_wider_interval(rich_facts):
+    held, score = rich_facts["holdout"], rich_facts["score"]
+    assert held["n_rows"] == N_PRICED
+    wide, narrow = held["expected_interval"], score["interval"]
+    assert wide[0] < narrow[0] < held["expected"] < narrow[1] < wide[1]
+
+
+def test_facts_hold_density_splits_audit_and_time(rich, rich_facts):
+    cells = np.array(rich_facts["density"]["cells"])
+    assert cells[:, 2].sum() == N_RICH
+    edges = rich_facts["density"]["edges"]
+    assert edges == sorted(edges)
+    assert cells[:, :2].max() < len(edges) - 1
+    against = {one["what"]: one for one in rich_facts["against"]}
+    lengths = [len(row["text"]) for row in read_split(rich, "train").to_pylist()]
+    assert against["mean characters of text"]["train"] == pytest.approx(np.mean(lengths))
+    assert against["mean characters of text"]["test"] > 0
+    assert {"drift", "twins"} <= {check["name"] for check in rich_facts["audit"]["checks"]}
+    assert {"head ridge", "head neighbours", "blend"} <= set(rich_facts["costs"]["seconds"])
+
+
+def test_the_page_shows_images_and_cuts_what_is_long(rich, rich_facts):
+    page = rich.read_bytes("report.html").decode()
+    n_images = sum(row["image"] is not None for row in rich_facts["worst"])
+    assert n_images > 5
+    assert page.count('src="data:image/jpeg') >= n_images
+    assert 'class="near"' in page
+    assert "lamp &lt;img src=x onerror=alert(1)" in page
+    assert "<img src=x" not in page
+    assert "wide " * 20 not in page
+    assert "wide " * 20 not in json.dumps([one["words"] for one in rich_facts["findings"]])
+
+
+def test_axe_finds_nothing_serious_among_images_in_the_dark_on_a_phone(browser, rich, rich_facts):
+    from axe_playwright_python import sync_playwright as axe
+
+    size = {"width": 390, "height": 844}
+    shown, complaints = opened(browser, rich, color_scheme="dark", viewport=size, bypass_csp=True)
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+    found = axe.Axe().run(shown).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    assert complaints == []
+    colour = "() => getComputedStyle(document.body).backgroundColor"
+    dark = shown.evaluate(colour)
+    shown.emulate_media(media="print")
+    assert shown.evaluate(colour) == "rgb(255, 255, 255)" != dark
+    assert not shown.locator("nav").is_visible()
+    assert shown.locator("article").first.is_visible()
+
+
+def test_without_its_vectors_a_report_says_what_could_not_be_measured(rich, tmp_path, monkeypatch):
+    workspace = Workspace(shutil.copytree(rich.root, tmp_path / "copy"))
+    trial = run_blend(workspace, ("neighbours",))["folder"]
+    rows = read_rows(workspace, trial)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "ensemble.report.importance.inputs_of", None
+        )  # nothing is read where nothing may be trained
+        assert "more than 4 times the 0 s" in importance(workspace, rows, 0.0)["skipped"]
+    shutil.rmtree(next(Path(workspace.root, "vectors").glob("photos-*")))
+    found = json.loads(invoke(workspace, "--blend", trial, "--json").stdout)
+    assert "photos" in found["curve"]["skipped"]
+    assert "photos" in found["importance"]["skipped"]
+    assert found["near_by"] == ["fake@name"]
+
+
 # ---- parts ---------------------------------------------------------------------------------------
 
 
-def report_rows(rows, log_price, group=None):
-    """Rows of a report out of catalogue rows and predictions."""
+def report_rows(rows, log_price, group=None, *, heads=None, image=None, further=None, record=None):
+    """Rows of a report out of catalogue rows and predictions.
+
+    Args:
+        heads: predictions of each, shape (n_rows, n_heads); None: one that predicts as the blend does.
+        image, further: digests of each row's first image, and lists of those of its others.
+    """
     table = catalog_table(rows)
     log_actual = np.log(table["price"].to_numpy())
     log_price = np.asarray(log_price, float)
@@ -243,16 +467,16 @@ def report_rows(rows, log_price, group=None):
     group = np.arange(n) if group is None else group
     training = TrainingRows(
         table["sample_id"].combine_chunks(),
-        ("one",),
-        log_price[:, None],
+        tuple(f"head {at}" for at in range(1 if heads is None else heads.shape[1])),
+        log_price[:, None] if heads is None else heads,
         log_actual,
         np.arange(n) % 5,
         group,
         None,
     )
-    record = {"inputs": {"heads": {}}, "folder": "blend/0"}
-    image = pa.nulls(n, pa.string())
-    further = pa.array([[]] * n, pa.list_(pa.string()))
+    record = {"inputs": {"heads": {}}, "folder": "blend/0"} | (record or {})
+    image = pa.array(image or [None] * n, pa.string())
+    further = pa.array(further or [[]] * n, pa.list_(pa.string()))
     loss = smape_rows(log_actual, log_price)
     return ReportRows(record, training, np.arange(n), table, image, further, log_price, loss)
 
@@ -263,9 +487,18 @@ def test_the_worst_rows_come_with_a_guess_at_the_reason():
         for i in range(40)
     ]
     log_price = np.full(40, np.log(10.0))
-    rows[0]["price"] = 100.0  # its twin, row 1, costs 10
+    rows[0]["price"], rows[0]["text"] = 100.0, "text 1"  # its twin, row 1, costs 10
     group = np.arange(40)
-    group[1] = 0
+    group[[6, 7]] = 6  # the same seller
+    rows[6]["price"] = 1000.0
+    for at in (8, 9, 19):
+        rows[at] |= {"image": "https://a.example/broken.jpg", "price": 20.0}
+    image, further = [None] * 40, [[] for _ in range(40)]
+    further[9] = [None, "f" * 64]
+    image[18], image[19] = "e" * 64, "e" * 64
+    rows[0]["numeric:carat"], rows[18]["numeric:carat"] = None, 2.0
+    heads = np.full((40, 2), np.log(10.0))
+    heads[15] = np.log([5.0, 20.0])
     rows[2]["quantity"], log_price[2] = 16_000.0, np.log(90.0)
     rows[3]["price"] = 1000.0
     rows[4]["price"], rows[4]["pack_count"] = 60.0, 6.0
@@ -275,20 +508,32 @@ def test_the_worst_rows_come_with_a_guess_at_the_reason():
     cosine = np.full((40, 5), 0.8)
     cosine[5] = 0.1
     near = NearRows(("fake",), asked, position, cosine)
-    found = {row.sample_id: row for row in worst_rows(report_rows(rows, log_price, group), near)}
-    reasons = {id: found[id].reason for id in ("0", "2", "3", "4", "5", "20")}
+    known = report_rows(rows, log_price, group, heads=heads, image=image, further=further)
+    found = {row.sample_id: row for row in worst_rows(known, near)}
+    reasons = {id: found[id].reason for id in ("0", "2", "3", "4", "5", "6", "8", "9", "15", "19", "20")}
     assert reasons == {
         "0": "contradicting twin",
         "2": "quantity misread",
         "3": "outlier price",
         "4": "quantity misread",
         "5": "nothing alike",
+        "6": "outlier price",
+        "8": "broken image",
+        "9": "no reason seen",
+        "15": "heads disagree",
+        "19": "no reason seen",
         "20": "no reason seen",
     }
     assert "Row 1 has the same text or image and costs 10.00." in found["0"].words
     assert "16,000" in found["2"].words
     assert "pack of 6" in found["4"].words
+    assert found["15"].words == "Heads predict from 5.00 to 20.00."
     assert [one.sample_id for one in found["3"].near] == ["10", "11", "12", "13"]
+    same = {id: [one.sample_id for one in row.near if one.cosine is None] for id, row in found.items()}
+    assert {id: ids for id, ids in same.items() if ids} == {
+        "0": ["1"],
+        "1": ["0"],
+    }  # row 18 has other columns
 
 
 def test_the_noise_of_duplicates_is_what_the_best_price_a_text_leaves():
@@ -300,6 +545,8 @@ def test_the_noise_of_duplicates_is_what_the_best_price_a_text_leaves():
     assert noise["twin_smape"] == pytest.approx(40.0)
     assert noise["floor"] == pytest.approx(20.0)
     assert noise["smape"] == pytest.approx(20.0)
+    alike = [{"sample_id": i, "text": f"text {i // 2}", "price": 10.0} for i in range(40, 80)]
+    assert duplicate_noise(report_rows(rows + alike, np.full(80, np.log(10.0)))) == noise
     assert duplicate_noise(report_rows(rows[:10], np.full(10, 2.0))) is None
 
 
@@ -325,3 +572,39 @@ def test_a_power_law_is_found_and_taken_to_double_the_rows():
     assert by_share[0.5]["measured"] == pytest.approx(0.8 * 20 * mean * 0.5**-0.15)
     low, high = by_share[2.0]["interval"]
     assert low < by_share[2.0]["smape"] < high < 1.1 * low
+
+
+def test_a_law_that_misses_the_last_point_begins_at_the_score_of_the_blend():
+    noise = np.random.default_rng(0).gamma(2, 0.5, 2000)
+    losses = [noise * level for level in (30.0, 26.0, 24.0, 25.0)]
+    found = curve_of(losses, 0.8 * losses[-1], np.arange(2000), seed=0)
+    by_share = {point["share"]: point for point in found["points"]}
+    score = 20.0 * float(noise.mean())
+    assert by_share[1.0]["smape"] == pytest.approx(score)
+    assert by_share[1.0]["measured"] == pytest.approx(score)
+    assert by_share[2.0]["smape"] == pytest.approx(score * 2 ** found["law"]["exponent"])
+
+
+def test_of_fewer_hold_out_rows_than_test_rows_a_wider_interval_is_expected():
+    generator = np.random.default_rng(0)
+    n, weight = 400, generator.uniform(0.5, 2.0, 400)
+    rows = [{"sample_id": i, "price": 10.0} for i in range(n)]
+    log_price = np.log(10.0) + generator.normal(0, 0.4, n)
+    loss, level = smape_rows(np.log(np.full(n, 10.0)), log_price), np.zeros(n, np.int64)
+
+    def expected(n_new):
+        return expect(loss, level, [1.0, 0, 0], np.arange(n), None, 5, n_new, 0.95, weight)
+
+    scores = {"expected": {"test": expected(10_000).to_json()}, "interval_level": 0.95}
+    known = report_rows(rows, log_price, record={"scores": scores, "n_test": 10_000})
+    known = replace(known, training=replace(known.training, weight=weight))
+    assert expected_of(known, 200) == pytest.approx(expected(200).interval)
+    assert expected_of(known, 10_000) == pytest.approx(expected(10_000).interval)
+
+
+def test_thumbnails_end_where_the_page_has_no_room_for_more():
+    album, n_made = Album(lambda digest: "x" * 1_000_000), 0
+    while album("digest"):
+        n_made += 1
+    assert n_made == 3
+    assert album(None) is None

@@ -1,4 +1,4 @@
-"""How a run went: `history.parquet`, a row a step, and a chart of it."""
+"""Records of a run: `history.parquet` with a row for each step, and a chart of it."""
 
 import math
 from collections.abc import Sequence

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ensemble.model.price_model import PriceModel
 
 LOADER = "ensemble.model.mlflow"  # the module that MLflow calls
+INTERVAL = 0.9  # where no other is asked for
 REQUIREMENTS = ("shelfprice[starter]",)
 
 
@@ -47,7 +48,12 @@ def mlflow_pyfunc() -> Any:
 
 
 def _options(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    from mlflow.models.signature import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec
+
+    interval = ParamSpec("interval", "double", INTERVAL)  # parameters that no signature names are ignored
     return {
+        "signature": ModelSignature(params=ParamSchema([interval])),
         "loader_module": LOADER,
         "data_path": os.fspath(folder),
         "pip_requirements": list(REQUIREMENTS),
@@ -73,4 +79,4 @@ class LoadedPriceModel:
         Args:
             params: `interval`, the probability that a row's interval holds its price.
         """
-        return self.model.predict(model_input, interval=(params or {}).get("interval", 0.9))
+        return self.model.predict(model_input, interval=(params or {}).get("interval", INTERVAL))

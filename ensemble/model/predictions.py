@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,12 @@ def _images(
     if workspace is not None:
         of_links, of_rows = _workspace_images(workspace)
         for at, (one, cell) in enumerate(zip(ids, cells, strict=True)):
-            named = known_references(cell, of_links, policy) if isinstance(cell, str) and cell else []
-            found[at] = of_rows.get(str(one)) or [of_links[link] for link in named] or cell
+            link, own = of_rows.get(str(one), (None, []))
+            text = _link_text(cell)
+            named = known_references(text, of_links, policy) if text else []
+            # With another link it is another product that has the id of a test row.
+            is_that_row = cell is None or (text is not None and text in ("", link))
+            found[at] = (own if is_that_row else []) or [of_links[link] for link in named] or cell
     if images is not None:
         folder, trained = list_folder(images), model.training_ids
         for at, (one, cell) in enumerate(zip(ids, cells, strict=True)):
@@ -102,8 +107,17 @@ def _images(
     return found
 
 
-def _workspace_images(workspace: Workspace) -> tuple[dict[str, Path], dict[str, list[Path]]]:
-    """Paths of images by link, and by id of the test rows."""
+def _link_text(cell: Any) -> str | None:
+    """Links of a row as the catalogue writes them; None: the cell holds something else."""
+    if isinstance(cell, list) and all(isinstance(one, str) for one in cell):
+        return json.dumps(cell, ensure_ascii=False)
+    return cell.strip() if isinstance(cell, str) else None
+
+
+def _workspace_images(
+    workspace: Workspace,
+) -> tuple[dict[str, Path], dict[str, tuple[str | None, list[Path]]]]:
+    """Paths of images by link; by id of the test rows the link of each and the paths of its images."""
     known = known_links(workspace)
     by_link = {
         link: Path(workspace.path(blob_path(sha256))) for link, sha256 in known.items() if sha256 is not None
@@ -111,5 +125,8 @@ def _workspace_images(workspace: Workspace) -> tuple[dict[str, Path], dict[str, 
     if "test" not in present_splits(workspace):
         return by_link, {}
     test = read_split(workspace, "test")
-    rows = zip(test["sample_id"].to_pylist(), image_references(test), strict=True)
-    return by_link, {str(one): [by_link[link] for link in links if link in by_link] for one, links in rows}
+    columns = (test["sample_id"].to_pylist(), test["image_link"].to_pylist(), image_references(test))
+    return by_link, {
+        str(one): (cell, [by_link[link] for link in links if link in by_link])
+        for one, cell, links in zip(*columns, strict=True)
+    }

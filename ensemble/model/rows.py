@@ -31,7 +31,8 @@ from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
 
-_AMOUNT = re.compile(r"(?<![\w.])([$€£₹¥₩₽₺₫฿₱₦₪₴]|USD|EUR|GBP|INR|JPY|CNY|CHF|AUD|CAD)\s?\d")
+_CURRENCY = r"[$€£₹¥₩₽₺₫฿₱₦₪₴]|USD|EUR|GBP|INR|JPY|CNY|CHF|AUD|CAD"
+_AMOUNT = re.compile(rf"(?<![\w.])({_CURRENCY})\s?\d|\d\s?({_CURRENCY})(?!\w)")
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,9 @@ def _flag(shape: RowShape, new: NewRows, table: pa.Table, flags: list[set[str]])
     for at, text in enumerate(table["text"].to_pylist()):
         if not (text or "").strip():
             flags[at].add(NO_TEXT)
-        elif own is not None and any(currency_of(sign) != own for sign in _AMOUNT.findall(text)):
+        elif own is not None and any(
+            currency_of(before or after) != own for before, after in _AMOUNT.findall(text)
+        ):
             flags[at].add(OTHER_CURRENCY)
     for at, names in new.stray.items():
         if names:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ensemble.report.refit import AT_WORST, Progress, Refitted, inputs_of, out_of_fold, quick_heads, within
 from ensemble.report.rows import ReportRows
-from store.metric import smape_rows
+from store.errors import MissingVectorsError
 from store.workspace import Workspace
 
 MEASURED = (0.25, 0.5, 0.75)  # of the rows, beside all of them
@@ -37,16 +37,18 @@ def learning_curve(
     chosen = within(heads, seconds, lambda one: sum(MEASURED) * one.seconds)
     if not chosen:
         return {"skipped": _why_not(heads, seconds), "points": [], "heads": []}
-    inputs = inputs_of(workspace, chosen)
+    try:
+        inputs = inputs_of(workspace, chosen)
+    except MissingVectorsError as error:
+        return {"skipped": str(error), "points": [], "heads": []}
     part = nested_parts(inputs.train.group, seed)
     losses = []
     for share in MEASURED:
         progress(f"learning curve, {share:.0%} of the rows: {', '.join(one.name for one in chosen)}")
         found = [out_of_fold(one, inputs.train, inputs, part < share) for one in chosen]
-        losses.append(smape_rows(rows.training.log_actual, np.mean(found, axis=0)[rows.position]))
-    whole = np.mean([one.log_price for one in chosen], axis=0)
-    losses.append(smape_rows(rows.training.log_actual, whole))
-    return curve_of(losses, rows.loss, rows.training.group, seed) | {
+        losses.append(rows.losses(np.mean(found, axis=0)[rows.position]))
+    losses.append(rows.losses(np.mean([one.log_price for one in chosen], axis=0)))
+    return curve_of(losses, rows.losses(rows.log_price), rows.training.group, seed) | {
         "heads": [one.name for one in chosen],
         "is_complete": len(chosen) == len(heads),
         "skipped": None,
@@ -125,7 +127,8 @@ def _extended(
     off = log_mean - (middle[:, None] + slope[:, None] * apart)
     misfit = np.sqrt((off**2).sum(axis=1) / max(n - 2, 1))
     line = middle[:, None] + slope[:, None] * (shown - shares.mean())
-    blend = np.log(sums[:, n] / sums[:, -1]) - log_mean[:, n - 1]
+    at_all_rows = middle + slope * (shares[-1] - shares.mean())
+    blend = np.log(sums[:, n] / sums[:, -1]) - at_all_rows
     return np.exp(line + blend[:, None]), slope, misfit
 
 

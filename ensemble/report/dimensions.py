@@ -17,6 +17,7 @@ MOST_LEVELS = 12  # of a category; the others are one slice
 MOST_COLUMNS = 40  # of the user's file
 LEAST_ROWS = 20  # of a level, below which it is among the others
 MIN_SHARE = 0.05  # of the rows that must state a fact for it to be looked at
+MOST_LABEL = 60  # characters of a column's or a slice's name that are shown
 OTHERS, NONE = "all others", "none"
 
 
@@ -28,6 +29,11 @@ class Dimension:
     labels: tuple[str, ...]
     codes: np.ndarray  # (n_rows,) int into `labels`, -1: in no slice
     is_tested: bool = True  # whether slices may be marked
+
+
+def cut(text: str, most: int = MOST_LABEL) -> str:
+    """The first characters of a text that may be of any length."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def dimensions_of(rows: ReportRows, nearness: np.ndarray | None = None) -> list[Dimension]:
@@ -106,9 +112,8 @@ def _facts(table: pa.Table) -> Iterator[Dimension]:
 
 
 def _images(rows: ReportRows) -> Dimension:
-    has = np.array(rows.image.is_valid())
     named = np.array(rows.table["image"].is_valid()) | np.array(rows.table["image_link"].is_valid())
-    codes = np.where(has, 0, np.where(named, 1, 2))
+    codes = np.where(rows.has_image, 0, np.where(named, 1, 2))
     return Dimension("image", ("with an image", "image unavailable", "no image"), codes)
 
 

@@ -24,7 +24,7 @@ from store.catalog.show.facts import against, coverage_of
 from store.config import Config
 from store.workspace import Workspace
 
-CODE_VERSION = 1  # raised when what was kept of a blend's report is to be measured again
+CODE_VERSION = 2  # raised when what was kept of a blend's report is to be measured again
 DENSITY_BINS = 44
 AUDIT_ROWS = 3000  # of each split
 CURVE_SHARE = 0.6  # of the seconds for training; the rest is for importance
@@ -38,7 +38,7 @@ def make_facts(
     seconds: float = 30.0,
     progress: Progress = lambda said: None,
 ) -> dict[str, Any]:
-    """Everything there is to say of a blend.
+    """All figures of the report of a blend.
 
     Learning curve, importance and audit are kept in the blend's folder and measured once.
 
@@ -62,7 +62,9 @@ def make_facts(
     )
     progress("scoring slices")
     dimensions = dimensions_of(rows, None if near is None else near.nearness(len(rows)))
-    slices, findings = score_slices(dimensions, rows.loss, error, training.group, seed, inside)
+    slices, findings = score_slices(
+        dimensions, rows.loss, error, training.group, seed, inside, training.weight
+    )
     progress("comparing heads")
     board = leaderboard(workspace, rows, seed)
     noise = duplicate_noise(rows)
@@ -80,7 +82,7 @@ def make_facts(
         "n_test": training.n_test,
         "typical_price": float(np.exp(np.median(training.log_actual))),
         "score": _score(rows, board, noise),
-        "holdout": score_holdout(workspace, rows.record, seed),
+        "holdout": score_holdout(workspace, rows, seed),
         "findings": [one.to_json() for one in findings],
         "leaderboard": board,
         "density": _density(training.log_actual, rows.log_price),
@@ -159,7 +161,7 @@ def _score(rows: ReportRows, board: list[dict[str, Any]], noise: dict[str, Any] 
     )
     if noise is not None:
         sentence += (
-            f" {noise['n_rows']:,} rows share their text with another row and differ in price: one price for each text "
+            f" {noise['n_rows']:,} rows share their text with one of another price: one price for each text "
             f"can't do better than {noise['floor']:.1f} on these; the blend has {noise['smape']:.1f}."
         )
     return {
@@ -177,17 +179,13 @@ def _score(rows: ReportRows, board: list[dict[str, Any]], noise: dict[str, Any] 
 
 
 def _inside(rows: ReportRows) -> np.ndarray:
-    """Whether each true price lies in an interval made without the row's fold, shape (n_rows,)."""
-    from ensemble.conformal import fit_intervals
+    """Whether each true price lies in an interval made without the row's fold, as the blend measured it, shape (n_rows,)."""
+    from ensemble.conformal import crossfitted_intervals
+    from ensemble.outlook import kinds_of, spread_heads
 
-    training, inside = rows.training, np.empty(len(rows), bool)
-    coverage = rows.record["intervals"]["coverage"]
-    for k in np.unique(training.fold):
-        here = training.fold == k
-        fitted = fit_intervals(rows.log_price[~here], training.log_actual[~here], coverage)
-        reach = fitted.half_width(rows.log_price[here])
-        inside[here] = np.abs(rows.log_price[here] - training.log_actual[here]) <= reach
-    return inside
+    training, coverage = rows.training, rows.record["intervals"]["coverage"]
+    kinds = kinds_of(training, spread_heads(rows.record, training.heads))
+    return crossfitted_intervals(rows.log_price, training.log_actual, training.fold, coverage, kinds)[0]
 
 
 def _density(log_actual: np.ndarray, log_price: np.ndarray) -> dict[str, Any]:

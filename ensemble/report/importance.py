@@ -20,8 +20,7 @@ from ensemble.report.refit import (
 from ensemble.report.rows import ReportRows
 from heads.features.inputs import Inputs
 from heads.features.rows import Rows
-from store.errors import HeadError
-from store.metric import smape_rows
+from store.errors import HeadError, MissingVectorsError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
@@ -29,6 +28,10 @@ from store.workspace import Workspace
 MOST_COLUMNS = 12  # of the user's file that are dropped one by one
 NORMAL_95 = 1.959964
 _OWN = (NUMERIC_PREFIX, CATEGORICAL_PREFIX)
+_COLUMNS_ALONE = (
+    "neighbours",
+    "sparse",
+)  # heads that of the fields read the columns of the user's file alone
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def importance(
 ) -> dict[str, Any]:
     """How much worse the average of the quickest heads is without each input.
 
-    Inputs that say the same stand in for one another: each is dropped alone.
+    Inputs with the same information replace one another, since each is dropped alone.
 
     Args:
         seconds: that training may take, by what it took before.
@@ -55,13 +58,19 @@ def importance(
         everything, and `skipped`: why nothing was measured.
     """
     heads = quick_heads(workspace, rows)
-    inputs = inputs_of(workspace, heads) if heads else None
-    listed = inputs_read(workspace, inputs) if inputs is not None else []
-    chosen = within(heads, seconds, lambda one: one.seconds * sum(what.reads(one) for what in listed))
-    if inputs is None or not chosen:
-        return {"skipped": _why_not(heads, listed, seconds), "inputs": [], "heads": []}
-    log_actual, group = rows.training.log_actual, rows.training.group
-    before = smape_rows(log_actual, np.mean([one.log_price for one in chosen], axis=0))
+    may_fit = within(heads, seconds, lambda one: one.seconds)  # without one input
+    if not may_fit:
+        return _skipped(_why_not(heads, 1, seconds))
+    try:
+        inputs = inputs_of(workspace, may_fit)
+    except MissingVectorsError as error:
+        return _skipped(str(error))
+    listed = inputs_read(workspace, inputs)
+    chosen = within(may_fit, seconds, lambda one: one.seconds * sum(what.reads(one) for what in listed))
+    if not chosen:
+        return _skipped(_why_not(heads, sum(what.reads(heads[0]) for what in listed), seconds))
+    group = rows.training.group
+    before = rows.losses(np.mean([one.log_price for one in chosen], axis=0))
     found = []
     for what in listed:
         if not any(what.reads(one) for one in chosen):
@@ -74,7 +83,7 @@ def importance(
         ]
         if not left:
             continue
-        gain, error = gain_and_error(smape_rows(log_actual, np.mean(left, axis=0)) - before, group)
+        gain, error = gain_and_error(rows.losses(np.mean(left, axis=0)) - before, group)
         reach = NORMAL_95 * error
         found.append({"name": what.name, "points": gain, "interval": [gain - reach, gain + reach]})
     return {
@@ -147,12 +156,11 @@ def _less(rows: Rows, sets: set[str]) -> Rows:
 
 def _reads_fields(one: Refitted) -> bool:
     """Whether it may read what is parsed from the text; a head that is not known may."""
-    return bool(getattr(one.head, "fields", True)) and one.name not in ("neighbours", "sparse")
+    return bool(getattr(one.head, "fields", True)) and one.name not in _COLUMNS_ALONE
 
 
 def _reads_columns(one: Refitted) -> bool:
-    """Sparse reads the columns of the user's file beside its words."""
-    return _reads_fields(one) or one.name == "sparse"
+    return _reads_fields(one) or one.name in _COLUMNS_ALONE
 
 
 def _without(one: Refitted, what: Input, inputs: Inputs, position: np.ndarray) -> np.ndarray | None:
@@ -165,8 +173,12 @@ def _without(one: Refitted, what: Input, inputs: Inputs, position: np.ndarray) -
         return None
 
 
-def _why_not(heads: Sequence[Refitted], listed: Sequence[Input], seconds: float) -> str:
+def _skipped(why: str) -> dict[str, Any]:
+    return {"skipped": why, "inputs": [], "heads": []}
+
+
+def _why_not(heads: Sequence[Refitted], times: int, seconds: float) -> str:
     if not heads:
         return "no head of the blend can be trained again with the same parameters"
-    takes = heads[0].seconds * sum(what.reads(heads[0]) for what in listed)
+    takes = heads[0].seconds * times
     return f"even {heads[0].name} would take about {takes:.0f} s, more than {AT_WORST:.0f} times the {seconds:.0f} s that were given"

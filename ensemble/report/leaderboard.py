@@ -24,9 +24,10 @@ def leaderboard(workspace: Workspace, rows: ReportRows, seed: int) -> list[dict[
     training, record = rows.training, rows.record
     folders, weights = record["inputs"]["heads"], record["weights"]
     entries: list[dict[str, Any]] = []
+    of_blend = rows.losses(rows.log_price)
 
     def add(name: str, kind: str, loss: np.ndarray, seconds: float | None, weight: float | None) -> None:
-        apart = loss - rows.loss
+        apart = loss - of_blend
         same = not apart.any()
         entries.append(
             {
@@ -43,34 +44,36 @@ def leaderboard(workspace: Workspace, rows: ReportRows, seed: int) -> list[dict[
             }
         )
 
-    add("blend", "blend", rows.loss, record.get("seconds"), None)
+    add("blend", "blend", of_blend, record.get("seconds"), None)
     for head, log_price in zip(training.heads, rows.head_log_prices().T, strict=True):
         report = workspace.read_json(f"{folders[head]}/head.json")["report"]
-        add(
-            head, "head", smape_rows(training.log_actual, log_price), report.get("seconds"), weights.get(head)
-        )
+        add(head, "head", rows.losses(log_price), report.get("seconds"), weights.get(head))
     if len(training.heads) > 1:
-        average = smape_rows(training.log_actual, np.maximum(training.log_prices.mean(axis=1), rows.floor))
-        add("plain average", "average", average, None, None)
+        average = np.maximum(training.log_prices.mean(axis=1), rows.floor)
+        add("plain average", "average", rows.losses(average), None, None)
     middle = fold_medians(training.log_actual, training.fold)
-    add(MEDIAN, "median", smape_rows(training.log_actual, middle), None, None)
+    add(MEDIAN, "median", rows.losses(middle), None, None)
     return sorted(entries, key=lambda entry: (entry["smape"], entry["kind"] != "blend"))
 
 
 def duplicate_noise(rows: ReportRows) -> dict[str, Any] | None:
-    """How far prices of rows with the very same text differ: no model of the text can do better on them.
+    """How far prices of rows with the same text differ: no model of the text can have a lower error on them.
 
     Returns:
-        `n_rows` with another row of the same text, `twin_smape` of pricing each by the median of its twins, and
-        `floor`, the SMAPE of the best single price a text; None where fewer than 20 rows have a twin.
+        `n_rows` with another row of the same text and not the same price, `twin_smape` of pricing each by the median of
+        the others, `floor`, the SMAPE of the best single price a text, and the blend's `smape`; None where they are
+        fewer than 20.
     """
     found = rows.table["text"].combine_chunks().dictionary_encode()
     text = found.indices.fill_null(-1).to_numpy() + 1
     empty = [at + 1 for at, one in enumerate(found.dictionary.to_pylist()) if not one]
-    shared = np.flatnonzero((np.bincount(text)[text] > 1) & ~np.isin(text, [0, *empty]))
+    log_actual, n_texts = rows.training.log_actual, int(text.max(initial=0)) + 1
+    least, most = np.full(n_texts, np.inf), np.full(n_texts, -np.inf)
+    np.minimum.at(least, text, log_actual)
+    np.maximum.at(most, text, log_actual)
+    shared = np.flatnonzero((most > least)[text] & ~np.isin(text, [0, *empty]))
     if len(shared) < 20:
         return None
-    log_actual = rows.training.log_actual
     order = shared[np.argsort(text[shared], kind="stable")]
     ends = np.flatnonzero(np.diff(text[order])) + 1
     by_twins, at_best = [], []

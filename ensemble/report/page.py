@@ -6,13 +6,13 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
+from ensemble.report.dimensions import cut
 from store.catalog.show.charts import priced
 from store.catalog.show.style import STYLE
 from store.rooms import size_text
 
 Thumbnail = Callable[[str], str | None]  # digest -> data URL
 MOST_IMAGE_BYTES = 2_500_000  # of all thumbnails together; rows beyond it are shown without
-MOST_LABEL = 60
 
 
 def page_of(facts: dict[str, Any], thumbnail: Thumbnail) -> str:
@@ -30,7 +30,7 @@ def page_of(facts: dict[str, Any], thumbnail: Thumbnail) -> str:
         "price": lambda price: priced(price, facts["typical_price"]),
         "size": size_text,
         "seconds": _seconds,
-        "cut": lambda text: text if len(text) <= MOST_LABEL else f"{text[: MOST_LABEL - 1]}…",
+        "cut": cut,
         "points": lambda value: f"{value:+.2f}",
         "share": lambda value: f"{value:.1%}",
         "signed": lambda value: f"{value:+.0%}" if abs(value) < 10 else f"×{1 + value:,.0f}",
@@ -40,7 +40,7 @@ def page_of(facts: dict[str, Any], thumbnail: Thumbnail) -> str:
         style=STYLE + _resource("page.css"),
         script=script,
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        thumbnail=_Album(thumbnail),
+        thumbnail=Album(thumbnail),
         density=density(facts["density"]),
         curve=curve(facts["curve"]["points"]) if facts["curve"]["points"] else None,
         widest=max((one["smape"] for several in facts["slices"] for one in several["slices"]), default=1.0),
@@ -49,7 +49,7 @@ def page_of(facts: dict[str, Any], thumbnail: Thumbnail) -> str:
     )
 
 
-class _Album:
+class Album:
     """Thumbnails, as long as there is room for them."""
 
     def __init__(self, thumbnail: Thumbnail) -> None:

@@ -28,7 +28,7 @@ class ReportRows:
     image: pa.Array  # (n_rows,) hex SHA-256, null where the row has none
     further_images: pa.Array  # (n_rows,) lists of hex SHA-256, of rows with several images
     log_price: np.ndarray  # (n_rows,) honest prediction
-    loss: np.ndarray  # (n_rows,) its SMAPE, percent
+    loss: np.ndarray  # (n_rows,) its SMAPE, percent, whatever the row counts
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -37,6 +37,22 @@ class ReportRows:
     def floor(self) -> float:
         """Log of the lowest price that is submitted, and scored."""
         return float(np.log(self.record["inputs"].get("price_floor", PRICE_FLOOR)))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """What each row counts in a score, of mean 1, shape (n_rows,)."""
+        weight = self.training.weight
+        return np.ones(len(self)) if weight is None else weight / weight.mean()
+
+    @property
+    def has_image(self) -> np.ndarray:
+        """Whether an image of the row could be had, its first or another one, bool, shape (n_rows,)."""
+        further = [any(images) for images in self.further_images.to_pylist()]
+        return np.asarray(self.image.is_valid()) | np.array(further, bool)
+
+    def losses(self, log_price: np.ndarray) -> np.ndarray:
+        """SMAPE of each row times what the row counts, shape (n_rows,): their mean is the score."""
+        return self.counts * smape_rows(self.training.log_actual, log_price)
 
     def head_log_prices(self) -> np.ndarray:
         """Out-of-fold prediction of every head, raised to the floor, shape (n_rows, n_heads)."""

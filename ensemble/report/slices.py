@@ -1,4 +1,4 @@
-"""The score of each slice of the rows, and which slices are surely worse, or priced too high or too low.
+"""The score of each slice of the rows, and which slices are significantly worse, or priced too high or too low.
 
 A slice is marked where its mean loss, or its mean log error, is further from that of the rest than the most extreme
 slice would be in 99 of 100 catalogues whose rows were dealt to the slices at random: whole groups are dealt out anew
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ensemble.groups import MOST_SMAPE, gain_and_error
-from ensemble.report.dimensions import Dimension
+from ensemble.report.dimensions import Dimension, cut
 from store.metric import smape_rows
 
 LEVEL = 0.99  # of catalogues without any fault, in which no slice is marked
@@ -69,7 +69,7 @@ class SliceFinding:
             said = f"{off}; {score}"
         else:
             said = f"{score}; {off}" if set(one.marks) - {"worse"} else score
-        return f"{one.dimension} {one.label!r}: {said} ({one.n_rows:,} rows)"
+        return f"{cut(one.dimension)} {cut(one.label)!r}: {said} ({one.n_rows:,} rows)"
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def score_slices(
     group: np.ndarray,
     seed: int,
     inside: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
 ) -> tuple[dict[str, list[Slice]], list[SliceFinding]]:
     """Every slice with its score and marks, and the findings, the costliest first.
 
@@ -98,7 +99,10 @@ def score_slices(
         error: log of predicted over true price, shape (n_rows,).
         group: shape (n_rows,): rows of one group are one draw.
         inside: whether the true price lies in the row's interval, shape (n_rows,); None: not known.
+        weight: what each row counts in the whole score, > 0, shape (n_rows,), by which findings have their points;
+            None: all alike.
     """
+    counts = np.ones(len(loss)) if weight is None else weight
     index = np.unique(group, return_inverse=True)[1]
     members = [
         _Member(one, label, np.flatnonzero(one.codes == at))
@@ -116,7 +120,9 @@ def score_slices(
         marks[at] = tuple(kind for kind, value in by_kind.items() if value > least)
     scored = [_score(one, loss, error, index, inside, marks.get(at, ())) for at, one in enumerate(members)]
     found = _findings([(at, members[at].rows, scored[at]) for at in tested], least, loss, signed, index)
-    found = [(at, replace(one, points=_points(one, members[at].rows, loss, error))) for at, one in found]
+    found = [
+        (at, replace(one, points=_points(one, members[at].rows, loss, error, counts))) for at, one in found
+    ]
     found = [
         (at, one) for at, one in found if one.points > 0
     ]  # worse than what is left may be better than all
@@ -129,13 +135,17 @@ def score_slices(
     return by_dimension, sorted(findings, key=lambda one: -one.points)
 
 
-def _points(one: SliceFinding, rows: np.ndarray, loss: np.ndarray, error: np.ndarray) -> float:
+def _points(
+    one: SliceFinding, rows: np.ndarray, loss: np.ndarray, error: np.ndarray, counts: np.ndarray
+) -> float:
     """What mending a slice would take off the whole score."""
-    gone = one.slice.smape - one.slice.rest
-    if one.kind != "worse":
-        mended = error[rows] - np.median(error[rows])
-        gone = one.slice.smape - float(smape_rows(np.zeros(len(rows)), mended).mean())
-    return float(gone) * len(rows) / len(loss)
+    own = counts[rows] / counts.sum()
+    if one.kind == "worse":
+        rest = np.delete(np.arange(len(loss)), rows)
+        left = np.average(loss[rest], weights=counts[rest])
+    else:
+        left = smape_rows(np.zeros(len(rows)), error[rows] - np.median(error[rows]))
+    return float(own @ (loss[rows] - left))
 
 
 def _is_large(rows: np.ndarray, index: np.ndarray) -> bool:

@@ -5,9 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
+from ensemble.report.dimensions import cut
 from ensemble.report.nearest import NearRows
 from ensemble.report.rows import ReportRows
+from store.catalog.clean.duplicates import codes, column_codes
 
 N_WORST = 50
 MOST_TEXT = 400  # characters of a row's text that are kept
@@ -15,7 +18,7 @@ MOST_NAME = 120
 ALIKE = 0.9  # cosine from which on two rows are the same product in other words
 CONTRADICTS = math.log(1.5)  # of log price
 AGREES = math.log(1.5)  # of log price: near rows and the prediction
-FAR_OFF = math.log(3.0)  # of log price: a price that nothing near supports
+FAR_OFF = math.log(3.0)  # of log price: far from the prices of near rows
 MISREAD = 8.0  # times the quantity of near rows
 FACTOR = 0.12  # of log price: how near to a factor an error must be
 DISAGREE = math.log(2.5)  # between the heads' predictions
@@ -84,23 +87,26 @@ class _Judge:
         self.rows, self.near = rows, near
         self.price = np.exp(rows.training.log_actual)
         self.of_heads = rows.head_log_prices()
+        text, image = (codes(column)[0] for column in (rows.table["text"], rows.image))
+        empty = np.asarray(pc.equal(rows.table["text"], "").fill_null(True))
+        self.same = np.where(empty, -1, text), image
+        self.has_image = rows.has_image
+        self.columns = column_codes(rows.table)
         known = near.cosine[:, 0][np.isfinite(near.cosine[:, 0])] if near is not None else np.empty(0)
         self.rare = float(np.quantile(known, RARE)) if len(known) else -np.inf
 
     def row(self, at: int) -> WorstRow:
         rows = self.rows
-        twins = [
-            i for i in np.flatnonzero(rows.training.group == rows.training.group[at]).tolist() if i != at
-        ]
+        twins = self._twins(at)
         close = self.near.of(at) if self.near is not None else []
         reason, words = self._reason(at, twins, close)
         shown: list[tuple[int, float | None]] = [(i, None) for i in twins[:2]]
-        shown += [(i, cosine) for i, cosine in close][: 4 - len(shown)]
+        shown += [(i, cosine) for i, cosine in close if i not in twins][: 4 - len(shown)]
         heads = zip(rows.training.heads, self.of_heads[at].tolist(), strict=True)
         return WorstRow(
             str(rows.training.sample_id[at]),
             self._name(at),
-            _cut(rows.table["text"][at].as_py() or "", MOST_TEXT),
+            cut(rows.table["text"][at].as_py() or "", MOST_TEXT),
             float(self.price[at]),
             float(np.exp(rows.log_price[at])),
             float(rows.loss[at]),
@@ -113,6 +119,13 @@ class _Judge:
             words,
         )
 
+    def _twins(self, at: int) -> list[int]:
+        """Other rows with the same text or image, and the same further columns."""
+        of_text, of_image = ((code == code[at]) & (code[at] >= 0) for code in self.same)
+        found = (of_text | of_image) & (self.columns == self.columns[at])
+        found[at] = False
+        return [int(i) for i in np.flatnonzero(found)]
+
     def _near(self, at: int, cosine: float | None) -> NearPrice:
         sample_id = str(self.rows.training.sample_id[at])
         return NearPrice(
@@ -121,7 +134,7 @@ class _Judge:
 
     def _name(self, at: int) -> str:
         table = self.rows.table
-        return _cut(
+        return cut(
             " ".join((table["name"][at].as_py() or table["text"][at].as_py() or "").split()), MOST_NAME
         )
 
@@ -148,7 +161,7 @@ class _Judge:
             return REASONS[2], (
                 f"The {len(close)} nearest rows cost {math.exp(middle):,.2f} in the middle, as predicted: is the price right?"
             )
-        if rows.image[at].as_py() is None and rows.table["image"][at].as_py() is not None:
+        if rows.table["image"][at].as_py() is not None and not self.has_image[at]:
             return REASONS[3], "The image that it names could not be fetched or read."
         if close and close[0][1] < self.rare:
             return REASONS[4], (
@@ -186,7 +199,3 @@ class _Judge:
 
     def _written(self, at: int) -> str:
         return f"{self.price[at]:,.2f}"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -112,6 +112,12 @@ class Neighbours(Head):
         predicted, near, weight = self._weigh(found := self._candidates(self._with_columns(rows)))
         return predicted, self._evidence(rows, split, found, near, weight)
 
+    def weighed(self, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log prices (n_rows,), and the training rows behind each, most weight first: positions and weights, both of
+        shape (n_rows, count)."""
+        predicted, near, weight = self._weigh(found := self._candidates(self._with_columns(rows)))
+        return predicted, np.take_along_axis(found.position, near, axis=1), weight
+
     def files(self) -> dict[str, bytes]:
         """`neighbours.json`: the choices."""
         return {"neighbours.json": json.dumps(self.learned(), indent=2).encode()}
@@ -263,7 +269,7 @@ def _filled(similarity: np.ndarray) -> np.ndarray:
 def least_expected_smape(log_prices: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Of a few weighted log prices, both of shape (n_rows, count), the one nearest to all by SMAPE.
 
-    Prices cluster on a few points (999, 1,499): hitting one exactly costs nothing, a mean always misses it.
+    Prices cluster at a few values (999, 1,499), which a mean never equals.
     """
     chosen = np.empty(len(log_prices))
     for start in range(0, len(log_prices), BLOCK_ROWS):
