@@ -128,6 +128,20 @@ def test_a_record_of_a_reader_that_can_make_it_again_is_not_sound_where_it_has_a
         workspace.read_json(file)
 
 
+def test_a_list_of_metadata_that_a_bit_made_shorter_is_found(workspace):
+    table = pa.table({"sample_id": [1, 2], "fold": pa.array([0, 1], pa.int16()), "log_price": [1.0, 2.0]})
+    file = "predictions/ridge-0123456789abcdef/oof.parquet"
+    workspace.publish_table(file, table, {"folds_hash": "6bd0"})
+    path = Path(workspace.path(file))
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"\x18\nshelfprice\x18") - 1
+    assert content[at] == 0x3C  # in Thrift: three entries, each a struct
+    content[at] = 0x1C  # one alone: the digest is not among them
+    path.write_bytes(content)
+    with pytest.raises(CorruptFileError, match="its metadata are gone"):
+        workspace.read_table(file)
+
+
 def test_a_history_of_fine_tuning_with_other_columns_is_named_with_the_next_step(workspace):
     workspace.publish_table("finetune/small/fold-0/history.parquet", pa.table({"loss": [0.5]}))
     with pytest.raises(CorruptFileError, match=r"no column 'fold'.*delete its folder and run"):
