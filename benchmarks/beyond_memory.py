@@ -18,7 +18,7 @@ HEADS: dict[str, dict[str, Any]] = {"ridge": {}, "lightgbm": {"n_estimators": 20
 
 
 def measure(data: Path, rows: int | None) -> list[Result]:
-    """Two folds, so that it does not take all day: what a fold takes is what counts."""
+    """Two folds, to save time: the figure is for one fold."""
     from store.config import Config, FoldConfig, HeadConfig, save_config
 
     n_rows, results = rows or ROWS, []

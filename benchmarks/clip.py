@@ -24,7 +24,7 @@ PREPROCESS = {
 
 
 def measure(data: Path, rows: int | None) -> list[Result]:
-    """Random weights: the time does not hang on them."""
+    """Random weights: the time does not depend on them."""
     images = data / "myntra/images"
     found = myntra_rows(data, rows or ROWS)
     if not found or not images.is_dir():

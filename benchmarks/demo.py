@@ -1,4 +1,4 @@
-"""The demo catalogue, whose noise is known: how near the blend comes to the floor, and whether its honest score held.
+"""The demo catalogue, whose noise is known: how close the blend comes to the best reachable score, and whether its honest score was right.
 
 The test prices lie in truth.csv, which no command reads.
 """

@@ -1,4 +1,4 @@
-"""Images of 8 KB from a server on loopback: `shelfprice catalog images` against what others do.
+"""Images of 8 KB from a server on loopback: `shelfprice catalog images` compared with other ways.
 
 In one run, each in a process of its own, all from the same server:
 - shelfprice: with its defaults; every image decoded, hashed, stored, recorded;

@@ -46,7 +46,7 @@ class Bare:
 
 
 def measure(data: Path, rows: int | None) -> list[Result]:
-    """Random weights: the time does not hang on them."""
+    """Random weights: the time does not depend on them."""
     from embed.finetune.recipe import FinetuneRecipe
 
     found = myntra_rows(data, rows or ROWS)

@@ -45,7 +45,7 @@ class Seconds:
 
 
 def measure(data: Path, rows: int | None) -> list[Result]:
-    """Real weights where a package carries them, else random ones: the time does not hang on them."""
+    """Real weights where a package carries them, else random ones: the time does not depend on them."""
     images = data / "myntra/images"
     found = myntra_rows(data, rows or ROWS)
     if not found or not images.is_dir():

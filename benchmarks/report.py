@@ -21,7 +21,7 @@ DATA = Path(__file__).parent.parent.parent / "shared/data"
 
 @dataclass(frozen=True)
 class Result:
-    """One figure: a ratio held against a target. Without a ratio it was skipped, and `note` says why."""
+    """One figure: a ratio and its target. Without a ratio it was skipped, and `note` says why."""
 
     name: str
     figures: dict[str, Any] = field(default_factory=dict)  # what the ratio is made of, units in the names

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Stages:
-    """Runs commands and remembers how long each took."""
+    """Runs commands and records how long each took."""
 
     workspace: Path
     seconds: dict[str, float] = field(default_factory=dict)

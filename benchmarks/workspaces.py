@@ -122,7 +122,7 @@ def bare_pass(engine: Any) -> Callable[[Any], object]:
 
 
 def native_type() -> str:
-    """The fastest type that this processor computes in: what a ratio against a peer in fp32 hangs on."""
+    """The fastest type that this processor computes in: which a ratio against a peer in fp32 depends on."""
     from embed.forward.converted import installed_version
     from embed.forward.openvino import native_types
 

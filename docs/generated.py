@@ -22,29 +22,29 @@ COMMON = {  # what parameters mean that many libraries have
     "alpha_min": "smallest penalty that is tried",
     "batch_rows": "rows of a step",
     "category_weight": "weight of category columns beside vectors",
-    "colsample_bytree": "share of columns a tree sees",
+    "colsample_bytree": "share of columns that each tree uses",
     "dropout": "share of units left out at random in training",
     "epochs": "passes over the rows, at most",
     "hidden": "units of each layer",
     "huber_bend": "where the loss turns linear, in log price; 0: squared error",
-    "learning_rate": "step size",
-    "loss": "what is minimised, in log price",
+    "learning_rate": "step size of the training",
+    "loss": "loss that is minimised, in log price",
     "max_bin": "bins of a column, at most",
     "max_depth": "depth of a tree, at most",
-    "min_child_weight": "least weight of rows in a leaf",
-    "min_data_in_leaf": "least rows in a leaf",
+    "min_child_weight": "minimum weight of the rows in a leaf",
+    "min_data_in_leaf": "minimum number of rows in a leaf",
     "n_alphas": "penalties that are tried, from the smallest to the largest",
     "n_estimators": "trees",
     "num_leaves": "leaves of a tree, at most",
     "number_weight": "weight of number columns beside vectors",
     "patience": "epochs without a better inner score before it stops",
-    "random_state": "seed of what is drawn at random",
+    "random_state": "seed of all random draws",
     "reg_lambda": "penalty on squared leaf values",
-    "schedule": "of the learning rate",
+    "schedule": "schedule of the learning rate",
     "seeds": "networks that are averaged",
     "smoothing": "rows of the overall mean that a category's mean is mixed with",
-    "subsample": "share of rows a tree sees",
-    "weight_decay": "of AdamW",
+    "subsample": "share of rows that each tree uses",
+    "weight_decay": "weight decay of AdamW",
 }
 ROOMS = ("store", "embed", "heads", "ensemble")
 
@@ -218,8 +218,8 @@ def head_tables() -> list[str]:
         "",
         "## [heads.params.NAME]",
         "",
-        "Parameters of a head, which Python takes as well: `heads.Ridge(n_alphas=30)`. A value outside of what it may be",
-        "is an error before anything is fitted. `target` is of Python alone: `log_price`, as a run has it, or `price`.",
+        "Parameters of a head; in Python they are arguments: `heads.Ridge(n_alphas=30)`. A value outside of its range is an",
+        "error before anything is fitted. The parameter `target` exists only in Python: `log_price`, as in a run, or `price`.",
     ]
     for name, place in HEADS.items():
         head = HeadSource("shelfprice", place).load(name)
@@ -242,7 +242,7 @@ def comment_of(owner: type, name: str) -> str:
     """The comments beside a field, in the class that declares it."""
     for base in owner.__mro__:
         source = inspect.getsource(base) if name in inspect.get_annotations(base) else ""
-        if found := re.search(rf"^    {name}: .*?(?=^    \w|\Z)", source, re.MULTILINE | re.DOTALL):
+        if found := re.search(rf"^    {name}: .*?(?=^    [\w#]|\Z)", source, re.MULTILINE | re.DOTALL):
             comments = re.findall(r"  # (?!noqa|fmt)(.*?)(?:  # noqa.*)?$", found[0], re.MULTILINE)
             return " ".join(comments)
     return ""

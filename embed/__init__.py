@@ -1,4 +1,4 @@
-"""Rows or items without vectors in, vectors out: each is computed once."""
+"""Vectors of texts and images, of a catalogue or of a list; each is computed once."""
 
 from typing import TYPE_CHECKING
 

@@ -76,8 +76,8 @@ def plan_command(
 def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: bool) -> None:
     """Check the checksums of vectors and images.
 
-    Of images where no encoder is named. Exit code 1 where one is damaged. A damaged image is put aside, so that the next
-    ingest or download gets it again.
+    Images are checked where no encoder is named. The exit code is 1 where a file is damaged. A damaged image is renamed,
+    so that the next ingest or download gets it again.
 
     \b
     Examples:
@@ -118,7 +118,7 @@ def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: boo
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Also copy the files into this folder, to carry to a machine without network and pass as --models.",
+    help="Also copy the files into this folder, which a machine without network takes as --models.",
 )
 @trust_option
 @json_option
@@ -182,7 +182,7 @@ def show_command(
     type=click.IntRange(min=100),
     default=2000,
     show_default=True,
-    help="Embed about so many training rows, whole groups.",
+    help="About how many training rows to embed; groups are not split.",
 )
 @source_options
 @workspace_option
@@ -199,8 +199,8 @@ def compare_command(
     """Say which encoder predicts the prices best, on a sample.
 
     A sample is embedded with each encoder, and each is compared with the first by a ridge regression on its vectors.
-    Printed as well: how many rows a second were embedded and what all rows would take. Vectors of the sample are kept
-    for 'embed run'; heads and blend stay as they are.
+    It also prints how many rows a second were embedded and how long all rows would take. Vectors of the sample are kept
+    for 'embed run'; heads and blend are not changed.
 
     \b
     Examples:

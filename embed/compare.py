@@ -1,4 +1,4 @@
-"""Is an encoder worth it? Encoders side by side on a sample of rows, each by a ridge regression on its vectors alone."""
+"""Compares encoders on a sample of rows, each by a ridge regression on its vectors alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ComparedSet:
-    """One vector set, against the first one that was named."""
+    """One vector set, compared with the first one that was named."""
 
     vectors: str
     dim: int
@@ -84,13 +84,13 @@ def compare_encoders(
     device: str = "auto",
     say: Say = lambda line: None,
 ) -> list[ComparedSet]:
-    """Embed a sample of the training rows with each encoder and hold the vectors against the prices.
+    """Embed a sample of the training rows with each encoder and score a ridge regression on each one's vectors.
 
-    Of a row with several images the first is embedded. Vectors of the sample go into the cache, where `embed run` finds them; what an encoder's name stands for, heads and
-    blend stay as they are.
+    Of a row with several images the first is embedded. Vectors of the sample go into the cache, where `embed run`
+    finds them. The fingerprint that an encoder's name means, heads and blend are not changed.
 
     Args:
-        names: encoders or vector sets; one of images and one of texts may be held against each other.
+        names: encoders or vector sets; one of images and one of texts may be compared.
         n_rows: about how many training rows to look at, whole groups.
 
     Raises:

@@ -103,7 +103,7 @@ class _FramedEncoder(_ColumnEncoder):
 class TextEncoder(_FramedEncoder):
     """A column of texts -> their vectors, as a scikit-learn transformer.
 
-    Stateless: nothing is fitted, so nothing can leak. It holds its options alone and can be cloned, pickled and sent
+    Nothing is fitted, so nothing can leak. It holds its options alone and can be cloned, pickled and sent
     to other processes; the model is loaded where it is used, once in each process, and stays for the next call. With
     `cache` a vector is computed once for all folds, processes and sessions.
 

@@ -1,4 +1,4 @@
-"""What the cache holds of each vector set, and what of it nothing refers to. Reads keys alone, no vector."""
+"""Which vectors of each set the cache holds, and which nothing refers to. Reads keys only, no vectors."""
 
 import shlex
 from collections.abc import Iterator
@@ -190,7 +190,9 @@ def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
         is_current = name in current and folder in folders_of(current[name])
         if folder not in kept:
             why = (
-                f"the configuration reads no vectors of {name}" if is_current else f"{name} as it was before"
+                f"the configuration reads no vectors of {name}"
+                if is_current
+                else f"an earlier recipe of {name}"
             )
             first = (current_file(workspace, name),) if is_current else ()
             yield Leftover(folder, workspace.folder_bytes(folder), why, locks, first)

@@ -1,4 +1,4 @@
-"""What every encoder must pass, this project's own as those of others: `check_encoder` in a test of its package."""
+"""`check_encoder`, which every encoder must pass, those of this project and of other packages."""
 
 import hashlib
 import io
@@ -48,7 +48,7 @@ def check_encoder(
 
     Args:
         encoder: a short name, an address or a folder, of a library that is installed or registered.
-        items: texts or images to try it on; None: some that are often trouble.
+        items: texts or images to try it on; None: some that often cause errors.
         models_dir: folder of models carried over from a connected machine.
         offline: never ask the model hub.
     """

@@ -1,4 +1,4 @@
-"""Predictions of many heads in, one price per row out."""
+"""Combines the predictions of several heads into one price, estimates its error, and serves it as a model."""
 
 from typing import TYPE_CHECKING
 

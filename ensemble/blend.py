@@ -22,9 +22,7 @@ from store.workspace import Workspace
 CODE_VERSION = 2  # raised when the same predictions make another blend, or blend.json changes
 BLENDS = "blend"
 CURRENT_FILE = f"{BLENDS}/current.json"  # the standing blend, which `submit` takes, and the heads asked for
-BLEND_LOCK = (
-    f"{BLENDS}/.lock"  # held while what stands changes, so that nothing is pruned that is just taken up
-)
+BLEND_LOCK = f"{BLENDS}/.lock"  # held while this record changes, so that a blend is not pruned while it becomes the standing one
 INTERVAL_LEVEL = 0.95
 PRICE_FLOOR = SubmissionConfig().price_floor
 COVERAGE = 0.9  # of a row's interval, where nothing else is asked for
@@ -113,6 +111,7 @@ def run_blend(
     wanted = StandingBlend(plan.folder, tuple(sorted(set(asked)))) if standing or not asked else None
     up_to_date = workspace.is_sound(file) and workspace.is_sound(f"{plan.folder}/oof.parquet")
     made = None if up_to_date else _make(workspace, plan)
+    before = _recorded(workspace)
     if not up_to_date or (wanted is not None and _recorded(workspace) != wanted):
         with workspace.lock(BLEND_LOCK):
             if made or not workspace.is_sound(file):
@@ -121,13 +120,26 @@ def run_blend(
                 workspace.publish_json(file, record)
             if wanted is not None:
                 workspace.publish_json(CURRENT_FILE, dataclasses.asdict(wanted))
-    stands = _recorded(workspace)
-    return workspace.read_json(file) | {
+    stands, record = _recorded(workspace), workspace.read_json(file)
+    notes = list(plan.selection.notes)
+    if before is not None and stands == wanted and workspace.is_sound(f"{before.folder}/blend.json"):
+        notes += _changes(workspace.read_json(f"{before.folder}/blend.json"), record)
+    return record | {
         "folder": plan.folder,
         "up_to_date": up_to_date,
         "standing": stands is not None and stands.folder == plan.folder,
-        "notes": list(plan.selection.notes),
+        "notes": notes,
     }
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What became of the honest score where another blend stands now, in words."""
+    if before["inputs"] == now["inputs"] or "nested" not in before["scores"]:
+        return []
+    (then, n_then), (here, n_here) = ((one["scores"]["nested"], one["n_rows"]) for one in (before, now))
+    return [
+        f"the standing blend scored {then:.2f} on {n_then:,} rows before, and scores {here:.2f} on {n_here:,} now"
+    ]
 
 
 def _recorded(workspace: Workspace) -> StandingBlend | None:

@@ -21,7 +21,7 @@ class Calibration:
     after: tuple[float, ...] = ()  # never decreasing
 
     def apply(self, log_price: np.ndarray) -> np.ndarray:
-        """Shape (n_rows,) in and out; the order of prices never turns over."""
+        """Shape (n_rows,) in and out; the order of prices is never reversed."""
         if self.kind == "none":
             return log_price
         before, after = np.array(self.before), np.array(self.after)

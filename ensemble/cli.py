@@ -110,7 +110,7 @@ def submit(
 ) -> None:
     """Price the test rows and write submission.csv.
 
-    By the standing blend, unless --blend names another.
+    The standing blend gives the prices, unless --blend names another one.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""How sure a mean over rows is, when the rows of one group are one draw and not many."""
+"""Intervals of means over rows, where the rows of one group count as one draw."""
 
 import numpy as np
 

@@ -1,9 +1,9 @@
-"""The whole making of a blend, and its score on rows that took no part in it.
+"""The procedure that makes a blend, and its score on rows that took no part in it.
 
-A maker sees some parts of the rows. Inside them it fits every rival on all parts but one and scores it
-on that one; the best rival is taken, unless the plain average is within one standard error of it; then
-a calibration is kept if it helps in the same way. The nested score hands the maker all folds but one
-and scores what it made on the fold it never saw, so it includes every choice that the maker makes.
+A maker is given some parts of the rows. It fits every method on all of these parts but one and scores it
+on that one; the best method is taken, unless the plain average is within one standard error of it; then
+a calibration is kept if it helps in the same way. For the nested score the maker is given all folds but
+one, and its blend is scored on the fold left out, so the score includes every choice that the maker makes.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class Blend:
-    """What a maker made: one price of many heads."""
+    """The result of a maker: a combination of heads into one price."""
 
     mix: Mix
     calibration: Calibration

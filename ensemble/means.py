@@ -3,7 +3,7 @@
 Every mean here is linear in one coordinate of the ratio r = predicted / actual: ln r for the geometric
 mean, r for the arithmetic, 1/r for the harmonic. With x the weighted coordinate of a row, its SMAPE is
 200 * |s(x)| with s(x) = tanh(x/2) for the geometric mean and (x - 1) / (x + 1) for the two others: the
-metric is symmetric, so turning the ratio over changes nothing.
+metric is symmetric, so the inverse ratio has the same loss.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Curve:
 
     `overshoot` takes x and a reach, and returns how far the tangent at x rises at most above the loss within
     that reach of x. Where the loss is convex it rises nowhere; where it is concave, most at an end of the
-    range; beyond the bottom of the loss the tangent only sinks and the loss only rises.
+    range; beyond the minimum of the loss the tangent falls and the loss rises.
     """
 
     coordinate: Callable[[np.ndarray], np.ndarray]  # ln(predicted / actual) -> x
@@ -60,7 +60,7 @@ def _tanh_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _tanh_overshoot(x: np.ndarray, reach: np.ndarray) -> np.ndarray:
     size = np.abs(x)
     t, up = np.minimum(np.tanh(0.5 * size), 1.0 - 1e-15), np.tanh(0.5 * reach)
-    down = np.minimum(up, t)  # the bottom at 0 is as far down as counts
+    down = np.minimum(up, t)  # no further than to the minimum at 0
     farther = 0.5 * reach - up / (1.0 + t * up)
     nearer = down / (1.0 - t * down) - 0.5 * np.minimum(reach, size)
     return (1.0 - t * t) * np.maximum(farther, nearer, out=farther)
@@ -78,7 +78,7 @@ def _ratio_loss(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _ratio_overshoot(x: np.ndarray, reach: np.ndarray) -> np.ndarray:
     side = x + 1.0
-    down = np.clip(x - 1.0, 0.0, reach)  # the bottom at 1 is as far down as counts
+    down = np.clip(x - 1.0, 0.0, reach)  # no further than to the minimum at 1
     nearer, farther = down * down / np.maximum(side - down, 2.0), reach * reach / (side + reach)
     return np.where(x > 1.0, 2.0 * np.maximum(nearer, farther, out=farther) / (side * side), 0.0)
 

@@ -1,4 +1,4 @@
-"""What is expected of the test rows, and of products without a relative in train, from the rows of a blend."""
+"""The expected scores on the test rows, and on products without a relative in train, from the rows of a blend."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -39,7 +39,7 @@ class Mix:
 
 @dataclass
 class Rivals:
-    """Fits any method on any parts of the same rows; what one fit evaluated serves the next."""
+    """Fits any method on any parts of the same rows; evaluations are shared between fits."""
 
     log_prices: np.ndarray  # (n_rows, n_heads)
     log_actual: np.ndarray  # (n_rows,)

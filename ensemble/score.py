@@ -69,10 +69,19 @@ def make_blend(
 ) -> BlendScore:
     """Blend the heads of a workspace: `shelfprice ensemble blend` as a function.
 
+    >>> from ensemble import make_blend
+    >>> blend = make_blend("run")  # doctest: +SKIP
+    >>> round(blend.smape, 2), blend.weights  # doctest: +SKIP
+    (29.62, {'additive': 0.78, 'kernel-ridge': 0.19, 'lightgbm': 0.0, 'neighbours': 0.03})
+
     Args:
+        workspace: one whose heads were trained, or its path or address.
         heads: names of heads to blend, as a trial; none: those of the configuration.
         coverage: probability that a row's interval holds its price.
         standing: make a blend of chosen heads the one that `write_submission` takes.
+
+    Returns:
+        The blend with its honest score; printed, it is the table of the command.
 
     Raises:
         HeadError: no head has finished predictions.
@@ -95,9 +104,12 @@ def write_submission(
     *,
     blend: BlendScore | None = None,
 ) -> dict[str, Any]:
-    """Price the test rows: `shelfprice ensemble submit` as a function; see `submit`.
+    """Price the test rows: `shelfprice ensemble submit` as a function.
+
+    Prices go to `submission.csv` and their ranges to `intervals.csv` of the workspace.
 
     Args:
+        workspace: one with a blend, or its path or address.
         out: a further local file that gets the same content.
         blend: another than the standing one, whose prices go into its own folder and `out` alone.
 
@@ -106,7 +118,8 @@ def write_submission(
 
     Raises:
         WorkspaceError: nothing was blended yet, or `blend` is a score of which no blend was kept.
-        CatalogError, FoldMismatchError, RowMismatchError: see `submit`.
+        CatalogError: there is no test catalogue.
+        FoldMismatchError, RowMismatchError: the blend is older than the folds or the catalogue.
     """
     if blend is not None and "folder" not in blend.record:
         raise WorkspaceError("honest_score keeps no blend to price test rows by: use make_blend")
@@ -149,7 +162,10 @@ def honest_score(
         folds: the fold of each row that the predictions were made without, shape (n_rows,).
         groups: shape (n_rows,), labels of any kind: rows of one group are one draw. None: each row is its own.
         target: unit of `predictions` and `actual`.
-        seed: of the intervals' draws.
+        seed: of the random draws for the intervals.
+
+    Returns:
+        SMAPE in percent with its interval, weights, and the blended log price of each row; printed, it is a table.
 
     Raises:
         RowMismatchError: lengths differ, or a fold has fewer than two groups.
@@ -172,7 +188,7 @@ def honest_score(
 
 
 def best_weights(predictions: Any, actual: Any, *, target: Target = "log_price") -> dict[str, float]:
-    """Weights on a grid of 0.01 whose mean of log prices has the lowest SMAPE on these very rows.
+    """Weights on a grid of 0.01 whose mean of log prices has the lowest SMAPE on these rows.
 
     >>> price = np.array([10.0, 20.0, 40.0, 80.0])
     >>> best_weights({"close": price * 1.01, "far": price * 3}, price, target="price")
@@ -183,6 +199,10 @@ def best_weights(predictions: Any, actual: Any, *, target: Target = "log_price")
 
     Returns:
         Head -> weight, >= 0, sum 1.
+
+    Raises:
+        RowMismatchError: lengths differ.
+        PriceError: a price is not finite and > 0.
     """
     rows = _rows(predictions, actual, None, None, target)
     part = np.zeros(len(rows.log_actual), np.int64)
@@ -209,7 +229,7 @@ def _rows(predictions: Any, actual: Any, folds: Any, groups: Any, target: Target
     wrong = [f"{count} of {name}" for name, count in lengths.items() if count != n_rows]
     if wrong or not columns:
         raise RowMismatchError(
-            f"a blend takes one of each a row, got {n_rows} of actual and {', '.join(wrong) or 'no predictions'}"
+            f"a blend needs one value of each for every row, got {n_rows} of actual and {', '.join(wrong) or 'no predictions'}"
         )
     if folds is not None:
         check_fold_sizes(folds, groups)

@@ -64,8 +64,8 @@ def best_counts(
 ) -> Optimum:
     """The grid's best point for the rows of `parts`.
 
-    From the best corner or the middle the search walks downhill, coarse steps first, then opens cells
-    until none can hold a better point.
+    From the best corner or the middle a local search descends in decreasing steps; then cells are opened
+    until none can contain a better point.
 
     Args:
         total: units shared among the heads: 100 is a grid of 0.01.

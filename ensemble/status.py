@@ -1,4 +1,4 @@
-"""Whether the standing blend and its submission are up to date, and which blends nothing needs any more."""
+"""Whether the standing blend and its submission are up to date, and which blends are superseded."""
 
 import time
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ def _changes(workspace: Workspace, found: dict[str, Any], wanted: dict[str, Any]
     for head, folder in found["heads"].items():
         if head not in wanted["heads"]:
             is_there = there.get(head) == folder
-            reasons.append(f"{head} {'is not in heads.run' if is_there else 'does not stand any more'}")
+            reasons.append(f"{head} {'is not in heads.run' if is_there else 'is no longer current'}")
         elif wanted["heads"][head] != folder:
             reasons.append(f"{head} was trained again")
     reasons += [f"{head} was trained since" for head in wanted["heads"] if head not in found["heads"]]
@@ -137,7 +137,7 @@ def _submission_line(submission: SubmissionHolding | None) -> str:
 
 
 def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
-    """Blends that do not stand."""
+    """Superseded blends."""
     standing = standing_blend(workspace)
     for name in workspace.names(BLENDS):
         folder = f"{BLENDS}/{name}"
@@ -148,7 +148,7 @@ def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
         oof = f"{folder}/oof.parquet"
         if not is_done and workspace.exists(oof) and time.time() - workspace.modified(oof) < YOUNG_SECONDS:
             continue
-        why = "a blend that does not stand" if is_done else "never finished"
+        why = "a superseded blend" if is_done else "never finished"
         yield Leftover(folder, workspace.folder_bytes(folder), why, (BLEND_LOCK,), (record,))
 
 

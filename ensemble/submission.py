@@ -97,7 +97,7 @@ def submit(
 def check_submission(
     sample_id: pa.Array, price: np.ndarray, expected: pa.Array, price_floor: float = PRICE_FLOOR
 ) -> None:
-    """Hold a submission against the test catalogue.
+    """Check a submission against the test catalogue.
 
     Raises:
         RowMismatchError: ids are not exactly the expected ones in their order, or a price is not finite

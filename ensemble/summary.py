@@ -1,4 +1,4 @@
-"""What the commands of this room print: short tables, and words that say what a figure means."""
+"""The printed output of the ensemble commands: short tables, and sentences that explain the figures."""
 
 import textwrap
 from typing import Any

@@ -1,4 +1,4 @@
-"""Matrices of cached vectors in, out-of-fold and test prices out."""
+"""Heads: models that predict prices from cached vectors, fields and texts, out of fold and for test rows."""
 
 from typing import TYPE_CHECKING
 

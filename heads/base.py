@@ -1,4 +1,4 @@
-"""What every head is: a scikit-learn regressor from `Rows`, or a plain matrix, to log price or price.
+"""The base of every head: a scikit-learn regressor from `Rows`, or a plain matrix, to log price or price.
 
 A head is a keyword-only dataclass whose fields are its parameters, so its module imports nothing heavy:
 libraries are imported inside `_fit` and `_predict`, which see log prices alone.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-# Log price: a prediction further outside of all prices that it was learned from is an accident of one odd row.
+# Log price: a prediction further outside of the prices that it was learned from is an error caused by one odd row.
 MOST_BEYOND = float(np.log(10.0))
 
 
@@ -43,8 +43,8 @@ class Head:
     """Base of every head: parameters, input checks, and the hooks that the fold loop calls.
 
     `fit(X, y)` takes a matrix of shape (n_rows, n_features), in which a row that is NaN throughout has no vector, or
-    `Rows`, whose groups stay together wherever a head splits rows inside a fit. y, shape (n_rows,), holds log prices, or
-    prices > 0 with `target="price"`; `predict(X)` gives the same, float64, shape (n_rows,).
+    `Rows`, whose groups stay together wherever a head splits rows inside a fit. y, shape (n_rows,), holds log prices,
+    or prices > 0 with `target="price"`; `predict(X)` gives the same, float64, shape (n_rows,).
 
     >>> import numpy as np, heads
     >>> X = np.random.default_rng(0).normal(size=(60, 4))
@@ -66,7 +66,7 @@ class Head:
     code_version: ClassVar[int] = 1  # raised when the same parameters yield other predictions
     # Test rows: a refit on all training rows, or the mean of the fold models (no further fit, less variance).
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"
-    # Folds are fitted side by side, each on one core: for heads that gain less from many cores than that.
+    # Folds are fitted in parallel, each on one core: for heads that gain less from several cores.
     side_by_side: ClassVar[bool] = False
 
     # What `fit` takes and `predict` gives; a run on a workspace keeps to log price.
@@ -232,7 +232,7 @@ class Head:
             setattr(self, name, value.item() if isinstance(value, np.generic) else value)
 
     def check(self, label: str = "") -> None:
-        """Hold every parameter against its range.
+        """Check that every parameter is within its range.
 
         Args:
             label: the head as the user calls it, where that is not its name.

@@ -51,7 +51,7 @@ def run(
 ) -> None:
     """Train the heads whose predictions are missing.
 
-    On one set of folds. Predictions that are there and still fit are kept.
+    All heads use one set of folds. Current predictions are kept.
 
     \b
     Examples:
@@ -118,14 +118,14 @@ def _say_result(result: "HeadResult") -> None:
     "--minutes",
     type=click.FloatRange(min=0.0, min_open=True),
     default=10.0,
-    help="Time of the search; a trial under way is finished, and every fold gets one at least.",
+    help="Minutes of the search; the last trial is finished, and every fold gets at least one.",
 )
 @workspace_option
 @json_option
 def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None:
     """Search for better parameters of a head, inside the folds.
 
-    A later call goes on with the search. 'shelfprice heads run' uses what is found.
+    A later call continues the search. 'shelfprice heads run' uses the parameters that were found.
 
     \b
     Examples:
@@ -222,7 +222,7 @@ def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
 def list_heads(as_json: bool) -> None:
     """List every head, what it reads, and its parameters.
 
-    Parameters with their defaults; [heads.params.NAME] of shelfprice.toml sets others.
+    Parameters are listed with their defaults; [heads.params.NAME] of shelfprice.toml sets other values.
 
     \b
     Examples:
@@ -253,14 +253,14 @@ def list_heads(as_json: bool) -> None:
     "--rows",
     "n_rows",
     type=click.IntRange(min=100),
-    help="Train on about so many rows, whole groups. Default: all, with predictions that are there taken as they are.",
+    help="About how many rows to train on; groups are not split. Default: all, and finished predictions are used.",
 )
 @workspace_option
 @json_option
 def compare(names: tuple[str, ...], n_rows: int | None, workspace: Workspace, as_json: bool) -> None:
     """Compare heads on the same rows and folds.
 
-    Each with the first, with an interval of the difference. The standing blend stays as it is.
+    Each is compared with the first, with an interval of the difference. The standing blend is not changed.
 
     \b
     Examples:

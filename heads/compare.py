@@ -1,4 +1,4 @@
-"""Heads side by side on the same rows and folds; nothing is published, the standing predictions stay."""
+"""Compares heads on the same rows and folds; nothing is published, and the standing predictions are kept."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ NORMAL_95 = 1.959964
 
 @dataclass(frozen=True)
 class Compared:
-    """One head, against the first one that was named."""
+    """One head, compared with the first one that was named."""
 
     head: str
     smape: float  # out of fold, percent

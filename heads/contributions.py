@@ -38,7 +38,7 @@ def explain_rows(models: Sequence[Head], rows: Rows, mean: float) -> Contributio
     """What moved the log price of rows; of several models the mean.
 
     Args:
-        mean: log price that a head which can't tell its own parts is compared with, such as the training rows' mean.
+        mean: log price that the effects of a head without parts of its own start from, such as the training rows' mean.
     """
     found = [_one(model, rows, mean) for model in models]
     parts: list[dict[Part, float]] = [{} for _ in range(len(rows))]
@@ -53,7 +53,7 @@ def _one(head: Head, rows: Rows, mean: float) -> Contributions:
     of_kind = _WAYS.get(head.name)
     if of_kind is not None:
         return of_kind(head, rows)
-    # What compares with training rows can't be split by word; other heads are told as a whole.
+    # Prices from comparisons with training rows can't be split by word; other heads give one effect.
     part: Part = (
         ("similar", "") if head.name in ("kernel-ridge", "neighbours", "svr") else ("head", head.name)
     )

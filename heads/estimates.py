@@ -1,4 +1,4 @@
-"""What training heads and blending them would take on this machine, by what it took before."""
+"""Estimates of the time and memory to train heads and to blend them, from earlier runs on this machine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

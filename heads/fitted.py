@@ -1,8 +1,8 @@
 """Fitted heads as files and back: JSON, NumPy's arrays, and the boosters' own text; never a pickle.
 
 What a head learned is a tree of plain values, arrays and this package's own dataclasses. The tree is `fitted.json`, the
-arrays are in `fitted.npz`, a booster is a file of its own. Vectors of training rows are left out: who loads a head
-that needs them gives them (`Head.restore`).
+arrays are in `fitted.npz`, a booster is a file of its own. Vectors of training rows are left out: a head that
+needs them gets them from its caller (`Head.restore`).
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What training heads takes, measured on a few rows: for plans of heads that this machine never trained."""
+"""Measures the training of heads on a few rows, for plans of heads that this machine never trained."""
 
 import time
 from collections.abc import Iterator, Sequence

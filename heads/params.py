@@ -79,7 +79,7 @@ class Declared:
 def param(default: Any, **declared: Any) -> Any:
     """A parameter of a head: a dataclass field with its default and the values that it may have.
 
-    A subclass may give it another default alone.
+    A subclass may change only the default.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(kw_only=True, eq=False)
@@ -91,6 +91,9 @@ def param(default: Any, **declared: Any) -> Any:
     Args:
         default: the value of a head that is made without it.
         declared: fields of `Declared`, such as `low` and `high`.
+
+    Returns:
+        The dataclass field.
     """
     return field(default=default, metadata={_METADATA: Declared(**declared)})
 
@@ -138,7 +141,7 @@ def current_params(cls: Any, params: Mapping[str, Any], *, warn: bool = True) ->
                 (given, name) if name != given else (f"{name} = {value!r}", f"{name} = {found[name]!r}")
             )
             warnings.warn(
-                f"{cls.name}: {old} is now {new}: the old one is not taken by the next version",
+                f"{cls.name}: {old} is now {new}: the next version will not accept the old one",
                 FutureWarning,
                 stacklevel=3,
             )
@@ -178,7 +181,7 @@ def recorded_params(cls: type, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_params(cls: type, params: Mapping[str, Any], label: str) -> None:
-    """Hold each parameter against what its class declares.
+    """Check each parameter against what its class declares.
 
     Args:
         params: under their present names.

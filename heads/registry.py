@@ -1,4 +1,4 @@
-"""Heads by name: the project's own, those of installed packages, those that a program registers.
+"""Heads by name: those of the project, those of installed packages, and those that a program registers.
 
 A head's module is imported only when the head is asked for.
 """
@@ -93,7 +93,7 @@ _registered: dict[str, HeadSource] = {}
 def register_head(name: str, head: type[Head] | str) -> None:
     """Make a head known by name in this process; a package does so by an entry point of the group `shelfprice.heads`.
 
-    Registering the same class again, as a notebook does, takes the newer one.
+    Registering a class of the same module and name again replaces it, as happens in a notebook.
 
     Args:
         name: lower-case letters, digits and hyphens; the class attribute `name` as well.
@@ -173,6 +173,9 @@ def list_heads() -> list[HeadListing]:
 
     >>> {head.head: head.reads for head in list_heads()}["sparse"]
     ('text full', 'text name')
+
+    Returns:
+        One entry for each name; `problem` says why a head of another package can't be used.
     """
     listed = []
     for name, sources in sorted(_sources().items()):
@@ -194,7 +197,7 @@ def list_heads() -> list[HeadListing]:
 
 
 def make_head(name: str, params: dict[str, Any] | None = None, seed: int = 42) -> Head:
-    """An unfitted head.
+    """Make an unfitted head by its name.
 
     >>> make_head("lightgbm", {"num_leaves": 15}).num_leaves
     15
@@ -204,8 +207,12 @@ def make_head(name: str, params: dict[str, Any] | None = None, seed: int = 42) -
     store.errors.HeadError: lightgbm has no parameter 'leaves', it takes ...
 
     Args:
-        params: those that differ from the defaults.
-        seed: becomes `random_state` where the head has one and `params` does not say.
+        name: of the head, as in `shelfprice heads list`.
+        params: parameters that differ from the defaults.
+        seed: becomes `random_state` where the head has one and `params` does not set it.
+
+    Returns:
+        The head; `fit` trains it.
 
     Raises:
         HeadError: the head or a parameter is unknown, or a value is not one that the parameter takes.

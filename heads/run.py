@@ -38,7 +38,7 @@ from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
 
 FITTED = "fitted"  # folder of the fitted head, beside its predictions
-COLUMNS_VERSION = 2  # raised when heads see something else of the same further columns
+COLUMNS_VERSION = 2  # raised when heads read the same further columns in another way
 EVIDENCE_FILE = "evidence.parquet"  # what a head's prices were taken from, row by row, where it can say
 
 Log = Callable[[str], None]
@@ -65,7 +65,7 @@ class HeadPlan:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """How one head came out."""
+    """The result of one head."""
 
     head: str
     status: Literal["trained", "present", "failed"]
@@ -140,10 +140,18 @@ def train_heads(
 ) -> list[HeadResult]:
     """Train the heads whose predictions are missing: `shelfprice heads run` as a function.
 
+    >>> from heads import train_heads
+    >>> [(one.head, one.status) for one in train_heads("run", ["ridge"])]  # doctest: +SKIP
+    [('ridge', 'trained')]
+
     Args:
-        names: heads to train; none: those of `shelfprice.toml`, where their parameters stand as well.
-        memory: bytes that vectors may take, see `run_heads`.
-        log: takes lines for people; `print` will do.
+        workspace: one whose catalogue was embedded, or its path or address.
+        names: heads to train; none: those of `shelfprice.toml`. Their parameters are read from that file.
+        memory: bytes that vectors may take; heads whose vectors take more train from files. None: no limit.
+        log: called with lines for people, such as `print`.
+
+    Returns:
+        One result for each head: its status, out-of-fold SMAPE in percent, seconds and folder of predictions.
 
     Raises:
         HeadError: a head failed; the others are trained, and a second call finds them present.
@@ -247,8 +255,8 @@ def _usable_tuning(
     if tuning is None:
         if _was_tuned(workspace, name):
             log(
-                f"note: {name} was last trained with parameters found by tuning, and {tuning_path(name)} is gone: its own "
-                f"parameters are taken; 'shelfprice heads tune --head {name}' searches again"
+                f"note: {name} was last trained with parameters found by tuning, and {tuning_path(name)} is missing: the "
+                f"head's own parameters are used; 'shelfprice heads tune --head {name}' searches again"
             )
         return None
     if tuning.bound_to != tuning_basis(inputs):

@@ -94,7 +94,7 @@ def _why_stale(
     if isinstance(plan, HeadPlan):
         if plan.folder == folder:
             return [] if plan.exists else ["one of its tables is damaged or gone"]
-        known = ": those predictions are there, 'heads run' takes them up" if plan.exists else ""
+        known = ": predictions for that are there, 'heads run' makes them current" if plan.exists else ""
         reasons = why_changed(*(_with_present_names(plan, one) for one in (inputs, plan.inputs)))
         return [*reasons[:-1], reasons[-1] + known]
     vectors, gone, encoders = [], [], set(current_encoders(workspace))
@@ -166,11 +166,7 @@ def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
             if standing.notes or head in standing.unclear or (folder in kept and is_named):
                 continue
             stands = standing.folders.get(head) == folder
-            why = (
-                f"the configuration does not name {head}"
-                if stands
-                else f"a run of {head} that does not stand"
-            )
+            why = f"the configuration does not name {head}" if stands else f"a superseded run of {head}"
             first = (*((standing_file(head),) if stands else ()), record)
         yield Leftover(folder, workspace.folder_bytes(folder), why, (PREDICTIONS_LOCK,), first)
     yield from _old_tuning(workspace, named, plans)

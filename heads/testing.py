@@ -1,6 +1,6 @@
-"""What every head must pass, this project's own as those of others: `check_head` in a test of its package.
+"""`check_head`, which every head must pass, those of this project and of other packages.
 
-The rows are made on the spot: two vector sets, fields, texts, and prices that hang together with all of them.
+It makes its own rows: two vector sets, fields, texts, and prices that depend on all of them.
 """
 
 import dataclasses
@@ -99,10 +99,10 @@ class CheckedHead:
 
 
 def check_head(head: Head, *, tolerance: float = 1e-3) -> None:
-    """Raise where a head would leak, invent or lose something; it takes about ten fits of 300 rows.
+    """Raise where a head leaks prices, depends on other rows or fails on odd input; it takes about ten fits of 300 rows.
 
-    Call it in a test, with parameters that make the head quick. scikit-learn's `check_estimator` says the rest of
-    heads that take a plain matrix.
+    Call it in a test, with parameters that make the head quick. For heads that take a plain
+    matrix, scikit-learn's `check_estimator` checks the rest.
 
     Args:
         head: unfitted.
@@ -141,7 +141,7 @@ def parameters_are_fields_with_defaults(checked: CheckedHead) -> None:
         head.clone().set_params(no_such_parameter=1)
     except HeadError:
         return
-    raise AssertionError("an unknown parameter is taken without a word")
+    raise AssertionError("an unknown parameter is accepted without an error")
 
 
 def prices_of_a_fold_do_not_enter_its_own_predictions(checked: CheckedHead) -> None:

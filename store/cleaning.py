@@ -1,9 +1,9 @@
-"""What was decided about rows that are doubtful: read by whoever trains, applied to the rows that a model is fitted on.
+"""Decisions about doubtful rows, applied to the rows that a model is fitted on.
 
 `cleaning.parquet` is written by `shelfprice catalog clean`. A finding whose policy is `keep` changes nothing, so that
 a workspace without decisions, and one in which all are `keep`, train alike.
 
-Every decision is worked out from the rows fitted on alone: a group's median, its first row, and whether its prices
+Every decision is computed only from the rows fitted on: a group's median, its first row, and whether its prices
 contradict at all. So the rows of a held-out fold change nothing about the model that predicts them, and their own
 prices stay as they are.
 """

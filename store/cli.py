@@ -19,7 +19,7 @@ SECTIONS = {
 
 
 class RoomGroup(click.Group):
-    """Loads a room's commands only when they are asked for, and turns our errors into one line."""
+    """Loads a package's commands only when they are used, and prints a ShelfpriceError as one line."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         found = {point.name for point in entry_points(group="shelfprice.commands")}
@@ -58,8 +58,8 @@ class RoomGroup(click.Group):
 def main() -> None:
     """Predict prices from a catalogue of texts and images.
 
-    In this order: catalog ingest, embed run, heads run, ensemble blend, ensemble submit. Each does what is missing and
-    nothing else; 'shelfprice status' says which comes next.
+    Run these commands in order: catalog ingest, embed run, heads run, ensemble blend, ensemble submit. Each does only
+    what is missing; 'shelfprice status' says which comes next.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from store.errors import ConfigError, WorkspaceError
 from store.workspace import Workspace
 
 CONFIG_FILE = "shelfprice.toml"
-LAST_CONFIG_FILE = "shelfprice.toml.last"  # as it was when something was last made by it
+LAST_CONFIG_FILE = "shelfprice.toml.last"  # a copy of the settings that were last used
 Grouping = Literal["auto", "none", "exact", "near"]
 Table = TypeVar("Table")
 RowPolicy = Literal["keep", "drop"]
@@ -20,56 +20,58 @@ RangePolicy = Literal["refuse", "mid"]
 DecimalMark = Literal["auto", "point", "comma"]
 ImagePolicy = Literal["all", "first"]
 GroupPolicy = Literal["keep", "drop", "median", "first", "weight"]
-ROW_NUMBER = "row-number"  # in place of a column of ids
+ROW_NUMBER = "row-number"  # given instead of a column of ids
 
 
 @dataclass(frozen=True)
 class ColumnConfig:
-    """Column names of the user's files, and how what stands in them is read.
+    """Column names of the user's files, and how their cells are read.
 
     >>> ColumnConfig(sample_id="sku", text="title", more_text=("about",), price="usd").image_link
     'image_link'
     """
 
-    sample_id: str = "sample_id"  # "row-number": rows are numbered from 1
-    test_id: str = ""  # of the test file; empty: as in the training file
+    sample_id: str = "sample_id"  # column of ids; "row-number": rows are numbered from 1
+    test_id: str = ""  # column of ids of the test file; empty: as in the training file
     text: str = "catalog_content"  # column of the text that describes the product
     more_text: tuple[str, ...] = ()  # further columns of text, written after it under their names
     image_link: str = "image_link"  # column of links to images, or of file names
     price: str = "price"  # column of prices, in one currency
-    numeric: tuple[str, ...] = ()  # further columns read as numbers; empty: by type
-    categorical: tuple[str, ...] = ()  # further columns read as categories; empty: by type
-    images_per_row: ImagePolicy = "all"  # of several images of a row; vectors of all are averaged
-    group: str = ""  # column whose values share a fold, such as the seller; empty: there is none
-    time: str = ""  # column of when a price held; folds look back only then
-    weight: str = ""  # column of what a row counts in fits and scores
-    decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the column
-    price_range: RangePolicy = "refuse"  # what becomes of a price such as 10-12
+    numeric: tuple[str, ...] = ()  # further columns that are read as numbers; others by their values
+    categorical: tuple[str, ...] = ()  # further columns that are read as categories; others by their values
+    images_per_row: ImagePolicy = "all"  # images of a row that are embedded; all: their vectors are averaged
+    group: str = ""  # column of groups, such as the seller: rows of one value share a fold; empty: none
+    time: str = ""  # column of times: each fold is then predicted from earlier rows only; empty: none
+    weight: str = ""  # column of row weights in fits and scores; empty: none
+    decimal: DecimalMark = "auto"  # mark before the decimals of prices; auto: found from the prices
+    # what happens with a price such as 10-12: refuse the row, or take the middle
+    price_range: RangePolicy = "refuse"
     max_rejected: float = 0.05  # share of a file's rows that may be refused
 
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """Which vectors the run computes, and how failing inputs are taken."""
+    """Which vectors a run computes, and how many inputs may fail."""
 
-    # what 'embed run' computes: encoders, of texts with their composition
+    # vector sets that 'embed run' computes: encoders, for texts with a composition
     vectors: tuple[str, ...] = ("minilm@structured", "minilm@name", "efficientnet-lite0")
-    max_failures: float = 0.01  # share of what is there
-    max_coverage_gap: float = 0.05  # share of rows without a vector, train against test
+    max_failures: float = 0.01  # largest share of inputs that may fail
+    # largest difference between train and test in the share of rows without a vector
+    max_coverage_gap: float = 0.05
 
 
 @dataclass(frozen=True)
 class FoldConfig:
-    """How rows are split."""
+    """How training rows are divided into folds."""
 
     k: int = 5  # number of folds, at least 2
-    # rows that share a fold; auto: what gives training rows as many relatives elsewhere as test rows have in train
+    # rows that share a fold; auto: training rows have relatives in other folds about as often as test rows in train
     group: Grouping = "auto"
 
 
 @dataclass(frozen=True)
 class CleanConfig:
-    """What training does about each finding of `shelfprice catalog clean`; rows that are scored are never touched."""
+    """What training does with each finding of `shelfprice catalog clean`; rows that are scored are never changed."""
 
     same_text_image: GroupPolicy = "keep"  # rows of the same text and image
     same_image: GroupPolicy = "keep"  # the same image, other texts
@@ -87,17 +89,17 @@ class CleanConfig:
 class HeadConfig:
     """Which heads a run trains, and parameters that differ from their defaults."""
 
-    # what 'heads run' trains; none: heads chosen by the size of the catalogue, see 'heads plan'
+    # heads that 'heads run' trains; empty: chosen by rows and columns, see 'heads plan'
     run: tuple[str, ...] = ()
-    # what heads read, unless a head's own parameter says otherwise
+    # vector sets that heads read, unless a head's own parameter names others
     vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
-    # train each on a sample of the rows as well, so that the score is of the model of all rows
+    # also train each head on a sample of the rows, which corrects the expected score to a model of all rows
     learning_curve: bool = True
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value
 
     @property
     def own_vectors(self) -> list[str]:
-        """Vector sets that single heads read; one that names them wrongly is told so when it is trained."""
+        """Vector sets that single heads read; a wrong name is an error when the head is trained."""
         lists = [params["vectors"] for params in self.params.values() if "vectors" in params]
         return [
             name
@@ -112,7 +114,7 @@ class HeadConfig:
 class SubmissionConfig:
     """What prices are submitted."""
 
-    price_floor: float = 0.01  # lowest price, of the score as well; the challenge's own
+    price_floor: float = 0.01  # lowest price that is submitted and scored
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Config:
     10
     """
 
-    seed: int = 42  # of folds, heads and draws
+    seed: int = 42  # seed of folds, heads and random draws
     columns: ColumnConfig = field(default_factory=ColumnConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     folds: FoldConfig = field(default_factory=FoldConfig)
@@ -135,12 +137,18 @@ class Config:
 def load_config(workspace: Workspace | str | os.PathLike[str]) -> Config:
     """The workspace's configuration, or the defaults where it has none.
 
+    >>> load_config("new").folds.k
+    5
+
     Args:
         workspace: a workspace, or the path or address of one.
 
+    Returns:
+        Every setting of the run.
+
     Raises:
-        ConfigError: not TOML, an unknown key, a wrong type; names the key and what is expected. Or the file is gone
-            or empty, and what stands in the workspace was made with other settings than the defaults.
+        ConfigError: not TOML, an unknown key, or a wrong type; names the key and what is expected. Or the file is
+            missing or empty, and the workspace was made with other settings than the defaults.
     """
     workspace = Workspace.of(workspace)
     value = _read(workspace, CONFIG_FILE)
@@ -173,10 +181,10 @@ def _config_of(value: dict[str, Any]) -> Config:
 
 
 def keep_settings(workspace: Workspace, log: Callable[[str], None]) -> None:
-    """Say which settings are others than when something was last made here, and keep those of now for the next time.
+    """Report settings that changed since something was last made here, and record the present ones.
 
-    Whoever makes something by the configuration calls it: a setting that is lost from the file is taken as its default,
-    which is told once.
+    Every command that makes something by the configuration calls it. A setting that was lost from the file gets its
+    default, which is reported once.
     """
     now = _read(workspace, CONFIG_FILE)
     if not now or now == (before := _last(workspace)):
@@ -209,7 +217,7 @@ def _way_back(workspace: Workspace) -> str:
         _config_of(last)
     except ConfigError:
         return ""
-    return f": mend it, or go back to {workspace.path(LAST_CONFIG_FILE)}, which something was last made by"
+    return f": correct it, or go back to {workspace.path(LAST_CONFIG_FILE)}, which has the settings that were last used"
 
 
 def _last(workspace: Workspace) -> dict[str, Any] | None:
@@ -243,14 +251,17 @@ def check_table(cls: type[Table], value: dict[str, Any], where: str) -> Table:
 
 
 def save_config(workspace: Workspace | str | os.PathLike[str], config: Config) -> None:
-    """Publish a configuration as TOML.
+    """Write a configuration to `shelfprice.toml`.
 
-    Comments, order and spelling of the file that is there stay; of it only values that differ are written, and
-    settings that it leaves to their defaults are added where they no longer have them.
+    Comments, order and spelling of an existing file are kept: only values that differ are written, and settings that
+    it lacks are added where they differ from their defaults.
 
     Args:
         workspace: a workspace, or the path or address of one.
         config: every setting of the run.
+
+    Raises:
+        WorkspaceError: the workspace can't be written.
     """
     import tomlkit
 

@@ -1,7 +1,7 @@
 """What each file of a workspace must hold, and the command that makes it again.
 
 `Workspace` reads every table and every JSON record through the contract of its path: a file that reads well and holds
-something else is an error that names it and the next step, before anybody takes it for what it is not.
+something else is an error that names it and the next step, before its content is used.
 """
 
 import json
@@ -22,6 +22,7 @@ from store.schema import (
     PERCEPTUAL_HASHES,
     PRICE,
     REJECTED,
+    TUNING_HISTORY,
 )
 
 # The shape of JSON: a type or several, or names that must be there with the shape of each.
@@ -209,7 +210,13 @@ CONTRACTS = (
         "run 'shelfprice ensemble report' to make it again",
         shape={"code_version": int, "effort": NUMBER, "found": dict},
     ),
-    Contract(r"finetune/[^/]+/fold-\d+/fold\.json", _TUNED, shape={"weights_sha256": str, "seconds": NUMBER}),
+    Contract(
+        r"finetune/[^/]+/fold-\d+/fold\.json",
+        _TUNED,
+        shape={"weights_sha256": str, "frozen_smape": NUMBER, "seconds": NUMBER},
+    ),
+    Contract(r"finetune/[^/]+/fold-\d+/history\.parquet", _TUNED, _columns(TUNING_HISTORY)),
+    Contract(r"finetune/[^/]+/run\.json", _TUNED, shape={"encoders": list}),
     Contract(r"finetune/.+", _TUNED),
 )
 _COMPILED = tuple((re.compile(one.files), one) for one in CONTRACTS)

@@ -1,7 +1,7 @@
-"""Digests that records and tables carry of themselves, so that what reads well and was changed is found.
+"""Digests that records and tables contain of their own content, so that a change is found even where a file is valid.
 
-A digest is over the file's place as well, so that a sound file of another one is refused. Version 0.1.0 wrote none;
-files that a version between that one and this wrote have theirs without the place.
+A digest includes the file's path, so that an intact file of another path is refused. Version 0.1.0 wrote no digests;
+files of versions between that one and this have digests without the path.
 """
 
 import hashlib

@@ -46,7 +46,7 @@ class FoldMismatchError(RowMismatchError):
 
 
 class HeadError(ShelfpriceError):
-    """A head is unknown, misses what it needs, or diverged."""
+    """A head is unknown, lacks something that it needs, or diverged."""
 
 
 class PriceError(HeadError):

@@ -1,4 +1,4 @@
-"""What predictions are of, held against what is there now: the one comparison that says, in words, why they are stale."""
+"""Compares the inputs of predictions with the present ones, and says in words why predictions are stale."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from store.folds.assign import FOLDS_FILE, read_folds
 from store.vectors.spec import canonical_json
 from store.workspace import Workspace
 
-WORDS = {  # inputs whose values mean nothing to people
+WORDS = {  # inputs whose values are digests: only the fact of a change is printed
     "catalog_digest": "the catalogue has changed",
     "folds_hash": "folds have changed",
     "cleaning": "decisions of 'catalog clean' have changed",
@@ -71,7 +71,7 @@ def _why_other_vectors(
 ) -> list[str]:
     """Each is a list of (vector set, fingerprint, digest over rows and keys)."""
     before, after = ({name: rest for name, *rest in sets} for sets in (found, wanted))
-    reasons = [f"vectors of {name} are read no more" for name in before if name not in after]
+    reasons = [f"vectors of {name} are no longer read" for name in before if name not in after]
     for name, rest in after.items():
         if name not in before:
             reasons.append(f"vectors of {name} are new")

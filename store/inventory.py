@@ -1,4 +1,4 @@
-"""What a workspace holds of what this room writes: catalogue, images, folds, decisions about doubtful rows."""
+"""What a workspace contains of this package's files: catalogue, images, folds, decisions about doubtful rows."""
 
 import time
 from collections.abc import Iterator
@@ -225,7 +225,7 @@ def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
     for path in map(blob_path, sorted(stored_digests(workspace) - linked)):
         if time.time() - workspace.modified(path) > YOUNG_SECONDS:
             locks = (CATALOG_LOCK, IMAGES_LOCK)
-            yield Leftover(path, workspace.size(path), "an image that no link stands for", locks)
+            yield Leftover(path, workspace.size(path), "an image that no link names", locks)
 
 
 def disk(workspace: Workspace) -> dict[str, int]:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from store.errors import WorkspaceError
 
-LAPSE_SECONDS = 60.0  # without a sign of life
+LAPSE_SECONDS = 60.0  # without a renewal
 RENEWALS = 5  # of a lease before it would lapse
 POLLS = 30
 

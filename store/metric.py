@@ -1,4 +1,4 @@
-"""The scores, defined once. Everything lives in log price.
+"""The scores, defined once. All are computed from log prices.
 
 With d = ln(predicted / actual), the SMAPE of one row is
 200 * |p - a| / (p + a) = 200 * tanh(|d| / 2): bounded, symmetric, free of overflow.
@@ -86,7 +86,13 @@ def smape_scorer(target: Target = "price") -> Any:
     ``cross_val_score(heads.Ridge(target="price"), X, price, scoring=smape_scorer())``
 
     Args:
-        target: what the estimator predicts and y holds.
+        target: unit of y and of the predictions, "price" or "log_price".
+
+    Returns:
+        A scorer for `scoring=`; its values are minus SMAPE in percent, -200 to 0.
+
+    Raises:
+        PriceError: `target` is unknown.
     """
     from sklearn.metrics import make_scorer
 

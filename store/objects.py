@@ -70,7 +70,7 @@ class Objects:
         self._root = root
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file or a folder; an error is an error, never a no."""
+        """Whether there is a file or a folder; a request that fails raises and is never taken for False."""
         try:
             self.call(self.filesystem.info, path)
         except FileNotFoundError:

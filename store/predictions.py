@@ -22,7 +22,7 @@ CURVE_FILE = "curve.parquet"  # out-of-fold log prices of a sample of rows, by m
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one head says of every row.
+    """Predictions of one head for every row.
 
     `inputs` is all that the predictions depend on (head, parameters, vector sets with fingerprints,
     catalogue digest, folds hash, seed, code version); its digest names the folder. Two of them are read by others

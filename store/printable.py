@@ -1,4 +1,4 @@
-"""Text of users' files and folders, made fit for a terminal."""
+"""Escapes what a terminal would act on in text of users' files and folders."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A line on stderr that moves while something is at work, and says nothing where stderr is no terminal."""
+"""A line on stderr that is updated while work goes on; none where stderr is no terminal."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ MOST_CHARACTERS = 60  # of what is said, so that the line fits into 80 columns
 
 
 class Moving:
-    """What is being done now; the time beside it moves by itself."""
+    """What is being done now; the time beside it is updated by a thread."""
 
     def __init__(self, bar: "tqdm[Any]") -> None:
         self._bar = bar

@@ -1,4 +1,4 @@
-"""`shelfprice prune`: removes what no configuration refers to and nothing that stands was made of, as each room tells it."""
+"""`shelfprice prune`: removes files that the configuration does not use and that no current result was made of."""
 
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import click
 
 from store.config import Config, load_config
-from store.errors import WorkspaceError
 from store.options import json_option, print_json, say, workspace_option
 from store.rooms import Leftover, Room, find_rooms, size_text
 from store.workspace import Workspace
@@ -75,10 +74,7 @@ def _give_up() -> None:
 
 def _remove(workspace: Workspace, one: Leftover) -> None:
     for path in (*one.first, one.path):
-        try:
-            workspace.remove(path)
-        except OSError as error:
-            raise WorkspaceError(f"can't remove {workspace.path(path)}: {error.strerror or error}") from error
+        workspace.remove(path)
 
 
 @click.command()
@@ -88,9 +84,9 @@ def _remove(workspace: Workspace, one: Leftover) -> None:
 def prune(yes: bool, workspace: Workspace, as_json: bool) -> None:
     """List what is no longer needed, and remove it with --yes.
 
-    Superseded predictions and blends, vectors of encoders that the configuration does not name, old tuning, images that
-    no link stands for, files that killed runs left half-written. What stands is never removed, and neither is what a
-    run at work may still need.
+    It lists superseded predictions and blends, vectors of encoders that the configuration does not name, old tuning,
+    images that no link names, and incomplete files of killed runs. Current results are never removed, and neither are
+    files that a running command may need.
 
     \b
     Examples:

@@ -1,4 +1,8 @@
-"""What a room tells of its part of a workspace; rooms are found through the entry-point group `shelfprice.rooms`."""
+"""What each room reports about its part of a workspace, for `status` and `prune`.
+
+A room is one of the packages store, embed, heads and ensemble, or a package that an entry point of the group
+`shelfprice.rooms` adds.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +12,7 @@ from typing import Any
 from store.config import Config
 from store.workspace import Workspace
 
-YOUNG_SECONDS = 3600.0  # what is no older may belong to a run at work
+YOUNG_SECONDS = 3600.0  # files that are not older may belong to a running command
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Room:
     leftovers: Callable[[Workspace, Config], Iterable[Leftover]]
     # Bytes on disk, kind -> bytes.
     disk: Callable[[Workspace], dict[str, int]]
-    # Files and folders of other rooms that it can't do without.
+    # Files and folders of other rooms that it needs.
     needs: Callable[[Workspace, Config], Iterable[str]] = lambda workspace, config: ()
     # What blending so many heads takes on a few rows: rows times heads, and seconds.
     measure_blend: Callable[[int], Iterable[tuple[int, float]]] = lambda n_heads: ()

@@ -111,3 +111,17 @@ PERCEPTUAL_HASHES = pa.schema(
         ("reason", pa.string()),  # why there is none
     ]
 )
+
+# finetune/<run>/fold-<k>/history.parquet ----------------------------------------------------------
+TUNING_HISTORY = pa.schema(
+    [
+        ("fold", pa.int16()),
+        ("epoch", pa.int32()),  # 1-based; 0: the warm-up
+        ("step", pa.int64()),  # of the fold's run, 1-based
+        ("loss", pa.float64()),
+        ("smape", pa.float64()),  # of the step's rows before it, percent
+        ("rate", pa.float64()),  # of the head
+        ("rows_per_second", pa.float64()),
+        ("inner_smape", pa.float64()),  # on the rows set aside, at the end of an epoch; null otherwise
+    ]
+)

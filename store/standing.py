@@ -1,8 +1,8 @@
-"""Which predictions stand for which head.
+"""Which predictions stand for which head, that is, are its current ones.
 
-`predictions/<head>.json` names the folder that stands for a head. It is written by whoever trains the head or finds its
-predictions present, and is the one thing that says so: the time of a file decides nothing. A file for each head, since
-runs of several heads may write at the same time.
+`predictions/<head>.json` names the folder that stands for a head. A run that trains the head, or finds its predictions
+present, writes it. Nothing else decides which predictions are current, not even the times of files. There is a file for
+each head, since runs of several heads may write at the same time.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from store.names import file_name
 from store.workspace import Workspace
 
 PREDICTIONS = "predictions"
-# Held while what stands changes, so that nothing is pruned that is just being taken up.
+# Held while this record changes, so that predictions are not pruned while they become current.
 PREDICTIONS_LOCK = f"{PREDICTIONS}/.lock"
 
 
@@ -91,7 +91,9 @@ def read_standing(workspace: Workspace) -> Standing:
         if len(fitting) == 1:
             folders[head] = fitting[0]
         else:
-            unclear[head] = f"{head} has {len(inputs)} finished runs and nothing says which of them stands"
+            unclear[head] = (
+                f"{head} has {len(inputs)} finished runs and nothing says which of them is current"
+            )
     return Standing(folders, unclear, tuple(notes))
 
 

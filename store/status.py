@@ -1,4 +1,4 @@
-"""`shelfprice status`: what the workspace holds, what is stale and why, what comes next, as each room tells it."""
+"""`shelfprice status`: what the workspace contains, what is stale and why, and the next command."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -58,7 +58,7 @@ def warn_of_prices(log_price: np.ndarray, who: str, stacklevel: int = 3) -> None
 
 
 def looks_like_price(values: np.ndarray) -> bool:
-    """Whether values given as log prices, shape (n_rows,), must rather be prices.
+    """Whether values given as log prices, shape (n_rows,), are probably prices.
 
     Either one is larger than any price's logarithm, or all are > 0 and in whole cents, as no logarithms are.
     """

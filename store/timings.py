@@ -1,4 +1,4 @@
-"""How long steps took on this machine, kept for each user and not with a workspace: what plans estimate by."""
+"""How long steps took on this machine, kept for each user and not with a workspace; plans estimate times by it."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ class Estimate:
 
 
 class Timings:
-    """Records in one JSON file; a damaged or unwritable one is as good as none.
+    """Records in one JSON file; a damaged or unwritable file is ignored.
 
     Args:
         folder: of the user.
@@ -59,8 +59,8 @@ class Timings:
     def estimate(self, step: str, n_rows: int, power: float = 1.0, width: int = 0) -> Estimate | None:
         """What so many rows would take; None where the step was never recorded on this machine, or not so wide.
 
-        Part of a step's time is the same for any number of rows, the rest grows by a power of it: the share that records
-        of several sizes say, nearer ones more so.
+        Part of a step's time is the same for any number of rows, the rest grows by a power of it: the share that
+        records of several sizes say, nearer ones more so.
 
         Args:
             power: of the number of rows, by which the rest grows.

@@ -1,12 +1,13 @@
 """Every path under one root: the one place that opens, lists and publishes.
 
-A file appears whole or not at all: on a local disk it is written beside its place, flushed and
-renamed; on an object store it is one PUT. What was published is replaced, never edited.
+A file is written completely or not at all: on a local disk under a temporary name, then flushed and renamed; on an
+object store by one PUT. What was published is replaced, never edited.
 """
 
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -286,7 +287,7 @@ class Workspace:
         if error.errno in (
             errno.EISDIR,
             errno.ELOOP,
-        ):  # something else in its place; what, the user must look at
+        ):  # something else is in its place, which the user has to look at
             made_by = contract_of(relative).made_by
             message += f": {made_by}" if made_by.startswith("delete ") else f": delete it, then {made_by}"
         return WorkspaceError(message)
@@ -369,9 +370,25 @@ class Workspace:
         self.publish(relative, write)
 
     def remove(self, relative: str) -> None:
-        """Delete one file or folder; no error where it is gone already."""
-        if self.exists(relative):
-            self._objects.call(self.filesystem.rm, self.path(relative), recursive=True)
+        """Delete one file, link or folder; no error where it is gone already.
+
+        Raises:
+            WorkspaceError: it may not be deleted.
+        """
+        target = self.path(relative)
+        if not self.is_local:
+            if self.exists(relative):
+                self._objects.call(self.filesystem.rm, target, recursive=True)
+            return
+        try:
+            if os.path.isdir(target) and not os.path.islink(target):
+                shutil.rmtree(target)
+            else:
+                os.unlink(target)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise WorkspaceError(f"can't remove {target}: {error.strerror or error}") from error
 
     def rename(self, relative: str, to: str) -> None:
         """Move one file within the workspace.

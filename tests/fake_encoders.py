@@ -24,7 +24,7 @@ DIM = 4
 def fake_resolved(
     name: str = "fake", modality: Any = "text", weights: str = "0" * 64, **changes: Any
 ) -> Resolved:
-    """A resolved encoder that never was."""
+    """A resolved encoder that does not exist."""
     from dataclasses import replace
 
     spec = replace(fake_spec(name, DIM, modality, weights), **changes)

@@ -50,7 +50,7 @@ def image_digests(workspace: Workspace) -> dict[str, str]:
 def fake_spec(
     name: str = "fake", dim: int = 4, modality: Any = "text", weights: str = "0" * 64
 ) -> EncoderSpec:
-    """A spec of an encoder that never was."""
+    """A spec of an encoder that does not exist."""
     return EncoderSpec(
         name=name,
         modality=modality,

@@ -624,7 +624,7 @@ def qwen_vl(folder: Path, kind: str = "Qwen3VL") -> Path:
 
 
 def embedding_gemma2(folder: Path) -> Path:
-    """EmbeddingGemma 2's kind, without its ears."""
+    """EmbeddingGemma 2's kind, without its audio part."""
     import transformers
 
     ids = marked_tokenizer(folder, GEMMA_MARKS, model_max_length=128)

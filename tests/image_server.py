@@ -1,4 +1,4 @@
-"""A server on loopback that answers well, and in every way that servers of the open web answer badly.
+"""A server on loopback with correct answers and with every kind of wrong answer that servers give.
 
 `python -m tests.image_server` serves until killed and prints its port first.
 """
@@ -149,7 +149,7 @@ class Site:
     def answer_same(self, **_: object) -> bytes:
         return _whole("200 OK", self.image_bytes(0))
 
-    answer_goaway = answer_same  # over HTTP/1.1 there is no goodbye to say
+    answer_goaway = answer_same  # HTTP/1.1 has no such frame
 
     def answer_tagged(self, headers: dict[str, str], **_: object) -> bytes:
         if headers.get("if-none-match") == self.version:
@@ -198,7 +198,7 @@ class Site:
             return _whole("500 Internal Server Error", b"oops", "text/plain")
         return _whole("200 OK", self.image_bytes(11))
 
-    # ---- lies and accidents --------------------------------------------------------------------------
+    # ---- wrong and broken answers --------------------------------------------------------------------
 
     def answer_html(self, **_: object) -> bytes:
         return _whole("200 OK", b"<!DOCTYPE html><html><body>Please log in, dear visitor</body></html>")
@@ -262,7 +262,7 @@ class Site:
         return self._endless(_head("200 OK", Connection="close") + self.image_bytes(18))
 
     def answer_gzip_endless(self, **_: object) -> object:
-        """All that follows the end of what is packed is of no meaning."""
+        """Bytes after the end of the packed data have no meaning."""
         return self._endless(
             _head("200 OK", Connection="close", Content_Encoding="gzip") + gzip.compress(self.image_bytes(18))
         )

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import re
 
 import pytest
 
@@ -36,5 +37,8 @@ def test_a_public_name_says_what_it_is_and_what_it_takes(room, name):
     first = text.partition("\n\n")[0]
     assert "\n" not in first, "the first line is a sentence of its own"
     if not inspect.isclass(public):
-        takes = inspect.signature(public).parameters
-        assert not takes or "Args:" in text, "what its parameters mean"
+        signature = inspect.signature(public)
+        meanings = text.partition("Args:")[2]
+        for name in signature.parameters:
+            assert re.search(rf"^ +[\w, ]*\b{name}\b[\w, ]*: ", meanings, re.MULTILINE), f"what {name} means"
+        assert signature.return_annotation in (None, "None") or "Returns:" in text, "what it gives back"

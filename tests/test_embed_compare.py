@@ -1,4 +1,4 @@
-"""Encoders held against each other on a sample of rows."""
+"""Encoders are compared on a sample of rows."""
 
 import json
 

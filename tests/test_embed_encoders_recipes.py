@@ -23,6 +23,7 @@ from tests.fake_models import fake_hub_cache, save_tiny_bert, save_tiny_sentence
 from tests.fakes import catalog_table, publish_catalog
 
 OFFLINE = Sources(offline=True)
+TRUSTING = Sources(offline=True, trust_remote_code=True)
 
 
 @pytest.fixture
@@ -202,11 +203,10 @@ def test_code_that_comes_with_a_model_is_run_only_where_that_is_asked_for(worksp
         folder,
         r"does not know this model, which brings its own code \(modeling_own.OwnModel\): read it",
     )
-    trusting = Sources(offline=True, trust_remote_code=True)
-    with_code = spec_of(workspace, folder, trusting)
+    with_code = spec_of(workspace, folder, TRUSTING)
     refused(workspace, folder, "read it, then pass --trust-remote-code")  # though the answer was given before
     (folder / "modeling_own.py").write_text("changed = True\n")
-    assert spec_of(workspace, folder, trusting).fingerprint != with_code.fingerprint
+    assert spec_of(workspace, folder, TRUSTING).fingerprint != with_code.fingerprint
 
 
 def test_an_answer_that_came_with_a_workspace_never_makes_code_run(workspace, tmp_path):
@@ -226,16 +226,28 @@ def test_a_model_that_the_library_knows_by_now_needs_no_code_of_its_own(workspac
 
 def test_code_of_another_repository_is_never_run(workspace, tmp_path):
     folder = brings_code(tmp_path / "own", where="somebody/else--")
-    trusting = Sources(offline=True, trust_remote_code=True)
-    refused(workspace, folder, r"its code lies in another repository \(somebody/else\)", trusting)
+    refused(workspace, folder, r"its code lies in another repository \(somebody/else\)", TRUSTING)
+
+
+def with_own_module(folder, where=""):
+    """The first module of a sentence-transformers folder is one of its own, beside the others."""
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["type"] = f"{where}custom_st.Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "custom_st.py").write_text("")
+    return folder
 
 
 def test_a_module_of_someone_elses_is_code_too(workspace, tmp_path):
-    folder = save_tiny_sentence_model(tmp_path / "own")
-    modules = json.loads((folder / "modules.json").read_text())
-    modules[0]["type"] = "custom_st.Transformer"
-    (folder / "modules.json").write_text(json.dumps(modules))
+    folder = with_own_module(save_tiny_sentence_model(tmp_path / "own"))
     refused(workspace, folder, r"brings its own code \(custom_st.Transformer\)")
+    assert "remote_code" in spec_of(workspace, folder, TRUSTING).extra
+    mapped = {"AutoModel": "somebody/else--modeling_own.OwnModel"}
+    of.set_json(folder / "config.json", auto_map=mapped, model_type="own_kind")
+    refused(workspace, folder, r"its code lies in another repository \(somebody/else\)", TRUSTING)
+    of.set_json(folder / "config.json", auto_map=None, model_type="bert")
+    with_own_module(folder, "somebody/else--")
+    refused(workspace, folder, r"its code lies in another repository \(somebody/else\)", TRUSTING)
 
 
 def test_adapters_per_task_are_named_or_refused(workspace, tmp_path):
@@ -249,11 +261,11 @@ def test_adapters_per_task_are_named_or_refused(workspace, tmp_path):
     assert "task" not in spec_of(workspace, f"{folder}?task=none").extra
     sentences = save_tiny_sentence_model(tmp_path / "jina-embeddings-v3")
     of.set_json(sentences / "config.json", lora_adaptations=["retrieval.query", "text-matching"])
-    refused(
-        workspace,
-        sentences,
-        r"an adapter for each task \(retrieval.query, text-matching\), which its own code applies",
-    )
+    why = r"an adapter for each task \(retrieval.query, text-matching\), which its own code applies"
+    refused(workspace, sentences, why)
+    with_own_module(sentences)  # as jina-v3 is laid out: to trust its code chooses no adapter
+    for sources in (OFFLINE, TRUSTING):
+        refused(workspace, sentences, why, sources)
 
 
 def test_an_adapter_over_the_weights_is_refused_not_forgotten(workspace, tmp_path):

@@ -1,4 +1,4 @@
-"""Processes that decode give what `decode_image` gives, outlive a crash, and end with the run."""
+"""Processes that decode give what `decode_image` gives, are replaced after a crash, and end with the run."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""The way to a GPU and back, with a stand-in for `torch.cuda` that writes down what is asked of it."""
+"""The way to a GPU and back, with a fake `torch.cuda` that records its calls."""
 
 from contextlib import contextmanager
 

@@ -171,6 +171,11 @@ def test_a_blend_of_chosen_heads_stands_when_that_is_asked_for_until_the_next_of
     both = blend(workspace)
     alone = blend(workspace, "--head", "poor", "--standing")
     assert alone["standing"]
+    scores = [f"{one['scores']['nested']:.2f}" for one in (both, alone)]
+    assert both["notes"] == []
+    assert alone["notes"] == [
+        f"the standing blend scored {scores[0]} on {N_TRAIN} rows before, and scores {scores[1]} on {N_TRAIN} now"
+    ]
     assert submit(workspace, ColumnConfig())["folder"] == alone["folder"]
     again = blend(workspace)
     assert (again["up_to_date"], again["standing"]) == (True, True)

@@ -22,7 +22,7 @@ FOLD = np.random.default_rng(5).integers(0, 5, N_TRAIN)
 
 
 def sound_rows():
-    """Rows whose price follows their vector; nothing else knows it."""
+    """Rows whose price depends on their vector and on nothing else."""
     draws = np.random.default_rng(0)
     X = draws.normal(size=(N_ROWS, 5))
     log_price = 3 + X[:, 0] + draws.normal(0, 0.3, N_ROWS)

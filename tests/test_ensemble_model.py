@@ -62,7 +62,7 @@ from tests.fake_prices import running, serving
 from tests.fakes import publish_vectors
 from tests.snippets import copy_vectors
 
-VECTORS = {"letters@structured": 12, "colours": 6}  # of encoders that never were
+VECTORS = {"letters@structured": 12, "colours": 6}  # of encoders that do not exist
 
 
 def write_tables(root: Path, n_train: int, n_test: int) -> None:

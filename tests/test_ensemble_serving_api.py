@@ -370,6 +370,30 @@ def test_a_full_queue_answers_429_with_the_time_to_come_again():
     asyncio.run(run())
 
 
+def test_the_page_says_without_scripts_what_is_too_much_and_when_to_come_again():
+    async def run():
+        model = FakePriceModel()
+        model.may_go_on.clear()
+        async with client_of(model, limits={"waiting_rows": 1, "batch_rows": 1}) as client:
+            photo = ("tea.jpg", image_bytes())
+            twice = await client.post("/", files=[("photo", photo), ("photo", photo)])
+            assert (twice.status_code, twice.headers["content-type"]) == (400, "text/html; charset=utf-8")
+            assert "Too many files" in twice.text
+            form = {"title": (None, "green tea")}
+            asked = [asyncio.create_task(client.post("/", files=form)) for _ in range(3)]
+            done, waiting = await asyncio.wait(asked, timeout=0.5)
+            assert done
+            for refused in (one.result() for one in done):
+                assert refused.status_code == 429
+                assert int(refused.headers["retry-after"]) >= 1
+                assert "too many rows are waiting" in refused.text
+                assert "green tea" in refused.text  # what was typed is kept
+            model.may_go_on.set()
+            assert {(await one).status_code for one in waiting} == {200}
+
+    asyncio.run(run())
+
+
 def test_bodies_at_work_have_a_limit_together_which_is_given_back():
     async def run():
         model = FakePriceModel()

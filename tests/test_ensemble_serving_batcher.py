@@ -113,6 +113,7 @@ def test_what_a_client_gave_up_is_never_priced_and_makes_room():
         given_up.cancel()
         await settle()
         assert batcher.n_waiting == 0
+        assert not batcher._jobs  # nor are its rows held, whose bytes count no longer
         kept = ask(batcher, [9])
         await settle()
         model.let()

@@ -60,7 +60,7 @@ def tuned(tmp_path_factory) -> tuple[Inputs, FinetuneOutcome]:
     }
     job = tiny_job(workspace, (encoder,), "leaky", **recipe)
     with pytest.MonkeyPatch.context() as patch:
-        # What leaks most is the last state, which knows its rows by heart: early stopping would hide it.
+        # The last state overfits its rows, so it leaks most; early stopping would hide that.
         patch.setattr(FoldRun, "_inner_smape", lambda self: None)
         outcome = tune(job)
     vectors = [VectorSet("finetuned:leaky.text", "name")]

@@ -23,7 +23,7 @@ from tests.clean_rows import publish
 
 @dataclass(kw_only=True, eq=False)
 class Witness(Head):
-    """Predicts the mean and writes down what it was fitted on."""
+    """Predicts the mean and records the rows that it was fitted on."""
 
     name: ClassVar[str] = "witness"
     seen: ClassVar[list[dict[int, float]]] = []

@@ -1,4 +1,4 @@
-"""Heads held against each other without a trace."""
+"""Heads are compared, and nothing of that is kept."""
 
 import json
 import shutil

@@ -8,7 +8,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from heads.registry import make_head
 from tests.fake_rows import FITTABLE, with_one_core
 
-# As small as scikit-learn's few dozen rows, and able to learn them by heart, as one check asks.
+# Small enough for scikit-learn's few dozen rows, and able to fit them exactly, as one check requires.
 NETWORK = {
     "seeds": 1,
     "epochs": 25,

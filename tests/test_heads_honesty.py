@@ -1,4 +1,4 @@
-"""Held over every registered head: nothing leaks, nothing is invented, nothing is lost."""
+"""`check_head` on every registered head, and on heads with a fault that it must find."""
 
 import functools
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def test_a_head_passes_the_check_that(name, check):
     check(checked(name))
 
 
-# ---- and the checks find what they are for ------------------------------------------------------
+# ---- the checks find the faults that they are for------------------------------------------------
 
 
 @dataclass(kw_only=True, eq=False)

@@ -78,6 +78,47 @@ except KeyError:
     assert done.returncode == 0, done.stderr
 
 
+def test_one_core_taken_by_threads_at_once_is_given_back():
+    program = """
+import threading
+import numpy
+from threadpoolctl import ThreadpoolController, threadpool_limits
+from heads.folds.parallel import on_one_core
+
+libraries = ThreadpoolController()
+is_in, others_in, is_out = threading.Event(), threading.Event(), threading.Event()
+
+def threads():
+    return {one["num_threads"] for one in libraries.info() if one["user_api"] == "blas"}
+
+def first():
+    with on_one_core(libraries):
+        assert threads() == {1}, threads()
+        is_in.set()
+        assert others_in.wait(60)
+    is_out.set()
+
+def second():
+    assert is_in.wait(60)
+    with on_one_core(libraries):
+        others_in.set()
+        assert is_out.wait(60)
+
+setting = threading.Thread(target=threadpool_limits, args=(3,))  # a thread that ends, and leaves the limit to others
+both = [threading.Thread(target=one) for one in (first, second)]
+for one in (setting, *both):
+    one.start()
+    if one is setting:
+        one.join()
+for one in both:
+    one.join()
+assert is_out.is_set()
+assert threads() == {3}, threads()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_ridge_keeps_one_core_a_product_so_that_two_runs_do_not_fight(monkeypatch):
     rows, log_price = make_rows(600)
     libraries, seen, raw = ThreadpoolController(), set[int](), ColumnLayout.raw

@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -65,7 +66,10 @@ def test_a_search_is_stored_used_by_the_next_run_and_said_so(workspace):
     assert result["status"] == "present"
     assert result["folder"] != before["folder"]
     workspace.remove("tuning/svr.json")
-    assert "tuning/svr.json is gone: its own parameters are taken" in shelfprice(workspace, "run").stderr
+    assert (
+        "tuning/svr.json is missing: the head's own parameters are used"
+        in shelfprice(workspace, "run").stderr
+    )
     assert "gone" not in shelfprice(workspace, "run").stderr
 
 
@@ -89,6 +93,19 @@ def test_a_later_search_goes_on_where_the_first_stopped_though_it_was_killed_in_
     for _ in range(2):
         assert tune(workspace).exit_code == 0
     assert read_tuning(workspace, "svr").trials > first
+
+
+def test_a_disk_that_fills_up_ends_a_search_with_one_line_and_a_later_one_goes_on(workspace, monkeypatch):
+    def full(self, logs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("optuna.storages.journal.JournalFileBackend.append_logs", full)
+        told = tune(workspace)
+    assert told.exit_code == 1
+    assert "no space left to write" in told.output
+    assert "trials.journal" in told.output
+    assert tune(workspace).exit_code == 0
 
 
 def test_what_the_configuration_sets_is_neither_searched_nor_overruled(workspace):

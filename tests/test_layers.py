@@ -1,4 +1,4 @@
-"""Every arrow between rooms points down, and no file imports itself by way of others."""
+"""Packages import only those below them, and no file imports itself through others."""
 
 import ast
 from functools import cache

@@ -1,4 +1,4 @@
-"""Heads and blend together, on prices that mean something and on prices that mean nothing."""
+"""Heads and blend together, on prices that depend on the rows and on random prices."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ import pytest
 from tests.soak import verdict
 from tests.soak.commands import Said, end, result_of, start
 
-ATTACKS = ("tampering", "flips", "fuzz", "kills", "pairs")
+ATTACKS = ("tampering", "flips", "fuzz", "kills", "pairs", "disks")
 
 
 def test_two_cases_of_every_attack_find_nothing(tmp_path):

@@ -1,4 +1,4 @@
-"""Catalogues as people have them: one table of kinds of files, each with what is right for it."""
+"""Many kinds of catalogues: a table of files, each with the expected result."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

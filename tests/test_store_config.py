@@ -145,7 +145,7 @@ def test_a_mistake_is_named(workspace, toml, message):
     assert "go back" not in str(caught.value)
     for last, told in (
         (b"sead = 3\n", "$"),
-        (b"seed = 3\n", r": mend it, or go back to .*toml\.last, which"),
+        (b"seed = 3\n", r": correct it, or go back to .*toml\.last, which"),
     ):
         workspace.publish_bytes("shelfprice.toml.last", last)
         with pytest.raises(ConfigError, match=f"(?s){message}.*{told}"):

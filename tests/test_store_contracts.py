@@ -116,6 +116,7 @@ def test_a_record_of_another_shape_is_named_with_the_next_step(workspace, conten
     [
         ("catalog/readings.json", "shelfprice catalog ingest"),
         ("blend/51fdf3ebd8fe5b1c/report-audit.json", "shelfprice ensemble report"),
+        ("finetune/small/run.json", "shelfprice embed finetune"),
     ],
 )
 def test_a_record_of_a_reader_that_can_make_it_again_is_not_sound_where_it_has_another_shape(
@@ -123,8 +124,14 @@ def test_a_record_of_a_reader_that_can_make_it_again_is_not_sound_where_it_has_a
 ):
     workspace.publish_bytes(file, b'{"found": {}, "text": [], "columns": {}}')
     assert not workspace.is_sound(file)
-    with pytest.raises(CorruptFileError, match=f"is damaged .*run '{next_step}'"):
+    with pytest.raises(CorruptFileError, match=f"is damaged .* has no .*run '{next_step}'"):
         workspace.read_json(file)
+
+
+def test_a_history_of_fine_tuning_with_other_columns_is_named_with_the_next_step(workspace):
+    workspace.publish_table("finetune/small/fold-0/history.parquet", pa.table({"loss": [0.5]}))
+    with pytest.raises(CorruptFileError, match=r"no column 'fold'.*delete its folder and run"):
+        workspace.read_table("finetune/small/fold-0/history.parquet")
 
 
 def test_a_record_carries_a_digest_and_any_digit_changed_in_it_is_found(workspace):

@@ -1,4 +1,4 @@
-"""One request against a server that lies, stalls and breaks."""
+"""One request to a server with wrong, slow and broken answers."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""The process that stores: its answers, its errors, its death."""
+"""The process that stores images: its answers, its errors, and its end by a signal."""
 
 import asyncio
 import errno

@@ -101,11 +101,11 @@ def littered(workspace):
     leave(workspace, f"{trial['folder']}/.writing-blend.json-1234")  # goes with its folder
     standing = workspace.read_json("blend/current.json")["folder"]
     return workspace, {
-        second: "a run of ridge that does not stand",
-        trial["folder"]: "a blend that does not stand",
+        second: "a superseded run of ridge",
+        trial["folder"]: "a superseded blend",
         embed(workspace, "other"): "the configuration reads no vectors of other",
-        fake_spec("fake", weights="1" * 64).folder: "fake as it was before",
-        orphan: "an image that no link stands for",
+        fake_spec("fake", weights="1" * 64).folder: "an earlier recipe of fake",
+        orphan: "an image that no link names",
         leave(workspace, "images/blobs/ab/.writing-abab-1234"): "half-written by a killed run",
         leave(workspace, f"{standing}/.writing-blend.json-1234"): "half-written by a killed run",
         os.path.dirname(leave(workspace, "predictions/ridge-0123456789abcdef/oof.parquet")): "never finished",
@@ -147,7 +147,7 @@ def test_with_yes_just_that_is_removed_and_what_stands_works_on(littered):
 def test_many_leftovers_of_one_kind_are_told_in_one_line(workspace):
     for i in range(20):
         leave(workspace, blob_path(f"{i:02x}" * 32))
-    assert "images/blobs/  20 times: an image that no link stands for" in shelfprice(workspace, "prune")
+    assert "images/blobs/  20 times: an image that no link names" in shelfprice(workspace, "prune")
 
 
 def test_what_is_young_may_belong_to_a_run_at_work_and_stays(workspace):
@@ -179,7 +179,7 @@ def test_predictions_that_the_standing_blend_was_made_of_stay(workspace):
     shelfprice(workspace, "heads", "run")
     assert blended not in paths(workspace)
     shelfprice(workspace, "ensemble", "blend")
-    assert paths(workspace)[blended] == "a run of ridge that does not stand"
+    assert paths(workspace)[blended] == "a superseded run of ridge"
 
 
 def test_predictions_that_the_next_run_would_take_up_stay(workspace):
@@ -197,9 +197,7 @@ def test_nothing_is_taken_for_superseded_while_a_record_is_damaged(littered):
     workspace, _ = littered
     workspace.publish_bytes("predictions/ridge.json", b"{")
     assert not any(
-        path.startswith("predictions/ridge-")
-        for path, why in paths(workspace).items()
-        if "does not stand" in why
+        path.startswith("predictions/ridge-") for path, why in paths(workspace).items() if "superseded" in why
     )
 
 

@@ -1,4 +1,4 @@
-"""Workspaces on an object store: a real S3 API on loopback, and what it does on a bad day."""
+"""Workspaces on an object store: a real S3 API on loopback, and a proxy that refuses, throttles or drops requests."""
 
 import hashlib
 import json
@@ -315,7 +315,7 @@ def test_a_lease_that_is_renewed_is_never_taken_over(tmp_path):
     def first():
         with held(workspace, "lock", lapse_seconds=0.3):
             inside.set()
-            finish.wait(1.5)  # several times what a silent lease would last
+            finish.wait(1.5)  # several times what a lease without renewal would last
             order.append("first")
 
     finish = threading.Event()

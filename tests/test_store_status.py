@@ -291,7 +291,7 @@ def test_going_back_to_earlier_parameters_takes_up_what_they_made(submitted):
     save_config(submitted, CONFIG)
     ((reason,),) = stale_heads(submitted).values()
     assert reason.startswith("n_alphas 3 became ")
-    assert "'heads run' takes them up" in reason
+    assert "'heads run' makes them current" in reason
     assert heads_run(submitted) == {"ridge": "present"}
     standing = {head["folder"]: head["is_superseded"] for head in status(submitted)["heads"]}
     assert standing.pop(first) is False
@@ -353,7 +353,9 @@ def test_a_damaged_record_of_what_stands_is_written_anew_by_the_next_run(submitt
 def test_two_runs_of_which_nothing_says_which_stands_have_to_be_settled_by_a_run(submitted):
     publish_fake_predictions(submitted, "ridge", np.ones(N_TRAIN), np.ones(N_TEST), seed=42)
     submitted.remove("predictions/ridge.json")  # as version 0.1.0 left it
-    assert all("nothing says which of them stands" in reason for reason in stale_heads(submitted)["ridge"])
+    assert all(
+        "nothing says which of them is current" in reason for reason in stale_heads(submitted)["ridge"]
+    )
     assert next_command(submitted) == "shelfprice heads run"
     assert heads_run(submitted) == {"ridge": "present"}
     assert stale_heads(submitted) == {"ridge": []}

@@ -8,6 +8,7 @@ import pytest
 
 from store.errors import CorruptFileError, WorkspaceError
 from store.workspace import TEMPORARY_PREFIX, Workspace
+from tests.soak.commands import result_of
 
 
 @pytest.fixture
@@ -53,6 +54,19 @@ def test_listing_shows_neither_half_written_files_nor_a_missing_folder(workspace
     (tmp_path / "a" / f"{TEMPORARY_PREFIX}part-2.parquet-00").write_bytes(b"")
     assert workspace.names("a") == ["part-1.parquet"]
     assert workspace.names("nowhere") == []
+
+
+def test_what_may_not_be_removed_is_named_with_the_reason(workspace, tmp_path):
+    workspace.publish_bytes("a/b", b"")
+    (tmp_path / "a").chmod(0o555)
+
+    def why():
+        try:
+            workspace.remove("a/b")
+        except WorkspaceError as error:
+            return str(error)
+
+    assert result_of(why) == f"can't remove {tmp_path}/a/b: Permission denied"
 
 
 def test_sweeping_removes_only_what_was_left_long_ago(workspace, tmp_path):

@@ -124,7 +124,7 @@ def _ours(error: BaseException | None) -> ShelfpriceError | None:
 
 
 def _in_a_line(error: BaseException) -> str:
-    """The sentence that matters: Ray puts where it was before it, and advice after it."""
+    """The message of one of Ray's errors, without the place before it and the advice after it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

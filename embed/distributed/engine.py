@@ -150,7 +150,7 @@ class RayEncoder:
             settings = replace(settings, devices=("cpu",))
         n_rows = -(-len(self._missing) // layout.actors)
         first = next(self._source.windows(self._missing)).sample(SAMPLE_ROWS)
-        sample = replace(first, images=None)  # which each worker opens for itself: no secret travels
+        sample = replace(first, images=None)  # which each worker opens for itself: no credentials are sent
         return Work(root, self.resolved, PIXEL_BYTES, n_rows, settings, layout.threads, sample)
 
 

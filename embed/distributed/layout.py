@@ -1,4 +1,4 @@
-"""Who gets which share of a cluster: actors that hold the model, and tasks that read and decode. Pure arithmetic."""
+"""Divides the CPUs and GPUs of a cluster between actors, which hold the model, and tasks, which read and decode."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class ClusterLayout:
 
 
 def lay_out(nodes: list[tuple[float, float]], wanted: WantedActors) -> ClusterLayout:
-    """Divide a cluster so that tasks always find room beside the actors; else Ray waits for ever.
+    """Divide a cluster so that tasks can always be scheduled beside the actors; else Ray waits for ever.
 
     Args:
         nodes: CPUs and GPUs of each machine.

@@ -1,4 +1,4 @@
-"""What Ray's workers do: read rows, decode images, encode. Each opens the workspace itself; no secret travels."""
+"""Ray's workers: they read rows, decode images and encode. Each opens the workspace itself; no credentials are sent."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -132,7 +132,7 @@ def probe(work: Work) -> tuple[str, dict[str, Any]] | ShelfpriceError:
     try:
         engine, chosen = loaded(work)
     except ShelfpriceError as error:
-        return type(error)(str(error))  # alone: what it came from may not survive the journey
+        return type(error)(str(error))  # without its cause, which may not be picklable
     return chosen, engine.provenance()
 
 

@@ -1,4 +1,4 @@
-"""Every file that a model library would read in a model's folder is read here too, declared harmless, or a reason to refuse."""
+"""Checks the files of a model's folder: one that its library reads must be read here, be harmless, or be refused."""
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
@@ -62,7 +62,7 @@ def audit_folder(folder: Path, read: Iterable[str], name: str, harmless: Mapping
 
 
 def check_versions(config: dict[str, Any], name: str) -> None:
-    """Refuse a model whose attention the installed transformers would change without a word.
+    """Refuse a model whose attention the installed transformers would change without a warning.
 
     Raises:
         EncoderError: names the version that it needs.

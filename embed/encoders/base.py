@@ -1,4 +1,4 @@
-"""What a library file gives and what the job asks of it. Imports no torch: types only."""
+"""The interface between the library files of encoders and the job. Imports no torch: types only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -64,7 +64,7 @@ class Resolved:
     spec: EncoderSpec
     files: dict[str, str]  # role ("weights", "folder", "config", "tokenizer") -> local path
     library_version: str  # of the library that was asked; provenance, and part of the memory's key
-    notes: tuple[str, ...] = ()  # where choices come from, in words: "prompt declared for E5"
+    notes: tuple[str, ...] = ()  # the source of each choice, in words: "prompt declared for E5"
     n_parameters: int = 0  # 0: not known
     stored_as: str = "fp32"  # type of the weights on disk: "fp32", "bf16", "fp16"
 
@@ -190,7 +190,7 @@ class ItemModel(Encoder, Protocol):
 
 
 class Library(Protocol):
-    """One file of `embed.encoders.libraries`; or a module or object of someone else's, registered.
+    """One file of `embed.encoders.libraries`; or a registered module or object of another package.
 
     It may also have:
         DISTRIBUTION: the pip package whose version decides what `resolve` finds; the answer is then remembered for as

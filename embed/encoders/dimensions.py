@@ -1,4 +1,4 @@
-"""How long a vector is, and whether it has unit length: as the model makes it, or cut where it was trained to be cut."""
+"""Dimension and unit length of vectors: the model's own, or cut where the model was trained for that."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Bringing models over: from the hub into its cache, or into a folder that loads on a machine without network."""
+"""Downloads models from the hub into its cache, or into a folder for a machine without network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -7,7 +7,7 @@ from store.errors import EncoderError
 
 COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer")
 LONGEST = 512  # where neither the address nor the model's files say
-NO_LIMIT = 10**6  # tokenizers write some such number, or -1, where they know none
+NO_LIMIT = 10**6  # tokenizers write a number beyond this, or -1, where there is no limit
 
 
 def max_tokens(address: Address, config: dict[str, Any], own: Any) -> int:

@@ -1,4 +1,4 @@
-"""What an open_clip name stands for: architecture, activation and preprocessing, stated together or refused."""
+"""Architecture, activation and preprocessing of an open_clip name; refused where its files do not state all of them."""
 
 import difflib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 @dataclass(frozen=True)
 class Architecture:
-    """What to build, and what to feed it."""
+    """Configuration of the network and of its preprocessing."""
 
     config: dict[str, Any]  # as open_clip's `model_cfg`
     preprocess: dict[str, Any]  # as open_clip's `preprocess_cfg`

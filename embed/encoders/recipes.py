@@ -1,4 +1,4 @@
-"""What decides an encoder's vectors, in words; and what became of a recipe that vectors were made by before."""
+"""What decides an encoder's vectors, in words; and how it differs from the recipe of earlier vectors."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -26,7 +26,7 @@ _registered: dict[str, Library] = {}
 
 
 def register_encoder(library: Library) -> None:
-    """Make the encoders of one more library known to this process, under its prefix and its short names.
+    """Register a library of encoders in this process, under its prefix and its short names.
 
     A package does the same for every process, Ray's workers too, by an entry point of the group
     `shelfprice.encoders` that names its module. `embed.testing.check_encoder` says whether an encoder does all that

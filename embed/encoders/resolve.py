@@ -1,4 +1,4 @@
-"""Resolution remembered in the workspace, so that a run with nothing to do imports no model library."""
+"""Caches resolved encoders in the workspace, so that a run with nothing to do imports no model library."""
 
 import contextlib
 import dataclasses

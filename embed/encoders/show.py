@@ -1,4 +1,4 @@
-"""Everything that decides an encoder's vectors, its licence and its size, before a byte of weights is fetched."""
+"""Everything that decides an encoder's vectors, its licence and its size, before any weights are downloaded."""
 
 import hashlib
 from collections.abc import Sequence

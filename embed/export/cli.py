@@ -27,7 +27,7 @@ from store.workspace import Workspace
 def export_command(names: tuple[str, ...], to: str, workspace: Workspace, as_json: bool) -> None:
     """Write vectors by row: Parquet, a NumPy array, a FAISS index.
 
-    TMPDIR holds a copy of the vectors meanwhile.
+    A copy of the vectors is in TMPDIR meanwhile.
 
     \b
     Examples:

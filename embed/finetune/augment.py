@@ -1,4 +1,4 @@
-"""Augmentation fit for products: what a seller might as well have photographed or written. Quantity never changes."""
+"""Augmentation of images and texts of products that does not change what a product is or its quantity."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -19,33 +19,35 @@ NOT_SET = "Default: the system's, see docs/finetune.md."
 def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option a field of `Recipe`; what is not given is the system's default."""
     options = [
-        click.option("--head", type=click.Choice(HEADS), help="The head that is tuned along."),
-        click.option("--loss", type=click.Choice(LOSSES), help="In log price."),
+        click.option("--head", type=click.Choice(HEADS), help="The head that is trained with the encoders."),
+        click.option("--loss", type=click.Choice(LOSSES), help="Loss in log price."),
         click.option("--epochs", type=int, help="Epochs of fine-tuning, at most."),
         click.option(
-            "--warmup-epochs", type=int, help="Epochs of the head on cached vectors before, at most."
+            "--warmup-epochs", type=int, help="Epochs of the head's warm-up on cached vectors, at most."
         ),
         click.option(
             "--augmented-warmup",
             type=int,
-            help="So many first epochs train the head alone on augmented inputs, which needs the encoder.",
+            help="Number of first epochs that train only the head, on augmented inputs.",
         ),
         click.option("--image-rate", type=float, help="Peak learning rate of image encoders."),
         click.option("--text-rate", type=float, help="Peak learning rate of text encoders."),
         click.option("--head-rate", type=float, help="Peak learning rate of the head."),
         click.option(
-            "--layer-decay", type=float, help="Rate of each block relative to the next; 1: all alike."
+            "--layer-decay", type=float, help="Rate of each block relative to the next; 1: the same rate."
         ),
         click.option(
             "--lora", type=int, help="Train adapters of this rank instead of the encoders' weights."
         ),
-        click.option("--last-blocks", type=int, help="Train only so many last blocks of each encoder."),
-        click.option("--weight-decay", type=float, help="Of AdamW."),
-        click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the rates, after their warm-up."),
+        click.option("--last-blocks", type=int, help="Train only this many last blocks of each encoder."),
+        click.option("--weight-decay", type=float, help="Weight decay of AdamW."),
+        click.option(
+            "--schedule", type=click.Choice(SCHEDULES), help="Schedule of the rates after their warm-up."
+        ),
         click.option("--warmup", type=float, help="Share of the steps over which the rates rise."),
         click.option("--rise", type=float, hidden=True, help="--warmup, as version 0.1.0 called it."),
         click.option("--batch-rows", type=int, help="Rows of one step, over all processes."),
-        click.option("--clip", type=float, help="Greatest norm of a gradient."),
+        click.option("--clip", type=float, help="Largest norm of a gradient; larger ones are clipped."),
         click.option("--average", type=float, help="Decay of a running mean of the weights, which is kept."),
         click.option("--patience", type=int, help="Epochs without a better inner score before it ends."),
         click.option("--aside", type=int, help="One in so many groups is set aside for early stopping."),
@@ -83,10 +85,10 @@ SECTIONS = {
     epilog=f"Options of training that are not given: {NOT_SET[9:]}",
 )
 @click.argument("encoders", nargs=-1, required=True, metavar="ENCODER[@COMPOSITION]...")
-@click.option("--name", help="Of the run, its vectors and its head. Default: the encoders' names.")
+@click.option("--name", help="Name of the run, its vectors and its head. Default: the encoders' names.")
 @_recipe_options
 @click.option("--fold", "folds", type=int, multiple=True, help="Tune only this fold now; may be repeated.")
-@click.option("--holdout", is_flag=True, help="The cheap mode: one run, with fold 0 held out.")
+@click.option("--holdout", is_flag=True, help="Tune fold 0 only: gives a score, but no predictions.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show steps, hours and memory, and train nothing.")
 @click.option("--restart", is_flag=True, help="Remove what a run of this name has done and begin anew.")
 @click.option(
@@ -102,7 +104,7 @@ SECTIONS = {
     default=200,
     show_default=True,
     metavar="STEPS",
-    help="A checkpoint so often, and after each epoch.",
+    help="Steps between checkpoints; there is one after each epoch too.",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 @source_options
@@ -127,8 +129,8 @@ def finetune_command(
 ) -> None:
     """Train encoders and a head together on the prices.
 
-    Once for each fold, so that scores stay honest. Vectors of the tuned encoders go into the cache, the prices count as
-    one more head.
+    They are trained once for each fold, so that scores are not biased. Vectors of the tuned encoders go into the cache,
+    and the prices become those of one more head.
 
     \b
     Examples:

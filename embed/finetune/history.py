@@ -1,4 +1,4 @@
-"""How a run went: `history.parquet`, a row a step, and a chart of it."""
+"""Records of a run: `history.parquet` with a row for each step, and a chart of it."""
 
 import math
 from collections.abc import Sequence
@@ -7,22 +7,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from embed.finetune.job import FinetuneJob
+from store.schema import TUNING_HISTORY
 from store.workspace import Workspace
 
 HISTORY_FILE = "history.parquet"
 CURVE_FILE = "curve.svg"
-HISTORY = pa.schema(
-    [
-        ("fold", pa.int16()),
-        ("epoch", pa.int32()),  # 1-based; 0: the warm-up
-        ("step", pa.int64()),  # of the fold's run, 1-based
-        ("loss", pa.float64()),
-        ("smape", pa.float64()),  # of the step's rows before it, percent
-        ("rate", pa.float64()),  # of the head
-        ("rows_per_second", pa.float64()),
-        ("inner_smape", pa.float64()),  # on the rows set aside, at the end of an epoch; null otherwise
-    ]
-)
 
 
 @dataclass
@@ -44,7 +33,7 @@ class History:
         self.rows.append({"fold": self.fold, **row})
 
     def publish(self, workspace: Workspace, path: str) -> None:
-        workspace.publish_table(path, pa.Table.from_pylist(self.rows, schema=HISTORY))
+        workspace.publish_table(path, pa.Table.from_pylist(self.rows, schema=TUNING_HISTORY))
 
 
 def publish_curve(job: FinetuneJob) -> None:

@@ -1,4 +1,4 @@
-"""The score on rows set aside, each process its share of them: which early stopping uses."""
+"""The score on rows set aside, which early stopping uses; each process scores its share of them."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What a fine-tuning run is made of, decided before anything is trained or written."""
+"""Prepares a fine-tuning run: everything is decided before anything is trained or written."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -176,7 +176,7 @@ def _default_name(encoders: Sequence[str]) -> str:
 
 
 def check_configuration(job: FinetuneJob, restart: bool, log: Log) -> None:
-    """A run of this name goes on only as what it began as.
+    """Check that a run of this name continues with the configuration that it began with.
 
     Args:
         restart: begin anew instead, removing what is there.

@@ -42,7 +42,7 @@ class Layers:
         return cls(blocks, depth)
 
     def untrained(self, module: nn.Module) -> list[nn.Module]:
-        """The greatest parts of the encoder that only compute: whole blocks, and what lies around blocks."""
+        """The largest parts of the encoder that are not trained: whole blocks, and the modules around blocks."""
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             return [module]

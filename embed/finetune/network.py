@@ -152,7 +152,7 @@ class TunedNetwork(nn.Module):
 
     @torch.no_grad()
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Put `state` back; names it does not hold are refused, so nothing is tuned by half."""
+        """Put `state` back; other names are refused, so that no weights are missing."""
         own: dict[str, torch.Tensor] = {f"parameter/{name}": p for name, p in self.trained().items()}
         own |= {f"buffer/{name}": buffer for name, buffer in self.kept_buffers().items()}
         given = {name: t for name, t in state.items() if name.split("/")[0] in ("parameter", "buffer")}

@@ -1,4 +1,4 @@
-"""Prices of the tuned models, off the vectors that they gave: `finetuned:<name>`, a head like others."""
+"""Prices of the tuned models, from their cached vectors: `finetuned:<name>`, a head like others."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from store.vectors.sets import TUNED
 
 @dataclass(frozen=True)
 class FoldPrices:
-    """What one fold's model says."""
+    """Prices by one fold's model."""
 
     fold: int
     oof: np.ndarray  # (n_fold,) log price of the rows it never saw

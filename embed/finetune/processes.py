@@ -1,4 +1,4 @@
-"""One process or several (`torchrun`, `accelerate launch`): who am I, sums over all, one that writes."""
+"""One process or several (`torchrun`, `accelerate launch`): ranks, sums over all, the process that writes."""
 
 import os
 from collections.abc import Sequence

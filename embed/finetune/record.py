@@ -1,4 +1,4 @@
-"""What fine-tuning runs leave on disk: `run.json` says what a run began as, `fold.json` that a fold is tuned.
+"""Records of fine-tuning: `run.json` has the configuration of a run, `fold.json` marks a fold as tuned.
 
 Read by `shelfprice status` and `prune` too, so nothing here imports torch.
 """

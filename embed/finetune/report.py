@@ -1,4 +1,4 @@
-"""What a plan and a run tell people and machines."""
+"""The printed and the JSON form of a plan and of a run."""
 
 from typing import Any
 

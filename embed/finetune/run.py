@@ -15,7 +15,7 @@ from embed.finetune.vectors import embed_fold, finished_folds
 
 @dataclass(frozen=True)
 class FinetuneOutcome:
-    """How a run came out."""
+    """The result of a run."""
 
     prices: tuple[FoldPrices, ...]  # of the folds done so far
     missing: tuple[int, ...]  # folds not tuned yet
@@ -58,7 +58,7 @@ def finetune(
 
 
 def _alone(job: FinetuneJob, processes: Processes, log: Log) -> AbstractContextManager[None]:
-    """One run of a name at a time: two would take each other's checkpoints for their own."""
+    """One run of a name at a time: two would use each other's checkpoints."""
     if not processes.writes:
         return nullcontext()
     waiting = f"another run of {job.name} is at work here: waiting for it"

@@ -40,7 +40,7 @@ STALE_EPOCHS = 2  # without a better inner score after which a plateau halves th
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a run goes about it; nothing here changes the weights beyond rounding."""
+    """Options of training that change the weights by rounding at most."""
 
     micro_rows: int = 32  # rows that enter the model at once, of each process
     save_steps: int = 200  # a checkpoint every so many steps, and after each epoch
@@ -48,7 +48,7 @@ class TrainingOptions:
 
 @dataclass
 class Position:
-    """Where a run stands: all that is not tensors."""
+    """The progress of a run: all of its state except tensors."""
 
     epoch: int = 0  # finished
     step: int = 0  # taken in the epoch under way

@@ -19,7 +19,7 @@ MEASURED_ROWS = {"cpu": (4, 64), "gpu": (4, 256)}  # fewest and most; a GPU is n
 MEASURED_SECONDS = (
     0.5  # one fp32 pass over the measured rows takes about that long: a few passes of each mode
 )
-WORTH_MEASURING = 16  # times the measured rows: about what the passes over them come to, once it is gained
+WORTH_MEASURING = 16  # times the measured rows: about as many rows as the trial passes compute
 FLAT_COLOURS = (0, 127, 255, (200, 30, 40))  # images that show nothing, where rounding errors weigh most
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried
@@ -98,10 +98,10 @@ class ModeTrial:
         return replace(choice, units=units, rows_per_second=choice.rows_per_second | {str(choice.mode): rate})
 
     def compile(self, window: RowWindow, choice: ModeChoice) -> ModeChoice:
-        """The choice with what `torch.compile` makes of it; some machines can't, which is no error.
+        """The choice with what `torch.compile` makes of it; some machines can't compile, which is no error.
 
-        Images come in batches of one shape, whole ones of which are timed, and CUDA graphs are tried as well; texts come
-        in many shapes, so that all batches of the window are run and timed, compiled or not.
+        Images come in batches of one shape, whole ones of which are timed, and CUDA graphs are tried as well; texts
+        come in many shapes, so that all batches of the window are run and timed, compiled or not.
         """
         sample = self._sample(window)
         if self._is_of_one_shape:

@@ -1,4 +1,4 @@
-"""What an engine asks of the library that runs its network. Imports no torch: types only."""
+"""The interface between an engine and the library that runs its network. Imports no torch: types only."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager

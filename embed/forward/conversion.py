@@ -27,7 +27,7 @@ CALIBRATION_ROWS = 128  # that show the range of activations
 
 
 class _Forward(nn.Module):
-    """An encoder's way from prepared inputs to vectors as one module."""
+    """All computations of an encoder from prepared inputs to vectors, as one module."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

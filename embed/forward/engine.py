@@ -38,7 +38,7 @@ class Engine(LocalRunner):
 
     Args:
         workspace: where choices are remembered and converted models kept.
-        load: gives the encoder with its weights; called only where torch is needed, and what it gives is let go of
+        load: gives the encoder with its weights; called only where torch is needed, and it is released
             where OpenVINO takes over.
         device: "cpu", "cuda:0", "mps".
     """

@@ -132,7 +132,7 @@ class Fleet(LocalRunner):
         return "; ".join(engine.begin(window, share) for engine in self._engines)
 
     def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
-        """Prepared inputs, in the size of the roomiest device: the others halve what is too large for them."""
+        """Prepared inputs, in the size for the device with most memory; other devices halve what is too large for them."""
         yield from max(self._engines, key=lambda engine: engine.units).batches(windows)
 
     def encode(self, batches: Iterator[Batch]) -> Iterator[Encoded]:

@@ -29,7 +29,7 @@ DECODING_THREADS = 2  # that decode images ahead of one pass at a time
 
 
 def openvino() -> Any:
-    """The library, imported without its telemetry, which would tell a server of each import and conversion."""
+    """The library, imported without its telemetry, which would report each import and conversion to a server."""
     if "openvino" not in sys.modules:
         with without_telemetry():
             importlib.import_module("openvino")

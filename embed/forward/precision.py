@@ -138,7 +138,8 @@ def choose(
         forward: vectors of the measured rows in the mode last applied, shape (n_rows, dim); waits for the device.
         modes: from `candidates`, fp32 first.
         policy: "auto" keeps to `MIN_COSINE` and to what the device can do; an explicit type is taken whatever
-            its cosine, but in torch's plain pass: what was converted, or computes without padding, and strays, is wrong.
+            its cosine, but in torch's plain pass: what was converted, or computes without padding, and strays, is
+            wrong.
         unlike: vectors of further inputs that cosines are taken of and that are not timed.
 
     Raises:

@@ -1,7 +1,7 @@
 """Texts without padding: the tokens of a batch in one row, and attention within each text alone.
 
 For models of transformers whose attention can be exchanged. On a GPU attention is torch's own for sequences of many
-lengths; elsewhere each text is attended to by itself, which is what the other is compared with.
+lengths; elsewhere attention is computed text by text, which the GPU's is compared with.
 """
 
 import inspect

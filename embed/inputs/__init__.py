@@ -1,4 +1,4 @@
-"""Bytes and texts -> what enters a model. A failure is data."""
+"""Bytes and texts -> inputs of a model; a failure is a value, not an exception."""
 
 from dataclasses import dataclass
 

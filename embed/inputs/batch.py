@@ -1,4 +1,4 @@
-"""What passes between the source of contents, the workers that prepare inputs and the model."""
+"""Data that the source of contents, the workers that prepare inputs and the model exchange."""
 
 import math
 from collections.abc import Callable, Iterator

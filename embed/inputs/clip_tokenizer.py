@@ -54,7 +54,7 @@ class CleaningTokenizer:
     Args:
         fast: cuts to the model's length.
         clean: how a text is cleaned before: "whitespace", "lower", "canonicalize" or "none".
-        pad_to: make every sequence this long, for a tower that attends to its padding; None leaves them be.
+        pad_to: make every sequence this long, for a tower that attends to its padding; None: do not pad.
         pad_id: what to pad with.
         left: pad in front.
         strip: a token id to turn into 0, or None.

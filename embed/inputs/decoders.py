@@ -2,8 +2,8 @@
 
 A process answers over a socket, its standard input. It gets some images at once: the length of a JSON list and the
 list, which holds for each the path and SHA-256 of a file, or the number of bytes that follow. It gives back the length
-of a JSON object and the object, and the pixels of those that it could decode. It ends when its socket is closed, so also
-when the run is killed; a decoder that crashes on a hostile image takes its process with it, not the run.
+of a JSON object and the object, and the pixels of those that it could decode. It ends when its socket is closed, so
+also when the run is killed; a decoder that crashes on a hostile image takes its process with it, not the run.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ class DecoderProcesses:
                 raise RuntimeError("a process that decodes images ended by itself, see above") from None
         if len(images) == 1:
             return DecodedImages(collected([]).pixels, [CRASHED], 0)
-        parts = [self._asked([one]) for one in images]  # who of them crashed it?
+        parts = [self._asked([one]) for one in images]  # find the image that crashed it
         return DecodedImages(
             np.concatenate([part.pixels for part in parts if len(part.pixels)] or [collected([]).pixels]),
             [failure for part in parts for failure in part.failures],
@@ -211,7 +211,7 @@ def main(preprocessing: str) -> None:
         try:
             _serve(source, json.loads(preprocessing))
         except ConnectionError:
-            os._exit(0)  # nobody asks any more
+            os._exit(0)  # the run has ended
 
 
 if __name__ == "__main__":

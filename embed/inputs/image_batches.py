@@ -1,4 +1,4 @@
-"""Images -> batches, read and decoded ahead of the model: by threads, since decoding lets go of the GIL, or by processes."""
+"""Images -> batches, read and decoded ahead of the model: by threads, since decoding releases the GIL, or by processes."""
 
 import itertools
 from collections import deque
@@ -107,7 +107,7 @@ class OneByOne:
         return collected([read_image_marked(images, content, self._decode) for content in contents])
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """There is nothing to release."""
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

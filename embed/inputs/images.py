@@ -20,10 +20,10 @@ MAX_SCALED = 16  # times the pixels kept: beyond, an image is not resized as a w
 def decode_image(content: bytes, preprocessing: dict[str, Any]) -> np.ndarray | InputFailure:
     """One image as the model's own preprocessing brings it to its input size, before normalisation.
 
-    The first frame, turned upright by its EXIF orientation, transparent pixels on the background
-    colour. A JPEG is decoded at an eighth, a quarter or half of its size where that leaves at least
-    `SCALED_DECODING_MARGIN` times the size that it is resized to. A truncated file is a failure, since
-    the missing part would be grey, but for a JPEG of which nearly all is there. Lets go of the GIL while decoding and resizing.
+    The first frame, turned upright by its EXIF orientation, transparent pixels on the background colour. A JPEG is
+    decoded at an eighth, a quarter or half of its size where that leaves at least `SCALED_DECODING_MARGIN` times the
+    size that it is resized to. A truncated file is a failure, since the missing part would be grey, but for a JPEG of
+    which nearly all is there. Releases the GIL while decoding and resizing.
 
     Args:
         content: the bytes of an image file.

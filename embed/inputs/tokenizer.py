@@ -134,7 +134,7 @@ class FastTokenizer:
         return len(encoding.ids) - bool(encoding.ids and encoding.special_tokens_mask[-1])
 
     def shortened(self, text: str) -> str:
-        """A text without an end that no token within reach comes from.
+        """A text without those characters at its end that no token within the model's length comes from.
 
         Tokenising takes up to a kilobyte of memory a character. A text is cut where what is left still fills the model
         twice, so that no vector changes, and beyond `MOST_CHARACTERS`.

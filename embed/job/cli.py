@@ -40,8 +40,8 @@ trust_option = click.option(
     "--trust-remote-code",
     "trust_remote_code",
     is_flag=True,
-    help="Run the code that a model brings along, where its library does not know it. Read it first: it can do all "
-    "that you can.",
+    help="Run the code that comes with a model which its library does not support. Read it first: it runs with your "
+    "rights.",
 )
 
 
@@ -51,7 +51,7 @@ _models_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     envvar="SHELFPRICE_MODELS",
     show_envvar=True,
-    help="Folder of models carried over from a connected machine.",
+    help="Folder of models that 'embed fetch --to' filled on a connected machine.",
 )
 _offline_option = click.option(
     "--offline", is_flag=True, help="Never ask the model hub; its local cache is still read."
@@ -79,14 +79,14 @@ def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
             default="auto",
             help="auto: the fastest that keeps every measured row within cosine 0.999 of fp32. int8: on CPUs, by "
-            "OpenVINO (extra 'int8'), however far from fp32 that is; the cosine is printed.",
+            "OpenVINO (extra 'int8'), without that limit; the cosine is printed.",
         ),
         source_options,
         click.option(
             "--shard",
             "share",
             type=ShareType(),
-            help="Only the i-th of n shares of what is missing, split by key, for schedulers of many runs.",
+            help="Embed only the i-th of n shares of the missing keys, for schedulers of many runs.",
         ),
     ]
     for option in reversed(options):
@@ -96,7 +96,7 @@ def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Take a polite request to end as Ctrl-C, so that what is done is published."""
+    """Handle SIGTERM as Ctrl-C, so that finished vectors are published."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -136,7 +136,7 @@ SECTIONS = {
 @click.option(
     "--actors",
     type=click.IntRange(1),
-    help="With --engine ray: workers that each hold the model. Default: one a GPU, or one a machine.",
+    help="With --engine ray: workers that each hold the model. Default: one for each GPU, or one for each machine.",
 )
 @click.option(
     "--num-gpus",
@@ -147,22 +147,22 @@ SECTIONS = {
     "--ray-address",
     envvar="RAY_ADDRESS",
     show_envvar=True,
-    help="Of a running Ray cluster; its machines must reach the workspace and the weights at the same address. "
-    "Default: a Ray of its own on this machine.",
+    help="Address of a running Ray cluster; its machines must reach the workspace and the weights at the same address. "
+    "Default: Ray is started on this machine.",
 )
 @click.option(
     "--give-up-after",
     type=click.FloatRange(min=0.0, min_open=True),
     default=900.0,
     metavar="SECONDS",
-    help="With --engine ray: stop when nothing could be scheduled, or nothing moved, for so long.",
+    help="With --engine ray: stop when nothing was scheduled or finished for this long.",
 )
 @click.option(
     "--publish-every",
     type=click.FloatRange(min=0.0),
     default=60.0,
     metavar="SECONDS",
-    help="What is embedded is published at least this often: no more is lost when a run is killed.",
+    help="Vectors are written at least this often, so that a killed run loses no more.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try inputs again that failed before.")
 @click.option(
@@ -176,7 +176,7 @@ SECTIONS = {
 @click.option(
     "--no-images",
     is_flag=True,
-    help="Leave images out, of this run and of those after it: saved to shelfprice.toml.",
+    help="Leave images out of this run and of later ones: saved to shelfprice.toml.",
 )
 @workspace_option
 @json_option
@@ -205,7 +205,7 @@ def run_command(
 ) -> None:
     """Embed every row that has no vector yet.
 
-    A run that was stopped, by whatever it was, goes on where it stopped.
+    A run that was stopped continues where it stopped.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""When too much fails, or one split lacks far more vectors than the other, a run stops with an error."""
+"""Limits of failures: a run stops where too many inputs fail, or one split lacks far more vectors than the other."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from store.errors import FailureLimitError
 
 @dataclass(frozen=True)
 class FailureLimits:
-    """What a run puts up with."""
+    """How many failures a run allows."""
 
     max_failures: float = 0.01  # share of distinct contents that are there
     max_coverage_gap: float = 0.05  # share of rows without a vector, train against test
@@ -23,7 +23,7 @@ def check_failures(name: str, n_failed: int, n_wanted: int, limits: FailureLimit
     if n_failed > limits.max_failures * n_wanted:
         raise FailureLimitError(
             f"{name}: {n_failed} of {n_wanted} inputs failed, more than --max-failures {limits.max_failures:g} "
-            f"allows{f' (one of them: {example})' if example else ''}: mend them and run 'shelfprice embed run --retry-failed', "
+            f"allows{f' (one of them: {example})' if example else ''}: correct them and run 'shelfprice embed run --retry-failed', "
             f"or pass --max-failures {_enough(n_failed / n_wanted):g} to go on without them"
         )
 

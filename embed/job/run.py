@@ -52,7 +52,7 @@ class EncodeRequest:
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """How a run goes about it."""
+    """Options of a run."""
 
     limits: FailureLimits = field(default_factory=FailureLimits)
     retry_failed: bool = False

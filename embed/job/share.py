@@ -1,4 +1,4 @@
-"""A share of the work by key: n runs that know nothing of each other do it once."""
+"""A share of the work by key: n runs without communication do each part once."""
 
 from dataclasses import dataclass
 

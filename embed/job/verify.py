@@ -1,4 +1,4 @@
-"""Is every shard and every image whole? Reads all of it, so that page checksums and digests are checked."""
+"""Checks shards and images: reads all of them, so that page checksums and digests are compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

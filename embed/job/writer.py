@@ -1,4 +1,4 @@
-"""Vectors on their way to disk: gathered, then published as one shard every so often."""
+"""Writes vectors: they are gathered and published as one shard at a time."""
 
 import time
 from collections.abc import Callable
@@ -121,7 +121,7 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._thread:
-            if not isinstance(error, WorkspaceError):  # a disk that is full is full still
+            if not isinstance(error, WorkspaceError):  # the disk is still full
                 self.publish()
                 self.wait()
 

@@ -1,1 +1,1 @@
-"""Does the honest score deserve its name? Checks of the rows that it stands on, each with a verdict."""
+"""Checks of the rows behind the honest score, each with a verdict."""

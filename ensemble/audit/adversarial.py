@@ -1,4 +1,4 @@
-"""Can a classifier tell rows apart that should look alike: one fold from another, train from test?"""
+"""Checks that a classifier can't tell apart one fold from another, or train from test."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from ensemble.audit.forest import column_shares, forest_shares
 from ensemble.groups import gain_and_error
 
 SURE = 3.0  # standard errors
-FOLD_SLACK = 0.02  # accuracy above chance that is no cause for alarm
+FOLD_SLACK = 0.02  # accuracy above chance that is tolerated
 ALIKE, APART = 0.55, 0.7  # AUC
 N_SPLITS = 3
 N_COMPONENTS = 48
@@ -69,7 +69,7 @@ def check_folds_unknown(rows: TrainingEvidence, seed: int) -> Check:
             f"Decide folds again with 'shelfprice catalog folds', or drop {which}.",
             figures,
         )
-    return Check("folds unknown", "ok", f"No feature knows the fold ({scores}).", figures)
+    return Check("folds unknown", "ok", f"No feature tells the fold ({scores}).", figures)
 
 
 def _missing_by_fold(rows: TrainingEvidence) -> str | None:
@@ -139,7 +139,7 @@ def check_drift(train: TrainingEvidence, test: Evidence | None, seed: int) -> Ch
     return Check(
         "drift",
         "fail",
-        f"Test rows are other rows than the training rows ({score}): the honest score says little about them.",
+        f"Test rows differ from the training rows ({score}): the honest score says little about them.",
         figures,
     )
 

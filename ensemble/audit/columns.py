@@ -1,4 +1,4 @@
-"""Further columns that know what no column of a new row could: the price, prices of others, the row, or the test set."""
+"""Checks further columns for leaks: the price, prices of other rows, a mark of the row, statistics of the test set."""
 
 from collections.abc import Iterator
 
@@ -42,7 +42,9 @@ def check_columns(workspace: Workspace) -> Check:
             said.append(found)
     figures = {"n_columns": len(numeric) + len(categorical), "kinds": {name: kind for kind, name, _ in said}}
     if not said:
-        return Check("columns", "ok", "No further column knows the price, the row or the test set.", figures)
+        return Check(
+            "columns", "ok", "No further column reveals the price, the row or the test set.", figures
+        )
     fails = any(kind in ("price", "mean price") for kind, _, _ in said)
     words = " ".join(words for _, _, words in said)
     advice = "Leave such a column out of the file that is ingested, or compute it from training rows inside each fold."

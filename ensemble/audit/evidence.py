@@ -1,4 +1,4 @@
-"""What the checks look at: the vectors and fields that lie in the store, and the training rows."""
+"""Inputs of the checks: the cached vectors, the fields, and the training rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What tells rows apart: random trees on all columns together, and each column alone."""
+"""Classifiers of rows: random trees on all columns together, and each column alone."""
 
 from typing import Any
 

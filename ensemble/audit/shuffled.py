@@ -1,4 +1,4 @@
-"""Prices dealt out anew at random: whatever still beats the median then is a leak."""
+"""Checks that on shuffled prices no model is better than the median; a model that is shows a leak."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Do features tell prices at all? Where they don't, rows and prices have come apart."""
+"""Checks that features predict prices; where they don't, prices are probably assigned to the wrong rows."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Do folds that mix early and late rows make the score look better than it is? A head on random folds against one that only looks back."""
+"""Measures how much better the score looks with folds that mix early and late rows than with folds in order of time."""
 
 import numpy as np
 

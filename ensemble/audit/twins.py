@@ -1,4 +1,4 @@
-"""Near-duplicates: does the test set hold as many twins of training rows as the folds pretend?"""
+"""Compares near-duplicates across train and test with near-duplicates across folds."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ from store.folds.relatives import expected_share as expected_share
 from store.folds.relatives import expected_shares, has_relative_elsewhere, read_relatives
 from store.workspace import Workspace
 
-SLACK = 0.02  # difference of shares that is no difference
-MATERIAL = 0.1  # difference of shares that a score feels
+SLACK = 0.02  # difference of shares that is ignored
+MATERIAL = 0.1  # difference of shares that changes the score noticeably
 
 
 def share_with_twin_elsewhere(family: np.ndarray, place: np.ndarray) -> float:

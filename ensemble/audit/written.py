@@ -1,4 +1,4 @@
-"""Prices that are written where a new row would not have them: in the text, or in the name of the image's file."""
+"""Finds prices that are written in the text or in the name of the image's file, where new rows would not have them."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a model says of one product: a price with its interval, and what moved it."""
+"""The answer of a model for one product: a price with its interval, and what moved it."""
 
 from dataclasses import dataclass
 from math import exp

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 def pack(to: Path, no_images: bool, as_mlflow: bool, workspace: Workspace, as_json: bool) -> None:
     """Save the blend as one folder that prices new products.
 
-    It needs no workspace: it holds the heads of the blend as fitted on all rows, their encoders, intervals, training rows
-    for near products, and a model card. Every file has its digest; none is a pickle.
+    It needs no workspace: it holds the heads of the blend as fitted on all rows, their encoders, intervals, training
+    rows for near products, and a model card. Every file has its digest; none is a pickle.
 
     \b
     Examples:

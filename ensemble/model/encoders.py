@@ -105,7 +105,7 @@ class RecentVectors:
 
 
 class ModelEncoders:
-    """Vectors of texts and images. Every item is a pass of its own, so that no row's vector depends on its neighbours'."""
+    """Vectors of texts and images. Every item is a pass of its own, so that no row's vector depends on other rows."""
 
     def __init__(
         self, folder: Path, entries: Sequence[dict[str, Any]], cache: Workspace | None = None

@@ -45,7 +45,7 @@ class ModelFolder:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelFolder":
-        """Read the manifest and hold every file against its digest.
+        """Read the manifest and compare every file with its digest.
 
         Raises:
             CorruptFileError: a file is missing or was changed, or one is there that does not belong.
@@ -85,7 +85,7 @@ def write_folder(
     fill: Callable[[Path], dict[str, Any]],
     card: Callable[[dict[str, Any]], str],
 ) -> ModelFolder:
-    """Write a model; whoever looks sees the old one, none, or the new one whole.
+    """Write a model; readers find the old one, none, or the complete new one.
 
     Args:
         fill: puts files into a folder and returns the rest of the manifest.

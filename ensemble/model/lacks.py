@@ -17,7 +17,7 @@ from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
 
-MOVED_ROWS = 200  # rows that tell
+MOVED_ROWS = 200  # rows that this is measured on
 
 
 def lacks(

@@ -1,4 +1,4 @@
-"""Fitted heads of a blend -> files of a model, held against what they predicted."""
+"""Fitted heads of a blend -> files of a model, compared with their predictions."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -110,7 +110,7 @@ def vector_sets(workspace: Workspace, inputs_of: Mapping[str, dict[str, Any]]) -
 
 
 def check_heads(workspace: Workspace, pricer: Pricer, folders: dict[str, str], found: Inputs) -> None:
-    """Hold what the packed heads say of test rows against their predictions."""
+    """Compare the prices of packed heads for test rows with their predictions."""
     if found.test is None:
         return
     index = np.arange(0, len(found.test), max(1, len(found.test) // CHECKED_ROWS))

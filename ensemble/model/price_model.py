@@ -1,4 +1,4 @@
-"""`PriceModel`: fitted once, saved as one folder, prices anything anywhere."""
+"""`PriceModel`: a fitted blend that is saved as one folder and prices new products."""
 
 import inspect
 import os
@@ -317,7 +317,7 @@ class PriceModel:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None) -> Self:
-        """A model from its folder; every file is held against its digest, and torch is not imported.
+        """A model from its folder; every file is compared with its digest, and torch is not imported.
 
         Args:
             cache: workspace whose vectors are taken where it has them.

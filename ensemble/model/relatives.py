@@ -24,7 +24,7 @@ FAMILY, PRODUCT = 1, 2  # as `ensemble.expected.LEVELS`
 class TrainingRelatives:
     """What training rows have that a relative of theirs would have too, as hashes of 64 bits.
 
-    A row is held against the training rows alone, not against other new ones: its interval hangs on no other row.
+    A row is compared with the training rows only, not with other new rows, so its interval does not depend on them.
     """
 
     family: np.ndarray  # (n,) uint64, sorted: their texts and images

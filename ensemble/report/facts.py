@@ -38,7 +38,7 @@ def make_facts(
     seconds: float = 30.0,
     progress: Progress = lambda said: None,
 ) -> dict[str, Any]:
-    """Everything there is to say of a blend.
+    """All figures of the report of a blend.
 
     Learning curve, importance and audit are kept in the blend's folder and measured once.
 

@@ -1,4 +1,4 @@
-"""Test rows whose prices the test file gave: what the submission is worth on them. Nothing learns from these prices."""
+"""Test rows whose prices the test file gave: the score of the submission on them. No model learns from these prices."""
 
 from typing import Any
 

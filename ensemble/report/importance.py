@@ -48,7 +48,7 @@ def importance(
 ) -> dict[str, Any]:
     """How much worse the average of the quickest heads is without each input.
 
-    Inputs that say the same stand in for one another: each is dropped alone.
+    Inputs with the same information replace one another, since each is dropped alone.
 
     Args:
         seconds: that training may take, by what it took before.

@@ -57,7 +57,7 @@ def leaderboard(workspace: Workspace, rows: ReportRows, seed: int) -> list[dict[
 
 
 def duplicate_noise(rows: ReportRows) -> dict[str, Any] | None:
-    """How far prices of rows with the very same text differ: no model of the text can do better on them.
+    """How far prices of rows with the same text differ: no model of the text can have a lower error on them.
 
     Returns:
         `n_rows` with another row of the same text and not the same price, `twin_smape` of pricing each by the median of

@@ -14,7 +14,7 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True)
 class Report:
-    """The facts, and the page that was written of them."""
+    """The facts, and the page that shows them."""
 
     facts: dict[str, Any]
     file: str

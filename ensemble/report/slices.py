@@ -1,4 +1,4 @@
-"""The score of each slice of the rows, and which slices are surely worse, or priced too high or too low.
+"""The score of each slice of the rows, and which slices are significantly worse, or priced too high or too low.
 
 A slice is marked where its mean loss, or its mean log error, is further from that of the rest than the most extreme
 slice would be in 99 of 100 catalogues whose rows were dealt to the slices at random: whole groups are dealt out anew

@@ -40,7 +40,10 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is too large."},
     415: {"model": Problem, "description": "Neither JSON nor a form."},
     422: {"model": Problem, "description": "Not as the schema says."},
-    429: {"model": Problem, "description": "Too much is waiting: come again after `Retry-After` seconds."},
+    429: {
+        "model": Problem,
+        "description": "Too many products are waiting: try again after `Retry-After` seconds.",
+    },
     503: {"model": Problem, "description": "Not answered in time."},
 }
 
@@ -165,9 +168,14 @@ class _Server:
             product = await self._intake.read_form(request)
             cells = product.cells
             explained, problems = await self._intake.explain(request, [product], INTERVAL)
-        except (MalformedError, QueueFullError) as error:
-            status = 422 if isinstance(error, MalformedError) else 429
-            return HTMLResponse(self._page.form(cells, problem=str(error)), status)
+        except MalformedError as error:
+            return HTMLResponse(self._page.form(cells, problem=str(error)), 422)
+        except QueueFullError as error:
+            return HTMLResponse(self._page.form(cells, problem=str(error)), 429, _retry_after(error))
+        except HTTPException as error:  # too much of something
+            return HTMLResponse(
+                self._page.form(cells, problem=error.detail), error.status_code, error.headers
+            )
         return HTMLResponse(self._page.form(cells, self._page.answer(explained[0], problems[0])))
 
     async def page_part(self, request: Request) -> HTMLResponse:
@@ -241,7 +249,11 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 
 async def _answer_full(request: Request, error: Exception) -> Response:
     assert isinstance(error, QueueFullError)
-    return _problem(429, str(error), {"retry-after": str(error.retry_after)})
+    return _problem(429, str(error), _retry_after(error))
+
+
+def _retry_after(error: QueueFullError) -> dict[str, str]:
+    return {"retry-after": str(error.retry_after)}
 
 
 async def _answer_bug(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Rows of many requests, priced together: what waits while the model is at work is its next batch."""
+"""Rows of many requests, priced together: rows that arrive while the model works on one batch are its next batch."""
 
 import asyncio
 import math
@@ -37,7 +37,7 @@ class _Job:
 
 
 class Batcher:
-    """Gathers rows of concurrent requests into batches, without making any of them wait for company.
+    """Gathers rows of concurrent requests into batches without delaying any of them.
 
     A request is never delayed to fill a batch: an idle model begins at once. Under load, all that arrived
     during one batch forms the next one.
@@ -102,6 +102,8 @@ class Batcher:
         finally:
             for job in jobs:  # of a request that was given up
                 job.answers.cancel()
+            if any(job.answers.cancelled() for job in jobs):  # its rows take no memory until the next batch
+                self._jobs = deque(job for job in self._jobs if not job.answers.done())
 
     async def close(self) -> None:
         """Finish what was asked for."""
@@ -144,7 +146,7 @@ class Batcher:
             )
         except Exception as error:  # noqa: BLE001 - goes to whoever asked
             self._on_error(error)
-            if len(batch) > 1:  # one request must not fail its neighbours
+            if len(batch) > 1:  # one request must not make the others of its batch fail
                 for job in batch:
                     await self._answer([job])
             elif not batch[0].answers.done():

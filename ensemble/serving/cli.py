@@ -33,15 +33,15 @@ SECTIONS = {
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"File of the token that requests must bring. Also: the environment variable {TOKEN_VARIABLE}.",
+    help=f"File of the token that requests must send. Also: the environment variable {TOKEN_VARIABLE}.",
 )
 @click.option(
     "--allowed-host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="Name by which clients may address this server; may be given again. Default: any, of a server on loopback "
-    "only loopback's names.",
+    help="Host name that clients may use for this server; may be given again. Default: any name; on loopback only "
+    "loopback's names.",
 )
 @click.option(
     "--allow-links",

@@ -1,4 +1,4 @@
-"""What every request passes: identity, token, size, time; then one line in the log and one count."""
+"""Checks of every request: id, token, size, time; then one line in the log and one count."""
 
 import asyncio
 import base64

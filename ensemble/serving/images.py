@@ -1,4 +1,4 @@
-"""An image of a request: from an upload, base64 or a link, looked at before the model sees it."""
+"""An image of a request: from an upload, base64 or a link, checked before it is passed to the model."""
 
 import asyncio
 import base64

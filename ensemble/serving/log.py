@@ -1,4 +1,4 @@
-"""Logs as lines of JSON on stderr: what happened, never what a product's text or a token says."""
+"""Logs as lines of JSON on stderr: events, without texts of products or tokens."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What a server is told at its start; frozen, passed down."""
+"""Settings of a server, fixed at its start."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ MiB = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take, and all of them together; whatever is beyond is refused, never half done."""
+    """What one request may take, and all of them together; a request beyond them is refused as a whole."""
 
     body_bytes: int = 16 * MiB
     rows: int = 256  # of a request for prices

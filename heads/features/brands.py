@@ -19,7 +19,7 @@ LEAST_ROWS = 3  # training rows in which an entity must stand to be a brand
 
 @dataclass(frozen=True)
 class ItemNames:
-    """Item names as spaCy reads them; nothing here depends on which rows are fitted on."""
+    """Item names as spaCy reads them; they do not depend on the rows that a head is fitted on."""
 
     docs: list[Any]  # one spaCy Doc a row
     entities: list[tuple[str, ...]]  # lower case, in order

@@ -1,6 +1,6 @@
 """Rows -> dense blocks of numbers for heads that need them, fitted on the training rows of the fold.
 
-A row without a vector gets the mean vector of the training rows and an indicator, never zeros unseen.
+A row without a vector gets the mean vector of the training rows and an indicator, never unmarked zeros.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from heads.features.categories import LevelColumns
 from heads.features.rows import Rows
 from store.vectors.matrix import Matrix
 
-PART_ROWS = 1024  # few enough that their float64 stays in memory that is used again and again
+PART_ROWS = 1024  # small enough that the memory of their float64 copies is reused
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Assembles what heads see from the workspace, and the record of it that names their predictions."""
+"""Reads the inputs of heads from the workspace, and makes the record of them that names predictions."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -35,8 +35,8 @@ class Inputs:
     fold: np.ndarray  # (n_train,)
     test: Rows | None  # None: no test catalogue
     cleaning: Cleaning | None = None  # None: rows are fitted on as they are
-    notes: tuple[str, ...] = ()  # what is to be said of the catalogue
-    looks_back: bool = False  # each fold is predicted by what earlier ones know
+    notes: tuple[str, ...] = ()  # messages about the catalogue
+    looks_back: bool = False  # each fold is predicted by models of earlier ones
     weight: np.ndarray | None = None  # (n_train,) what each row counts in fits; None: all alike
 
 
@@ -154,7 +154,7 @@ def read_inputs(
         )
     price = tables["train"]["price"].to_numpy()
     cleaning = read_cleaning(workspace, rows["train"].sample_id)
-    # Vectors were read by the rows as they stood then: in this order, if nobody has touched them.
+    # The vectors belong to the rows as they were when they were read, so the catalogue must not have changed since.
     stands = catalog_digest(workspace) == found and all(
         read_split(workspace, split, ["sample_id"])["sample_id"].equals(table["sample_id"])
         for split, table in tables.items()

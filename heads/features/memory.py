@@ -48,7 +48,7 @@ def block_order(
 ) -> np.ndarray:
     """Positions in a random order that a file is read in quickly: blocks shuffled, then rows within so many blocks.
 
-    Up to `block_rows * blocks` rows it is any order at all.
+    Up to `block_rows * blocks` rows it is a full shuffle.
 
     Args:
         positions: ascending, shape (n_rows,).

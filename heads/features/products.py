@@ -1,4 +1,4 @@
-"""Matrix products whose rows do not depend on one another: a library rounds a row of 1 otherwise than one of 1,000."""
+"""Matrix products whose rows do not depend on one another; libraries round one row and 1,000 rows differently."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ def blocks_of(n_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def row_products(X: np.ndarray, W: np.ndarray) -> np.ndarray:
-    """X @ W, shapes (n_rows, n) and (n, m): each row as if it stood alone, whatever is beside it."""
+    """X @ W, shapes (n_rows, n) and (n, m): each row has the same bits whatever other rows are in X."""
     found = np.empty((len(X), W.shape[1]), np.result_type(X, W))
     for rows, positions in blocks_of(len(X)):
         found[rows] = (X[positions] @ W)[: rows.stop - rows.start]

@@ -17,7 +17,7 @@ LEAST_VALUES = 2
 class FieldRanks:
     """Numbers by the share of training rows below them, whether they are missing, and one column a frequent level.
 
-    By rank a sentinel, or the end of a long tail, is no farther from the other values than they are from one another.
+    By rank, a placeholder value or the end of a long tail is not far from the other values.
 
     Args:
         min_count: training rows that must hold a level for it to have a column.

@@ -1,4 +1,4 @@
-"""What a head sees of some rows: vectors, parsed fields, texts, groups. Nothing here is fitted."""
+"""Rows as heads read them: vectors, parsed fields, texts, groups. Nothing here is fitted."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class FieldTable:
     names: tuple[str, ...] = ()  # of the columns of X
     X: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (n_rows, n_numbers), NaN where missing
     categories: Mapping[str, CategoricalColumn] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # what is to be said of the columns
+    notes: tuple[str, ...] = ()  # messages about the columns
 
     def subset(self, index: np.ndarray) -> "FieldTable":
         """The chosen rows, by positions or mask."""

@@ -1,4 +1,4 @@
-"""Categories -> what their rows cost: smoothed means of log price, taken out of fold for the rows fitted on."""
+"""Categories -> target statistics: smoothed means of log price, taken out of fold for the rows fitted on."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class TargetStatistics:
         return _columns(fields, self.statistics_)
 
     def fit_transform(self, fields: FieldTable, log_price: np.ndarray, cell: np.ndarray) -> np.ndarray:
-        """Fitted on all rows; what `transform` makes of each row without its cell, so that none meets its own price.
+        """Fit on all rows, and transform each row by statistics without its cell, which do not contain its own price.
 
         Args:
             cell: shape (n_rows,).

@@ -54,8 +54,8 @@ def crossfit(
             not fitted on all rows then, and the model is an unfitted one.
 
     Raises:
-        HeadError: a parameter is out of its range, fewer than two folds hold rows, a group lies in several, a fold leaves too few groups to learn
-            from, every price is the same, or a prediction is not finite.
+        HeadError: a parameter is out of its range, fewer than two folds hold rows, a group lies in several, a fold
+            leaves too few groups to learn from, every price is the same, or a prediction is not finite.
     """
     head.check()
     if looks_back and train.folded:
@@ -73,7 +73,7 @@ def crossfit(
         if np.isin(train.group[fold == held_out], inside).any():
             raise HeadError(
                 f"{head.name}: fold {held_out} shares a group with other folds, so its rows would be predicted by "
-                "what knows them: run 'shelfprice catalog folds' to decide again"
+                "models that saw them: run 'shelfprice catalog folds' to decide again"
             )
         if len(inside) < LEAST_GROUPS:
             raise HeadError(
@@ -154,7 +154,7 @@ def cross_predict(
     lengths = {"X": len(rows), "y": len(log_price), "groups": len(rows.group), "folds": len(fold)}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{count} of {name}" for name, count in lengths.items())
-        raise RowMismatchError(f"cross_predict takes one of each a row, got {found}")
+        raise RowMismatchError(f"cross_predict needs one value of each for every row, got {found}")
     plain = head.clone().set_params(target="log_price")
     oof = crossfit(plain, rows, log_price, fold, keeps_model=False).oof
     return oof if head.target == "log_price" else np.exp(oof)

@@ -1,7 +1,7 @@
-"""What a head gains from more rows: one more pass over a share of them, for the score of a model of all rows.
+"""The gain of a head from more rows: one more pass over a share of them, for the score of a model of all rows.
 
 Out-of-fold predictions are of models that learned from the rows of all folds but one, the model that prices test rows
-learns from all. How its error falls from the share to the whole tells how it falls beyond.
+learns from all. The fall of the error from the share to the whole is extrapolated beyond it.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from heads.folds.tuning import Tuning
 from store.errors import ShelfpriceError
 from store.folds.assign import sample_of_groups
 
-LEAST_ROWS = 400  # of training; fewer tell nothing of how an error falls
+LEAST_ROWS = 400  # of training; fewer do not show how an error falls
 MOST_SHARE, LEAST_SHARE = 0.5, 0.25
 ROWS = 10_000  # that the pass takes where they are between both shares
 MOST_SECONDS = 1200.0  # of the pass over all rows, beyond which a second one is not worth its time

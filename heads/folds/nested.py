@@ -1,8 +1,8 @@
-"""Choosing one of several settings for every fold without a look at it: which models are needed, and the choice.
+"""Chooses one of several settings for every fold without using its rows: which models are needed, and the choice.
 
 For held-out fold k a setting is scored on neighbouring folds j, each by a model fitted without k and
-without j. So no row is scored by a model that met it, and nothing of fold k, price or feature, enters
-what predicts fold k. For the refit on all rows the out-of-fold errors decide.
+without j. So no row is scored by a model that was fitted on it, and nothing of fold k, price or feature,
+enters the model that predicts fold k. For the refit on all rows the out-of-fold errors decide.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Work that is the same for many folds, side by side: each fold on one core.
+"""Runs the same work for several folds in parallel, each fold on one core.
 
 A library that shares one small fit among cores synchronises them at every step, which takes longer than the work
 itself, on a busy machine ten times as long.
@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _this_thread = threading.local()
+_blas = threading.Lock()  # held by who has limited BLAS
 
 
 def n_cores(wanted: int = 0) -> int:
@@ -31,7 +32,8 @@ def n_cores(wanted: int = 0) -> int:
 def on_one_core(libraries: "ThreadpoolController") -> Iterator[None]:
     """This thread computes on one core, for products so small that a second core would only be waited for.
 
-    BLAS has one limit for the whole process: while the thread that first set it lives, it changes for that one alone.
+    BLAS has one limit for the whole process: where threads are in here at once, the first one sets it and sets it back,
+    as each of them would set back what it found.
 
     Args:
         libraries: those that are loaded.
@@ -39,7 +41,12 @@ def on_one_core(libraries: "ThreadpoolController") -> Iterator[None]:
     before = getattr(_this_thread, "has_one_core", False)
     _this_thread.has_one_core = True
     try:
-        with libraries.limit(limits=1):
+        with ExitStack() as limits:
+            is_first = _blas.acquire(blocking=False)
+            if is_first:
+                limits.callback(_blas.release)
+            own = libraries if is_first else libraries.select(user_api="openmp")
+            limits.enter_context(own.limit(limits=1))
             yield
     finally:
         _this_thread.has_one_core = before

@@ -1,4 +1,4 @@
-"""`shelfprice heads tune`: a search for parameters inside the folds, which a later call takes further.
+"""`shelfprice heads tune`: a search for parameters inside the folds, which a later call continues.
 
 Each held-out fold has a study of its own: a trial fits on the other folds less one and is scored on that one,
 so the parameters that predict a fold were found without a row of it, and out-of-fold scores stay honest.
@@ -145,6 +145,14 @@ def _trials(workspace: Workspace) -> "JournalStorage":
     from optuna.storages.journal import JournalFileBackend
 
     path = workspace.path(STORAGE)
+
+    class Trials(JournalFileBackend):
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            try:
+                super().append_logs(logs)
+            except OSError as error:  # full or read-only by now
+                raise write_error(path, error) from error
+
     try:
         lines = workspace.read_bytes(STORAGE).splitlines(keepends=True) if workspace.exists(STORAGE) else []
         if lines and not lines[-1].endswith(b"\n"):  # of a search that was killed while it wrote
@@ -152,7 +160,7 @@ def _trials(workspace: Workspace) -> "JournalStorage":
             workspace.publish_bytes(STORAGE, b"".join(lines))
         for line in lines:
             parse_json(line)
-        return JournalStorage(JournalFileBackend(path))
+        return JournalStorage(Trials(path))
     except WorkspaceError:
         raise
     except OSError as error:

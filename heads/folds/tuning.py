@@ -1,4 +1,4 @@
-"""What a search for parameters found, on disk: `tuning/<head>.json`, and when a run may use it."""
+"""The result of a search for parameters, `tuning/<head>.json`, and when a run may use it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,13 @@ from store.workspace import Workspace
 
 TUNING = "tuning"
 TUNING_LOCK = f"{TUNING}/.lock"  # held by a search as long as it lasts
-# Parts of a head's inputs that the found parameters belong to; other folds would make them dishonest.
+# Parts of a head's inputs that the found parameters belong to; with other folds the score would be biased.
 BOUND_TO = ("vectors", "texts", "catalog_digest", "folds_hash", "cleaning")
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """Parameters for each fold, each found without a look at that fold, and for the refit on all rows."""
+    """Parameters for each fold, each found without the rows of that fold, and for the refit on all rows."""
 
     head: str
     bound_to: dict[str, Any]  # the parts `BOUND_TO` of the inputs it was found with

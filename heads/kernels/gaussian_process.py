@@ -1,4 +1,4 @@
-"""`gaussian-process`: the sum that `additive` is, and what near rows cost beyond it, near by the fields that matter."""
+"""`gaussian-process`: the sum of `additive` and a smooth function of fields, weighted by their relevance."""
 
 import json
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ NEGLIGIBLE = 2e-4  # variance of a part over that of the noise
 class GaussianProcess(Head):
     """Log price as a sum over the blocks of `additive` and a smooth function of fields, alone and along with words.
 
-    Each field has a precision of its own, so that fields that say nothing of the price do not part rows. Variances and
-    precisions are found together, by marginal likelihood on a sample of the rows fitted on. Rows far off then count
-    less (Huber's weights), which is near to a median, as SMAPE asks for. Test rows: a refit with the mean of what the
-    folds found.
+    Each field has a precision of its own, so that fields without information on the price do not make rows distant.
+    Variances and precisions are found together, by marginal likelihood on a sample of the rows fitted on. Rows far off
+    then count less (Huber's weights), which is near to a median, as SMAPE asks for. Test rows: a refit with the mean
+    of what the folds found.
     """
 
     name: ClassVar[str] = "gaussian-process"
@@ -39,14 +39,14 @@ class GaussianProcess(Head):
     tune_rows: int = param(
         1000, low=8, high=20_000
     )  # training rows that variances and precisions are found on
-    most_rows: int = param(5000, low=8, high=50_000)  # that are learned from; of more, a sample is
-    prior: float = param(
-        0.1, low=0, high=1e6
-    )  # that draws the logarithm of each variance and precision to its middle
+    most_rows: int = param(
+        5000, low=8, high=50_000
+    )  # training rows that it is fitted on, at most; of more, a sample
+    prior: float = param(0.1, low=0, high=1e6)  # strength of the prior on each variance and precision
     huber_bend: float = param(
         1.0, low=0, high=1e6
-    )  # robust standard deviations from which rows count less, 0: none
-    random_state: int = param(42, low=0, high=MOST_SEED)  # the samples
+    )  # residual from which rows count less, in robust standard deviations; 0: none
+    random_state: int = param(42, low=0, high=MOST_SEED)  # seed of the samples
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         rows, log_price = self._sampled(with_bare_numbers(rows), log_price)
@@ -115,7 +115,7 @@ class GaussianProcess(Head):
     ) -> Relevance:
         """The most likely variances and precisions, on a sample."""
         if not self.blocks_ and not self.ranks_.names_:
-            return Relevance({}, {}, {})  # nothing tells the rows apart: all cost the mean
+            return Relevance({}, {}, {})  # all rows have the same features: they get the mean price
         sample = self._sample(len(target), self.tune_rows)
         linear = {name: centred_kernel(columns[name][sample], self.scales_[name]) for name in self.blocks_}
         words = [X[sample] for X in words]

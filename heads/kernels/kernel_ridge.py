@@ -63,15 +63,17 @@ class KernelRidge(Head):
     libraries: ClassVar[tuple[str, ...]] = ("scipy", "scikit-learn")
     side_by_side: ClassVar[bool] = True
 
-    exact_rows: int = param(12_000, low=0, high=200_000)  # most training rows that are solved exactly
-    landmarks: int = param(4096, low=1, high=100_000)  # training rows that a larger fit is spanned by
+    exact_rows: int = param(12_000, low=0, high=200_000)  # training rows up to which the solution is exact
+    landmarks: int = param(
+        4096, low=1, high=100_000
+    )  # training rows that the approximation for more rows is based on
     tune_rows: int = param(  # training rows that widths, weights and penalty are chosen on
         4000, low=1, high=100_000
     )
-    unit: bool = True  # compare vectors by direction alone
-    lexical: bool = True  # take TF-IDF of the text and the item name in
-    fields: bool = True  # take parsed fields in
-    random_state: int = param(42, low=0, high=MOST_SEED)  # landmarks and held-out groups
+    unit: bool = True  # compare vectors by direction only
+    lexical: bool = True  # use TF-IDF of the text and the item name
+    fields: bool = True  # use parsed fields
+    random_state: int = param(42, low=0, high=MOST_SEED)  # seed of the landmarks and the held-out groups
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         given: KernelChoice | None = vars(self).get("given_")

@@ -1,4 +1,4 @@
-"""What makes two rows alike: distances of vectors and fields, TF-IDF cosines, and their mixture as one kernel."""
+"""Similarity of rows: distances of vectors and fields, TF-IDF cosines, and their mixture as one kernel."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ JOINT, WORDS, LOCAL_WORDS, NAME, FIELDS = "joint", "words", "words x joint", "na
 
 
 class KernelSource(Protocol):
-    """One view of the rows, fitted on training rows; 0 apart is the same, 1 the median pair."""
+    """One kind of distance between rows, fitted on training rows: 0 for the same row, 1 for the median pair."""
 
     def fit(self, rows: Rows) -> Self: ...
 
@@ -203,7 +203,7 @@ def sources_of(rows: Rows, *, unit: bool, texts: bool, fields: bool) -> dict[str
 
 @dataclass(frozen=True)
 class Mixture:
-    """A kernel: the weighted sum of terms, each a function of what `sources_of` compares.
+    """A kernel: the weighted sum of terms, each a function of the distances of `sources_of`.
 
     Terms: one Gaussian a source of distances; `joint`, the product of all vector sets' Gaussians (alike in
     image and words at once); TF-IDF cosines; `words x joint`, their product with a wide joint one.

@@ -1,7 +1,7 @@
 """Nearest training rows by cosine, a row's own group left out.
 
-Exact below 20,000 rows. From there on vectors of many columns are searched by their principal axes, and from 200,000 rows
-on one IVF list in 8 is.
+Exact below 20,000 rows. From there on vectors of many columns are searched by their principal axes, and from 200,000
+rows on one IVF list in 8 is.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ BLOCK_ROWS = 8192
 class Nearest:
     """Index over the training rows that have a vector in one set, their mean taken off all vectors.
 
-    Vectors of one encoder share a large common part, which says nothing and hides what differs.
+    Vectors of one encoder share a large common part, which carries no information and hides differences.
 
     Args:
         exact_below: rows from which an inverted-file index takes over from exhaustive search.
@@ -65,7 +65,7 @@ class Nearest:
             lists = max(1, int(4 * np.sqrt(len(held))))
             flat = faiss.IndexFlatIP(dim)
             self._index = faiss.IndexIVFFlat(flat, dim, lists, faiss.METRIC_INNER_PRODUCT)
-            self._flat = flat  # faiss keeps a bare pointer to it
+            self._flat = flat  # faiss keeps only a pointer to it
             self._index.nprobe = max(1, lists // PROBED_SHARE)
             self._index.cp.seed = 0
             step = max(1, len(held) // TRAINED_ROWS)

@@ -263,7 +263,7 @@ def _filled(similarity: np.ndarray) -> np.ndarray:
 def least_expected_smape(log_prices: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Of a few weighted log prices, both of shape (n_rows, count), the one nearest to all by SMAPE.
 
-    Prices cluster on a few points (999, 1,499): hitting one exactly costs nothing, a mean always misses it.
+    Prices cluster at a few values (999, 1,499), which a mean never equals.
     """
     chosen = np.empty(len(log_prices))
     for start in range(0, len(log_prices), BLOCK_ROWS):

@@ -1,4 +1,4 @@
-"""How much each part of a Gaussian process explains, and which fields tell near rows from far ones."""
+"""The variance of each part of a Gaussian process, and the precision of each field in the distances of rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

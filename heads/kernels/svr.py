@@ -28,10 +28,10 @@ class SVR(Head):
 
     components: int = param(128, low=1, high=65_536)  # principal components of each vector set
     C: float = param(3.0, low=1e-6, high=1e6, was="penalty")
-    epsilon: float = param(0.03, low=0, high=100)  # log price: errors below it cost nothing
-    width: float = param(0.3, low=1e-6, high=1e6)  # of the kernel, in median squared distances
-    max_rows: int = param(12_000, low=2, high=1e9)  # training rows it is fitted on at most
-    fields: bool = True  # take parsed fields in
+    epsilon: float = param(0.03, low=0, high=100)  # errors of log price below this are ignored
+    width: float = param(0.3, low=1e-6, high=1e6)  # width of the kernel, in median squared distances
+    max_rows: int = param(12_000, low=2, high=1e9)  # training rows that it is fitted on, at most
+    fields: bool = True  # use parsed fields
     random_state: int = param(42, low=0, high=MOST_SEED)
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """`additive`: the log price as a sum over blocks of columns, each weighted by how much of the price it explains.
 
-A price is mostly a unit price times a quantity, which is a sum in log price: words say the one, numbers the other.
+A price is mostly a unit price times a quantity, which is a sum in log price: words determine the first, numbers the
+second.
 """
 
 import io
@@ -58,7 +59,7 @@ class BlockSum:
             weights = dict(
                 zip(live, find_weights(kernels, log_price[sample], head.prior).tolist(), strict=True)
             )
-        weights = weights or {}  # nothing tells the rows apart: all cost the mean
+        weights = weights or {}  # all rows have the same features: they get the mean price
         live = [name for name in live if weights.get(name, 0.0) > 0]
         factors = [np.sqrt(weights[name]) / scales[name] for name in live]
         X, mean, row_weights = [columns[name] for name in live], float(log_price.mean()), np.ones(len(rows))
@@ -109,11 +110,11 @@ class Additive(Head):
     side_by_side: ClassVar[bool] = True
 
     tune_rows: int = param(1000, low=8, high=20_000)  # training rows that the weights are found on
-    prior: float = param(0.1, low=0, high=1e6)  # that draws the logarithm of each weight to 0
+    prior: float = param(0.1, low=0, high=1e6)  # strength of the prior on the weight of each block
     huber_bend: float = param(
         0.0, low=0, high=1e6
-    )  # robust standard deviations from which rows count less, 0: none
-    random_state: int = param(42, low=0, high=MOST_SEED)  # the sample
+    )  # residual from which rows count less, in robust standard deviations; 0: none
+    random_state: int = param(42, low=0, high=MOST_SEED)  # seed of the sample
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         rows = with_bare_numbers(rows)

@@ -21,9 +21,9 @@ from heads.params import param
 class Ridge(Head):
     """Ridge regression of log price on vectors and fields; the penalty is chosen by SMAPE on inner folds.
 
-    Sums over folds are shared by every model that `NestedPlan` asks for, so choosing the penalty and
-    the weights of the vector sets without a look at it costs one reduction of a Gram matrix a pair of folds. Test rows: a refit on
-    all rows with the penalty of the best out-of-fold SMAPE.
+    Sums over folds are shared by every model that `NestedPlan` asks for, so choosing the penalty and the weights of
+    the vector sets without the fold's rows costs one reduction of a Gram matrix for each pair of folds. Test rows: a
+    refit on all rows with the penalty of the best out-of-fold SMAPE.
     """
 
     name: ClassVar[str] = "ridge"
@@ -33,16 +33,18 @@ class Ridge(Head):
     beyond_memory: ClassVar[bool] = True
 
     n_alphas: int = param(20, low=1, high=1000, was="n_penalties")
-    n_inner_folds: int = param(2, low=1, high=2, was="n_neighbours")  # that score the penalty of a fold
-    alpha_min: float = param(  # a row, where each block has a total variance of 1
+    n_inner_folds: int = param(
+        2, low=1, high=2, was="n_neighbours"
+    )  # inner folds that score the penalty of a fold
+    alpha_min: float = param(  # smallest penalty that is tried, for each row
         1e-6, above=0, high=1e12, was="low"
     )
     alpha_max: float = param(1.0, above=0, high=1e12, was="high")
-    scale: str = param(  # of vectors: keep the geometry, or unit variance a column
+    scale: str = param(  # scaling of vectors: one factor for each set, or one for each column
         "block", one_of=("block", "column")
     )
-    fields: bool = True  # take parsed fields in
-    held_back: float = param(0.3, low=0, high=100)  # weight of a vector set that is held back; 1.0: none is
+    fields: bool = True  # use parsed fields
+    held_back: float = param(0.3, low=0, high=100)  # weight that is tried for each vector set, beside 1
     number_weight: float = param(2.0, low=0, high=1e6)
     category_weight: float = param(3.0, low=0, high=1e6)
     min_count: int = param(5, low=1, high=1e9)  # training rows that must hold a category
@@ -117,7 +119,7 @@ class Ridge(Head):
         return oof, [self._describe(scalings[chosen[h][0]], self.alphas[chosen[h][1]]) for h in plan.folds]
 
     def _scalings(self, n_sets: int) -> list[Scaling]:
-        """Weightings to choose from: all sets alike, and each in turn held back."""
+        """Weightings to choose from: equal weights, and each set in turn with the weight `held_back`."""
         weights = np.ones((1 + n_sets, n_sets))
         weights[np.arange(1, 1 + n_sets), np.arange(n_sets)] = self.held_back
         n_tried = 1 + n_sets if n_sets > 1 and self.held_back != 1.0 else 1
@@ -128,7 +130,7 @@ class Ridge(Head):
         return {"alpha": float(penalty), "vector_weights": list(scaling.vector_weights)}
 
     def _predict(self, rows: Rows) -> np.ndarray:
-        index = np.arange(len(rows))  # in float64: what else is predicted does not move a price
+        index = np.arange(len(rows))  # in float64: a price does not depend on the other rows
         return predict_paths(self.layout_, rows, index, [self.path_], np.float64)[0][:, 0]
 
     def learned(self) -> dict[str, Any]:

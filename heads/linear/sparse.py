@@ -1,6 +1,7 @@
-"""`sparse`: TF-IDF of words, word pairs and characters, then ridge: what dense vectors can't replace.
+"""`sparse`: TF-IDF of words, word pairs and characters, then ridge.
 
-Beside the words stand the further columns of the user's file, as numbers, categories and words; what is parsed out of the text is left to its words.
+Beside the words stand the further columns of the user's file, as numbers, categories and words; what is parsed out of
+the text is left to its words.
 """
 
 import io
@@ -29,8 +30,8 @@ MAX_STEPS = 400
 class Sparse(Head):
     """Ridge regression of log price on TF-IDF of words, pairs of words, characters and further columns.
 
-    Every penalty is solved at once, by conjugate gradients. Texts are cut and counted once; vocabulary and idf are those of the rows fitted on. The penalty of a
-    fold is chosen by `NestedPlan`. Test rows: a refit on all rows.
+    Every penalty is solved at once, by conjugate gradients. Texts are cut and counted once; vocabulary and idf are
+    those of the rows fitted on. The penalty of a fold is chosen by `NestedPlan`. Test rows: a refit on all rows.
     """
 
     name: ClassVar[str] = "sparse"
@@ -43,11 +44,13 @@ class Sparse(Head):
     alpha_min: float = param(0.05, above=0, high=1e12, was="low")
     alpha_max: float = param(20.0, above=0, high=1e12, was="high")
     n_alphas: int = param(8, low=1, high=1000, was="n_penalties")
-    n_inner_folds: int = param(1, low=1, high=2, was="n_neighbours")  # that score the penalty of a fold
-    words: int = param(2, low=0, high=8)  # longest run of words of the whole text, 0: none
-    characters: int = param(5, low=0, high=16)  # longest run of characters of the name, 0: none
+    n_inner_folds: int = param(
+        1, low=1, high=2, was="n_neighbours"
+    )  # inner folds that score the penalty of a fold
+    words: int = param(2, low=0, high=8)  # longest sequence of words of the whole text; 0: none
+    characters: int = param(5, low=0, high=16)  # longest sequence of characters of the name; 0: none
     min_df: int = param(2, low=1, high=1e9, was="min_rows")  # rows that must hold a term
-    max_features: int = param(300_000, low=1, high=1e8, was="max_terms")  # terms of each family
+    max_features: int = param(300_000, low=1, high=1e8, was="max_terms")  # terms of each kind, at most
 
     def _check_together(self) -> None:
         check_path(self.name, self.alpha_min, self.alpha_max)
@@ -179,8 +182,8 @@ def _side_by_side(weightings: list[Weighting], counts: list[Any], block: FieldBl
 def solve_dual(X: Any, target: np.ndarray, alphas: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
     """(X X' + alpha I)^-1 target for every alpha, shape (n_rows, n_alphas).
 
-    Conjugate gradients for the smallest alpha; the others live in the same Krylov space and follow from
-    its scalars, so the products with X, which are all the cost, are those of one penalty.
+    Conjugate gradients for the smallest alpha; the others have the same Krylov space and follow from
+    its scalars, so the products with X, which take nearly all of the time, are those of one penalty.
 
     Args:
         X: sparse, shape (n_rows, n_columns).

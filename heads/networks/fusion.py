@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class Fusion(NetworkHead):
     """A network on log price: vector sets are projected to 512 numbers, attend to one another, and enter an MLP.
 
-    The MLP has 1536-768-384-192-1 units. Fields, where taken in, are one more modality that the vector sets attend to: the layers stay the same.
+    The MLP has 1536-768-384-192-1 units. Fields, where taken in, are one more modality that the vector sets attend to:
+    the layers stay the same.
     """
 
     name: ClassVar[str] = "fusion"

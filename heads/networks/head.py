@@ -1,4 +1,4 @@
-"""What the heads that are networks share: their recipe, several seeds averaged, features in one tensor."""
+"""The base of heads that are networks: their recipe, several seeds averaged, features in one tensor."""
 
 import dataclasses
 from collections.abc import Callable
@@ -46,20 +46,20 @@ class NetworkHead(Head):
     code_version: ClassVar[int] = 3
 
     loss: str = param("huber-log", one_of=("smape", "huber-log", "mae-log"))
-    learning_rate: float = param(1e-3, low=1e-9, high=10, was="rate")  # at its peak
+    learning_rate: float = param(1e-3, low=1e-9, high=10, was="rate")  # the highest learning rate
     weight_decay: float = param(1e-4, low=0, high=1000)
-    batch_rows: int = param(  # of a step; 0: 256, or 512 at twice the rate for many rows
+    batch_rows: int = param(  # rows of a step; 0: 256, or 512 at twice the rate for many rows
         0, low=0, high=1_000_000
     )
-    epochs: int = param(40, low=1, high=100_000)  # at most
+    epochs: int = param(40, low=1, high=100_000)  # passes over the rows, at most
     patience: int = param(8, low=0, high=100_000)  # epochs without a better inner score
     schedule: str = param("cosine", one_of=("cosine", "plateau"))
     dropout: float = param(0.2, low=0, below=1)
     seeds: int = param(  # networks averaged, each with another inner split for early stopping
         2, low=1, high=100
     )
-    fields: bool = True  # take parsed fields in
-    precision: str = param(  # auto: bf16 where the processor multiplies it
+    fields: bool = True  # use parsed fields
+    precision: str = param(  # auto: bf16 where the hardware multiplies it, else fp32
         "auto", one_of=("auto", "fp32", "bf16"), was_values={"fp32": "float32", "bf16": "bfloat16"}
     )
     random_state: int = param(42, low=0, high=MOST_SEED)

@@ -30,7 +30,7 @@ class Dropout(nn.Dropout):
 
 
 class Filled(nn.Module):
-    """A network behind an input that puts a learned vector where a modality is missing, never bare zeros."""
+    """A network whose input gets a learned vector where a modality is missing."""
 
     def __init__(self, widths: Sequence[int], network: nn.Module) -> None:
         """Args:

@@ -16,7 +16,7 @@ def smape_loss(predicted: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
         actual: log price.
 
     Returns:
-        A scalar. Bounded, so a row that is hopeless pulls no more than one that is nearly right.
+        A scalar. It is bounded, so a row with a large error has a bounded effect.
     """
     return 2.0 * torch.tanh((predicted - actual).abs() / 2.0).mean()
 

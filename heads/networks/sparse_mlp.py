@@ -41,7 +41,7 @@ class SparseMlp(NetworkHead):
     seeds: int = 3
     hidden: tuple[int, ...] = param((192, 64, 64), low=1, high=16_384, least_items=1)
     min_df: int = param(2, low=1, high=1e9, was="min_rows")  # training rows that must hold a term
-    max_features: int = param(60_000, low=1, high=1e8, was="max_words")  # terms
+    max_features: int = param(60_000, low=1, high=1e8, was="max_words")  # terms, at most
 
     def _fit_features(self, rows: Rows) -> None:
         self.words_ = WordPairs(self.min_df, self.max_features)

@@ -36,10 +36,12 @@ class TabICL(Head):
 
     components: int = param(16, low=1, high=65_536)  # principal components of each vector set
     n_estimators: int = param(8, low=1, high=1000)  # views of the table that are averaged
-    context_rows: int = param(20_000, low=2, high=1_000_000)  # at most, drawn from the training rows
+    context_rows: int = param(
+        20_000, low=2, high=1_000_000
+    )  # training rows in the context, at most, drawn at random
     checkpoint: str = param("tabicl-regressor-v2-20260212.ckpt")  # name of the file of weights
-    models: str = param("", recorded=False)  # folder that holds it; empty: the model hub
-    device: str = param("", recorded=False)  # such as cuda; empty: a GPU where there is one
+    models: str = param("", recorded=False)  # folder with the file of weights; empty: the model hub
+    device: str = param("", recorded=False)  # device, such as cuda; empty: a GPU where there is one
     random_state: int = param(42, low=0, high=MOST_SEED)
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:

@@ -35,7 +35,7 @@ class TabM(NetworkHead):
     dropout: float = 0.1
     seeds: int = 1
     members: int = param(16, low=1, high=1024)  # networks that share weights
-    width: int = param(256, low=1, high=16_384)  # of each layer
+    width: int = param(256, low=1, high=16_384)  # units of each layer
     blocks: int = param(2, low=1, high=64)  # layers
     components: int = param(128, low=1, high=65_536)  # principal components of each vector set
 

@@ -1,6 +1,6 @@
 """The one training loop of the networks: vectors in memory as one tensor, batches by index, no loader.
 
-What it keeps is the weights with the least SMAPE on rows set aside, groups whole, of the rows it may see.
+What it keeps is the weights with the least SMAPE on rows set aside, groups whole, of the rows that it may use.
 """
 
 import copy
@@ -33,10 +33,10 @@ class TrainingRecipe:
     """How a network is trained."""
 
     loss: str = param("smape", one_of=tuple(LOSSES))
-    learning_rate: float = param(1e-3, low=1e-9, high=20)  # at its peak
+    learning_rate: float = param(1e-3, low=1e-9, high=20)  # the highest learning rate
     weight_decay: float = param(1e-4, low=0, high=1000)
     batch_rows: int = param(256, low=1, high=1_000_000)
-    epochs: int = param(40, low=1, high=100_000)  # at most
+    epochs: int = param(40, low=1, high=100_000)  # passes over the rows, at most
     patience: int = param(8, low=0, high=100_000)  # epochs without a better score on the rows set aside
     warmup: float = param(0.1, low=0, below=1)  # share of the steps over which the rate rises
     schedule: str = param("cosine", one_of=SCHEDULES)

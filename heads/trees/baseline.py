@@ -27,9 +27,10 @@ INNER_FOLDS = 5
 class XGBoostBaseline(Head):
     """The winning system's first model: XGBoost on MiniLM of the item name and parsed fields.
 
-    Fields are value, unit, quantity, four flags, the brand and further columns. 1,000 trees on log(1 + price). A brand's target statistic is smoothed towards the mean; for the rows that the trees are fitted on it
-    is taken out of fold, so that no row meets its own price in it. Test rows: the mean of the fold models,
-    which spares one more fit of 1,000 trees.
+    Fields are value, unit, quantity, four flags, the brand and further columns. 1,000 trees on log(1 + price). A
+    brand's target statistic is smoothed towards the mean; for the rows that the trees are fitted on it is taken out of
+    fold, so that no row meets its own price in it. Test rows: the mean of the fold models, which spares one more fit
+    of 1,000 trees.
     """
 
     name: ClassVar[str] = "xgboost-baseline"

@@ -1,4 +1,4 @@
-"""`boosted`: bags of boosted trees on components, fields and what categories cost, their length found by inner folds."""
+"""`boosted`: bags of boosted trees on components, fields and target statistics; inner folds choose their length."""
 
 import io
 import json
@@ -26,8 +26,9 @@ SHORT = 50  # iterations where there are fewer
 class Boosted(Head):
     """Boosted trees on log price that see each category by its mean log price.
 
-    That mean is taken from inner folds that lack the row, groups whole. Iterations are those of the least mean error over the same inner folds. Several runs of trees, each on other
-    shares of rows and columns, are averaged. Test rows: a refit on all rows with the mean of the folds' iterations.
+    That mean is taken from inner folds that lack the row, groups whole. Iterations are those of the least mean error
+    over the same inner folds. Several runs of trees, each on other shares of rows and columns, are averaged. Test
+    rows: a refit on all rows with the mean of the folds' iterations.
     """
 
     name: ClassVar[str] = "boosted"
@@ -37,14 +38,16 @@ class Boosted(Head):
     side_by_side: ClassVar[bool] = True
 
     components: int = param(32, low=1, high=65_536)  # principal components of each vector set
-    bags: int = param(3, low=1, high=1000)  # runs that are averaged
-    n_inner_folds: int = param(5, low=2, high=100)  # of target statistics and iterations
+    bags: int = param(3, low=1, high=1000)  # ensembles of trees that are averaged
+    n_inner_folds: int = param(
+        5, low=2, high=100
+    )  # inner folds for target statistics and the number of trees
     smoothing: float = param(
         5.0, low=1e-6, high=1e9
     )  # rows of the mean that a category's statistic is mixed with
     huber_bend: float = param(0.3, low=1e-6, high=1e6)  # where the loss turns linear, in log price
     learning_rate: float = param(0.05, low=1e-9, high=10)
-    n_estimators: int = param(1000, low=1, high=1_000_000)  # at most
+    n_estimators: int = param(1000, low=1, high=1_000_000)  # trees, at most
     patience: int = param(50, low=1, high=1_000_000)  # iterations without a better inner error
     num_leaves: int = param(15, low=2, high=131_072)
     min_data_in_leaf: int = param(10, low=0, high=1e9)

@@ -22,8 +22,9 @@ SHORT = 100  # iterations where there are fewer
 class CatBoost(Head):
     """CatBoost on log price, on principal components of vectors, fields and categories.
 
-    Statistics of categories are CatBoost's own, taken in random orders of the training rows. Iterations are found on an inner split of the rows fitted on, groups whole. Test rows: a refit on all training rows
-    with the mean of the folds' iterations.
+    Statistics of categories are CatBoost's own, taken in random orders of the training rows. Iterations are found on
+    an inner split of the rows fitted on, groups whole. Test rows: a refit on all training rows with the mean of the
+    folds' iterations.
     """
 
     name: ClassVar[str] = "catboost"
@@ -35,12 +36,12 @@ class CatBoost(Head):
 
     components: int = param(32, low=1, high=65_536)  # principal components of each vector set
     learning_rate: float = param(0.05, low=1e-9, high=1)
-    n_estimators: int = param(2000, low=1, high=1_000_000)  # at most
+    n_estimators: int = param(2000, low=1, high=1_000_000)  # trees, at most
     patience: int = param(50, low=1, high=1_000_000)  # iterations without a better inner error
     max_depth: int = param(6, low=1, high=16)
     huber_bend: float = param(0.3, low=1e-6, high=1e6)  # where the loss turns linear, in log price
     max_bin: int = param(128, low=1, high=65_535)
-    colsample_bylevel: float = param(0.5, low=1e-9, high=1)  # share of columns a level of a tree sees
+    colsample_bylevel: float = param(0.5, low=1e-9, high=1)  # share of columns that each level of a tree uses
     subsample: float = param(0.8, low=1e-9, high=1)
     reg_lambda: float = param(3.0, low=0, high=1e9)
     random_state: int = param(0, low=0, high=MOST_SEED)

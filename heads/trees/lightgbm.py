@@ -27,10 +27,11 @@ BUILT_IN = {"huber-log": "huber", "mae-log": "regression_l1", "mse-log": "regres
 class LightGBM(Head):
     """LightGBM on log price, on principal components of vectors and fields.
 
-    Each fold's iterations are found on an inner split of its own training rows. Trees see principal components of each vector set, fitted inside the fold: a tenth of the columns, and a
-    direction in which products differ is one column and not a little of each. With `components` 0 they see
-    the vectors, whose bin edges are quantiles over all training rows (no price enters), so that rows are
-    binned once and folds are subsets. Test rows: a refit on all training rows with the mean of the iterations.
+    Each fold's iterations are found on an inner split of its own training rows. Trees see principal components of each
+    vector set, fitted inside the fold: a tenth of the columns, and a direction in which products differ is one column
+    and not a little of each. With `components` 0 they see the vectors, whose bin edges are quantiles over all training
+    rows (no price enters), so that rows are binned once and folds are subsets. Test rows: a refit on all training rows
+    with the mean of the iterations.
     """
 
     name: ClassVar[str] = "lightgbm"
@@ -42,19 +43,21 @@ class LightGBM(Head):
     loss: str = param("huber-log", one_of=tuple(DERIVATIVES))
     huber_bend: float = param(0.3, low=1e-6, high=1e6)  # where huber-log turns linear, in log price
     components: int = param(64, low=0, high=65_536)  # principal components of each vector set, 0: the vectors
-    fields: bool = True  # take parsed fields in
+    fields: bool = True  # use parsed fields
     learning_rate: float = param(0.1, low=1e-9, high=10)
-    n_estimators: int = param(1000, low=1, high=1_000_000)  # at most
+    n_estimators: int = param(1000, low=1, high=1_000_000)  # trees, at most
     patience: int = param(40, low=1, high=1_000_000)  # iterations without a better inner error
     num_leaves: int = param(31, low=2, high=131_072)
     min_data_in_leaf: int = param(10, low=0, high=1e9)
     max_bin: int = param(63, low=2, high=65_535)
-    colsample_bytree: float = param(  # share of columns a tree sees
+    colsample_bytree: float = param(  # share of columns that each tree uses
         0.5, low=1e-9, high=1, was="feature_fraction"
     )
-    subsample: float = param(0.8, low=1e-9, high=1, was="bagging_fraction")  # share of rows a tree sees
+    subsample: float = param(
+        0.8, low=1e-9, high=1, was="bagging_fraction"
+    )  # share of rows that each tree uses
     reg_lambda: float = param(1.0, low=0, high=1e9, was="lambda_l2")
-    cat_smooth: float = param(  # rows of the mean that a category is mixed with before ordering
+    cat_smooth: float = param(  # rows of the overall mean added to a category before ordering
         1.0, low=0, high=1e9
     )
     random_state: int = param(0, low=0, high=MOST_SEED)

@@ -1,7 +1,7 @@
 """Gradients and Hessians of the losses in log price, for the boosters' custom objectives.
 
 With d = predicted - actual in log price, the SMAPE of a row is 200 tanh(|d| / 2). Its second derivative is
-negative away from 0, where a Newton step would run the wrong way, so each loss gives the curvature of the
+negative away from 0, where a Newton step would increase the loss, so each loss gives the curvature of the
 parabola that touches it at d and lies above it everywhere: gradient / d. A leaf is then a weighted mean of
 its residuals, and no step can make the loss worse.
 """

@@ -1,4 +1,4 @@
-"""`stacked`: a second level of boosted trees, on what other heads price a row at without its inner fold, and on fields."""
+"""`stacked`: a second level of boosted trees, on the out-of-fold prices of other heads and on fields."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from heads.trees.boosted import Boosted
 class Stacked(Boosted):
     """Boosted trees that correct the mean of `additive` and `kernel-ridge`, on both, components, fields and categories.
 
-    Both heads are cross-fitted on the inner folds of the rows fitted on, so that the trees learn from prices that are
-    as wrong as those of new rows, and nothing outside of the rows fitted on enters. New rows are priced by both heads
-    fitted on all of these rows.
+    Both heads are cross-fitted on the inner folds of the rows fitted on, so that the trees learn from prices with the
+    same errors as those of new rows, and nothing outside of the rows fitted on enters. New rows are priced by both
+    heads fitted on all of these rows.
     """
 
     name: ClassVar[str] = "stacked"
@@ -31,7 +31,7 @@ class Stacked(Boosted):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("lightgbm", "scikit-learn", "scipy")
 
-    kernels: bool = True  # kernel-ridge stands below beside additive
+    kernels: bool = True  # use kernel-ridge beside additive on the first level
 
     def _fit_below(self, rows: Rows, log_price: np.ndarray, cell: np.ndarray) -> np.ndarray:
         unfitted: list[Head] = [Additive(random_state=self.random_state)]

@@ -28,9 +28,10 @@ Values = Callable[[np.ndarray], np.ndarray]  # positions -> (n_chosen, n_columns
 class XGBoost(Head):
     """XGBoost on log price of vectors and fields.
 
-    Each fold's iterations are found on an inner split of its own training rows. Bin edges are quantiles of features over all training rows (no price enters) and shared by the folds'
-    matrices. With `components`, trees see principal components instead, fitted inside the fold, and so are
-    their bins. Test rows: a refit on all training rows with the mean of the iterations.
+    Each fold's iterations are found on an inner split of its own training rows. Bin edges are quantiles of features
+    over all training rows (no price enters) and shared by the folds' matrices. With `components`, trees see principal
+    components instead, fitted inside the fold, and so are their bins. Test rows: a refit on all training rows with the
+    mean of the iterations.
     """
 
     name: ClassVar[str] = "xgboost"
@@ -41,16 +42,18 @@ class XGBoost(Head):
 
     loss: str = param("smape", one_of=tuple(DERIVATIVES))
     learning_rate: float = param(0.1, low=1e-9, high=10)
-    n_estimators: int = param(1000, low=1, high=1_000_000, was="rounds")  # at most
+    n_estimators: int = param(1000, low=1, high=1_000_000, was="rounds")  # trees, at most
     patience: int = param(40, low=1, high=1_000_000)  # iterations without a better inner score
     max_depth: int = param(7, low=1, high=30)
     min_child_weight: float = param(5.0, low=0, high=1e9)
     max_bin: int = param(64, low=2, high=65_535)
-    colsample_bytree: float = param(0.2, low=1e-9, high=1, was="columns")  # share of columns a tree sees
-    subsample: float = param(0.8, low=1e-9, high=1, was="rows")  # share of rows a tree sees
+    colsample_bytree: float = param(
+        0.2, low=1e-9, high=1, was="columns"
+    )  # share of columns that each tree uses
+    subsample: float = param(0.8, low=1e-9, high=1, was="rows")  # share of rows that each tree uses
     reg_lambda: float = param(2.0, low=0, high=1e9, was="l2")
     components: int = param(0, low=0, high=65_536)  # principal components of each vector set, 0: the vectors
-    fields: bool = True  # take parsed fields in
+    fields: bool = True  # use parsed fields
     random_state: int = param(42, low=0, high=MOST_SEED)
     n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     order=("demo", "ingest", "images", "clean", "show", "folds", "images-export", "images-import"),
 )
 def catalog() -> None:
-    """Read a catalogue: check rows, parse fields, deal folds."""
+    """Read a catalogue: check rows, parse fields, make folds."""
 
 
 SECTIONS = {
@@ -44,7 +44,7 @@ SECTIONS = {
     metavar="FILE",
     help="Training rows: CSV (commas, semicolons, tabs or pipes; also gzipped) or Parquet, with prices.",
 )
-@click.option("--test", metavar="FILE", help="Test rows; without it a test split from before is removed.")
+@click.option("--test", metavar="FILE", help="Test rows; without it an earlier test split is removed.")
 @click.option(
     "--images",
     metavar="DIR",
@@ -63,7 +63,7 @@ SECTIONS = {
     "--text-column",
     multiple=True,
     metavar="NAME",
-    help="Column of catalogue texts; repeat to join further ones to it, each under its name.  "
+    help="Column of catalogue texts; may be repeated: further ones are added under their names.  "
     "[default: catalog_content]",
 )
 @click.option(
@@ -75,31 +75,29 @@ SECTIONS = {
 @click.option(
     "--images-per-row",
     type=click.Choice(get_args(ImagePolicy)),
-    help="Of several images of a row: all, whose vectors are averaged, or the first.  [default: all]",
+    help="Images of a row that are embedded: all, whose vectors are averaged, or the first.  [default: all]",
 )
 @click.option("--price-column", metavar="NAME", help="Column of prices, > 0.  [default: price]")
 @click.option(
     "--group-column",
     metavar="NAME",
-    help="Column whose values share a fold, such as the seller or the brand.",
+    help="Column of groups, such as the seller or the brand: rows of one value share a fold.",
 )
 @click.option(
     "--time-column",
     metavar="NAME",
-    help="Column of when a price held (dates or numbers): models are then scored on later rows than they learn from.",
+    help="Column of times (dates or numbers): models are then scored on later rows than those they learn from.",
 )
-@click.option(
-    "--weight-column", metavar="NAME", help="Column of what a row counts in fits and in scores, > 0."
-)
+@click.option("--weight-column", metavar="NAME", help="Column of row weights in fits and scores, > 0.")
 @click.option(
     "--decimal",
     type=click.Choice(get_args(DecimalMark)),
-    help="Mark before the decimals of prices.  [default: auto, found from the column as a whole]",
+    help="Mark before the decimals of prices.  [default: auto, found from all prices]",
 )
 @click.option(
     "--price-range",
     type=click.Choice(get_args(RangePolicy)),
-    help="What becomes of a price such as 10-12: refuse it, or take its middle.  [default: refuse]",
+    help="What to do with a price such as 10-12: refuse the row, or take the middle.  [default: refuse]",
 )
 @click.option(
     "--max-rejected",
@@ -111,13 +109,13 @@ SECTIONS = {
     "--numeric",
     multiple=True,
     metavar="NAME",
-    help="A further column to read as numbers; repeat. Else by type.",
+    help="A further column to read as numbers; may be repeated. Others are read by their values.",
 )
 @click.option(
     "--categorical",
     multiple=True,
     metavar="NAME",
-    help="A further column to read as categories; repeat. Else by type.",
+    help="A further column to read as categories; may be repeated. Others are read by their values.",
 )
 def ingest(
     workspace: Workspace,

@@ -1,4 +1,4 @@
-"""Numbers of a column that are no measure of anything, such as 1e39, or 99999 among ages: clipped, or missing."""
+"""Numbers of a column that are no measurements: 1e39 is clipped, 99999 among ages becomes missing."""
 
 import numpy as np
 

@@ -37,9 +37,17 @@ def read_split(
 ) -> pa.Table:
     """Rows of one split in catalogue order: ids, texts, parsed fields, and prices of train.
 
+    >>> from store import read_split
+    >>> read_split("run", "train", ["sample_id", "price"]).num_rows  # doctest: +SKIP
+    590
+
     Args:
+        workspace: a workspace, or the path or address of one.
         split: "train" or "test".
-        columns: those to read; None: all.
+        columns: columns to read; None: all.
+
+    Returns:
+        An Arrow table with the columns of `store.schema.CATALOG_COLUMNS` and the further columns, one row for each row.
 
     Raises:
         CatalogError: that split was never ingested.

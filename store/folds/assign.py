@@ -243,7 +243,7 @@ def deal_by_time(time: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
 def decide_folds(
     log_price: np.ndarray, groups: np.ndarray | None = None, k: int = 5, seed: int = 42
 ) -> np.ndarray:
-    """A fold for each row: groups stay whole, folds are alike in size and in log price.
+    """A fold for each row: groups are not split, and folds are similar in size and in log price.
 
     >>> folds = decide_folds([1.0, 1.1, 2.0, 3.0, 4.0, 5.0], groups=["tea", "tea", "oil", "rice", "salt", "jam"], k=2)
     >>> bool(folds[0] == folds[1])  # one product, one fold
@@ -254,13 +254,16 @@ def decide_folds(
     Args:
         log_price: shape (n_rows,); prices do as well, since only their order counts.
         groups: shape (n_rows,), labels of any kind: rows of one group are the same product, such as rows with one
-            text. None: each row is its own.
+            text. None: each row is a group of its own.
+        k: number of folds, at least 2.
+        seed: of the random order of equal groups.
 
     Returns:
         int16, shape (n_rows,), 0..k-1, no fold empty.
 
     Raises:
         CatalogError: fewer groups than folds, or one group holds more than half of the rows.
+        RowMismatchError: groups and log_price differ in length.
     """
     log_price = np.asarray(log_price)
     n_rows = len(log_price)

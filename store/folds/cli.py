@@ -19,16 +19,16 @@ from store.workspace import Workspace
     "--group",
     type=click.Choice(get_args(Grouping)),
     help="Rows that stay together: 'exact' for the same text or image (and the same further columns), 'near' for nearly "
-    "the same text as well, 'none' for no others; 'auto' for what makes folds like the test set.  "
+    "the same text as well, 'none' for no others; 'auto' for the grouping that fits the test set best.  "
     "[default: folds.group of shelfprice.toml, or auto]",
 )
 @click.option("--seed", type=int, help="The run's seed.  [default: seed of shelfprice.toml, or 42]")
 def folds(
     workspace: Workspace, as_json: bool, k: int | None, group: Grouping | None, seed: int | None
 ) -> None:
-    """Deal training rows into folds and show them.
+    """Divide training rows into folds and show them.
 
-    Options are saved to shelfprice.toml, so that later runs keep to them. Folds that fit the catalogue and the options
+    Options are saved to shelfprice.toml, so that later runs use them. Folds that fit the catalogue and the options
     are kept; other folds make predictions and blends stale.
 
     \b

@@ -16,7 +16,7 @@ NO_KEYS = np.array([], dtype=DTYPE)
 
 
 def key_array(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Keys that are not null, shape (n_keys,), `S16`. Compare only with such arrays: NumPy hides trailing zeros."""
+    """Keys that are not null, shape (n_keys,), `S16`. Compare only with such arrays: NumPy drops trailing zero bytes."""
     if isinstance(keys, pa.ChunkedArray):
         keys = keys.combine_chunks()
     keys = keys.drop_null()

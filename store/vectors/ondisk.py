@@ -92,7 +92,7 @@ class OnDisk:
 
 
 class Spool:
-    """An array that grows at its end, in a file without a name that is gone with it, or in memory.
+    """An array that grows at its end, in an unnamed temporary file or in memory.
 
     Args:
         in_file: whether in a file; `TMPDIR` says on which disk.

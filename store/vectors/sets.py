@@ -116,7 +116,7 @@ def iter_image_keys(
         yield parts
 
 
-# ---- which fingerprint of an encoder is meant ----------------------------------------------------
+# ---- which fingerprint a name means --------------------------------------------------------------
 
 VECTORS = "vectors"
 

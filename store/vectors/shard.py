@@ -1,4 +1,4 @@
-"""Shards: immutable Parquet files of keys and float16 vectors. A shard's presence is its record."""
+"""Shards: immutable Parquet files of keys and float16 vectors. A shard needs no other record than its file."""
 
 import hashlib
 from collections.abc import Callable, Iterator

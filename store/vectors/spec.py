@@ -1,4 +1,4 @@
-"""What makes a vector: plain data, declared in full, digested to a fingerprint."""
+"""Everything that can change a vector, as plain data, and its digest, the fingerprint."""
 
 import dataclasses
 import hashlib
@@ -32,7 +32,7 @@ def slug(name: str) -> str:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """All that can change a vector. What was merely chosen by a machine is provenance, not here."""
+    """All that can change a vector. What a machine chose by measuring is provenance and not part of it."""
 
     name: str  # `minilm`, `clip-vit-l14.image`; names the folder, not part of the fingerprint
     modality: Modality

@@ -1,5 +1,5 @@
-"""Attacks on tiny workspaces, for as many minutes as one likes: `python -m tests.soak --minutes 10`, or `make soak`.
+"""Attacks on tiny workspaces, for a given number of minutes: `python -m tests.soak --minutes 10`, or `make soak`.
 
 Each attack draws cases from a seed, runs one, and gives a verdict. Nothing may end in a traceback, a silent change, a
-hang, a loss, or an error whose way on doesn't work; what does is written to a file that repeats it.
+hang, a loss, or an error whose next step doesn't work; a failing case is written to a file that repeats it.
 """

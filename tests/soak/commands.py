@@ -48,7 +48,7 @@ RARE = (  # rooms whose libraries the workspace of these attacks never asks for
 
 @dataclass(frozen=True)
 class Said:
-    """How a command came out."""
+    """The result of a command."""
 
     line: str
     code: int | None  # None: killed after HANG_SECONDS; negative: by a signal

@@ -1,4 +1,4 @@
-"""A disk that is full or read-only, folders that may not be written: told, nothing lost, and the same once it may be."""
+"""A disk that is full or read-only, folders that may not be written: reported, nothing lost, the same results afterwards."""
 
 import ctypes
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.soak import kills
 from tests.soak.commands import Said, result_of
-from tests.soak.verdict import Verdict, judged
+from tests.soak.verdict import Verdict
 from tests.soak.world import World
 
 READ_ONLY, FORBIDDEN = "read-only", "forbidden"
@@ -57,7 +57,7 @@ def _run(world: World, case: dict[str, Any]) -> Verdict:
             mount("-o", f"remount,size={used + case['room']}k", str(root))
         (first,) = world.run(root, (case["command"],))
         mount("-o", "remount,rw,size=64m", str(root))
-        return _judged(world, root, first)
+        return _judged(world, root, case["command"], first)
 
 
 def _forbidden(world: World, case: dict[str, Any]) -> Verdict:
@@ -69,20 +69,19 @@ def _forbidden(world: World, case: dict[str, Any]) -> Verdict:
         (first,) = world.run(root, (case["command"],))
         for folder in folders:
             folder.chmod(0o755)
-        return _judged(world, root, first)
+        return _judged(world, root, case["command"], first)
 
 
-def _judged(world: World, root: Path, first: Said) -> Verdict:
+def _judged(world: World, root: Path, command: str, first: Said) -> Verdict:
     if first.fault or (first.code and not is_told(first)):
         return Verdict(first.fault or "stuck", [f"$ {first.line}\n[{first.code}] {first.output[-3000:]}"])
-    return judged(world, root, [*world.run(root, world.steps)], before=[first])
+    return kills.finished(world, root, (command,), before=[first])
 
 
 def is_told(said: Said) -> bool:
     """Whether a message names the disk's trouble."""
-    return any(
-        words in said.output for words in ("no space left", "No space left", "Read-only", "can't write")
-    )
+    told = ("no space left", "No space left", "Read-only", "can't write", "can't remove")
+    return any(words in said.output for words in told)
 
 
 def own_mounts() -> None:

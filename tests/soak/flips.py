@@ -1,4 +1,4 @@
-"""Single bits turned in Parquet and JSON files, held against what they said: told, the same, or silently another."""
+"""Single bits flipped in Parquet and JSON files: reported, without effect, or silently other content."""
 
 import random
 from collections import Counter

@@ -9,15 +9,13 @@ from typing import Any
 
 from tests.soak import kills
 from tests.soak.commands import Said, command, end, start
-from tests.soak.verdict import Verdict, judged
+from tests.soak.verdict import Verdict
 from tests.soak.world import World
-
-COMMANDS = (*World.steps, "catalog folds", "prune --yes")
 
 
 def cases(world: World, draw: random.Random) -> Iterator[dict[str, Any]]:
     """Every pair, a command and itself too."""
-    pairs = list(itertools.combinations_with_replacement(COMMANDS, 2))
+    pairs = list(itertools.combinations_with_replacement(kills.COMMANDS, 2))
     while True:
         for pair in draw.sample(pairs, len(pairs)):
             yield {"pair": pair, "seconds": round(draw.choice((0.0, 0.05, 0.3)), 2)}
@@ -25,7 +23,7 @@ def cases(world: World, draw: random.Random) -> Iterator[dict[str, Any]]:
 
 def run(world: World, case: dict[str, Any]) -> Verdict:
     with world.copy() as root:
-        for one in set(case["pair"]):
+        for one in dict.fromkeys(case["pair"]):
             kills.prepare(root, one)
         running = []
         for one in case["pair"]:
@@ -40,4 +38,4 @@ def run(world: World, case: dict[str, Any]) -> Verdict:
             output.close()
         if fault := next((one.fault for one in said if one.fault), None):
             return Verdict(fault, [f"$ {one.line}\n[{one.code}] {one.output[-3000:]}" for one in said])
-        return judged(world, root, [*world.run(root, world.steps)], before=said)
+        return kills.finished(world, root, case["pair"], before=said)

@@ -1,4 +1,4 @@
-"""Every kind of file of a workspace, damaged in every way: it is healed, told with a way on that works, or noted."""
+"""Every kind of file of a workspace, damaged in every way: it is made again, reported with a next step that works, or noted."""
 
 import io
 import itertools

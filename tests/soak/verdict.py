@@ -1,4 +1,4 @@
-"""What came of an attack, and the way on that a message names, tried."""
+"""The outcome of an attack; the next step that a message names is taken."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.soak.commands import Said
-from tests.soak.world import INPUTS, World, plain
+from tests.soak.world import INPUTS, OF_SEARCH, World, plain
 
 BAD = ("traceback", "hang", "crash", "silent", "stuck", "lost")
 MOST_WAYS = 12
@@ -107,13 +107,22 @@ def differing(world: World, root: Path) -> list[str]:
     return [f"{one} {found.get(one)}" for one in sorted(names) if found.get(one) != world.outcome.get(one)]
 
 
-def judged(world: World, root: Path, said: Sequence[Said], before: Sequence[Said] = ()) -> Verdict:
-    """Commands that had to go well, held against the pristine workspace; `before` may have failed in words."""
+def judged(
+    world: World, root: Path, said: Sequence[Said], before: Sequence[Said] = (), is_searched: bool = False
+) -> Verdict:
+    """Commands that had to go well, held against the pristine workspace.
+
+    Args:
+        before: commands that may have failed in words.
+        is_searched: parameters were searched meanwhile: what follows from them must be there, and may be another.
+    """
     lines = [f"$ {one.line}\n[{one.code}] {one.output.strip()[-3000:]}" for one in (*before, *said)]
     fault = next((one.fault for one in said if one.fault), None)
     if fault or any(one.code for one in said):
         return Verdict(fault or "stuck", lines)
     others = differing(world, root)
+    if is_searched:
+        others = [one for one in others if not re.fullmatch(rf"({'|'.join(OF_SEARCH)}) [0-9a-f]{{12}}", one)]
     if others:
         return Verdict("lost", [*lines, f"other than before: {', '.join(others)}"])
     return Verdict("told" if any(one.code for one in before) else "healed", lines)

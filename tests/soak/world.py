@@ -40,6 +40,9 @@ TABLES = ("catalog/train", "catalog/test", "catalog/holdout", "images/links", "f
 MODEL = "model"  # folder of a packed model, beside the workspace
 INPUTS = (*TABLES, "vectors", "failures", "tuning", "evidence")
 Cell = TypeVar("Cell")
+TUNE = "heads tune"
+# What follows from parameters that a search found, others with each of its trials.
+OF_SEARCH = ("tuning", f"{HEADS[0]}.json", "blend", "submission", "packed")
 # The one column of links.parquet and of rejected.parquet that says where files lay.
 VOLATILE = ("path", "tried", "seconds", "time")
 
@@ -60,7 +63,7 @@ class World:
         self._write_files()
         self.pristine.mkdir(parents=True)
         (self.pristine / "shelfprice.toml").write_text(SETTINGS)
-        first = (*self.steps[:3], "heads tune", *self.steps[3:], *self.looks[-2:])
+        first = (*self.steps[:3], TUNE, *self.steps[3:], *self.looks[-2:])
         for said in self.run(self.pristine, first):
             assert said.code == 0, (said.line, said.output)
         self.outcome = self.meaning(self.pristine)

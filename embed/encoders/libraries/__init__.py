@@ -1,1 +1,1 @@
-"""One library of encoders per file: each says by which names it goes, finds weights with their preprocessing, loads."""
+"""One library of encoders per file: each declares its names, finds weights with their preprocessing, and loads them."""

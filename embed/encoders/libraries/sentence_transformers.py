@@ -311,25 +311,25 @@ def _check_modules(
     address: Address, model: SentenceModel, sources: Sources, hash_file: HashFile
 ) -> dict[str, str]:
     """Refuse modules that can't be run as their authors do; what the spec holds of code that comes with the model."""
-    for module in _modules(model.folder):
-        kind = str(module["type"])
-        if not kind.startswith(OWN_MODULES):
-            return needed_code(address, model.folder, kind, sources, hash_file)
-        if kind.rpartition(".")[2] in ("Router", "Asym"):
+    kinds = [str(module["type"]) for module in _modules(model.folder)]
+    foreign = [kind for kind in kinds if not kind.startswith(OWN_MODULES)]
+    for kind in kinds:
+        if kind not in foreign and kind.rpartition(".")[2] in ("Router", "Asym"):
             raise EncoderError(
                 f"{address.name}: the model sends queries and documents through different modules ({kind}), which is not "
                 "supported: use a model with one path"
             )
-    if model.modules[0][0] == KIND:
-        return {}
-    config = model.transformer
+    config = {} if model.modules[0][0] == KIND else model.transformer
     if config.get("lora_adaptations"):
         raise EncoderError(
             f"{address.name}: the model has an adapter for each task ({', '.join(config['lora_adaptations'])}), which its "
             "own code applies, and without one its vectors are others: use a version whose adapters transformers can "
             "load, such as hf:jinaai/jina-embeddings-v3-hf?task=retrieval_passage"
         )
-    return remote_code(address, model.first, config, sources, hash_file)
+    code = remote_code(address, model.first, config, sources, hash_file)
+    for kind in foreign:  # a digest of the whole folder, which holds the transformer's code too
+        code = needed_code(address, model.folder, kind, sources, hash_file)
+    return code
 
 
 def _folder(address: Address, sources: Sources, packaged: Path | None) -> Path:

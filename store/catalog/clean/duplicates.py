@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from store.catalog.read import extra_columns
 
-SHARED_ROWS = 20  # a further image of more rows than so many is no image of the product
+SHARED_ROWS = 20  # an image after the first that more rows have is not of the product itself
 NEAR_JACCARD = 0.8  # of word shingles: from here on two texts are near-duplicates
 
 

@@ -37,7 +37,7 @@ SHAPE_BYTES = FREQUENCIES * FREQUENCIES // 8
 FIELDS = 8  # a side, whose mean colours are kept
 NEAR_BITS = 16  # of 256: images that differ in so many or fewer look alike
 NEAR_LEVELS = 4  # of 256: by which no field's colour may differ
-UNREAD = "unread: "  # what a reason begins with that says nothing about the image
+UNREAD = "unread: "  # the beginning of reasons that do not depend on the image
 LEAST_CONTRAST = 4.0  # standard deviation in grey levels below which an image shows nothing
 LEAST_EACH = 1_000  # images: a process for fewer takes longer to start than it saves
 _BATCH = 512
@@ -76,7 +76,9 @@ def close_pairs(hashes: np.ndarray, most_bits: int) -> np.ndarray:
     index.add(np.ascontiguousarray(hashes))
     parts = [np.empty((0, 2), np.int64)]
     for start in range(0, len(hashes), 4096):
-        limits, _, found = index.range_search(hashes[start : start + 4096], most_bits + 1)  # below, not at
+        limits, _, found = index.range_search(
+            hashes[start : start + 4096], most_bits + 1
+        )  # faiss returns distances below the limit
         counts = np.diff(limits.astype(np.int64)).astype(np.int64)
         left = start + np.repeat(np.arange(len(counts)), counts)
         parts.append(np.stack([left, found], axis=1)[left < found])
@@ -163,7 +165,7 @@ def hashes_in_processes(workspace: Workspace, digests: list[str], processes: int
 
 @contextmanager
 def _own_imports_alone() -> Iterator[None]:
-    """Python started meanwhile does not look for modules in the current folder, which may be anyone's."""
+    """Python processes started meanwhile do not import modules from the current folder, which others may control."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -176,7 +178,7 @@ def _own_imports_alone() -> Iterator[None]:
 
 
 def _begin_worker() -> None:
-    """Ctrl-C is for the run, which ends its workers; one whose run was killed ends as well."""
+    """Ignore Ctrl-C, since the run ends its workers; end when the run was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -47,7 +47,7 @@ def shingle_matrix(texts: pa.Array | pa.ChunkedArray) -> csr_array:
 class NearIndex:
     """Which text has which shingle, to hold new texts against: plain arrays, whatever words the new texts have.
 
-    A shingle is 32 bits of a hash: two that meet by chance move a similarity by one shingle in hundreds.
+    A shingle is 32 bits of a hash: a collision changes a similarity by one shingle in hundreds.
     """
 
     shingles: np.ndarray  # (n,) uint32, sorted; one for each text that has it
@@ -183,7 +183,9 @@ def _candidates(signature: np.ndarray) -> Iterator[np.ndarray]:
     bands = signature.reshape(len(signature), BANDS, BAND_HASHES)
     for band in range(BANDS):
         here, after = bands[:, band], bands[:, (band + 1) % BANDS]
-        order = np.lexsort([*after.T, *here.T])  # inside a bucket, like stands beside like
+        order = np.lexsort(
+            [*after.T, *here.T]
+        )  # sorted by signature inside a bucket, so that similar texts are next to each other
         ordered = here[order]
         pairs = []
         for apart in range(1, WINDOW + 1):

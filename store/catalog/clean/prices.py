@@ -1,6 +1,6 @@
-"""Prices that can't all be right: those of one text that contradict, and those far from what its neighbours cost.
+"""Doubtful prices: prices of one text that contradict, and prices far from those of the nearest names.
 
-A training row is held against neighbours of its own fold alone. So what is said of it is the same whatever the prices
+A training row is compared with neighbours of its own fold only. So the finding is the same whatever the prices
 of the other folds are, and a fold's prices never decide on which rows the model that predicts it is trained.
 """
 
@@ -15,7 +15,7 @@ NEIGHBOURS = 10
 LEAST_SIMILARITY = 0.35  # mean cosine to the neighbours below which they say nothing
 FAR = 4.0  # robust standard deviations
 LEAST_FACTOR = 3.0  # a price within this factor of its neighbours' median is no outlier
-LEAST_ROWS = 50  # of a fold, below which there are no neighbours to speak of
+LEAST_ROWS = 50  # rows of a fold; with fewer, neighbours are not compared
 _DIMENSIONS = 128  # that TF-IDF is projected to; cosines keep within about 0.09
 _TO_SIGMA = 1.4826  # median absolute deviation -> standard deviation
 

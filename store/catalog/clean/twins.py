@@ -53,7 +53,7 @@ def near_images(rows: Catalogue, pairs_of: Callable[[list[str]], np.ndarray]) ->
 
 
 def repeats_of_train(rows: Catalogue) -> Finding:
-    """Test rows with the very text or image of a training row; they are scored as they are."""
+    """Test rows with the same text or image as a training row; they are scored as they are."""
     n_train = rows.n_train
     first_by = [
         _first_row(part[:n_train], part[n_train:]) for part in (text_codes(rows), codes(rows.image)[0])

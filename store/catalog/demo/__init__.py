@@ -1,1 +1,1 @@
-"""A catalogue that never was: products, texts and drawn images whose true prices are known."""
+"""An invented catalogue: products, texts and drawn images whose true prices are known."""

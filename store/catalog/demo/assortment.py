@@ -7,7 +7,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Category:
-    """One shelf of the shop."""
+    """One category of products."""
 
     name: str
     department: str  # brands sell in departments
@@ -167,4 +167,4 @@ GIFT_SHARE = 0.2  # of lines are gift sets, which the text says; how many items 
 GIFT_COUNTS = {2: 0.4, 4: 0.3, 6: 0.3}
 GIFT_ELASTICITY = 0.75
 
-NOISE_SIGMA = 0.17  # of log price: what nobody can predict
+NOISE_SIGMA = 0.17  # of log price: noise, which can't be predicted

@@ -39,7 +39,7 @@ def smape_floor(sigma: float = NOISE_SIGMA) -> float:
 
 @cache
 def smape_floor_blind(is_gift: bool) -> float:
-    """SMAPE of the best guess by one who knows everything save the image, which he can't see."""
+    """SMAPE of the best prediction from everything except the image."""
     counts = GIFT_COUNTS if is_gift else {1: 1.0}
     packages = ((True, RICH_PACKAGE[1]), (False, 1 - RICH_PACKAGE[1]))
     offsets, shares = [], []

@@ -49,7 +49,7 @@ class DemoRow:
 
 
 def rows_of_demo(seed: int, n_train: int, n_test: int) -> tuple[list[DemoRow], list[DemoRow]]:
-    """Every row of train and test, traps laid.
+    """Every row of train and test, with the deliberate faults.
 
     Raises:
         CatalogError: too few rows to make a catalogue of.
@@ -62,7 +62,7 @@ def rows_of_demo(seed: int, n_train: int, n_test: int) -> tuple[list[DemoRow], l
     sold = listings(random, n_train + n_test)
     shown = Counter(listing.product.image for listing in sold)
     alone = [i for i, listing in enumerate(sold) if shown[listing.product.image] == 1]
-    spoiled = iter(random.permutation(alone).tolist())  # each row falls into one trap at most
+    spoiled = iter(random.permutation(alone).tolist())  # each row has one deliberate fault at most
     n_rows = len(sold)
     no_link = _take(spoiled, round(n_rows * traps.NO_LINK_SHARE))
     no_file = _take(spoiled, round(n_rows * traps.NO_FILE_SHARE))
@@ -141,11 +141,19 @@ def record(seed: int, train: Sequence[DemoRow], test: Sequence[DemoRow]) -> dict
 def make_demo(
     to: str | os.PathLike[str], seed: int = 42, n_train: int = 2000, n_test: int = 500
 ) -> dict[str, Any]:
-    """Write a demo catalogue and return its record.
+    """Write an invented catalogue with images, whose true prices and best reachable score are known.
+
+    >>> from store import make_demo
+    >>> made = make_demo("demo", n_train=300, n_test=60)  # doctest: +SKIP
 
     Args:
         to: a folder that is empty, does not exist, or holds an earlier demo, which is replaced.
         seed: decides every product, text and image: same seed, same bytes.
+        n_train: rows of train.csv, at least 10.
+        n_test: rows of test.csv.
+
+    Returns:
+        What catalogue.json holds: number of rows and images, and the best SMAPE that is reachable.
 
     Raises:
         CatalogError: the folder holds something else, or too few rows are asked for.

@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Look:
-    """What a package wears."""
+    """Material and colours of a package."""
 
     finish: str  # "kraft", "standard", "gold"
     color: Color  # of the variety

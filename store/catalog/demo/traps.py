@@ -20,7 +20,7 @@ PRICES_SPOILED_OVER = 40  # rows; the smallest demos are left whole
 
 @dataclass(frozen=True)
 class Listing:
-    """One row to be."""
+    """One row before it is written."""
 
     product: Product
     title_seed: int

@@ -1,1 +1,1 @@
-"""Images from the open web: links in the catalogue -> content-addressed blobs, safely and repeatably."""
+"""Downloads images: links in the catalogue -> content-addressed blobs."""

@@ -1,4 +1,4 @@
-"""Hand images over as a folder or a tar, and take them in elsewhere, trusting nothing but digests."""
+"""Export images to a folder or a tar, and import them elsewhere; an import relies only on digests."""
 
 import io
 import os
@@ -207,7 +207,7 @@ def _files_of(source: str) -> Generator[tuple[str, int, IO[bytes] | None], None,
     try:
         with tarfile.open(source, "r:") as tar:
             for member in tar:
-                if member.issparse():  # a few bytes that stand for any number
+                if member.issparse():  # a sparse file: a few bytes may unpack to any number
                     raise CatalogError(
                         f"{member.name} of {source} can't be read: {member.size} bytes as a sparse file, which "
                         "images-export does not write"
@@ -220,7 +220,7 @@ def _files_of(source: str) -> Generator[tuple[str, int, IO[bytes] | None], None,
 
 @contextmanager
 def _whole(source: str) -> Iterator[None]:
-    """What tarfile finds out while headers or contents are read, as an error of ours."""
+    """Errors of tarfile while headers or contents are read, as CatalogError."""
     try:
         yield
     except tarfile.TarError as error:

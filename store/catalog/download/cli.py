@@ -40,7 +40,7 @@ SECTIONS = {
     "--retries",
     type=click.IntRange(0, 20),
     default=3,
-    help="Tries after the first, for what may pass: 429, 5xx, time-outs, broken connections.",
+    help="Retries after temporary failures: 429, 5xx, time-outs, broken connections.",
 )
 @click.option(
     "--timeout", type=click.FloatRange(0.1), default=60.0, help="Most seconds for one request, body included."
@@ -57,7 +57,10 @@ SECTIONS = {
     default=120_000_000,
     help="Most pixels of one image; Pillow decodes no more than 178,956,970.",
 )
-@click.option("--contact", help="E-mail address or page in the user agent, for those who run the servers.")
+@click.option(
+    "--contact",
+    help="E-mail address or page in the user agent, so that operators of servers can write to you.",
+)
 @click.option(
     "--ca-file",
     type=click.Path(exists=True, dir_okay=False),
@@ -82,8 +85,9 @@ def images(
 ) -> None:
     """Fetch the images behind the catalogue's links.
 
-    A run that was stopped goes on where it was. Every link ends in images/links.parquet, with the digest of its image or
-    the reason why there is none. What is stored is not fetched again; what failed is tried again with --retry-failed.
+    A run that was stopped continues where it was. Every link gets a row in images/links.parquet, with the digest of its
+    image or the reason why there is none. Stored images are not fetched again; failed links are tried again with
+    --retry-failed.
 
     \b
     Examples:
@@ -134,7 +138,7 @@ def images(
 def images_export(workspace: Workspace, target: str, as_json: bool) -> None:
     """Write all images and links to a folder or a tar.
 
-    For another workspace, which takes them by 'shelfprice catalog images-import'.
+    Another workspace reads them by 'shelfprice catalog images-import'.
 
     \b
     Examples:
@@ -162,7 +166,7 @@ def images_export(workspace: Workspace, target: str, as_json: bool) -> None:
 def images_import(workspace: Workspace, source: str, as_json: bool) -> None:
     """Take images and links from a folder or a tar.
 
-    What 'shelfprice catalog images-export' wrote. The digest of every image is checked.
+    The source is what 'shelfprice catalog images-export' wrote. The digest of every image is checked.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""One request to one URL: capped in time and size while it streams, its content sniffed, not believed."""
+"""One request to one URL, limited in time and size; the format is taken from the first bytes, not from headers."""
 
 import asyncio
 import tempfile
@@ -24,7 +24,7 @@ from store.errors import WorkspaceError
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 ENCODINGS = frozenset({"identity", "", "gzip", "x-gzip", "deflate"})
-DRAIN_BYTES, DRAIN_SECONDS = 65_536, 1.0  # read on this far to keep a connection, then hang up
+DRAIN_BYTES, DRAIN_SECONDS = 65_536, 1.0  # read at most this much to keep a connection, else close it
 INFLATE_BYTES = 65_536
 
 
@@ -52,7 +52,7 @@ class Reply:
     retry: bool = False  # the same request may go better later
     retry_after: float | None = None  # seconds, as the server asks
     unreachable: bool = False  # nothing came from the host
-    shared: bool = False  # lost with a connection that others used too: any of them may be to blame
+    shared: bool = False  # lost with a connection that others used too: any of them may be the cause
     etag: str | None = None
     last_modified: str | None = None
 
@@ -215,7 +215,7 @@ class Fetcher:
 
 
 def _inflated(inflate: "zlib._Decompress", chunk: bytes) -> Iterator[bytes]:
-    """Unpack in small pieces, so that a bomb is seen long before it has gone off."""
+    """Unpack in small pieces, so that a decompression bomb is refused before it fills memory."""
     while chunk and not inflate.eof:
         try:
             piece = inflate.decompress(chunk, INFLATE_BYTES)

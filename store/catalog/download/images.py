@@ -1,4 +1,4 @@
-"""Is this an image that can be decoded? Asked of the bytes, never of what the server says."""
+"""Checks whether bytes are an image that can be decoded, whatever type the server states."""
 
 from typing import IO
 

@@ -89,7 +89,7 @@ async def _connect_first(addresses: list[str], port: int) -> "Stream":
 
 
 def _without_address(reason: str) -> str:
-    """asyncio writes the address into `strerror`; a reason is counted, so it must not vary by address."""
+    """The error without the address that asyncio writes into `strerror`, since reasons are counted."""
     return "connect: refused" if "Connect call failed" in reason or "refused" in reason else reason
 
 
@@ -127,7 +127,7 @@ class Stream(httpcore2.AsyncNetworkStream):
             self._writer.write(buffer)
 
     async def aclose(self) -> None:
-        self._writer.transport.abort()  # nothing of ours is left to send, and waiting helps no one
+        self._writer.transport.abort()  # nothing is left to send
 
     async def start_tls(
         self,

@@ -30,7 +30,7 @@ class StoreProcess:
     """Stores batches in a process of its own; a local workspace only."""
 
     def __init__(self, workspace: Workspace, journal: Journal, max_pixels: int) -> None:
-        self._journal = journal  # of this process: for what the other can't tell any more
+        self._journal = journal  # of this process: for bodies that crashed the other one
         self._command = [sys.executable, "-P", "-m", __name__, workspace.root, str(max_pixels)]
         self._process: asyncio.subprocess.Process | None = None
 
@@ -41,7 +41,7 @@ class StoreProcess:
             WorkspaceError: the workspace can't be written.
         """
         answer = await self._ask(bodies)
-        if answer is None and len(bodies) > 1:  # who of them crashed it?
+        if answer is None and len(bodies) > 1:  # find the body that crashed it
             return [one for body in bodies for one in await self.store([body])]
         for body in bodies:
             body.file.close()
@@ -82,7 +82,7 @@ class StoreProcess:
                     stdin.write(chunk)
                     await stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has something to say, or is dead
+            pass  # it has answered, or has ended
         line = await stdout.readline()
         if not line.endswith(b"\n"):
             status = await self.close()

@@ -70,7 +70,7 @@ def as_lines(summary: Summary) -> list[str]:
 
 
 def refuse_if_unreachable(summary: Summary) -> None:
-    """Tell a missing network from missing images.
+    """Raise where no server could be reached, so that a missing network is not taken for missing images.
 
     Raises:
         NetworkError: links were asked for and not one server could be reached.

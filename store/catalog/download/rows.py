@@ -1,4 +1,4 @@
-"""Rows of the catalogue see the images that arrived: column `image` and the catalogue's digest."""
+"""Updates the catalogue after a download: column `image` and the catalogue's digest."""
 
 from collections.abc import Container
 

@@ -1,6 +1,6 @@
-"""What to ask next, and when: limits and rates per host, retries, back-off, Retry-After, redirects.
+"""Which link to request next, and when: limits and rates per host, retries, back-off, Retry-After, redirects.
 
-Knows nothing of networks and no clock but the one it is given, so it can be tested in no time.
+It uses no network, and the clock that it is given, so tests need not wait.
 """
 
 import heapq
@@ -134,7 +134,10 @@ class DownloadSchedule:
         if reply.redirect is not None:
             self._redirect(job, reply)
         elif reply.shared and not job.alone and host.sealed is None:
-            job.alone, job.tries = True, job.tries - 1  # not held against it: another may be to blame
+            job.alone, job.tries = (
+                True,
+                job.tries - 1,
+            )  # does not count against the host: another request may be the cause
             self._retry(job, 0.0)
         elif reply.retry and job.tries <= self.policy.retries and host.sealed is None:
             self._retry(job, reply.retry_after or 0.0)

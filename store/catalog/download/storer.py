@@ -43,7 +43,7 @@ class StoreThread:
 
 
 class Storer:
-    """Batches bodies; each caller awaits the fate of its own. Use as an async context manager."""
+    """Batches bodies; each caller awaits the result of its own. Use as an async context manager."""
 
     def __init__(self, workspace: Workspace, journal: Journal, max_pixels: int) -> None:
         self._stores: list[Store] = [

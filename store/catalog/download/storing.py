@@ -1,4 +1,4 @@
-"""Bodies -> checked, content-addressed blobs. Knows no network."""
+"""Bodies -> checked, content-addressed blobs. Uses no network."""
 
 import shutil
 import tempfile

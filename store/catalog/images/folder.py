@@ -1,4 +1,4 @@
-"""A folder of images: its files, and which of them is whose."""
+"""A folder of images: its files, and the row that each belongs to."""
 
 import os
 import re

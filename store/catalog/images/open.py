@@ -22,8 +22,8 @@ from store.catalog.images.jpeg_end import (
     share_filled,
 )
 
-# No other decoder is ever started: some run programs (EPS calls Ghostscript), others know few safe files. A JPEG of
-# several images (MPO) is opened as a JPEG.
+# No other decoder is started: some run programs (EPS calls Ghostscript), and the others are rare in catalogues. A JPEG
+# of several images (MPO) is opened as a JPEG.
 _AVIF = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()  # since Pillow 11.3
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "ICO", "PPM", *_AVIF)
 MAX_PIXELS = 120_000_000  # a 108-megapixel phone's photo passes, a decompression bomb does not

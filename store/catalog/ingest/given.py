@@ -38,7 +38,7 @@ def given_columns(rows: ValidatedRows, columns: ColumnConfig) -> dict[str, pa.Ar
             rule = "a weight above 0" if field is WEIGHT else "a date or a number"
             raise CatalogError(
                 f"{option} {name}: each training row needs {rule}, line {rows.source.lines[rows.index[at]]} of "
-                f"{rows.source.path} has none ({int(bad.sum())} rows in all): mend the file or leave the option out"
+                f"{rows.source.path} has none ({int(bad.sum())} rows in all): correct the file or leave the option out"
             )
         found[field.name] = pa.array(values, field.type, from_pandas=True)
     return found

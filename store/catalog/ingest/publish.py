@@ -1,4 +1,4 @@
-"""The splits on their way to disk: what changed is published, train and test always belong together."""
+"""Publishes the splits that changed; the train and test splits on disk always belong together."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -40,7 +40,7 @@ class SplitReport:
 
 @dataclass
 class Split:
-    """One split on its way."""
+    """One split before it is published."""
 
     name: str
     rows: ValidatedRows

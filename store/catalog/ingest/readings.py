@@ -22,7 +22,7 @@ READINGS_FILE = "catalog/readings.json"
 
 @dataclass(frozen=True)
 class Readings:
-    """What of a user's table becomes what of the catalogue."""
+    """Which columns of the user's table become which columns of the catalogue."""
 
     text: tuple[str, ...]  # columns of text, the main one first
     image: str | None  # column of images; None: the file had none

@@ -1,4 +1,4 @@
-"""Rejected rows as a whole: how many may be, and how they differ from those that are kept."""
+"""All rejected rows of a file: the share that is allowed, and how they differ from the rows that are kept."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ from store.catalog.parse.written import CORE
 from store.config import ROW_NUMBER, ColumnConfig
 from store.errors import CatalogError
 
-LEAST_ROWS = 3  # rejected, below which nothing is said of them
+LEAST_ROWS = 3  # rejected rows; fewer are not compared
 _FAR = 0.8  # share of pairs (rejected, kept) in one order from which on they differ
 _MOST, _LESS = 0.8, 0.4  # share of a category in the rejected and in the kept rows
 _MOST_LEVELS = 50  # of a column that is compared by category
@@ -42,12 +42,12 @@ def check_rejected(rows: ValidatedRows, columns: ColumnConfig, differ: str | Non
     raise CatalogError(
         f"{n_rejected} of {n_rows} rows of {rows.source.path} can't be used, more than --max-rejected "
         f"{columns.max_rejected:g} allows: {reasons} (first: line {line}, {reason}){f'; {differ}' if differ else ''}: "
-        f"{help}mend the file, or pass --max-rejected {enough:g} to go on without them"
+        f"{help}correct the file, or pass --max-rejected {enough:g} to go on without them"
     )
 
 
 def how_rejected_differ(rows: ValidatedRows, columns: ColumnConfig) -> str | None:
-    """In what rejected rows are unlike those that are kept, in words; None where there are too few to tell."""
+    """How rejected rows differ from the rows that are kept, in words; None where there are too few."""
     source = rows.source
     is_kept = np.zeros(source.n_rows, dtype=bool)
     is_kept[rows.index] = True

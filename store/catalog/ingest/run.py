@@ -57,10 +57,15 @@ def ingest(
     images: str | os.PathLike[str] | None = None,
     columns: ColumnConfig | None = None,
 ) -> IngestReport:
-    """Make the workspace's catalogue what these tables hold.
+    """Read tables into the workspace as its catalogue: rows are checked and fields parsed.
 
-    A test split from before is removed when no test table is given: train and test always belong together. Nothing is
-    rewritten where nothing changed. Column names become those of the configuration, so that later runs keep to them.
+    An earlier test split is removed when no test table is given: train and test always belong together. Nothing is
+    rewritten where nothing changed. Column names are saved to the configuration, so that later runs use them.
+
+    >>> from store import ingest
+    >>> report = ingest("run", "train.csv", "test.csv", images="photos")  # doctest: +SKIP
+    >>> report.splits["train"].n_rows, report.splits["train"].rejected  # doctest: +SKIP
+    (590, {'price is missing': 2})
 
     Args:
         workspace: a workspace, or the path or address of one.
@@ -69,7 +74,12 @@ def ingest(
         images: a folder of images, found by id or by the file name of the row's link.
         columns: column names of the tables; None: those of the configuration.
 
+    Returns:
+        Rows, rejected rows and images of each split, and notes for people on how the files were read.
+
     Raises:
+        ConfigError: `shelfprice.toml` holds something that is not understood.
+        WorkspaceError: the workspace can't be written.
         CatalogError: a table can't be used at all, too many of its rows can't, or the folder matches no row; before
             anything is written.
     """
@@ -219,7 +229,7 @@ class _Prices:
             notes.append(f"{about}: it holds no price")
             return None
         notes.append(
-            f"{about}: its {n_known} prices are kept apart in {HOLDOUT_FILE}, to hold predictions against them. To "
+            f"{about}: its {n_known} prices are kept apart in {HOLDOUT_FILE}, to compare predictions with them. To "
             "train on these rows as well, add them to the training file"
         )
         return price

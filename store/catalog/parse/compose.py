@@ -1,4 +1,4 @@
-"""Text compositions: named ways to write a catalogue row for an encoder. What enters is what is hashed.
+"""Text compositions: named ways to write a catalogue row for an encoder; the key is a digest of the composed text.
 
 `Value:` and `Unit:` stand at the end of a challenge row, where truncation loses them, so `structured`
 puts the quantity first.
@@ -33,7 +33,7 @@ def _structured(rows: pa.Table | pa.RecordBatch) -> pa.Array:
     packs = _written(pc.if_else(pc.greater(pack_count, 1), pack_count, pa.scalar(None, pa.float64())))
     pack = pc.binary_join_element_wise(pa.scalar("pack of "), packs, "")
     parts = [quantity, pack, _filled(name), _joined(bullets), _filled(description)]
-    # Arrow loses a row whose parts are all null: an empty part goes before them, and what it brings is cut off.
+    # Arrow drops a row whose parts are all null: an empty part is put first, and its separator is cut off again.
     joined = pc.binary_join_element_wise(pa.scalar(""), *parts, ". ", null_handling="skip")
     return pc.utf8_slice_codeunits(joined, 2)
 

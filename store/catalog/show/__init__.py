@@ -1,1 +1,1 @@
-"""What a catalogue looks like: one page for the browser, and the same in the terminal."""
+"""Shows a catalogue: as one page for the browser, and in the terminal."""

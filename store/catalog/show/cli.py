@@ -17,8 +17,8 @@ PAGE_FILE = "catalog.html"
 def show(workspace: Workspace, text: bool, as_json: bool) -> None:
     """Show counts, prices, fields, duplicates, train and test.
 
-    Printed, and written to catalog.html, one page that needs no network. Duplicates are those that 'shelfprice catalog
-    clean' found.
+    They are printed and written to catalog.html, one page that needs no network. Duplicates are those that 'shelfprice
+    catalog clean' found.
 
     \b
     Examples:

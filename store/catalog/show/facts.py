@@ -1,4 +1,4 @@
-"""What there is to say of a catalogue: counted here, written as a page or as text elsewhere."""
+"""The figures of a catalogue: counted here, written as a page or as text elsewhere."""
 
 import dataclasses
 from collections import Counter
