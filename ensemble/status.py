@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ensemble.blend import BLEND_LOCK, BLENDS, COVERAGE, PRICE_FLOOR, plan_blend, standing_blend
+from ensemble.model.folder import FITS, IN_USE, MODEL_LOCK
 from ensemble.submission import SUBMISSION_FILE
 from heads.defaults import configured_heads
 from store.catalog.read import split_path
@@ -137,7 +138,12 @@ def _submission_line(submission: SubmissionHolding | None) -> str:
 
 
 def leftovers(workspace: Workspace, config: Config) -> Iterator[Leftover]:
-    """Superseded blends."""
+    """Superseded blends, and models that `PriceModel.fit` left."""
+    for name in workspace.names(FITS, prefix=IN_USE.rstrip("-")):
+        folder = f"{FITS}/{name}"
+        locks = (f"{folder}/{MODEL_LOCK}",) if name.startswith(IN_USE) else ()
+        why = "a model that a killed process left, or that is in use" if locks else "of an earlier version"
+        yield Leftover(folder, workspace.folder_bytes(folder), why, locks)
     standing = standing_blend(workspace)
     for name in workspace.names(BLENDS):
         folder = f"{BLENDS}/{name}"

@@ -44,8 +44,8 @@ def score_lines(record: dict[str, Any]) -> list[str]:
     lines += expectation(record)
     factor, interval = record["intervals"]["median_factor"], record["intervals"]
     lines += [
-        f"Intervals per row: {interval['coverage']:.0%} stated, {interval['measured_coverage']:.1%} of unseen rows inside.",
-        f"The middle one is from price / {factor:.2f} to price x {factor:.2f}.",
+        f"Intervals per row: {interval['coverage']:.0%} coverage stated, {interval['measured_coverage']:.1%} measured on unseen rows.",
+        f"The median interval runs from price / {factor:.2f} to price x {factor:.2f}.",
     ]
     return lines
 
@@ -64,11 +64,11 @@ def expectation(record: dict[str, Any]) -> list[str]:
     what = f"the {n_test:,} test rows" if n_test else "rows like these"
     lines = [
         f"Expect SMAPE {test['smape']:.2f} on {what}, {low:.2f} to {high:.2f}.",
-        "  If they are like the training rows: 'shelfprice ensemble audit' checks it.",
+        "  They must be like the training rows: 'shelfprice ensemble audit' checks it.",
     ]
     if found["curve_heads"]:
         lines.append(
-            f"  Included: {test['size_factor'] - 1:+.1%} for learning from all rows and not from all folds but one."
+            f"  Included: {test['size_factor'] - 1:+.1%} for a model of all rows instead of all folds but one."
         )
         lines += textwrap.wrap(
             f"Estimated by the learning curve of {', '.join(found['curve_heads'])}.",
@@ -90,8 +90,12 @@ def expectation(record: dict[str, Any]) -> list[str]:
         )
     if blocks := found.get("blocks"):
         scores_of = ", ".join(f"{block['smape']:.2f}" for block in blocks)
-        lines.append(f"Folds look back only; from the earliest to the latest they score {scores_of}.")
-        lines.append(f"Prices of the latest are {blocks[-1]['level']:+.1%} off what earlier rows tell.")
+        lines.append(
+            f"Each fold is predicted from earlier ones; from the earliest on they score {scores_of}."
+        )
+        lines.append(
+            f"Prices of the latest are {blocks[-1]['level']:+.1%} off the level that earlier rows predict."
+        )
     if test["unscored"] > UNSCORED:
         lines.append(
             f"{test['unscored']:.0%} of the test rows have a nearer relative in train than training rows have"
@@ -118,7 +122,7 @@ def _verdict(record: dict[str, Any]) -> list[str]:
     return [
         taken,
         *([] if calibration == "none" else [f"Calibration: {calibration}."]),
-        f"Optimism {scores['optimism']:+.2f}: so much better the naive score looks than the honest one.",
+        f"Optimism {scores['optimism']:+.2f}: the honest score less the naive one.",
         f"Gain over the best head, {scores['best_head']}: {scores['gain_over_best_head']:+.2f} ({low:+.2f} to {high:+.2f}), "
         f"{against}.",
     ]

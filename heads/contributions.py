@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from heads.base import Head
 from heads.features.blocks import (
@@ -16,14 +17,18 @@ from heads.features.blocks import (
     TermColumns,
     with_bare_numbers,
 )
+from heads.features.brands import BRAND_FACT
 from heads.features.categories import LevelColumns
 from heads.features.columns import texts_of
 from heads.features.design import FieldBlock
 from heads.features.rows import Rows
 from heads.features.tfidf import Terms, Weighting
+from heads.folds.parallel import n_cores
 
-Kind = Literal["word", "number", "category", "fields", "vectors", "similar", "head"]
-Part = tuple[Kind, str]  # what moved the price: a word, a field's or set's name, `category=level`, ""
+Kind = Literal["word", "number", "category", "fields", "vectors", "row", "similar", "head"]
+# What moved the price: a word, a field's or set's name, `category=level`, a row's id, "".
+Part = tuple[Kind, str]
+MOST_ROWS = 5  # training rows of one price that are named
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,9 @@ def _one(head: Head, rows: Rows, mean: float) -> Contributions:
     of_kind = _WAYS.get(head.name)
     if of_kind is not None:
         return of_kind(head, rows)
-    # Prices from comparisons with training rows can't be split by word; other heads give one effect.
-    part: Part = (
-        ("similar", "") if head.name in ("kernel-ridge", "neighbours", "svr") else ("head", head.name)
-    )
+    # Comparisons with training rows can't be split by word, and weights of single rows in a kernel cancel one another;
+    # other heads give one effect.
+    part: Part = ("similar", "") if head.name in ("kernel-ridge", "svr") else ("head", head.name)
     return Contributions(mean, [{part: float(value - mean)} for value in head.predict(rows)])
 
 
@@ -105,6 +109,22 @@ def _gaussian_process(head: Any, rows: Rows) -> Contributions:
     parts = _of_blocks(head, head.blocks_, head.coefficients_, rows)
     _add(parts, head.local_part(rows)[:, None], [("similar", "")])
     return Contributions(head.intercept_, parts)
+
+
+def _neighbours(head: Any, rows: Rows) -> Contributions:
+    """The neighbours of most weight, by how far their prices are from the middle; the others together."""
+    predicted, position, weight = head.weighed(rows)
+    position = np.maximum(position, 0)  # there is none: its weight is 0
+    effect = weight * (head.log_price_[position] - head.mean_)
+    named = position[:, :MOST_ROWS]
+    ids = [head.sample_id_.take(pa.array(of_row)).to_pylist() for of_row in named]
+    parts: list[dict[Part, float]] = [
+        {("row", str(one)): float(value) for one, value in zip(of_row, values, strict=False) if value}
+        for of_row, values in zip(ids, effect, strict=True)
+    ]
+    for own, log_price in zip(parts, predicted, strict=True):
+        own["similar", ""] = float(log_price) - head.mean_ - sum(own.values())
+    return Contributions(head.mean_, parts)
 
 
 def _of_blocks(
@@ -209,6 +229,15 @@ def _boosted(head: Any, rows: Rows) -> Contributions:
     return _of_trees(found, owner, head.middle_)
 
 
+def _catboost(head: Any, rows: Rows) -> Contributions:
+    if head.model_ is None:  # the median alone
+        return Contributions(head.middle_, [{} for _ in range(len(rows))])
+    rows = with_bare_numbers(rows)
+    pool, cores = head._pool(rows), n_cores(head.n_jobs)
+    found = head.model_.get_feature_importance(pool, type="ShapValues", thread_count=cores)
+    return _of_trees(np.asarray(found), _tree_owners(head.columns_, rows), head.middle_)
+
+
 def _xgboost(head: Any, rows: Rows) -> Contributions:
     import xgboost
 
@@ -228,6 +257,33 @@ def _xgboost(head: Any, rows: Rows) -> Contributions:
         values, owner = head.columns_.values(rows, slice(None)), _tree_owners(head.columns_, rows)
     found = head.booster_.predict(xgboost.DMatrix(values, nthread=head._threads), pred_contribs=True)
     return _of_trees(np.asarray(found, np.float64), owner, 0.0)
+
+
+def _xgboost_baseline(head: Any, rows: Rows) -> Contributions:
+    """Of log(1 + price), all parts of a row stretched alike to add up in log price."""
+    import xgboost
+
+    from heads.trees.baseline import log_price_of
+
+    values, brands = head._values(rows, None if head.reader_ is None else head.reader_.read(rows))
+    n_vectors, n_fields = len(head.vectors_.mean_) + head.vectors_.indicates_, len(head.fields_.names_)
+    owner: list[Part | None] = [("vectors", rows.matrices[0].name)] * n_vectors
+    owner += [None] * n_fields
+    _own_fields(owner, head.fields_, n_vectors)
+    brand: Part = ("category", BRAND_FACT)
+    owner += [brand] * (values.shape[1] - len(owner))
+    found = head.booster_.predict(xgboost.DMatrix(values, nthread=head.n_jobs), pred_contribs=True)
+    told = _of_trees(np.asarray(found, np.float64), owner, 0.0)
+    base = float(log_price_of(np.array(told.base)))
+    for parts, log_price, name in zip(
+        told.parts, head.predict(rows), brands or [""] * len(rows), strict=True
+    ):
+        total = sum(parts.values())
+        stretch = (float(log_price) - base) / total if total else 0.0
+        for part in list(parts):
+            own: Part = ("category", f"{BRAND_FACT}={name or 'none'}") if part == brand else part
+            parts[own] = parts.pop(part) * stretch
+    return Contributions(base, told.parts)
 
 
 def _of_trees(found: np.ndarray, owner: list[Part | None], shift: float) -> Contributions:
@@ -275,9 +331,12 @@ def _gathered(values: np.ndarray, owner: Sequence[Part | None]) -> dict[Part, fl
 _WAYS: dict[str, Callable[[Any, Rows], Contributions]] = {
     "additive": _additive,
     "boosted": _boosted,
+    "catboost": _catboost,
     "gaussian-process": _gaussian_process,
     "lightgbm": _lightgbm,
+    "neighbours": _neighbours,
     "ridge": _ridge,
     "sparse": _sparse,
     "xgboost": _xgboost,
+    "xgboost-baseline": _xgboost_baseline,
 }

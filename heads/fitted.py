@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from heads.base import Head
 from heads.features.rows import Rows
+from heads.features.tfidf import VocabularyCounter
 from heads.params import current_params, recorded_params
 from heads.registry import head_class
 from store.errors import CorruptFileError, HeadError
@@ -132,6 +133,8 @@ class _Writer:
                 for key, item in value.items()
             ]
             return {KIND: "dict", "of": pairs}
+        if isinstance(value, VocabularyCounter):
+            return _counter_node(value)
         if dataclasses.is_dataclass(value) and type(value).__module__.startswith(PACKAGE):
             cls = type(value)
             state = {name: one for name, one in vars(value).items() if not name.startswith("_")}
@@ -157,15 +160,7 @@ class _Writer:
         if kind == "catboost.core.CatBoostRegressor":
             return {KIND: "catboost", "of": self._file(_catboost_bytes(value), "catboost.cbm")}
         if kind == "sklearn.feature_extraction.text.CountVectorizer":
-            given = value.get_params()
-            options = {name: given[name] for name in ("analyzer", "token_pattern")}
-            options["ngram_range"] = list(given["ngram_range"])
-            vocabulary = getattr(value, "vocabulary_", None) or {}
-            return {
-                KIND: "counter",
-                **options,
-                "of": [str(term) for term in sorted(vocabulary, key=vocabulary.__getitem__)],
-            }
+            return _counter_node(value)
         raise HeadError(
             f"{self._head} can't be packed: {where} is {kind}, which is none of what is written without pickle: a head of "
             "your own overrides `fitted_state` and `restore`"
@@ -196,6 +191,18 @@ def _counts_up(value: Mapping[Any, Any]) -> bool:
         type(item) is int and item == at and isinstance(key, str)
         for at, (key, item) in enumerate(value.items())
     )
+
+
+def _counter_node(counter: Any) -> dict[str, Any]:
+    """A counter of terms, scikit-learn's or ours."""
+    vocabulary = getattr(counter, "vocabulary_", None) or {}
+    return {
+        KIND: "counter",
+        "analyzer": counter.analyzer,
+        "token_pattern": counter.token_pattern,
+        "ngram_range": list(counter.ngram_range),
+        "of": [str(term) for term in sorted(vocabulary, key=vocabulary.__getitem__)],
+    }
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -251,7 +258,12 @@ class _Reader:
                     ) from error
                 return CatBoostRegressor().load_model(blob=self._read(of))
             case "counter":
-                return self._counter(node)
+                return VocabularyCounter(
+                    node["analyzer"],
+                    tuple(node["ngram_range"]),
+                    node["token_pattern"],
+                    {term: at for at, term in enumerate(node["of"])},
+                )
         raise CorruptFileError(f"{TREE} holds a {node[KIND]!r}, which this version does not know")
 
     def _object(self, path: str, state: dict[str, Any]) -> Any:
@@ -265,16 +277,3 @@ class _Reader:
         made: Any = object.__new__(cast(type[Any], cls))
         vars(made).update(state)
         return made
-
-    def _counter(self, node: dict[str, Any]) -> Any:
-        from sklearn.feature_extraction.text import CountVectorizer
-
-        counter = CountVectorizer(
-            analyzer=node["analyzer"],
-            ngram_range=tuple(node["ngram_range"]),
-            token_pattern=node["token_pattern"],
-            dtype=np.float32,
-        )
-        if node["of"]:
-            counter.vocabulary_ = {term: at for at, term in enumerate(node["of"])}
-        return counter

@@ -16,6 +16,7 @@ from store.contracts import parse_json
 
 METADATA_KEY = b"shelfprice"
 DIGEST_KEY = b"shelfprice.sha256"  # of a table's columns, number of rows and metadata; pages have checksums
+ARROW_SCHEMA = b"ARROW:schema"  # in the metadata of every table that Arrow writes, after ours
 RECORD_DIGEST = "record_sha256"  # in a JSON record: of all the rest of it
 OTHER_WRITER = re.compile(r"(?!parquet-cpp-arrow|shelfprice)[A-Za-z-]+( .*)?")  # DuckDB version v1.1, Polars
 SHA256_CHARACTERS = 64
@@ -69,7 +70,7 @@ def digest_problem(file: pq.ParquetFile, relative: str) -> str | None:
     if of_groups != file.metadata.num_rows:
         return "its parts do not have the rows that it states"
     found = _written_metadata(file)
-    if not found and not OTHER_WRITER.fullmatch(file.metadata.created_by or ""):  # Arrow has its schema there
+    if ARROW_SCHEMA not in found and not OTHER_WRITER.fullmatch(file.metadata.created_by or ""):
         return "its metadata are gone"
     try:
         told = file.schema_arrow, file.metadata.num_rows, table_metadata(file)

@@ -537,9 +537,11 @@ def pooled_vectors(folder: Path, images: Sequence[Any], pool: Callable[[Any], An
         return np.asarray(pool(model(**processor(images=list(images), return_tensors="pt"))))
 
 
-def sentence_clip(folder: Path) -> Path:
+def sentence_clip(folder: Path, max_tokens: int | None = None) -> Path:
     """A CLIP folder of sentence-transformers, as older versions save one."""
     clip(folder / "0_CLIPModel")
+    if max_tokens:
+        set_json(folder / "0_CLIPModel" / "sentence_bert_config.json", max_seq_length=max_tokens)
     modules = [
         {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
     ]

@@ -1,5 +1,6 @@
 """Every family of encoders that people will choose: what is cached is what the model's own library gives, a line a family."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -64,6 +65,12 @@ def last(states):
     return states[-1]
 
 
+def cut(folder):
+    """Whose own files say that vectors are cut."""
+    of.set_json(folder / "config_sentence_transformers.json", truncate_dim=8)
+    return folder
+
+
 PASSAGE, GEMMA, SEARCH = "passage: ", "title: none | text: ", "search_document: "
 PROMPTS = {"query": "task: search result | query: ", "document": GEMMA}
 INSTRUCT = "Represent the document for retrieval: "
@@ -116,6 +123,13 @@ TEXT_FAMILIES = [
     TextFamily(
         "qwen3-embedding", st(of.decoder, "lasttoken", prompts={"query": "Instruct: "}), "st:{}", documents()
     ),
+    TextFamily(
+        "jina-embeddings-v5-text-small-retrieval",
+        st(of.decoder, "lasttoken", prompts={"query": "Query: ", "document": "Document: "}),
+        "st:{}",
+        documents(),
+        "Document: ",
+    ),
     TextFamily("qwen3-embedding-hf", of.decoder, "hf:{}?max_tokens=24", hidden(last)),
     TextFamily(
         "e5-mistral", lambda folder: of.decoder(folder, "Mistral"), "hf:{}?max_tokens=24", hidden(last)
@@ -135,6 +149,7 @@ TEXT_FAMILIES = [
         lambda folder: of.adapted_vectors(folder, "retrieval_passage", TEXTS),
     ),
     TextFamily("static-retrieval", of.static, "st:{}", documents()),
+    TextFamily("static-cut", lambda folder: cut(of.static(folder)), "st:{}", documents()),
     TextFamily("potion-alone", of.model2vec, "st:{}", lambda folder: of.model2vec_vectors(folder, TEXTS)),
 ]
 
@@ -282,6 +297,13 @@ IMAGE_FAMILIES = [
         lambda f, i: of.tower_vectors(of_clip_module(f), i),
         lambda f: of.tower_vectors(of_clip_module(f), TEXTS),
     ),
+    ImageFamily(
+        "clip-cut",
+        lambda folder: cut(of.sentence_clip(folder, max_tokens=12)),
+        "st:{}?normalize=no",
+        of.sentence_vectors,
+        documents(),
+    ),
 ]
 
 
@@ -359,6 +381,15 @@ def qwen25(folder):
     return of.qwen_vl(folder, "Qwen2_5_VL")
 
 
+def flat_qwen25(folder):
+    """As older versions save it: what concerns texts stands beside the configuration of the images."""
+    qwen25(folder)
+    config = json.loads((folder / "config.json").read_text())
+    text = {key: value for key, value in config.pop("text_config").items() if key not in config}
+    of.set_json(folder / "config.json", text_config=None, **text)
+    return folder
+
+
 ASKED = {"document": "represent this product"}
 JOINT_FAMILIES = [
     JointFamily("qwen3-vl-embedding", seeing(of.qwen_vl, "lasttoken"), "st:{}", of.message_vectors),
@@ -379,6 +410,7 @@ JOINT_FAMILIES = [
     ),
     JointFamily("embeddinggemma-2", seeing(of.embedding_gemma2, "mean"), "st:{}", of.message_vectors),
     JointFamily("qwen2.5-vl", qwen25, "hf:{}", of.chat_vectors),
+    JointFamily("qwen2.5-vl-flat", flat_qwen25, "hf:{}", of.chat_vectors),
     JointFamily("qwen3-vl", of.qwen_vl, "hf:{}", of.chat_vectors),
 ]
 

@@ -3,7 +3,9 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -14,14 +16,26 @@ from embed.encoders.prompts import document_prompt
 from embed.encoders.registry import library_of, parse_address
 from embed.encoders.resolve import resolve
 from embed.encoders.show import show, show_lines
+from embed.forward.precision import worst_cosine
 from store.cli import main
 from store.errors import EncoderError
-from store.vectors.sets import current_spec, publish_current
+from store.vectors.matrix import load_matrix
+from store.vectors.sets import VectorSet, current_spec, publish_current
 from store.workspace import Workspace
 from tests import family_models as of
 from tests.fake_models import fake_hub_cache, save_tiny_bert, save_tiny_sentence_model, save_tiny_timm
 from tests.fakes import catalog_table, publish_catalog
 
+SIZES = {"model.safetensors": 75, "pytorch_model.bin": 76, "tf_model.h5": 99}  # bytes of a repository's files
+OPEN_CLIP_SIZES = {
+    "open_clip_model.safetensors": 170,
+    "open_clip_pytorch_model.bin": 171,
+    "model.safetensors": 9,
+}
+OLD_SIZES = {"open_clip_pytorch_model.bin": 390, "pytorch_model.bin": 9}
+SHARD_SIZES = {f"model-0000{part}-of-00002.safetensors": 30 for part in (1, 2)} | {
+    "consolidated.safetensors": 9
+}
 OFFLINE = Sources(offline=True)
 TRUSTING = Sources(offline=True, trust_remote_code=True)
 
@@ -118,6 +132,12 @@ def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(workspace, e5):
         library_of(resolved.address).load([resolved])
 
 
+def test_the_class_token_goes_by_either_name(workspace, tmp_path):
+    folder = of.dinov3(tmp_path / "dinov3")
+    by_name = {name: spec_of(workspace, f"{folder}?pooling={name}") for name in ("cls", "token", "avg")}
+    assert by_name["token"].fingerprint == by_name["cls"].fingerprint != by_name["avg"].fingerprint
+
+
 # ---- length and scale of vectors -----------------------------------------------------------------
 
 
@@ -209,6 +229,44 @@ def test_code_that_comes_with_a_model_is_run_only_where_that_is_asked_for(worksp
     assert spec_of(workspace, folder, TRUSTING).fingerprint != with_code.fingerprint
 
 
+OWN_CODE = """
+from transformers import BertConfig, BertModel
+
+
+class OwnConfig(BertConfig):
+    model_type = "own_kind"
+
+
+class OwnModel(BertModel):
+    config_class = OwnConfig
+
+    def forward(self, *inputs, **options):
+        found = super().forward(*inputs, **options)
+        found.last_hidden_state = found.last_hidden_state.roll(1, dims=-1)
+        return found
+"""
+
+
+def test_code_that_is_trusted_on_the_command_line_makes_the_vectors(workspace, tmp_path, monkeypatch):
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = brings_code(tmp_path / "own")
+    (folder / "modeling_own.py").write_text(OWN_CODE)
+    command = ["embed", "run", "--offline", "--devices", "cpu", "-e", f"{folder}@name"]
+    refusal = CliRunner().invoke(main, [*command, "-w", workspace.root])
+    assert refusal.exit_code == 1
+    assert "read it, then pass --trust-remote-code to run it" in refusal.output
+    told(workspace, *command, "--trust-remote-code")
+    ours = load_matrix(workspace, VectorSet.parse(f"{folder}@name", "text"), "train").X
+    model, tokenizer = AutoModel.from_pretrained(folder, trust_remote_code=True).eval(), AutoTokenizer
+    inputs = tokenizer.from_pretrained(folder)([f"red shirt {i}" for i in range(6)], return_tensors="pt")
+    with torch.no_grad():  # all of one length
+        theirs = model(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state.mean(dim=1).numpy()
+    assert worst_cosine(ours, theirs) >= 0.9999
+
+
 def test_an_answer_that_came_with_a_workspace_never_makes_code_run(workspace, tmp_path):
     folder = save_tiny_bert(tmp_path / "plain")
     spec_of(workspace, folder)
@@ -248,6 +306,28 @@ def test_a_module_of_someone_elses_is_code_too(workspace, tmp_path):
     of.set_json(folder / "config.json", auto_map=None, model_type="bert")
     with_own_module(folder, "somebody/else--")
     refused(workspace, folder, r"its code lies in another repository \(somebody/else\)", TRUSTING)
+
+
+def test_a_model_that_the_library_knows_in_part_needs_its_own_code(workspace, tmp_path):
+    for where, why in (("", "read it, then pass"), ("somebody/else--", "its code lies in another")):
+        folder = brings_code(tmp_path / f"nomic{len(where)}", "NomicBertModel", where, "nomic_bert")
+        of.set_json(folder / "config.json", moe_every_n_layers=0)
+        assert "remote_code" not in spec_of(workspace, folder).extra
+        of.set_json(folder / "config.json", moe_every_n_layers=2, num_experts=8)
+        refused(workspace, folder, why)
+
+
+def test_what_towers_of_a_sentence_model_would_lose_is_refused(workspace, tmp_path):
+    folder = of.sentence_clip(tmp_path / "clip")
+    modules = json.loads((folder / "modules.json").read_text())
+    more = {"idx": 1, "name": "1", "path": "1_LayerNorm", "type": "sentence_transformers.models.LayerNorm"}
+    (folder / "modules.json").write_text(json.dumps([*modules, more]))
+    save_tiny_bert(folder / "1_LayerNorm")  # a configuration and weights
+    refused(workspace, folder, "towers followed by LayerNorm are not known here")
+    (folder / "modules.json").write_text(json.dumps(modules))
+    of.set_json(folder / "config_sentence_transformers.json", prompts={"document": "a photo of "})
+    refused(workspace, folder, "register the prompt 'a photo of ', which texts of towers do not get here")
+    assert spec_of(workspace, f"{folder}.image").modality == "image"
 
 
 def test_adapters_per_task_are_named_or_refused(workspace, tmp_path):
@@ -350,6 +430,73 @@ def test_a_long_prompt_is_no_path(workspace, e5):
     assert len(spec_of(workspace, f"{e5}?prompt={'x' * 4000}").preprocessing["prompt"]) == 4000
 
 
+# ---- a cache of the hub that another program filled ----------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub of repositories in folders, its cache, and what is asked of it."""
+
+    class Hub:
+        def __init__(self):
+            self.repositories, self.downloads = {}, []
+
+        def model_info(self, name, revision=None, **options):
+            files = {p.relative_to(self.repositories[name]).as_posix(): p for p in self.files(name)}
+            sizes = {n: p.stat().st_size for n, p in files.items()}
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=n, size=s) for n, s in sizes.items()])
+
+        def files(self, name):
+            return [path for path in self.repositories[name].rglob("*") if path.is_file()]
+
+        def snapshot_download(self, name, *, allow_patterns, revision=None, local_files_only=False):
+            found = real(name, allow_patterns=allow_patterns, revision=revision, local_files_only=True)
+            if not local_files_only:
+                assert Path(found).name == revision
+                for path in self.files(name):
+                    relative = path.relative_to(self.repositories[name])
+                    if relative.as_posix() in allow_patterns:
+                        self.downloads.append(relative.as_posix())
+                        (Path(found) / relative).parent.mkdir(exist_ok=True)
+                        shutil.copyfile(path, Path(found) / relative)
+            return found
+
+    real, made = huggingface_hub.snapshot_download, Hub()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, *a, **o: made.model_info(*a, **o))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", made.snapshot_download)
+    return made
+
+
+def test_what_another_program_left_out_of_the_cache_is_fetched_where_vectors_depend_on_it(
+    workspace, tmp_path, hub
+):
+    model, folder = "BAAI/bge-small-en-v1.5", save_tiny_sentence_model(tmp_path / "bge", pooling="cls")
+    hub.repositories[model] = folder
+    (folder / "pytorch_model.bin").write_bytes(b"weights in another format")
+    (folder / "vocab.txt").write_text("red")  # which tokenizer.json holds as well
+    (folder / "model.safetensors.index.json").write_text("{}")
+    names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    cached = {
+        name: (folder / name).read_bytes() for name in names
+    }  # as `AutoModel.from_pretrained` leaves it
+    fake_hub_cache(tmp_path / "cache", model, cached)
+    (offline,) = resolve(workspace, f"hf:{model}", OFFLINE)
+    assert offline.spec.pooling == "mean"
+    assert "1_Pooling/config.json is not in the hub's cache: if the model has one, run" in offline.notes[-1]
+    (online,) = resolve(workspace, f"hf:{model}", Sources())
+    assert online.spec.pooling == "cls"
+    assert online.spec.weights_sha256 == offline.spec.weights_sha256
+    assert online.spec.preprocessing == offline.spec.preprocessing
+    assert "1_Pooling/config.json" in hub.downloads
+    (sentences,) = resolve(workspace, f"st:{model}", Sources())  # which reads other files of the folder
+    assert sentences.spec.preprocessing["max_tokens"] == 24
+    assert not {"pytorch_model.bin", "model.safetensors.index.json", "vocab.txt"} & set(hub.downloads)
+    n_downloads = len(hub.downloads)
+    assert resolve(workspace, f"hf:{model}?pooling=cls", Sources())[0].spec.pooling == "cls"
+    assert len(hub.downloads) == n_downloads
+
+
 # ---- shown before weights are fetched ------------------------------------------------------------
 
 
@@ -370,6 +517,35 @@ def test_an_encoder_is_shown_without_a_byte_of_its_weights(tmp_path, monkeypatch
     text = "\n".join(show_lines(shown))
     assert "licence mit, weights not counted" in text
     assert "why: prompt declared for E5, which registers none" in text
+
+
+def test_the_size_told_is_that_of_the_weights_that_would_be_fetched(tmp_path, hub, e5):
+    timm = {"architecture": "efficientnet_b4", "pretrained_cfg": {"input_size": [3, 320, 320]}}
+    configs = {path.relative_to(e5).as_posix(): path.read_bytes() for path in e5.rglob("*.json")}
+    found = {}
+    for name, repository, described, sizes in (
+        ("clip-vit-l14.image", "timm/vit_large_patch14_clip_224.openai", {}, OPEN_CLIP_SIZES),
+        ("open_clip:ViT-H-14/laion2b_s32b_b79k.text", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", {}, OLD_SIZES),
+        (
+            "efficientnet-b4",
+            "timm/efficientnet_b4.ra2_in1k",
+            {"config.json": json.dumps(timm).encode()},
+            SIZES,
+        ),
+        ("st:somebody/dense", "somebody/dense", configs, SIZES | {"2_Dense/model.safetensors": 20}),
+        ("hf:somebody/shards", "somebody/shards", configs, SHARD_SIZES),
+    ):
+        hub.repositories[repository] = folder = tmp_path / repository
+        for file, size in sizes.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(b"w" * size)
+        card = {"README.md": b"---\nlicense: mit\n---\n"}
+        fake_hub_cache(tmp_path / "cache", repository, {**described, **card})
+        (shown,) = show([name], Sources())
+        found[name] = shown.weights_bytes
+        assert shown.licence == "mit"
+    assert list(found.values()) == [170, 390, 75, 95, 60]
+    assert hub.downloads == []
 
 
 def test_the_command_shows_models_with_towers_and_their_size(tmp_path):

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from embed.encoders import base
 from embed.encoders.base import Sources
 from embed.encoders.registry import library_of, parse_address
 from embed.encoders.resolve import resolve
 from embed.forward import converted, openvino, precision
 from embed.forward import engine as engine_module
+from embed.forward.autotune import ModeTrial
 from embed.forward.converted import ConvertedModel, converted_folder
 from embed.forward.devices import DeviceSettings
 from embed.forward.engine import Engine
@@ -24,10 +26,11 @@ from embed.forward.fleet import load_engines
 from embed.forward.memory import within_memory
 from embed.forward.openvino import ConvertedPasses, load_converted
 from embed.forward.precision import Mode, ModeChoice, recall, remember, worst_cosine
-from embed.inputs.batch import Batch, BatchLimit, RowWindow
+from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
 from embed.inputs.texts import TextPreparer
 from store.errors import ConfigError, CorruptFileError, EncoderError, WorkspaceError
 from store.workspace import Workspace
+from tests import family_models as of
 from tests.fake_images import encoded, photo
 from tests.fake_models import (
     WORDS,
@@ -296,6 +299,14 @@ def test_a_folder_alone_embeds_images_by_their_bytes(tmp_path):
     assert worst_cosine(X[:11], np.concatenate([alone.embed([one]) for one in contents])) > 0.99999
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_as_many_threads_compute_as_the_job_was_given(first, next_workspace, folder, threads):
+    engine = engine_of(next_workspace, folder, threads=threads, always_measured=False)
+    engine.begin(RowWindow("tiny@name", KEYS[:1], TEXTS[:1]), 1)
+    (request,) = engine._passes._requests.values()
+    assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == threads
+
+
 # ---- kept ----------------------------------------------------------------------------------------
 
 
@@ -394,6 +405,31 @@ def test_an_encoder_that_is_converted_wrongly_stays_on_torch_and_one_line_says_s
     assert recall(workspace, encoder.spec, engine._device_name, engine._versions).note
 
 
+def test_an_encoder_that_strays_on_images_of_one_colour_alone_stays_on_torch(
+    workspace, tmp_path, fastest, monkeypatch
+):
+    encoder = load(save_tiny_timm(tmp_path / "timm"))
+    plain = encoder.forward
+
+    def forward(pixels):  # what shows nothing is not seen to be special by a trace
+        is_flat = not torch.jit.is_tracing() and float(pixels.std(dim=(2, 3)).max()) < 1e-4
+        return -plain(pixels) if is_flat else plain(pixels)
+
+    encoder.forward = forward
+    photos = ImageReader(lambda key: encoded(photo(40, 30, seed=int(key)), "PNG"))
+    window = RowWindow("tiny", KEYS[:6], [str(at) for at in range(6)], photos)
+    said = []
+    for name in ("with", "without"):
+        if name == "without":
+            monkeypatch.setattr(ModeTrial, "_unlike", lambda self, window, sample: [])
+        engine = Engine(
+            Workspace(tmp_path / name), encoder.spec, lambda: encoder, "cpu", DeviceSettings(("cpu",))
+        )
+        said.append(engine.begin(window, len(KEYS)))
+    assert "; openvino fp32 strays from fp32, cosine -1.0" in said[0]
+    assert engine.provenance()["precision"].startswith("openvino")  # by the photos alone it would be chosen
+
+
 def test_a_tokenizer_that_can_t_be_kept_is_named(workspace, folder, fastest):
     encoder = load(folder)
     tokenize = encoder.tokenize
@@ -402,6 +438,21 @@ def test_a_tokenizer_that_can_t_be_kept_is_named(workspace, folder, fastest):
     said = engine.begin(WINDOW, len(KEYS))
     assert "can't be converted for OpenVINO: its tokenizer is none that can be kept with it" in said
     assert "\n" not in said
+
+
+def test_models_that_are_never_converted_say_why(workspace, tmp_path, fastest, monkeypatch):
+    from transformers import AutoModel
+
+    bert = save_tiny_bert(tmp_path / "bert")
+    AutoModel.from_pretrained(bert, dtype=torch.bfloat16).save_pretrained(bert)
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "BIG_PARAMETERS", 1000)
+        said = engine_of(workspace, bert).begin(WINDOW, len(KEYS))
+    assert said.endswith("; not for OpenVINO: converted, weights in bf16 would be a second, larger copy")
+    own = engine_of(workspace, of.convnext(tmp_path / "convnext"))
+    photos = ImageReader(lambda key: encoded(photo(64, 64), "PNG"))
+    said = own.begin(RowWindow("tiny", KEYS[:4], ["a", "b", "c", "d"], photos), len(KEYS))
+    assert said.endswith("; not for OpenVINO: its own library prepares its inputs")
 
 
 def test_memory_that_runs_out_halves_the_batch():

@@ -1,7 +1,9 @@
 """One fitted model as a folder: packed, loaded, pricing new products."""
 
 import base64
+import copy
 import csv
+import gc
 import hashlib
 import json
 import math
@@ -22,25 +24,30 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+import embed
 import ensemble
 import heads
 import store
 from ensemble import PriceModel
+from ensemble.conformal import Intervals
 from ensemble.model import encoders
 from ensemble.model.answers import (
     BAD_NUMBER,
     NO_IMAGE,
     NO_TEXT,
+    OTHER_CURRENCY,
     UNKNOWN_CATEGORY,
     UNLIKE_TRAINING,
     UNREADABLE_IMAGE,
     Priced,
 )
 from ensemble.model.encoders import ModelEncoders, averaged
-from ensemble.model.fitting import fit_rows, image_column, rows_before
+from ensemble.model.fitting import fit_rows, image_column, rows_before, score_before
+from ensemble.model.folder import ModelFolder, copy_folder
 from ensemble.model.pack import pack
 from ensemble.model.predictions import price_file
 from ensemble.model.price_model import ModelInputs
@@ -49,12 +56,13 @@ from ensemble.serving.app import create_app
 from ensemble.serving.settings import Limits, ServeSettings
 from heads.defaults import FEW, MANY
 from heads.registry import head_class
-from store.catalog.images.blobs import read_blob
+from store.catalog.images.blobs import blob_path, read_blob
 from store.catalog.images.links import known_links, row_images
 from store.catalog.read import image_references, read_split
 from store.cli import main
 from store.config import ROW_NUMBER, ColumnConfig, Config, load_config, save_config
 from store.errors import CatalogError, ConfigError, CorruptFileError, HeadError, WorkspaceError
+from store.prune import remove_leftovers
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet, current_spec, publish_current
 from store.workspace import Workspace
@@ -229,12 +237,17 @@ def test_a_changed_byte_of_any_file_is_found(
     assert {"model.json", "README.md", "training.arrow", "fitted.json", "vectors.npz"} <= {
         f.name for f in files
     }
+    opened = PriceModel.load(packed.folder)
     for file in files:
         content = file.read_bytes()
         at = len(content) // 2
         file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with pytest.raises(CorruptFileError, match=r"was changed|can't be read|lacks|not the model's"):
             PriceModel.load(packed.folder)
+        if file.name == "vectors.npz":  # since it was opened
+            with pytest.raises(CorruptFileError, match=r"vectors\.npz was changed: its digest is another"):
+                opened.save(packed.root / "copied")
+            assert not (packed.root / "copied").exists()
         file.write_bytes(content)
     foreign = packed.folder / "more.bin"
     foreign.touch()
@@ -246,6 +259,25 @@ def test_a_changed_byte_of_any_file_is_found(
         with pytest.raises(WorkspaceError, match=r"can't read .*: Bad file descriptor"):
             PriceModel.load(packed.folder)
     assert PriceModel.load(packed.folder).fingerprint
+
+
+def test_a_folder_loads_as_it_comes_back_from_a_model_hub(packed: SimpleNamespace, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(packed.folder, folder)
+    (folder / ".gitattributes").write_text("*.npz filter=lfs diff=lfs merge=lfs -text\n")
+    kept = folder / ".cache/huggingface/download/heads/model.json.metadata"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("0\n")
+    model = PriceModel.load(folder)
+    assert model.fingerprint == PriceModel.load(packed.folder).fingerprint
+    model.save(tmp_path / "saved")
+    assert not list((tmp_path / "saved").glob(".*"))
+    _, header, body = (folder / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(header) == {
+        "library_name": "shelfprice",
+        "tags": ["tabular-regression", "price-prediction"],
+    }
+    assert body.startswith("\n# Price model\n")
 
 
 def test_a_folder_of_a_newer_format_and_one_that_is_no_model_are_refused(
@@ -341,6 +373,47 @@ def test_a_row_that_lacks_something_is_flagged_and_has_a_wider_interval_or_is_re
         model.price([good], interval=1.5)
 
 
+@pytest.mark.parametrize("has_further_columns", [True, False])
+def test_an_amount_in_another_currency_is_flagged_and_widens_the_interval(
+    fitted: SimpleNamespace, has_further_columns: bool
+) -> None:
+    model, pricer = PriceModel.load(fitted.folder), PriceModel.load(fitted.folder)._fitted
+    told = [f"green tea, {amount} a box" for amount in ("€12", "12 €", "12,50 EUR", "CHF 9")]
+    own = [f"green tea, {amount} a box" for amount in ("$12", "12 USD", "12", "12 eurasian herbs")]
+    rows = [{"title": title} for title in told + own]
+    plain = model.price(rows)  # the training file names no currency
+    pricer.shape = replace(pricer.shape, readings=replace(pricer.shape.readings, currency="$"))
+    assert "further" in pricer.held
+    if not has_further_columns:
+        del pricer.held["further"]
+    found = pricer.price_rows(pricer.rows_of_mappings(rows), 0.9)
+    for one, before in zip(found[: len(told)], plain, strict=False):
+        assert {*one.flags} - {*before.flags} == {OTHER_CURRENCY}
+        assert one.price == before.price
+        assert one.high / one.low > before.high / before.low
+    assert found[len(told) :] == plain[len(told) :]
+
+
+def test_an_image_that_can_not_be_read_never_narrows_the_interval(fitted: SimpleNamespace) -> None:
+    model = PriceModel.load(fitted.folder)
+    row = frame_of(fitted.root, "test").dropna(subset=["photo", "rating"]).to_dict("records")[0]
+    model._fitted._intervals[0.9] = Intervals(  # as where training rows without an image are told better
+        0.9, knots=(0.0, 1.0), log_widths=(-1.0, -1.0), slopes={"no_image": -1.0}, middles={"no_image": 0.2}
+    )
+    plain, without, unreadable, one_of_two = model.price(
+        [
+            row,
+            {**row, "photo": None},
+            {**row, "photo": b"no image"},
+            {**row, "photo": [row["photo"], "none.jpg"]},
+        ]
+    )
+    assert without.high / without.low < plain.high / plain.low
+    assert unreadable.high / unreadable.low > plain.high / plain.low
+    assert one_of_two.high / one_of_two.low > plain.high / plain.low
+    assert one_of_two.price == plain.price
+
+
 def test_the_commands_pack_and_price_a_file_row_by_row(packed: SimpleNamespace, tmp_path: Path) -> None:
     out = tmp_path / "prices.csv"
     table = (packed.root / "test.csv").read_text() + "99999,one field too few\n"
@@ -362,6 +435,26 @@ def test_the_commands_pack_and_price_a_file_row_by_row(packed: SimpleNamespace, 
     record = json.loads(packing.stdout)
     assert record["torch_free"] is False
     assert record["fingerprint"] == PriceModel.load(tmp_path / "m").fingerprint
+
+
+def test_a_product_of_a_test_row_s_id_is_priced_with_its_own_image(
+    packed: SimpleNamespace, model: PriceModel, rows: list[dict[str, object]], tmp_path: Path
+) -> None:
+    run = Workspace(packed.run)
+    row = next(row for row in rows if row["image_link"] is not None)
+    table = pd.read_csv(packed.root / "test.csv", dtype={"sample_id": str})
+    table = table[table["sample_id"] == row["sample_id"]]
+    digests = row_images(read_split(run, "train")["image"], known_links(run)).to_pylist()
+    others = [run.path(blob_path(sha256)) for sha256 in digests[:40] if sha256 is not None]
+    of_others = [one.price for one in model.price([{**row, "image_link": path} for path in others])]
+    own = packed.submission[str(row["sample_id"])]
+    far = int(np.argmax(np.abs(np.log(of_others) - np.log(own))))
+    assert abs(np.log(of_others[far] / own)) > 1e-4
+    cells = [table["image_link"].iloc[0], None, others[far]]
+    pd.concat([table] * 3).assign(image_link=cells).to_csv(tmp_path / "new.csv", index=False)
+    priced = price_file(model, str(tmp_path / "new.csv"), workspace=run)
+    expected = [own, own, of_others[far]]
+    np.testing.assert_allclose([float(one[1]) for one in priced.rows], expected, rtol=1e-6)
 
 
 def test_an_id_of_zero_is_an_id(tmp_path: Path) -> None:
@@ -410,6 +503,7 @@ def test_the_card_states_data_score_limits_and_licences(packed: SimpleNamespace)
     for said in (
         f"**{packed.blend.smape:.2f}**",
         "## Limits",
+        "small copies of their images, 10,000 at most",
         "## Licences of weights",
         *(f"| {head} |" for head, weight in packed.blend.weights.items() if weight > 0),
     ):
@@ -464,7 +558,7 @@ def test_a_head_that_was_not_kept_or_is_damaged_is_fitted_again_and_one_that_can
     publish_current(workspace, spec)
 
 
-def test_a_frame_is_fitted_saved_evaluated_and_grown(fitted: SimpleNamespace) -> None:
+def test_a_frame_is_fitted_saved_and_evaluated(fitted: SimpleNamespace, tmp_path: Path) -> None:
     model, table = fitted.model, fitted.table
     assert model.inputs == ModelInputs(("title",), "photo", ("rating",), ("shop",))
     assert model.score_["interval"][0] <= model.score_["smape"] <= model.score_["interval"][1]
@@ -480,11 +574,91 @@ def test_a_frame_is_fitted_saved_evaluated_and_grown(fitted: SimpleNamespace) ->
     measured = loaded.evaluate(new)
     assert measured["n_rows"] == len(new)
     assert measured["promised"]["smape"] == model.score_["smape"]
+    new.to_csv(tmp_path / "new.csv", index=False)
+    with (tmp_path / "new.csv").open("a") as file:
+        file.write("one field too few\n")
+    assert loaded.evaluate(tmp_path / "new.csv") == measured
+    opened = [Image.open(path) if isinstance(path, str) else None for path in new["photo"]]
+    assert loaded.evaluate(new.assign(photo=opened))["n_rows"] == len(new)
+    y, weight = pd.to_numeric(new["price"]), np.arange(len(new))
+    assert loaded.score(new, y, sample_weight=weight) != loaded.score(new, y)
+    np.testing.assert_allclose(
+        loaded.score(new, y, sample_weight=weight),
+        loaded.score(new.loc[new.index.repeat(weight)], y.repeat(weight)),
+    )
+
+
+def test_a_model_grows_by_new_rows_and_leaves_earlier_models_as_they_are(
+    fitted: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, new = fitted.model, fitted.table[90:]
+    n_priced = int((pd.to_numeric(fitted.table["price"], errors="coerce") > 0).sum())
+    prices, places = model.predict(new), fitted.root / "work/fit"
+    embedded: list[int] = []
+    run = embed.embed_catalogue
+
+    def counted(workspace: Workspace) -> object:
+        done = run(workspace)
+        embedded.append(sum(outcome.n_embedded for outcome in done))
+        return done
+
+    monkeypatch.setattr("embed.catalogue.embed_catalogue", counted)
     grown = PriceModel(**model.get_params())
-    grown.fit(new, price="price", warm=True)
-    assert len(grown.training_ids) == (pd.to_numeric(table["price"], errors="coerce") > 0).sum()
-    grown.fit(new[:3], price="price", warm=True)
-    assert grown.changed_["new_rows"] == 3
+    with monkeypatch.context() as patched:
+        patched.setattr("heads.run.train_heads", lambda workspace: os.close(-1))
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            grown.fit(new, price="price", warm=True)
+    with pytest.raises(WorkspaceError, match="this PriceModel is not fitted"):
+        grown.predict(new)
+    grown.fit(new, price="price", warm=True)  # their rows are there once
+    assert len(grown.training_ids) == n_priced
+    assert grown.changed_ == {
+        "new_rows": len(new),
+        "before": model.score_["smape"],
+        "after": grown.score_["smape"],
+    }
+    before = grown.score_["smape"]
+    grown.fit(new[:1].assign(title="a text never seen", photo=None), price="price", warm=True)
+    assert grown.changed_ == {"new_rows": 1, "before": before, "after": grown.score_["smape"]}
+    assert len(grown.training_ids) == n_priced + 1
+    assert embedded[-1] == sum(one.text is not None for one in grown._fitted.shape.sets)  # of one text
+    gc.collect()  # models that a later fit took the place of
+    np.testing.assert_array_equal(model.predict(new), prices)
+    model.save(tmp_path / "model")
+    assert PriceModel.load(tmp_path / "model").fingerprint == model.fingerprint != grown.fingerprint
+    (places / "model-of-a-kill").mkdir()
+    (places / "model").mkdir()
+    pruned = remove_leftovers(Workspace(fitted.root / "work"), load_config(Workspace(fitted.root / "work")))
+    assert {one.path for one in pruned.removed} >= {"fit/model-of-a-kill", "fit/model"}
+    assert len(pruned.busy) == len(list(places.glob("model-*"))) == 2
+    del grown
+    gc.collect()
+    assert len(list(places.glob("model-*"))) == 1
+    np.testing.assert_array_equal(model.predict(new), prices)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was(
+    fitted: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit_rows(workspace: Workspace, *_: object) -> ModelFolder:
+        copy_folder(ModelFolder.open(fitted.folder), workspace.path("model"))
+        return ModelFolder.open(workspace.path("model"))
+
+    new = fitted.table[90:]
+    model = PriceModel("title", image="photo", numeric=["rating"], categorical=["shop"])
+    with monkeypatch.context() as patched:
+        patched.setattr("ensemble.model.fitting.fit_rows", fit_rows)
+        model.fit(fitted.table, price="price")
+    with pytest.raises(CatalogError, match="has no column 'shop'"):
+        model.fit(new.drop(columns="shop"), price="price")
+    new.to_csv(tmp_path / "new.csv", index=False)
+    with (tmp_path / "new.csv").open("a") as file:
+        file.write("one field too few\n" * 5)
+    with pytest.raises(
+        CatalogError, match=r"5 of 25 rows .* can't be used, .*: 5 with wrong number of fields"
+    ):
+        model.fit(tmp_path / "new.csv", price="price")
+    np.testing.assert_array_equal(model.predict(new), PriceModel.load(fitted.folder).predict(new))
 
 
 def test_it_is_a_regressor_of_scikit_learn(fitted: SimpleNamespace, tmp_path: Path) -> None:
@@ -501,6 +675,14 @@ def test_it_is_a_regressor_of_scikit_learn(fitted: SimpleNamespace, tmp_path: Pa
         f"text='title', workspace={tmp_path / 'work'!r}, encoders=['minilm@structured'], heads=['ridge']"
     )
     assert repr(model) == f"PriceModel({changed})"
+    loaded = clone(PriceModel.load(fitted.folder))
+    assert (loaded.heads, loaded.random_state) == (["ridge"], 42)
+    assert set(loaded.encoders) == {*map(str, fitted.model._fitted.shape.sets)}
+    assert copy.deepcopy(model).get_params() == model.get_params()
+    with pytest.raises(
+        WorkspaceError, match="a fitted PriceModel can't be pickled or deep-copied: call save"
+    ):
+        copy.deepcopy(fitted.model)
     with pytest.raises(ConfigError, match="PriceModel has no parameter 'texts'"):
         model.set_params(texts="title")
     with pytest.raises(WorkspaceError, match="this PriceModel is not fitted"):
@@ -531,7 +713,8 @@ def test_every_image_of_a_row_is_fitted_on_and_kept_for_more_rows(
 ) -> None:
     for name in ("embed.catalogue.embed_catalogue", "heads.run.train_heads", "ensemble.score.make_blend"):
         monkeypatch.setattr(name, lambda workspace: None)
-    monkeypatch.setattr("ensemble.model.pack.pack", lambda workspace, to: to)
+    manifest = {"scores": {"nested": 50.0}}
+    monkeypatch.setattr("ensemble.model.pack.pack", lambda workspace, to: ModelFolder(to, manifest))
     for colour in ("blue", "red"):
         Image.new("RGB", (8, 8), colour).save(tmp_path / f"{colour}.png")
     blue, red = ((tmp_path / f"{colour}.png").read_bytes() for colour in ("blue", "red"))
@@ -545,8 +728,12 @@ def test_every_image_of_a_row_is_fitted_on_and_kept_for_more_rows(
     columns = ColumnConfig(
         sample_id=ROW_NUMBER, text="text", image_link="photo", price="price", max_rejected=0.5
     )
-    fit_rows(workspace, rows, "photo", Config(columns=columns), tmp_path / "model")
+    fit_rows(workspace, rows, "photo", Config(columns=columns), [(7, "wrong number of fields: 1 where 3")])
     assert rows_before(workspace, "photo").equals(rows)
+    assert score_before(workspace) == 50.0
+    rejected = workspace.read_table("catalog/rejected.parquet")["reason"].to_pylist()
+    assert rejected[-1] == "wrong number of fields: 1 where 3"
+    assert len(rejected) == 2
     known = known_links(workspace)
     train = read_split(workspace, "train")
     found = [[known.get(one) for one in row] for row in image_references(train)]
@@ -571,7 +758,11 @@ def test_vectors_of_several_images_are_averaged_as_those_of_the_catalogue() -> N
 
 
 def test_mlflow_keeps_it_and_loads_it_from_a_local_store(
-    fitted: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: SimpleNamespace,
+    packed: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     import mlflow
@@ -586,9 +777,21 @@ def test_mlflow_keeps_it_and_loads_it_from_a_local_store(
     table = frame_of(fitted.root, "test")[["title", "rating", "shop"]]
     priced = loaded.predict(table)
     np.testing.assert_array_equal(priced["price"], PriceModel.load(fitted.folder).predict(table))
+    narrow = loaded.predict(table, params={"interval": 0.5})
+    assert (narrow["high"] / narrow["low"] < priced["high"] / priced["low"]).all()
     files = [file.name for file in (tmp_path / "store").rglob("*") if file.is_file()]
     assert "model.json" in files
     assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
+    args = ["ensemble", "pack", "-w", str(packed.run), "--to", str(tmp_path / "packed"), "--mlflow", "--json"]
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 0, done.output
+    assert not [one for one in recwarn if "input example" in str(one.message)]
+    of_command = mlflow.pyfunc.load_model(str(tmp_path / "packed"))
+    table = pd.read_csv(packed.root / "test.csv")
+    texts = table[["catalog_content", "rating", "shop"]]
+    np.testing.assert_array_equal(
+        of_command.predict(texts)["price"], PriceModel.load(packed.folder).predict(texts)
+    )
 
 
 def test_a_server_gives_the_prices_of_the_submission_to_clients_at_once(
@@ -616,6 +819,47 @@ def test_a_server_gives_the_prices_of_the_submission_to_clients_at_once(
     assert near
     assert {one.headers["content-type"] for one in near} == {"image/jpeg"}
     assert 'class="price"' in page.text
+
+
+def test_the_lines_of_the_page_price_explain_and_save(
+    fitted: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parent.parent / "docs/model.md").read_text()
+    lines = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    assert "model.fit(train" in lines
+
+    def fit(self: PriceModel, X: object, price: str) -> None:
+        """Another test fits."""
+        assert price == "price"
+        self._pricer = fitted.model._pricer
+
+    monkeypatch.setattr(PriceModel, "fit", fit)
+    monkeypatch.chdir(tmp_path)
+    names = {"train": fitted.table[:90], "new": fitted.table[90:94], "holdout": fitted.table[94:]}
+    exec(lines, names)
+    assert PriceModel.load("model/").fingerprint == fitted.model.fingerprint
+
+
+def test_a_file_is_priced_without_torch_by_the_packages_of_the_page_alone(
+    fitted: SimpleNamespace, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parent.parent / "docs/model.md").read_text()
+    (named,) = re.findall(r"pip install --no-cache-dir \\\n(.*?)\nCOPY", page, re.DOTALL)
+    packages = shlex.split(named.replace("\\\n", " "))
+    table = frame_of(fitted.root, "test")
+    table.to_csv(tmp_path / "new.csv", index=False)
+    command = [
+        "predict",
+        str(tmp_path / "new.csv"),
+        "--model",
+        str(fitted.folder),
+        "--out",
+        str(tmp_path / "p.csv"),
+    ]
+    program = [sys.executable, "-m", "tests.only_packages", *packages, "--", *command]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "p.csv")["price"], fitted.model.predict(table))
 
 
 def test_a_server_prices_uploads_without_torch_by_the_packages_of_the_dockerfile_alone(

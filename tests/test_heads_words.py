@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from heads.features import tfidf
-from heads.features.tfidf import Terms, Tokens, WordPairs, counts_of, is_unspaced, token_pattern
+from heads.features.tfidf import (
+    WORD,
+    Terms,
+    Tokens,
+    VocabularyCounter,
+    WordPairs,
+    counts_of,
+    is_unspaced,
+    token_pattern,
+)
 
 TEXTS = st.lists(st.text(alphabet="ab é1-_A ", max_size=20), min_size=1, max_size=12)
 
@@ -56,6 +65,32 @@ def test_terms_are_counted_as_scikit_learn_counts_them(known, new, family, min_d
     assert peer.vocabulary_ == vectorizer.vocabulary_
     with mock.patch.object(tfidf, "MANY_TEXTS", 0):
         assert (peer.transform(further) != counts_of(vectorizer, further)).nnz == 0
+
+
+@settings(deadline=None)
+@given(
+    TEXTS,
+    TEXTS,
+    st.sampled_from([("word", (1, 3)), ("char", (1, 3)), ("char_wb", (2, 5)), ("char_wb", (4, 4))]),
+)
+def test_a_restored_counter_counts_as_the_one_of_scikit_learn_that_found_its_terms(known, new, family):
+    analyzer, ngram_range = family
+    peer = CountVectorizer(
+        analyzer=analyzer,
+        ngram_range=ngram_range,
+        token_pattern=WORD if analyzer == "word" else None,
+        dtype=np.float32,
+    )
+    try:
+        peer.fit(known)
+    except ValueError:  # no term at all
+        return
+    restored = VocabularyCounter(analyzer, ngram_range, WORD, peer.vocabulary_)
+    wanted, found = peer.transform([*new, *known]), restored.transform([*new, *known])
+    assert found.dtype == wanted.dtype
+    for part in ("indptr", "indices", "data"):
+        np.testing.assert_array_equal(getattr(found, part), getattr(wanted, part))
+    assert restored.get_feature_names_out().tolist() == peer.get_feature_names_out().tolist()
 
 
 def test_a_word_never_seen_parts_its_neighbours():

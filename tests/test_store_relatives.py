@@ -243,7 +243,7 @@ def test_a_blend_of_folds_that_look_back_scores_each_block_by_what_was_known_bef
         main, ["ensemble", "blend", "-w", workspace.root, "--head", "a", "--head", "b"]
     )
     assert printed.exit_code == 0, printed.output
-    assert "Folds look back only; from the earliest to the latest they score" in printed.output
+    assert "Each fold is predicted from earlier ones; from the earliest on they score" in printed.output
     blend = make_blend(workspace, ["a", "b"])
     blocks = blend.record["scores"]["expected"]["blocks"]
     assert [block["n_rows"] for block in blocks] == [45] * 4

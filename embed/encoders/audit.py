@@ -32,6 +32,7 @@ DECIDES = {
     "tekken.json": "token ids",
     "bpe.codes": "token ids",
 }
+TOKEN_FILES = tuple(pattern for pattern, what in DECIDES.items() if what == "token ids")
 # What is read and changes no vector, and why.
 HARMLESS = {
     "generation_config.json": "how a model writes text",

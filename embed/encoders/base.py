@@ -66,7 +66,7 @@ class Resolved:
     library_version: str  # of the library that was asked; provenance, and part of the memory's key
     notes: tuple[str, ...] = ()  # the source of each choice, in words: "prompt declared for E5"
     n_parameters: int = 0  # 0: not known
-    stored_as: str = "fp32"  # type of the weights on disk: "fp32", "bf16", "fp16"
+    stored_as: str = "fp32"  # type on disk of weights that may stay so in memory: "fp32", "bf16", "fp16"
 
     @property
     def model_key(self) -> tuple[str, str, str]:
@@ -200,6 +200,8 @@ class Library(Protocol):
         FOLDER_FILE: the file by which a local folder shows that it holds a model of this library.
         recognizes: `(folder) -> int`, asked of folders with that file: 0 is no, and the highest number of all
             libraries wins. Without, the file alone is worth 2.
+        weights_on_hub: `(address) -> (repository, patterns)`, where the hub has the weights: the first pattern that
+            matches any file there names all of them. Without, their size is not told before they are fetched.
     """
 
     PREFIX: str  # of addresses, `PREFIX:MODEL`

@@ -1,21 +1,24 @@
 """Where a model's files lie: a local folder, the folder of fetched models, the hub's cache, the hub."""
 
+import contextlib
 import json
 import logging
 import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from embed.encoders.audit import TOKEN_FILES
 from embed.encoders.base import Address, HashFile, Sources
 from store.errors import EncoderError
 from store.vectors.spec import digest, slug
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+OF_WEIGHTS = (*WEIGHT_SUFFIXES, ".index.json")
+ANSWER_SECONDS = 5.0  # that the hub has to say which files a model has, where its weights are here
 CARD = "README.md"  # the model card: licence, and what its authors say of it
 
 
@@ -81,6 +84,10 @@ def model_folder(
     return copied
 
 
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
 def _needed(names: Sequence[str], sources: Sources) -> list[str]:
     return [name for name in names if sources.weights or not name.endswith(WEIGHT_SUFFIXES)]
 
@@ -106,6 +113,8 @@ def _find_folder(
         looked.append(str(folder))
     cached, _ = _snapshot(address, wanted, local_files_only=True)
     if cached is not None and not complete(cached):
+        if not sources.offline:
+            _complete_snapshot(address, cached, wanted)
         return cached
     looked.append(str(cached) if cached is not None else "the hub's cache")
     if not sources.offline:
@@ -130,7 +139,7 @@ def _copy_model(folder: Path, to: Path, wanted: Sequence[str]) -> None:
     for source in sorted(folder.rglob("*")):
         relative = source.relative_to(folder)
         target = to / relative
-        if not source.is_file() or not any(fnmatch(relative.as_posix(), pattern) for pattern in wanted):
+        if not source.is_file() or not _matches(relative.as_posix(), wanted):
             continue
         if target.is_file() and target.stat().st_size == source.stat().st_size:
             continue
@@ -168,19 +177,40 @@ def _snapshot(address: Address, wanted: Sequence[str], *, local_files_only: bool
     return Path(found), ""
 
 
-def remote_bytes(address: Address, names: Sequence[str]) -> dict[str, int]:
-    """Sizes of a model's files on the hub that match patterns; empty where the hub can't be asked."""
+def _complete_snapshot(address: Address, cached: Path, wanted: Sequence[str]) -> None:
+    """Fetch what another program left out of the hub's cache and vectors depend on, such as how tokens are pooled.
+
+    At the commit of what is there. Weights and tokenizer, which are digested, stay what they are. Where the hub can't
+    be asked, nothing happens.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    patterns = [name for name in wanted if not name.endswith(OF_WEIGHTS)]
+    if all("*" not in name and (cached / name).is_file() for name in patterns if name != CARD):
+        return
+    with contextlib.suppress(Exception):  # of the hub, of the network beneath it, of a disk that is full
+        found = HfApi().model_info(address.model, revision=cached.name, timeout=ANSWER_SECONDS).siblings
+        names = [one.rfilename for one in found or [] if _matches(one.rfilename, patterns)]
+        names = [name for name in names if not name.endswith(OF_WEIGHTS) and not _matches(name, TOKEN_FILES)]
+        if lacking := [name for name in names if not (cached / name).is_file()]:
+            snapshot_download(address.model, revision=cached.name, allow_patterns=lacking)
+
+
+def may_be_partial(folder: Path) -> bool:
+    """Whether a folder is of the hub's cache and another program fetched into it what it wanted: no card lies there."""
+    return folder.parent.name == "snapshots" and not (folder / CARD).is_file()
+
+
+def remote_bytes(repository: str, patterns: Sequence[str]) -> int:
+    """Size on the hub of the files that match the first pattern that any does; 0 where the hub can't be asked."""
     from huggingface_hub import HfApi
 
     try:
-        found = HfApi().model_info(address.model, files_metadata=True).siblings or []
+        found = HfApi().model_info(repository, files_metadata=True).siblings or []
     except Exception:  # noqa: BLE001 - of the hub or of the network beneath it: sizes are for people
-        return {}
-    return {
-        one.rfilename: int(one.size or 0)
-        for one in found
-        if any(fnmatch(one.rfilename, name) for name in names)
-    }
+        return 0
+    sizes = (sum(int(one.size or 0) for one in found if fnmatch(one.rfilename, p)) for p in patterns)
+    return next((size for size in sizes if size), 0)
 
 
 def model_card(folder: Path) -> str:
@@ -219,7 +249,7 @@ def digest_files(folder: Path, names: Sequence[str], hash_file: HashFile) -> str
     return digest({name: hash_file(folder / name) for name in sorted(names)}, characters=64)
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
     """Keep the transformers family's progress bars and load reports off stderr: our errors say what matters."""
     from transformers.utils import logging as library_logging

@@ -9,6 +9,9 @@ from embed.encoders.hub import digest_files
 from store.errors import EncoderError
 
 REMOTE_CODE = "remote_code"  # in a spec's `extra`: digest over the code that a model brought along
+# Kinds that the library knows in part, and the entry of `config.json` that is positive where it is not enough: it has no
+# experts, as nomic-embed-text-v2-moe has them.
+KNOWN_IN_PART = {"nomic_bert": "moe_every_n_layers"}
 
 
 def remote_code(
@@ -58,4 +61,6 @@ def _needed_code(config: dict[str, Any]) -> str | None:
 
     kind = str(config.get("model_type"))
     known = MODEL_MAPPING_NAMES.get(kind, ()) if kind in CONFIG_MAPPING_NAMES else ()
+    if (config.get(KNOWN_IN_PART.get(kind, "")) or 0) > 0:
+        return named
     return None if named.rpartition(".")[2] in ((known,) if isinstance(known, str) else known) else named

@@ -18,7 +18,7 @@ from store.vectors.spec import EncoderSpec, digest, slug
 from store.workspace import Workspace
 
 MEMORY = "vectors/resolved"
-FORMAT = 2  # raised when a library file resolves the same address otherwise
+FORMAT = 3  # raised when a library file resolves the same address otherwise
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
@@ -64,6 +64,7 @@ def _question(address: Address, sources: Sources, distribution: str) -> dict[str
         "address": dataclasses.asdict(address),
         "paths": [str(path.resolve()) for path in named],  # the same name elsewhere is another
         "models_dir": str(sources.models_dir) if sources.models_dir else None,
+        "offline": sources.offline,  # else the hub's cache is completed first
         "version": library_version,
     }
 

@@ -36,12 +36,14 @@ def show(names: Sequence[str], sources: Sources) -> list[Shown]:
     found = []
     for name in names:
         address = parse_address(name)
-        for one in library_of(address).resolve(address, replace(sources, weights=False), _digest):
+        library = library_of(address)
+        is_remote = not is_local(address) and not sources.offline
+        on_hub = getattr(library, "weights_on_hub", None) if is_remote else None
+        for one in library.resolve(address, replace(sources, weights=False), _digest):
             folder = _folder(one)
             n_bytes = _weights_in(folder, one)
-            if not n_bytes and not is_local(address) and not sources.offline:
-                patterns = [f"*{suffix}" for suffix in WEIGHT_SUFFIXES[:1]]
-                n_bytes = sum(remote_bytes(address, patterns).values())
+            if not n_bytes and on_hub is not None:
+                n_bytes = remote_bytes(*on_hub(address))
             spec = one.spec.to_json()
             del spec["weights_sha256"]
             found.append(

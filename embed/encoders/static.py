@@ -42,12 +42,17 @@ def is_model2vec(folder: Path) -> bool:
 
 
 def resolve_static(
-    address: Address, folder: Path, modules: Sequence[tuple[str, Path]], hash_file: HashFile
+    address: Address,
+    folder: Path,
+    modules: Sequence[tuple[str, Path]],
+    hash_file: HashFile,
+    cut_to: int | None = None,
 ) -> list[Resolved]:
     """Read a model's folder.
 
     Args:
         modules: kind and folder of each where it is a sentence-transformers model; empty: one of model2vec.
+        cut_to: what its own files say vectors are cut to.
 
     Raises:
         EncoderError: unknown options, files missing, or modules that static models do not have.
@@ -64,7 +69,8 @@ def resolve_static(
     normalizes = bool(modules[1:]) if modules else bool(config.get("normalize", False))
     own_limit = MOST_TOKENS if modules else config.get("max_length", MODEL2VEC_TOKENS) or MOST_TOKENS
     prompt = document_prompt(address, folder, config)
-    shape = vector_shape(address, folder, config, own_dim=_dim(files, address), normalizes=normalizes)
+    own_dim = _dim(files, address)
+    shape = vector_shape(address, folder, config, own_dim=own_dim, normalizes=normalizes, cut_to=cut_to)
     weights = [file.relative_to(folder).as_posix() for file in files]
     spec = EncoderSpec(
         name=address.name,
@@ -86,7 +92,7 @@ def resolve_static(
             **shape.extra,
         },
     )
-    n_parameters, stored_as = stored_weights(files)
+    n_parameters, _ = stored_weights(files)
     return [
         Resolved(
             address,
@@ -95,7 +101,6 @@ def resolve_static(
             version("sentence-transformers"),
             (f"prompt {prompt.origin}",),
             n_parameters,
-            stored_as,
         )
     ]
 

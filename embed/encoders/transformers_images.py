@@ -62,12 +62,21 @@ SIGNS = {"*.jinja": "no message enters", "chat_template.json": "no message enter
 
 
 def resolve_towers(
-    address: Address, folder: Path, config: dict[str, Any], hash_file: HashFile, *, normalizes: bool = False
+    address: Address,
+    folder: Path,
+    config: dict[str, Any],
+    hash_file: HashFile,
+    *,
+    normalizes: bool = False,
+    cut_to: int | None = None,
+    own_limit: Any = None,
 ) -> list[Resolved]:
     """The towers that an address names; imports the library, whose processor is asked for its numbers.
 
     Args:
         normalizes: whether the model's own files scale vectors to unit length.
+        cut_to: what they say vectors are cut to.
+        own_limit: how long they say texts may be.
 
     Raises:
         EncoderError: an option that makes no sense here, or a processor that can't be loaded.
@@ -85,10 +94,14 @@ def resolve_towers(
     found = []
     for tower in (address.tower,) if address.tower else towers:
         named = address.of_tower(tower) if len(towers) > 1 else address
-        shape = vector_shape(named, folder, config, own_dim=_dim(config, tower), normalizes=normalizes)
+        shape = vector_shape(
+            named, folder, config, own_dim=_dim(config, tower), normalizes=normalizes, cut_to=cut_to
+        )
         pooling = "projection"
         if kind in IMAGE_MODELS:
-            pooling = one_of(named, "pooling", IMAGE_MODELS[kind])
+            known = IMAGE_MODELS[kind]
+            is_cls = named.options.get("pooling") == "token" and "cls" in known  # as timm names it
+            pooling = "cls" if is_cls else one_of(named, "pooling", known)
         elif "pooling" in named.options:
             raise EncoderError(f"{named.name}: a tower is pooled as it was trained: leave out pooling")
         spec = EncoderSpec(
@@ -101,7 +114,7 @@ def resolve_towers(
             preprocessing=(
                 _image_inputs(named, folder, hash_file)
                 if tower == "image"
-                else _text_inputs(named, folder, config, hash_file)
+                else _text_inputs(named, folder, config, own_limit, hash_file)
             ),
             pooling=pooling,
             normalize=shape.normalize,
@@ -257,14 +270,14 @@ def _plain_name(processor: Any) -> str:
 
 
 def _text_inputs(
-    address: Address, folder: Path, config: dict[str, Any], hash_file: HashFile
+    address: Address, folder: Path, config: dict[str, Any], own_limit: Any, hash_file: HashFile
 ) -> dict[str, Any]:
     text = {"max_position_embeddings": 77, **(config.get("text_config") or {})}
     if TWO_TOWERS[config["model_type"]]:
         text["max_position_embeddings"] = (config.get("text_config") or {}).get("max_position_embeddings", 64)
     return text_preprocessing(
         tokenizer_sha256=tokenizer_sha256(folder, hash_file),
-        max_tokens=max_tokens(address, text, None),
+        max_tokens=max_tokens(address, text, own_limit),
         long=long_texts(address),
     )
 

@@ -19,7 +19,7 @@ MEASURED_ROWS = {"cpu": (4, 64), "gpu": (4, 256)}  # fewest and most; a GPU is n
 MEASURED_SECONDS = (
     0.5  # one fp32 pass over the measured rows takes about that long: a few passes of each mode
 )
-WORTH_MEASURING = 16  # times the measured rows: about as many rows as the trial passes compute
+WORTH_MEASURING = 16  # a run of fewer than so many times the measured rows is not measured
 FLAT_COLOURS = (0, 127, 255, (200, 30, 40))  # images that show nothing, where rounding errors weigh most
 GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
 COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried

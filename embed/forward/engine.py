@@ -165,11 +165,13 @@ class Engine(LocalRunner):
         return device_name(self._device, self._threads)
 
     @property
+    def _has_openvino(self) -> bool:
+        return self._type == "cpu" and self._settings.openvino and installed_version() is not None
+
+    @property
     def _tries_openvino(self) -> bool:
         """A model whose own library prepares its inputs runs by that library alone."""
-        if self._type != "cpu" or PREPARED_BY in self.spec.preprocessing:
-            return False
-        return self._settings.openvino and installed_version() is not None
+        return self._has_openvino and PREPARED_BY not in self.spec.preprocessing
 
     @property
     def _versions(self) -> str:
@@ -317,9 +319,9 @@ class Engine(LocalRunner):
         if not self._tries_openvino:
             if is_int8 and self._type == "cpu":
                 raise ConfigError("precision int8 needs OpenVINO and NNCF: pip install 'shelfprice[int8]'")
-            return None, ""
-        if self._torch.stored_as is not None:  # converted, a big model would be a second and larger copy
-            return None, ""
+            return None, "not for OpenVINO: its own library prepares its inputs" if self._has_openvino else ""
+        if (stored_as := self._torch.stored_as) is not None:
+            return None, f"not for OpenVINO: converted, weights in {stored_as} would be a second, larger copy"
         try:
             model = self._find_converted() or self._convert(window)
         except (EncoderError, WorkspaceError) as error:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ensemble.model.training_rows import MOST_IMAGES
+
 
 def card_of(manifest: dict[str, Any]) -> str:
     """Markdown, with the header that model hubs read."""
@@ -60,8 +62,8 @@ def card_of(manifest: dict[str, Any]) -> str:
         "- One market and one currency; nothing is converted.",
         "- The score holds for rows that are like the training rows; the least like them are flagged `unlike training`.",
         "- A row that lacks its text or image is flagged, and its interval is as much wider as that moved other prices.",
-        "- The folder holds names, prices and vectors of the training rows, and small copies of their images unless it was "
-        "packed without: share it with those alone who may see them.",
+        "- The folder holds names, prices and vectors of the training rows, and small copies of their images, "
+        f"{MOST_IMAGES:,} at most, unless it was packed without: share it with those alone who may see them.",
         "",
         "## Licences of weights",
         "",

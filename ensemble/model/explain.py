@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ensemble.model.answers import Effect, Explanation, NearProduct, Priced
 from ensemble.model.pricing import Pricer
@@ -14,6 +16,7 @@ from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
 SHOWN_EFFECTS = 12
 SHOWN_NEAR = 5
+SHOWN_CHARACTERS = 60  # of the name of a training row
 SMALLEST = 1e-4  # log price: smaller effects are summed up
 REST = "everything else"
 
@@ -34,7 +37,7 @@ def explanations(pricer: Pricer, rows: ModelRows, priced: Sequence[Priced]) -> l
         for all_of_row, own in zip(parts, found.parts, strict=True):
             for part, value in own.items():
                 all_of_row[part] = all_of_row.get(part, 0.0) + shares[head.name] * value
-    labels = _Labels(rows)
+    labels = _Labels(rows, pricer.training)
     return [
         Explanation(
             priced=answer,
@@ -88,8 +91,9 @@ def _near(pricer: Pricer, rows: Rows, at: int) -> tuple[NearProduct, ...]:
 class _Labels:
     """What moved a price, in words, with the row's own values."""
 
-    def __init__(self, rows: ModelRows) -> None:
+    def __init__(self, rows: ModelRows, training: pa.Table) -> None:
         self._rows = rows
+        self._training = training
 
     def of(self, part: Part, at: int) -> str:
         """Such as "'organic'", "pack of 2", "brand = levis", "the image"."""
@@ -101,6 +105,8 @@ class _Labels:
                 return "the text as a whole" if "@" in name and not name.endswith("@image") else "the image"
             case "fields":
                 return "its numbers and categories together"
+            case "row":
+                return f"the price of '{self._name(name)[:SHOWN_CHARACTERS]}'"
             case "similar":
                 return "prices of similar products"
             case "head":
@@ -108,6 +114,11 @@ class _Labels:
             case "category":
                 return self._category(name, at)
         return self._number(name, at)
+
+    def _name(self, training_id: str) -> str:
+        ids = self._training["id"]
+        at = pc.index(ids, pa.scalar(training_id).cast(ids.type)).as_py()
+        return str(self._training["name"][at].as_py())
 
     def _category(self, name: str, at: int) -> str:
         name, _, level = name.partition("=")

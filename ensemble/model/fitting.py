@@ -2,34 +2,46 @@
 
 import hashlib
 import os
+import tempfile
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ensemble.model.folder import ModelFolder
+from ensemble.model.folder import FITS, IN_USE, MODEL_LOCK, ModelFolder
 from ensemble.model.rows import image_items, is_link
 from store.catalog.images.blobs import read_blob, stored_digests
+from store.catalog.ingest.source import read_source
 from store.config import Config, save_config
 from store.errors import CatalogError, WorkspaceError
 from store.workspace import Workspace
 
-FITTED_ROWS = "fit/rows.parquet"  # what the model was fitted on, for more rows later
+FITTED_ROWS = f"{FITS}/rows.parquet"  # what the last model was fitted on and its score, for more rows later
 # Images of each row: as ingest reads them, and as they are kept.
 CELLS = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 KEPT_CELLS = pa.list_(pa.struct([("sha256", pa.string()), *CELLS.value_type]))
 
 
 def fit_rows(
-    workspace: Workspace, rows: pa.Table, image: str | None, config: Config, to: Path
+    workspace: Workspace,
+    rows: pa.Table,
+    image: str | None,
+    config: Config,
+    malformed: Sequence[tuple[int, str]] = (),
 ) -> ModelFolder:
     """Train and pack a model in a workspace, whose configuration becomes `config`.
 
     Args:
         rows: columns of the catalogue; of images as `image_column` gives it.
         image: name of that column; None: there is none.
-        to: folder of the model.
+        malformed: line and reason of what is no row of the user's table; it counts as rejected.
+
+    Returns:
+        The model, in a folder of its own that is removed with it.
     """
     from embed.catalogue import embed_catalogue
     from ensemble.model.pack import pack
@@ -38,12 +50,36 @@ def fit_rows(
     from store.catalog.ingest.run import ingest
 
     save_config(workspace, config)
-    ingest(workspace, rows, columns=config.columns)
-    workspace.publish_table(FITTED_ROWS, _kept(workspace, rows, image))
+    ingest(workspace, replace(read_source(rows), malformed=tuple(malformed)), columns=config.columns)
     embed_catalogue(workspace)
     train_heads(workspace)
     make_blend(workspace)
-    return pack(workspace, to)
+    with ExitStack() as place:
+        model = pack(workspace, _own_folder(workspace, place))
+        weakref.finalize(model, place.pop_all().close)
+    score = {"smape": model.manifest["scores"]["nested"]}
+    # Last: a fit that was interrupted has added no rows.
+    workspace.publish_table(FITTED_ROWS, _kept(workspace, rows, image), score)
+    return model
+
+
+def _own_folder(workspace: Workspace, place: ExitStack) -> Path:
+    """Where a model can lie as long as `place` is open: in the workspace, where that is local."""
+    if not workspace.is_local:
+        return Path(place.enter_context(tempfile.TemporaryDirectory(prefix="shelfprice-"))) / "model"
+    parent = Path(workspace.path(FITS))
+    parent.mkdir(exist_ok=True)
+    made = Path(place.enter_context(tempfile.TemporaryDirectory(prefix=IN_USE, dir=parent)))
+    place.enter_context(workspace.lock(f"{FITS}/{made.name}/{MODEL_LOCK}"))
+    return made / "model"
+
+
+def score_before(workspace: Workspace) -> float | None:
+    """Honest SMAPE of the model that was last fitted here; None: there is none, or its version did not record it."""
+    if not workspace.exists(FITTED_ROWS):
+        return None
+    smape: float | None = workspace.read_metadata(FITTED_ROWS).get("smape")
+    return smape
 
 
 def rows_before(workspace: Workspace, image: str | None) -> pa.Table:

@@ -15,6 +15,7 @@ from store.errors import CorruptFileError, WorkspaceError
 from store.local import TEMPORARY_PREFIX, write_error
 from store.vectors.spec import canonical_json
 
+FILES_AT_ONCE = 8  # parts that all files are checked in
 MANIFEST = "model.json"
 CARD = "README.md"
 CALIBRATION = "calibration.npz"
@@ -22,6 +23,9 @@ TRAINING = "training.arrow"
 VECTORS = "vectors.npz"
 RELATIVES = "relatives.npz"
 TEST_VECTORS = "test_vectors.npz"
+FITS = "fit"  # of a workspace: where `PriceModel.fit` keeps what is its own
+IN_USE = "model-"  # begin of the name of a folder there, of a model that was fitted and is in use
+MODEL_LOCK = ".lock"  # in that folder, held as long as its process uses the model
 KIND = "shelfprice price model"
 FORMAT = 1  # raised when a folder can no longer be read by the version before
 OWN = "sha256"  # in the manifest: digest of all the rest of it
@@ -41,7 +45,7 @@ class ModelFolder:
 
     def read(self, name: str) -> bytes:
         """Content of one of its files."""
-        return (self.path / name).read_bytes()
+        return place_in(self.path, name).read_bytes()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelFolder":
@@ -52,7 +56,11 @@ class ModelFolder:
             WorkspaceError: there is no such folder, it is no model, or of a newer format.
         """
         folder = Path(path)
-        if not (folder / MANIFEST).is_file():
+        try:
+            is_there = (folder / MANIFEST).is_file()
+        except OSError as error:
+            raise _unreadable(folder / MANIFEST, error) from error
+        if not is_there:
             raise WorkspaceError(
                 f"{folder} holds no model ({MANIFEST} is not there): make one with 'shelfprice ensemble pack --to {folder}'"
             )
@@ -78,6 +86,19 @@ class ModelFolder:
             )
         _check_files(folder, manifest["files"])
         return cls(folder, manifest)
+
+
+def place_in(folder: Path, name: str) -> Path:
+    """Where a file or folder of a model lies.
+
+    Raises:
+        CorruptFileError: it leads out of the model.
+    """
+    if name.startswith("/") or ".." in name.split("/"):
+        raise CorruptFileError(
+            f"{folder / MANIFEST} names {name!r}, which leads out of the model: don't use it"
+        )
+    return folder / name
 
 
 def write_folder(
@@ -123,11 +144,20 @@ def write_folder(
 
 
 def copy_folder(model: ModelFolder, path: str | os.PathLike[str]) -> None:
-    """The same model in another folder."""
+    """The same model in another folder.
+
+    Raises:
+        CorruptFileError: a file of it is missing or was changed since it was opened.
+        WorkspaceError: see `write_folder`.
+    """
+    digests: dict[str, str] = model.manifest["files"]
+    _check_files(model.path, digests)
 
     def fill(work: Path) -> dict[str, Any]:
-        shutil.copytree(model.path, work, dirs_exist_ok=True)
-        (work / MANIFEST).unlink()
+        for name in digests:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(model.path / name, work / name)
+        _check_files(work, digests)  # what was copied, whatever was written there meanwhile
         return {name: value for name, value in model.manifest.items() if name not in (OWN, "files")}
 
     card = model.read(CARD).decode()
@@ -144,8 +174,11 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
         raise CorruptFileError(
             f"{folder} holds files that are not the model's (first: {foreign[0]}): remove them"
         )
+    names = sorted(digests)  # thousands of small images: a task for each would cost more than the reading
+    parts = [names[at::FILES_AT_ONCE] for at in range(FILES_AT_ONCE)]
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(digests, pool.map(lambda name: _sha256(folder / name), digests), strict=True))
+        read = pool.map(lambda part: {name: _sha256(folder / name) for name in part}, parts)
+    found = {name: sha256 for part in read for name, sha256 in part.items()}
     if damaged := sorted(name for name, sha256 in digests.items() if found[name] != sha256):
         raise CorruptFileError(
             f"{folder / damaged[0]} was changed: its digest is another: copy the model again"
@@ -153,7 +186,9 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(str(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file())
+    """Files of a model; what a hub adds (`.gitattributes`, `.cache/`) is none of it."""
+    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:

@@ -1,6 +1,9 @@
 """MLflow's pyfunc flavour of a model: its folder as it is, loaded by this module; nothing is pickled."""
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from store.errors import WorkspaceError
@@ -9,6 +12,7 @@ if TYPE_CHECKING:
     from ensemble.model.price_model import PriceModel
 
 LOADER = "ensemble.model.mlflow"  # the module that MLflow calls
+INTERVAL = 0.9  # where no other is asked for
 REQUIREMENTS = ("shelfprice[starter]",)
 
 
@@ -21,7 +25,8 @@ def save_mlflow(folder: str | os.PathLike[str], to: str | os.PathLike[str]) -> N
     Raises:
         WorkspaceError: MLflow is not installed.
     """
-    mlflow_pyfunc().save_model(os.fspath(to), **_options(folder))
+    with _without_an_example():
+        mlflow_pyfunc().save_model(os.fspath(to), **_options(folder))
 
 
 def log_mlflow(folder: str | os.PathLike[str], name: str = "price-model") -> Any:
@@ -30,7 +35,8 @@ def log_mlflow(folder: str | os.PathLike[str], name: str = "price-model") -> Any
     Raises:
         WorkspaceError: MLflow is not installed.
     """
-    return mlflow_pyfunc().log_model(name=name, **_options(folder))
+    with _without_an_example():
+        return mlflow_pyfunc().log_model(name=name, **_options(folder))
 
 
 def mlflow_pyfunc() -> Any:
@@ -46,8 +52,21 @@ def mlflow_pyfunc() -> Any:
     return mlflow.pyfunc
 
 
+@contextmanager
+def _without_an_example() -> Iterator[None]:
+    """MLflow warns of a signature without an input example: ours names a parameter alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(?s).*An input example was not provided", UserWarning)
+        yield
+
+
 def _options(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    from mlflow.models.signature import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec
+
+    interval = ParamSpec("interval", "double", INTERVAL)  # parameters that no signature names are ignored
     return {
+        "signature": ModelSignature(params=ParamSchema([interval])),
         "loader_module": LOADER,
         "data_path": os.fspath(folder),
         "pip_requirements": list(REQUIREMENTS),
@@ -73,4 +92,4 @@ class LoadedPriceModel:
         Args:
             params: `interval`, the probability that a row's interval holds its price.
         """
-        return self.model.predict(model_input, interval=(params or {}).get("interval", 0.9))
+        return self.model.predict(model_input, interval=(params or {}).get("interval", INTERVAL))

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heads.features.products import blocks_of
 from heads.features.rows import Rows
 from heads.kernels.nearest import unit_rows
 from store.vectors.matrix import Matrix
 
 SAMPLED = 2000  # training rows that the thresholds are found on
 MOST_PAIRS = 20_000_000  # that are compared for it
+FEW_ROWS = 4  # that are multiplied one by one: a product of matrices copies all training rows first
 UNLIKE_SHARE = 0.01  # of training rows that are further from all others than the threshold
 FAR_SHARE = 0.1  # of them that tell how much further off prices of far rows are
 
@@ -44,9 +44,10 @@ class Nearness:
     def similarity(self, rows: Rows) -> np.ndarray:
         """Mean cosine with every training row over the sets that a row has, shape (n_rows, n_train) float32."""
         query, count = self._query(rows)
-        found = np.empty((len(rows), len(self.unit)), np.float32)
-        for block, positions in blocks_of(len(rows)):
-            found[block] = (query[positions] @ self.unit.T)[: block.stop - block.start]
+        if len(rows) <= FEW_ROWS:
+            found = np.stack([self.unit @ one for one in query])
+        else:
+            found = query @ self.unit.T
         return found / np.maximum(count, 1)[:, None]
 
     def is_unlike(self, rows: Rows) -> np.ndarray:

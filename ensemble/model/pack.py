@@ -119,6 +119,7 @@ def pack(
             "versions": _versions(),
             "licences": _licences(encoders),
             "seed": config.seed,
+            "fit": {"heads": list(config.heads.run), "vectors": list(config.heads.vectors)},
             "id_columns": [
                 name
                 for name in (config.columns.test_id, config.columns.sample_id)

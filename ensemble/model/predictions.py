@@ -2,21 +2,27 @@
 
 import csv
 import io
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ensemble.model.price_model import PriceModel
 from ensemble.model.tables import read_products
+from ensemble.submission import no_formula
 from store.catalog.download.addresses import split_links
 from store.catalog.download.rows import known_references
-from store.catalog.images.blobs import blob_path
+from store.catalog.images.blobs import read_blob
 from store.catalog.images.folder import NO_ID, list_folder
 from store.catalog.images.links import known_links
 from store.catalog.ingest.source import TableSource
 from store.catalog.read import image_references, present_splits, read_split
+from store.errors import StoreError, WorkspaceError
 from store.workspace import Workspace
 
+Reader = Callable[[], bytes]
 Row = tuple[str, ...]  # id, price, low, high, flags, reason: as written
 
 
@@ -28,12 +34,17 @@ class PricedFile:
     rows: list[Row]
     fingerprint: str  # of the model
 
-    def csv(self) -> str:
-        """The table as CSV."""
+    def csv(self, for_spreadsheet: bool = False) -> str:
+        """The table as CSV.
+
+        Args:
+            for_spreadsheet: with an apostrophe before an id that a spreadsheet would run as a formula.
+        """
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.header)
-        writer.writerows(self.rows)
+        first = no_formula if for_spreadsheet else str
+        writer.writerows((first(one), *others) for one, *others in self.rows)
         return out.getvalue()
 
 
@@ -88,8 +99,12 @@ def _images(
     if workspace is not None:
         of_links, of_rows = _workspace_images(workspace)
         for at, (one, cell) in enumerate(zip(ids, cells, strict=True)):
-            named = known_references(cell, of_links, policy) if isinstance(cell, str) and cell else []
-            found[at] = of_rows.get(str(one)) or [of_links[link] for link in named] or cell
+            link, own = of_rows.get(str(one), (None, []))
+            text = _link_text(cell)
+            named = known_references(text, of_links, policy) if text else []
+            # With another link it is another product that has the id of a test row.
+            is_that_row = cell is None or (text is not None and text in ("", link))
+            found[at] = (own if is_that_row else []) or [of_links[link] for link in named] or cell
     if images is not None:
         folder, trained = list_folder(images), model.training_ids
         for at, (one, cell) in enumerate(zip(ids, cells, strict=True)):
@@ -102,14 +117,36 @@ def _images(
     return found
 
 
-def _workspace_images(workspace: Workspace) -> tuple[dict[str, Path], dict[str, list[Path]]]:
-    """Paths of images by link, and by id of the test rows."""
+def _link_text(cell: Any) -> str | None:
+    """Links of a row as the catalogue writes them; None: the cell holds something else."""
+    if isinstance(cell, list) and all(isinstance(one, str) for one in cell):
+        return json.dumps(cell, ensure_ascii=False)
+    return cell.strip() if isinstance(cell, str) else None
+
+
+def _workspace_images(
+    workspace: Workspace,
+) -> tuple[dict[str, Reader], dict[str, tuple[str | None, list[Reader]]]]:
+    """Functions that read an image, by link; by id of the test rows the link of each and the readers of its images."""
     known = known_links(workspace)
-    by_link = {
-        link: Path(workspace.path(blob_path(sha256))) for link, sha256 in known.items() if sha256 is not None
+    by_link: dict[str, Reader] = {
+        link: partial(_blob, workspace, sha256) for link, sha256 in known.items() if sha256 is not None
     }
     if "test" not in present_splits(workspace):
         return by_link, {}
     test = read_split(workspace, "test")
-    rows = zip(test["sample_id"].to_pylist(), image_references(test), strict=True)
-    return by_link, {str(one): [by_link[link] for link in links if link in by_link] for one, links in rows}
+    columns = (test["sample_id"].to_pylist(), test["image_link"].to_pylist(), image_references(test))
+    return by_link, {
+        str(one): (cell, [by_link[link] for link in links if link in by_link])
+        for one, cell, links in zip(*columns, strict=True)
+    }
+
+
+def _blob(workspace: Workspace, sha256_hex: str) -> bytes:
+    """An image of the workspace; one that is missing or damaged is one that can't be read."""
+    try:
+        return read_blob(workspace, sha256_hex)
+    except StoreError:
+        raise
+    except WorkspaceError as error:
+        raise OSError(str(error)) from error

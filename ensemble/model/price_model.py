@@ -5,7 +5,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -13,15 +12,7 @@ import pyarrow as pa
 
 from ensemble.model.answers import Explanation, Priced
 from ensemble.model.folder import ModelFolder, copy_folder
-from ensemble.model.tables import (
-    check_column,
-    image_cells,
-    prices_of,
-    read_products,
-    table_chunks,
-    with_prices,
-    without_column,
-)
+from ensemble.model.tables import check_column, prices_of, read_with_images, table_chunks, with_prices
 from store.config import ROW_NUMBER, ColumnConfig, Config, ImagePolicy, load_config
 from store.errors import ConfigError, WorkspaceError
 from store.workspace import Workspace
@@ -31,7 +22,6 @@ if TYPE_CHECKING:
     from ensemble.model.rows import ModelRows
     from store.catalog.ingest.source import TableSource
 
-MODEL = "fit/model"  # of a workspace: where the model that was fitted in it lies
 PRICE = "price"  # column of prices, where none is named
 
 
@@ -89,7 +79,7 @@ class PriceModel:
         self.random_state = random_state
 
     _pricer: "Pricer | None" = None
-    _held: Any = None  # a temporary folder, kept as long as the model
+    _held: Any = None  # a temporary workspace, kept for more rows later
 
     # ---- what a fitted or loaded model knows -----------------------------------------------------
 
@@ -229,9 +219,11 @@ class PriceModel:
 
         from store.metric import scores
 
-        actual = np.asarray(y, np.float64) if y is not None else prices_of(read_products(X), price or PRICE)
+        source, cells = read_with_images(X, self._fitted.shape.readings.image)
+        source = replace(source, malformed=())  # they have no price
+        actual = np.asarray(y, np.float64) if y is not None else prices_of(source, price or PRICE)
         promised = self.score_
-        answers = [one for _, one in self.price_lines(X, promised["coverage"])]
+        answers = [one for _, one in self.price_lines(source, promised["coverage"], cells)]
         found = np.array(
             [(np.nan,) * 3 if one.price is None else (one.price, one.low, one.high) for one in answers]
         )
@@ -247,13 +239,13 @@ class PriceModel:
             "promised": {"smape": promised["smape"], "coverage": promised["coverage"]},
         }
 
-    def score(self, X: Any, y: Any) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R2 of prices, as scikit-learn's regressors have it; a row that was refused counts as the median price."""
         from sklearn.metrics import r2_score
 
         predicted = self.predict(X)
         predicted[np.isnan(predicted)] = float(np.exp(np.median(self._fitted.held["actual"])))
-        return float(r2_score(np.asarray(y, np.float64), predicted))
+        return float(r2_score(np.asarray(y, np.float64), predicted, sample_weight=sample_weight))
 
     # ---- fitting, keeping ------------------------------------------------------------------------
 
@@ -268,19 +260,18 @@ class PriceModel:
                 embedded; `changed_` says what that did to the score.
 
         Raises:
-            CatalogError: a column is missing, or the rows can't be used.
+            CatalogError: a column is missing, or too many rows can't be used; the model stays as it was.
             WorkspaceError: warm, and the model was not fitted in this process or into its workspace.
         """
-        from ensemble.model.fitting import fit_rows, image_column, rows_before
+        from ensemble.model.fitting import fit_rows, image_column, rows_before, score_before
         from ensemble.model.pricing import Pricer
 
         column = price or PRICE
-        cells = image_cells(X, self.image)
-        source = read_products(X if cells is None else without_column(X, str(self.image)))
+        source, cells = read_with_images(X, self.image)
         if y is not None:
             source = with_prices(source, y, column)
-        before = self.score_ if warm and self._pricer is not None else None
-        workspace = self._workspace(warm)
+        held = self._temporary(warm)
+        workspace = Workspace(held.name if self.workspace is None else self.workspace)
         read = [*self._texts, *self.numeric, *self.categorical, column]
         for name in read:
             check_column(source, name)
@@ -294,15 +285,15 @@ class PriceModel:
             table = pa.concat_tables(
                 [rows_before(workspace, self.image), table], promote_options="permissive"
             )
-        held = None if workspace.is_local else tempfile.TemporaryDirectory(prefix="shelfprice-")
-        to = Path(workspace.path(MODEL)) if held is None else Path(held.name) / "model"
-        self._pricer = Pricer(fit_rows(workspace, table, self.image, self._config(workspace, column), to))
-        if self.workspace is not None:
-            self._held = held
-        if before is not None:
+        before = score_before(workspace) if warm else None
+        config = self._config(workspace, column)
+        self._pricer = Pricer(fit_rows(workspace, table, self.image, config, source.malformed))
+        self._held = held
+        vars(self).pop("changed_", None)
+        if warm:
             self.changed_ = {
                 "new_rows": source.n_rows,
-                "before": before["smape"],
+                "before": before,
                 "after": self.score_["smape"],
             }
         return self
@@ -334,6 +325,9 @@ class PriceModel:
         inputs = model.inputs
         model.text, model.image = inputs.text, inputs.image
         model.numeric, model.categorical = inputs.numeric, inputs.categorical
+        asked = opened.manifest.get("fit", {})  # older folders do not say
+        model.heads, model.encoders = asked.get("heads") or None, asked.get("vectors")
+        model.random_state = opened.manifest["seed"]
         return model
 
     # ---- scikit-learn's ways ---------------------------------------------------------------------
@@ -361,6 +355,13 @@ class PriceModel:
         defaults = inspect.signature(type(self)).parameters
         given = [f"{k}={v!r}" for k, v in self.get_params().items() if v != defaults[k].default]
         return f"{type(self).__name__}({', '.join(given)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._pricer is not None:
+            raise WorkspaceError(
+                "a fitted PriceModel can't be pickled or deep-copied: call save, and PriceModel.load where it is needed"
+            )
+        return dict(vars(self))
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
@@ -393,10 +394,8 @@ class PriceModel:
         self, X: Any, images: Sequence[Any] | None = None
     ) -> "tuple[TableSource, Iterator[ModelRows]]":
         """A table, and its rows part by part."""
-        column = self._fitted.shape.readings.image
-        cells = image_cells(X, column) if images is None else images
-        held = images is None and cells is not None
-        source = read_products(without_column(X, str(column)) if held else X)
+        source, held = read_with_images(X, self._fitted.shape.readings.image if images is None else None)
+        cells = held if images is None else images
 
         def parts() -> "Iterator[ModelRows]":
             start = 0
@@ -407,17 +406,15 @@ class PriceModel:
 
         return source, parts()
 
-    def _workspace(self, warm: bool) -> Workspace:
+    def _temporary(self, warm: bool) -> Any:
+        """A workspace for a model that names none: warm, the one that it was fitted in."""
         if self.workspace is not None:
-            return Workspace(self.workspace)
-        if warm:
-            if self._held is None:
-                raise WorkspaceError(
-                    "fit(warm=True) needs what the model was fitted on: give PriceModel a workspace, or fit it first"
-                )
-        else:
-            self._held = tempfile.TemporaryDirectory(prefix="shelfprice-")
-        return Workspace(self._held.name)
+            return None
+        if warm and self._held is None:
+            raise WorkspaceError(
+                "fit(warm=True) needs what the model was fitted on: give PriceModel a workspace, or fit it first"
+            )
+        return self._held if warm else tempfile.TemporaryDirectory(prefix="shelfprice-")
 
     def _config(self, workspace: Workspace, price: str) -> Config:
         """The workspace's configuration with what the parameters say."""
@@ -431,6 +428,7 @@ class PriceModel:
             price=price,
             numeric=tuple(self.numeric),
             categorical=tuple(self.categorical),
+            max_rejected=config.columns.max_rejected,
         )
         embed, heads = config.embed, config.heads
         if self.encoders is not None:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -197,17 +197,24 @@ class Pricer:
         """Of each row's interval in log price; wider for what it lacks, by what that was measured to move."""
         fitted = self.intervals(coverage)
         half_width = fitted.half_width(log_price, kinds)
-        lacks = {"text": (NO_TEXT,), "image": (NO_IMAGE, UNREADABLE_IMAGE)}
+        with_image = fitted.half_width(log_price, replace(kinds, has_image=np.ones(len(flags), bool)))
+        is_told = "no_image" in (fitted.slopes or {})  # training rows without an image have told the width
+
+        def widened(width: float, names: set[str]) -> float:
+            moved = sum(float(np.quantile(self.held[name], coverage)) ** 2 for name in names)
+            return float(np.sqrt(width**2 + moved))
+
         for at, said in enumerate(flags):
             if not said:
                 continue
-            wider = [name for name, of in lacks.items() if said & {*of} and name in self.held]
-            if "no_image" in (fitted.slopes or {}):  # training rows without an image have told the width
-                wider = [name for name in wider if name != "image"]
-            if said - {NO_TEXT, NO_IMAGE, UNREADABLE_IMAGE, UNLIKE_TRAINING} and FURTHER in self.held:
-                wider.append(FURTHER)
-            moved = sum(float(np.quantile(self.held[name], coverage)) ** 2 for name in wider)
-            half_width[at] = np.sqrt(half_width[at] ** 2 + moved)
+            wider = {"text"} if NO_TEXT in said else set()
+            if said - {NO_TEXT, NO_IMAGE, UNREADABLE_IMAGE, UNLIKE_TRAINING}:
+                wider.add(FURTHER if FURTHER in self.held else "text")
+            lacks_image = said & {NO_IMAGE, UNREADABLE_IMAGE} and "image" in self.held
+            without = {*wider, "image"} if lacks_image else wider
+            half_width[at] = widened(half_width[at], wider if is_told else without)
+            if is_told and UNREADABLE_IMAGE in said:  # it may be unlike rows that never had one
+                half_width[at] = max(half_width[at], widened(with_image[at], without))
             if UNLIKE_TRAINING in said:
                 half_width[at] *= float(self.manifest["unlike_widens"])
         return half_width

@@ -31,7 +31,8 @@ from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
 
-_AMOUNT = re.compile(r"(?<![\w.])([$€£₹¥₩₽₺₫฿₱₦₪₴]|USD|EUR|GBP|INR|JPY|CNY|CHF|AUD|CAD)\s?\d")
+_CURRENCY = r"[$€£₹¥₩₽₺₫฿₱₦₪₴]|USD|EUR|GBP|INR|JPY|CNY|CHF|AUD|CAD"
+_AMOUNT = re.compile(rf"(?<![\w.])({_CURRENCY})\s?\d|\d\s?({_CURRENCY})(?!\w)")
 
 
 @dataclass(frozen=True)
@@ -164,14 +165,14 @@ def image_contents(cell: Any, flags: set[str], policy: ImagePolicy = "all") -> l
         if is_link(one):
             continue  # nothing here fetches a link
         try:
-            found.append(image_bytes(one))
+            found.append(one() if callable(one) else image_bytes(one))
         except (OSError, TypeError, ValueError, AttributeError):
             flags.add(UNREADABLE_IMAGE)
     return found[:1] if policy == "first" else found
 
 
 def image_items(cell: Any) -> list[Any]:
-    """What a cell of the image column holds: paths, links, bytes, Pillow images; nothing that is missing."""
+    """What a cell of the image column holds: paths, links, bytes, Pillow images, or what reads one's bytes."""
     from embed.job.items import is_missing
 
     if isinstance(cell, str) and cell.strip():
@@ -192,7 +193,9 @@ def _flag(shape: RowShape, new: NewRows, table: pa.Table, flags: list[set[str]])
     for at, text in enumerate(table["text"].to_pylist()):
         if not (text or "").strip():
             flags[at].add(NO_TEXT)
-        elif own is not None and any(currency_of(sign) != own for sign in _AMOUNT.findall(text)):
+        elif own is not None and any(
+            currency_of(before or after) != own for before, after in _AMOUNT.findall(text)
+        ):
             flags[at].add(OTHER_CURRENCY)
     for at, names in new.stray.items():
         if names:

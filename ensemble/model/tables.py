@@ -36,9 +36,15 @@ def read_products(table: Any) -> TableSource:
     return read_source(table, "products")
 
 
-def image_cells(table: Any, column: str | None) -> list[Any] | None:
+def read_with_images(table: Any, column: str | None) -> tuple[TableSource, list[Any] | None]:
+    """As `read_products`, and what stands in a frame's image column where Arrow can't hold it; else None."""
+    cells = _image_cells(table, column)
+    return read_products(table if cells is None else _without_column(table, str(column))), cells
+
+
+def _image_cells(table: Any, column: str | None) -> list[Any] | None:
     """What stands in a frame's image column, where Arrow can't hold it: Pillow images."""
-    if column is None or not hasattr(table, "columns") or column not in list(table.columns):
+    if isinstance(table, TableSource) or column is None or column not in list(getattr(table, "columns", ())):
         return None
     cells = table[column]
     values = list(cells.to_pylist() if hasattr(cells, "to_pylist") else cells)
@@ -47,7 +53,7 @@ def image_cells(table: Any, column: str | None) -> list[Any] | None:
     return values if any(is_image(v) and not isinstance(v, (str, bytes)) for v in values) else None
 
 
-def without_column(table: Any, column: str) -> Any:
+def _without_column(table: Any, column: str) -> Any:
     """A pandas or Polars frame less a column."""
     return table.drop(columns=[column]) if hasattr(table, "iloc") else table.drop(column)
 

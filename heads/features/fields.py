@@ -161,8 +161,11 @@ def field_table(
         categories[name] = _category(rows[name])
     facts = [facts_of(row) for row in bullets]
     for key in decided.facts:
-        stated = pa.array([row.get(key) for row in facts], pa.string())
-        categories[f"fact:{key}"] = _category(pa.chunked_array([stated]))
+        levels = dict[str, int]()
+        codes = [
+            -1 if (one := row.get(key)) is None else levels.setdefault(one, len(levels)) for row in facts
+        ]
+        categories[f"fact:{key}"] = CategoricalColumn(tuple(levels), np.array(codes, np.int32))
     X = np.column_stack(list(numbers.values())) if rows.num_rows else np.empty((0, len(numbers)))
     return FieldTable(tuple(numbers), X, categories, tuple(notes))
 

@@ -112,6 +112,12 @@ class Neighbours(Head):
         predicted, near, weight = self._weigh(found := self._candidates(self._with_columns(rows)))
         return predicted, self._evidence(rows, split, found, near, weight)
 
+    def weighed(self, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log prices (n_rows,), and the training rows behind each, most weight first: positions and weights, both of
+        shape (n_rows, count)."""
+        predicted, near, weight = self._weigh(found := self._candidates(self._with_columns(rows)))
+        return predicted, np.take_along_axis(found.position, near, axis=1), weight
+
     def files(self) -> dict[str, bytes]:
         """`neighbours.json`: the choices."""
         return {"neighbours.json": json.dumps(self.learned(), indent=2).encode()}

@@ -129,13 +129,16 @@ class XGBoostBaseline(Head):
         self.booster_ = xgboost.train(params, data, num_boost_round=self.n_estimators)
 
     def _predict_named(self, rows: Rows, names: ItemNames | None) -> np.ndarray:
-        columns = [self._columns(rows)]
-        if self.reader_ is not None and names is not None:
-            columns.append(
-                self._statistic_columns(find_brands(names, self.matcher_), self.statistics_, self.mean_)
-            )
-        predicted = self.booster_.inplace_predict(np.concatenate(columns, axis=1))
-        return np.log(np.maximum(np.expm1(predicted.astype(np.float64)), LEAST_PRICE))
+        predicted = self.booster_.inplace_predict(self._values(rows, names)[0])
+        return log_price_of(predicted)
+
+    def _values(self, rows: Rows, names: ItemNames | None) -> tuple[np.ndarray, list[str]]:
+        """What the trees see, shape (n_rows, n_columns), and the brand of each row; none without spaCy."""
+        if self.reader_ is None or names is None:
+            return self._columns(rows), []
+        brands = find_brands(names, self.matcher_)
+        statistics = self._statistic_columns(brands, self.statistics_, self.mean_)
+        return np.concatenate([self._columns(rows), statistics], axis=1), brands
 
     def _columns(self, rows: Rows) -> np.ndarray:
         return np.concatenate(
@@ -160,6 +163,11 @@ class XGBoostBaseline(Head):
         n_rows = max(sum(count for _, count in statistics.values()), 1)
         smoothed = (sums + self.smoothing * mean) / (counts + self.smoothing)
         return np.column_stack([smoothed, counts / n_rows]).astype(np.float32)
+
+
+def log_price_of(predicted: np.ndarray) -> np.ndarray:
+    """Log price of what the trees predict, log(1 + price)."""
+    return np.log(np.maximum(np.expm1(predicted.astype(np.float64)), LEAST_PRICE))
 
 
 def _statistics(brands: list[str], target: np.ndarray) -> dict[str, tuple[float, int]]:

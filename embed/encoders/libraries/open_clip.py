@@ -69,7 +69,7 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         architecture, repo, names = tag_architecture(address)
         files = {"weights": str(_tag_weights(address, sources, repo, names))}
     weights_sha256 = hash_file(Path(files["weights"]))
-    n_parameters, stored_as = stored_weights([Path(files["weights"])])
+    n_parameters, _ = stored_weights([Path(files["weights"])])
     shape = vector_shape(address, folder, {}, own_dim=architecture.config["embed_dim"], normalizes=False)
     found = []
     for tower in (address.tower,) if address.tower else ("image", "text"):
@@ -94,8 +94,16 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
             extra={"architecture": digest(architecture.config), **shape.extra},
         )
         library_version = version("open_clip_torch")
-        found.append(Resolved(named, spec, files, library_version, (), n_parameters, stored_as))
+        found.append(Resolved(named, spec, files, library_version, (), n_parameters))
     return found
+
+
+def weights_on_hub(address: Address) -> tuple[str, tuple[str, ...]]:
+    """See `Library`."""
+    if address.model.startswith(HUB):
+        return address.model.removeprefix(HUB), WEIGHTS
+    _, repo, names = tag_architecture(address)
+    return repo, names
 
 
 def load(resolved: Sequence[Resolved]) -> list[Encoder]:

@@ -134,11 +134,19 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         return resolve_static(address, folder, (), hash_file)
     model = SentenceModel.read(folder)
     code = _check_modules(address, model, sources, hash_file)
+    cut_to = model.settings.get("truncate_dim")
     if model.takes == "static":
-        return resolve_static(address, folder, model.modules, hash_file)
+        return resolve_static(address, folder, model.modules, hash_file, cut_to)
     if model.takes == "towers":
+        _check_towers(address, model)
         found = resolve_towers(
-            address, model.first, model.transformer, hash_file, normalizes=model.normalizes
+            address,
+            model.first,
+            model.transformer,
+            hash_file,
+            normalizes=model.normalizes,
+            cut_to=cut_to,
+            own_limit=_own_limit(model),
         )
         return [replace(one, spec=replace(one.spec, library=DISTRIBUTION)) for one in found]
     if address.tower:
@@ -196,6 +204,11 @@ def _resolve_transformer(
     return Resolved(
         address, spec, {"folder": str(folder)}, version(DISTRIBUTION), notes, n_parameters, stored_as
     )
+
+
+def weights_on_hub(address: Address) -> tuple[str, tuple[str, ...]]:
+    """See `Library`."""
+    return address.model, ("*.safetensors", f"*{OLD_WEIGHTS}")
 
 
 def load(resolved: Sequence[Resolved]) -> list[Encoder]:
@@ -332,6 +345,18 @@ def _check_modules(
     return code
 
 
+def _check_towers(address: Address, model: SentenceModel) -> None:
+    """Raises EncoderError where more is done to texts or vectors than towers do here."""
+    if others := [kind for kind, _ in model.modules[1:] if kind != "Normalize"]:
+        raise EncoderError(f"{address.name}: towers followed by {', '.join(others)} are not known here")
+    prompt = document_prompt(address, model.folder, {})
+    if prompt.text and address.tower != "image":
+        raise EncoderError(
+            f"{address.name}: its files register the prompt {prompt.text!r}, which texts of towers do not get here: "
+            "its .image tower is supported"
+        )
+
+
 def _folder(address: Address, sources: Sources, packaged: Path | None) -> Path:
     try:
         return model_folder(address, sources, wanted=WANTED, complete=_lacking, packaged=packaged)
@@ -349,11 +374,11 @@ def _lacking(folder: Path) -> list[str]:
     lacking = []
     for at, module in enumerate(modules):
         path, kind = folder / module["path"], module["type"].rpartition(".")[2]
-        if at and kind not in WEIGHTED:
+        if at and kind not in (*WEIGHTED, "Pooling"):
             continue
         if kind != KIND and not (path / "config.json").is_file():
             lacking.append(str((path / "config.json").relative_to(folder)))
-        if not _weights_in(path):
+        if kind != "Pooling" and not _weights_in(path):
             lacking.append(str((path / "model.safetensors").relative_to(folder)))
     return lacking
 

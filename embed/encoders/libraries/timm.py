@@ -125,7 +125,7 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
     shape = vector_shape(address, folder, {}, own_dim=dim, normalizes=False)
     has_head = _head(address, settings) == "projection"
     weights = Path(files["weights"])
-    n_parameters, stored_as = stored_weights([weights])
+    n_parameters, _ = stored_weights([weights])
     spec = EncoderSpec(
         name=address.name,
         modality="image",
@@ -143,7 +143,14 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         },
     )
     notes = (f"pooling {_pooling_origin(address, settings)}",)
-    return [Resolved(address, spec, files, version("timm"), notes, n_parameters, stored_as)]
+    return [Resolved(address, spec, files, version("timm"), notes, n_parameters)]
+
+
+def weights_on_hub(address: Address) -> tuple[str, tuple[str, ...]]:
+    """See `Library`."""
+    own = "/" in address.model  # a repository of the hub; timm's own names have no slash
+    model = address.model.removeprefix(HUB) if own else _builtin_settings(address).get("hf_hub_id")
+    return model or address.model, WANTED[1:]
 
 
 def load(resolved: Sequence[Resolved]) -> list[Encoder]:
@@ -238,9 +245,7 @@ def _resolve_files(address: Address, sources: Sources) -> tuple[str, dict[str, A
             raise EncoderError(f"{address.name}: there is no file {path}: check weights=")
         return address.model.partition(".")[0], _builtin_settings(address), {"weights": str(path.resolve())}
     if not is_local(address):
-        own = "/" in address.model  # a repository of the hub; timm's own names have no slash
-        model = address.model.removeprefix(HUB) if own else _builtin_settings(address).get("hf_hub_id")
-        address = replace(address, model=model or address.model)
+        address = replace(address, model=weights_on_hub(address)[0])
     folder = model_folder(address, sources, wanted=WANTED, complete=_lacking)
     config = read_json(folder / "config.json")
     settings = dict(config.get("pretrained_cfg") or config)

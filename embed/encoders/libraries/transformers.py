@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 from embed.encoders.audit import audit_folder, check_versions
 from embed.encoders.base import Address, Encoder, HashFile, Resolved, Sources, text_preprocessing
 from embed.encoders.dimensions import shaped, vector_shape
-from embed.encoders.hub import digest_files, is_local, model_folder, quiet_loading, read_json
+from embed.encoders.hub import (
+    digest_files,
+    is_local,
+    may_be_partial,
+    model_folder,
+    quiet_loading,
+    read_json,
+)
 from embed.encoders.lengths import max_tokens
 from embed.encoders.messages import MESSAGES, PROCESSOR_FILES, load_messages, resolve_messages, template_of
 from embed.encoders.options import check_options, long_texts, one_of
@@ -100,11 +107,16 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
     _check_text(address, folder, config)
     if _takes_messages(address, folder, config):
         return [resolve_messages(address, folder, config, weight_files(folder), code, hash_file)]
-    return [_resolve_text(address, folder, config, code, hash_file)]
+    return [_resolve_text(address, folder, config, code, sources, hash_file)]
 
 
 def _resolve_text(
-    address: Address, folder: Path, config: dict[str, Any], code: dict[str, str], hash_file: HashFile
+    address: Address,
+    folder: Path,
+    config: dict[str, Any],
+    code: dict[str, str],
+    sources: Sources,
+    hash_file: HashFile,
 ) -> Resolved:
     check_options(address, TEXT_OPTIONS)
     dim = config.get("hidden_size") or config.get("d_model") or config.get("dim")
@@ -142,8 +154,17 @@ def _resolve_text(
         },
     )
     n_parameters, stored_as = stored_weights([folder / name for name in weights])
-    notes = (f"prompt {prompt.origin}", f"pooling {pooling_origin}")
+    notes: tuple[str, ...] = (f"prompt {prompt.origin}", f"pooling {pooling_origin}")
+    if sources.offline and may_be_partial(folder) and not (folder / OWN_POOLING).is_file():
+        notes += (
+            f"{OWN_POOLING} is not in the hub's cache: if the model has one, run once without --offline",
+        )
     return Resolved(address, spec, files, version(DISTRIBUTION), notes, n_parameters, stored_as)
+
+
+def weights_on_hub(address: Address) -> tuple[str, tuple[str, ...]]:
+    """See `Library`."""
+    return address.model, (WEIGHTS, "model-*-of-*.safetensors", OLD_WEIGHTS)
 
 
 def load(resolved: Sequence[Resolved]) -> list[Encoder]:

@@ -86,14 +86,14 @@ def clean_lines(report: "CleanReport", workspace: Workspace) -> list[str]:
         lines.append(
             f"{one.name:<17}{groups:>8}{one.train_rows:>9,}{one.test_rows:>9,}  {one.policy:<8} {said}"
         )
-    lines.append(f"each with its reason in {workspace.path('cleaning.parquet')}")
+    lines.append(f"decisions with their reasons: {workspace.path('cleaning.parquet')}")
     if report.digest is None:
         lines.append(
-            "every policy is 'keep': training takes every row as it is; --policy FINDING=POLICY changes that"
+            "every policy is 'keep', so training uses every row as it is; --policy FINDING=POLICY changes that"
         )
     else:
         lines.append(
-            f"{report.dropped:,} training rows are left out of a fit on all rows, none of what is scored"
+            f"{report.dropped:,} training rows are left out of a fit on all rows; scored rows are not"
         )
     if report.config_written:
         lines.append("policies saved to shelfprice.toml")

@@ -121,8 +121,9 @@ def images(
         print_json(as_dict(summary))
     else:
         say("\n".join(as_lines(summary)))
-        say(f"next: {on_workspace('shelfprice embed run', workspace.root)}")
     refuse_if_unreachable(summary)
+    if not as_json:
+        say(f"next: {on_workspace('shelfprice embed run', workspace.root)}")
 
 
 @click.command("images-export")

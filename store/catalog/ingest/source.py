@@ -69,14 +69,17 @@ def read_source(table: Any, name: str = "train") -> TableSource:
     """Read a whole table; which kind a file is is told by its first bytes, not by its name.
 
     Args:
-        table: a path, or a frame: pandas, Polars, Arrow, or whatever offers the Arrow PyCapsule interface.
+        table: a path, or a frame: pandas, Polars, Arrow, or whatever offers the Arrow PyCapsule interface; a table as
+            read stays as it is.
         name: of the split, by which a frame is called.
 
     Raises:
         CatalogError: it can't be opened, is empty, holds no rows, is neither CSV nor Parquet, is not UTF-8,
             or its header names a column twice.
     """
-    if is_frame(table):
+    if isinstance(table, TableSource):
+        source = table
+    elif is_frame(table):
         source = _of_table(table_of(table, f"the {name} frame"), f"the {name} frame")
     elif isinstance(table, (str, os.PathLike)):
         source = _read_file(os.fspath(table))
