@@ -125,6 +125,7 @@ def test_make_does_only_what_a_workspace_lacks(demo_run, tmp_path):
     demo, run = demo_run / "demo", demo_run / "run"
     before = (run / "submission.csv").read_bytes()
     (run / "submission.csv").unlink()
+    (run / "report.html").unlink(missing_ok=True)
     done = subprocess.run(
         ["make", "embeddings", "heads", "submission", f"VENV={tmp_path}", f"TRAIN={demo}/train.csv",
          f"TEST={demo}/test.csv", f"IMAGES={demo}/images", f"WORKSPACE={run}"],
@@ -135,3 +136,4 @@ def test_make_does_only_what_a_workspace_lacks(demo_run, tmp_path):
         assert did_nothing in done.stdout
     assert "training on" not in done.stderr
     assert (run / "submission.csv").read_bytes() == before
+    assert b"</html>" in (run / "report.html").read_bytes()
