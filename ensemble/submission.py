@@ -68,8 +68,8 @@ def submit(
     if out is not None:
         publish_file(out, content)
     if spreadsheet is not None:
-        safe = [str(_no_formula(header[0])), *header[1:]]
-        publish_file(spreadsheet, _csv(safe, [[_no_formula(one) for one in sample_id.to_pylist()], *rest]))
+        safe = [str(no_formula(header[0])), *header[1:]]
+        publish_file(spreadsheet, _csv(safe, [[no_formula(one) for one in sample_id.to_pylist()], *rest]))
     own = f"{record['folder']}/"
     places = (own, "") if folder is None else (own,)
     workspace.sweep(*places)
@@ -193,6 +193,6 @@ def _csv(header: list[str], columns: list[list[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _no_formula(value: str | int) -> str | int:
+def no_formula(value: str | int) -> str | int:
     """A cell that a spreadsheet takes as text: one that would start a formula has an apostrophe before it."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value

@@ -174,6 +174,16 @@ def _config_of(value: dict[str, Any]) -> Config:
     config = _build(Config, value, "")
     if config.folds.k < 2:
         raise ConfigError(f"{CONFIG_FILE}: folds.k must be at least 2, got {config.folds.k}")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"{CONFIG_FILE}: seed must be from 0 to {2**32 - 1}, got {config.seed}")
+    shares = {
+        "columns.max_rejected": config.columns.max_rejected,
+        "embed.max_failures": config.embed.max_failures,
+        "embed.max_coverage_gap": config.embed.max_coverage_gap,
+    }
+    for name, share in shares.items():
+        if not 0 <= share <= 1:  # NaN as well
+            raise ConfigError(f"{CONFIG_FILE}: {name} must be a share from 0 to 1, got {share:g}")
     floor = config.submission.price_floor
     if not 0 < floor < float("inf"):
         raise ConfigError(f"{CONFIG_FILE}: submission.price_floor must be above 0, got {floor:g}")

@@ -25,8 +25,8 @@ from store.schema import (
     TUNING_HISTORY,
 )
 
-# The shape of JSON: a type or several, or names that must be there with the shape of each.
-Shape = type | tuple[type, ...] | Mapping[str, Any]
+# The shape of JSON: a type or several, text of a pattern, or names that must be there with the shape of each.
+Shape = type | tuple[type, ...] | Mapping[str, Any] | re.Pattern[str]
 NUMBER = (int, float)
 TEXT_OR_NULL = (str, type(None))
 
@@ -179,7 +179,11 @@ CONTRACTS = (
         _HEADS,
         shape={"head": str, "inputs": {"folds_hash": str, "catalog_digest": str}, "report": dict},
     ),
-    Contract(r"predictions/[^/]+\.json", _HEADS, shape={"head": str, "folder": str}),
+    Contract(
+        r"predictions/[^/]+\.json",
+        _HEADS,
+        shape={"head": str, "folder": re.compile(r"predictions/(?!\.)[^/]+")},
+    ),
     Contract(
         r"tuning/[^/]+\.json",
         "delete it, or run 'shelfprice heads tune' again",
@@ -204,7 +208,7 @@ CONTRACTS = (
         },
     ),
     Contract(r"blend/[^/]+/oof\.parquet", _BLEND, _OUT_OF_FOLD),
-    Contract(r"blend/current\.json", _BLEND, shape={"folder": str}),
+    Contract(r"blend/current\.json", _BLEND, shape={"folder": re.compile(r"blend/(?!\.)[^/]+")}),
     Contract(
         r"blend/[^/]+/report-[a-z]+\.json",
         "run 'shelfprice ensemble report' to make it again",
@@ -240,6 +244,10 @@ def shape_problem(value: Any, shape: Shape, where: str = "") -> str | None:
             for name, one in shape.items()
         )
         return next((problem for problem in problems if problem), None)
+    if isinstance(shape, re.Pattern):
+        if isinstance(value, str) and shape.fullmatch(value):
+            return None
+        return f"{where or 'it'} is {_kind(value) if not isinstance(value, str) else 'another text'}"
     kinds = shape if isinstance(shape, tuple) else (shape,)
     if isinstance(value, bool) and bool not in kinds:
         return f"{where or 'it'} is true or false"

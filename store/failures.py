@@ -83,7 +83,8 @@ def failure_lines(rows: Sequence[FailedRow]) -> Iterator[str]:
     """One line a row that failed; a row is there once for each thing that it lacks."""
     for row in rows:
         file = f" ({row.file})" if row.file is not None else ""
-        yield f"{row.what}: {row.split} {row.sample_id}{file}: {row.stage}: {row.reason}"
+        line = f"{row.what}: {row.split} {row.sample_id}{file}: {row.stage}: {row.reason}"
+        yield line.replace("\n", "\\n")
     yield f"{len(rows):,} failure{'s' * (len(rows) > 1)}" if rows else "no failures"
 
 

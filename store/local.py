@@ -49,7 +49,8 @@ def publish_file(target: str | os.PathLike[str], content: bytes) -> None:
 def append_local(target: str, content: bytes) -> None:
     """Add to the end of a file in one write; a killed process leaves a part of it at most."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # Not through a link, which may lead anywhere.
+    file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     try:
         if os.write(file, content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -75,5 +76,13 @@ def write_error(target: str, error: OSError) -> WorkspaceError:
     """An error of the operating system while writing, as one of ours."""
     if error.errno == errno.ENOSPC:
         return WorkspaceError(f"no space left to write {target}: free some and run the command again")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        parts = os.path.abspath(target).split(os.sep)
+        above = (os.sep.join(parts[:n]) for n in range(2, len(parts)))
+        blocked = next((one for one in above if os.path.lexists(one) and not os.path.isdir(one)), None)
+        if blocked is not None:
+            return WorkspaceError(
+                f"can't write {target}: {blocked} is no folder: delete what is there in its place"
+            )
     way_on = ": delete what is there in its place" if error.errno in (errno.EISDIR, errno.ELOOP) else ""
     return WorkspaceError(f"can't write {target}: {error.strerror or error}{way_on}")

@@ -23,6 +23,23 @@ _LABEL = re.compile(r"\s*\S+(?: \S+)* {2,}(?=\S)")  # words and the gap after th
 _C1 = re.compile("[\x7f-\x9f]")  # control characters that JSON leaves as they are
 
 
+class ShareType(click.FloatRange):
+    """A share from 0 to 1; NaN, which no range refuses, is none."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 1.0)
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        share: float = super().convert(value, param, context)
+        if share != share:
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, context)
+        return share
+
+
+SHARE = ShareType()
+SEED = click.IntRange(0, 2**32 - 1)
+
+
 class WorkspaceType(click.ParamType):
     name = "PATH|URL"
 

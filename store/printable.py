@@ -5,7 +5,7 @@ import re
 # Control characters apart from tab and newline (an escape sequence can rewrite the screen, or a window's title), marks
 # that turn the direction of what follows, separators of lines, and halves of surrogate pairs, which can't be written.
 _UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 

@@ -21,6 +21,7 @@ class Pruned:
 
     removed: tuple[Leftover, ...]
     busy: tuple[Leftover, ...]  # a run at work holds their lock
+    outside: tuple[Leftover, ...] = ()  # behind a link that leads out of the workspace
 
 
 class _BusyError(Exception):
@@ -28,7 +29,7 @@ class _BusyError(Exception):
 
 
 def find_leftovers(workspace: Workspace, config: Config) -> list[Leftover]:
-    """Everything that may go; only looks."""
+    """Everything that may go, and what would but lies behind a link out of the workspace; only looks."""
     found = [one for room in find_rooms() for one in _leftovers(room, workspace, config)]
     paths = {one.path for one in found}
     return [one for one in found if not any(folder in paths for folder in _folders_above(one.path))]
@@ -51,6 +52,7 @@ def remove_leftovers(workspace: Workspace, config: Config) -> Pruned:
         WorkspaceError: something can't be removed.
     """
     removed: list[Leftover] = []
+    outside: list[Leftover] = []
     busy: list[Leftover] = []
     for room in find_rooms():
         found = _leftovers(room, workspace, config)
@@ -60,12 +62,14 @@ def remove_leftovers(workspace: Workspace, config: Config) -> Pruned:
                     for lock in locks:
                         held.enter_context(workspace.lock(lock, _give_up))
                     for one in _leftovers(room, workspace, config) if locks else found:
-                        if one.locks == locks:
+                        if one.locks == locks and not workspace.holds(one.path):
+                            outside.append(one)
+                        elif one.locks == locks:
                             _remove(workspace, one)
                             removed.append(one)
             except _BusyError:
                 busy += [one for one in found if one.locks == locks]
-    return Pruned(tuple(removed), tuple(busy))
+    return Pruned(tuple(removed), tuple(busy), tuple(outside))
 
 
 def _give_up() -> None:
@@ -94,8 +98,13 @@ def prune(yes: bool, workspace: Workspace, as_json: bool) -> None:
       shelfprice prune --yes -w run
     """
     config = load_config(workspace)
-    pruned = remove_leftovers(workspace, config) if yes else Pruned((), ())
-    found = pruned.removed if yes else find_leftovers(workspace, config)
+    if yes:
+        pruned = remove_leftovers(workspace, config)
+    else:
+        held = {one: workspace.holds(one.path) for one in find_leftovers(workspace, config)}
+        inside, outside = (tuple(one for one in held if held[one] is way) for way in (True, False))
+        pruned = Pruned(inside, (), outside)
+    found = pruned.removed
     if as_json:
         told = [
             [{"path": o.path, "n_bytes": o.n_bytes, "why": o.why} for o in of] for of in (found, pruned.busy)
@@ -111,6 +120,8 @@ def prune(yes: bool, workspace: Workspace, as_json: bool) -> None:
         say(f"removed: {total}" if yes else f"to remove: {total}; run 'shelfprice prune --yes'")
     for one in pruned.busy:
         say(f"{one.path} stays: a run at work holds its lock", err=True)
+    for one in pruned.outside:
+        say(f"{one.path} stays: it lies behind a link out of the workspace; delete it there", err=True)
 
 
 def _n_bytes(leftovers: Sequence[Leftover]) -> int:

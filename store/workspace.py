@@ -70,15 +70,37 @@ class Workspace:
         return f"Workspace({self.root!r})"
 
     def path(self, relative: str) -> str:
-        """The full path or URL-less key of a relative path."""
+        """The full path or URL-less key of a relative path.
+
+        Raises:
+            WorkspaceError: it leads out of the workspace.
+        """
+        if relative.startswith("/") or (".." in relative and ".." in relative.split("/")):
+            raise WorkspaceError(f"{relative!r} leads out of the workspace {self.root}")
         return f"{self._base}/{relative}" if relative else self._base
 
     # ---- reading ---------------------------------------------------------------------------------
 
     def exists(self, relative: str) -> bool:
-        if self.is_local:
-            return os.path.exists(self.path(relative))
-        return self._objects.exists(self.path(relative))
+        """Whether there is a file or a folder; one that may not be looked for is an error, never a no."""
+        if not self.is_local:
+            return self._objects.exists(self.path(relative))
+        try:
+            os.stat(self.path(relative))
+        except ValueError:  # no path at all
+            return False
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise self._unreadable(relative, error) from error
+        return True
+
+    def holds(self, relative: str) -> bool:
+        """Whether a path lies in the workspace itself, and not behind a link that leads out of it."""
+        if not self.is_local or not relative:
+            return True
+        root, folder = (os.path.realpath(one) for one in (self._base, os.path.dirname(self.path(relative))))
+        return os.path.commonpath([root, folder]) == root
 
     def names(self, folder: str, prefix: str = "", suffix: str = "") -> list[str]:
         """Sorted names (files and folders) directly in `folder`; none where it does not exist."""
@@ -91,6 +113,8 @@ class Workspace:
                 found = [os.path.basename(p.rstrip("/")) for p in listed]
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise self._unreadable(folder, error) from error
         return sorted(
             n for n in found if n.startswith(prefix) and n.endswith(suffix) and not n.startswith(".")
         )
@@ -104,6 +128,8 @@ class Workspace:
                 return sorted(one.name for one in entries if os.path.isfile(one.path))
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise self._unreadable(folder, error) from error
 
     def size(self, relative: str) -> int:
         """Bytes of a file."""
@@ -126,6 +152,8 @@ class Workspace:
     def _stat(self, relative: str) -> os.stat_result:
         try:
             return os.stat(self.path(relative))
+        except PermissionError as error:
+            raise self._unreadable(relative, error) from error
         except OSError:  # a link that leads nowhere, or to itself
             return os.lstat(self.path(relative))
 
@@ -373,7 +401,7 @@ class Workspace:
         """Delete one file, link or folder; no error where it is gone already.
 
         Raises:
-            WorkspaceError: it may not be deleted.
+            WorkspaceError: it may not be deleted, or is a folder behind a link that leads out of the workspace.
         """
         target = self.path(relative)
         if not self.is_local:
@@ -382,6 +410,8 @@ class Workspace:
             return
         try:
             if os.path.isdir(target) and not os.path.islink(target):
+                if not self.holds(relative):
+                    raise WorkspaceError(f"{target} lies behind a link out of the workspace: delete it there")
                 shutil.rmtree(target)
             else:
                 os.unlink(target)

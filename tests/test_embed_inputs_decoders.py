@@ -65,6 +65,17 @@ def test_a_process_gives_the_pixels_and_the_reasons_that_decoding_here_gives(of_
     assert process._process.returncode == 0
 
 
+def test_a_process_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    for name in ("json", "numpy", "PIL"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\nraise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    images = reader_of([photo(0)])
+    with DecoderProcesses(IMAGE_PREPROCESSING) as decode:
+        there = decode(images, ["0"])
+    np.testing.assert_array_equal(there.pixels, OneByOne(IMAGE_PREPROCESSING)(images, ["0"]).pixels)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_image_that_crashes_the_decoder_is_a_failure_and_the_others_are_decoded(monkeypatch):
     images = reader_of([photo(0), b"crash", photo(1)])
     decode_one = decoders._DecoderProcess.decode

@@ -122,3 +122,19 @@ def test_options_for_prices_ids_and_rejected_rows_reach_the_catalogue(tmp_path):
     refused = run(tmp_path, "--train", str(train), "--max-rejected", "0.05")
     assert refused.exit_code == 1
     assert "1 of 10 rows" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["catalog", "folds", "--seed", "-1"], "-1 is not in the range 0<=x<=4294967295"),
+        (["catalog", "demo", "--to", "demo", "--seed", "-1"], "-1 is not in the range 0<=x<=4294967295"),
+        (["catalog", "ingest", "--max-rejected", "nan"], "nan is not in the range 0.0<=x<=1.0"),
+        (["embed", "run", "--max-failures", "nan"], "nan is not in the range 0.0<=x<=1.0"),
+        (["embed", "run", "--max-coverage-gap", "nan"], "nan is not in the range 0.0<=x<=1.0"),
+    ],
+)
+def test_a_number_that_an_option_can_not_take_is_refused(command, told):
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert told in result.output

@@ -147,6 +147,9 @@ ROWS = [
 NUMBERS = [
     Kind("numbers with a unit", csv_of("ram", ["8GB", "16GB", "", "4 GB"]), {"numeric:ram": [8.0, 16.0, None, 4.0]},
          notes=("'ram' is read as numbers in 'GB'",)),
+    Kind("words for no value", csv_of("ram", ["8GB", "n/a", "", "4 GB", "N/A", "16GB"]),
+         {"numeric:ram": [8.0, None, None, 4.0, None, 16.0]},
+         notes=("'ram' holds 2 cells in train that say there is no value (first: 'n/a'): taken as missing",)),
     Kind("units of one kind", csv_of("disk", ["500GB", "1TB", "256GB"]), {"numeric:disk": [500.0, 1000.0, 256.0]}),
     Kind("weights", csv_of("weight", ["1.37kg", "2kg", "950 g"]), {"numeric:weight": [1.37, 2.0, 0.95]}),
     Kind("a unit of a trade", csv_of("mileage", ["18.9 kmpl", "20.0 kmpl"]), {"numeric:mileage": [18.9, 20.0]}),
@@ -224,11 +227,23 @@ PARQUET = [
     Kind("lists of words", _table(tags=pa.array([["red", "wool"], [], None])), {"text": ["t0\ntags: red, wool", "t1", "t2"]},
          notes=("column 'tags' holds lists: their words are joined to the text",)),
     Kind("lists of numbers", _table(vector=pa.array([[0.5], [1.5], []])), {"text": ["t0", "t1", "t2"]},
-         notes=("column 'vector' is left out: it holds list",)),
+         notes=("column 'vector' is left out: it holds list<element: double> (name it with --text-column to join",)),
+    Kind("lists of numbers that are asked for", _table(vector=pa.array([[0.5, 0.0], [1.5], []])),
+         {"text": ["t0\nvector: 0.5, 0.0", "t1\nvector: 1.5", "t2"]}, given=ColumnConfig(more_text=("vector",))),
+    Kind("maps", _table(size=pa.array([[("w", 1)], [], None], pa.map_(pa.string(), pa.int64()))),
+         {"text": ["t0\nsize: w: 1", "t1", "t2"]}, given=ColumnConfig(more_text=("size",))),
+    *(
+        Kind(f"words in a {kind}", _table(tags=pa.array([["red", "wool"], ["silk", "blue"], None], kind)),
+             {"text": ["t0\ntags: red, wool", "t1\ntags: silk, blue", "t2"]})
+        for kind in (pa.list_(pa.string(), 2), pa.list_view(pa.string()), pa.list_(pa.dictionary(pa.int32(), pa.string())))
+    ),
+    Kind("bytes in columns", _table(raw=pa.array([b"a", b"b", b"b"])), notes=("'raw' is left out: it holds binary (name it with --categorical",)),
     Kind("structs", _table(size=pa.array([{"w": 1, "more": {"colour": "red"}}, {"w": 2, "more": {"colour": "red"}}, None])),
          {"numeric:size.w": [1.0, 2.0, None], "categorical:size.more.colour": ["red", "red", None]}),
     Kind("a column of one type for nothing", _table(empty=pa.nulls(3)), notes=("'empty' is left out: it is empty",)),
-    Kind("durations", _table(lead=pa.array([1, 2, 3], pa.duration("s"))), notes=("'lead' is left out: it holds duration",)),
+    Kind("durations", _table(lead=pa.array([1, 2, 3], pa.duration("s"))), notes=("'lead' is left out: it holds duration[s] (name it with --numeric to keep it)",)),
+    Kind("durations that are asked for", _table(lead=pa.array([1, 2, 3], pa.duration("s"))), {"numeric:lead": [1.0, 2.0, 3.0]},
+         given=ColumnConfig(numeric=("lead",))),
 ]  # fmt: skip
 
 KINDS = [*PRICES, *IDS, *ROWS, *NUMBERS, *OTHERS, *PARQUET]

@@ -136,6 +136,12 @@ def test_a_setting_that_goes_back_to_its_default_is_written(workspace):
         ("[heads.params]\nridge = 3", r"\[heads.params\] must hold one table per head"),
         ("folds = 3", r"\[folds\] must be a table, got 3"),
         ("seed =", "is not TOML"),
+        ("seed = -1", "seed must be from 0 to 4294967295, got -1"),
+        ("seed = 4294967296", "seed must be from 0 to 4294967295, got 4294967296"),
+        ("[columns]\nmax_rejected = nan", "columns.max_rejected must be a share from 0 to 1, got nan"),
+        ("[columns]\nmax_rejected = -1.0", "columns.max_rejected must be a share from 0 to 1, got -1"),
+        ("[embed]\nmax_failures = nan", "embed.max_failures must be a share from 0 to 1, got nan"),
+        ("[embed]\nmax_coverage_gap = inf", "embed.max_coverage_gap must be a share from 0 to 1, got inf"),
     ],
 )
 def test_a_mistake_is_named(workspace, toml, message):

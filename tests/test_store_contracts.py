@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from ensemble.blend import run_blend
 from ensemble.submission import submit
 from heads.folds import curve
+from heads.folds.search import _trials
 from heads.run import run_heads
 from heads.status import head_holdings
 from store.config import ColumnConfig, Config, FoldConfig, HeadConfig, save_config
@@ -25,6 +27,7 @@ from store.local import TEMPORARY_PREFIX
 from store.vectors.sets import VectorSet
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_vectors
+from tests.soak.commands import result_of
 
 N_TRAIN, N_TEST = 60, 8
 
@@ -377,6 +380,68 @@ def test_a_folder_or_a_link_to_nothing_in_a_files_place_is_one_line_that_says_wh
             WorkspaceError, match=rf"can't read .*{relative}: .*: delete it, then run 'shelfprice"
         ):
             read(relative)
+
+
+def test_a_record_that_names_a_folder_elsewhere_is_damaged(workspace):
+    for file, folder in (
+        ("blend/current.json", "../A/blend/h"),
+        ("blend/current.json", "blend/.."),
+        ("predictions/ridge.json", "vectors/a"),
+        ("predictions/ridge.json", "predictions/../../a"),
+    ):
+        workspace.publish_json(file, {"head": "ridge", "folder": folder})
+        with pytest.raises(CorruptFileError, match=r"folder is another text.*: run 'shelfprice "):
+            workspace.read_json(file)
+
+
+def test_nothing_is_added_to_a_file_behind_a_link(workspace, tmp_path):
+    (tmp_path / "diary").write_text("dear")
+    for relative in ("images/journal/1.jsonl", "tuning/trials.journal"):
+        place = Path(workspace.path(relative))
+        place.parent.mkdir(parents=True)
+        place.symlink_to(tmp_path / "diary")
+        with pytest.raises(WorkspaceError, match=r"can't write .*: delete what is there in its place"):
+            workspace.append(relative, b" line")
+    with pytest.raises(WorkspaceError, match=r"trials\.journal is a link"):
+        _trials(workspace)
+    assert (tmp_path / "diary").read_text() == "dear"
+
+
+def test_what_may_not_be_looked_into_is_an_error_and_never_an_empty_folder(tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    workspace.publish_bytes("blend/a/b", b"")
+    os.symlink("loop", workspace.path("loop"))
+
+    def told():
+        Path(workspace.path("blend")).chmod(0)
+        found = []
+        for call in (workspace.names, workspace.file_names, workspace.exists, workspace.size):
+            try:
+                call("blend" if call in (workspace.names, workspace.file_names) else "blend/a")
+            except WorkspaceError as error:
+                found.append(str(error))
+        Path(workspace.path("blend")).chmod(0o755)
+        return found
+
+    path = workspace.path("blend")
+    assert result_of(told) == [
+        f"can't read {one}: Permission denied" for one in (path, path, f"{path}/a", f"{path}/a")
+    ]
+    assert not workspace.exists("loop")
+    with pytest.raises(WorkspaceError, match=r"can't read .*/loop: Too many levels.*: delete it"):
+        workspace.names("loop")
+
+
+def test_a_file_in_a_folders_place_is_named(workspace):
+    workspace.publish_bytes("catalog", b"")
+    blocked = re.escape(workspace.path("catalog"))
+    with pytest.raises(WorkspaceError, match=f"can't write .*: {blocked} is no folder: delete what is there"):
+        workspace.publish_bytes("catalog/a/b", b"")
+    with (
+        pytest.raises(WorkspaceError, match=f"can't write .*: {blocked} is no folder: delete what is there"),
+        workspace.lock("catalog/.ingest.lock"),
+    ):
+        pass
 
 
 def test_a_lock_follows_no_link_and_truncates_nothing(workspace, tmp_path):

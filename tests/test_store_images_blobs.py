@@ -3,17 +3,21 @@ import os
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from store.catalog.clean.images import HASHES_FILE, perceptual_hashes
 from store.catalog.clean.run import clean_catalog
 from store.catalog.download.archive import export_images, import_images
 from store.catalog.download.progress import Progress
+from store.catalog.download.record import Journal, LinkRecord, read_journal
 from store.catalog.download.run import DownloadSettings, download_images
 from store.catalog.images.blobs import blob_path, damaged_blobs, read_blob
+from store.catalog.images.links import known_links
 from store.catalog.ingest.run import ingest
 from store.catalog.show.page import thumbnail_of
 from store.errors import CorruptFileError, StoreError, WorkspaceError
+from store.schema import LINKS
 from store.workspace import Workspace
 from tests.clean_rows import found, image_bytes, publish
 
@@ -170,3 +174,30 @@ def test_damaged_hashes_are_computed_again(workspace):
     Path(workspace.path(HASHES_FILE)).write_bytes(b"PAR1 no more")
     assert perceptual_hashes(workspace, [digest]) == first
     assert workspace.read_table(HASHES_FILE)["sha256"].to_pylist() == [digest]
+
+
+@pytest.mark.parametrize("sha256", ["../../../diary.txt", "A" * 64, "no digest"])
+def test_what_is_no_digest_is_never_taken_as_the_path_of_an_image(workspace, tmp_path, sha256):
+    stored(workspace, b"one")
+    row = dict.fromkeys(LINKS.names) | {"link": "https://shop.example/1.jpg", "sha256": sha256, "tries": 1}
+    workspace.publish_table("images/links.parquet", pa.Table.from_pylist([row], schema=LINKS))
+    with pytest.raises(
+        CorruptFileError, match=r"links.parquet can't be read .column 'sha256' holds what is no SHA-256"
+    ):
+        known_links(workspace)
+    journal = Journal(workspace)
+    journal.write(
+        [LinkRecord("https://shop.example/2.jpg", sha256), LinkRecord("https://shop.example/3.jpg")]
+    )
+    name = workspace.names("images/journal")[0]
+    kept = list(read_journal(workspace.read_bytes(f"images/journal/{name}")))
+    assert [one["link"] for one in kept] == ["https://shop.example/3.jpg"]
+
+
+def test_no_path_leads_out_of_a_workspace(workspace):
+    for relative in ("../a", "images/../../a", "/etc/passwd", ".."):
+        with pytest.raises(WorkspaceError, match="leads out of the workspace"):
+            workspace.read_bytes(relative)
+    workspace.publish_bytes("a/..b", b"")
+    assert workspace.names("a", "..") == []  # hidden, and no way out
+    assert workspace.exists("a/..b")

@@ -18,6 +18,7 @@ EVIL = "\x1b]0;owned\x07\x1b[2J\u202eabc\x9b31m"
         ("\x9b31m \x7f \r", "\\x9b31m \\x7f \\x0d"),
         ("a\u202eb\u2066c\u2028d", "a\\u202eb\\u2066c\\u2028d"),
         ("\udcff", "\\udcff"),
+        ("a\u061cb", "a\\u061cb"),
     ],
 )
 def test_what_a_terminal_would_act_on_is_written_as_an_escape(text, shown):

@@ -14,6 +14,7 @@ from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import merge_links
 from store.cli import main
 from store.config import Config, EmbedConfig, HeadConfig, save_config
+from store.errors import WorkspaceError
 from store.schema import LINKS
 from store.standing import PREDICTIONS_LOCK
 from store.vectors.sets import VectorSet, publish_current
@@ -259,3 +260,25 @@ def test_no_model_library_is_imported(littered):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_lies_behind_a_link_out_of_the_workspace_stays_and_is_named(littered, tmp_path):
+    workspace, _ = littered
+    elsewhere = tmp_path / "elsewhere"
+    os.rename(workspace.path("blend"), elsewhere)
+    os.symlink(elsewhere, workspace.path("blend"))
+    before = sorted(elsewhere.rglob("*"))
+    for options in ((), ("--yes",), ("--yes",)):
+        told = CliRunner().invoke(main, ["prune", *options, "-w", workspace.root])
+        assert told.exit_code == 0, told.output
+        assert "blend/0123456789abcdef stays: it lies behind a link out of the workspace" in told.stderr
+        assert "blend/" not in told.stdout
+        assert sorted(elsewhere.rglob("*")) == before
+    assert told.stdout == "nothing to remove\n"
+    with pytest.raises(
+        WorkspaceError, match=r"blend/\w+ lies behind a link out of the workspace: delete it there"
+    ):
+        workspace.remove("blend/0123456789abcdef")
+    workspace.remove("blend")  # the link, not what it leads to
+    assert sorted(elsewhere.rglob("*")) == before
+    assert not os.path.lexists(workspace.path("blend"))

@@ -465,7 +465,7 @@ def test_what_failed_is_listed_by_row_and_file(embedded):
         pa.Table.from_pylist(
             [
                 {"link": "file:p0.jpg", "sha256": "ab" * 32},
-                {"link": gone, "reason": "HTTP 404"},
+                {"link": gone, "reason": "HTTP 404\nsoup: none"},
                 {"link": "https://a.example/of-no-row.jpg", "reason": "HTTP 404"},
             ],
             schema=LINKS,
@@ -476,7 +476,7 @@ def test_what_failed_is_listed_by_row_and_file(embedded):
     publish_failures(embedded, photos.folder, [(b"\xab" * 16, "decode", "cut off \x1b[2J")])
     publish_failures(embedded, fake_spec("fake").folder, [(key_of(b"bad"), "encode", "too odd")])
     assert run(embedded, "--failures").splitlines() == [
-        f"image: train 601 ({gone}): fetch: HTTP 404",
+        f"image: train 601 ({gone}): fetch: HTTP 404\\nsoup: none",
         "fake@name: train 500: encode: too odd",
         "photos: train 600 (p0.jpg): decode: cut off \\x1b[2J",
         "photos: test 600 (p0.jpg): decode: cut off \\x1b[2J",

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from store.options import (
+    SHARE,
     Interrupted,
     Sectioned,
     json_option,
@@ -32,7 +33,6 @@ class ShareType(click.ParamType):
         return value if isinstance(value, Share) else Share.parse(value)
 
 
-SHARE = click.FloatRange(0.0, 1.0)
 LEAST_TIMED = 50  # contents embedded, below which their time is that of the start
 
 

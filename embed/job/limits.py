@@ -3,15 +3,24 @@
 from dataclasses import dataclass
 
 from embed.job.plan import EncoderPlan, SetPlan
-from store.errors import FailureLimitError
+from store.errors import ConfigError, FailureLimitError
 
 
 @dataclass(frozen=True)
 class FailureLimits:
-    """How many failures a run allows."""
+    """How many failures a run allows.
+
+    Raises:
+        ConfigError: a limit is not a share from 0 to 1.
+    """
 
     max_failures: float = 0.01  # share of distinct contents that are there
     max_coverage_gap: float = 0.05  # share of rows without a vector, train against test
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if not 0 <= share <= 1:  # NaN as well
+                raise ConfigError(f"{name} must be a share from 0 to 1, got {share:g}")
 
 
 def check_failures(name: str, n_failed: int, n_wanted: int, limits: FailureLimits, example: str = "") -> None:

@@ -101,6 +101,13 @@ def pack(to: Path, no_images: bool, as_mlflow: bool, workspace: Workspace, as_js
     help="CSV file of the prices. Default: print them.",
 )
 @click.option(
+    "--spreadsheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A further CSV of the prices for people: an id that a spreadsheet would run as a formula (=, +, -, @) has an "
+    "apostrophe before it.",
+)
+@click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False),
     help="Folder of images, found as ingest finds them: by id or by the file name of the row's link.",
@@ -122,6 +129,7 @@ def predict(
     file: str,
     folder: Path | None,
     out: Path | None,
+    spreadsheet: Path | None,
     images: str | None,
     id_column: str | None,
     interval: float,
@@ -146,6 +154,8 @@ def predict(
     )
     if out is not None:
         publish_file(out, priced.csv().encode())
+    if spreadsheet is not None:
+        publish_file(spreadsheet, priced.csv(for_spreadsheet=True).encode())
     counts = Counter(flag for row in priced.rows for flag in row[4].split("; ") if flag)
     refused = sum(1 for row in priced.rows if row[1] == "")
     if as_json:

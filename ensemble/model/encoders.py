@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.model.folder import TEST_VECTORS
+from ensemble.model.folder import TEST_VECTORS, place_in
 from store.errors import EncoderError
 from store.vectors.content import image_keys, text_keys
 from store.vectors.matrix import Matrix, gather
@@ -200,19 +200,20 @@ class ModelEncoders:
         if name not in self._loaded:
             from embed.forward.openvino import load_converted
 
-            self._loaded[name] = load_converted(self._folder / self._entries[name]["folder"])
+            self._loaded[name] = load_converted(place_in(self._folder, self._entries[name]["folder"]))
         return self._loaded[name]
 
     def _embed_by_torch(self, encoder: str, contents: Sequence[Any]) -> np.ndarray:
         from embed.encoding import encode, find_encoder
 
+        # Offline: a model of someone else decides no download.
         entry = self._entries[encoder]
         spec = EncoderSpec.from_json(entry["spec"])
-        found = find_encoder(encoder, spec.modality, None, spec.precision, None, False)
+        found = find_encoder(encoder, spec.modality, None, spec.precision, None, offline=True)
         if found.spec.fingerprint != entry["fingerprint"]:
             raise EncoderError(
                 f"the model was fitted with {encoder} of fingerprint {entry['fingerprint']}, and here the name stands for "
                 f"{found.spec.fingerprint}: install the weights that it was fitted with"
             )
-        made = encode(contents, encoder, precision=spec.precision, missing="nan")
+        made = encode(contents, encoder, precision=spec.precision, missing="nan", offline=True)
         return np.asarray(made, np.float16)

@@ -45,7 +45,7 @@ class ModelFolder:
 
     def read(self, name: str) -> bytes:
         """Content of one of its files."""
-        return (self.path / name).read_bytes()
+        return place_in(self.path, name).read_bytes()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelFolder":
@@ -56,7 +56,11 @@ class ModelFolder:
             WorkspaceError: there is no such folder, it is no model, or of a newer format.
         """
         folder = Path(path)
-        if not (folder / MANIFEST).is_file():
+        try:
+            is_there = (folder / MANIFEST).is_file()
+        except OSError as error:
+            raise _unreadable(folder / MANIFEST, error) from error
+        if not is_there:
             raise WorkspaceError(
                 f"{folder} holds no model ({MANIFEST} is not there): make one with 'shelfprice ensemble pack --to {folder}'"
             )
@@ -82,6 +86,19 @@ class ModelFolder:
             )
         _check_files(folder, manifest["files"])
         return cls(folder, manifest)
+
+
+def place_in(folder: Path, name: str) -> Path:
+    """Where a file or folder of a model lies.
+
+    Raises:
+        CorruptFileError: it leads out of the model.
+    """
+    if name.startswith("/") or ".." in name.split("/"):
+        raise CorruptFileError(
+            f"{folder / MANIFEST} names {name!r}, which leads out of the model: don't use it"
+        )
+    return folder / name
 
 
 def write_folder(

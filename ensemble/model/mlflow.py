@@ -1,6 +1,9 @@
 """MLflow's pyfunc flavour of a model: its folder as it is, loaded by this module; nothing is pickled."""
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from store.errors import WorkspaceError
@@ -22,7 +25,8 @@ def save_mlflow(folder: str | os.PathLike[str], to: str | os.PathLike[str]) -> N
     Raises:
         WorkspaceError: MLflow is not installed.
     """
-    mlflow_pyfunc().save_model(os.fspath(to), **_options(folder))
+    with _without_an_example():
+        mlflow_pyfunc().save_model(os.fspath(to), **_options(folder))
 
 
 def log_mlflow(folder: str | os.PathLike[str], name: str = "price-model") -> Any:
@@ -31,7 +35,8 @@ def log_mlflow(folder: str | os.PathLike[str], name: str = "price-model") -> Any
     Raises:
         WorkspaceError: MLflow is not installed.
     """
-    return mlflow_pyfunc().log_model(name=name, **_options(folder))
+    with _without_an_example():
+        return mlflow_pyfunc().log_model(name=name, **_options(folder))
 
 
 def mlflow_pyfunc() -> Any:
@@ -45,6 +50,14 @@ def mlflow_pyfunc() -> Any:
     except ImportError as error:
         raise WorkspaceError(f"MLflow is needed ({error}): pip install 'shelfprice[mlflow]'") from error
     return mlflow.pyfunc
+
+
+@contextmanager
+def _without_an_example() -> Iterator[None]:
+    """MLflow warns of a signature without an input example: ours names a parameter alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(?s).*An input example was not provided", UserWarning)
+        yield
 
 
 def _options(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -3,21 +3,26 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ensemble.model.price_model import PriceModel
 from ensemble.model.tables import read_products
+from ensemble.submission import no_formula
 from store.catalog.download.addresses import split_links
 from store.catalog.download.rows import known_references
-from store.catalog.images.blobs import blob_path
+from store.catalog.images.blobs import read_blob
 from store.catalog.images.folder import NO_ID, list_folder
 from store.catalog.images.links import known_links
 from store.catalog.ingest.source import TableSource
 from store.catalog.read import image_references, present_splits, read_split
+from store.errors import StoreError, WorkspaceError
 from store.workspace import Workspace
 
+Reader = Callable[[], bytes]
 Row = tuple[str, ...]  # id, price, low, high, flags, reason: as written
 
 
@@ -29,12 +34,17 @@ class PricedFile:
     rows: list[Row]
     fingerprint: str  # of the model
 
-    def csv(self) -> str:
-        """The table as CSV."""
+    def csv(self, for_spreadsheet: bool = False) -> str:
+        """The table as CSV.
+
+        Args:
+            for_spreadsheet: with an apostrophe before an id that a spreadsheet would run as a formula.
+        """
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.header)
-        writer.writerows(self.rows)
+        first = no_formula if for_spreadsheet else str
+        writer.writerows((first(one), *others) for one, *others in self.rows)
         return out.getvalue()
 
 
@@ -116,11 +126,11 @@ def _link_text(cell: Any) -> str | None:
 
 def _workspace_images(
     workspace: Workspace,
-) -> tuple[dict[str, Path], dict[str, tuple[str | None, list[Path]]]]:
-    """Paths of images by link; by id of the test rows the link of each and the paths of its images."""
+) -> tuple[dict[str, Reader], dict[str, tuple[str | None, list[Reader]]]]:
+    """Functions that read an image, by link; by id of the test rows the link of each and the readers of its images."""
     known = known_links(workspace)
-    by_link = {
-        link: Path(workspace.path(blob_path(sha256))) for link, sha256 in known.items() if sha256 is not None
+    by_link: dict[str, Reader] = {
+        link: partial(_blob, workspace, sha256) for link, sha256 in known.items() if sha256 is not None
     }
     if "test" not in present_splits(workspace):
         return by_link, {}
@@ -130,3 +140,13 @@ def _workspace_images(
         str(one): (cell, [by_link[link] for link in links if link in by_link])
         for one, cell, links in zip(*columns, strict=True)
     }
+
+
+def _blob(workspace: Workspace, sha256_hex: str) -> bytes:
+    """An image of the workspace; one that is missing or damaged is one that can't be read."""
+    try:
+        return read_blob(workspace, sha256_hex)
+    except StoreError:
+        raise
+    except WorkspaceError as error:
+        raise OSError(str(error)) from error

@@ -165,14 +165,14 @@ def image_contents(cell: Any, flags: set[str], policy: ImagePolicy = "all") -> l
         if is_link(one):
             continue  # nothing here fetches a link
         try:
-            found.append(image_bytes(one))
+            found.append(one() if callable(one) else image_bytes(one))
         except (OSError, TypeError, ValueError, AttributeError):
             flags.add(UNREADABLE_IMAGE)
     return found[:1] if policy == "first" else found
 
 
 def image_items(cell: Any) -> list[Any]:
-    """What a cell of the image column holds: paths, links, bytes, Pillow images; nothing that is missing."""
+    """What a cell of the image column holds: paths, links, bytes, Pillow images, or what reads one's bytes."""
     from embed.job.items import is_missing
 
     if isinstance(cell, str) and cell.strip():

@@ -83,8 +83,8 @@ def importance(
         ]
         if not left:
             continue
-        gain, error = gain_and_error(rows.losses(np.mean(left, axis=0)) - before, group)
-        reach = NORMAL_95 * error
+        gain, standard_error = gain_and_error(rows.losses(np.mean(left, axis=0)) - before, group)
+        reach = NORMAL_95 * standard_error
         found.append({"name": what.name, "points": gain, "interval": [gain - reach, gain + reach]})
     return {
         "inputs": sorted(found, key=lambda one: -one["points"]),

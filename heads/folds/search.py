@@ -5,6 +5,7 @@ so the parameters that predict a fold were found without a row of it, and out-of
 One more study, over all folds, serves the refit on all training rows.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,6 +154,11 @@ def _trials(workspace: Workspace) -> "JournalStorage":
             except OSError as error:  # full or read-only by now
                 raise write_error(path, error) from error
 
+    if os.path.islink(path):
+        raise WorkspaceError(
+            f"{path} is a link, and trials are added to no file elsewhere: put the file in its place, "
+            "or delete it, and the search begins anew"
+        )
     try:
         lines = workspace.read_bytes(STORAGE).splitlines(keepends=True) if workspace.exists(STORAGE) else []
         if lines and not lines[-1].endswith(b"\n"):  # of a search that was killed while it wrote

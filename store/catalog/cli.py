@@ -11,7 +11,16 @@ from store.catalog.download.cli import images, images_export, images_import
 from store.catalog.show.cli import show
 from store.config import DecimalMark, ImagePolicy, RangePolicy
 from store.folds.cli import folds
-from store.options import InOrder, Sectioned, json_option, on_workspace, print_json, say, workspace_option
+from store.options import (
+    SHARE,
+    InOrder,
+    Sectioned,
+    json_option,
+    on_workspace,
+    print_json,
+    say,
+    workspace_option,
+)
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -101,7 +110,7 @@ SECTIONS = {
 )
 @click.option(
     "--max-rejected",
-    type=click.FloatRange(0, 1),
+    type=SHARE,
     metavar="SHARE",
     help="Share of a file's rows that may be refused; more is an error.  [default: 0.05]",
 )

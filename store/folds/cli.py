@@ -5,7 +5,7 @@ from typing import Any, get_args
 import click
 
 from store.config import Grouping
-from store.options import json_option, on_workspace, print_json, say, workspace_option
+from store.options import SEED, json_option, on_workspace, print_json, say, workspace_option
 from store.workspace import Workspace
 
 
@@ -22,7 +22,7 @@ from store.workspace import Workspace
     "the same text as well, 'none' for no others; 'auto' for the grouping that fits the test set best.  "
     "[default: folds.group of shelfprice.toml, or auto]",
 )
-@click.option("--seed", type=int, help="The run's seed.  [default: seed of shelfprice.toml, or 42]")
+@click.option("--seed", type=SEED, help="The run's seed.  [default: seed of shelfprice.toml, or 42]")
 def folds(
     workspace: Workspace, as_json: bool, k: int | None, group: Grouping | None, seed: int | None
 ) -> None:

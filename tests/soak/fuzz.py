@@ -344,7 +344,11 @@ MAKERS: dict[str, Callable[[random.Random], bytes]] = {
     "parquet": parquet_bytes,
     "image": image_bytes,
     "toml": text_of(
-        "toml", (SETTINGS, 'seed = 1\n[columns]\ntext = "a"\n', '[heads.params."ridge:x"]\nlow = 1\n')
+        "toml",
+        (
+            *(SETTINGS, 'seed = 1\n[columns]\ntext = "a"\n', '[heads.params."ridge:x"]\nlow = 1\n'),
+            "seed = 9\n[columns]\nmax_rejected = 0.1\n[embed]\nmax_failures = 0.1\nmax_coverage_gap = 0.1\n",
+        ),
     ),
     "address": text_of(
         "address",
@@ -392,6 +396,9 @@ def read_image(root: Path, content: bytes) -> str | None:
 
 
 def read_toml(root: Path, content: bytes) -> None:
+    import numpy as np
+
+    from embed.job.limits import FailureLimits
     from heads.params import run_params
     from heads.registry import make_head
     from store.config import CONFIG_FILE, load_config, save_config
@@ -400,6 +407,10 @@ def read_toml(root: Path, content: bytes) -> None:
     workspace = Workspace(root / "settings")
     workspace.publish_bytes(CONFIG_FILE, content)
     config = load_config(workspace)
+    np.random.RandomState(config.seed)
+    FailureLimits(config.embed.max_failures, config.embed.max_coverage_gap)
+    if not 0 <= config.columns.max_rejected <= 1:
+        raise AssertionError(f"{config.columns.max_rejected} is no share")
     for name in config.heads.run:
         params, _, _ = run_params(name, config.heads.params.get(name, {}))
         make_head(name, params, config.seed)

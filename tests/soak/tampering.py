@@ -18,9 +18,11 @@ from tests.soak.world import ENCODERS, HEADS, World, files_of
 
 DAMAGES = (
     *("gone", "emptied", "halved", "truncated", "flipped", "zeros", "other schema", "metadata", "nested"),
-    *("older kind", "folder", "loop", "dangling", "elsewhere", "forbidden"),
+    *("older kind", "folder", "loop", "dangling", "elsewhere", "forbidden", "forbidden folder"),
 )
 VARIABLE = re.compile(rf"[0-9a-f]{{16,}}|/blobs/.*|measured-[^/]*|{'|'.join((*HEADS, *ENCODERS))}")
+# What holds results of long work: it is made again where it is damaged, never where it may not be read.
+KEPT = ("vectors/", "predictions/", "blend/")
 ROUTES = ("later", "all", "looks", "anew")
 
 
@@ -55,16 +57,16 @@ def run(world: World, case: dict[str, Any]) -> Verdict:
         damaged(root, case["file"], case["damage"], random.Random(case["seed"]))
         number = os.lstat(path).st_ino if os.path.lexists(path) else None
         if case["route"] == "anew":
-            for path in (*root.glob("vectors/*/part-*"), *root.glob("predictions/*"), *root.glob("blend/*")):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            for one in (*root.glob("vectors/*/part-*"), *root.glob("predictions/*"), *root.glob("blend/*")):
+                shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
         looks = (*world.looks, *world.steps)
         commands = {"later": world.later, "looks": looks}.get(case["route"], world.steps)
         verdict = follow(world, root, commands, path.name)
         if case["file"].startswith("tuning/") and not verdict.is_bad:  # a search makes others of it, so last
             _, outcome = run_on(world, root, ("heads tune",), path.name, verdict.said)
             verdict.outcome = outcome or verdict.outcome
-        is_of_cache = case["file"].startswith("vectors/") and case["damage"] == "forbidden"
-        if is_of_cache and case["route"] != "anew" and os.lstat(path).st_ino != number:
+        is_kept = case["file"].startswith(KEPT) and case["damage"].startswith("forbidden")
+        if is_kept and case["route"] != "anew" and os.lstat(path).st_ino != number:
             return Verdict(
                 "lost", [*verdict.said, "what may not be read was taken for damage and made again"]
             )
@@ -100,6 +102,8 @@ def damaged(root: Path, file: str, damage: str, draw: random.Random) -> None:
         path.symlink_to(other)
     elif damage == "forbidden":
         path.chmod(0)
+    elif damage == "forbidden folder":
+        path.parent.chmod(0)
     elif damage == "metadata":
         odd = draw.choice((b"[1]", b"{}", b"not JSON", b'{"a":' * 10_000, b'{"k": "x", "digest": 3}'))
         path.write_bytes(bytes.fromhex(result_of(lambda: other_metadata(path, content, odd).hex())))

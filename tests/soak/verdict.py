@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +156,10 @@ def take(way: tuple[str, ...]) -> None:
             Path(way[2]).unlink()
         shutil.copyfile(way[1], way[2])
     elif way[0] == "permit":
-        Path(way[1]).chmod(0o644)
+        for folder in reversed(Path(way[1]).parents):
+            if folder.is_dir() and not folder.stat().st_mode & stat.S_IRUSR:
+                folder.chmod(0o755)
+        Path(way[1]).chmod(0o755 if Path(way[1]).is_dir() else 0o644)
     else:
         path = Path(way[1])
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from store.options import json_option, print_json, say
+from store.options import SEED, json_option, print_json, say
 
 
 @click.command()
@@ -14,7 +14,9 @@ from store.options import json_option, print_json, say
     required=True,
     help="Folder to write: new, empty, or holding an earlier demo, which is replaced.",
 )
-@click.option("--seed", default=42, help="Decides every product, text and image: same seed, same bytes.")
+@click.option(
+    "--seed", type=SEED, default=42, help="Decides every product, text and image: same seed, same bytes."
+)
 @click.option("--train", "n_train", default=2000, help="Rows of train.csv.")
 @click.option("--test", "n_test", default=500, help="Rows of test.csv.")
 @json_option

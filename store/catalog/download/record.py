@@ -8,6 +8,7 @@ stored is ever fetched again. Folding flushes the bytes to disk before links.par
 import hashlib
 import io
 import json
+import re
 import secrets
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from store.catalog.images.blobs import blob_path
-from store.catalog.images.links import merge_links
+from store.catalog.images.links import SHA256, merge_links
 from store.errors import WorkspaceError
 from store.schema import LINKS
 from store.workspace import Workspace
@@ -112,12 +113,14 @@ def fold_journals(workspace: Workspace, *, trusted: bool = False) -> int:
 
 
 def read_journal(content: bytes) -> Iterator[dict[str, Any]]:
-    """Records of one journal; a line that a crash cut short is passed over."""
+    """Records of one journal; a line that a crash cut short, or that holds no digest as one, is passed over."""
     for line in io.BytesIO(content):
         checksum, _, text = line.partition(b" ")
         text = text.removesuffix(b"\n")
         if text and checksum == b"%08x" % zlib.crc32(text):
-            yield json.loads(text)
+            record = json.loads(text)
+            if record["sha256"] is None or re.fullmatch(SHA256, record["sha256"]):
+                yield record
 
 
 def file_sha256(file: IO[bytes]) -> str:

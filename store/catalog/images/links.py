@@ -16,6 +16,7 @@ DAMAGED_LINKS = "images/damaged-links.parquet"
 LINKS_LOCK = "images/.links.lock"  # held only while the file is replaced
 FILE_PREFIX = "file:"  # of a reference to a file of a folder
 DATA_PREFIX = "data:"  # of a reference to bytes that stood in the table, by their SHA-256
+SHA256 = "^[0-9a-f]{64}$"  # it becomes part of a path
 MADE_AGAIN = contract_of("images/blobs/").made_by
 
 
@@ -50,7 +51,10 @@ def _read(workspace: Workspace, columns: list[str]) -> pa.Table:
     if not workspace.exists(LINKS_FILE):
         return LINKS.empty_table()
     try:
-        return links_by_schema(workspace.read_table(LINKS_FILE, columns))
+        found = links_by_schema(workspace.read_table(LINKS_FILE, columns))
+        if pc.all(pc.match_substring_regex(found["sha256"], SHA256)).as_py() is False:
+            raise CorruptFileError("column 'sha256' holds what is no SHA-256")
+        return found
     except (CorruptFileError, pa.ArrowException, OSError) as error:
         raise CorruptFileError(
             f"{workspace.path(LINKS_FILE)} can't be read ({error}): {MADE_AGAIN}"

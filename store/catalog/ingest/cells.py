@@ -17,6 +17,13 @@ def is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
+def holds_lists(kind: pa.DataType) -> bool:
+    """Whether cells of an Arrow type are lists, of whatever, or maps."""
+    is_kind = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_map)
+    views = (pa.types.is_list_view, pa.types.is_large_list_view)
+    return any(one(kind) for one in (*is_kind, *views))
+
+
 def as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """A column as strings.
 

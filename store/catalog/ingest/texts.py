@@ -1,10 +1,12 @@
 """The text of each row: one column, or several written one below the other under their names."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.ingest.cells import MISSING, as_text
+from store.catalog.ingest.cells import MISSING, as_text, holds_lists
 from store.catalog.ingest.rows import ValidatedRows
 from store.catalog.parse.fields import is_labelled
 from store.catalog.parse.html import MAY_HOLD_HTML, without_html
@@ -35,11 +37,20 @@ def texts_of(rows: ValidatedRows, text: str, more: tuple[str, ...], notes: list[
 
 def _words(rows: ValidatedRows, name: str, notes: list[str]) -> list[str]:
     """A further column's texts; the words of a list are parted by commas."""
-    column = rows.take(rows.source.columns[name])
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        return [", ".join(str(word).strip() for word in words or () if word) for words in column.to_pylist()]
+    column = rows.source.columns[name]
+    if holds_lists(column.type):  # of which Arrow can't take rows from every kind
+        lists = column.to_pylist()
+        return [
+            ", ".join(_word(one) for one in lists[at] or () if one is not None and one != "")
+            for at in rows.index
+        ]
     texts: list[str] = _texts(rows, name, notes).to_pylist()
     return texts
+
+
+def _word(one: Any) -> str:
+    """An item of a list; of a map its key and value."""
+    return ": ".join(map(str, one)) if isinstance(one, tuple) else str(one).strip()
 
 
 def _texts(rows: ValidatedRows, name: str, notes: list[str]) -> pa.Array:

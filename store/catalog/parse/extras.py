@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.ingest.cells import as_text, is_missing, is_number
+from store.catalog.ingest.cells import as_text, holds_lists, is_missing, is_number
 from store.catalog.ingest.rows import ValidatedRows
 from store.catalog.parse.dates import MISSING_DAY, date_numbers, day_of, find_dates
 from store.catalog.parse.measures import MeasureReading, find_measures
@@ -83,10 +83,11 @@ def word_columns(columns: dict[str, pa.ChunkedArray], used: set[str]) -> list[st
 
 
 def _is_words(kind: pa.DataType) -> bool:
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if not holds_lists(kind) or pa.types.is_map(kind):
         return False
+    value = kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type
     is_kind = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(one(kind.value_type) for one in is_kind)
+    return any(one(value) for one in is_kind)
 
 
 def decide_extras(
@@ -132,6 +133,8 @@ def decide_extras(
             parts = {key: values for key, values in parts.items() if pc.count_distinct(values).as_py() > 1}
         columns["train"].update(parts)
         notes.extend(_said(reading, name, stray, "train"))
+        if reading.kind in ("numeric", "measure"):
+            notes.extend(_words_for_none(cells, name))
         if of_test is None:
             continue
         tested, stray = _read(of_test[name], reading, name, last)
@@ -217,8 +220,14 @@ def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None) -> ColumnRead
 def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
     """What the type of a column says of it; None where its values must say."""
     kind = cells.type
-    unread = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    if any(one(kind) for one in (*unread, pa.types.is_duration, pa.types.is_interval)):
+    if holds_lists(kind):
+        return f"it holds {kind} (name it with --text-column to join its values to the text)"
+    if pa.types.is_duration(kind):
+        return f"it holds {kind} (name it with --numeric to keep it)"
+    unread = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    if any(one(kind) for one in unread):
+        return f"it holds {kind} (name it with --categorical to keep it, where it is text)"
+    if pa.types.is_nested(kind) or pa.types.is_interval(kind):
         return f"it holds {kind}"
     if cells.null_count == len(cells):
         return "it is empty"
@@ -327,6 +336,19 @@ def _categories(cells: pa.ChunkedArray, name: str) -> pa.Array:
 
 
 # ---- what the user should know -------------------------------------------------------------------
+
+
+def _words_for_none(cells: pa.ChunkedArray, name: str) -> Iterator[str]:
+    """How many cells of a column of numbers are a word such as `n/a`."""
+    if not pa.types.is_string(cells.type):
+        return
+    counts = {one["values"]: one["counts"] for one in cells.value_counts().to_pylist()}
+    words = {cell: n for cell, n in counts.items() if cell and cell.strip() and is_missing(cell)}
+    if words:
+        yield (
+            f"column {name!r} holds {sum(words.values())} cells in train that say there is no value (first: "
+            f"{next(iter(words))!r}): taken as missing"
+        )
 
 
 def _said(reading: ColumnReading, name: str, stray: list[tuple[int, str]], split: str) -> list[str]:
