@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.minimums import HEAVY
 from tests.snippets import copy_vectors, reads_alike
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +60,11 @@ def test_every_extra_is_in_the_table_of_what_can_be_installed():
     setup.read(ROOT / "setup.cfg")
     table = (ROOT / "docs/install.md").read_text().partition("| extra |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(setup["options.extras_require"])
+
+
+def test_contributors_are_told_which_lower_bounds_are_not_tried():
+    told = (ROOT / "CONTRIBUTING.md").read_text().partition("Not tried that way")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([\w-]+)`", told)) == {*HEAVY, "peft"}
 
 
 def test_the_first_version_of_the_changes_is_the_one_that_is_built():
