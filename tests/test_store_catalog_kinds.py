@@ -246,11 +246,15 @@ PARQUET = [
          given=ColumnConfig(numeric=("lead",))),
 ]  # fmt: skip
 
+NOT_BY_17 = ("views of strings", "list_view", "fixed_size_list")
+
 KINDS = [*PRICES, *IDS, *ROWS, *NUMBERS, *OTHERS, *PARQUET]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_kind_of_file_is_read_rightly_or_refused_with_what_to_do(tmp_path, kind):
+    if any(mark in kind.name for mark in NOT_BY_17) and int(pa.__version__.partition(".")[0]) < 18:
+        pytest.skip("PyArrow 17 does not write such columns, or not those that it reads")
     workspace = Workspace(tmp_path / "w")
     paths = {"train": _written(tmp_path, "train", kind.train)}
     if kind.test is not None:
