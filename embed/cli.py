@@ -59,6 +59,10 @@ def plan_command(
         return
     for line in (line for one in plans for line in plan_lines(one)):
         say(line)
+    if any(one.seconds is None for one in plans):
+        names = [found.vector_set for one in plans for found in one.sets]
+        command = f"shelfprice embed compare {' '.join(names if len(names) > 1 else [*names, 'ENCODER'])}"
+        say(f"'{on_workspace(command, workspace.root)}' measures the time on a sample of the rows.")
     following = "embed run" if any(len(one.missing) for one in plans) else "heads run"
     say(f"next: {on_workspace(f'shelfprice {following}', workspace.root)}")
 

@@ -107,7 +107,9 @@ def compare_encoders(
     folds = ensure_folds(workspace, config, say).aligned(rows["sample_id"].combine_chunks())
     chosen = np.flatnonzero(sample_of_groups(folds.group, n_rows, config.seed))
     sample = rows.take(pa.array(chosen))
-    fold, group = folds.fold[chosen], folds.group[chosen]
+    fold = folds.fold[chosen]
+    scored = fold > fold.min() if folds.looks_back else np.ones(len(fold), bool)
+    group = folds.group[chosen][scored]
     log_price = np.log(sample["price"].to_numpy())
     limits = FailureLimits(config.embed.max_failures, 1.0)
     settings = DeviceSettings(tuple(device.split(",")))
@@ -116,6 +118,10 @@ def compare_encoders(
         from embed.forward.fleet import load_engines
 
         return load_engines(workspace, resolved, settings)
+
+    def loss_of(*blocks: np.ndarray) -> np.ndarray:
+        predicted = _out_of_fold(blocks, log_price, fold, folds.looks_back)
+        return smape_rows(log_price[scored], predicted[scored])
 
     outcomes = {}
     for request in requests:
@@ -131,8 +137,8 @@ def compare_encoders(
         read, has_vector = gather(workspace, spec, keys)
         X = np.asarray(read)
         X[~has_vector] = X[has_vector].mean(axis=0) if has_vector.any() else 0.0
-        loss = smape_rows(log_price, _out_of_fold([X], log_price, fold))
-        plan = plan_encoder(workspace, request.resolved, request.source)
+        loss = loss_of(X)
+        plan = plan_encoder(workspace, request.resolved, request.source, devices=settings.devices)
         speed = (
             outcome.n_embedded / outcome.seconds
             if outcome.n_embedded >= LEAST_TIMED
@@ -143,7 +149,7 @@ def compare_encoders(
         if first_X is None:
             first_X, first_loss = X, loss
         else:
-            adds = first_loss - smape_rows(log_price, _out_of_fold([first_X, X], log_price, fold))
+            adds = first_loss - loss_of(first_X, X)
         compared.append(
             ComparedSet(
                 str(vector_set),
@@ -200,18 +206,25 @@ def _interval(values: np.ndarray, group: np.ndarray) -> tuple[float, float]:
     return mean - NORMAL_95 * error, mean + NORMAL_95 * error
 
 
-def _out_of_fold(blocks: Sequence[np.ndarray], log_price: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Log price by ridge regression on blocks of equal weight, shape (n_rows,); the penalty is chosen inside folds."""
+def _out_of_fold(
+    blocks: Sequence[np.ndarray], log_price: np.ndarray, fold: np.ndarray, looks_back: bool
+) -> np.ndarray:
+    """Log price by ridge regression on blocks of equal weight, shape (n_rows,); the penalty is chosen inside folds.
+
+    Args:
+        looks_back: folds follow one another in time: each is predicted by earlier ones alone, the first is left NaN.
+    """
     from sklearn.linear_model import RidgeCV
 
-    predicted = np.empty(len(log_price))
-    for held_out in np.unique(fold):
+    predicted = np.full(len(log_price), np.nan)
+    for held_out in np.unique(fold)[int(looks_back) :]:
         here = fold == held_out
+        known = fold < held_out if looks_back else ~here
         parts = []
         for X in blocks:
-            centred = X - X[~here].mean(axis=0)
-            parts.append(centred / max(float(np.sqrt((centred[~here] ** 2).sum(axis=1).mean())), 1e-12))
+            centred = X - X[known].mean(axis=0)
+            parts.append(centred / max(float(np.sqrt((centred[known] ** 2).sum(axis=1).mean())), 1e-12))
         together = 100.0 * np.concatenate(parts, axis=1)
-        model = RidgeCV(ALPHAS).fit(together[~here], log_price[~here])
+        model = RidgeCV(ALPHAS).fit(together[known], log_price[known])
         predicted[here] = model.predict(together[here])
     return predicted

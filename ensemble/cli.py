@@ -65,16 +65,16 @@ def blend(
     from heads.defaults import configured_heads
     from heads.estimates import BLEND
     from store.progress import moving
-    from store.timings import peak_bytes
+    from store.timings import forget_peak, peak_since
 
     config = load_config(workspace)
-    floor = config.submission.price_floor
+    floor, hidden = config.submission.price_floor, forget_peak()
     with moving("blend: weights on all folds, and without each"):
         configured = configured_heads(workspace, config)
         record = run_blend(workspace, heads, configured, config.seed, coverage, floor, standing=standing)
     if not record["up_to_date"]:
         size = record["n_rows"] * len(record["weights"])
-        user_timings().record(BLEND, size, record["seconds"], peak_bytes())
+        user_timings().record(BLEND, size, record["seconds"], peak_since(hidden))
     if as_json:
         print_json(record)
     else:

@@ -65,7 +65,7 @@ def run(
     from store.errors import HeadError
     from store.folds.assign import read_folds
     from store.progress import moving
-    from store.timings import peak_bytes
+    from store.timings import forget_peak, peak_since
 
     results: list[HeadResult] = []
     limit = None if memory is None else parse_bytes(memory)
@@ -82,12 +82,14 @@ def run(
                 say(said, err=True)
             line.say(said)
 
+        hidden = forget_peak()
         for result in run_heads(workspace, config, names, log, limit):
             results.append(result)
             if result.status == "trained" and result.seconds is not None:
                 n_rows = len(read_folds(workspace).fold)
                 step = step_of(result.head)
-                user_timings().record(step, n_rows, result.seconds, peak_bytes(), result.width)
+                user_timings().record(step, n_rows, result.seconds, peak_since(hidden), result.width)
+            hidden = forget_peak()
             if not as_json:
                 with line.above():
                     _say_result(result)
@@ -148,7 +150,9 @@ def tune(name: str, minutes: float, workspace: Workspace, as_json: bool) -> None
 
 @heads.command()
 @click.option(
-    "--measure", is_flag=True, help="Train heads that this machine never trained on a few rows first."
+    "--measure",
+    is_flag=True,
+    help="Train heads that this machine never trained, and blend, on a few rows first.",
 )
 @workspace_option
 @json_option
@@ -164,13 +168,14 @@ def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
       shelfprice heads plan --measure -w run
     """
     from heads.defaults import chosen_heads
-    from heads.estimates import estimate_heads, estimate_text, step_of
+    from heads.estimates import BLEND, estimate_heads, estimate_text, step_of
     from heads.measure import measure_heads
     from heads.run import HeadPlan, plan_heads
     from store.catalog.read import catalog_digest
     from store.config import load_config
     from store.folds.assign import ensure_folds
-    from store.timings import peak_bytes
+    from store.rooms import find_rooms
+    from store.timings import forget_peak, peak_since
 
     config = load_config(workspace)
     chosen, folds = chosen_heads(workspace, config), ensure_folds(workspace, config)
@@ -189,10 +194,14 @@ def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
 
     estimates = estimated()
     unknown = [name for name, found in estimates.heads.items() if found is None]
-    if measure and unknown:
-        asked = [to_train[name] for name in unknown]
+    if measure:
+        asked, hidden = [to_train[name] for name in unknown], forget_peak()
         for one in measure_heads(workspace, asked, folds, config.seed, lambda line: say(line, err=True)):
-            user_timings().record(step_of(one.head), one.n_rows, one.seconds, peak_bytes(), one.width)
+            user_timings().record(step_of(one.head), one.n_rows, one.seconds, peak_since(hidden), one.width)
+            hidden = forget_peak()
+        if estimates.blend is None:
+            for size, seconds in (one for room in find_rooms() for one in room.measure_blend(len(planned))):
+                user_timings().record(BLEND, size, seconds, peak_since(hidden))
         estimates = estimated()
     if as_json:
         print_json({"heads": states, "reason": chosen.reason, "estimates": dataclasses.asdict(estimates)})
@@ -202,8 +211,8 @@ def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
         about = f", {estimate_text(estimates.heads[name])}" if state == TO_TRAIN else ""
         say(f"{name:<20} {'trained already' if state == 'there' else state}{about}")
     say(f"{'blend':<20} {estimate_text(estimates.blend)}")
-    if unknown and not measure:
-        say("'shelfprice heads plan --measure' trains heads of unknown time on a few rows.")
+    if (unknown or estimates.blend is None) and not measure:
+        say("'shelfprice heads plan --measure' measures what is unknown on a few rows.")
     if TO_TRAIN in states.values():
         say(f"next: {on_workspace('shelfprice heads run', workspace.root)}")
 

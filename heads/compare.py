@@ -30,7 +30,9 @@ class Compared:
     interval: tuple[float, float]  # 95%, over groups
     difference: float  # SMAPE less that of the first head on the same rows: below 0 is better
     difference_interval: tuple[float, float] | None  # None: of the first head
-    seconds: float | None  # of all folds, on these rows
+    dim: int  # columns of the vectors that it reads
+    seconds: float | None  # of all folds on these rows, and of a refit where there are test rows
+    rows_per_second: float | None
     whole_seconds: (
         float | None
     )  # about what all rows would take; None: these are all of them, or it was not measured
@@ -90,7 +92,9 @@ def compare_heads(
                 _interval(loss, group),
                 float((loss - losses[0]).mean()),
                 _interval(loss - losses[0], group) if at else None,
+                plan.width(workspace),
                 seconds,
+                len(part) / seconds if seconds else None,
                 whole,
                 len(part),
             )
@@ -115,12 +119,16 @@ def _trained(plan: HeadPlan, inputs: Inputs, part: np.ndarray, log: Log) -> tupl
     log(f"{plan.name}: training on {len(part)} rows")
     rows = inputs.train.select([str(found.vector_set) for found in plan.sets]).subset(part)
     cleaning: Any = inputs.cleaning if len(part) == len(inputs.train) else None
+    test = (
+        None if inputs.test is None else rows
+    )  # so that a refit is counted, as of a head that a run trained
     started = time.perf_counter()
     found = crossfit(
         plan.head,
         rows,
         inputs.log_price[part],
         inputs.fold[part],
+        test,
         cleaning=cleaning,
         tuning=plan.tuning,
         looks_back=inputs.looks_back,
@@ -134,13 +142,16 @@ def compared_lines(found: Sequence[Compared]) -> list[str]:
     width = max(len("head"), *(len(one.head) for one in found))
     lines = [
         f"{found[0].n_rows:,} rows, the same folds. Difference: SMAPE less that of {found[0].head}, below 0 is better.",
-        f"  {'head':<{width}}  {'SMAPE':>7}  {'difference':>10}  {'95% interval':<16}  {'time':>8}",
+        f"  {'head':<{width}}  {'dim':>4}  {'SMAPE':>7}  {'difference':>10}  {'95% interval':<15}  {'rows/s':>6}  {'time':>8}",
     ]
     for one in found:
         apart = f"{one.difference:+10.2f}" if one.difference_interval else f"{'':>10}"
         ends = "{:+.2f} to {:+.2f}".format(*one.difference_interval) if one.difference_interval else ""
         seconds = f"{one.seconds:6.1f} s" if one.seconds is not None else ""
-        lines.append(f"  {one.head:<{width}}  {one.smape:7.2f}  {apart}  {ends:<16}  {seconds:>8}")
+        speed = f"{one.rows_per_second:6.0f}" if one.rows_per_second is not None else f"{'':>6}"
+        lines.append(
+            f"  {one.head:<{width}}  {one.dim:>4}  {one.smape:7.2f}  {apart}  {ends:<15}  {speed}  {seconds:>8}"
+        )
     whole = [one for one in found if one.whole_seconds is not None]
     if whole:
         costs = ", ".join(f"{one.head} {one.whole_seconds:.0f} s" for one in whole)

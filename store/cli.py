@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from store.errors import ShelfpriceError
-from store.options import Interrupted
-from store.printable import printable
+from store.options import Interrupted, Refused
 
 # How `shelfprice --help` groups commands, in the order of their use; others come last.
 SECTIONS = {
@@ -49,7 +48,7 @@ class RoomGroup(click.Group):
         try:
             return super().invoke(context)
         except ShelfpriceError as error:
-            raise click.ClickException(printable(str(error))) from error
+            raise Refused(str(error)) from error
         except KeyboardInterrupt as interrupt:
             raise Interrupted() from interrupt
 

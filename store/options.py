@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -97,7 +97,14 @@ class Sectioned(click.Command):
                 formatter.write_dl([record for name in names if (record := records[name]) is not None])
 
 
-class Interrupted(click.ClickException):
+class Refused(click.ClickException):
+    """An error of ours, in one line: on a terminal broken between words."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        say(f"Error: {self.format_message()}", err=True)
+
+
+class Interrupted(Refused):
     """Ctrl-C: a file appears whole or not at all, so whatever was finished is there."""
 
     exit_code = 130

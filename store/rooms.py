@@ -47,6 +47,8 @@ class Room:
     disk: Callable[[Workspace], dict[str, int]]
     # Files and folders of other rooms that it needs.
     needs: Callable[[Workspace, Config], Iterable[str]] = lambda workspace, config: ()
+    # What blending so many heads takes on a few rows: rows times heads, and seconds.
+    measure_blend: Callable[[int], Iterable[tuple[int, float]]] = lambda n_heads: ()
 
 
 def find_rooms() -> list[Room]:

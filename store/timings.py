@@ -112,6 +112,25 @@ def machine() -> str:
     return f"{platform.node()} x{n_cores}"
 
 
+def forget_peak() -> int:
+    """Begin to measure memory: Linux lets a process forget the peak that it had. See `peak_since`.
+
+    Returns:
+        Bytes up to which an earlier peak hides what follows; 0 where it is forgotten.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return peak_bytes() or 0
+    return 0
+
+
+def peak_since(hidden: int) -> int | None:
+    """Most memory that this process had since `hidden = forget_peak()`; None where it is not known."""
+    peak = peak_bytes()
+    return peak if peak is not None and peak > hidden else None
+
+
 def peak_bytes() -> int | None:
     """Most memory that this process had so far; None where the system does not say."""
     if sys.platform == "win32":

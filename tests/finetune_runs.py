@@ -97,9 +97,9 @@ def demo_workspace(root: Path, train: int = 150, test: int = 30, k: int = 2) -> 
     return workspace
 
 
-def embedded(workspace: Workspace, *encoders: str) -> Workspace:
+def embedded(workspace: Workspace, *encoders: str, precision: str = "fp32") -> Workspace:
     """The workspace with these encoders' vectors in the cache."""
-    requests = find_requests(workspace, encoders, Sources(offline=True), "fp32")
+    requests = find_requests(workspace, encoders, Sources(offline=True), precision)
     settings = DeviceSettings(("cpu",))
     options = EmbedOptions(FailureLimits(1.0, 1.0))
     run_embed(workspace, requests, options, lambda r: load_engines(workspace, r, settings), lambda line: None)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from embed.encoders import base
 from embed.encoders.base import Sources
@@ -22,7 +23,8 @@ from store.cli import main
 from store.errors import EncoderError
 from store.workspace import Workspace
 from tests import family_models as of
-from tests.finetune_runs import demo_workspace
+from tests.fake_models import save_tiny_clip, save_tiny_timm
+from tests.finetune_runs import demo_workspace, embedded, tiny_job
 
 TEXTS = ["red shirt", "blue", "a very long text of many words"]
 CARD = 24e9  # bytes
@@ -35,10 +37,10 @@ def big(monkeypatch):
     monkeypatch.setattr(report, "TOLD_MEMORY", 0)
 
 
-def half_decoder(folder, dtype=torch.bfloat16):
+def half_decoder(folder, dtype=torch.bfloat16, **sizes):
     from transformers import AutoModel
 
-    full = of.decoder(folder.parent / f"{folder.name}-fp32")
+    full = of.decoder(folder.parent / f"{folder.name}-fp32", **sizes)
     of.save_tiny_tokenizer(folder)
     AutoModel.from_pretrained(full, dtype=dtype).save_pretrained(folder)
     return folder
@@ -94,6 +96,26 @@ def test_the_precision_asked_for_decides_how_a_big_model_is_loaded(big, tmp_path
     assert {parameter.dtype for parameter in encoder.module.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    "save, weights",
+    [
+        (save_tiny_timm, "model.safetensors"),
+        (save_tiny_clip, "open_clip_model.safetensors"),
+        (of.static, "model.safetensors"),
+    ],
+)
+def test_libraries_that_compute_in_fp32_are_told_to_take_fp32(big, tmp_path, save, weights):
+    folder = save(tmp_path / "model")
+    (path,) = folder.rglob(weights)
+    save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path)
+    found = resolve(Workspace(tmp_path / "workspace"), str(folder), Sources(offline=True))
+    assert found[0].n_parameters > 1000
+    for one, encoder in zip(found, library_of(found[0].address).load(found), strict=True):
+        assert one.loaded_as == "fp32"
+        assert one.memory_bytes == 4 * one.n_parameters
+        assert {parameter.dtype for parameter in encoder.module.parameters()} == {torch.float32}
+
+
 def test_the_plan_says_what_a_big_model_takes(big, tmp_path):
     folder = half_decoder(tmp_path / "model")
     workspace = demo_workspace(tmp_path / "demo", train=20, test=4)
@@ -144,6 +166,20 @@ def test_weights_in_half_precision_are_tuned_by_adapters_alone(big, tmp_path):
     ids = torch.from_numpy(encoder.tokenize(TEXTS[:1]).sequences[0]).long()[None]
     encoder.forward(ids, torch.ones_like(ids)).float().square().sum().backward()
     assert all(p.grad is not None for p in trained.values())
+
+
+def test_adapters_go_into_the_last_three_blocks_of_a_big_model_unless_more_are_asked_for(big, tmp_path):
+    address = f"hf:{half_decoder(tmp_path / 'model', num_hidden_layers=5)}?max_tokens=24@name"
+    workspace = demo_workspace(tmp_path / "demo", train=20, test=4)
+    embedded(workspace, address, precision="auto")
+    job = tiny_job(workspace, (address,), "big", lora=2, warmup_epochs=0)
+    (encoder,) = job.load_encoders()
+    prepare_tower(encoder.module, "model", job.recipe)
+    tuned = {name.split("layers.")[1][0] for name, p in encoder.module.named_parameters() if p.requires_grad}
+    assert tuned == {"2", "3", "4"}
+    assert (
+        tiny_job(workspace, (address,), "all", lora=2, warmup_epochs=0, last_blocks=5).recipe.last_blocks == 5
+    )
 
 
 def of_cosine(ours, theirs):

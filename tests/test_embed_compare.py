@@ -3,14 +3,19 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from embed.compare import compare_encoders
+from embed.compare import _out_of_fold, compare_encoders
 from embed.encoders import registry
+from store.catalog.read import read_split
 from store.cli import main
 from store.config import Config
 from store.errors import ConfigError
+from store.folds.assign import FOLDS_FILE
+from store.metric import smape_rows
+from store.schema import FOLD, GROUP
 from store.workspace import Workspace
 from tests import letter_encoder
 from tests.fakes import catalog_table, publish_catalog, publish_folds
@@ -70,6 +75,48 @@ def test_comparing_changes_nothing_that_stands(workspace):
     said = CliRunner().invoke(main, command, catch_exceptions=False).stdout
     assert "worse than letters:ae@name" in said
     assert "adds nothing sure to it" in said
+
+
+def test_folds_in_order_of_time_are_predicted_by_earlier_ones_alone(workspace):
+    sample_id = read_split(workspace, "train", ["sample_id"])["sample_id"]
+    fold = np.arange(N_ROWS) * 4 // N_ROWS
+    columns = [sample_id, pa.array(fold, FOLD.type), pa.array(np.arange(N_ROWS), GROUP.type)]
+    table = pa.table(columns, names=["sample_id", FOLD.name, GROUP.name])
+    workspace.publish_table(FOLDS_FILE, table, metadata={"looks_back": True})
+    one, _ = compare_encoders(workspace, Config(), ["letters:a@name", "letters:x@name"], N_ROWS, device="cpu")
+    rows = read_split(workspace, "train").to_pylist()
+    X = np.array([[row["name"].count("a")] for row in rows], np.float32)
+    log_price = np.log([row["price"] for row in rows])
+    predicted = _out_of_fold([X], log_price, fold, True)
+    assert np.isnan(predicted[fold == 0]).all()
+    later = fold > 0
+    assert one.smape == pytest.approx(smape_rows(log_price[later], predicted[later]).mean(), rel=1e-3)
+    changed = np.where(fold == 3, 9.0, log_price)
+    assert np.array_equal(_out_of_fold([X], changed, fold, True)[later], predicted[later])
+
+
+def test_the_speed_of_an_encoder_is_known_in_another_workspace_of_the_user_on_the_same_kind_of_device(
+    workspace, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+    other = Workspace(tmp_path / "other")
+    publish_catalog(other, read_split(workspace, "train"))
+
+    def embed(command, root):
+        options = ["-e", "letters:ae@name", "-w", root]
+        return CliRunner().invoke(main, ["embed", command, *options], catch_exceptions=False).stdout
+
+    before = embed("plan", other.root)
+    assert "time unknown" in before
+    assert f"'shelfprice embed compare letters:ae@name ENCODER -w {other.root}' measures" in before
+    embed("run", workspace.root)
+    after = embed("plan", other.root)
+    assert "about" in after
+    assert "embed compare" not in after
+    assert not other.exists("vectors")
+    monkeypatch.setattr("embed.forward.devices._lacks_gpu", lambda: False)
+    for of_cpu in (workspace, other):
+        assert "about" not in embed("plan", of_cpu.root)
 
 
 def test_one_vector_set_is_no_comparison(workspace):

@@ -11,6 +11,7 @@ from embed.encoders.base import Sources
 from embed.encoders.fetch import fetch
 from embed.encoders.registry import library_of, parse_address
 from store.errors import EncoderError
+from tests import family_models as of
 from tests.fake_models import fake_hub_cache, save_tiny_bert, save_tiny_clip, save_tiny_sentence_model
 
 HUB_CLIP = "timm/vit_large_patch14_clip_224.openai"
@@ -58,6 +59,24 @@ def test_a_folder_carried_over_hits_the_vectors_of_the_hubs_copy(cache, tmp_path
     fetch(["hf:somebody/tiny"], tmp_path / "models")
     (carried,) = loaded_offline("hf:somebody/tiny", tmp_path / "models")
     assert carried.spec.fingerprint == from_cache.spec.fingerprint
+
+
+@pytest.mark.parametrize("library", ["st", "hf"])
+def test_chat_template_and_processors_are_carried(cache, tmp_path, library):
+    folder = of.qwen_vl(tmp_path / "vl")
+    if library == "st":
+        folder = of.as_sentence_model(folder, tmp_path / "sentences", "lasttoken", max_tokens=None)
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    fake_hub_cache(cache, "somebody/vl", files)
+    address = parse_address(f"{library}:somebody/vl")
+    sources = Sources(offline=True), Sources(tmp_path / "models", offline=True)
+    (from_cache,) = library_of(address).resolve(address, sources[0], hash_file)
+    fetch([address.name], tmp_path / "models")
+    shutil.rmtree(cache)
+    (carried,) = library_of(address).resolve(address, sources[1], hash_file)
+    assert carried.spec.fingerprint == from_cache.spec.fingerprint
+    assert len(list((tmp_path / "models").rglob("*.jinja"))) == 1
+    assert list((tmp_path / "models").rglob("*processor_config.json"))
 
 
 def test_only_what_the_model_needs_is_carried(cache, tmp_path):

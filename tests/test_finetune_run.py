@@ -241,6 +241,7 @@ def test_the_command_plans_and_reports(workspace, tuned, models):
     assert found["steps"] > 0
     assert found["rows_per_second"] > 0
     assert found["memory_bytes"] > 0
+    assert found["embedding_hours"] > 0
     ran = CliRunner().invoke(embed_group, ["finetune", *models, *options], catch_exceptions=False)
     assert json.loads(ran.stdout)["smape"] == pytest.approx(tuned.smape)
     assert json.loads(ran.stdout)["folder"] == tuned.folder

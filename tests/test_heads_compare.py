@@ -33,6 +33,8 @@ def test_finished_heads_are_compared_as_they_are_and_others_are_trained_for_it(w
     low, high = sparse.difference_interval
     assert low < sparse.difference < high
     assert sparse.difference == pytest.approx(sparse.smape - ridge.smape)
+    assert sparse.rows_per_second == pytest.approx(N_TRAIN / sparse.seconds)
+    assert ridge.dim > 0
     assert state(workspace) == before
     oof = read_predictions(workspace, result.folder).oof["log_price"].to_numpy()
     actual = np.log([row["price"] for row in catalog_rows(range(N_TRAIN))])
@@ -63,8 +65,9 @@ def test_a_plan_says_what_heads_took_before_and_how_to_measure_others(workspace,
     assert after["heads"]["ridge"]["seconds"] > 0
     assert after["heads"]["ridge"]["peak_bytes"] > 10**7
     assert after["heads"]["neighbours"] is None
-    measured = json.loads(shelfprice(workspace, "plan", "--measure", "--json").stdout)["estimates"]["heads"]
-    assert all(one["seconds"] > 0 for one in measured.values())
+    found = json.loads(shelfprice(workspace, "plan", "--measure", "--json").stdout)["estimates"]
+    measured = found["heads"]
+    assert all(one["seconds"] > 0 for one in (*measured.values(), found["blend"]))
     assert measured["ridge"] == after["heads"]["ridge"]  # known before
     assert not workspace.names("predictions")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.minimums import HEAVY
 from tests.snippets import copy_vectors, reads_alike
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +60,11 @@ def test_every_extra_is_in_the_table_of_what_can_be_installed():
     setup.read(ROOT / "setup.cfg")
     table = (ROOT / "docs/install.md").read_text().partition("| extra |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(setup["options.extras_require"])
+
+
+def test_contributors_are_told_which_lower_bounds_are_not_tried():
+    told = (ROOT / "CONTRIBUTING.md").read_text().partition("Not tried that way")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([\w-]+)`", told)) == {*HEAVY, "peft"}
 
 
 def test_the_first_version_of_the_changes_is_the_one_that_is_built():
@@ -125,6 +131,7 @@ def test_make_does_only_what_a_workspace_lacks(demo_run, tmp_path):
     demo, run = demo_run / "demo", demo_run / "run"
     before = (run / "submission.csv").read_bytes()
     (run / "submission.csv").unlink()
+    (run / "report.html").unlink(missing_ok=True)
     done = subprocess.run(
         ["make", "embeddings", "heads", "submission", f"VENV={tmp_path}", f"TRAIN={demo}/train.csv",
          f"TEST={demo}/test.csv", f"IMAGES={demo}/images", f"WORKSPACE={run}"],
@@ -135,3 +142,4 @@ def test_make_does_only_what_a_workspace_lacks(demo_run, tmp_path):
         assert did_nothing in done.stdout
     assert "training on" not in done.stderr
     assert (run / "submission.csv").read_bytes() == before
+    assert b"</html>" in (run / "report.html").read_bytes()

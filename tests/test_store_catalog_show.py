@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +89,24 @@ def test_texts_of_the_catalogue_can_not_write_html(workspace):
     page = workspace.read_bytes("catalog.html").decode()
     assert "<b>Fig" not in page
     assert "&lt;b&gt;Fig &amp; jam&lt;/b&gt;" in page
+
+
+def test_the_page_fits_every_screen_and_axe_finds_nothing_serious(browser, workspace):
+    from axe_playwright_python import sync_playwright as axe
+
+    clean_catalog(workspace)
+    run(workspace)
+    for width, scheme in ((390, "dark"), (768, "light"), (1280, "light")):
+        options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "bypass_csp": True}
+        page, complaints = browser.new_context(**options).new_page(), []
+        page.on("console", lambda message, said=complaints: said.append(message.text))
+        page.on("pageerror", lambda error, said=complaints: said.append(str(error)))
+        page.goto(Path(workspace.path("catalog.html")).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert complaints == []
+        if width != 768:
+            found = axe.Axe().run(page).response["violations"]
+            assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
 
 
 def test_a_terminal_that_lacks_characters_shows_others_in_their_place(workspace):

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import re
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -14,6 +16,10 @@ from store import progress
 from store.cli import main
 from store.errors import ShelfpriceError
 from store.options import InOrder, Sectioned, say
+from store.workspace import Workspace
+from tests.fakes import catalog_table, publish_catalog
+
+ROOT = Path(__file__).parent.parent
 
 
 def commands(command, path=()):
@@ -173,6 +179,73 @@ def test_a_line_longer_than_a_terminal_is_broken_between_words(monkeypatch):
         assert [word for one in lines for word in one.split()] == line.split()
         assert len(lines) == (4 if is_terminal else 1)
         assert all(len(one) <= 80 and one.startswith("  ") for one in lines[:-1])
+
+
+def test_an_error_is_broken_into_lines_on_a_terminal_alone(tmp_path, monkeypatch):
+    for is_terminal in (True, False):
+        stream = io.StringIO()
+        stream.isatty = lambda found=is_terminal: found
+        monkeypatch.setattr(sys, "stderr", stream)
+        with pytest.raises(SystemExit, match="1"):
+            main(["catalog", "show", "-w", str(tmp_path / "w")])
+        words = f"Error: no catalogue in {tmp_path / 'w'}: run 'shelfprice catalog ingest"
+        assert " ".join(stream.getvalue().split()).startswith(words)
+        lines = stream.getvalue().splitlines()
+        assert (len(lines) > 1) == is_terminal
+        assert all(len(one) <= 80 or " " not in one for one in lines) == is_terminal
+
+
+@pytest.mark.parametrize(
+    ("command", "at_work", "moving"),
+    [
+        (("heads", "run"), "heads.run.run_heads", "store.progress.moving"),
+        (("ensemble", "blend"), "heads.defaults.configured_heads", "store.progress.moving"),
+        (("ensemble", "audit"), "ensemble.audit.run.read_evidence", "ensemble.audit.run.moving"),
+        (("catalog", "clean"), "store.catalog.clean.run.clean_catalog", "store.progress.moving"),
+    ],
+)
+def test_work_begins_once_its_line_moves(tmp_path, monkeypatch, command, at_work, moving):
+    seen = []
+
+    @contextlib.contextmanager
+    def recorded(said):
+        seen.append(said)
+        yield
+        raise AssertionError("the work was not done")
+
+    def work(*args, **kwargs):
+        seen.append("at work")
+        raise ShelfpriceError("far enough")
+
+    publish_catalog(Workspace(tmp_path), catalog_table([{"sample_id": 1, "price": 1.0}]))
+    monkeypatch.setattr(moving, recorded)
+    monkeypatch.setattr(at_work, work)
+    result = CliRunner().invoke(main, [*command, "-w", str(tmp_path)])
+    assert result.stderr == "Error: far enough\n"
+    assert seen[1:] == ["at work"]
+
+
+def test_exit_codes_are_those_of_the_table(tmp_path):
+    table = dict(re.findall(r"^\| (\d+) \| (.*) \|$", (ROOT / "docs/report.md").read_text(), re.MULTILINE))
+    assert list(table) == ["0", "1", "2", "130"]  # 130: see above
+    for code, command in (
+        (0, ["heads", "list"]),
+        (1, ["catalog", "show"]),
+        (2, ["catalog", "show", "--no-such"]),
+    ):
+        result = CliRunner().invoke(main, [*command, "-w", str(tmp_path)] if code else command)
+        assert result.exit_code == code, result.output
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_commands_and_options_are_completed(shell):
+    def complete(**environment):
+        environment = {"_SHELFPRICE_COMPLETE": f"{shell}_{environment.pop('what')}", **environment}
+        return CliRunner().invoke(main, [], prog_name="shelfprice", env=environment).stdout
+
+    assert f"_SHELFPRICE_COMPLETE={shell}_complete" in complete(what="source")
+    words, at = ("shelfprice ensemble", "rep") if shell == "fish" else ("shelfprice ensemble rep", "2")
+    assert "report" in complete(what="complete", COMP_WORDS=words, COMP_CWORD=at)
 
 
 def test_colour_is_for_terminals_that_want_it(monkeypatch):

@@ -1,5 +1,7 @@
 """What steps took before says what they will take."""
 
+from pathlib import Path
+
 import pytest
 
 from store import timings
@@ -53,3 +55,17 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
 def test_a_folder_that_can_not_be_written_stops_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     Timings(tmp_path / "file/below").record("blend", 100, 5.0)
+
+
+def test_memory_is_that_of_a_step_and_not_of_a_larger_one_before_it(monkeypatch):
+    hidden = timings.forget_peak()
+    large = bytearray(300_000_000)
+    large[::4096] = bytes(len(large[::4096]))
+    heavy = timings.peak_since(hidden)
+    del large
+    hidden = timings.forget_peak()
+    light = timings.peak_since(hidden)
+    assert heavy > 300_000_000
+    assert light is None or light < heavy - 200_000_000
+    monkeypatch.setattr(timings, "Path", lambda name: Path("/no/such/place"))  # a system that forgets no peak
+    assert timings.peak_since(timings.forget_peak()) is None

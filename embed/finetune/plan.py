@@ -15,6 +15,7 @@ from embed.finetune.processes import Processes
 from embed.finetune.step import Stepper
 from embed.finetune.training import TrainingOptions
 from embed.forward.devices import decodes_in_processes, device_name
+from embed.job.plan import measured_rate
 
 WARM_STEPS, TIMED_STEPS = 1, 3
 
@@ -37,6 +38,9 @@ class FinetunePlan:
     rows_per_second: float
     hours: float  # of all folds, without their vectors
     n_embedded: int  # images and texts that each fold's model embeds afterwards, at most
+    embedding_hours: (
+        float | None
+    )  # of all folds, at the speed of the encoders before tuning; None: not known here
     memory_bytes: int
     checkpoint_bytes: int
 
@@ -75,6 +79,8 @@ def plan(
     seconds = (time.perf_counter() - began) / timed
     trained = sum(p.numel() for p in quiet.parameters)
     parameters = sum(p.numel() for p in network.parameters())
+    splits = [rows.matrices for rows in (job.inputs.train, job.inputs.test) if rows is not None]
+    n_embedded = [sum(int(m.valid.sum()) for m in of_tower) for of_tower in zip(*splits, strict=True)]
     return FinetunePlan(
         name=job.name,
         folds=chosen,
@@ -89,11 +95,22 @@ def plan(
         device=device_name(processes.device),
         rows_per_second=recipe.batch_rows / seconds,
         hours=seconds * steps * len(chosen) / 3600,
-        n_embedded=sum(int(matrix.valid.sum()) for matrix in job.inputs.train.matrices)
-        + sum(int(m.valid.sum()) for m in (job.inputs.test.matrices if job.inputs.test else ())),
+        n_embedded=sum(n_embedded),
+        embedding_hours=_embedding_hours(job, n_embedded, processes, len(chosen)),
         memory_bytes=_peak_memory(processes.device),
         checkpoint_bytes=checkpoint_bytes(trained, bool(recipe.average)),
     )
+
+
+def _embedding_hours(
+    job: FinetuneJob, n_embedded: Sequence[int], processes: Processes, n_folds: int
+) -> float | None:
+    """By what the same encoders took here; `n_embedded` is of each tower."""
+    device = [str(processes.device)]
+    rates = [measured_rate(job.workspace, tower.resolved.spec, device) for tower in job.towers]
+    if not all(rates):
+        return None
+    return n_folds * sum(n / rate for n, rate in zip(n_embedded, rates, strict=True) if rate) / 3600
 
 
 def _synchronise(device: torch.device) -> None:

@@ -13,7 +13,9 @@ from store.vectors.sets import TUNED
 
 def plan_lines(plan: FinetunePlan) -> list[str]:
     """A plan for people."""
-    n_folds = len(plan.folds)
+    n_folds, after = len(plan.folds), "in a time that is not known here"
+    if plan.embedding_hours is not None:
+        after = f"in about {duration(3600 * plan.embedding_hours)} for all folds"
     return [
         f"{plan.name}: {n_folds} fold{'s' * (n_folds > 1)} ({', '.join(map(str, plan.folds))})",
         f"  rows        {plan.n_trained:,} trained on in each, {plan.n_aside:,} more set aside for early stopping",
@@ -22,8 +24,8 @@ def plan_lines(plan: FinetunePlan) -> list[str]:
         f"  speed       {plan.rows_per_second:.1f} rows/s, {plan.micro_rows} rows at once, measured on {plan.device}",
         f"  memory      {size_text(plan.memory_bytes)}",
         f"  disk        {size_text(plan.checkpoint_bytes)} for a checkpoint",
-        f"  time        at most {duration(3600 * plan.hours)} for all folds; then {plan.n_embedded:,} inputs are embedded "
-        "in each fold",
+        f"  time        at most {duration(3600 * plan.hours)} for all folds",
+        f"  vectors     {plan.n_embedded:,} inputs are embedded in each fold then, {after}",
     ]
 
 

@@ -77,6 +77,11 @@ def is_cpu_alone(names: Sequence[str]) -> bool:
     return list(names) == ["cpu"] or (list(names) == ["auto"] and _lacks_gpu())
 
 
+def device_kind(names: Sequence[str]) -> str:
+    """`cpu` or `gpu`: what times of a run on these devices are kept by, known without torch."""
+    return "cpu" if is_cpu_alone(names) else "gpu"
+
+
 def _lacks_gpu() -> bool:
     """True on a Linux machine that shows no sign of a GPU."""
     signs = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")

@@ -258,8 +258,9 @@ def run_command(
             "stopped; what was embedded is published: run the command again to go on"
         ) from interrupt
     for one in outcomes:
-        if one.n_embedded >= LEAST_TIMED:
-            user_timings().record(timing_step(one.plan.spec), one.n_embedded, one.seconds)
+        if one.n_embedded >= LEAST_TIMED and cluster is None:
+            step = timing_step(one.plan.spec, devices.split(","))
+            user_timings().record(step, one.n_embedded, one.seconds)
     if as_json:
         print_json({"encoders": [outcome_record(one) for one in outcomes]})
         return

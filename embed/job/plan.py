@@ -1,5 +1,6 @@
 """What is missing and how much work it is. Reads keys only: no model, no torch."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from embed.encoders.base import Resolved
 from embed.encoders.recipes import changed_recipe
-from embed.forward.devices import host
+from embed.forward.devices import device_kind, host
 from embed.job.share import Share
 from embed.job.source import Source, WantedKeys
 from embed.job.verify import read_checked_keys
@@ -74,7 +75,7 @@ class EncoderPlan:
     n_failed: int
     damaged: dict[str, str]
     files: tuple[str, ...]
-    rows_per_second: float | None  # of earlier runs on this machine
+    rows_per_second: float | None  # of earlier runs on this machine and kind of device
     n_elsewhere: int = 0  # missing keys that fall to other shares of the work
     changed_recipe: str | None = None  # why the vectors that are current are others than these
 
@@ -118,6 +119,7 @@ def plan_encoder(
     retry_failed: bool = False,
     wanted: WantedKeys | None = None,
     keys_only: bool = False,
+    devices: Sequence[str] = ("auto",),
 ) -> EncoderPlan:
     """Wanted keys of every split minus what is present minus what failed before.
 
@@ -126,6 +128,7 @@ def plan_encoder(
         retry_failed: count failures on record as missing.
         wanted: the source's keys, if they were read already.
         keys_only: see `read_cached`.
+        devices: that the work would run on.
     """
     spec = resolved.spec
     cached = read_cached(workspace, spec, keys_only=keys_only)
@@ -153,7 +156,7 @@ def plan_encoder(
         count_of(failed, all_keys),
         cached.damaged,
         cached.files,
-        _measured_rate(workspace, spec),
+        measured_rate(workspace, spec, devices),
         changed_recipe=changed_recipe(workspace, resolved),
     )
 
@@ -191,9 +194,9 @@ def read_cached(workspace: Workspace, spec: EncoderSpec, *, keys_only: bool = Fa
     return Cached(have, without(failed.distinct(), have), damaged, (*shards, *records))
 
 
-def timing_step(spec: EncoderSpec) -> str:
-    """What the work of an encoder is called among a user's timings."""
-    return f"encoder {spec.name} {spec.fingerprint}"
+def timing_step(spec: EncoderSpec, devices: Sequence[str] = ("auto",)) -> str:
+    """What the work of an encoder on some devices is called among a user's timings."""
+    return f"encoder {spec.name} {spec.fingerprint} on {device_kind(devices)}"
 
 
 def with_timings(plan: EncoderPlan, timings: Timings) -> EncoderPlan:
@@ -204,16 +207,19 @@ def with_timings(plan: EncoderPlan, timings: Timings) -> EncoderPlan:
     return plan if found is None else replace(plan, rows_per_second=len(plan.missing) / found.seconds)
 
 
-def _measured_rate(workspace: Workspace, spec: EncoderSpec) -> float | None:
-    """Rows per second over some shards that this machine wrote."""
-    n_rows, seconds = 0, 0.0
+def measured_rate(
+    workspace: Workspace, spec: EncoderSpec, devices: Sequence[str] = ("auto",)
+) -> float | None:
+    """Rows per second over some shards that this machine wrote, on devices of this kind."""
+    n_rows, seconds, is_cpu = 0, 0.0, device_kind(devices) == "cpu"
     for name in shard_names(workspace, spec.folder)[:SAMPLED_SHARDS]:
         try:
             metadata: dict[str, Any] = workspace.read_metadata(f"{spec.folder}/{name}")
         except CorruptFileError:
             continue
         provenance = metadata.get("provenance", {})
-        if provenance.get("host") == host() and provenance.get("seconds"):
+        is_alike = str(provenance.get("device", "cpu" if is_cpu else "")).startswith("cpu") == is_cpu
+        if provenance.get("host") == host() and is_alike and provenance.get("seconds"):
             n_rows += int(provenance.get("rows", 0))
             seconds += float(provenance["seconds"])
     return n_rows / seconds if seconds else None

@@ -108,9 +108,17 @@ def _run_model(
     wanted = [request.source.wanted() for request in requests]
 
     def plan_all() -> list[EncoderPlan]:
-        flags = {"retry_failed": options.retry_failed, "keys_only": options.keys_only}
-        pairs = zip(requests, wanted, strict=True)
-        return [plan_encoder(workspace, r.resolved, r.source, wanted=keys, **flags) for r, keys in pairs]
+        return [
+            plan_encoder(
+                workspace,
+                request.resolved,
+                request.source,
+                retry_failed=options.retry_failed,
+                wanted=keys,
+                keys_only=options.keys_only,
+            )
+            for request, keys in zip(requests, wanted, strict=True)
+        ]
 
     publish = publish_current if options.is_current else publish_spec
     plans = plan_all()

@@ -55,21 +55,21 @@ def run_audit(
     """
     if unknown := sorted(set(only) - set(CHECKS)):
         raise ConfigError(f"no check {unknown[0]!r}, one of {', '.join(CHECKS)}")
-    train, test, notes = read_evidence(workspace, vectors, max_rows, seed)
-    steps: dict[str, Callable[[], Check]] = {
-        "shuffled target": lambda: check_shuffled_target(train, seed),
-        "ids and order": lambda: check_ids_and_order(train, seed),
-        "folds unknown": lambda: check_folds_unknown(train, seed),
-        "drift": lambda: check_drift(train, test, seed),
-        "twins": lambda: check_twins(workspace),
-        "signal": lambda: check_signal(train, seed),
-        "columns": lambda: check_columns(workspace),
-        "written prices": lambda: check_written_prices(workspace, seed, max_rows),
-        "image names": lambda: check_image_names(workspace, seed, max_rows),
-        "time": lambda: check_time(workspace, train, seed),
-    }
     checks = []
-    with moving("audit") as line:
+    with moving("audit: reading rows and vectors") as line:
+        train, test, notes = read_evidence(workspace, vectors, max_rows, seed)
+        steps: dict[str, Callable[[], Check]] = {
+            "shuffled target": lambda: check_shuffled_target(train, seed),
+            "ids and order": lambda: check_ids_and_order(train, seed),
+            "folds unknown": lambda: check_folds_unknown(train, seed),
+            "drift": lambda: check_drift(train, test, seed),
+            "twins": lambda: check_twins(workspace),
+            "signal": lambda: check_signal(train, seed),
+            "columns": lambda: check_columns(workspace),
+            "written prices": lambda: check_written_prices(workspace, seed, max_rows),
+            "image names": lambda: check_image_names(workspace, seed, max_rows),
+            "time": lambda: check_time(workspace, train, seed),
+        }
         for name, step in steps.items():
             if not only or name in only:
                 line.say(f"audit: {name}")

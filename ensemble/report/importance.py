@@ -63,8 +63,8 @@ def importance(
         return _skipped(_why_not(heads, 1, seconds))
     try:
         inputs = inputs_of(workspace, may_fit)
-    except MissingVectorsError as error:
-        return _skipped(str(error))
+    except MissingVectorsError as missing:
+        return _skipped(str(missing))
     listed = inputs_read(workspace, inputs)
     chosen = within(may_fit, seconds, lambda one: one.seconds * sum(what.reads(one) for what in listed))
     if not chosen:

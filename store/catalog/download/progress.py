@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
 from tqdm import tqdm
+
+from store.options import say
 
 REFRESH_SECONDS = 0.5
 MOST_REASONS = 3
@@ -38,7 +39,7 @@ class Progress:
     def say(self, line: str | None) -> None:
         """A line for people, if there is one."""
         if line:
-            click.echo(line, err=True)
+            say(line, err=True)
 
     def advance(self, n_bytes: int) -> None:
         """One link is done, with so many bytes."""

@@ -29,7 +29,9 @@ def rows_of_no_product(source: TableSource, id_column: str, text_column: str) ->
 
 def _repeated_headers(source: TableSource, text_column: str) -> dict[int, str]:
     column = source.columns[text_column]
-    if not pa.types.is_string(column.type):
+    if (
+        not pa.types.is_string(column.type) or not source.n_rows
+    ):  # PyArrow 17 crashes on an empty column of a CSV
         return {}
     alike = pc.indices_nonzero(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), text_column), False))
     return {
