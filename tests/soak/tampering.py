@@ -22,7 +22,7 @@ DAMAGES = (
 )
 VARIABLE = re.compile(rf"[0-9a-f]{{16,}}|/blobs/.*|measured-[^/]*|{'|'.join((*HEADS, *ENCODERS))}")
 # What holds results of long work: it is made again where it is damaged, never where it may not be read.
-KEPT = ("vectors/", "predictions/", "blend/")
+KEPT = re.compile(r"(vectors|predictions)/.*|blend/([^/]+/(blend\.json|oof\.parquet)|current\.json)")
 ROUTES = ("later", "all", "looks", "anew")
 
 
@@ -65,7 +65,7 @@ def run(world: World, case: dict[str, Any]) -> Verdict:
         if case["file"].startswith("tuning/") and not verdict.is_bad:  # a search makes others of it, so last
             _, outcome = run_on(world, root, ("heads tune",), path.name, verdict.said)
             verdict.outcome = outcome or verdict.outcome
-        is_kept = case["file"].startswith(KEPT) and case["damage"].startswith("forbidden")
+        is_kept = KEPT.fullmatch(case["file"]) and case["damage"].startswith("forbidden")
         if is_kept and case["route"] != "anew" and os.lstat(path).st_ino != number:
             return Verdict(
                 "lost", [*verdict.said, "what may not be read was taken for damage and made again"]
