@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from PIL import Image
 
 from store.schema import LINKS
@@ -15,6 +16,9 @@ from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog
 
 RED, GREEN, BLUE = (220, 30, 40), (30, 180, 60), (40, 60, 200)
+
+HAS_AVIF = Image.registered_extensions().get(".avif") in Image.SAVE
+NEEDS_AVIF = pytest.mark.skipif(not HAS_AVIF, reason="this Pillow is built without AVIF")
 
 
 def photo(width: int, height: int, seed: int = 0, noise: float = 3.0) -> Image.Image:

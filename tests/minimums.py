@@ -19,7 +19,7 @@ HEAVY = (
     *("torchvision", "transformers", "protobuf"),
 )
 # Tests of heads that need what is left out, known by the head's name among their parameters; the last takes every head.
-WITHOUT = "not (fusion or mlp or tabm or tabicl or catboost or any_value_at_all)"
+WITHOUT = "not (fusion or mlp or tabm or tabicl or catboost or any_value_at_all or axe)"
 FOR_TESTS = ("pytest", "hypothesis", "pandas", "trustme", "psutil")
 # Files of tests that run without PyTorch, and reach every light package.
 TESTS = (

@@ -5,7 +5,7 @@ from PIL import Image
 
 from store.catalog.download.images import image_problem, sniff
 from store.catalog.images.open import is_cut
-from tests.fake_images import encoded, photo
+from tests.fake_images import NEEDS_AVIF, encoded, photo
 from tests.image_server import pixel_bomb
 
 
@@ -19,7 +19,9 @@ def problem(content, max_pixels=1_000_000):
     return image_problem(io.BytesIO(content), max_pixels)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", pytest.param("AVIF", marks=NEEDS_AVIF)]
+)
 def test_an_image_of_each_format_is_taken(kind):
     content = saved(kind)
     assert sniff(content[:32]) == kind

@@ -22,7 +22,7 @@ from store.catalog.images.open import (
 from store.catalog.show.page import thumbnail_of
 from store.workspace import Workspace
 from tests.clean_rows import publish
-from tests.fake_images import RED, encoded, photo
+from tests.fake_images import NEEDS_AVIF, RED, encoded, photo
 from tests.test_embed_inputs_images import preprocessing
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\nshowpage\n%%EOF\n"
@@ -57,10 +57,6 @@ def test_a_jpeg_of_several_images_is_opened_as_its_first():
             np.asarray(image),
             np.asarray(Image.open(io.BytesIO(encoded(photo(60, 40), quality=75, subsampling=2)))),
         )
-
-
-HAS_AVIF = Image.registered_extensions().get(".avif") in Image.SAVE
-NEEDS_AVIF = pytest.mark.skipif(not HAS_AVIF, reason="this Pillow is built without AVIF")
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "TIFF", pytest.param("AVIF", marks=NEEDS_AVIF)])
