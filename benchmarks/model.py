@@ -60,7 +60,7 @@ def _measured(folder: Path, packed: dict[str, Any], source: Path, pack_seconds: 
     from ensemble import PriceModel
 
     products = _products(source)
-    image = next(row["image_link"] for row in products if row["image_link"] is not None)
+    image = str(next((source / "images").iterdir()))
     starts = [process_seconds("-c", PROGRAM, str(folder), image) for _ in range(STARTS)]
     model = PriceModel.load(folder)
     model.price(products[:4])
@@ -108,13 +108,16 @@ def _measured(folder: Path, packed: dict[str, Any], source: Path, pack_seconds: 
 
 
 def _products(source: Path) -> list[dict[str, Any]]:
-    """Rows of the test file with paths of their images."""
+    """New products: rows of the test file, whose vectors the model holds, with other bytes in each text and image."""
     table = pd.read_csv(source / "test.csv")
-    images = {path.stem: str(path) for path in (source / "images").iterdir()}
+    images = {path.stem: path for path in (source / "images").iterdir()}
     names = ["catalog_content", "sample_id"]
     return [
-        {"catalog_content": text, "image_link": images.get(str(one))}
-        for text, one in table[names].itertuples(index=False)
+        {
+            "catalog_content": f"{text} {at}",
+            "image_link": images[str(one)].read_bytes() + at.to_bytes(4) if str(one) in images else None,
+        }
+        for at, (text, one) in enumerate(table[names].itertuples(index=False))
     ]
 
 
@@ -136,9 +139,7 @@ def _embedding_alone(folder: Path, model: Any, products: list[dict[str, Any]]) -
                 {text for text in compose_rows(table, one.text) if text is not None}, key=len
             )
         else:
-            contents = [
-                Path(row["image_link"]).read_bytes() for row in products if row["image_link"] is not None
-            ]
+            contents = [row["image_link"] for row in products if row["image_link"] is not None]
         encoder.embed(contents[:8])
         started = time.perf_counter()
         encoder.embed(contents)
