@@ -100,7 +100,7 @@ def test_the_expected_score_is_lower_than_the_out_of_fold_one_and_true_on_the_te
 def test_the_summary_says_what_is_expected_and_why(workspace):
     printed = CliRunner().invoke(main, ["ensemble", "blend", "-w", workspace.root]).output
     assert "on the 120 test rows" in printed
-    assert "for learning from all rows and not from all folds but one" in printed
+    assert "for a model of all rows instead of all folds but one" in printed
     assert "On products without a relative in train expect" in printed
     assert "have a relative in train" in printed
 

@@ -119,7 +119,8 @@ def read_journal(content: bytes) -> Iterator[dict[str, Any]]:
         text = text.removesuffix(b"\n")
         if text and checksum == b"%08x" % zlib.crc32(text):
             record = json.loads(text)
-            if record["sha256"] is None or re.fullmatch(SHA256, record["sha256"]):
+            digest = record.get("sha256") if isinstance(record, dict) else None
+            if digest is None or re.fullmatch(SHA256, str(digest)):
                 yield record
 
 
