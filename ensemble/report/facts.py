@@ -157,7 +157,7 @@ def _score(rows: ReportRows, board: list[dict[str, Any]], noise: dict[str, Any] 
     sentence = (
         f"On {f'the {n_test:,} test rows' if n_test else 'new rows like these'}, expect a SMAPE of {smape:.2f} "
         f"({level:.0%} interval {low:.2f} to {high:.2f}). Out of fold the blend has {scores['nested']:.2f}, the best "
-        f"single head, {best['name']}, {best['smape']:.2f}, always the median price {median['smape']:.1f}."
+        f"single head, {best['name']}, {best['smape']:.2f}, and the median price for every row {median['smape']:.1f}."
     )
     if noise is not None:
         sentence += (
