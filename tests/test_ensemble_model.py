@@ -558,6 +558,18 @@ def test_a_head_that_was_not_kept_or_is_damaged_is_fitted_again_and_one_that_can
     publish_current(workspace, spec)
 
 
+def test_saving_deletes_what_a_killed_process_left_and_no_folder_that_is_being_written(
+    fitted: SimpleNamespace, tmp_path: Path
+) -> None:
+    left, young, other = (tmp_path / f".writing-{name}" for name in ("saved-a", "saved-b", "else-a"))
+    for folder in (left, young, other):
+        (folder / "model").mkdir(parents=True)
+    for folder in (left, other):
+        os.utime(folder, (0, 0))
+    fitted.model.save(tmp_path / "saved")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, young.name, "saved"]
+
+
 def test_a_frame_is_fitted_saved_and_evaluated(fitted: SimpleNamespace, tmp_path: Path) -> None:
     model, table = fitted.model, fitted.table
     assert model.inputs == ModelInputs(("title",), "photo", ("rating",), ("shop",))

@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from store.local import TEMPORARY_PREFIX, write_error
 from store.vectors.spec import canonical_json
 
 FILES_AT_ONCE = 8  # parts that all files are checked in
+LEFT_SECONDS = 3600.0  # after which a folder that is being written belongs to a process that was killed
 MANIFEST = "model.json"
 CARD = "README.md"
 CALIBRATION = "calibration.npz"
@@ -126,7 +129,9 @@ def write_folder(
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=target.parent) as scratch:
+        prefix = f"{TEMPORARY_PREFIX}{target.name}-"
+        _sweep(target.parent, prefix)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as scratch:
             work = Path(scratch) / "model"
             work.mkdir()
             manifest = {"kind": KIND, "format": FORMAT, **fill(work)}
@@ -141,6 +146,14 @@ def write_folder(
     except OSError as error:
         raise write_error(str(target), error) from error
     return ModelFolder(target, manifest)
+
+
+def _sweep(folder: Path, prefix: str) -> None:
+    """Delete what killed processes left of models that they were writing."""
+    for left in folder.iterdir():
+        with suppress(FileNotFoundError):  # its writer has just finished
+            if left.name.startswith(prefix) and time.time() - left.lstat().st_mtime > LEFT_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def copy_folder(model: ModelFolder, path: str | os.PathLike[str]) -> None:
