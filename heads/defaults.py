@@ -11,8 +11,10 @@ FEW = ("gaussian-process", "neighbours", "boosted")  # of a table of columns
 SEVERAL = (*SUMS_AND_KERNELS, "boosted")  # of one with more rows than the first learns from
 TEXTS = (*SUMS_AND_KERNELS, "lightgbm")  # without further columns `boosted` adds nothing to them
 MANY = (*SUMS_AND_KERNELS, "lightgbm")
+MOST = ("additive", "neighbours", "lightgbm")
 FEW_ROWS = 5_000  # from here on `gaussian-process` would learn from a sample
 MANY_ROWS = 20_000  # from here on heads that fit many models inside each fold take longer than they gain
+MOST_ROWS = 50_000  # from here on `kernel-ridge` takes as long as all others together
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,10 @@ def chosen_heads(workspace: Workspace, config: Config) -> ChosenHeads:
             n_rows = file.metadata.num_rows
             n_columns = sum(map(len, extra_columns(file.schema_arrow)))
     names: tuple[str, ...]
-    if n_rows >= MANY_ROWS:
-        names, size = MANY, f"from {MANY_ROWS:,}"
+    if n_rows >= MOST_ROWS:
+        names, size = MOST, f"from {MOST_ROWS:,}"
+    elif n_rows >= MANY_ROWS:
+        names, size = MANY, f"from {MANY_ROWS:,}, below {MOST_ROWS:,}"
     elif n_rows >= FEW_ROWS:
         names, size = SEVERAL if n_columns else TEXTS, f"from {FEW_ROWS:,}, below {MANY_ROWS:,}"
     else:

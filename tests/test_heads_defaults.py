@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from heads import defaults
-from heads.defaults import FEW, MANY, SEVERAL, TEXTS, chosen_heads
+from heads.defaults import FEW, MANY, MOST, SEVERAL, TEXTS, chosen_heads
 from heads.registry import HEADS
 from store.cli import main
 from store.config import Config, HeadConfig, save_config
@@ -38,7 +38,9 @@ def test_heads_are_chosen_by_the_rows_of_the_catalogue_and_the_plan_says_so(work
     assert chosen_heads(workspace, Config()).names == SEVERAL
     monkeypatch.setattr(defaults, "MANY_ROWS", 40)
     assert tuple(planned(workspace)["heads"]) == MANY
-    assert set(FEW + SEVERAL + TEXTS + MANY) <= set(HEADS)
+    monkeypatch.setattr(defaults, "MOST_ROWS", 40)
+    assert tuple(planned(workspace)["heads"]) == MOST
+    assert set(FEW + SEVERAL + TEXTS + MANY + MOST) <= set(HEADS)
     monkeypatch.undo()
     rows = [{"sample_id": i, "text": f"tea {i}", "price": 1.0 + i} for i in range(40)]
     publish_catalog(workspace, catalog_table(rows))
