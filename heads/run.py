@@ -14,6 +14,7 @@ from heads.base import Head
 from heads.defaults import configured_heads
 from heads.features.inputs import InputCoverage, Inputs, input_coverage, read_inputs, resolve_set
 from heads.features.memory import check_beyond_memory, fits
+from heads.folds.search import has_trials
 from heads.folds.tuning import Tuning, read_tuning, tuning_basis, tuning_path
 from heads.params import current_params, run_params
 from heads.registry import make_head
@@ -255,7 +256,7 @@ def _usable_tuning(
     if tuning is None:
         if _was_tuned(workspace, name):
             log(
-                f"note: {name} was last trained with parameters found by tuning, and {tuning_path(name)} is missing: the "
+                f"note: parameters of {name} were searched by tuning, and {tuning_path(name)} is missing: the "
                 f"head's own parameters are used; 'shelfprice heads tune --head {name}' searches again"
             )
         return None
@@ -269,10 +270,10 @@ def _usable_tuning(
 
 
 def _was_tuned(workspace: Workspace, name: str) -> bool:
-    """Whether the predictions that stand for a head were made with parameters found by tuning."""
+    """Whether a head's current predictions have parameters found by tuning; without any, whether there are trials."""
     record = standing_file(name)
     if not workspace.is_sound(record):
-        return False
+        return has_trials(workspace, name)
     found = f"{workspace.read_json(record)['folder']}/head.json"
     return workspace.is_sound(found) and "tuned" in workspace.read_json(found)["inputs"]
 

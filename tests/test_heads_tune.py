@@ -70,7 +70,15 @@ def test_a_search_is_stored_used_by_the_next_run_and_said_so(workspace):
         "tuning/svr.json is missing: the head's own parameters are used"
         in shelfprice(workspace, "run").stderr
     )
-    assert "gone" not in shelfprice(workspace, "run").stderr
+    assert "is missing" not in shelfprice(workspace, "run").stderr
+    workspace.remove("predictions/svr.json")  # the trials alone tell of the search
+    assert "parameters of svr were searched by tuning" in shelfprice(workspace, "run").stderr
+    trials = workspace.read_bytes("tuning/trials.journal")
+    name = next(iter(tuning.folds[0]))
+    workspace.publish_bytes("tuning/trials.journal", trials.replace(f'"{name}"'.encode(), b'"other"'))
+    damaged = tune(workspace)
+    assert damaged.exit_code == 1, damaged.output
+    assert "trials.journal is damaged (trial" in " ".join(damaged.stderr.split())
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"op_code": 99}\n', b"[1]\n", b"\xff\n"])

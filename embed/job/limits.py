@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from embed.job.plan import EncoderPlan, SetPlan
+from store.catalog.images.blobs import MADE_AGAIN
 from store.errors import ConfigError, FailureLimitError
 
 
@@ -50,11 +51,18 @@ def check_coverage(plan: EncoderPlan, limits: FailureLimits) -> None:
         gap = _gap(one)
         if gap > limits.max_coverage_gap + slack:
             shares = ", ".join(f"{s} {c.without_vector:.1%}" for s, c in one.splits.items())
-            images = "leave images out with --no-images, " if plan.spec.modality == "image" else ""
+            images, again = "", ""
+            if plan.spec.modality == "image":
+                images = "leave images out with --no-images, "
+                if any(counts.n_failed for counts in one.splits.values()):
+                    again = (
+                        " ('shelfprice status --failures' names those that failed; of a damaged image: "
+                        f"{MADE_AGAIN}, then 'shelfprice embed run --retry-failed')"
+                    )
             raise FailureLimitError(
                 f"{one.vector_set}: rows without a vector differ between the splits ({shares}) by more than "
                 f"--max-coverage-gap {limits.max_coverage_gap:g}, so a head would learn from what it won't see: "
-                f"complete the inputs, {images}or pass --max-coverage-gap {_enough(gap):g}"
+                f"complete the inputs{again}, {images}or pass --max-coverage-gap {_enough(gap):g}"
             )
 
 

@@ -6,6 +6,7 @@ One more study, over all folds, serves the refit on all training rows.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def search_parameters(
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
             )
         _search(search, studies, {key: head.get_params()[key] for key in space})
-        tuning = _found(name, bound, studies, space)
+        tuning = _found(workspace.path(STORAGE), name, bound, studies, space)
         publish_tuning(workspace, tuning)
     return tuning
 
@@ -192,7 +193,7 @@ def _search(search: Search, studies: dict[int, "Study"], default: dict[str, Any]
                 return
 
 
-def _found(name: str, bound: dict[str, Any], studies: dict[int, "Study"], space: Space) -> Tuning:
+def _found(path: str, name: str, bound: dict[str, Any], studies: dict[int, "Study"], space: Space) -> Tuning:
     best: dict[int, dict[str, Any]] = {}
     default, found, trials = [], [], 0
     for held, study in studies.items():
@@ -202,6 +203,11 @@ def _found(name: str, bound: dict[str, Any], studies: dict[int, "Study"], space:
                 f"tuning {name}: every trial of {_study_name(held)} failed; run it alone to see why"
             )
         chosen = min(done, key=lambda trial: trial.value if trial.value is not None else np.inf)
+        if lost := sorted(set(space) - set(chosen.params)):
+            raise CorruptFileError(
+                f"{path} is damaged (trial {chosen.number} of {study.study_name} has no {lost[0]!r}): delete it, and the "
+                "search begins anew"
+            )
         best[held] = {key: chosen.params[key] for key in space}
         found.append(float(chosen.value or 0.0))
         first = study.trials[0].value
@@ -212,6 +218,14 @@ def _found(name: str, bound: dict[str, Any], studies: dict[int, "Study"], space:
     if np.isfinite(default).all():
         inner["default"] = float(np.mean(default))
     return Tuning(name, bound, best, refit, trials, inner)
+
+
+def has_trials(workspace: Workspace, name: str) -> bool:
+    """Whether a search of a head was begun in this workspace."""
+    if not workspace.exists(STORAGE):
+        return False
+    study = rf'"{re.escape(name)}-[0-9a-f]+-\d+"'
+    return re.search(study.encode(), workspace.read_bytes(STORAGE)) is not None
 
 
 def _study_name(held: int) -> str:
