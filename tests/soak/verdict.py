@@ -159,7 +159,8 @@ def take(way: tuple[str, ...]) -> None:
         for folder in reversed(Path(way[1]).parents):
             if folder.is_dir() and not folder.stat().st_mode & stat.S_IRUSR:
                 folder.chmod(0o755)
-        Path(way[1]).chmod(0o755 if Path(way[1]).is_dir() else 0o644)
+        if Path(way[1]).exists():
+            Path(way[1]).chmod(0o755 if Path(way[1]).is_dir() else 0o644)
     else:
         path = Path(way[1])
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
