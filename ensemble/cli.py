@@ -8,7 +8,16 @@ from ensemble.model.cli import pack
 from ensemble.report.cli import report
 from store.config import load_config
 from store.errors import AuditError
-from store.options import InOrder, json_option, on_workspace, print_json, say, user_timings, workspace_option
+from store.options import (
+    InOrder,
+    json_option,
+    on_workspace,
+    print_json,
+    say,
+    spreadsheet_option,
+    user_timings,
+    workspace_option,
+)
 from store.workspace import Workspace
 
 COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
@@ -89,13 +98,7 @@ def blend(
     type=click.Path(dir_okay=False, path_type=Path),
     help="A further file to write the submission to, beside the workspace's own submission.csv.",
 )
-@click.option(
-    "--spreadsheet",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="A further CSV with prices and their intervals for people: an id that a spreadsheet would run as a formula "
-    "(=, +, -, @) has an apostrophe before it.",
-)
+@spreadsheet_option
 @click.option(
     "--blend",
     "folder",

@@ -59,6 +59,13 @@ workspace_option: Callable[[Any], Any] = click.option(
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object, for machines."
 )
+spreadsheet_option: Callable[[Any], Any] = click.option(
+    "--spreadsheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A further CSV of the prices for people: an id that a spreadsheet would run as a formula (=, +, -, @) has an "
+    "apostrophe before it.",
+)
 
 
 class InOrder(click.Group):

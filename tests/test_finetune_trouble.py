@@ -131,7 +131,7 @@ def test_memory_for_not_even_one_row_is_an_error_with_ways_out(workspace, models
 def test_a_disk_that_fills_while_saving_keeps_the_checkpoint_before(workspace, models, monkeypatch):
     import errno
 
-    from store import workspace as module
+    from store import files as module
     from store.errors import WorkspaceError
 
     publish = module.publish_local

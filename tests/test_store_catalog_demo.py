@@ -60,7 +60,7 @@ def test_a_disk_that_fills_up_is_one_line(tmp_path, monkeypatch):
     def publish(target, write, flush=True):
         real(target, write if target.endswith("json") else lambda file: full(write), flush)
 
-    monkeypatch.setattr("store.workspace.publish_local", publish)
+    monkeypatch.setattr("store.files.publish_local", publish)
     command = ["catalog", "demo", "--to", str(tmp_path / "demo"), "--train", "12", "--test", "3"]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1

@@ -93,7 +93,7 @@ def test_a_full_disk_is_told_and_the_line_of_what_is_not_there_counts_for_nothin
         raise OSError(errno.ENOSPC, "No space left on device")
 
     workspace, content = Workspace(tmp_path), SITE.image_bytes(1)
-    monkeypatch.setattr("store.workspace.publish_local", full)
+    monkeypatch.setattr("store.files.publish_local", full)
     batch = json.dumps([{"n_bytes": len(content), "link": "http://a/1", "tries": 1, "http_status": 200}])
     answers = io.BytesIO()
     serve(workspace, MOST_PIXELS, io.BytesIO(batch.encode() + b"\n" + content), answers)

@@ -216,7 +216,7 @@ def test_a_full_disk_is_one_error_and_what_was_stored_counts(tmp_path, site, por
     workspace = Workspace(tmp_path)
     catalog_of(workspace, [f"http://127.0.0.1:{port}/img/{i}.jpg" for i in range(200)])
     with monkeypatch.context() as patch:
-        patch.setattr("store.workspace.publish_local", _full_after(100))
+        patch.setattr("store.files.publish_local", _full_after(100))
         patch.setattr(storer, "StoreProcess", storer.StoreThread)
         with pytest.raises(
             WorkspaceError, match=r"no space left to write .*: free some and run the command again"

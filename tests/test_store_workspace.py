@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from store.errors import CorruptFileError, WorkspaceError
-from store.workspace import TEMPORARY_PREFIX, Workspace
+from store.local import TEMPORARY_PREFIX
+from store.workspace import Workspace
 from tests.soak.commands import result_of
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from store.errors import ConfigError
-from store.options import json_option, print_json, say, workspace_option
+from store.options import json_option, print_json, say, spreadsheet_option, workspace_option
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -100,13 +100,7 @@ def pack(to: Path, no_images: bool, as_mlflow: bool, workspace: Workspace, as_js
     type=click.Path(dir_okay=False, path_type=Path),
     help="CSV file of the prices. Default: print them.",
 )
-@click.option(
-    "--spreadsheet",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="A further CSV of the prices for people: an id that a spreadsheet would run as a formula (=, +, -, @) has an "
-    "apostrophe before it.",
-)
+@spreadsheet_option
 @click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False),

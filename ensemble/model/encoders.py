@@ -156,13 +156,13 @@ class ModelEncoders:
                 first.setdefault(key, at)
         if first:
             made = self._embed(vector_set.encoder, [contents[at] for at in first.values()])
-            place = {key: i for i, key in enumerate(first)}
-            for key, i in place.items():
-                if np.isfinite(made[i]).all():
-                    self._recent[vector_set.encoder].keep(key, made[i].copy())
+            can_be_used = np.isfinite(made).all(axis=1)  # not of an image that can't be decoded
+            vectors = {key: made[i] for i, key in enumerate(first) if can_be_used[i]}
             for at, key in enumerate(keys.to_pylist()):
-                if key in place and not valid[at] and np.isfinite(made[place[key]]).all():
-                    X[at], valid[at] = made[place[key]], True
+                if key in vectors and not valid[at]:
+                    X[at], valid[at] = vectors[key], True
+            for key, vector in vectors.items():
+                self._recent[vector_set.encoder].keep(key, vector.copy())
         return Matrix(str(vector_set), X, valid)
 
     def _take_known(self, encoder: str, keys: pa.Array, X: np.ndarray, valid: np.ndarray) -> None:
