@@ -13,7 +13,7 @@ from typing import Any
 
 from heads.base import Head
 from heads.params import current_params, declared_of, defaults_of
-from store.errors import HeadError
+from store.errors import HeadError, UnknownHeadError
 from store.vectors.sets import TUNED
 
 OWN = "shelfprice"
@@ -150,7 +150,7 @@ def head_source(name: str) -> HeadSource:
     if family not in sources:
         near = difflib.get_close_matches(family, sources, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(sorted(sources))}:"
-        raise HeadError(f"unknown head {name!r}, {hint} See 'shelfprice heads list'")
+        raise UnknownHeadError(f"unknown head {name!r}, {hint} See 'shelfprice heads list'")
     if len(sources[family]) > 1:
         origins = " and ".join(source.origin for source in sources[family])
         raise HeadError(

@@ -20,8 +20,8 @@ from heads.params import current_params, run_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, extra_columns, read_split, split_path
 from store.cleaning import cleaning_digest
-from store.config import Config, load_config
-from store.errors import HeadError, MissingVectorsError, ShelfpriceError
+from store.config import CONFIG_FILE, Config, load_config
+from store.errors import HeadError, MissingVectorsError, ShelfpriceError, UnknownHeadError
 from store.folds.assign import Folds, ensure_folds
 from store.predictions import (
     CURVE_FILE,
@@ -196,6 +196,9 @@ def plan_heads(
     for name in dict.fromkeys(names):
         try:
             yield name, plan_head(workspace, config, name, folds, catalog, coverage, log)
+        except UnknownHeadError as error:
+            is_configured = name in config.heads.run
+            yield name, HeadError(f"{error}, and correct heads.run in {CONFIG_FILE}") if is_configured else error
         except ShelfpriceError as error:
             yield name, error
 

@@ -49,6 +49,10 @@ class HeadError(ShelfpriceError):
     """A head is unknown, lacks something that it needs, or diverged."""
 
 
+class UnknownHeadError(HeadError):
+    """No head has that name."""
+
+
 class PriceError(HeadError):
     """A price, or a log price, that nothing can be learned from or scored by: not finite, or not > 0."""
 

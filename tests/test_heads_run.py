@@ -216,6 +216,10 @@ def test_an_unknown_head_is_an_error_that_offers_the_nearest(workspace):
     result = shelfprice(workspace, "run", "--head", "rigde")
     assert result.exit_code == 1
     assert "unknown head 'rigde', did you mean ridge" in result.output
+    assert "heads.run" not in result.output  # it was not named there
+    configure(workspace, run=["rigde"])
+    result = shelfprice(workspace, "run")
+    assert "See 'shelfprice heads list', and correct heads.run in shelfprice.toml" in result.output
 
 
 def test_missing_vectors_are_an_error_that_names_the_command(workspace):

@@ -14,6 +14,7 @@ BAD = ("traceback", "hang", "crash", "silent", "stuck", "lost")
 MOST_WAYS = 12
 COMMAND = re.compile(r"'shelfprice ([a-z]+ [a-z-]+|[a-z]+)([^']*)'")
 COPY = re.compile(r"(?:kept in|go back to) ([^\s,]+), ")
+UNKNOWN = re.compile(r"unknown head '([^']+)', did you mean ([a-z-]+)\b.* and correct heads\.run in (\S+)")
 DENIED = re.compile(r"can't (?:read|write) (\S+): Permission denied")
 NOTE = re.compile(
     r"damaged|again|anew|changed|note:|left out|stale|lacks|gone|broken|unreadable|fail|rejected",
@@ -140,6 +141,7 @@ def ways_on(world: World, root: Path, failed: Said) -> list[tuple[str, ...]]:
             path = match[1].rstrip(",;:.") if match[1].startswith(str(root)) else paths[-1]
             ways.append(("delete", str(Path(path).parent) if match[1] == "its folder" else path))
     ways += [("permit", match[1]) for match in DENIED.finditer(message)]
+    ways += [("correct", str(root / match[3]), match[1], match[2]) for match in UNKNOWN.finditer(message)]
     known = (*world.steps, *world.looks, "catalog folds", "catalog images", "heads tune")
     for match in COMMAND.finditer(message):
         named = next((one for one in (f"{match[1]}{match[2]}", match[1]) if one in known), None)
@@ -155,6 +157,8 @@ def take(way: tuple[str, ...]) -> None:
         if Path(way[2]).is_symlink():  # the message says "in place of the link"
             Path(way[2]).unlink()
         shutil.copyfile(way[1], way[2])
+    elif way[0] == "correct":
+        Path(way[1]).write_text(Path(way[1]).read_text().replace(way[2], way[3]))
     elif way[0] == "permit":
         for folder in reversed(Path(way[1]).parents):
             if folder.is_dir() and not folder.stat().st_mode & stat.S_IRUSR:
