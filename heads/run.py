@@ -197,8 +197,8 @@ def plan_heads(
         try:
             yield name, plan_head(workspace, config, name, folds, catalog, coverage, log)
         except UnknownHeadError as error:
-            is_configured = name in config.heads.run
-            yield name, HeadError(f"{error}, and correct heads.run in {CONFIG_FILE}") if is_configured else error
+            where = f", and correct heads.run in {CONFIG_FILE}" if name in config.heads.run else ""
+            yield name, HeadError(f"{error}{where}")
         except ShelfpriceError as error:
             yield name, error
 

@@ -29,7 +29,13 @@ ATTACKS: dict[str, Any] = {
     "pairs": pairs,
     "disks": disks,
 }
-SHARES = {"tampering": 30, "tuned": 2, "packed": 2, "kills": 2}  # of the time; of the others 1
+SHARES = {
+    "tampering": 30,
+    "tuned": 2,
+    "packed": 2,
+    "kills": 2,
+    "long_kills": 2,
+}  # of the time; of the others 1
 
 
 def soak(
