@@ -73,9 +73,9 @@ def prepared(world: World, name: str) -> Iterator[tuple[Path, Callable[[Path], l
                     said = shelfprice("catalog", "images-export", "--to", str(files), "-w", str(root))
                     assert said.code == 0, said.output
                 shutil.rmtree(root / "images")
-            words = f"{name} {CARRYING[name]}"
+            line = f"{name} {CARRYING[name]}"
             outcome = images if name == "catalog images-import" else files_beside
-            yield root, lambda at: words.replace("ROOT", str(at)).split(), outcome
+            yield root, lambda at: line.replace("ROOT", str(at)).split(), outcome
         return
     if name == "embed finetune":
         model = world.files / "bert"
