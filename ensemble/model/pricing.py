@@ -78,7 +78,9 @@ class Pricer:
             if load_encoders:
                 loading.join()
         except (KeyError, TypeError, IndexError) as error:
-            raise CorruptFileError(f"{folder.path} is no whole model: {error!r}") from error
+            raise CorruptFileError(
+                f"{folder.path} is incomplete ({error!r}): copy the model again"
+            ) from error
 
     # ---- parts, loaded when first needed ---------------------------------------------------------
 
