@@ -65,7 +65,8 @@ class FoldConfig:
     """How training rows are divided into folds."""
 
     k: int = 5  # number of folds, at least 2
-    # rows that share a fold; auto: training rows have relatives in other folds about as often as test rows in train
+    # rows that share a fold; auto: the grouping with which training rows have relatives in other folds about as often
+    # as test rows have them in train
     group: Grouping = "auto"
 
 
