@@ -91,7 +91,9 @@ def read_fitted(read: Callable[[str], bytes], rows: TrainingRows) -> list[Head]:
             try:
                 head.restore({name: reader.value(node) for name, node in one["state"].items()}, rows)
             except (KeyError, TypeError, AttributeError, IndexError) as error:
-                raise CorruptFileError(f"what {record['head']} learned is not whole: {error!r}") from error
+                raise CorruptFileError(
+                    f"the files of {record['head']} are incomplete ({error!r}): copy the model again"
+                ) from error
             models.append(head)
     return models
 
@@ -162,7 +164,7 @@ class _Writer:
         if kind == "sklearn.feature_extraction.text.CountVectorizer":
             return _counter_node(value)
         raise HeadError(
-            f"{self._head} can't be packed: {where} is {kind}, which is none of what is written without pickle: a head of "
+            f"{self._head} can't be packed: {where} has the type {kind}, which can't be written without pickle: a head of "
             "your own overrides `fitted_state` and `restore`"
         )
 

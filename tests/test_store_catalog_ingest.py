@@ -218,7 +218,7 @@ def test_column_names_that_are_given_later_hold_from_then_on(workspace, write):
         (
             "1,a,\n2,b,0\n",
             "sample_id,catalog_content,price",
-            r"not one of the 2 rows .*1 with price is missing; 1 with",
+            r"none of the 2 rows .*1 with price is missing; 1 with",
         ),
     ],
 )

@@ -154,7 +154,9 @@ def test_a_wrong_file_is_one_error_that_says_where_and_what_to_do(tmp_path, cont
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_an_error(tmp_path):
-    with pytest.raises(CatalogError, match=r"can't read .*none.csv: No such file"):
+    with pytest.raises(
+        CatalogError, match=r"can't read .*none.csv: No such file or directory: check the path"
+    ):
         read_source(str(tmp_path / "none.csv"))
     with pytest.raises(CatalogError, match="Is a directory"):
         read_source(str(tmp_path))

@@ -85,7 +85,7 @@ class ModelFolder:
             )
         if manifest.get(OWN) != _own_digest(manifest):
             raise CorruptFileError(
-                f"{folder / MANIFEST} was changed: its digest is another: copy the model again"
+                f"{folder / MANIFEST} was changed (its digest does not match): copy the model again"
             )
         _check_files(folder, manifest["files"])
         return cls(folder, manifest)
@@ -124,9 +124,7 @@ def write_folder(
         and not (target / MANIFEST).is_file()
         and (not target.is_dir() or any(target.iterdir()))
     ):
-        raise WorkspaceError(
-            f"{target} is there and is no model: nothing of it is replaced, choose another folder"
-        )
+        raise WorkspaceError(f"{target} exists and is not a model: choose another folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         prefix = f"{TEMPORARY_PREFIX}{target.name}-"
@@ -194,7 +192,7 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
     found = {name: sha256 for part in read for name, sha256 in part.items()}
     if damaged := sorted(name for name, sha256 in digests.items() if found[name] != sha256):
         raise CorruptFileError(
-            f"{folder / damaged[0]} was changed: its digest is another: copy the model again"
+            f"{folder / damaged[0]} was changed (its digest does not match): copy the model again"
         )
 
 

@@ -78,7 +78,9 @@ class Pricer:
             if load_encoders:
                 loading.join()
         except (KeyError, TypeError, IndexError) as error:
-            raise CorruptFileError(f"{folder.path} is no whole model: {error!r}") from error
+            raise CorruptFileError(
+                f"{folder.path} is incomplete ({error!r}): copy the model again"
+            ) from error
 
     # ---- parts, loaded when first needed ---------------------------------------------------------
 
@@ -198,7 +200,7 @@ class Pricer:
         fitted = self.intervals(coverage)
         half_width = fitted.half_width(log_price, kinds)
         with_image = fitted.half_width(log_price, replace(kinds, has_image=np.ones(len(flags), bool)))
-        is_told = "no_image" in (fitted.slopes or {})  # training rows without an image have told the width
+        is_told = "no_image" in (fitted.slopes or {})  # the width was fitted on rows without an image too
 
         def widened(width: float, names: set[str]) -> float:
             moved = sum(float(np.quantile(self.held[name], coverage)) ** 2 for name in names)

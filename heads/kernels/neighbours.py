@@ -83,7 +83,7 @@ class Neighbours(Head):
         rows = replace(rows, matrices=(*rows.matrices, *self._column_matrix(self.held_columns_)))
         if not rows.matrices:
             raise HeadError(
-                f"{self.name} looks for near vectors and was given none: name sets in heads.vectors"
+                f"{self.name} needs vectors or further columns: name vector sets in heads.vectors of shelfprice.toml"
             )
         self.log_price_, self.sample_id_ = log_price, rows.sample_id
         self.mean_ = float(np.median(log_price))

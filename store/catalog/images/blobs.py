@@ -54,7 +54,7 @@ def read_blob(workspace: Workspace, sha256_hex: str) -> bytes:
         with suppress(WorkspaceError):  # read only, or another thread was faster
             workspace.rename(path, aside)
     raise CorruptFileError(
-        f"image {path} is damaged, its bytes are not those of its name, and was put aside: {MADE_AGAIN}"
+        f"image {path} is damaged (its digest does not match) and was renamed: {MADE_AGAIN}"
     )
 
 

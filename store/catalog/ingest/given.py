@@ -37,8 +37,8 @@ def given_columns(rows: ValidatedRows, columns: ColumnConfig) -> dict[str, pa.Ar
             at = int(np.flatnonzero(bad)[0])
             rule = "a weight above 0" if field is WEIGHT else "a date or a number"
             raise CatalogError(
-                f"{option} {name}: each training row needs {rule}, line {rows.source.lines[rows.index[at]]} of "
-                f"{rows.source.path} has none ({int(bad.sum())} rows in all): correct the file or leave the option out"
+                f"{option} {name}: each training row needs {rule}, and {int(bad.sum())} rows of {rows.source.path} "
+                f"lack it (first: line {rows.source.lines[rows.index[at]]}): correct the file or leave the option out"
             )
         found[field.name] = pa.array(values, field.type, from_pandas=True)
     return found

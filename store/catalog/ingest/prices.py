@@ -71,8 +71,8 @@ def read_prices(
     if len(by_kind) > 1:
         counts = ", ".join(f"{kind} in {n} rows" for kind, n in by_kind.most_common())
         raise CatalogError(
-            f"column {name!r} holds prices in {len(by_kind)} currencies ({counts}): nothing is converted, so keep the "
-            "rows of one currency, or convert them before"
+            f"column {name!r} holds prices in {len(by_kind)} currencies ({counts}): nothing is converted: keep the "
+            "rows of one currency, or convert the prices yourself"
         )
     currency = currencies.most_common(1)[0][0] if currencies else None
     kind = currency_of(currency) if currency is not None else None
@@ -107,7 +107,7 @@ def describe(reading: PriceReading, name: str) -> str | None:
     thousands, decimals = (
         ("a comma", "a point") if reading.convention.decimal == "." else ("a point", "a comma")
     )
-    said = f"prices of {name!r} are read as {reading.convention.example}: {thousands} parts thousands, {decimals} decimals"
+    said = f"prices of {name!r} are read as {reading.convention.example}: {thousands} separates thousands, {decimals} decimals"
     if not reading.convention.is_sure:
         other = "point" if reading.convention.decimal == "," else "comma"
         said += f" (no price tells for sure; pass '--decimal {other}' if it is the other way round)"

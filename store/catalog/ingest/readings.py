@@ -64,7 +64,7 @@ def read_readings(workspace: Workspace) -> Readings:
     if not workspace.exists(READINGS_FILE):
         raise CatalogError(
             f"{workspace.root} has no record of how its columns were read: run 'shelfprice catalog ingest' with the same "
-            "files again, which leaves all else as it is"
+            "files again; nothing else changes"
         )
     return Readings.from_json(workspace.read_json(READINGS_FILE))
 

@@ -80,7 +80,7 @@ def usable_rows(
     if not index:
         counts = "; ".join(f"{n} with {reason}" for reason, n in count_reasons(rejected).items())
         raise CatalogError(
-            f"not one of the {len(rejected)} rows of {source.path} is usable ({counts}; first: line {rejected[0][0]}, "
+            f"none of the {len(rejected)} rows of {source.path} can be used ({counts}; first: line {rejected[0][0]}, "
             f"{rejected[0][2]}): check the file and the column options"
         )
     price = np.array([amounts[i] for i in index], np.float64) if prices is not None else None

@@ -102,7 +102,7 @@ def _read_file(path: str) -> TableSource:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CatalogError(f"{path} is a damaged gzip file: {error}") from error
     except OSError as error:
-        raise CatalogError(f"can't read {path}: {error.strerror or error}") from error
+        raise CatalogError(f"can't read {path}: {error.strerror or error}: check the path") from error
 
 
 # ---- Parquet and frames --------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Numbers as people write them: `1,299.00`, `1.299,00`, `1 299`, `12'500`, `1,23,456`.
 
-Which mark parts thousands and which parts decimals is found from a column as a whole: `1,299` alone can be both.
+Which mark separates thousands and which separates decimals is found from a column as a whole: `1,299` alone can be both.
 """
 
 import re
@@ -65,7 +65,7 @@ def find_convention(cores: Iterable[str], *, has_three_decimals: bool | None = T
     """The convention that fits a column.
 
     A number says which one holds when it has both marks (`1,299.00`), one mark twice (`1,299,000`), or one mark that
-    does not stand before exactly three digits (`4,5`). Where no number does, a comma parts thousands and a point
+    does not stand before exactly three digits (`4,5`). Where no number does, a comma separates thousands and a point
     decimals, unless the other brings the numbers much nearer to those without a mark (`1.299` beside `499` and `899`).
 
     Args:
