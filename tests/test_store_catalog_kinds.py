@@ -33,6 +33,12 @@ def prices(*written: str) -> str:
     return HEAD + "\n" + "".join(f'{i},item {i},"{price}"\n' for i, price in enumerate(written))
 
 
+def german(column: str, cells: list[str]) -> str:
+    """As `csv_of`, with prices that tell how numbers are written."""
+    rows = [f"{i};item {i};1.299,{i:02} €;{cell}" for i, cell in enumerate(cells)]
+    return "\n".join([f"{HEAD},{column}".replace(",", ";"), *rows]) + "\n"
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of file and what comes of it."""
@@ -45,6 +51,7 @@ class Kind:
     test: Any = None
     right_test: dict[str, list[Any]] = field(default_factory=dict)
     given: ColumnConfig | None = None
+    right_holdout: list[float] | None = None
     notes: tuple[str, ...] = ()  # parts of what is said
     rejected: dict[str, int] = field(default_factory=dict)
     error: str | None = None  # a pattern
@@ -83,6 +90,17 @@ PRICES = [
     Kind("words for a price", prices("ask", *["5"] * 30), rejected={"price is not a number": 1}),
     Kind("more than a twentieth without a price", prices("", *["5"] * 10),
          error=r"1 of 11 rows of .* more than --max-rejected 0.05 allows: 1 with price is missing .*0.091"),
+    Kind("a hold-out in another currency", prices("$1,299.00", "$5"), test=prices("€5", "€6"),
+         error=r"'price' holds prices in € \(2 rows\) in the test file and in \$ \(2 rows\) in the training file"),
+    Kind("a hold-out with prices that can't be used", prices("$1,299.00", "$5"),
+         test=prices("$1,299.00", "abc", "-5", "10-12", ""), right_holdout=[1299.0],
+         notes=("its 1 prices are kept apart", "; 3 others can't be used (first: line 3, price is not a number: 'abc')")),
+    Kind("a hold-out of which no price can be used", prices("5", "6"), test=prices("abc", "-5"), right_holdout=[],
+         notes=("none of its 2 prices can be used (first: line 2, price is not a number: 'abc')",)),
+    Kind("a hold-out in the other convention", prices("1,299.00", "5"), test=prices("1.299,00", "12,50", "7.500"),
+         right_holdout=[1299.0, 12.5, 7500.0], notes=("they are written as 1.299,50, other than those of the training",)),
+    Kind("a hold-out whose prices do not tell", prices("1,299.00", "5"), test=prices("€1,500", "7"),
+         right_holdout=[1500.0, 7.0], notes=("marked '€', and taken to be in the currency of the training file",)),
     Kind("the same, allowed", prices("", *["5"] * 10), {"price": [5.0] * 10}, given=columns(max_rejected=0.1),
          rejected={"price is missing": 1}),
 ]  # fmt: skip
@@ -157,6 +175,19 @@ NUMBERS = [
     Kind("thousands", csv_of("km", ["12,345", "1,234,567", "900"]), {"numeric:km": [12345.0, 1234567.0, 900.0]}),
     Kind("decimal commas", csv_of("size", ["4,5", "10,25", "7"]), {"numeric:size": [4.5, 10.25, 7.0]},
          notes=("written as 1.299,50",)),
+    Kind("thousands by points, as the prices", german("x", ["1.234", "900", "12.500"]), {"numeric:x": [1234.0, 900.0, 12500.0]},
+         notes=("'x' is read as numbers, written as 1.299,50",)),
+    Kind("the same in every cell", german("x", ["1.234", "2.345", "12.500"]), {"numeric:x": [1234.0, 2345.0, 12500.0]}),
+    Kind("decimals that are far from thousands", german("x", ["1.370", "2", "3"]), {"numeric:x": [1.37, 2.0, 3.0]}),
+    Kind("decimals of programs beside other prices", german("x", ["1.234", "0.5", "2"]), {"numeric:x": [1.234, 0.5, 2.0]}),
+    Kind("decimals with a comma, as the prices", german("x", ["1,234 kg", "2,345 kg", "0 kg"]), {"numeric:x": [1.234, 2.345, 0.0]}),
+    Kind("three decimals beside prices with a point", csv_of("x", ["1.234", "2.345"]), {"numeric:x": [1.234, 2.345]}),
+    Kind("another unit of the dimension in test", csv_of("size", ["500 g", "250 g"]), {"numeric:size": [500.0, 250.0]},
+         test="sample_id,catalog_content,size\n7,a,1.5 kg\n8,b,2 l\n", right_test={"numeric:size": [1500.0, None]},
+         notes=("holds 1 values in test that are no numbers in 'g' (first: '2 l')",)),
+    Kind("another currency in test", csv_of("cost", ["$5", "$6"]), {"numeric:cost": [5.0, 6.0]},
+         test="sample_id,catalog_content,cost\n7,a,€5\n8,b,$7\n", right_test={"numeric:cost": [None, 7.0]},
+         notes=("holds 1 values in test that are no numbers in '$' (first: '€5')",)),
     Kind("amounts with a sign", csv_of("cost", ["$1,200", "$80", "-$5"]), {"numeric:cost": [1200.0, 80.0, -5.0]}),
     Kind("a stray word", csv_of("rooms", _many(100, "{}", "ask")),
          {"numeric:rooms": [None if i == 7 else float(i) for i in range(100)]},
@@ -272,6 +303,10 @@ def test_a_kind_of_file_is_read_rightly_or_refused_with_what_to_do(tmp_path, kin
                 assert name not in table.column_names
             else:
                 assert table[name].to_pylist() == [_nearly(value) for value in values]
+    if kind.right_holdout is not None:
+        known = workspace.exists("catalog/holdout.parquet")
+        held = workspace.read_table("catalog/holdout.parquet")["price"].to_pylist() if known else []
+        assert held == kind.right_holdout
     for said in kind.notes:
         assert any(said in note for note in report.notes), (said, report.notes)
     assert report.splits["train"].rejected == kind.rejected

@@ -14,6 +14,7 @@ from store.errors import CatalogError
 from store.schema import REJECTED
 
 MOST_PRICE = 1e15  # in any currency; more is a slip, and its square would overflow
+NO_PRICE = ("price is missing", "price is NaN")  # reasons of rows that hold none
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def usable_rows(
             first = f"line {taken[identity]} of {source.path}"
             rejected.append((lines[position], written, f"duplicate id: first used on {first}"))
             continue
-        reason = amount if isinstance(amount, str) else _refuse_price(amount)
+        reason = amount if isinstance(amount, str) else refuse_price(amount)
         if reason:
             rejected.append((lines[position], written, reason))
             continue
@@ -103,7 +104,8 @@ def rejected_table(parts: list[ValidatedRows]) -> pa.Table:
     )
 
 
-def _refuse_price(price: float) -> str | None:
+def refuse_price(price: float) -> str | None:
+    """Why a number can't be a price; None where it can."""
     if math.isnan(price):
         return "price is NaN"
     if math.isinf(price):

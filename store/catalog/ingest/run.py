@@ -16,11 +16,11 @@ from store.catalog.images.links import FILE_PREFIX, mend_links
 from store.catalog.ingest.given import given_columns
 from store.catalog.ingest.ids import Id, all_integers, read_ids
 from store.catalog.ingest.inline import LinkColumn, holds_images, is_image_type, names_file, read_link_column
-from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
+from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices, read_prices_beside
 from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
 from store.catalog.ingest.readings import Readings, publish_readings
 from store.catalog.ingest.rejects import check_rejected, how_rejected_differ
-from store.catalog.ingest.rows import MOST_PRICE, ValidatedRows, usable_rows
+from store.catalog.ingest.rows import NO_PRICE, ValidatedRows, refuse_price, usable_rows
 from store.catalog.ingest.source import TableSource, read_source
 from store.catalog.ingest.texts import texts_of
 from store.catalog.parse.extras import decide_extras, word_columns
@@ -163,7 +163,9 @@ def _read(
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
     used |= set(words)
-    extras = decide_extras(rows["train"], rows.get("test"), used, columns.numeric, columns.categorical)
+    extras = decide_extras(
+        rows["train"], rows.get("test"), used, columns.numeric, columns.categorical, prices.reading.told
+    )
     notes.extend(extras.notes)
     has_images = columns.image_link in sources["train"].columns
     readings = Readings(
@@ -202,13 +204,13 @@ def _is_kept(name: str, columns: dict[str, pa.Array]) -> bool:
 
 
 class _Prices:
-    """The prices of train, and of test where its file has them: all read as those of train are written."""
+    """The prices of train, and of test where its file has them."""
 
     reading: PriceReading
     of_train: list[float | str]
 
     def __init__(self, sources: dict[str, TableSource], columns: ColumnConfig, notes: list[str]) -> None:
-        self._column = columns.price
+        self._column, self._decimal = columns.price, columns.decimal
         train = sources["train"].require(columns.price, "--price-column")
         self.reading = read_prices(train, columns.price, columns.decimal, columns.price_range)
         self.of_train = price_values(train, columns.price, self.reading)
@@ -220,17 +222,34 @@ class _Prices:
         source = rows.source
         if self._column not in source.columns:
             return None
-        values = price_values(rows.take(source.columns[self._column]), self._column, self.reading)
+        cells = rows.take(source.columns[self._column])
+        reading = read_prices_beside(cells, self._column, self.reading, self._decimal)
+        values = price_values(cells, self._column, reading)
         price = np.array([np.nan if isinstance(value, str) else value for value in values], np.float64)
-        price[~((price > 0) & (price <= MOST_PRICE))] = np.nan
+        reasons = [value if isinstance(value, str) else refuse_price(value) for value in values]
+        price[[reason is not None for reason in reasons]] = np.nan
+        unused = [at for at, reason in enumerate(reasons) if reason not in (None, *NO_PRICE)]
         n_known = int(np.isfinite(price).sum())
         about = f"column {self._column!r} of {source.path} is not learned from"
+        first = f"line {source.lines[rows.index[unused[0]]]}, {reasons[unused[0]]}" if unused else ""
         if not n_known:
-            notes.append(f"{about}: it holds no price")
+            none = (
+                f"none of its {len(unused)} prices can be used (first: {first})"
+                if unused
+                else "it holds no price"
+            )
+            notes.append(f"{about}: {none}")
             return None
+        others = f"; {len(unused)} others can't be used (first: {first})" if unused else ""
+        if reading.convention.decimal != self.reading.convention.decimal:
+            others += (
+                f"; they are written as {reading.convention.example}, other than those of the training file"
+            )
+        if reading.currency is not None and self.reading.currency is None:
+            others += f"; they are marked {reading.currency!r}, and taken to be in the currency of the training file"
         notes.append(
-            f"{about}: its {n_known} prices are kept apart in {HOLDOUT_FILE}, to compare predictions with them. To "
-            "train on these rows as well, add them to the training file"
+            f"{about}: its {n_known} prices are kept apart in {HOLDOUT_FILE}, to compare predictions with them{others}. "
+            "To train on these rows as well, add them to the training file"
         )
         return price
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from store.catalog.ingest.cells import as_text, holds_lists, is_missing, is_number
 from store.catalog.ingest.rows import ValidatedRows
 from store.catalog.parse.dates import MISSING_DAY, date_numbers, day_of, find_dates
-from store.catalog.parse.measures import MeasureReading, find_measures
-from store.catalog.parse.written import Convention, parse_number
+from store.catalog.parse.measures import MeasureReading, find_measures, is_measure
+from store.catalog.parse.written import Convention, Mark, may_be_thousands, parse_number
 from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
@@ -62,7 +62,8 @@ class ColumnReading:
         """What `to_json` gave."""
         measure = value["measure"]
         if measure is not None:
-            measure = MeasureReading(measure["unit"], Convention(**measure["convention"]), measure["sizes"])
+            convention = Convention(**measure["convention"])
+            measure = MeasureReading(measure["unit"], convention, measure["sizes"], measure.get("currency"))
         return cls(value["kind"], measure, value["dates"], value["last"])
 
 
@@ -96,12 +97,14 @@ def decide_extras(
     used: set[str],
     numeric: tuple[str, ...],
     categorical: tuple[str, ...],
+    told: Mark | None = None,
 ) -> Extras:
     """Further columns, typed.
 
     Args:
         used: columns that are something else already (id, text, image link, price).
         numeric, categorical: columns whose type the user says; the others go by their values.
+        told: the mark before decimals in the prices of the training file; None: they do not tell.
 
     Raises:
         CatalogError: a column that the user names is missing, named twice, used already or does not hold numbers.
@@ -116,7 +119,7 @@ def decide_extras(
         if of_test is not None and name not in of_test:
             notes.append(f"column {name!r} is in {train.source.path} only: left out")
             continue
-        reading = _reading(cells, name, named.get(name))
+        reading = _reading(cells, name, named.get(name), told)
         if isinstance(reading, str):
             notes.append(f"column {name!r} is left out: {reading}")
             continue
@@ -197,7 +200,7 @@ def _named(
 # ---- how a column is read ------------------------------------------------------------------------
 
 
-def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None) -> ColumnReading | str:
+def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None, told: Mark | None) -> ColumnReading | str:
     """How a column is read, or why it is not."""
     by_type = _by_type(cells)
     if kind == "categorical":
@@ -209,12 +212,18 @@ def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None) -> ColumnRead
     present = [cell for cell in as_text(cells, name).to_pylist() if not is_missing(cell)]
     if not present:
         return ColumnReading("numeric") if kind == "numeric" else "it is empty"
-    if all(parse_number(cell) is not None for cell in present):
-        return ColumnReading("numeric")
+    is_plain = all(parse_number(cell) is not None for cell in present)
+    measures = find_measures(present, told) if not is_plain or may_be_thousands(present) else None
+    if is_plain:
+        parts_thousands = measures is not None and measures[0].convention.decimal == ","
+        return (
+            ColumnReading("measure", measures[0])
+            if measures and parts_thousands
+            else ColumnReading("numeric")
+        )
     if kind == "numeric":
-        measures = find_measures(present)
         return ColumnReading("measure", measures[0]) if measures else ColumnReading("numeric")
-    return _by_values(present)
+    return _by_values(present, measures)
 
 
 def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
@@ -238,13 +247,12 @@ def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
     return ColumnReading("numeric") if is_number(kind) else None
 
 
-def _by_values(present: list[str]) -> ColumnReading | str:
+def _by_values(present: list[str], measures: tuple[MeasureReading, float] | None) -> ColumnReading | str:
     if {cell.strip().lower() for cell in present} <= {"true", "false"}:
         return ColumnReading("boolean")
     dates = find_dates(present)
     if dates is not None and dates[1] >= 1 - MOST_STRAY:
         return ColumnReading("date", dates=dates[0])
-    measures = find_measures(present)
     if measures is not None and measures[1] >= 1 - MOST_STRAY:
         return ColumnReading("measure", measures[0])
     distinct, n = len(set(present)), len(present)
@@ -365,6 +373,8 @@ def _said(reading: ColumnReading, name: str, stray: list[tuple[int, str]], split
         said.append(f"column {name!r} is read as dates{how}: year, month, weekday and age in days")
     if stray:
         what = "dates" if reading.kind == "date" else "numbers"
+        if reading.measure is not None and is_measure(stray[0][1]):
+            what += f" in {reading.measure.unit or reading.measure.currency or 'that unit'!r}"
         said.append(
             f"column {name!r} holds {len(stray)} values in {split} that are no {what} (first: {stray[0][1]!r:.60}): "
             "taken as missing"

@@ -4,6 +4,7 @@ Which mark parts thousands and which parts decimals is found from a column as a 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,7 @@ GROUP_MARKS = " \u00a0\u2009\u202f'\u2019"  # part thousands wherever they are w
 CORE = rf"(?:(?<![^\W\d_])[.,])?[0-9]+(?:[.,{GROUP_MARKS}][0-9]+)*"
 MOST_DIGITS = 400  # of one number; more is no number, and a float could not hold it
 _MUCH_NEARER = float(np.log(10))  # on a log scale
+_POINT_OF_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _MARKED = re.compile(rf"[.,{GROUP_MARKS}]")
 
 
@@ -61,7 +63,9 @@ def number_of(core: str, convention: Convention) -> float | None:
     return float(f"{whole or '0'}.{part or '0'}")
 
 
-def find_convention(cores: Iterable[str], *, has_three_decimals: bool | None = True) -> Convention:
+def find_convention(
+    cores: Iterable[str], *, has_three_decimals: bool | None = True, told: Mark | None = None
+) -> Convention:
     """The convention that fits a column.
 
     A number says which one holds when it has both marks (`1,299.00`), one mark twice (`1,299,000`), or one mark that
@@ -69,6 +73,7 @@ def find_convention(cores: Iterable[str], *, has_three_decimals: bool | None = T
     decimals, unless the other brings the numbers much nearer to those without a mark (`1.299` beside `499` and `899`).
 
     Args:
+        told: the mark before decimals in the prices of the same file, where those tell; it takes the place of the point.
         has_three_decimals: whether decimals of three digits are usual, as in weights; None: rare, as in prices; False:
             there are none, as in prices with a currency beside them.
     """
@@ -96,11 +101,30 @@ def find_convention(cores: Iterable[str], *, has_three_decimals: bool | None = T
     is_sure = bool(usual) and max(usual) < 1000
     if has_three_decimals is False or (has_three_decimals is None and as_decimal == ","):
         return Convention(as_thousands, is_sure)
+    expected = told or "."
     if not usual:
-        return Convention(".", False)
+        return Convention(expected, told is not None)
     gain = _distance(doubtful, as_decimal, usual) - _distance(doubtful, as_thousands, usual)
-    is_thousands = gain > (_MUCH_NEARER if as_decimal == "." else -_MUCH_NEARER)
-    return Convention(as_thousands if is_thousands else as_decimal, is_sure and is_thousands)
+    is_thousands = gain > (_MUCH_NEARER if as_decimal == expected else -_MUCH_NEARER)
+    decimal = as_thousands if is_thousands else as_decimal
+    return Convention(decimal, decimal == told or (is_sure and is_thousands))
+
+
+def told_mark(cores: Iterable[str]) -> Mark | None:
+    """The mark before decimals by the numbers that can be read in one way alone; None where there are none, or as many of
+    each."""
+    votes = Counter(
+        mark for core in cores if len(core) <= MOST_DIGITS and (mark := _decimal_mark(core)) in (".", ",")
+    )
+    if votes["."] == votes[","]:
+        return None
+    return "." if votes["."] > votes[","] else ","
+
+
+def may_be_thousands(cells: Iterable[str]) -> bool:
+    """Whether every point among these numbers stands before exactly three digits (`1.299`), and one does."""
+    pointed = [cell.strip() for cell in cells if "." in cell]
+    return bool(pointed) and all(_POINT_OF_THOUSANDS.fullmatch(cell) for cell in pointed)
 
 
 def _decimal_mark(core: str) -> str:
