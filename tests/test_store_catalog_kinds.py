@@ -13,6 +13,7 @@ from store.catalog.ingest.run import ingest
 from store.catalog.read import read_split
 from store.config import ColumnConfig
 from store.errors import CatalogError
+from store.schema import WEIGHT
 from store.workspace import Workspace
 
 HEAD = "sample_id,catalog_content,price"
@@ -140,6 +141,15 @@ ROWS = [
          {"price": [5.0] * 40}, rejected={"a line of totals": 1}),
     Kind("totals below a text", "catalog_content,price,stock\n" + "a,5,1\n" * 40 + "Grand Total:,200,40\n",
          {"price": [5.0] * 40}, rejected={"a line of totals": 1}),
+    Kind("subtotals", f"{HEAD}\n" + "".join(f"{i},a,5\n" for i in range(40)) + "Subtotal: a,,200\n"
+         + "".join(f"{i},b,{i}\n" for i in range(40, 80)) + 'Subtotal,,2380\nTOTAL,80 products,"2,580.00"\n',
+         {"sample_id": list(range(80))}, rejected={"a line of totals": 3}),
+    Kind("a mean", f"{HEAD}\n" + "".join(f"{i},a,{i + 1}\n" for i in range(40)) + "Average of all,40 products,20.5\n",
+         {"sample_id": list(range(40))}, rejected={"a line of totals": 1}),
+    Kind("a sum without a word", "catalog_content,price\n" + "a,5\n" * 40 + ",200\n", {"price": [5.0] * 40},
+         rejected={"a line of totals": 1}),
+    Kind("products whose names begin with such a word", "catalog_content,price\nSum 41 shoes,5\nTotal Care,6\nTotal Gym,200\nMedia rack,7\n,9\n",
+         {"price": [5.0, 6.0, 200.0, 7.0, 9.0]}),
     Kind("a product called Total", f"{HEAD}\n1,a,5\n2,Total,6\n", {"text": ["a", "Total"]}),
     Kind("a header repeated", f"{HEAD}\n" + "".join(f"{i},a,5\n" for i in range(40)) + f"{HEAD}\n99,b,6\n",
          {"price": [5.0] * 40 + [6.0]}, rejected={"header repeated": 1}),
@@ -177,6 +187,7 @@ NUMBERS = [
          notes=("written as 1.299,50",)),
     Kind("thousands by points, as the prices", german("x", ["1.234", "900", "12.500"]), {"numeric:x": [1234.0, 900.0, 12500.0]},
          notes=("'x' is read as numbers, written as 1.299,50",)),
+    Kind("weights of rows, as the prices", german("w", ["1.234", "1,5", "7"]), {WEIGHT.name: [1234.0, 1.5, 7.0]}, given=columns(weight="w")),
     Kind("the same in every cell", german("x", ["1.234", "2.345", "12.500"]), {"numeric:x": [1234.0, 2345.0, 12500.0]}),
     Kind("decimals that are far from thousands", german("x", ["1.370", "2", "3"]), {"numeric:x": [1.37, 2.0, 3.0]}),
     Kind("decimals of programs beside other prices", german("x", ["1.234", "0.5", "2"]), {"numeric:x": [1.234, 0.5, 2.0]}),

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from store.catalog.ingest.ids import Id
-from store.catalog.ingest.leftovers import rows_of_no_product
 from store.catalog.ingest.source import TableSource
 from store.errors import CatalogError
 from store.schema import REJECTED
@@ -37,8 +36,7 @@ def usable_rows(
     ids: list[str | None],
     prices: list[float | str] | None,
     *,
-    id_column: str,
-    text_column: str,
+    no_product: dict[int, str],
     ids_are_integers: bool,
 ) -> ValidatedRows:
     """Sort the rows of a file into usable and rejected ones.
@@ -46,6 +44,7 @@ def usable_rows(
     Args:
         ids: as written, None where a row has none; one that comes again is refused.
         prices: each as a number, or the reason why it is none; None in test, where no price is needed.
+        no_product: positions of rows that are none, and what they are; see `rows_of_no_product`.
         ids_are_integers: as decided over all files by `all_integers`.
 
     Raises:
@@ -57,7 +56,6 @@ def usable_rows(
     sample_id: list[Id] = []
     taken: dict[Id, int] = {}
     lines = source.lines.tolist()
-    no_product = rows_of_no_product(source, id_column, text_column)
     for position, (written, amount) in enumerate(zip(ids, amounts, strict=True)):
         if position in no_product:
             rejected.append((lines[position], written, no_product[position]))

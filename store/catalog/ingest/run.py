@@ -16,6 +16,7 @@ from store.catalog.images.links import FILE_PREFIX, mend_links
 from store.catalog.ingest.given import given_columns
 from store.catalog.ingest.ids import Id, all_integers, read_ids
 from store.catalog.ingest.inline import LinkColumn, holds_images, is_image_type, names_file, read_link_column
+from store.catalog.ingest.leftovers import rows_of_no_product
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices, read_prices_beside
 from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
 from store.catalog.ingest.readings import Readings, publish_readings
@@ -138,19 +139,21 @@ def _read(
             source.require(name, "--text-column")
         notes.extend(source.notes)
     ids = {name: read_ids(source, columns, name, notes) for name, source in sources.items()}
-    are_integers = all_integers([id for written in ids.values() for id in written])
     prices = _Prices(sources, columns, notes)
+    amounts = {"train": prices.of_train, "test": None}
+    id_columns = {"train": columns.sample_id, "test": columns.test_id or columns.sample_id}
+    no_product = {
+        name: rows_of_no_product(source, id_columns[name], columns.text, amounts[name])
+        for name, source in sources.items()
+    }
+    are_integers = all_integers(
+        [id for name, written in ids.items() for at, id in enumerate(written) if at not in no_product[name]]
+    )
     rows: dict[str, ValidatedRows] = {}
     differ: dict[str, str | None] = {}
     for name, source in sources.items():
-        id_column = (name == "test" and columns.test_id) or columns.sample_id
         rows[name] = usable_rows(
-            source,
-            ids[name],
-            prices.of_train if name == "train" else None,
-            id_column=id_column,
-            text_column=columns.text,
-            ids_are_integers=are_integers,
+            source, ids[name], amounts[name], no_product=no_product[name], ids_are_integers=are_integers
         )
         differ[name] = how_rejected_differ(rows[name], columns)
         check_rejected(rows[name], columns, differ[name])
@@ -184,7 +187,8 @@ def _read(
             rows[name],
             texts_of(rows[name], columns.text, (*columns.more_text, *words), notes),
             links[name].links,
-            (extras.train if name == "train" else extras.test) | given_columns(rows[name], columns),
+            (extras.train if name == "train" else extras.test)
+            | given_columns(rows[name], columns, prices.reading.told),
             inline=links[name].images,
             content=links[name].content,
             currency=prices.reading.currency if name == "train" else None,

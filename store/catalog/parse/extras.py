@@ -78,6 +78,15 @@ def read_column(
     return _read(cells, reading, name, reading.last_day)
 
 
+def read_numbers(cells: pa.ChunkedArray, name: str, told: Mark | None) -> np.ndarray:
+    """A column that must hold numbers, float64 of shape (n_rows,), NaN where a cell is none; see `decide_extras`."""
+    reading = _reading(cells, name, "numeric", told)
+    if isinstance(reading, str):
+        return np.full(len(cells), np.nan)
+    values: np.ndarray = _numbers(cells, reading, name)[0].to_numpy(zero_copy_only=False)
+    return values
+
+
 def word_columns(columns: dict[str, pa.ChunkedArray], used: set[str]) -> list[str]:
     """Names of the columns that hold lists of strings: their words are written to the text."""
     return [name for name, column in columns.items() if name not in used and _is_words(column.type)]
