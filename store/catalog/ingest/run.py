@@ -105,6 +105,7 @@ def ingest(
             used = {name for split in splits for names in split.files for name in names}
             notes.extend(filter(None, [mend_links(workspace)]))
             imported = import_folder(workspace, folder, used)
+            notes.extend(_not_images(imported))
             n_left_over = len(folder.names) - len(used)
         reports, test_removed = publish_splits(workspace, splits)
         publish_readings(workspace, readings)
@@ -323,6 +324,7 @@ def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
     ids = [set(split.rows.sample_id) for split in splits]
     shared = set.intersection(*ids) if len(ids) > 1 else set()
     counts: Counter[str] = Counter()
+    gone: dict[str, list[list[str]]] = {}  # split -> files that each row names and the folder lacks
     for split in splits:
         pairs = list(zip(split.rows.sample_id, split.link, strict=True))
         found = [folder.find(split.name, one, link, is_shared=one in shared) for one, link in pairs]
@@ -331,9 +333,9 @@ def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
             if match is not None and match.rule == "extension":
                 links_of[match.name].add(link)
         found = [None if match is not None and len(links_of[match.name]) > 1 else match for match in found]
-        split.files = [
-            _files(folder, split, match, link) for match, (_, link) in zip(found, pairs, strict=True)
-        ]
+        files = [_files(folder, split, match, link) for match, (_, link) in zip(found, pairs, strict=True)]
+        split.files = [names for names, _ in files]
+        gone[split.name] = [missing for _, missing in files]
         counts.update(match.rule for match in found if match is not None and match.rule is not None)
     _add_numbered(folder, splits, shared, counts)
     notes.extend(f"{counts[rule]} rows have their image {how}" for rule, how in RULES.items() if counts[rule])
@@ -347,19 +349,62 @@ def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
             f"{len(unclear)} images are named by an id that stands in both files and are taken for neither (first: "
             f"{min(unclear)}): name them train_<id> or test_<id>"
         )
+    n_rows, whys = _without_image(folder, splits, shared)
     if not taken:
         first = splits[0]
-        raise no_match(folder, first.name, first.rows.sample_id, first.link)
+        why = next(iter(whys.values()), None)
+        raise no_match(folder, first.name, first.rows.sample_id, first.link, why)
+    notes.extend(f"no image for {n_rows[kind]} rows: {why}" for kind, why in whys.items() if kind != "split")
+    notes.extend(_named_and_gone(splits, gone))
 
 
-def _files(folder: Folder, split: Split, match: Match | None, link: str | None) -> list[str]:
-    """Every image file of a row: the one found for it, then those that its link column lists."""
+def _without_image(
+    folder: Folder, splits: list[Split], shared: set[Id]
+) -> tuple[Counter[str], dict[str, str]]:
+    """Rows whose image is in the folder and not taken: how many by the kind of reason, and the first of each kind."""
+    n_rows: Counter[str] = Counter()
+    whys: dict[str, str] = {}
+    for split in splits:
+        for one, link, names in zip(split.rows.sample_id, split.link, split.files, strict=True):
+            if not names and (found := folder.why_none(split.name, one, link, is_shared=one in shared)):
+                n_rows[found[0]] += 1
+                whys.setdefault(*found)
+    return n_rows, whys
+
+
+def _named_and_gone(splits: list[Split], gone: dict[str, list[list[str]]]) -> Iterator[str]:
+    """How many image files rows name that the folder lacks; of a row that names one, where it has no other."""
+    rows = [
+        (name, one)
+        for split in splits
+        for one, names, missing in zip(split.rows.sample_id, split.files, gone[split.name], strict=True)
+        if not names or split.images_per_row == "all"
+        for name in missing
+    ]
+    if rows:
+        yield (
+            f"images that rows name and the folder lacks: {len(rows)} (first: {rows[0][0]} of row {rows[0][1]}); these "
+            "rows have their other images or none"
+        )
+
+
+def _files(
+    folder: Folder, split: Split, match: Match | None, link: str | None
+) -> tuple[list[str], list[str]]:
+    """Every image file of a row, the one found for it and then those that its link column lists, and those not there."""
     names = [match.name] if match is not None else []
-    listed = split_links(link) if link and split.images_per_row == "all" else None
-    for one in listed or ():
+    if not link:
+        return names, []
+    listed = split_links(link) if split.images_per_row == "all" else None
+    if listed is None:
+        return names, [link] if match is None and names_file(link) else []
+    missing = []
+    for one in listed:
         if (other := folder.find(split.name, NO_ID, one)) is not None:
             names.append(other.name)
-    return list(dict.fromkeys(names))
+        elif one and names_file(one):
+            missing.append(one)
+    return list(dict.fromkeys(names)), missing
 
 
 def _add_numbered(folder: Folder, splits: list[Split], shared: set[Id], counts: Counter[str]) -> None:
@@ -372,6 +417,15 @@ def _add_numbered(folder: Folder, splits: list[Split], shared: set[Id], counts: 
             if fresh:
                 split.files[at] = [*split.files[at], *fresh]
                 counts["numbered"] += 1
+
+
+def _not_images(imported: FolderImport) -> Iterator[str]:
+    if imported.no_images:
+        name, reason = imported.no_images[0]
+        yield (
+            f"files that are stored and are no images: {len(imported.no_images)} (first: {name}, {reason}): 'shelfprice "
+            "embed run' counts them as failures"
+        )
 
 
 def _images_left_out(workspace: Workspace) -> Iterator[str]:
