@@ -237,6 +237,19 @@ OTHERS = [
     Kind("two columns of text", "sample_id,title,details,price\n1,Tea,green,5\n2,Mug,,6\n3,,red,7\n",
          {"text": ["Tea\ndetails: green", "Mug", "details: red"], "name": ["Tea", "Mug", "details: red"]},
          given=columns(text="title", more_text=("details",))),
+    *(
+        Kind(f"the prices as {option}", prices("5", "6"), given=columns(**given), error=f"{option} price: that column holds the prices")
+        for option, given in {
+            "--text-column": {"more_text": ("price",)}, "--id-column": {"sample_id": "price"}, "--group-column": {"group": "price"},
+            "--image-column": {"image_link": "price"}, "--time-column": {"time": "price"}, "--test-id-column": {"test_id": "price"},
+        }.items()
+    ),
+    Kind("the prices as weights", prices("5", "6"), {WEIGHT.name: [5.0, 6.0]}, given=columns(weight="price"), notes=("counts as much as its price",)),
+    Kind("links to images under another name", csv_of("main image", [f"https://x/{i}.jpg?a=1" for i in range(60)]), {"categorical:main image": MISSING},
+         notes=("""'main image' is left out: it looks like images (name it with "--image-column 'main image'\"""",
+                """no column 'image_link': its rows have no image link ("--image-column 'main image'" names one""")),
+    Kind("links without an extension", csv_of("photo", [f"https://x/{i}" for i in range(60)]), notes=("'--image-column photo' names one that holds",)),
+    Kind("links to pages", csv_of("page", [f"https://x/{i}" for i in range(60)]), notes=("'page' is left out: 60 distinct values in 60 rows are free",)),
     Kind("HTML", f'{HEAD}\n1,"<p>Fish &amp; <b>chips</b><br/>2 pieces</p>",5\n2,a < b & c,6\n',
          {"text": ["Fish & chips\n2 pieces", "a < b & c"], "name": ["Fish & chips", "a < b & c"]},
          notes=("HTML was taken out of 1 texts",)),

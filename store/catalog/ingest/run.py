@@ -1,6 +1,7 @@
 """The user's files -> the workspace's catalogue: validated rows, parsed fields, images by content."""
 
 import os
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from store.catalog.download.addresses import split_links
 from store.catalog.images.blobs import FolderImport, import_content, import_folder
@@ -15,7 +17,14 @@ from store.catalog.images.folder import NO_ID, RULES, Folder, Match, list_folder
 from store.catalog.images.links import FILE_PREFIX, mend_links
 from store.catalog.ingest.given import given_columns
 from store.catalog.ingest.ids import Id, all_integers, read_ids
-from store.catalog.ingest.inline import LinkColumn, holds_images, is_image_type, names_file, read_link_column
+from store.catalog.ingest.inline import (
+    LinkColumn,
+    holds_images,
+    is_image_type,
+    looks_like_images,
+    names_file,
+    read_link_column,
+)
 from store.catalog.ingest.leftovers import rows_of_no_product
 from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices, read_prices_beside
 from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
@@ -27,8 +36,20 @@ from store.catalog.ingest.texts import texts_of
 from store.catalog.parse.extras import decide_extras, word_columns
 from store.catalog.read import CATALOG_LOCK, split_path
 from store.config import CONFIG_FILE, ColumnConfig, keep_settings, load_config, save_config
+from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.workspace import Workspace
+
+_LOOKED_AT = 10_000  # cells of a column, of which the first that hold something tell whether they are images
+_NOT_THE_PRICE = {
+    "sample_id": "--id-column",
+    "test_id": "--test-id-column",
+    "text": "--text-column",
+    "more_text": "--text-column",
+    "image_link": "--image-column",
+    "group": "--group-column",
+    "time": "--time-column",
+}
 
 
 @dataclass(frozen=True)
@@ -130,6 +151,7 @@ def ingest(
 def _read(
     columns: ColumnConfig, train: Any, test: Any, price_floor: float, with_folder: bool, notes: list[str]
 ) -> tuple[list[Split], Readings]:
+    _check_price(columns, notes)
     sources = {"train": read_source(train, "train")}
     if test is not None:
         sources["test"] = read_source(test, "test")
@@ -200,6 +222,25 @@ def _read(
         for name in sources
     ]
     return splits, readings
+
+
+def _check_price(columns: ColumnConfig, notes: list[str]) -> None:
+    """Refuse the column of prices in another role, where models would learn from what they are to predict.
+
+    Raises:
+        CatalogError: it is named as something else.
+    """
+    for role, option in _NOT_THE_PRICE.items():
+        named = getattr(columns, role)
+        if columns.price in (named if isinstance(named, tuple) else (named,)):
+            raise CatalogError(
+                f"{option} {shlex.quote(columns.price)}: that column holds the prices, which are predicted and may not be "
+                f"learned from: name another column with {option}, or the prices with --price-column"
+            )
+    if columns.weight == columns.price:
+        notes.append(
+            f"column {columns.weight!r} is the weight of the rows as well: each counts as much as its price"
+        )
 
 
 def _is_kept(name: str, columns: dict[str, pa.Array]) -> bool:
@@ -304,8 +345,9 @@ def _links(
     if columns.image_link not in source.columns:
         if columns.image_link != ColumnConfig().image_link:
             source.require(columns.image_link, "--image-column")
-        others = [name for name, column in source.columns.items() if holds_images(column)]
-        hint = f" ('--image-column {others[0]}' names one that holds images)" if others else ""
+        others = [name for name, column in source.columns.items() if _may_be_images(name, column)]
+        option = f"--image-column {shlex.quote(others[0])}" if others else ""
+        hint = f" ({option!r} names one that holds images)" if others else ""
         notes.append(f"{source.path} has no column {columns.image_link!r}: its rows have no image link{hint}")
         return LinkColumn([None] * len(rows.index))
     found = read_link_column(rows.take(source.columns[columns.image_link]), columns.image_link)
@@ -317,6 +359,15 @@ def _links(
     if n_files and not with_folder:
         notes.append(f"{n_files} rows of {source.path} name image files: give their folder with --images")
     return found
+
+
+def _may_be_images(name: str, column: pa.ChunkedArray) -> bool:
+    if holds_images(column):
+        return True
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        column = pc.list_flatten(column)
+    return pa.types.is_string(column.type) and looks_like_images(name, column[:_LOOKED_AT].to_pylist())
 
 
 def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:

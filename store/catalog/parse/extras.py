@@ -4,6 +4,7 @@ How a column is read is decided on train and applied to test.
 """
 
 import dataclasses
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.ingest.cells import as_text, holds_lists, is_missing, is_number
+from store.catalog.ingest.inline import looks_like_images
 from store.catalog.ingest.rows import ValidatedRows
 from store.catalog.parse.dates import MISSING_DAY, date_numbers, day_of, find_dates
 from store.catalog.parse.measures import MeasureReading, find_measures, is_measure
@@ -232,7 +234,7 @@ def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None, told: Mark | 
         )
     if kind == "numeric":
         return ColumnReading("measure", measures[0]) if measures else ColumnReading("numeric")
-    return _by_values(present, measures)
+    return _by_values(present, measures, name)
 
 
 def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
@@ -256,7 +258,9 @@ def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
     return ColumnReading("numeric") if is_number(kind) else None
 
 
-def _by_values(present: list[str], measures: tuple[MeasureReading, float] | None) -> ColumnReading | str:
+def _by_values(
+    present: list[str], measures: tuple[MeasureReading, float] | None, name: str
+) -> ColumnReading | str:
     if {cell.strip().lower() for cell in present} <= {"true", "false"}:
         return ColumnReading("boolean")
     dates = find_dates(present)
@@ -270,6 +274,9 @@ def _by_values(present: list[str], measures: tuple[MeasureReading, float] | None
         or (n >= _FEW_ROWS and distinct > n / 2)
         or (n >= _LEAST_ROWS and distinct > _NEARLY_ALL * n)
     )
+    if is_free and looks_like_images(name, present):
+        option = f"--image-column {shlex.quote(name)}"
+        return f"it looks like images (name it with {option!r} to have them)"
     if is_free:
         return (
             f"{distinct} distinct values in {n} rows are free text, not categories "
