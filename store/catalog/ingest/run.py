@@ -33,6 +33,7 @@ from store.catalog.ingest.rejects import check_rejected, how_rejected_differ
 from store.catalog.ingest.rows import NO_PRICE, ValidatedRows, refuse_price, usable_rows
 from store.catalog.ingest.source import TableSource, read_source
 from store.catalog.ingest.texts import texts_of
+from store.catalog.parse.currencies import currency_counts
 from store.catalog.parse.extras import decide_extras, word_columns
 from store.catalog.read import CATALOG_LOCK, split_path
 from store.config import CONFIG_FILE, ColumnConfig, keep_settings, load_config, save_config
@@ -40,6 +41,7 @@ from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.workspace import Workspace
 
+_MOST_CURRENCIES = 60  # distinct cells of a column of currencies
 _LOOKED_AT = 10_000  # cells of a column, of which the first that hold something tell whether they are images
 _NOT_THE_PRICE = {
     "sample_id": "--id-column",
@@ -189,6 +191,7 @@ def _read(
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
     used |= set(words)
+    _check_currencies(sources, used | set(columns.categorical), prices.reading)
     extras = decide_extras(
         rows["train"], rows.get("test"), used, columns.numeric, columns.categorical, prices.reading.told
     )
@@ -241,6 +244,33 @@ def _check_price(columns: ColumnConfig, notes: list[str]) -> None:
         notes.append(
             f"column {columns.weight!r} is the weight of the rows as well: each counts as much as its price"
         )
+
+
+def _check_currencies(sources: dict[str, TableSource], used: set[str], reading: PriceReading) -> None:
+    """Refuse prices without a currency beside a column that holds several of them.
+
+    Raises:
+        CatalogError: a further column holds the codes or signs of several currencies, and nothing else.
+    """
+    if reading.currency is not None:
+        return
+    for name in [name for name in sources["train"].columns if name not in used]:
+        columns = [source.columns[name] for source in sources.values() if name in source.columns]
+        cells: Counter[str] = Counter()
+        for column in columns:
+            if not pa.types.is_string(column.type) or pc.count_distinct(column).as_py() > _MOST_CURRENCIES:
+                break
+            for one in column.value_counts().to_pylist():
+                cells[(one["values"] or "").strip()] += one["counts"]
+        else:
+            counts = currency_counts(cells)
+            if len(counts) > 1:
+                told = ", ".join(f"{kind} in {n} rows" for kind, n in counts.most_common())
+                raise CatalogError(
+                    f"column {name!r} holds {len(counts)} currencies ({told}) beside prices without one: nothing is "
+                    "converted, so keep the rows of one currency, or convert them before; if all prices are in one "
+                    f"currency, keep the column with {f'--categorical {shlex.quote(name)}'!r}"
+                )
 
 
 def _is_kept(name: str, columns: dict[str, pa.Array]) -> bool:

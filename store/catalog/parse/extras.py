@@ -16,14 +16,22 @@ import pyarrow.compute as pc
 from store.catalog.ingest.cells import as_text, holds_lists, is_missing, is_number
 from store.catalog.ingest.inline import looks_like_images
 from store.catalog.ingest.rows import ValidatedRows
-from store.catalog.parse.dates import MISSING_DAY, date_numbers, day_of, find_dates
-from store.catalog.parse.measures import MeasureReading, find_measures, is_measure
+from store.catalog.parse.dates import (
+    FIRST_FAR_DAY,
+    MISSING_DAY,
+    date_numbers,
+    day_of,
+    find_dates,
+    tells_order,
+)
+from store.catalog.parse.measures import MeasureReading, find_measures, is_bound, is_measure
 from store.catalog.parse.written import Convention, Mark, may_be_thousands, parse_number
 from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
 Kind = Literal["numeric", "measure", "boolean", "date", "categorical"]
 MOST_STRAY = 0.02  # share of a column's values that may be no numbers, or no dates, and are then missing
+_MOST_STRAY_NAMED = 0.5  # the same of a column that the user says holds numbers
 _FEW_ROWS = 1000  # from here on, categories that fill over half of the rows are free text as well
 _LEAST_ROWS, _NEARLY_ALL = (
     50,
@@ -132,12 +140,18 @@ def decide_extras(
             continue
         reading = _reading(cells, name, named.get(name), told)
         if isinstance(reading, str):
-            notes.append(f"column {name!r} is left out: {reading}")
+            notes.append(f"column {name!r} is left out: {reading}{_nearly_numbers(cells, name)}")
             continue
+        if reading.kind == "categorical" and name not in named and (share := _nearly_numbers(cells, name)):
+            notes.append(f"column {name!r} is read as categories{share}")
         last = _last_day(cells, reading, name)
         readings[name] = replace(reading, last="" if np.isnat(last) else str(last))
         parts, stray = _read(cells, reading, name, last)
-        if stray and named.get(name) == "numeric" and len(stray) > MOST_STRAY * len(cells):
+        if (
+            stray
+            and named.get(name) == "numeric"
+            and len(stray) >= _MOST_STRAY_NAMED * _n_present(cells, name)
+        ):
             line = train.source.lines[train.index[stray[0][0]]]
             raise CatalogError(
                 f"--numeric {name}: line {line} of {train.source.path} holds {stray[0][1]!r}, which is no "
@@ -145,10 +159,14 @@ def decide_extras(
             )
         if reading.kind == "date":  # a part that is the same everywhere says nothing
             parts = {key: values for key, values in parts.items() if pc.count_distinct(values).as_py() > 1}
+        if taken := parts.keys() & columns["train"].keys():
+            raise CatalogError(
+                f"column {name!r} of {train.source.path} becomes {min(taken).partition(':')[2]!r}, and another column is "
+                "called so: rename one of the two"
+            )
         columns["train"].update(parts)
         notes.extend(_said(reading, name, stray, "train"))
-        if reading.kind in ("numeric", "measure"):
-            notes.extend(_words_for_none(cells, name))
+        notes.extend(_doubts(cells, reading, name))
         if of_test is None:
             continue
         tested, stray = _read(of_test[name], reading, name, last)
@@ -171,7 +189,14 @@ def _columns(rows: ValidatedRows, used: set[str]) -> dict[str, pa.ChunkedArray]:
     found: dict[str, pa.ChunkedArray] = {}
     for name, column in rows.source.columns.items():
         if name not in used:
-            found.update(flattened(name, rows.take(column)))
+            for part, cells in flattened(name, rows.take(column)):
+                if part in used:
+                    continue
+                if part in found:
+                    raise CatalogError(
+                        f"{rows.source.path} has a column {part!r} and a struct with that field: rename one of the two"
+                    )
+                found[part] = cells
     return found
 
 
@@ -261,7 +286,8 @@ def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
 def _by_values(
     present: list[str], measures: tuple[MeasureReading, float] | None, name: str
 ) -> ColumnReading | str:
-    if {cell.strip().lower() for cell in present} <= {"true", "false"}:
+    n_truths = sum(cell.strip().lower() in ("true", "false") for cell in present)
+    if n_truths >= (1 - MOST_STRAY) * len(present):
         return ColumnReading("boolean")
     dates = find_dates(present)
     if dates is not None and dates[1] >= 1 - MOST_STRAY:
@@ -332,17 +358,32 @@ def _days(
     cells: pa.ChunkedArray, reading: ColumnReading, name: str
 ) -> tuple[np.ndarray, list[tuple[int, str]]]:
     if pa.types.is_date(cells.type) or pa.types.is_timestamp(cells.type):
-        return np.asarray(cells.cast(pa.date32(), safe=False).to_numpy()).astype("datetime64[D]"), []
-    written = as_text(cells, name).to_pylist()
-    kind = reading.dates or "year first"
-    known = {cell: day_of(cell, kind) for cell in set(written) if cell is not None}
-    days = np.array([known.get(cell, MISSING_DAY) for cell in written], "datetime64[D]")
+        if pa.types.is_timestamp(cells.type) and not _knows_zone(cells.type):
+            cells = cells.cast(pa.timestamp(cells.type.unit))
+        days = np.asarray(cells.cast(pa.date32(), safe=False).to_numpy()).astype("datetime64[D]")
+        written = [
+            str(day) if is_far else None for day, is_far in zip(days, days >= FIRST_FAR_DAY, strict=True)
+        ]
+    else:
+        written = as_text(cells, name).to_pylist()
+        kind = reading.dates or "year first"
+        known = {cell: day_of(cell, kind) for cell in set(written) if cell is not None}
+        days = np.array([known.get(cell, MISSING_DAY) for cell in written], "datetime64[D]")
+    days = np.where(days >= FIRST_FAR_DAY, MISSING_DAY, days)
     stray = [
         (at, cell)
         for at, cell in enumerate(written)
         if cell is not None and np.isnat(days[at]) and not is_missing(cell)
     ]
     return days, stray
+
+
+def _knows_zone(kind: pa.TimestampType) -> bool:
+    try:
+        pa.array([0], kind).cast(pa.date32(), safe=False)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _last_day(cells: pa.ChunkedArray, reading: ColumnReading, name: str) -> np.datetime64:
@@ -362,17 +403,55 @@ def _categories(cells: pa.ChunkedArray, name: str) -> pa.Array:
 # ---- what the user should know -------------------------------------------------------------------
 
 
-def _words_for_none(cells: pa.ChunkedArray, name: str) -> Iterator[str]:
-    """How many cells of a column of numbers are a word such as `n/a`."""
+def _nearly_numbers(cells: pa.ChunkedArray, name: str) -> str:
+    """That more than half of a column's cells are numbers, and how to have it read so; else nothing."""
+    if not pa.types.is_string(cells.type):
+        return ""
+    present = [cell for cell in cells.to_pylist() if not is_missing(cell)]
+    measures = find_measures(present) if present else None
+    if measures is None or measures[1] <= 1 - _MOST_STRAY_NAMED:
+        return ""
+    option = f"--numeric {shlex.quote(name)}"
+    return f"; {measures[1]:.1%} of its values are numbers: {option!r} takes the others as missing"
+
+
+def _doubts(cells: pa.ChunkedArray, reading: ColumnReading, name: str) -> Iterator[str]:
+    """What was taken for granted about the cells of a training column."""
+    if reading.kind == "date" and pa.types.is_timestamp(cells.type) and not _knows_zone(cells.type):
+        yield f"column {name!r} has times of a zone that is not known here, {cells.type.tz!r}: its days are those of UTC"
     if not pa.types.is_string(cells.type):
         return
     counts = {one["values"]: one["counts"] for one in cells.value_counts().to_pylist()}
-    words = {cell: n for cell, n in counts.items() if cell and cell.strip() and is_missing(cell)}
-    if words:
+    counts = {cell: n for cell, n in counts.items() if cell and cell.strip()}
+    if (
+        reading.kind == "date"
+        and reading.dates in ("day first", "month first")
+        and not tells_order(list(counts))
+    ):
         yield (
-            f"column {name!r} holds {sum(words.values())} cells in train that say there is no value (first: "
-            f"{next(iter(words))!r}): taken as missing"
+            f"column {name!r}: no date tells for sure whether the day or the month stands first, {reading.dates} is taken: "
+            "write the dates year first (2024-12-31) if that is wrong"
         )
+    if reading.kind not in ("numeric", "measure"):
+        return
+    option = f"--categorical {shlex.quote(name)}"
+    for is_one, what, then in (
+        (is_missing, "cells in train that say there is no value", "taken as missing"),
+        (is_bound, "numbers in train that are not exact", "taken as the number"),
+        (_has_zeros, "numbers in train with zeros before them", f"where they are codes, pass {option!r}"),
+    ):
+        if found := [cell for cell in counts if is_one(cell)]:
+            n = sum(counts[cell] for cell in found)
+            yield f"column {name!r} holds {n} {what} (first: {found[0]!r:.60}): {then}"
+
+
+def _has_zeros(cell: str) -> bool:
+    written = cell.strip()
+    return written.startswith("0") and written.isdigit() and len(written) > 1
+
+
+def _n_present(cells: pa.ChunkedArray, name: str) -> int:
+    return sum(not is_missing(cell) for cell in as_text(cells, name).to_pylist())
 
 
 def _said(reading: ColumnReading, name: str, stray: list[tuple[int, str]], split: str) -> list[str]:
