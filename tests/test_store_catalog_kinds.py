@@ -80,6 +80,8 @@ PRICES = [
          notes=("no price tells for sure; pass '--decimal comma'",)),
     Kind("the same with the mark given", prices("12.500", "3.250"), {"price": [12500.0, 3250.0]},
          given=columns(decimal="comma")),
+    Kind("full-width characters", prices("￥５００", "￥1，299"), {"price": [500.0, 1299.0]}, notes=("marked '¥' in 2 rows",)),
+    Kind("prices as formulas of a spreadsheet", prices('=""12.50""', '=""1,299.00""'), {"price": [12.5, 1299.0]}),
     Kind("numbers as programs write them", prices("1e3", "5.", ".5", "+7", "0.0001"),
          {"price": [1000.0, 5.0, 0.5, 7.0, 0.0001]}),
     Kind("two currencies", prices("$5", "€6", "€7"), error=r"2 currencies \(€ in 2 rows, \$ in 1 rows\)"),
@@ -167,6 +169,15 @@ ROWS = [
          test="title\ntea, black\nsoap, white\nrope, long\n", error="not one of the 3 rows .*3 with wrong number of fields"),
     Kind("semicolons in quoted names", 'sample_id,catalog_content,price,"size; in; all; mm"\n1,a,5,3\n2,b,6,4\n',
          {"numeric:size; in; all; mm": [3.0, 4.0]}),
+    *(
+        Kind(f"names that {mark!r} parts", mark.join(HEAD.split(",")) + f"\n1{mark}a{mark}5\n", error="they are not parted by a comma, semicolon")
+        for mark in ("~", ":", "  ")
+    ),
+    Kind("a wrong line for spreadsheets", f"sep=;\n{HEAD}\n1,a,5\n", error="a line 'sep=' above them gives another mark"),
+    Kind("JSON lines", '{"sample_id": 1, "catalog_content": "a"}\n', error=r"is JSON, not CSV: .* pandas.read_json\('.*train.csv', lines=True\)"),
+    Kind("JSON", '[\n {"sample_id": 1, "catalog_content": "a"}]\n', error=r"is JSON, not CSV: .* pandas.read_json\('.*train.csv'\)"),
+    Kind("HTML instead of CSV", "<!DOCTYPE html>\n<table><tr><td>1</td></tr></table>\n", error="is HTML or XML, not CSV"),
+    Kind("a name for a shell", "sample_id,the catalog content,price\n1,a,5\n", error="""name the right one with "--text-column 'the catalog content'\""""),
     Kind("a mark that is not known", "sample_id^catalog_content^price\n1^a^5\n", error=r"'sample_id\^catalog_content\^price'"),
     Kind("prices of test rows", f"{HEAD}\n1,a,5\n", test=f"{HEAD}\n2,b,6\n3,c,\n", right_test={"price": MISSING},
          notes=("its 1 prices are kept apart in catalog/holdout.parquet",)),
@@ -323,6 +334,13 @@ PARQUET = [
         for kind in (pa.list_(pa.string(), 2), pa.list_view(pa.string()), pa.list_(pa.dictionary(pa.int32(), pa.string())))
     ),
     Kind("bytes in columns", _table(raw=pa.array([b"a", b"b", b"b"])), notes=("'raw' is left out: it holds binary (name it with --categorical",)),
+    Kind("prices in a struct", _table(price=pa.array([{"amount": 5, "currency": "EUR"}] * 3)),
+         error=r"'price' holds struct<.*>, which can't be read as text: name one of its fields: 'price.amount', 'price.currency'"),
+    Kind("the same, named", _table(price=pa.array([{"amount": 5, "currency": "EUR"}] * 3)),
+         {"price": [5.0] * 3, "numeric:price.amount": MISSING, "categorical:price.currency": ["EUR"] * 3}, given=ColumnConfig(price="price.amount")),
+    Kind("ids in lists", _table(sample_id=pa.array([["a"], ["b"], ["c"]])), error="'sample_id' holds list<.*: write one value in each row"),
+    Kind("texts in lists and structs", _table(catalog_content=pa.array([["a", "b"], [], ["c"]]), more=pa.array([{"about": "x"}, None, {"about": "z"}])),
+         {"text": ["a, b\nmore.about: x", "", "c\nmore.about: z"]}, given=ColumnConfig(more_text=("more.about",))),
     Kind("structs", _table(size=pa.array([{"w": 1, "more": {"colour": "red"}}, {"w": 2, "more": {"colour": "red"}}, None])),
          {"numeric:size.w": [1.0, 2.0, None], "categorical:size.more.colour": ["red", "red", None]}),
     Kind("a struct beside a column of its field's name", _table(**{"s": pa.array([{"w": 1}] * 3), "s.w": pa.array([1, 2, 3])}),

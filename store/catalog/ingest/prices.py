@@ -17,6 +17,7 @@ from store.catalog.parse.written import (
     may_be_thousands,
     number_of,
     parse_number,
+    plain_characters,
     told_mark,
 )
 from store.config import DecimalMark, RangePolicy
@@ -182,7 +183,7 @@ def _price(cell: str | None, reading: PriceReading) -> float | str:
 
 
 def _take_apart(cell: str) -> _Written | None:
-    stripped = cell.strip()
+    stripped = plain_characters(cell)
     if len(stripped) > MOST_CHARACTERS:
         return None
     if PLAIN.fullmatch(stripped) and not _CORE.fullmatch(stripped.lstrip("+-")):

@@ -159,6 +159,9 @@ def _read(
         sources["test"] = read_source(test, "test")
     columns = _with_images_found(columns, sources["train"], notes)
     texts = (columns.text, *columns.more_text)
+    named = {columns.sample_id, columns.test_id, columns.image_link, columns.price, columns.weight}
+    named |= {columns.group, columns.time, *texts}
+    sources = {name: source.with_fields(named) for name, source in sources.items()}
     for source in sources.values():
         for name in texts:
             source.require(name, "--text-column")

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from store.catalog.parse.currencies import currency_of
 from store.catalog.parse.units import SPELLINGS, UNITS
-from store.catalog.parse.written import CORE, Convention, Mark, find_convention, number_of, parse_number
+from store.catalog.parse.written import (
+    CORE,
+    Convention,
+    Mark,
+    find_convention,
+    number_of,
+    parse_number,
+    plain_characters,
+)
 
 _MEASURE = re.compile(rf"(?P<before>[^\d]{{0,8}}?)(?P<core>{CORE})(?P<unit>[^\d].{{0,23}})?", re.DOTALL)
 _BEFORE = frozenset(("", "+", "~", "≈", "<", ">", "≤", "≥", "±"))
@@ -134,7 +142,7 @@ def _dimension(unit: str) -> str:
 
 
 def _measure_of(cell: str) -> _Measure | None:
-    stripped = cell.strip()
+    stripped = plain_characters(cell)
     if len(stripped) > _MOST_CHARACTERS:
         return None
     match = _MEASURE.fullmatch(stripped)

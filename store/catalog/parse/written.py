@@ -4,6 +4,7 @@ Which mark parts thousands and which parts decimals is found from a column as a 
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ Mark = Literal[".", ","]
 PLAIN = re.compile(
     r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE | re.ASCII
 )
+_FULL_WIDTH = (0x3000, *range(0xFF01, 0xFF5F), *range(0xFFE0, 0xFFE7))
+_USUAL = {code: unicodedata.normalize("NFKC", chr(code)) for code in _FULL_WIDTH}
 GROUP_MARKS = " \u00a0\u2009\u202f'\u2019"  # part thousands wherever they are written
 # A run of digits and marks that ends in a digit; no two marks in a row. "Rs.499" is no ".499".
 CORE = rf"(?:(?<![^\W\d_])[.,])?[0-9]+(?:[.,{GROUP_MARKS}][0-9]+)*"
@@ -37,11 +40,19 @@ class Convention:
         return "1,299.50" if self.decimal == "." else "1.299,50"
 
 
+def plain_characters(written: str) -> str:
+    """A cell without blanks around it, out of the `="…"` of spreadsheets, and full-width characters as the usual ones."""
+    stripped = written.strip()
+    if stripped[:2] == '="' and stripped[-1] == '"' and len(stripped) > 3:
+        stripped = stripped[2:-1].strip()
+    return stripped if stripped.isascii() else stripped.translate(_USUAL)
+
+
 def parse_number(written: str | None) -> float | None:
     """The number of a cell in the usual notation of programs, NaN and infinity included; None where it holds another."""
     if written is None:
         return None
-    stripped = written.strip()
+    stripped = plain_characters(written)
     return float(stripped) if len(stripped) <= MOST_DIGITS and PLAIN.fullmatch(stripped) else None
 
 
