@@ -338,6 +338,8 @@ PARQUET = [
          error=r"'price' holds struct<.*>, which can't be read as text: name one of its fields: 'price.amount', 'price.currency'"),
     Kind("the same, named", _table(price=pa.array([{"amount": 5, "currency": "EUR"}] * 3)),
          {"price": [5.0] * 3, "numeric:price.amount": MISSING, "categorical:price.currency": ["EUR"] * 3}, given=ColumnConfig(price="price.amount")),
+    Kind("several currencies in a struct", _table(price=pa.array([{"amount": 5, "currency": one} for one in ("EUR", "USD", "EUR")])),
+         given=ColumnConfig(price="price.amount"), error=r"'price.currency' holds 2 currencies .€ in 2 rows, \$ in 1 rows."),
     Kind("ids in lists", _table(sample_id=pa.array([["a"], ["b"], ["c"]])), error="'sample_id' holds list<.*: write one value in each row"),
     Kind("texts in lists and structs", _table(catalog_content=pa.array([["a", "b"], [], ["c"]]), more=pa.array([{"about": "x"}, None, {"about": "z"}])),
          {"text": ["a, b\nmore.about: x", "", "c\nmore.about: z"]}, given=ColumnConfig(more_text=("more.about",))),

@@ -21,6 +21,7 @@ from store.catalog.images.links import DATA_PREFIX
 from store.catalog.ingest.cells import as_text, is_missing
 
 _LOOKED_AT, _NEARLY_ALL = 200, 0.9  # cells of a column, and the share of them that must be images
+_FIRST_ROWS = 10_000  # among which they are looked for
 _IMAGE_NAME = re.compile(r"image|img|photo|picture|thumb|bild|foto", re.IGNORECASE)
 _URI = re.compile(r"data:([^,]*),(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -96,6 +97,16 @@ def looks_like_images(name: str, cells: Iterable[str | None]) -> bool:
     is_named = _IMAGE_NAME.search(name) is not None
     found = [cell for cell in first if _is_image(cell.strip(), is_named)]
     return bool(first) and len(found) >= _NEARLY_ALL * len(first)
+
+
+def may_be_images(name: str, column: pa.ChunkedArray) -> bool:
+    """Whether a column, under this name, holds images, links to images, names of image files, or lists of them."""
+    if holds_images(column):
+        return True
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        column = pc.list_flatten(column)
+    return pa.types.is_string(column.type) and looks_like_images(name, column[:_FIRST_ROWS].to_pylist())
 
 
 def _is_image(cell: str, is_named: bool) -> bool:

@@ -2,56 +2,39 @@
 
 import os
 import shlex
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from store.catalog.download.addresses import split_links
 from store.catalog.images.blobs import FolderImport, import_content, import_folder
-from store.catalog.images.folder import NO_ID, RULES, Folder, Match, list_folder, no_match
-from store.catalog.images.links import FILE_PREFIX, mend_links
+from store.catalog.images.folder import list_folder
+from store.catalog.images.links import mend_links
 from store.catalog.ingest.given import given_columns
-from store.catalog.ingest.ids import Id, all_integers, read_ids
+from store.catalog.ingest.ids import all_integers, read_ids
 from store.catalog.ingest.inline import (
     LinkColumn,
-    holds_images,
     is_image_type,
-    looks_like_images,
+    may_be_images,
     names_file,
     read_link_column,
 )
 from store.catalog.ingest.leftovers import rows_of_no_product
-from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices, read_prices_beside
-from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
+from store.catalog.ingest.matching import images_left_out, match_images, not_images
+from store.catalog.ingest.price_column import Prices, check_currencies, check_roles
+from store.catalog.ingest.publish import Split, SplitReport, publish_splits
 from store.catalog.ingest.readings import Readings, publish_readings
 from store.catalog.ingest.rejects import check_rejected, how_rejected_differ
-from store.catalog.ingest.rows import NO_PRICE, ValidatedRows, refuse_price, usable_rows
+from store.catalog.ingest.rows import ValidatedRows, usable_rows
 from store.catalog.ingest.source import TableSource, read_source
 from store.catalog.ingest.texts import texts_of
-from store.catalog.parse.currencies import currency_counts
 from store.catalog.parse.extras import decide_extras, word_columns
-from store.catalog.read import CATALOG_LOCK, split_path
+from store.catalog.read import CATALOG_LOCK
 from store.config import CONFIG_FILE, ColumnConfig, keep_settings, load_config, save_config
-from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.workspace import Workspace
-
-_MOST_CURRENCIES = 60  # distinct cells of a column of currencies
-_LOOKED_AT = 10_000  # cells of a column, of which the first that hold something tell whether they are images
-_NOT_THE_PRICE = {
-    "sample_id": "--id-column",
-    "test_id": "--test-id-column",
-    "text": "--text-column",
-    "more_text": "--text-column",
-    "image_link": "--image-column",
-    "group": "--group-column",
-    "time": "--time-column",
-}
 
 
 @dataclass(frozen=True)
@@ -115,10 +98,10 @@ def ingest(
     splits, readings = _read(columns, train, test, config.submission.price_floor, images is not None, notes)
     folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
-        _match(folder, splits, notes)
+        match_images(folder, splits, notes)
     with workspace.lock(CATALOG_LOCK):
         if folder is None:
-            notes.extend(_images_left_out(workspace))
+            notes.extend(images_left_out(workspace))
         content = {reference: found for split in splits for reference, found in split.content.items()}
         if content:
             notes.extend(filter(None, [mend_links(workspace)]))
@@ -128,7 +111,7 @@ def ingest(
             used = {name for split in splits for names in split.files for name in names}
             notes.extend(filter(None, [mend_links(workspace)]))
             imported = import_folder(workspace, folder, used)
-            notes.extend(_not_images(imported))
+            notes.extend(not_images(imported))
             n_left_over = len(folder.names) - len(used)
         reports, test_removed = publish_splits(workspace, splits)
         publish_readings(workspace, readings)
@@ -153,7 +136,7 @@ def ingest(
 def _read(
     columns: ColumnConfig, train: Any, test: Any, price_floor: float, with_folder: bool, notes: list[str]
 ) -> tuple[list[Split], Readings]:
-    _check_price(columns, notes)
+    check_roles(columns, notes)
     sources = {"train": read_source(train, "train")}
     if test is not None:
         sources["test"] = read_source(test, "test")
@@ -167,7 +150,7 @@ def _read(
             source.require(name, "--text-column")
         notes.extend(source.notes)
     ids = {name: read_ids(source, columns, name, notes) for name, source in sources.items()}
-    prices = _Prices(sources, columns, notes)
+    prices = Prices(sources, columns, notes)
     amounts = {"train": prices.of_train, "test": None}
     id_columns = {"train": columns.sample_id, "test": columns.test_id or columns.sample_id}
     no_product = {
@@ -194,7 +177,7 @@ def _read(
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
     used |= set(words)
-    _check_currencies(sources, used | set(columns.categorical), prices.reading)
+    check_currencies(sources, used | set(columns.categorical), prices.reading)
     extras = decide_extras(
         rows["train"], rows.get("test"), used, columns.numeric, columns.categorical, prices.reading.told
     )
@@ -230,107 +213,10 @@ def _read(
     return splits, readings
 
 
-def _check_price(columns: ColumnConfig, notes: list[str]) -> None:
-    """Refuse the column of prices in another role, where models would learn from what they are to predict.
-
-    Raises:
-        CatalogError: it is named as something else.
-    """
-    for role, option in _NOT_THE_PRICE.items():
-        named = getattr(columns, role)
-        if columns.price in (named if isinstance(named, tuple) else (named,)):
-            raise CatalogError(
-                f"{option} {shlex.quote(columns.price)}: that column holds the prices, which are predicted and may not be "
-                f"learned from: name another column with {option}, or the prices with --price-column"
-            )
-    if columns.weight == columns.price:
-        notes.append(
-            f"column {columns.weight!r} is the weight of the rows as well: each counts as much as its price"
-        )
-
-
-def _check_currencies(sources: dict[str, TableSource], used: set[str], reading: PriceReading) -> None:
-    """Refuse prices without a currency beside a column that holds several of them.
-
-    Raises:
-        CatalogError: a further column holds the codes or signs of several currencies, and nothing else.
-    """
-    if reading.currency is not None:
-        return
-    for name in [name for name in sources["train"].columns if name not in used]:
-        columns = [source.columns[name] for source in sources.values() if name in source.columns]
-        cells: Counter[str] = Counter()
-        for column in columns:
-            if not pa.types.is_string(column.type) or pc.count_distinct(column).as_py() > _MOST_CURRENCIES:
-                break
-            for one in column.value_counts().to_pylist():
-                cells[(one["values"] or "").strip()] += one["counts"]
-        else:
-            counts = currency_counts(cells)
-            if len(counts) > 1:
-                told = ", ".join(f"{kind} in {n} rows" for kind, n in counts.most_common())
-                raise CatalogError(
-                    f"column {name!r} holds {len(counts)} currencies ({told}) beside prices without one: nothing is "
-                    "converted, so keep the rows of one currency, or convert them before; if all prices are in one "
-                    f"currency, keep the column with {f'--categorical {shlex.quote(name)}'!r}"
-                )
-
-
 def _is_kept(name: str, columns: dict[str, pa.Array]) -> bool:
     """Whether a column of the file became columns of the catalogue."""
     prefixes = tuple(prefix + name for prefix in (NUMERIC_PREFIX, CATEGORICAL_PREFIX))
     return any(column.startswith(prefixes) for column in columns)
-
-
-class _Prices:
-    """The prices of train, and of test where its file has them."""
-
-    reading: PriceReading
-    of_train: list[float | str]
-
-    def __init__(self, sources: dict[str, TableSource], columns: ColumnConfig, notes: list[str]) -> None:
-        self._column, self._decimal = columns.price, columns.decimal
-        train = sources["train"].require(columns.price, "--price-column")
-        self.reading = read_prices(train, columns.price, columns.decimal, columns.price_range)
-        self.of_train = price_values(train, columns.price, self.reading)
-        if (said := describe(self.reading, columns.price)) is not None:
-            notes.append(said)
-
-    def holdout(self, rows: ValidatedRows, notes: list[str]) -> np.ndarray | None:
-        """Prices of usable test rows, float64 of shape (n_rows,), NaN where unknown; None where the file has none."""
-        source = rows.source
-        if self._column not in source.columns:
-            return None
-        cells = rows.take(source.columns[self._column])
-        reading = read_prices_beside(cells, self._column, self.reading, self._decimal)
-        values = price_values(cells, self._column, reading)
-        price = np.array([np.nan if isinstance(value, str) else value for value in values], np.float64)
-        reasons = [value if isinstance(value, str) else refuse_price(value) for value in values]
-        price[[reason is not None for reason in reasons]] = np.nan
-        unused = [at for at, reason in enumerate(reasons) if reason not in (None, *NO_PRICE)]
-        n_known = int(np.isfinite(price).sum())
-        about = f"column {self._column!r} of {source.path} is not learned from"
-        first = f"line {source.lines[rows.index[unused[0]]]}, {reasons[unused[0]]}" if unused else ""
-        if not n_known:
-            none = (
-                f"none of its {len(unused)} prices can be used (first: {first})"
-                if unused
-                else "it holds no price"
-            )
-            notes.append(f"{about}: {none}")
-            return None
-        others = f"; {len(unused)} others can't be used (first: {first})" if unused else ""
-        if reading.convention.decimal != self.reading.convention.decimal:
-            others += (
-                f"; they are written as {reading.convention.example}, other than those of the training file"
-            )
-        if reading.currency is not None and self.reading.currency is None:
-            others += f"; they are marked {reading.currency!r}, and taken to be in the currency of the training file"
-        notes.append(
-            f"{about}: its {n_known} prices are kept apart in {HOLDOUT_FILE}, to compare predictions with them{others}. "
-            "To train on these rows as well, add them to the training file"
-        )
-        return price
 
 
 def _shared_ids(train: ValidatedRows, test: ValidatedRows) -> Iterator[str]:
@@ -378,7 +264,7 @@ def _links(
     if columns.image_link not in source.columns:
         if columns.image_link != ColumnConfig().image_link:
             source.require(columns.image_link, "--image-column")
-        others = [name for name, column in source.columns.items() if _may_be_images(name, column)]
+        others = [name for name, column in source.columns.items() if may_be_images(name, column)]
         option = f"--image-column {shlex.quote(others[0])}" if others else ""
         hint = f" ({option!r} names one that holds images)" if others else ""
         notes.append(f"{source.path} has no column {columns.image_link!r}: its rows have no image link{hint}")
@@ -392,134 +278,3 @@ def _links(
     if n_files and not with_folder:
         notes.append(f"{n_files} rows of {source.path} name image files: give their folder with --images")
     return found
-
-
-def _may_be_images(name: str, column: pa.ChunkedArray) -> bool:
-    if holds_images(column):
-        return True
-    kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        column = pc.list_flatten(column)
-    return pa.types.is_string(column.type) and looks_like_images(name, column[:_LOOKED_AT].to_pylist())
-
-
-def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
-    """Find the file of each row; what was found by another rule than the usual ones is counted in the notes."""
-    ids = [set(split.rows.sample_id) for split in splits]
-    shared = set.intersection(*ids) if len(ids) > 1 else set()
-    counts: Counter[str] = Counter()
-    gone: dict[str, list[list[str]]] = {}  # split -> files that each row names and the folder lacks
-    for split in splits:
-        pairs = list(zip(split.rows.sample_id, split.link, strict=True))
-        found = [folder.find(split.name, one, link, is_shared=one in shared) for one, link in pairs]
-        links_of: dict[str, set[str | None]] = defaultdict(set)  # file that another extension led to -> links
-        for match, (_, link) in zip(found, pairs, strict=True):
-            if match is not None and match.rule == "extension":
-                links_of[match.name].add(link)
-        found = [None if match is not None and len(links_of[match.name]) > 1 else match for match in found]
-        files = [_files(folder, split, match, link) for match, (_, link) in zip(found, pairs, strict=True)]
-        split.files = [names for names, _ in files]
-        gone[split.name] = [missing for _, missing in files]
-        counts.update(match.rule for match in found if match is not None and match.rule is not None)
-    _add_numbered(folder, splits, shared, counts)
-    notes.extend(f"{counts[rule]} rows have their image {how}" for rule, how in RULES.items() if counts[rule])
-    for split in splits:
-        if split.images_per_row == "first":
-            split.files = [names[:1] for names in split.files]
-    taken = {name for split in splits for names in split.files for name in names}
-    plain = [match for one in shared if (match := folder.find("train", one, None)) is not None]
-    if unclear := [match.name for match in plain if match.name not in taken]:
-        notes.append(
-            f"{len(unclear)} images are named by an id that stands in both files and are taken for neither (first: "
-            f"{min(unclear)}): name them train_<id> or test_<id>"
-        )
-    n_rows, whys = _without_image(folder, splits, shared)
-    if not taken:
-        first = splits[0]
-        why = next(iter(whys.values()), None)
-        raise no_match(folder, first.name, first.rows.sample_id, first.link, why)
-    notes.extend(f"no image for {n_rows[kind]} rows: {why}" for kind, why in whys.items() if kind != "split")
-    notes.extend(_named_and_gone(splits, gone))
-
-
-def _without_image(
-    folder: Folder, splits: list[Split], shared: set[Id]
-) -> tuple[Counter[str], dict[str, str]]:
-    """Rows whose image is in the folder and not taken: how many by the kind of reason, and the first of each kind."""
-    n_rows: Counter[str] = Counter()
-    whys: dict[str, str] = {}
-    for split in splits:
-        for one, link, names in zip(split.rows.sample_id, split.link, split.files, strict=True):
-            if not names and (found := folder.why_none(split.name, one, link, is_shared=one in shared)):
-                n_rows[found[0]] += 1
-                whys.setdefault(*found)
-    return n_rows, whys
-
-
-def _named_and_gone(splits: list[Split], gone: dict[str, list[list[str]]]) -> Iterator[str]:
-    """How many image files rows name that the folder lacks; of a row that names one, where it has no other."""
-    rows = [
-        (name, one)
-        for split in splits
-        for one, names, missing in zip(split.rows.sample_id, split.files, gone[split.name], strict=True)
-        if not names or split.images_per_row == "all"
-        for name in missing
-    ]
-    if rows:
-        yield (
-            f"images that rows name and the folder lacks: {len(rows)} (first: {rows[0][0]} of row {rows[0][1]}); these "
-            "rows have their other images or none"
-        )
-
-
-def _files(
-    folder: Folder, split: Split, match: Match | None, link: str | None
-) -> tuple[list[str], list[str]]:
-    """Every image file of a row, the one found for it and then those that its link column lists, and those not there."""
-    names = [match.name] if match is not None else []
-    if not link:
-        return names, []
-    listed = split_links(link) if split.images_per_row == "all" else None
-    if listed is None:
-        return names, [link] if match is None and names_file(link) else []
-    missing = []
-    for one in listed:
-        if (other := folder.find(split.name, NO_ID, one)) is not None:
-            names.append(other.name)
-        elif one and names_file(one):
-            missing.append(one)
-    return list(dict.fromkeys(names)), missing
-
-
-def _add_numbered(folder: Folder, splits: list[Split], shared: set[Id], counts: Counter[str]) -> None:
-    """Files that are named by a row's id and a number, where they are no other row's."""
-    taken = {name for split in splits for names in split.files for name in names}
-    for split in splits:
-        for at, sample_id in enumerate(split.rows.sample_id):
-            numbered = folder.numbered(split.name, sample_id, is_shared=sample_id in shared)
-            fresh = [name for name in numbered if name not in taken]
-            if fresh:
-                split.files[at] = [*split.files[at], *fresh]
-                counts["numbered"] += 1
-
-
-def _not_images(imported: FolderImport) -> Iterator[str]:
-    if imported.no_images:
-        name, reason = imported.no_images[0]
-        yield (
-            f"files that are stored and are no images: {len(imported.no_images)} (first: {name}, {reason}): 'shelfprice "
-            "embed run' counts them as failures"
-        )
-
-
-def _images_left_out(workspace: Workspace) -> Iterator[str]:
-    """Told when the catalogue before had images out of a folder and no folder is given now."""
-    if not workspace.is_sound(split_path("train")):
-        return
-    before = workspace.read_table(split_path("train"), ["image"])["image"].to_pylist()
-    n_lost = sum(1 for reference in before if reference is not None and reference.startswith(FILE_PREFIX))
-    if n_lost:
-        yield (
-            f"{n_lost} train rows had an image out of a folder and have none now: "
-            "give --images again to keep them"
-        )
