@@ -171,12 +171,14 @@ ROWS = [
          {"numeric:size; in; all; mm": [3.0, 4.0]}),
     *(
         Kind(f"names that {mark!r} parts", mark.join(HEAD.split(",")) + f"\n1{mark}a{mark}5\n", error="they are not parted by a comma, semicolon")
-        for mark in ("~", ":", "  ")
+        for mark in ("~", ":", "  ", " ")
     ),
     Kind("a wrong line for spreadsheets", f"sep=;\n{HEAD}\n1,a,5\n", error="a line 'sep=' above them gives another mark"),
     Kind("JSON lines", '{"sample_id": 1, "catalog_content": "a"}\n', error=r"is JSON, not CSV: .* pandas.read_json\('.*train.csv', lines=True\)"),
     Kind("JSON", '[\n {"sample_id": 1, "catalog_content": "a"}]\n', error=r"is JSON, not CSV: .* pandas.read_json\('.*train.csv'\)"),
     Kind("HTML instead of CSV", "<!DOCTYPE html>\n<table><tr><td>1</td></tr></table>\n", error="is HTML or XML, not CSV"),
+    Kind("names in angle brackets", "<id>,<name>,<price>\n1,a,5\n", {"text": ["a"]}, given=columns(sample_id="<id>", text="<name>", price="<price>")),
+    Kind("a test file of one column", f"{HEAD}\n1,a,5\n", test="my catalog_content\na\n", error="""with "--text-column 'my catalog_content'\""""),
     Kind("a name for a shell", "sample_id,the catalog content,price\n1,a,5\n", error="""name the right one with "--text-column 'the catalog content'\""""),
     Kind("a mark that is not known", "sample_id^catalog_content^price\n1^a^5\n", error=r"'sample_id\^catalog_content\^price'"),
     Kind("prices of test rows", f"{HEAD}\n1,a,5\n", test=f"{HEAD}\n2,b,6\n3,c,\n", right_test={"price": MISSING},

@@ -29,7 +29,8 @@ CHUNK_ROWS = 8192
 MOST_FIELD_CHARACTERS = 10_000_000  # one field; longer is a quote that never closes
 _SNIFFED_BYTES = 65536
 _MAY_PART = re.compile(r"\w\s*[,;\t|~:^#]\s*\w")  # between names of a header
-_MARKUP = re.compile(rb"<[a-z!?]", re.IGNORECASE)
+_MARKUP = re.compile(rb"<(?:!doctype|\?xml|(?:html|head|body|table|div)[\s>])", re.IGNORECASE)
+_JSON = re.compile(rb"\{\s*\"|\[\s*[\[{]")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class TableSource:
     def _not_parted(self, name: str) -> str | None:
         """What to do where one column has the names of several; None where it does not."""
         only = next(iter(self.columns), "")
-        if len(self.columns) + self.n_unnamed != 1 or (name not in only and not _MAY_PART.search(only)):
+        words = only.split()
+        may_part = _MAY_PART.search(only) or "  " in only or (len(words) > 2 and name in words)
+        if len(self.columns) + self.n_unnamed != 1 or not may_part:
             return None
         if any(mark in only for mark in (*DELIMITERS, PIPE)):
             return "a line 'sep=' above them gives another mark, or quotes are around each whole line: take these away"
@@ -274,7 +277,7 @@ def _refuse_other_formats(path: str, head: bytes) -> None:
     if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise CatalogError(f"{path} is a spreadsheet or archive, not CSV: export it as CSV in UTF-8")
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    if start.startswith(b"{") or re.match(rb"\[\s*[\[{]", start):
+    if _JSON.match(start):
         lines = ", lines=True" if start.startswith(b"{") else ""
         raise CatalogError(
             f"{path} is JSON, not CSV: write it as CSV or Parquet, such as with "

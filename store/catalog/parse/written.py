@@ -122,8 +122,7 @@ def find_convention(
 
 
 def told_mark(cores: Iterable[str]) -> Mark | None:
-    """The mark before decimals by the numbers that can be read in one way alone; None where there are none, or as many of
-    each."""
+    """The mark before decimals, by the numbers that can be read in one way alone; None where there is none, or a tie."""
     votes = Counter(
         mark for core in cores if len(core) <= MOST_DIGITS and (mark := _decimal_mark(core)) in (".", ",")
     )
