@@ -54,7 +54,7 @@ class EmbedConfig:
     """Which vectors a run computes, and how many inputs may fail."""
 
     # vector sets that 'embed run' computes: encoders, for texts with a composition
-    vectors: tuple[str, ...] = ("minilm@structured", "minilm@name", "efficientnet-lite0")
+    vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
     max_failures: float = 0.01  # largest share of inputs that may fail
     # largest difference between train and test in the share of rows without a vector
     max_coverage_gap: float = 0.05
