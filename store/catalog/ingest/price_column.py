@@ -35,7 +35,7 @@ class Prices:
     of_train: list[float | str]
 
     def __init__(self, sources: dict[str, TableSource], columns: ColumnConfig, notes: list[str]) -> None:
-        self._column, self._decimal = columns.price, columns.decimal
+        self._column, self._decimal, self._path = columns.price, columns.decimal, sources["train"].path
         train = sources["train"].require(columns.price, "--price-column")
         self.reading = read_prices(train, columns.price, columns.decimal, columns.price_range)
         self.of_train = price_values(train, columns.price, self.reading)
@@ -48,7 +48,8 @@ class Prices:
         if self._column not in source.columns:
             return None
         cells = rows.take(source.columns[self._column])
-        reading = read_prices_beside(cells, self._column, self.reading, self._decimal)
+        paths = (self._path, source.path)
+        reading = read_prices_beside(cells, self._column, self.reading, self._decimal, paths)
         values = price_values(cells, self._column, reading)
         price = np.array([np.nan if isinstance(value, str) else value for value in values], np.float64)
         reasons = [value if isinstance(value, str) else refuse_price(value) for value in values]

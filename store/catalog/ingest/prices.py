@@ -97,9 +97,16 @@ def read_prices(
 
 
 def read_prices_beside(
-    column: pa.ChunkedArray, name: str, trained: PriceReading, decimal: DecimalMark = "auto"
+    column: pa.ChunkedArray,
+    name: str,
+    trained: PriceReading,
+    decimal: DecimalMark,
+    paths: tuple[str, str],
 ) -> PriceReading:
     """How the prices of a test file are written: as those of the training file, but for a mark that its own prices tell.
+
+    Args:
+        paths: of the training file and the test file.
 
     Raises:
         CatalogError: they are in another currency than those of the training file, or in several.
@@ -110,9 +117,9 @@ def read_prices_beside(
     kinds = [currency_of(one.currency) for one in (trained, own) if one.currency is not None]
     if len(set(kinds)) > 1:
         raise CatalogError(
-            f"column {name!r} holds prices in {kinds[1]} ({own.n_with_currency} rows) in the test file and in {kinds[0]} "
-            f"({trained.n_with_currency} rows) in the training file: nothing is converted, so convert them before, or take "
-            "the column out of the test file"
+            f"column {name!r} holds prices in {kinds[0]} ({trained.n_with_currency} rows of {paths[0]}) and in {kinds[1]} "
+            f"({own.n_with_currency} rows of {paths[1]}): nothing is converted, so convert one of them, or take the column "
+            f"out of {paths[1]}"
         )
     if decimal == "auto":
         present = (cell for cell in as_text(column, name).to_pylist() if not is_missing(cell))
