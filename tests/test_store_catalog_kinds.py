@@ -292,6 +292,8 @@ OTHERS = [
          notes=("""'main image' is left out: it looks like images (name it with "--image-column 'main image'\"""",
                 """no column 'image_link': its rows have no image link ("--image-column 'main image'" names one""")),
     Kind("links without an extension", csv_of("photo", [f"https://x/{i}" for i in range(60)]), notes=("'--image-column photo' names one that holds",)),
+    Kind("lists in cells", csv_of("tags", ["['red', 'wool']", "['silk']", "['silk']"]), {"categorical:tags": ["['red', 'wool']", "['silk']", "['silk']"]},
+         notes=("'tags' is read as categories; its cells are lists: '--text-column tags' joins",)),
     Kind("links to pages", csv_of("page", [f"https://x/{i}" for i in range(60)]), notes=("'page' is left out: 60 distinct values in 60 rows are free",)),
     Kind("HTML", f'{HEAD}\n1,"<p>Fish &amp; <b>chips</b><br/>2 pieces</p>",5\n2,a < b & c,6\n',
          {"text": ["Fish & chips\n2 pieces", "a < b & c"], "name": ["Fish & chips", "a < b & c"]},

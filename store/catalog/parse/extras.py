@@ -142,8 +142,9 @@ def decide_extras(
         if isinstance(reading, str):
             notes.append(f"column {name!r} is left out: {reading}{_nearly_numbers(cells, name)}")
             continue
-        if reading.kind == "categorical" and name not in named and (share := _nearly_numbers(cells, name)):
-            notes.append(f"column {name!r} is read as categories{share}")
+        if reading.kind == "categorical" and name not in named:
+            hint = _nearly_numbers(cells, name) or _lists(cells, name)
+            notes.extend([f"column {name!r} is read as categories{hint}"] if hint else [])
         last = _last_day(cells, reading, name)
         readings[name] = replace(reading, last="" if np.isnat(last) else str(last))
         parts, stray = _read(cells, reading, name, last)
@@ -413,6 +414,14 @@ def _nearly_numbers(cells: pa.ChunkedArray, name: str) -> str:
         return ""
     option = f"--numeric {shlex.quote(name)}"
     return f"; {measures[1]:.1%} of its values are numbers: {option!r} takes the others as missing"
+
+
+def _lists(cells: pa.ChunkedArray, name: str) -> str:
+    """That all cells of a column are written as lists, and how to have their words; else nothing."""
+    present = [cell.strip() for cell in as_text(cells, name).to_pylist() if not is_missing(cell)]
+    if not all(cell[0] == "[" and cell[-1] == "]" for cell in present):
+        return ""
+    return f"; its cells are lists: {f'--text-column {shlex.quote(name)}'!r} joins their words to the text"
 
 
 def _doubts(cells: pa.ChunkedArray, reading: ColumnReading, name: str) -> Iterator[str]:
