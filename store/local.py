@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable
+from io import BufferedReader
 from typing import BinaryIO
 
 from store.errors import WorkspaceError
@@ -17,7 +18,7 @@ class NotRegularError(OSError):
     """What lies at a path is a named pipe, a socket or a device."""
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file that someone else may have put there; a link is followed, and a named pipe is not waited for.
 
     Raises:
@@ -82,8 +83,9 @@ def publish_file(target: str | os.PathLike[str], content: bytes) -> None:
 def append_local(target: str, content: bytes) -> None:
     """Add to the end of a file in one write; a killed process leaves a part of it at most."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    # Not through a link, which may lead anywhere.
-    file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    # Not through a link, which may lead anywhere, nor into a pipe.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = os.open(target, flags, 0o644)
     try:
         if os.write(file, content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -117,5 +119,6 @@ def write_error(target: str, error: OSError) -> WorkspaceError:
             return WorkspaceError(
                 f"can't write {target}: {blocked} is no folder: delete what is there in its place"
             )
-    way_on = ": delete what is there in its place" if error.errno in (errno.EISDIR, errno.ELOOP) else ""
+    is_other = error.errno in (errno.EISDIR, errno.ELOOP, errno.ENXIO)
+    way_on = ": delete what is there in its place" if is_other else ""
     return WorkspaceError(f"can't write {target}: {error.strerror or error}{way_on}")

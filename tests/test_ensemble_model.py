@@ -255,7 +255,7 @@ def test_a_changed_byte_of_any_file_is_found(
         PriceModel.load(packed.folder)
     foreign.unlink()
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", lambda *args, **kwargs: os.close(-1))
+        patched.setattr("ensemble.model.folder.open_regular", lambda path: os.close(-1))
         with pytest.raises(WorkspaceError, match=r"can't read .*: Bad file descriptor"):
             PriceModel.load(packed.folder)
     assert PriceModel.load(packed.folder).fingerprint

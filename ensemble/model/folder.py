@@ -12,13 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ensemble.model.contents import manifest_problem
 from store.contracts import parse_json
 from store.errors import CorruptFileError, WorkspaceError
-from store.local import TEMPORARY_PREFIX, write_error
+from store.local import TEMPORARY_PREFIX, open_regular, write_error
 from store.outputs import MODEL_KIND, MODEL_MANIFEST
 from store.vectors.spec import canonical_json
 
 FILES_AT_ONCE = 8  # parts that all files are checked in
+MOST_MANIFEST_BYTES = 2**26
 LEFT_SECONDS = 3600.0  # after which a folder that is being written belongs to a process that was killed
 MANIFEST = MODEL_MANIFEST
 CARD = "README.md"
@@ -49,7 +51,12 @@ class ModelFolder:
 
     def read(self, name: str) -> bytes:
         """Content of one of its files."""
-        return place_in(self.path, name).read_bytes()
+        file = place_in(self.path, name)
+        try:
+            with open_regular(file) as opened:
+                return opened.read()
+        except OSError as error:
+            raise _unreadable(file, error) from error
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelFolder":
@@ -73,22 +80,33 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             raise WorkspaceError(
                 f"{folder} holds no model ({MANIFEST} is not there): make one with 'shelfprice ensemble pack --to {folder}'"
             )
-        manifest = parse_json(file.read_bytes())
-        kind, version = manifest["kind"], int(manifest["format"])
+        with open_regular(file) as opened:
+            content = opened.read(MOST_MANIFEST_BYTES + 1)
+        if len(content) > MOST_MANIFEST_BYTES:
+            raise ValueError(f"it is larger than {MOST_MANIFEST_BYTES} bytes")
+        manifest = parse_json(content)
+        kind, version, digest = manifest["kind"], int(manifest["format"]), _own_digest(manifest)
     except OSError as error:
         raise _unreadable(file, error) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptFileError(f"{file} can't be read: {error!r:.200}: copy the model again") from error
     if kind != KIND:
         raise WorkspaceError(f"{file} is of another kind: {kind!r}")
     if version > FORMAT:
         raise WorkspaceError(
             f"{folder} is of format {version}, and this version of shelfprice reads up to {FORMAT}: install the "
-            f"version that wrote it, {manifest.get('versions', {}).get('shelfprice', 'a newer one')}"
+            f"version that wrote it, {_writer_of(manifest)}"
         )
-    if manifest.get(OWN) != _own_digest(manifest):
+    if manifest.get(OWN) != digest:
         raise CorruptFileError(f"{file} was changed: its digest is another: copy the model again")
+    if problem := manifest_problem(manifest):
+        raise CorruptFileError(f"{file} is not what shelfprice wrote ({problem:.200}): copy the model again")
     return dict(manifest)
+
+
+def _writer_of(manifest: Mapping[str, Any]) -> str:
+    versions = manifest.get("versions")
+    return str(versions.get("shelfprice", "a newer one")) if isinstance(versions, dict) else "a newer one"
 
 
 def place_in(folder: Path, name: str) -> Path:
@@ -239,7 +257,7 @@ def _own_digest(manifest: Mapping[str, Any]) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
