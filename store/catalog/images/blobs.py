@@ -13,13 +13,15 @@ from tqdm import tqdm
 from store.catalog.download.images import SNIFF_BYTES, describe_other, sniff
 from store.catalog.images.folder import Folder, ImageFile
 from store.catalog.images.links import FILE_PREFIX, MADE_AGAIN, merge_links, read_links
+from store.contracts import IMAGE_BYTES
 from store.errors import CorruptFileError, StoreError, WorkspaceError
+from store.local import open_regular
 from store.schema import LINKS
 from store.workspace import Workspace
 
 BLOBS = "images/blobs"
 DAMAGED_PREFIX = "damaged-"  # of the name of a blob that was put aside
-MOST_BYTES = 256 * 2**20  # of one image file; more is no image
+MOST_BYTES = IMAGE_BYTES  # of one image file; more is no image
 KILLED_SECONDS = 60.0  # a file to which nothing was added for so long belongs to a killed run
 _THREADS = 16
 _BATCH = 4096
@@ -185,7 +187,7 @@ def _store_file(
     row: dict[str, object] = dict.fromkeys(LINKS.names)
     row |= {"link": FILE_PREFIX + file.name, "tries": 1, "n_bytes": file.n_bytes, "mtime_ns": file.mtime_ns}
     try:
-        with open(os.path.join(folder.path, file.name), "rb") as image:
+        with open_regular(os.path.join(folder.path, file.name)) as image:
             content = image.read(MOST_BYTES + 1)
     except OSError as error:
         return row | {"reason": f"can't be read: {error.strerror or error}"}
