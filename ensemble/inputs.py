@@ -189,7 +189,7 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
     log_actual = np.log(train["price"].to_numpy())
     if np.ptp(log_actual) == 0:
         raise CatalogError(
-            f"all {len(log_actual)} training prices are {np.exp(log_actual[0]):g}: there is nothing to blend for"
+            f"all {len(log_actual)} training prices are {np.exp(log_actual[0]):g}: there is nothing to learn: ingest rows of different prices"
         )
     folds = read_folds(workspace).aligned(sample_id)
     check_fold_sizes(folds.fold, folds.group)
@@ -294,8 +294,8 @@ def _in_order(what: str, table: pa.Table, sample_id: pa.Array) -> np.ndarray:
     if len(table) != len(sample_id) or (position < 0).any():
         first = f" (first without one: {sample_id[int(position.argmin())]})" if (position < 0).any() else ""
         raise RowMismatchError(
-            f"{what} are of {len(table)} rows, {int((position >= 0).sum())} of them among the catalogue's "
-            f"{len(sample_id)}{first}: run 'shelfprice heads run' again"
+            f"{what} have {len(table)} rows and cover {int((position >= 0).sum())} of the catalogue's "
+            f"{len(sample_id)} rows{first}: run 'shelfprice heads run' again"
         )
     log_price = table["log_price"].to_numpy()[position]
     if not np.isfinite(log_price).all():

@@ -444,8 +444,8 @@ def tune_head(
     plan = plan_head(workspace, config, name, folds, digest, coverage, lambda line: None)
     if tuned := [str(found.vector_set) for found in plan.sets if found.folds]:
         raise HeadError(
-            f"{name} reads {tuned[0]}, whose models have seen every row inside the folds, so that no inner score is "
-            f'honest: tune it without, by vectors of [heads.params."{name}"] in shelfprice.toml'
+            f"{name} reads fine-tuned vectors ({tuned[0]}), on which inner scores are biased, so it can't be tuned: name "
+            f'other vectors under [heads.params."{name}"] in shelfprice.toml'
         )
     sets = [found.vector_set for found in plan.sets]
     inputs = read_inputs(workspace, sets, plan.head.texts, folds, catalog=digest)

@@ -184,7 +184,8 @@ def shuffled_prices_leave_no_skill(checked: CheckedHead) -> None:
         smape_log(shuffled, constant) - noise,
     )
     _hold(
-        found > least, f"SMAPE {found:.2f} on shuffled prices, which nothing honest brings below {least:.2f}"
+        found > least,
+        f"SMAPE {found:.2f} on shuffled prices, the score of a head without leaks is at least {least:.2f}",
     )
 
 

@@ -152,7 +152,7 @@ def test_of_folds_in_order_of_time_the_first_is_in_no_score_and_nothing_knows_la
         main, ["heads", "tune", "--head", "svr", "--minutes", "0.01", "-w", workspace.root]
     )
     assert said.exit_code == 1
-    assert "of folds in order of time no model may know later ones" in said.output
+    assert "would score parameters on later rows" in said.output
 
 
 def test_a_second_run_trains_no_curve_and_the_setting_turns_it_off(workspace):

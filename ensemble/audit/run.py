@@ -65,7 +65,7 @@ def run_audit(
             "drift": lambda: check_drift(train, test, seed),
             "twins": lambda: check_twins(workspace),
             "signal": lambda: check_signal(train, seed),
-            "columns": lambda: check_columns(workspace),
+            "columns": lambda: check_columns(workspace, seed, max_rows),
             "written prices": lambda: check_written_prices(workspace, seed, max_rows),
             "image names": lambda: check_image_names(workspace, seed, max_rows),
             "time": lambda: check_time(workspace, train, seed),

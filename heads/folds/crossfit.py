@@ -59,8 +59,8 @@ def crossfit(
     head.check()
     if looks_back and train.folded:
         raise HeadError(
-            f"{head.name}: vectors of fine-tuned encoders ({train.folded[0].name}) are of models that saw later rows, and "
-            "folds in order of time may not: leave them out of heads.vectors, or ingest without --time-column"
+            f"{head.name}: folds are in order of time, and the fine-tuned encoders of {train.folded[0].name} have seen later "
+            "rows: leave them out of heads.vectors, or ingest without --time-column"
         )
     train = replace(train, weight=relative_weights(train.weight))
     present = np.unique(fold)

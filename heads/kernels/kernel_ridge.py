@@ -153,7 +153,9 @@ class KernelRidge(Head):
     def _sources(self, rows: Rows) -> dict[str, KernelSource]:
         sources = sources_of(rows, unit=self.unit, texts=self.lexical, fields=self.fields)
         if not sources:
-            raise HeadError(f"{self.name} was given neither vectors nor texts: name sets in heads.vectors")
+            raise HeadError(
+                f"{self.name} needs vectors or texts: name vector sets in heads.vectors of shelfprice.toml"
+            )
         return sources
 
     def _features(self, rows: Rows) -> dict[str, Any]:

@@ -45,6 +45,15 @@ class Candidates:
     similarity: np.ndarray  # (n_similarities, n_rows, n_candidates) float32
 
 
+@dataclass(frozen=True)
+class Retrieved:
+    """The nearest training rows of each row, most similar first."""
+
+    position: np.ndarray  # (n_rows, n_nearest) into the rows fitted on, -1 where there is none
+    similarity: np.ndarray  # (n_similarities, n_rows, n_nearest) float32, NaN where unknown
+    weight: np.ndarray  # (n_rows, n_nearest), sums to 1, or 0 where a row has no neighbour
+
+
 @dataclass(kw_only=True, eq=False)
 class Neighbours(Head):
     """Nearest neighbours: the weighted mean log price of the most similar training rows.
@@ -76,7 +85,7 @@ class Neighbours(Head):
         rows = replace(rows, matrices=(*rows.matrices, *self._column_matrix(self.held_columns_)))
         if not rows.matrices:
             raise HeadError(
-                f"{self.name} looks for near vectors and was given none: name sets in heads.vectors"
+                f"{self.name} needs vectors or further columns: name vector sets in heads.vectors of shelfprice.toml"
             )
         self.log_price_, self.sample_id_ = log_price, rows.sample_id
         self.mean_ = weighted_median(log_price, rows.weight)
@@ -101,7 +110,7 @@ class Neighbours(Head):
 
     def learned(self) -> dict[str, Any]:
         return {
-            "weights": dict(zip(self._similarity_names(), self.choice_.weights, strict=True)),
+            "weights": dict(zip(self.similarity_names(), self.choice_.weights, strict=True)),
             "temperature": self.choice_.temperature,
             "count": self.choice_.count,
             "decide": self.choice_.decide,
@@ -122,6 +131,13 @@ class Neighbours(Head):
         shape (n_rows, count)."""
         predicted, near, weight = self._weigh(found := self._candidates(self._with_columns(rows)))
         return predicted, np.take_along_axis(found.position, near, axis=1), weight
+
+    def retrieved(self, rows: Rows, count: int) -> Retrieved:
+        """So many nearest training rows of each row, fewer where there are fewer; its own group is left out."""
+        found = self._candidates(self._with_columns(rows))
+        _, near, weight = self._weigh(found, replace(self.choice_, count=count))
+        similarity = np.stack([np.take_along_axis(one, near, axis=1) for one in found.similarity])
+        return Retrieved(np.take_along_axis(found.position, near, axis=1), similarity, weight)
 
     def files(self) -> dict[str, bytes]:
         """`neighbours.json`: the choices."""
@@ -147,7 +163,8 @@ class Neighbours(Head):
     def _column_matrix(X: np.ndarray | None) -> tuple[Matrix, ...]:
         return () if X is None else (Matrix("columns", X, np.ones(len(X), dtype=bool)),)
 
-    def _similarity_names(self) -> list[str]:
+    def similarity_names(self) -> list[str]:
+        """In the order of similarities and their weights."""
         names = [f"set {i + 1}" for i in range(len(self.nearest_))]
         if self.columns_ is not None:
             names[-1] = "columns"
@@ -245,7 +262,7 @@ class Neighbours(Head):
         row, rank = np.nonzero(weight > 1e-3)
         column = near[row, rank]
         position = found.position[row, column]
-        names = [f"cosine:{name}" for name in self._similarity_names()]
+        names = [f"cosine:{name}" for name in self.similarity_names()]
         cosines = [pa.array(s[row, column], from_pandas=True) for s in found.similarity]
         return pa.table(
             {

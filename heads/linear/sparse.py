@@ -58,7 +58,7 @@ class Sparse(Head):
         if self.characters == 1:
             raise HeadError(f"{self.name}: parameter characters must be 0 or at least 2, got 1")
         if not self.words and not self.characters:
-            raise HeadError(f"{self.name}: of words and characters one must be above 0, got 0 and 0")
+            raise HeadError(f"{self.name}: words and characters are both 0: set one of them")
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         self._cross(rows, log_price, NestedPlan.for_fit(rows.group))
@@ -80,7 +80,8 @@ class Sparse(Head):
         counts = [found for _, found in counted.values()]
         if not any(count.shape[1] for count in counts):
             raise HeadError(
-                f"sparse: no word is held by {self.min_df} of {len(rows)} rows: the catalogue has no text"
+                f"sparse: no word occurs in {self.min_df} or more of the {len(rows)} rows: name the text column by "
+                "--text-column of 'shelfprice catalog ingest'"
             )
         further = further_rows(rows)
         splits = plan.inner_splits + [split for splits in plan.outer.values() for split in splits]

@@ -48,7 +48,7 @@ class XGBoostBaseline(Head):
     n_estimators: int = param(1000, low=1, high=1_000_000)
     max_depth: int = param(7, low=1, high=30)
     learning_rate: float = param(0.05, low=1e-9, high=10)
-    brands: bool = True  # False: without spaCy, and without the brand
+    brands: bool = True  # find brands with spaCy; false: no brands
     smoothing: float = param(10.0, low=0, high=1e9)  # rows of the mean that a brand's statistic is mixed with
     random_state: int = param(0, low=0, high=MOST_SEED)
     n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
