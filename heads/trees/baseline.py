@@ -116,7 +116,7 @@ class XGBoostBaseline(Head):
             self.brands_ = seen_brands(names)
             self.matcher_ = self.reader_.matcher(self.brands_)
             brands = find_brands(names, self.matcher_)
-            columns.append(self._out_of_fold_statistics(brands, target, rows))
+            columns.append(self._out_of_fold_statistics(brands, target, rows.group, rows.weight))
             self.statistics_ = _statistics(brands, target, rows.weight)
         data = xgboost.QuantileDMatrix(
             np.concatenate(columns, axis=1), label=target, weight=rows.weight, nthread=self.n_jobs
@@ -149,13 +149,15 @@ class XGBoostBaseline(Head):
             axis=1,
         )
 
-    def _out_of_fold_statistics(self, brands: list[str], target: np.ndarray, rows: Rows) -> np.ndarray:
-        cell, found = inner_cells(rows.group, INNER_FOLDS), np.empty((len(brands), 2), np.float32)
+    def _out_of_fold_statistics(
+        self, brands: list[str], target: np.ndarray, group: np.ndarray, weight: np.ndarray | None = None
+    ) -> np.ndarray:
+        cell, found = inner_cells(group, INNER_FOLDS), np.empty((len(brands), 2), np.float32)
         for held in np.unique(cell):
             inside, outside = np.flatnonzero(cell != held), np.flatnonzero(cell == held)
-            weight = None if rows.weight is None else rows.weight[inside]
-            statistics = _statistics([brands[i] for i in inside], target[inside], weight)
-            mean = float(np.average(target[inside], weights=weight)) if len(inside) else self.mean_
+            of_inside = None if weight is None else weight[inside]
+            statistics = _statistics([brands[i] for i in inside], target[inside], of_inside)
+            mean = float(np.average(target[inside], weights=of_inside)) if len(inside) else self.mean_
             found[outside] = self._statistic_columns([brands[i] for i in outside], statistics, mean)
         return found
 
