@@ -66,7 +66,6 @@ def run(
     from store.errors import HeadError
     from store.folds.assign import read_folds
     from store.progress import moving
-    from store.timings import forget_peak, peak_since
 
     results: list[HeadResult] = []
     limit = None if memory is None else parse_bytes(memory)
@@ -83,14 +82,12 @@ def run(
                 say(said, err=True)
             line.say(said)
 
-        hidden = forget_peak()
         for result in run_heads(workspace, config, names, log, limit):
             results.append(result)
             if result.status == "trained" and result.seconds is not None:
                 n_rows = len(read_folds(workspace).fold)
                 step = step_of(result.head)
-                user_timings().record(step, n_rows, result.seconds, peak_since(hidden), result.width)
-            hidden = forget_peak()
+                user_timings().record(step, n_rows, result.seconds, result.peak_bytes, result.width)
             if not as_json:
                 with line.above():
                     _say_result(result)
@@ -110,7 +107,10 @@ def _say_result(result: "HeadResult") -> None:
     elif result.status == "present":
         say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}already there, {result.folder}")
     else:
-        say(f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}{result.seconds:.1f} s, {result.folder}")
+        memory = "" if result.peak_bytes is None else f"{result.peak_bytes / 1e9:.2f} GB, "
+        say(
+            f"{result.head:<20} SMAPE {result.smape:7.3f}  {tuned}{result.seconds:.1f} s, {memory}{result.folder}"
+        )
 
 
 @heads.command()

@@ -36,13 +36,14 @@ from store.predictions import (
 )
 from store.schema import WEIGHT
 from store.standing import let_stand, standing_file
+from store.timings import forget_peak, peak_since
 from store.vectors.folded import check_folds, fold_specs
 from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
 
 FITTED = "fitted"  # folder of the fitted head, beside its predictions
-COLUMNS_VERSION = 2  # raised when heads read the same further columns in another way
+COLUMNS_VERSION = 3  # raised when heads read the same further columns in another way
 WEIGHTS_VERSION = 2  # raised when fits use the same weights of rows in another way
 EVIDENCE_FILE = "evidence.parquet"  # what a head's prices were taken from, row by row, where it can say
 
@@ -82,6 +83,7 @@ class HeadResult:
     error: str | None = None
     tuned: bool = False  # with parameters that 'shelfprice heads tune' found
     width: int = 0  # columns of the vectors that it was trained on
+    peak_bytes: int | None = None  # most memory of the process meanwhile; None: not trained, or not known
 
 
 def run_heads(
@@ -321,7 +323,7 @@ def train_head(
         )
     if plan.tuning is not None:
         log(f"{plan.name}: with parameters found by tuning ({plan.tuning.trials} trials)")
-    started = time.perf_counter()
+    started, hidden = time.perf_counter(), forget_peak()
     result = crossfit(
         plan.head,
         train,
@@ -345,6 +347,7 @@ def train_head(
         "learned": result.learned,
         **({"fold_matched": matched} if matched else {}),
         **({"curve_seconds": round(time.perf_counter() - started - seconds, 3)} if curve else {}),
+        "peak_bytes": peak_since(hidden),
         "versions": {package: version(package) for package in ("shelfprice", *plan.head.libraries)},
     }
     files, tables = dict(result.model.files()), list[str]()
@@ -372,6 +375,7 @@ def train_head(
         seconds + report.get("curve_seconds", 0.0),
         tuned=plan.tuning is not None,
         width=train.n_columns,
+        peak_bytes=report["peak_bytes"],
     )
 
 

@@ -206,7 +206,11 @@ CONTRACTS = (
     Contract(
         r"predictions/[^/]+/head\.json",
         _HEADS,
-        shape={"head": str, "inputs": {"folds_hash": str, "catalog_digest": str}, "report": dict},
+        shape={
+            "head": str,
+            "inputs": {"folds_hash": str, "catalog_digest": str},
+            "report": {"peak_bytes": May(int)},
+        },
     ),
     Contract(
         r"predictions/[^/]+\.json",

@@ -159,7 +159,7 @@ def test_a_number_beyond_single_precision_comes_to_the_edge_of_the_others_and_th
     middle, spread = np.median(found[:199]), found[:199].std()
     assert 3 < np.sign(odd) * (found[199] - middle) / spread < 5
     assert fields.notes == (
-        "numeric:weight: 1 of 200 values lie beyond 3.4e+38 and are clipped to the spread of the others",
+        "weight: 1 of 200 values lie beyond 3.4e+38 and are clipped to the spread of the others",
     )
     assert field_table(weights(usual)).notes == ()
 
@@ -219,15 +219,34 @@ def test_values_that_stand_for_unknown_are_missing_and_said(unknown):
     if abs(unknown) < 1e30:
         assert np.isnan(found[190:]).all()
         assert fields.notes == (
-            "numeric:weight: 10 of 200 values lie further from the others than those from one another: taken as missing",
+            "weight: 10 of 200 values lie further from the others than those from one another: taken as missing",
         )
     assert np.nanstd(found) < 2 * found[:190].std()
 
 
+@pytest.mark.parametrize("unknown", [99999.0, -99999.0])
+def test_one_value_that_stands_for_unknown_among_a_few_levels_is_missing_and_flattens_nothing(unknown):
+    ratings = [float(1 + i % 5) for i in range(239)]
+    fields = field_table(weights([*ratings, unknown]))
+    found = column(fields, "numeric:weight")
+    np.testing.assert_array_equal(found[:239], column(field_table(weights(ratings)), "numeric:weight"))
+    assert np.isnan(found[239])
+    assert fields.notes[0].startswith("weight: 1 of 240 values lie")
+
+
 @pytest.mark.parametrize(
     "values",
-    [[0.0, 1.0] * 50, [*[0.0] * 60, *range(1, 300)], [float(2021 - i % 40) for i in range(100)]],
-    ids=["flag", "many zeros", "years"],
+    [
+        [0.0, 1.0] * 50,
+        [*[0.0] * 60, *range(1, 300)],
+        [float(2021 - i % 40) for i in range(100)],
+        [1, 2, 1000] * 30,
+        [1, 2, 3, 100] * 30,
+        [1, 128, 256, 512] * 30,
+        [1, 2, 3, 4, 2000, 9000] * 30,
+        [*[0] * 200, 5],
+    ],
+    ids=["flag", "many zeros", "years", "packs", "counts", "disks", "two kinds", "rare"],
 )
 def test_usual_values_are_never_set_apart(values):
     assert np.isfinite(column(field_table(weights([float(v) for v in values])), "numeric:weight")).all()

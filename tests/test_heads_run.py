@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -73,11 +74,14 @@ def test_every_row_is_predicted_once_in_catalogue_order_with_its_fold(workspace)
         np.testing.assert_array_equal(predictions.oof["fold"].to_numpy(), folds.fold)
         assert predictions.folds_hash == folds.hash
         assert head["smape"] == pytest.approx(predictions.report["smape"])
+        assert head["peak_bytes"] == predictions.report["peak_bytes"] > 10**7
 
 
 def test_a_second_run_trains_nothing_and_only_what_is_missing_is_trained_later(workspace):
     configure(workspace, run=["ridge"])
-    assert "already there" not in shelfprice(workspace, "run").output
+    first = shelfprice(workspace, "run").output
+    assert "already there" not in first
+    assert re.search(r"\d s, \d+\.\d\d GB, predictions/ridge-", first)
     assert shelfprice(workspace, "run").output.count("already there") == 1
     configure(workspace, run=["ridge", "sparse"])
     result = json.loads(shelfprice(workspace, "run", "--json").stdout)

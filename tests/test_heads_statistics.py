@@ -38,6 +38,15 @@ def test_what_a_category_costs_is_told_without_the_rows_own_cell():
     assert np.corrcoef(found[known, 0], log_price[known])[0, 1] > 0.8
 
 
+def test_rows_fitted_on_get_the_counts_that_new_rows_get():
+    rows, log_price = sellers(n_sellers=5)
+    statistics = TargetStatistics()
+    fitted = statistics.fit_transform(rows.fields, log_price, rows.group % 4)[:, 1]
+    new = statistics.transform(rows.fields)[:, 1]
+    np.testing.assert_allclose(np.expm1(fitted), np.expm1(new), rtol=0.15)
+    assert abs((fitted - new).mean()) < 0.02  # a quarter of the rows is away: log(3 / 4) is -0.29
+
+
 def test_an_unknown_level_and_a_missing_one_have_no_statistic():
     rows, log_price = sellers()
     statistics = TargetStatistics().fit(rows.fields, log_price)

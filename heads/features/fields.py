@@ -122,7 +122,7 @@ def field_table(
     def logs_of(name: str, values: np.ndarray) -> np.ndarray:
         n_extreme = int((np.abs(values) > GREATEST).sum())
         if n_extreme:
-            notes.append(extremes_note(name, n_extreme, len(values)))
+            notes.append(extremes_note(name.removeprefix(NUMERIC_PREFIX), n_extreme, len(values)))
             values = clip_to(values, decided.spreads.get(name))
         return signed_log(values)
 
@@ -148,7 +148,7 @@ def field_table(
     for name in decided.numeric:
         logs, n_apart = within_range(logs_of(name, _floats(rows[name])), decided.ranges.get(name))
         if n_apart:
-            notes.append(apart_note(name, n_apart, len(logs)))
+            notes.append(apart_note(name.removeprefix(NUMERIC_PREFIX), n_apart, len(logs)))
         numbers[name] = logs
     for name in decided.categorical:
         cells = _cell_values(rows[name]) if decided.cell_numbers.get(name) else []

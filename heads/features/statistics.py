@@ -41,7 +41,8 @@ class TargetStatistics:
         """Fit on all rows, and transform each row by statistics without its cell, which do not contain its own price.
 
         Args:
-            cell: shape (n_rows,).
+            cell: shape (n_rows,). Rows of a level without the cell are counted for as many as all rows are, so that the
+                counts are those that new rows get.
             weight: see `Rows`.
         """
         self.fit(fields, log_price, weight)
@@ -51,7 +52,7 @@ class TargetStatistics:
             if len(inside):
                 of_inside = None if weight is None else weight[inside]
                 others = self._of(fields.subset(inside), log_price[inside], of_inside, self.statistics_)
-                found[outside] = _columns(fields.subset(outside), others)
+                found[outside] = _columns(fields.subset(outside), others, len(cell) / len(inside))
         return found
 
     def _of(
@@ -74,10 +75,10 @@ class TargetStatistics:
         return found
 
 
-def _columns(fields: FieldTable, statistics: Statistics) -> np.ndarray:
+def _columns(fields: FieldTable, statistics: Statistics, times: float = 1.0) -> np.ndarray:
     columns = [np.empty((len(fields.X), 0))]
     for name, levels in statistics.items():
         place = places_of(fields.categories[name], {level: i for i, level in enumerate(levels)}, slice(None))
         means, counts = np.array([*levels.values(), (np.nan, np.nan)]).T
-        columns.append(np.column_stack([means[place], np.log1p(counts[place])]))
+        columns.append(np.column_stack([means[place], np.log1p(times * counts[place])]))
     return np.concatenate(columns, axis=1)

@@ -37,6 +37,7 @@ class Boosted(Head):
     texts: ClassVar[tuple[str, ...]] = ("name",)
     libraries: ClassVar[tuple[str, ...]] = ("lightgbm",)
     side_by_side: ClassVar[bool] = True
+    code_version: ClassVar[int] = 2
     takes_weights: ClassVar[bool] = True
 
     components: int = param(32, low=1, high=65_536)  # principal components of each vector set

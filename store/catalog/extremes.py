@@ -6,6 +6,8 @@ GREATEST = float(np.finfo(np.float32).max)  # models compute with single precisi
 REACH = 4.0  # robust standard deviations, of the logarithm
 MOST_APART = 3  # distinct values that may stand for `unknown`
 LEAST_BESIDE = 10  # distinct values beside them, that tell how far values of the column are from one another
+LEAST_OF_FEW = 3  # distinct values where there are fewer, one of three of which may be apart …
+FAR = 5.0  # … so many times as far from the others as those from one another
 
 
 def signed_log(values: np.ndarray) -> np.ndarray:
@@ -63,7 +65,8 @@ def extremes_note(column: str, count: int, n_rows: int) -> str:
 def usual_range(logs: np.ndarray) -> tuple[float, float] | None:
     """Beyond what values of training rows stand for something else, such as 99999 or -1e9.
 
-    Those are at most 3 distinct values, each further from all others than those from one another.
+    Those are at most 3 distinct values, each further from all others than those from one another; beside fewer than 10
+    others, such as ratings of 1 to 5, five times as far.
 
     Args:
         logs: of `signed_log`, shape (n_rows,), NaN where missing.
@@ -72,10 +75,14 @@ def usual_range(logs: np.ndarray) -> tuple[float, float] | None:
         Lowest and highest usual value; None where no value is apart, or few distinct ones are there.
     """
     levels = np.unique(logs[np.isfinite(logs)])
-    for count in range(min(MOST_APART, len(levels) - LEAST_BESIDE), 0, -1):
+    for count in range(min(MOST_APART, len(levels) - LEAST_OF_FEW), 0, -1):
+        n_others = len(levels) - count
+        if n_others < LEAST_BESIDE and count > n_others // 3:
+            continue
+        reach = 1.0 if n_others >= LEAST_BESIDE else FAR
         for n_low in range(count + 1):
             others = levels[n_low : len(levels) - count + n_low]
-            spread = others[-1] - others[0]
+            spread = reach * (others[-1] - others[0])
             low, high = float(others[0] - spread), float(others[-1] + spread)
             if int(((levels < low) | (levels > high)).sum()) == count:
                 return low, high
