@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from heads import registry
 from heads.base import Head
 from heads.folds.crossfit import crossfit
 from heads.kernels.gaussian_process import GaussianProcess
@@ -11,9 +12,12 @@ from heads.linear.additive import Additive
 from heads.linear.ridge import Ridge
 from heads.linear.variances import solve_blocks
 from heads.registry import HEADS, make_head
+from heads.run import train_heads
 from heads.testing import folds_of, make_rows
 from store.metric import smape_log
+from store.workspace import Workspace
 from tests.fake_rows import QUICK, with_one_core
+from tests.fakes import catalog_table, publish_catalog
 
 one_core = pytest.fixture(autouse=True, scope="module")(with_one_core)
 
@@ -29,6 +33,7 @@ class Witness(Head):
 
     name = "witness"
     summary = "for tests"
+    vectors = ()
 
     def _fit(self, rows, log_price):
         assert rows.weight is None
@@ -87,6 +92,25 @@ def test_weights_leave_the_variances_of_parts_about_as_they_are(head):
             ratios = [after[kind][part] / value for part, value in before[kind].items()]
             assert 0.2 < min(ratios) <= max(ratios) < 5
     assert smape_log(LOG_PRICE, weighted.oof) < 1.1 * smape_log(LOG_PRICE, plain.oof)
+
+
+def test_a_run_says_which_heads_take_no_weights_and_trains_again_what_used_them_otherwise(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(registry, "_registered", {})
+    registry.register_head("witness", Witness)
+    texts = np.array([f"word{i % 7} word{i % 11} thing" for i in range(60)])
+    rows = [
+        {"sample_id": i, "text": t, "name": t, "price": float(2 + i % 7), "given:weight": 1.0 + i % 2}
+        for i, t in enumerate(texts)
+    ]
+    workspace, said = Workspace(tmp_path), list[str]()
+    publish_catalog(workspace, catalog_table(rows))
+    trained = train_heads(workspace, ["witness", "sparse"], log=said.append)
+    (note,) = [line for line in said if "takes no weights" in line]
+    assert note.startswith("witness: takes no weights: it is fitted on each row repeated in proportion")
+    for one in trained:
+        assert workspace.read_json(f"{one.folder}/head.json")["inputs"]["weights"] == 2
 
 
 def test_a_head_without_weights_is_fitted_on_rows_repeated_in_proportion_and_at_least_once():
