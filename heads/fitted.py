@@ -92,7 +92,9 @@ def read_fitted(read: Callable[[str], bytes], rows: TrainingRows) -> list[Head]:
     try:
         return [_restored(cls, one, reader, rows) for one in record["models"]]
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError, pa.ArrowException) as error:
-        raise CorruptFileError(f"the files of {record['head']} are incomplete ({error!r:.200}): copy the model again") from error
+        raise CorruptFileError(
+            f"the files of {record['head']} are incomplete ({error!r:.200}): copy the model again"
+        ) from error
 
 
 def _restored(cls: type[Head], record: dict[str, Any], reader: "_Reader", rows: TrainingRows) -> Head:

@@ -79,7 +79,9 @@ class Pricer:
             if load_encoders:
                 loading.join()
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-            raise CorruptFileError(f"{folder.path} is incomplete ({error!r:.200}): copy the model again") from error
+            raise CorruptFileError(
+                f"{folder.path} is incomplete ({error!r:.200}): copy the model again"
+            ) from error
 
     # ---- parts, loaded when first needed ---------------------------------------------------------
 
