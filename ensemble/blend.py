@@ -237,8 +237,8 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     from ensemble.groups import bootstrap_interval
     from ensemble.honest import RULE, Maker
     from ensemble.outlook import kinds_of, outlook
-    from heads.folds.weights import repetitions
     from store.metric import smape_rows
+    from store.weights import repetitions
 
     started = time.perf_counter()
     counts = np.ones(len(rows.fold)) if rows.weight is None else rows.weight / rows.weight.mean()

@@ -19,6 +19,7 @@ from store.predictions import CURVE_FILE, read_predictions
 from store.schema import WEIGHT
 from store.standing import read_standing
 from store.vectors.sets import TUNED
+from store.weights import row_weights
 from store.workspace import Workspace
 
 MIN_GROUPS_PER_FOLD = 2
@@ -209,7 +210,6 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
                 f"{head} has no predictions of the {n_test} test rows: run 'shelfprice heads run --head {head}'"
             )
     relatives = read_relatives(workspace)
-    weight = train[WEIGHT.name].to_numpy() if WEIGHT.name in train.column_names else None
     rows = TrainingRows(
         sample_id,
         tuple(selection.folders),
@@ -222,7 +222,7 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
         relatives.of_test() if n_test is not None else None,
         _curve(workspace, selection, sample_id, folds, relatives),
         np.array(have_image(train, known_links(workspace)), bool),
-        None if weight is None else weight / weight.mean(),
+        row_weights(train),
         folds.looks_back,
     )
     return rows.subset(folds.fold > folds.fold.min()) if folds.looks_back else rows

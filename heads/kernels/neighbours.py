@@ -16,8 +16,9 @@ from heads.kernels.mixture import FieldDistances, GaussianVectors
 from heads.kernels.nearest import EXACT_BELOW, Nearest
 from heads.params import param
 from store.errors import HeadError
-from store.metric import smape_rows
+from store.metric import smape_log
 from store.vectors.matrix import Matrix
+from store.weights import weighted_median
 
 TUNE_ROWS = 2500  # training rows that the choices are scored on
 WEIGHTS = (0.0, 0.15, 0.3, 0.6, 1.0, 1.6)  # of a similarity, against the first one's 1
@@ -69,6 +70,7 @@ class Neighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("name",)
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
     names: bool = True  # whether TF-IDF of item names is a further similarity
@@ -86,7 +88,9 @@ class Neighbours(Head):
                 f"{self.name} needs vectors or further columns: name vector sets in heads.vectors of shelfprice.toml"
             )
         self.log_price_, self.sample_id_ = log_price, rows.sample_id
-        self.mean_ = float(np.median(log_price))
+        self.mean_ = weighted_median(log_price, rows.weight)
+        if rows.weight is not None:
+            self.row_weight_ = rows.weight
         self.nearest_ = [Nearest(self.exact_below).fit(matrix, rows.group) for matrix in rows.matrices]
         self.words_ = None
         if self.names and any(rows.texts.get("name", ())):
@@ -94,7 +98,8 @@ class Neighbours(Head):
             self.held_words_ = self.words_.fit_transform(rows.text("name"), rows.tokens.get("name"))
         step = max(1, len(rows) // TUNE_ROWS)
         scored = np.arange(0, len(rows), step)
-        self.choice_ = self._choose(self._candidates(rows.subset(scored)), log_price[scored])
+        held = rows.subset(scored)
+        self.choice_ = self._choose(self._candidates(held), log_price[scored], held.weight)
 
     def _predict(self, rows: Rows) -> np.ndarray:
         return self._weigh(self._candidates(self._with_columns(rows)))[0]
@@ -190,14 +195,14 @@ class Neighbours(Head):
             cosine[start : start + len(here)] = np.asarray(products).reshape(here.shape)
         return cosine
 
-    def _choose(self, found: Candidates, log_price: np.ndarray) -> NeighbourChoice:
+    def _choose(self, found: Candidates, log_price: np.ndarray, counts: np.ndarray | None) -> NeighbourChoice:
         """Coordinate search by SMAPE over rows that were predicted without their group."""
         n = len(found.similarity)
         best = NeighbourChoice((1.0, *(0.6,) * (n - 1)), 0.05, 16, True)
 
         def error(choice: NeighbourChoice) -> float:
             predicted, _, _ = self._weigh(found, choice)
-            return float(smape_rows(log_price, predicted).mean())
+            return smape_log(log_price, predicted, counts)
 
         lowest, before = error(best), np.inf
         while lowest < before - 1e-3:
@@ -239,8 +244,11 @@ class Neighbours(Head):
         none: np.ndarray = ~np.isfinite(top[:, 0])
         top[none] = 0.0
         weight_of = np.exp((top - top[:, :1]) / choice.temperature)
+        position = np.take_along_axis(found.position, near, axis=1)
+        if "row_weight_" in vars(self):
+            weight_of *= self.row_weight_[position]
         weight_of /= weight_of.sum(axis=1, keepdims=True)
-        prices = self.log_price_[np.take_along_axis(found.position, near, axis=1)]
+        prices = self.log_price_[position]
         if choice.decide:
             predicted = least_expected_smape(prices, weight_of)
         else:
