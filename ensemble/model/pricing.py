@@ -255,7 +255,12 @@ def fit_model_intervals(
     """Intervals by what is known of a row when it is priced; see `RowKinds`."""
     kinds = RowKinds(held.get("spread"), held.get("level"), held.get("has_image"))
     fitted = fit_intervals(
-        held["nested"], held["actual"], coverage, kinds, tuple(manifest["interval_limits"])
+        held["nested"],
+        held["actual"],
+        coverage,
+        kinds,
+        tuple(manifest["interval_limits"]),
+        held.get("latest"),
     )
     return fitted.narrowed(manifest["size_factor"])
 
