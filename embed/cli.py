@@ -132,7 +132,9 @@ def fetch_command(encoders: tuple[str, ...], to: Path | None, trust_remote_code:
     from dataclasses import asdict
 
     from embed.encoders.fetch import fetch
+    from store.outputs import Output, check_outputs
 
+    check_outputs({"--to": Output(to)})
     fetched = fetch(encoders, to, trust_remote_code=trust_remote_code)
     if as_json:
         print_json({"encoders": [asdict(one) for one in fetched]})

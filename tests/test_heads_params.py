@@ -28,6 +28,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "lightgbm": {"n_estimators": 3, "num_leaves": 3, "components": 2, "n_jobs": 1},
     "mlp-batchnorm": {"hidden": (4,), "seeds": 1, "epochs": 1, "batch_rows": 16},
     "mlp-layernorm": {"hidden": (4,), "seeds": 1, "epochs": 1, "batch_rows": 16},
+    "reranked-neighbours": {"n_estimators": 3, "num_leaves": 3, "n_jobs": 1},
     "sparse-mlp": {"hidden": (4,), "seeds": 1, "epochs": 1, "batch_rows": 16},
     "stacked": {
         "n_estimators": 3,

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ensemble.blend import PRICE_FLOOR, price_limits, read_blend
+from ensemble.conformal import latest_of
 from ensemble.inputs import TrainingRows, read_training_rows, selection_of
 from ensemble.model.card import card_of
 from ensemble.model.encoders import CONVERTED, pack_encoder
-from ensemble.model.folder import CALIBRATION, RELATIVES, ModelFolder, write_folder
+from ensemble.model.folder import CALIBRATION, RELATIVES, ModelFolder, check_replaceable, write_folder
 from ensemble.model.lacks import lacks
 from ensemble.model.nearness import calibrate
 from ensemble.model.packed_heads import Log, check_heads, head_inputs, vector_sets, write_head
@@ -58,7 +59,7 @@ def pack(
     """Write the standing blend, the fitted heads and encoders behind it and what they need into one folder.
 
     Args:
-        to: the folder; a model that is there is replaced.
+        to: the folder; a model that is there is replaced, unless there are other files beside it.
         images: keep a small image of each training row, to show near products by.
 
     Raises:
@@ -68,6 +69,7 @@ def pack(
             not price the test rows as it did.
     """
     workspace = Workspace.of(workspace)
+    check_replaceable(to)
     record, config = read_blend(workspace), load_config(workspace)
     floor = record["inputs"].get("price_floor", PRICE_FLOOR)
     check_current(workspace, record["inputs"], floor)
@@ -143,10 +145,12 @@ def _known(
     heads: Sequence[str],
     floor: float,
 ) -> dict[str, np.ndarray]:
-    """What the blend's intervals are fitted on, each (n_rows,): honest and true log prices, and `RowKinds`."""
+    """What the blend's intervals are fitted on, each (n_rows,): honest and true log prices, `RowKinds`, which are the latest."""
     nested = np.maximum(_nested(workspace, record, rows.sample_id), np.log(floor))
     kinds = vars(kinds_of(rows, heads))
-    return {"nested": nested, "actual": rows.log_actual} | {n: v for n, v in kinds.items() if v is not None}
+    latest = {"latest": latest_of(rows.fold)} if rows.looks_back else {}
+    known = {"nested": nested, "actual": rows.log_actual} | latest
+    return known | {n: v for n, v in kinds.items() if v is not None}
 
 
 def _levels(train: pa.Table) -> dict[str, frozenset[str]]:

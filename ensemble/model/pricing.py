@@ -21,6 +21,7 @@ from ensemble.model.answers import (
     UNREADABLE_IMAGE,
     Priced,
 )
+from ensemble.model.contents import read_calibration, read_training, read_vectors
 from ensemble.model.encoders import ModelEncoders
 from ensemble.model.folder import CALIBRATION, RELATIVES, TRAINING, VECTORS, ModelFolder
 from ensemble.model.nearness import Nearness
@@ -77,9 +78,9 @@ class Pricer:
             self.heads = [self._head(one) for one in self.manifest["heads"]]
             if load_encoders:
                 loading.join()
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise CorruptFileError(
-                f"{folder.path} is incomplete ({error!r}): copy the model again"
+                f"{folder.path} is incomplete ({error!r:.200}): copy the model again"
             ) from error
 
     # ---- parts, loaded when first needed ---------------------------------------------------------
@@ -87,23 +88,20 @@ class Pricer:
     @cached_property
     def training(self) -> pa.Table:
         """Training rows: `id`, `name`, `price`, `group`, `image` (path of a small JPEG, or null)."""
-        with pa.memory_map(str(self.folder.path / TRAINING)) as file:
-            return pa.ipc.open_file(file).read_all()
+        return read_training(self.folder.path / TRAINING)
 
     @cached_property
     def held(self) -> dict[str, np.ndarray]:
         """Honest and true log prices of the training rows, and what a lack of text or image moves."""
-        with np.load(self.folder.path / CALIBRATION, allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
+        return read_calibration(self.folder.path / CALIBRATION)
 
     @cached_property
     def vectors(self) -> dict[str, Matrix]:
         """Vectors of the training rows, set -> matrix of float16."""
-        with np.load(self.folder.path / VECTORS, allow_pickle=False) as held:
-            return {
-                str(one): Matrix(str(one), held[f"X{at}"], held[f"valid{at}"])
-                for at, one in enumerate(self.shape.sets)
-            }
+        names = [str(one) for one in self.shape.sets]
+        dims = [self.encoders.dims[one.encoder] for one in self.shape.sets]
+        read = read_vectors(self.folder.path / VECTORS, dims, len(self.training))
+        return {name: Matrix(name, X, valid) for name, (X, valid) in zip(names, read, strict=True)}
 
     @cached_property
     def nearness(self) -> Nearness:
@@ -257,7 +255,12 @@ def fit_model_intervals(
     """Intervals by what is known of a row when it is priced; see `RowKinds`."""
     kinds = RowKinds(held.get("spread"), held.get("level"), held.get("has_image"))
     fitted = fit_intervals(
-        held["nested"], held["actual"], coverage, kinds, tuple(manifest["interval_limits"])
+        held["nested"],
+        held["actual"],
+        coverage,
+        kinds,
+        tuple(manifest["interval_limits"]),
+        held.get("latest"),
     )
     return fitted.narrowed(manifest["size_factor"])
 

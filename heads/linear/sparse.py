@@ -40,6 +40,7 @@ class Sparse(Head):
     vectors: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
+    takes_weights: ClassVar[bool] = True
 
     alpha_min: float = param(0.05, above=0, high=1e12, was="low")
     alpha_max: float = param(20.0, above=0, high=1e12, was="high")
@@ -98,7 +99,7 @@ class Sparse(Head):
 
         for found in each_on_a_core(fit_and_predict, sorted({fitted for fitted, _ in splits}, key=sorted)):
             predicted |= found
-        inner = plan.inner_errors(log_price, predicted)
+        inner = plan.inner_errors(log_price, predicted, rows.weight)
         chosen = {held: int(np.argmin(errors)) for held, errors in inner.items()}
         oof, best = np.empty(0), chosen.get(0, self.n_alphas // 2)
         if plan.outer:
@@ -158,8 +159,13 @@ class _LinearModel:
     ) -> "_LinearModel":
         weightings = [Weighting.fit(c, head.min_df, head.max_features) for c in counts]
         block = FieldBlock().fit(further)
-        X, mean = _side_by_side(weightings, counts, block, further), float(log_price.mean())
-        dual = solve_dual(X, log_price - mean, alphas)
+        X = _side_by_side(weightings, counts, block, further)
+        mean = float(np.average(log_price, weights=further.weight))
+        target = log_price - mean
+        if further.weight is not None:
+            roots = np.sqrt(further.weight)
+            X, target = X.multiply(roots[:, None].astype(np.float32)).tocsr(), target * roots
+        dual = solve_dual(X, target, alphas)
         return cls(weightings, block, (X.T @ dual).astype(np.float32), mean)
 
     def predict(self, counts: list[Any], further: Rows) -> np.ndarray:

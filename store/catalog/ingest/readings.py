@@ -84,6 +84,7 @@ def read_new_rows(source: TableSource, readings: Readings) -> NewRows:
     Raises:
         CatalogError: it has none of the columns that were read.
     """
+    source = source.with_fields([*readings.text, *([readings.image] if readings.image else [])])
     known = {one for name in readings.columns for one in (name, name.partition(".")[0])}
     if not {*readings.text, readings.image, *known} & source.columns.keys():
         source.require(readings.text[0], "the column of text")
