@@ -109,7 +109,7 @@ def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: boo
     if damaged:
         raise CorruptFileError(
             f"{len(damaged)} of the cache's files are damaged (first: {damaged[0]}): run 'shelfprice embed run' to "
-            "compute again just what they held"
+            "compute their vectors again"
         )
 
 
@@ -132,7 +132,9 @@ def fetch_command(encoders: tuple[str, ...], to: Path | None, trust_remote_code:
     from dataclasses import asdict
 
     from embed.encoders.fetch import fetch
+    from store.outputs import Output, check_outputs
 
+    check_outputs({"--to": Output(to)})
     fetched = fetch(encoders, to, trust_remote_code=trust_remote_code)
     if as_json:
         print_json({"encoders": [asdict(one) for one in fetched]})

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ensemble.expected import UNSCORED
 from ensemble.inputs import Selection, TrainingRows, curves_of, read_training_rows, select_predictions
 from heads.base import MOST_BEYOND
+from store.catalog.read import present_splits
 from store.config import SubmissionConfig
 from store.errors import ConfigError, CorruptFileError, WorkspaceError
+from store.folds.assign import read_record
 from store.folds.own_groups import has_order_or_groups
 from store.folds.relatives import read_relatives
 from store.predictions import oof_predictions_table
@@ -126,7 +129,7 @@ def run_blend(
             if wanted is not None:
                 workspace.publish_json(CURRENT_FILE, dataclasses.asdict(wanted))
     stands, record = _recorded(workspace), workspace.read_json(file)
-    notes = list(plan.selection.notes)
+    notes = [*plan.selection.notes, *_of_folds(workspace, record)]
     if before is not None and stands == wanted and workspace.is_sound(f"{before.folder}/blend.json"):
         notes += _changes(workspace.read_json(f"{before.folder}/blend.json"), record)
     return record | {
@@ -145,6 +148,16 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"the standing blend scored {then:.2f} on {n_then:,} rows before, and scores {here:.2f} on {n_here:,} now"
     ]
+
+
+def _of_folds(workspace: Workspace, record: dict[str, Any]) -> list[str]:
+    """Where folds that the user chose score too few of the rows that the test set has, what to try."""
+    expected, folds = record["scores"].get("expected"), read_record(workspace)
+    if folds is None or folds.asked in ("", "auto") or expected is None:
+        return []
+    if expected["test"]["unscored"] <= UNSCORED:
+        return []
+    return ["folds that score such test rows may come from 'shelfprice catalog folds --group auto'"]
 
 
 def _recorded(workspace: Workspace) -> StandingBlend | None:
@@ -178,11 +191,13 @@ def read_blend(workspace: Workspace, folder: str | None = None) -> dict[str, Any
     """blend.json of a blend, with its `folder`; None: of the standing one.
 
     Raises:
+        CatalogError: there is no catalogue.
         WorkspaceError: there is no such blend, or it was made by another version.
     """
     standing = standing_blend(workspace)
     found = folder or (standing.folder if standing else None)
     if found is None or not workspace.exists(f"{found}/blend.json"):
+        present_splits(workspace)  # raises where nothing was ingested
         what = f"blend {folder}" if folder else "standing blend"
         raise WorkspaceError(
             f"no {what} in {workspace.root}: run 'shelfprice ensemble blend -w {workspace.root}' (with --standing for "
@@ -227,8 +242,8 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     from ensemble.groups import bootstrap_interval
     from ensemble.honest import RULE, Maker
     from ensemble.outlook import kinds_of, outlook
-    from heads.folds.weights import repetitions
     from store.metric import smape_rows
+    from store.weights import repetitions
 
     started = time.perf_counter()
     counts = np.ones(len(rows.fold)) if rows.weight is None else rows.weight / rows.weight.mean()

@@ -18,6 +18,7 @@ from store.options import (
     user_timings,
     workspace_option,
 )
+from store.outputs import Output, check_outputs, has_header
 from store.workspace import Workspace
 
 COLOURS = {"ok": "green", "caution": "yellow", "fail": "red"}
@@ -123,7 +124,12 @@ def submit(
     from ensemble.summary import submit_lines
 
     config = load_config(workspace)
-    floor = config.submission.price_floor
+    floor, price = config.submission.price_floor, config.columns.price
+    outputs = {
+        "--out": Output(out, has_header(price)),
+        "--spreadsheet": Output(spreadsheet, has_header(price, "low", "high")),
+    }
+    check_outputs(outputs, workspace=workspace)
     result = run_submit(workspace, config.columns, out, floor, folder=folder, spreadsheet=spreadsheet)
     if as_json:
         print_json(result)

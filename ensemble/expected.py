@@ -16,6 +16,7 @@ from ensemble.groups import MOST_SMAPE, gain_and_error
 
 LEVELS = ("none", "family", "product")  # the closest relative that a row has where its price is learned from
 LEAST_ROWS = 20  # of a level, for a mean of its own
+UNSCORED = 0.02  # of the test rows: fewer are not worth a word
 EXPONENT = 0.35  # of the rows learned from, by which an error falls; see docs/score.md
 
 
@@ -37,7 +38,9 @@ class Expected:
     interval: tuple[float, float]  # that the mean of so many new rows falls into
     size_factor: float  # the score over that of the out-of-fold models
     n_scored: int  # training rows that it is taken from
-    unscored: float  # share of the rows whose level no training row has: they count as those of the next one
+    unscored: (
+        float  # share of the rows whose level too few training rows have: it is pooled with the next one
+    )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -87,7 +90,11 @@ def expect(
     scored = np.flatnonzero(counts >= min(LEAST_ROWS, counts.max()))
     for at in np.flatnonzero((wanted > 0) & ~np.isin(np.arange(len(LEVELS)), scored)):
         lower = scored[scored < at]
-        wanted[lower[-1] if len(lower) else scored[0]] += wanted[at]
+        pooled = lower[-1] if len(lower) else scored[0]
+        level = np.where(
+            level == at, pooled, level
+        )  # its few rows are kept: their losses may be far from the others'
+        wanted[pooled] += wanted[at]
         unscored += wanted[at]
         wanted[at] = 0.0
     given = np.ones(len(loss)) if row_weight is None else row_weight

@@ -106,8 +106,8 @@ def check_submission(
     if not sample_id.equals(expected):
         n_common = len(set(sample_id.to_pylist()) & set(expected.to_pylist()))
         raise RowMismatchError(
-            f"a submission holds the test catalogue's {len(expected)} ids in their order, "
-            f"got {len(sample_id)} ids, {n_common} of them in the catalogue: run 'shelfprice heads run' again"
+            f"the predictions have {len(sample_id)} rows ({n_common} of them in the catalogue) instead of the "
+            f"{len(expected)} test rows in their order: run 'shelfprice heads run' again"
         )
     bad = np.flatnonzero(~(np.isfinite(price) & (price >= price_floor)))
     if len(bad):

@@ -3,8 +3,9 @@
 import textwrap
 from typing import Any
 
+from ensemble.expected import LEAST_ROWS, UNSCORED
+
 DIFFERENT = 0.01  # of a score: two that are nearer are one
-UNSCORED = 0.02  # of the test rows: fewer are not worth a word
 KNOWN_GROUPS = (
     "This is not the score of the {:.0%} of test rows whose group train has: folds keep groups apart."
 )
@@ -106,11 +107,10 @@ def expectation(record: dict[str, Any]) -> list[str]:
         )
         lines.append("  The expected score counts each twice the one before, and allows for their scatter.")
     if test["unscored"] > UNSCORED:
-        lines.append(
-            f"{test['unscored']:.0%} of the test rows have a nearer relative in train than training rows have"
-        )
-        lines.append("  in another fold: expect a better score. Folds that score such rows")
-        lines.append("  may come from 'shelfprice catalog folds --group auto'.")
+        lines += [
+            f"{test['unscored']:.0%} of the test rows have a relative in train of a kind that fewer than {LEAST_ROWS}",
+            "  training rows have in another fold: the true score may be lower than expected.",
+        ]
     return lines
 
 

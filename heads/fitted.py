@@ -8,6 +8,7 @@ needs them gets them from its caller (`Head.restore`).
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -22,12 +23,16 @@ from heads.features.rows import Rows
 from heads.features.tfidf import VocabularyCounter
 from heads.params import current_params, recorded_params
 from heads.registry import head_class
+from store.arrays import arrays_of
+from store.contracts import ListOf, parse_json, shape_problem
 from store.errors import CorruptFileError, HeadError
 
 TREE, ARRAYS = "fitted.json", "fitted.npz"
 FORMAT = 1  # raised when the same head is written otherwise
 KIND = "kind"  # key of a node that is no plain value
 PACKAGE = "heads."
+CLASS = re.compile(r"heads(\.\w+)+:\w+")  # of this package, by its module
+SHAPE = {"format": int, "head": str, "code_version": int, "models": ListOf({"params": dict, "state": dict})}
 
 TrainingRows = Callable[[pa.Array], Rows]  # ids -> those training rows, with their vectors
 
@@ -71,29 +76,35 @@ def read_fitted(read: Callable[[str], bytes], rows: TrainingRows) -> list[Head]:
         HeadError: the head is not known here, or was written by another version.
         CorruptFileError: the files don't belong together.
     """
-    record = json.loads(read(TREE))
+    try:
+        record = parse_json(read(TREE))
+    except ValueError as error:
+        raise CorruptFileError(f"{TREE} is not JSON: {error}") from error
+    if problem := shape_problem(record, SHAPE):
+        raise CorruptFileError(f"{TREE} is not what shelfprice wrote ({problem})")
     cls = head_class(record["head"])
     if record["format"] != FORMAT or record["code_version"] != cls.code_version:
         raise HeadError(
             f"{record['head']} was fitted by another version of shelfprice (format {record['format']}, code "
             f"{record['code_version']}; here {FORMAT}, {cls.code_version}): fit it again"
         )
-    with np.load(io.BytesIO(read(ARRAYS)), allow_pickle=False) as arrays:
-        reader = _Reader(arrays, read)
-        models = []
-        for one in record["models"]:
-            params = current_params(cls, one["params"], warn=False)
-            defaults = cls().get_params()
-            given: dict[str, Any] = {
-                k: tuple(v) if isinstance(defaults[k], tuple) else v for k, v in params.items()
-            }
-            head = cls(**given)
-            try:
-                head.restore({name: reader.value(node) for name, node in one["state"].items()}, rows)
-            except (KeyError, TypeError, AttributeError, IndexError) as error:
-                raise CorruptFileError(f"what {record['head']} learned is not whole: {error!r}") from error
-            models.append(head)
-    return models
+    reader = _Reader(arrays_of(io.BytesIO(read(ARRAYS)), f"{ARRAYS} of {record['head']}"), read)
+    try:
+        return [_restored(cls, one, reader, rows) for one in record["models"]]
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError, pa.ArrowException) as error:
+        raise CorruptFileError(
+            f"the files of {record['head']} are incomplete ({error!r:.200}): copy the model again"
+        ) from error
+
+
+def _restored(cls: type[Head], record: dict[str, Any], reader: "_Reader", rows: TrainingRows) -> Head:
+    """One fitted head of its record."""
+    params = current_params(cls, record["params"], warn=False)
+    defaults = cls().get_params()
+    given: dict[str, Any] = {k: tuple(v) if isinstance(defaults[k], tuple) else v for k, v in params.items()}
+    head = cls(**given)
+    head.restore({name: reader.value(node) for name, node in record["state"].items()}, rows)
+    return head
 
 
 def predict_fitted(models: Sequence[Head], rows: Rows) -> np.ndarray:
@@ -162,7 +173,7 @@ class _Writer:
         if kind == "sklearn.feature_extraction.text.CountVectorizer":
             return _counter_node(value)
         raise HeadError(
-            f"{self._head} can't be packed: {where} is {kind}, which is none of what is written without pickle: a head of "
+            f"{self._head} can't be packed: {where} has the type {kind}, which can't be written without pickle: a head of "
             "your own overrides `fitted_state` and `restore`"
         )
 
@@ -244,7 +255,10 @@ class _Reader:
             case "lightgbm":
                 import lightgbm
 
-                return lightgbm.Booster(model_str=self._read(of).decode())
+                try:
+                    return lightgbm.Booster(model_str=self._read(of).decode())
+                except lightgbm.basic.LightGBMError as error:
+                    raise CorruptFileError(f"{of} is no model of LightGBM: {error}") from error
             case "xgboost":
                 import xgboost
 
@@ -268,11 +282,14 @@ class _Reader:
 
     def _object(self, path: str, state: dict[str, Any]) -> Any:
         """One of this package's dataclasses with the attributes that it had; nothing of it is run."""
-        module, _, name = path.partition(":")
-        if not module.startswith(PACKAGE):
+        module, _, name = str(path).partition(":")
+        if not CLASS.fullmatch(str(path)):
             raise CorruptFileError(f"{TREE} names {path}, which is none of shelfprice's")
-        cls: Any = getattr(import_module(module), name)
-        if not dataclasses.is_dataclass(cls):
+        try:
+            cls: Any = getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise CorruptFileError(f"{TREE} names {path}, which this version does not have") from error
+        if not (dataclasses.is_dataclass(cls) and isinstance(cls, type)):
             raise CorruptFileError(f"{TREE} names {path}, which is no dataclass")
         made: Any = object.__new__(cast(type[Any], cls))
         vars(made).update(state)

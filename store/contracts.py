@@ -7,7 +7,7 @@ something else is an error that names it and the next step, before its content i
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,9 +25,34 @@ from store.schema import (
     TUNING_HISTORY,
 )
 
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list whose items all have a shape, of a length where one is stated."""
+
+    item: "Shape"
+    length: int | None = None
+
+
+@dataclass(frozen=True)
+class Each:
+    """An object of any names, whose values all have a shape."""
+
+    value: "Shape"
+
+
+@dataclass(frozen=True)
+class May:
+    """A name of an object that may be missing or null."""
+
+    shape: "Shape"
+
+
 # The shape of JSON: a type or several, text of a pattern, or names that must be there with the shape of each.
-Shape = type | tuple[type, ...] | Mapping[str, Any] | re.Pattern[str]
+Shape = type | tuple[type, ...] | Mapping[str, Any] | re.Pattern[str] | ListOf | Each | May
 NUMBER = (int, float)
+RECORD_BYTES = 2**26  # that a JSON record has at most
+IMAGE_BYTES = 2**28  # that the file of one image has at most
 TEXT_OR_NULL = (str, type(None))
 
 
@@ -71,12 +96,14 @@ class Contract:
         made_by: what makes it again, as the end of a sentence.
         columns: of a table; every one must be there.
         shape: of a JSON record, or of the JSON beside a table's columns.
+        most_bytes: that such a file can have, where that is known.
     """
 
     files: str
     made_by: str
     columns: Mapping[str, Column] = field(default_factory=dict)
     shape: Shape = dict
+    most_bytes: int | None = None
 
 
 def _columns(*schemas: pa.Schema | tuple[pa.Field, ...] | Mapping[str, pa.DataType]) -> dict[str, Column]:
@@ -97,7 +124,7 @@ _EMBED = "run 'shelfprice embed run' to make it again"
 _HEADS = "run 'shelfprice heads run' to make it again"
 _BLEND = "run 'shelfprice ensemble blend' to make it again"
 _TUNED = "delete its folder and run 'shelfprice embed finetune' again"
-_ENCODER = {
+ENCODER = {
     "name": str,
     "modality": str,
     "library": str,
@@ -109,7 +136,9 @@ _ENCODER = {
     "normalize": bool,
 }
 CONTRACTS = (
-    Contract(r"shelfprice\.toml(\.last)?", "run 'shelfprice status', which says how to go on"),
+    Contract(
+        r"shelfprice\.toml(\.last)?", "run 'shelfprice status', which says how to go on", most_bytes=2**20
+    ),
     Contract(
         r"catalog/train\.parquet",
         _INGEST,
@@ -141,7 +170,7 @@ CONTRACTS = (
         "run 'shelfprice catalog ingest' or 'shelfprice catalog images' to make it again",
         {"link": Column(pa.string(), nullable=False), "sha256": Column(pa.string())},
     ),
-    Contract(r"images/blobs/.*", _IMAGES),
+    Contract(r"images/blobs/.*", _IMAGES, most_bytes=IMAGE_BYTES),
     Contract(
         r"images/hashes\.parquet",
         "run 'shelfprice catalog clean' to make it again",
@@ -164,11 +193,11 @@ CONTRACTS = (
         {"key": Column(KEY_TYPE, nullable=False), "vector": Column(VECTOR, nullable=False)},
     ),
     Contract(r"vectors/[^/]+/failed-\w+\.parquet", _EMBED, _columns(FAILURES)),
-    Contract(r"vectors/[^/]+/encoder\.json", _EMBED, shape=_ENCODER),
+    Contract(r"vectors/[^/]+/encoder\.json", _EMBED, shape=ENCODER),
     Contract(
         r"vectors/current/[^/]+\.json",
         f"{_EMBED}, or delete it where its encoder is not in use any more",
-        shape=_ENCODER,
+        shape=ENCODER,
     ),
     Contract(r"vectors/.+\.json", _EMBED),
     Contract(r"predictions/[^/]+/oof\.parquet", _HEADS, _OUT_OF_FOLD),
@@ -223,7 +252,13 @@ CONTRACTS = (
     Contract(r"finetune/[^/]+/run\.json", _TUNED, shape={"encoders": list}),
     Contract(r"finetune/.+", _TUNED),
 )
-_COMPILED = tuple((re.compile(one.files), one) for one in CONTRACTS)
+_COMPILED = tuple(
+    (
+        re.compile(one.files),
+        replace(one, most_bytes=RECORD_BYTES) if isinstance(one.shape, dict) and not one.columns else one,
+    )
+    for one in CONTRACTS
+)
 ANY = Contract("", "delete it and run the command that made it again")
 
 
@@ -234,16 +269,27 @@ def contract_of(relative: str) -> Contract:
 
 def shape_problem(value: Any, shape: Shape, where: str = "") -> str | None:
     """What is wrong with plain data; None where nothing is."""
-    if isinstance(shape, Mapping):
+    if isinstance(shape, Mapping | Each):
         if not isinstance(value, dict):
             return f"{where or 'it'} is {_kind(value)}, not an object"
+        parts = dict.fromkeys(value, shape.value) if isinstance(shape, Each) else shape
         problems = (
             shape_problem(value[name], one, f"{where}.{name}".lstrip("."))
             if name in value
             else f"it has no {f'{where}.{name}'.lstrip('.')!r}"
-            for name, one in shape.items()
+            for name, one in parts.items()
+            if name in value or not isinstance(one, May)
         )
         return next((problem for problem in problems if problem), None)
+    if isinstance(shape, ListOf):
+        if not isinstance(value, list):
+            return f"{where or 'it'} is {_kind(value)}, not a list"
+        if shape.length is not None and len(value) != shape.length:
+            return f"{where or 'it'} has {len(value)} items, not {shape.length}"
+        items = (shape_problem(one, shape.item, f"{where}[{at}]") for at, one in enumerate(value))
+        return next((problem for problem in items if problem), None)
+    if isinstance(shape, May):
+        return None if value is None else shape_problem(value, shape.shape, where)
     if isinstance(shape, re.Pattern):
         if isinstance(value, str) and shape.fullmatch(value):
             return None

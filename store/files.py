@@ -18,9 +18,17 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from store.contracts import ANY, contract_of
-from store.errors import WorkspaceError
+from store.errors import CorruptFileError, WorkspaceError
 from store.lease import held
-from store.local import TEMPORARY_PREFIX, append_local, flush_filesystem, publish_local, write_error
+from store.local import (
+    TEMPORARY_PREFIX,
+    NotRegularError,
+    append_local,
+    flush_filesystem,
+    open_regular,
+    publish_local,
+    write_error,
+)
 from store.objects import ObjectFile, Objects, check_address
 
 BLOCK_BYTES = 2**20  # least that one request to an object store reads of a file
@@ -133,14 +141,15 @@ class Files:
             return os.lstat(self.path(relative))
 
     def open(self, relative: str) -> BinaryIO:
-        """Open for reading.
+        """Open for reading; a link is followed.
 
         Raises:
+            CorruptFileError: a pipe, a socket or a device is in its place.
             WorkspaceError: there is no such file, or it may not be read.
         """
         try:
             if self.is_local:
-                return open(self.path(relative), "rb")
+                return open_regular(self.path(relative))
             file = self._objects.call(self.filesystem.open, self.path(relative), "rb", block_size=BLOCK_BYTES)
             return cast(BinaryIO, ObjectFile(self._objects, file))
         except FileNotFoundError as error:
@@ -155,10 +164,14 @@ class Files:
         """Content of a file.
 
         Raises:
+            CorruptFileError: see `open`; or it is larger than a file of its kind can be.
             WorkspaceError: there is no such file, or it can't be read.
         """
         if self.is_local:
+            most = contract_of(relative).most_bytes
             with self.open(relative) as file:
+                if most is not None and os.fstat(file.fileno()).st_size > most:
+                    raise self._unreadable(relative, OSError(errno.EFBIG, f"it is larger than {most} bytes"))
                 try:
                     return file.read()
                 except OSError as error:
@@ -175,13 +188,12 @@ class Files:
 
     def _unreadable(self, relative: str, error: OSError) -> WorkspaceError:
         message = f"can't read {self.path(relative)}: {error.strerror or error}"
-        if error.errno in (
-            errno.EISDIR,
-            errno.ELOOP,
-        ):  # something else is in its place, which the user has to look at
+        is_damage = isinstance(error, NotRegularError) or error.errno == errno.EFBIG
+        # Something else is in its place, which the user has to look at.
+        if is_damage or error.errno in (errno.EISDIR, errno.ELOOP):
             made_by = contract_of(relative).made_by
             message += f": {made_by}" if made_by.startswith("delete ") else f": delete it, then {made_by}"
-        return WorkspaceError(message)
+        return CorruptFileError(message) if is_damage else WorkspaceError(message)
 
     # ---- publishing ------------------------------------------------------------------------------
 

@@ -4,12 +4,46 @@ import ctypes
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
+from io import BufferedReader
 from typing import BinaryIO
 
 from store.errors import WorkspaceError
 
 TEMPORARY_PREFIX = ".writing-"
+
+
+class NotRegularError(OSError):
+    """What lies at a path is a named pipe, a socket or a device."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a file that someone else may have put there; a link is followed, and a named pipe is not waited for.
+
+    Raises:
+        NotRegularError: it is no regular file.
+        OSError: it can't be opened.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise _not_regular(path) from error
+        raise
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise (
+            IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+            if stat.S_ISDIR(mode)
+            else _not_regular(path)
+        )
+    return os.fdopen(handle, "rb")
+
+
+def _not_regular(path: str | os.PathLike[str]) -> NotRegularError:
+    return NotRegularError(errno.EINVAL, "it is a pipe, a socket or a device, not a file", os.fspath(path))
 
 
 def publish_local(target: str, write: Callable[[BinaryIO], object], flush: bool = True) -> None:
@@ -35,13 +69,13 @@ def publish_local(target: str, write: Callable[[BinaryIO], object], flush: bool 
 
 
 def publish_file(target: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file of the user's, outside of any workspace; one that is there is replaced.
+    """Write a file of the user's, outside of any workspace; one that is there is replaced, a link is followed.
 
     Raises:
         WorkspaceError: it can't be written.
     """
     try:
-        publish_local(os.fspath(target), lambda file: file.write(content))
+        publish_local(os.path.realpath(target), lambda file: file.write(content))
     except OSError as error:
         raise write_error(os.fspath(target), error) from error
 
@@ -49,8 +83,9 @@ def publish_file(target: str | os.PathLike[str], content: bytes) -> None:
 def append_local(target: str, content: bytes) -> None:
     """Add to the end of a file in one write; a killed process leaves a part of it at most."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    # Not through a link, which may lead anywhere.
-    file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    # Not through a link, which may lead anywhere, nor into a pipe.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = os.open(target, flags, 0o644)
     try:
         if os.write(file, content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -84,5 +119,6 @@ def write_error(target: str, error: OSError) -> WorkspaceError:
             return WorkspaceError(
                 f"can't write {target}: {blocked} is no folder: delete what is there in its place"
             )
-    way_on = ": delete what is there in its place" if error.errno in (errno.EISDIR, errno.ELOOP) else ""
+    is_other = error.errno in (errno.EISDIR, errno.ELOOP, errno.ENXIO)
+    way_on = ": delete what is there in its place" if is_other else ""
     return WorkspaceError(f"can't write {target}: {error.strerror or error}{way_on}")

@@ -1,5 +1,6 @@
 import faiss
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -76,6 +77,23 @@ def test_one_file_for_two_sets_is_refused_before_anything_is_written(workspace, 
     output = export(workspace, "-e", "fake@name", "-e", "other@name", "--to", str(tmp_path / "v.npy"), code=1)
     assert "one file for 2 vector sets: name one with -e, or pass --to npy" in output
     assert not (tmp_path / "v.npy").exists()
+
+
+def test_only_what_an_earlier_export_wrote_is_replaced(workspace, tmp_path):
+    for to in ("v.npy", "v.faiss", "folder"):
+        for _ in range(2):
+            export(workspace, "-e", "fake@name", "--to", str(tmp_path / to))
+    array, table = tmp_path / "mine.npy", tmp_path / "other/fake@name/test.parquet"
+    np.save(array, np.zeros(2))
+    table.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"x": [1]}), table)
+    for to, file in ((array, array), (tmp_path / "other", table)):
+        before = file.read_bytes()
+        output = export(workspace, "-e", "fake@name", "--to", str(to), code=1)
+        assert f"--to {file} is there and was not written by this command" in output
+        assert file.read_bytes() == before
+    output = export(workspace, "-e", "fake@name", "--to", f"{workspace.root}/vectors", code=1)
+    assert "is a place of the workspace's own files" in output
 
 
 def test_a_set_that_was_never_embedded_names_the_command(workspace, tmp_path):

@@ -209,7 +209,7 @@ def test_a_shard_that_may_not_be_read_is_an_error_and_is_not_embedded_again(work
     publish_names(workspace, names_of(12))
     folder = embed(workspace).plan.spec.folder
     before = shard_names(workspace, folder)
-    opened = open
+    opened = os.open
 
     def refused(path, *args, **kwargs):
         if "part-" in str(path):
@@ -217,7 +217,7 @@ def test_a_shard_that_may_not_be_read_is_an_error_and_is_not_embedded_again(work
         return opened(path, *args, **kwargs)
 
     with monkeypatch.context() as context:
-        context.setattr("builtins.open", refused)
+        context.setattr("os.open", refused)
         with pytest.raises(WorkspaceError, match=r"can't read .*part-.*: Permission denied"):
             embed(workspace)
     assert shard_names(workspace, folder) == before

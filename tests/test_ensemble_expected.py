@@ -53,6 +53,19 @@ def test_rows_of_a_level_that_no_training_row_has_count_as_the_next_one_and_are_
     assert expected_of(loss, level, [1.0, 0.0, 0.0]).unscored == 0
 
 
+def test_the_few_rows_of_a_rare_level_are_pooled_with_the_next_one():
+    level = np.repeat([0, 1, 2], [200, 60, 15])
+    loss = np.array([30.0, 24.0, 4.0])[level]
+    found = expected_of(loss, level, [0.8, 0.1, 0.1])
+    assert found.smape == pytest.approx(0.8 * 30 + 0.2 * 20)  # (60 x 24 + 15 x 4) / 75 = 20
+    assert found.unscored == pytest.approx(0.1)
+    assert found.n_scored == 275
+    untouched = expected_of(
+        loss, level, [0.8, 0.2, 0.0]
+    )  # the test set has no such rows: they say nothing of it
+    assert untouched.smape == pytest.approx(0.8 * 30 + 0.2 * 24)
+
+
 def test_a_learning_curve_takes_off_what_the_missing_fold_is_worth_and_widens_the_interval_little():
     draws = np.random.default_rng(0)
     loss = draws.gamma(2, 10, 2000)

@@ -245,7 +245,9 @@ def test_a_changed_byte_of_any_file_is_found(
         with pytest.raises(CorruptFileError, match=r"was changed|can't be read|lacks|not the model's"):
             PriceModel.load(packed.folder)
         if file.name == "vectors.npz":  # since it was opened
-            with pytest.raises(CorruptFileError, match=r"vectors\.npz was changed: its digest is another"):
+            with pytest.raises(
+                CorruptFileError, match=r"vectors\.npz was changed \(its digest does not match\)"
+            ):
                 opened.save(packed.root / "copied")
             assert not (packed.root / "copied").exists()
         file.write_bytes(content)
@@ -255,7 +257,7 @@ def test_a_changed_byte_of_any_file_is_found(
         PriceModel.load(packed.folder)
     foreign.unlink()
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", lambda *args, **kwargs: os.close(-1))
+        patched.setattr("ensemble.model.folder.open_regular", lambda path: os.close(-1))
         with pytest.raises(WorkspaceError, match=r"can't read .*: Bad file descriptor"):
             PriceModel.load(packed.folder)
     assert PriceModel.load(packed.folder).fingerprint
@@ -295,7 +297,7 @@ def test_a_folder_of_a_newer_format_and_one_that_is_no_model_are_refused(
             PriceModel.load(tmp_path)
     with pytest.raises(WorkspaceError, match="holds no model"):
         PriceModel.load(packed.run)
-    with pytest.raises(WorkspaceError, match="is there and is no model"):
+    with pytest.raises(WorkspaceError, match="exists and is not a model"):
         pack(packed.run, packed.run)
 
 
@@ -568,6 +570,29 @@ def test_saving_deletes_what_a_killed_process_left_and_no_folder_that_is_being_w
         os.utime(folder, (0, 0))
     fitted.model.save(tmp_path / "saved")
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, young.name, "saved"]
+
+
+def test_a_model_takes_the_place_of_a_model_alone_and_of_no_file_beside_it(
+    fitted: SimpleNamespace, tmp_path: Path
+) -> None:
+    folder, link = tmp_path / "saved", tmp_path / "current"
+    fitted.model.save(folder)
+    link.symlink_to(folder)
+    fitted.model.save(link)
+    assert link.is_symlink()
+    assert PriceModel.load(folder).fingerprint == fitted.model.fingerprint
+    for name in ("notes.txt", ".git/config", "heads/mine.txt", "images/elsewhere"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(tmp_path) if name == "images/elsewhere" else (folder / name).write_text("")
+        with pytest.raises(
+            WorkspaceError, match=rf"holds 1 files that are not the model's \(first: {name}\)"
+        ):
+            fitted.model.save(folder)
+        assert os.path.lexists(folder / name)
+        (folder / name).unlink()
+    (folder / "model.json").write_text("{")
+    with pytest.raises(WorkspaceError, match="holds a damaged model, so that it is not known which"):
+        fitted.model.save(folder)
 
 
 def test_a_frame_is_fitted_saved_and_evaluated(fitted: SimpleNamespace, tmp_path: Path) -> None:

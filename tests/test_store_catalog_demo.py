@@ -220,6 +220,18 @@ def test_an_earlier_demo_is_replaced_whole(tmp_path):
     assert files_of(tmp_path / "demo") == files_of(tmp_path / "fresh")
 
 
+def test_images_that_no_demo_drew_and_a_record_of_another_kind_are_left_alone(tmp_path):
+    make_demo(tmp_path, 1, 30, 5)
+    (tmp_path / "images/holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(CatalogError, match=r"its images are not only those of a demo \(first: holiday.jpg\)"):
+        make_demo(tmp_path, 2, 12, 3)
+    (tmp_path / "images/holiday.jpg").unlink()
+    (tmp_path / "catalogue.json").write_text('{"products": 7}')
+    with pytest.raises(CatalogError, match="is not empty and holds no demo"):
+        make_demo(tmp_path, 2, 12, 3)
+    assert len((tmp_path / "train.csv").read_text().splitlines()) > 30
+
+
 def test_a_demo_too_small_to_be_one_is_an_error(tmp_path):
     with pytest.raises(CatalogError, match=r"at least 10 train .* got 3 and 0"):
         make_demo(tmp_path / "demo", 1, 3, 0)

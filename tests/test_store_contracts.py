@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ensemble.blend import run_blend
+from ensemble.model.answers import UNREADABLE_IMAGE
+from ensemble.model.rows import image_contents
 from ensemble.submission import submit
 from heads.folds import curve
 from heads.folds.search import _trials
 from heads.run import run_heads
 from heads.status import head_holdings
-from store.config import ColumnConfig, Config, FoldConfig, HeadConfig, save_config
+from store.config import ColumnConfig, Config, FoldConfig, HeadConfig, load_config, save_config
 from store.contracts import CONTRACTS, contract_of
 from store.digests import DIGEST_KEY, METADATA_KEY
 from store.errors import CorruptFileError, WorkspaceError
@@ -279,7 +282,7 @@ def test_what_may_not_be_read_is_not_taken_for_damage(workspace, monkeypatch):
     def refused(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("builtins.open", refused)
+    monkeypatch.setattr("os.open", refused)
     for relative in ("folds.parquet", "predictions/a.json"):
         with pytest.raises(WorkspaceError, match=r"can't read .*: Permission denied") as caught:
             workspace.is_sound(relative)
@@ -380,6 +383,78 @@ def test_a_folder_or_a_link_to_nothing_in_a_files_place_is_one_line_that_says_wh
             WorkspaceError, match=rf"can't read .*{relative}: .*: delete it, then run 'shelfprice"
         ):
             read(relative)
+
+
+@pytest.fixture
+def alarm():
+    """Ends a test that waits for a pipe."""
+
+    def ring(*_):
+        raise AssertionError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_pipe_or_a_device_in_a_files_place_is_damage_and_nothing_waits_for_it(finished, pristine):
+    workspace, config = finished
+    root = Path(workspace.root)
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    for path in files:
+        relative = path.relative_to(root).as_posix()
+        path.unlink()
+        os.mkfifo(path)
+        told = rf"can't read {re.escape(str(path))}: it is a pipe, a socket or a device, not a file: .*(delete|run) "
+        for read in (
+            workspace.read_bytes,
+            workspace.read_json,
+            workspace.read_table,
+            workspace.read_metadata,
+        ):
+            with pytest.raises(CorruptFileError, match=told):
+                read(relative)
+        assert not workspace.is_sound(relative)
+    with pytest.raises(CorruptFileError, match=r"shelfprice\.toml: it is a pipe.* delete it, then run"):
+        load_config(workspace)
+    for path in files:
+        path.unlink()
+        shutil.copyfile(Path(pristine[0]) / path.relative_to(root), path)
+    for name in ("predictions/ridge.json", "blend/current.json"):
+        (root / name).unlink()
+        os.mkfifo(root / name)
+        run(workspace, config)
+        run_blend(workspace)
+        assert workspace.is_sound(name)
+    (root / "predictions/ridge.json").unlink()
+    (root / "predictions/ridge.json").symlink_to("/dev/zero")
+    with pytest.raises(CorruptFileError, match="it is a pipe, a socket or a device"):
+        workspace.read_json("predictions/ridge.json")
+
+
+def test_settings_and_records_of_gigabytes_are_not_read(workspace):
+    for name, most in (("shelfprice.toml", 2**20), ("blend/current.json", 2**26)):
+        path = Path(workspace.path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.truncate(2**33)
+        with pytest.raises(
+            CorruptFileError, match=rf"{name}: it is larger than {most} bytes: delete it, then run"
+        ):
+            workspace.read_bytes(name)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_trials_are_added_to_no_pipe_and_a_cell_that_names_one_is_an_image_that_can_not_be_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WorkspaceError, match=r"can't write .*pipe: .*: delete what is there in its place"):
+        Workspace(tmp_path).append("pipe", b"{}")
+    said: set[str] = set()
+    assert image_contents([str(tmp_path / "pipe"), "/dev/zero"], said) == []
+    assert said == {UNREADABLE_IMAGE}
 
 
 def test_a_record_that_names_a_folder_elsewhere_is_damaged(workspace):

@@ -12,13 +12,13 @@ from ensemble.score import make_blend
 from heads.base import Head
 from heads.features.rows import Rows
 from heads.folds.crossfit import crossfit
-from heads.folds.weights import repetitions
 from store.catalog.read import read_split
 from store.cli import main
 from store.config import ColumnConfig, Config, FoldConfig, save_config
 from store.errors import CatalogError
 from store.folds.assign import deal_by_time, ensure_folds, read_folds, read_record
 from store.folds.relatives import read_relatives
+from store.weights import relative_weights, repetitions, row_weights, weighted_median
 from store.workspace import Workspace
 from tests.fakes import catalog_table, publish_catalog, publish_fake_predictions
 
@@ -217,11 +217,16 @@ def test_a_row_is_fitted_on_in_proportion_to_its_weight(workspace, tmp_path):
     table = read_split(workspace, "train")
     assert table["given:weight"].to_pylist()[:3] == [1.0, 2.0, 3.0]
     assert "numeric:sold" not in table.column_names
+    assert row_weights(table).mean() == pytest.approx(1)
+    assert row_weights(table.drop_columns("given:weight")) is None
+    assert relative_weights(np.full(10, 7.0)) is None
     weight = np.random.default_rng(0).gamma(2, 1, 1000)
-    times = repetitions(weight)
-    assert abs(np.cumsum(times) - np.cumsum(weight * 2 / weight.mean())).max() <= 0.5 + 1e-6
+    times, wanted = repetitions(weight), np.maximum(weight * 2 / weight.mean(), 1)
+    assert abs(np.cumsum(times) - np.cumsum(wanted)).max() <= 0.5 + 1e-6
+    assert times.min() == 1
     assert repetitions(np.full(10, 7.0)).tolist() == [2] * 10
     assert pa.array(times).type == pa.int64()
+    assert weighted_median(np.array([3.0, 1.0, 2.0]), np.array([1.0, 5.0, 1.0])) == 1
 
 
 def test_a_blend_of_folds_that_look_back_scores_each_block_by_what_was_known_before(workspace):

@@ -14,6 +14,7 @@ from typing import Any
 from embed.encoders.audit import TOKEN_FILES
 from embed.encoders.base import Address, HashFile, Sources
 from store.errors import EncoderError
+from store.local import open_regular
 from store.vectors.spec import digest, slug
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
@@ -237,7 +238,8 @@ def read_json(path: Path) -> Any:
         EncoderError: it is not JSON, or can't be read.
     """
     try:
-        return json.loads(path.read_bytes())
+        with open_regular(path) as file:
+            return json.load(file)
     except (OSError, ValueError) as error:
         raise EncoderError(f"{path} can't be read as JSON: {error}") from error
 

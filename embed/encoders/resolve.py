@@ -14,6 +14,7 @@ from embed.encoders.base import Address, Resolved, Sources
 from embed.encoders.registry import library_of, parse_address
 from embed.encoders.remote_code import REMOTE_CODE
 from store.errors import ConfigError, CorruptFileError, EncoderError, WorkspaceError
+from store.local import open_regular
 from store.vectors.spec import EncoderSpec, digest, slug
 from store.workspace import Workspace
 
@@ -140,8 +141,11 @@ def _hash_through(workspace: Workspace) -> Any:
                 memory = workspace.read_json(record)
                 if memory["path"] == str(real) and memory["stat"] == stat:
                     return str(memory["sha256"])
-        with real.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with open_regular(real) as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise EncoderError(f"can't read {real}: {error.strerror or error}") from error
         _remember(workspace, record, {"path": str(real), "stat": stat, "sha256": sha256})
         return sha256
 

@@ -8,6 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from store.local import open_regular
+
 TYPES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}
 TORCH_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -19,7 +21,7 @@ def stored_weights(files: Sequence[Path]) -> tuple[int, str]:
         if file.suffix != ".safetensors" or not file.is_file():
             return 0, "fp32"
         try:
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
             for name, tensor in header.items():
                 if name != "__metadata__":

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from store.catalog.read import present_splits, read_split
 from store.errors import ConfigError
+from store.outputs import Output, check_outputs
 from store.vectors.matrix import Matrix, load_matrix
 from store.vectors.ondisk import scratch_folder
 from store.vectors.sets import VectorSet, current_spec
@@ -25,6 +26,7 @@ from store.workspace import Workspace
 
 BATCH_ROWS = 4096
 FORMATS = ("npy", "faiss")
+ROWS_SUFFIX = ".rows.parquet"  # of the table that tells the row of each vector
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,40 @@ def export(workspace: Workspace, vector_sets: Sequence[VectorSet], to: str) -> I
     """Write every row of both splits with its vector of each set; yields each file as it is done.
 
     Raises:
-        ConfigError: see `destination`.
+        ConfigError: see `destination` and `store.outputs.check_outputs`.
         MissingVectorsError: a set was never embedded, or lacks rows; names the command.
     """
     places = [destination(to, one, len(vector_sets)) for one in vector_sets]
+    _check_places(workspace, places)
     for vector_set in vector_sets:
         current_spec(workspace, vector_set.encoder)
     for vector_set, (kind, path) in zip(vector_sets, places, strict=True):
         yield from _export_one(workspace, vector_set, kind, path)
+
+
+def _check_places(workspace: Workspace, places: Sequence[tuple[str, str]]) -> None:
+    """Check that no file but those of an earlier export will be replaced."""
+    for kind, path in places:
+        if "://" in path:
+            continue
+        names = ("train.parquet", "test.parquet") if kind == "parquet" else ("",)
+        for file in (Path(path) / name for name in names):
+
+            def was_exported(_: bytes, file: Path = file) -> bool:
+                return _is_export(file)
+
+            check_outputs({"--to": Output(file, was_exported)}, workspace=workspace)
+
+
+def _is_export(file: Path) -> bool:
+    """Whether a file that is there was exported: of Parquet by its columns, else by the table of rows beside it."""
+    table, columns = file, ["sample_id", "vector"]
+    if file.suffix != ".parquet":
+        table, columns = file.with_suffix(ROWS_SUFFIX), ["sample_id", "split", "has_vector"]
+    try:
+        return list(pq.read_schema(table).names) == columns
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _export_one(workspace: Workspace, vector_set: VectorSet, kind: str, path: str) -> Iterator[Exported]:
@@ -108,7 +136,7 @@ def _export_one(workspace: Workspace, vector_set: VectorSet, kind: str, path: st
             write = partial(_write_faiss, splits=splits, normalized=spec.normalize)
         target.publish(file, write)
         rows = _rows_table(splits, only_valid=kind == "faiss")
-        target.publish_table(f"{file.removesuffix(f'.{kind}')}.rows.parquet", rows)
+        target.publish_table(f"{file.removesuffix(f'.{kind}')}{ROWS_SUFFIX}", rows)
         yield _exported(vector_set, target.path(file), splits)
 
 

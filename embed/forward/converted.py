@@ -20,7 +20,7 @@ from embed.inputs.batch import BatchLimit, Preparer
 from embed.inputs.clip_tokenizer import tokenizer_from_record
 from embed.inputs.texts import TextPreparer
 from store.errors import CorruptFileError, WorkspaceError
-from store.local import TEMPORARY_PREFIX, write_error
+from store.local import TEMPORARY_PREFIX, open_regular, write_error
 from store.vectors.spec import EncoderSpec
 from store.workspace import Workspace
 
@@ -144,7 +144,7 @@ def find_converted(folder: Path, spec: EncoderSpec) -> ConvertedModel | None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -29,6 +29,7 @@ from store.catalog.images.blobs import MOST_BYTES
 from store.catalog.images.jpeg_end import lacks_end
 from store.catalog.images.open import quiet_pillow
 from store.errors import StoreError, WorkspaceError
+from store.local import open_regular
 
 CRASHED = InputFailure("decode", "crashes the decoder")
 UNREAD = InputFailure("read", "")  # by a process: the run reads it, and tells why it can't
@@ -190,7 +191,7 @@ def _content(source: socket.socket, asked: Any) -> bytes | None:
         return bytes(content)
     path, sha256 = asked
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             found = file.read(MOST_BYTES + 1)
     except OSError:
         return None

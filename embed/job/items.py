@@ -15,6 +15,7 @@ from embed.forward.devices import cores
 from embed.inputs.batch import ImageReader, RowWindow
 from embed.job.source import WINDOW_ROWS, SplitKeys, WantedKeys
 from store.catalog.images.blobs import MOST_BYTES
+from store.local import open_regular
 from store.vectors.content import image_keys, text_keys
 from store.vectors.keys import KeyBuffer, key_array, key_bytes, locate
 
@@ -131,7 +132,7 @@ def image_bytes(image: Any) -> bytes:
         return bytes(image)
     if _is_pillow(image):
         return png_bytes(image)
-    with open(image, "rb") as file:
+    with open_regular(image) as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise OSError(f"larger than {MOST_BYTES} bytes")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from store.errors import ConfigError
+from store.errors import ConfigError, CorruptFileError, WorkspaceError
 from store.options import json_option, print_json, say, spreadsheet_option, workspace_option
+from store.outputs import MODEL_MANIFEST, Output, check_outputs, has_header
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     "--to",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder of the model; a model that is there is replaced.",
+    help="Folder of the model. A model that is there is replaced, unless there are other files in the folder.",
 )
 @click.option(
     "--no-images",
@@ -52,12 +53,15 @@ def pack(to: Path, no_images: bool, as_mlflow: bool, workspace: Workspace, as_js
     def log(line: str) -> None:
         say(line, err=True)
 
+    check_outputs({"--to": Output(to)}, workspace=workspace)
     if as_mlflow:
         from tempfile import TemporaryDirectory
 
         from ensemble.model.mlflow import mlflow_pyfunc, save_mlflow
 
         mlflow_pyfunc()
+        if to.exists() and any(to.iterdir()):
+            raise WorkspaceError(f"{to} is not empty: name a new folder with --to")
         with TemporaryDirectory(prefix="shelfprice-") as place:
             model = run_pack(workspace, Path(place) / "model", images=not no_images, log=log)
             save_mlflow(model.path, to)
@@ -91,7 +95,7 @@ def pack(to: Path, no_images: bool, as_mlflow: bool, workspace: Workspace, as_js
 @click.option(
     "--model",
     "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     help="Folder that 'shelfprice ensemble pack' or PriceModel.save wrote. Without it, the standing blend of -w is packed "
     "and its cached vectors are used.",
 )
@@ -140,9 +144,12 @@ def predict(
       shelfprice predict new.csv --model model --out prices.csv
       shelfprice predict new.csv --model model --images photos --out prices.csv
     """
-    from ensemble.model.predictions import price_file
+    from ensemble.model.predictions import RESULTS, price_file
     from store.local import publish_file
 
+    is_ours = has_header(*RESULTS)
+    outputs = {"--out": Output(out, is_ours), "--spreadsheet": Output(spreadsheet, is_ours)}
+    check_outputs(outputs, [file], workspace)
     priced = price_file(
         _model(folder, workspace), file, images, id_column, interval, None if folder else workspace
     )
@@ -189,7 +196,12 @@ def _model(folder: Path | None, workspace: Workspace) -> "PriceModel":
             f"{workspace.root} is not local: pack it with 'shelfprice ensemble pack --to', then --model"
         )
     packed = Path(workspace.path(read_blend(workspace)["folder"])) / "model"
-    if not (packed / "model.json").is_file():
+    if (packed / MODEL_MANIFEST).is_file():
+        try:
+            return PriceModel.load(packed, cache=workspace.root)
+        except CorruptFileError as error:
+            say(f"{str(error).rpartition(': ')[0]}: the standing blend is packed again", err=True)
+    else:
         say("packing the standing blend", err=True)
-        run_pack(workspace, packed, log=lambda line: say(line, err=True))
+    run_pack(workspace, packed, log=lambda line: say(line, err=True))
     return PriceModel.load(packed, cache=workspace.root)

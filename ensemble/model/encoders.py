@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ensemble.model.contents import read_test_vectors
 from ensemble.model.folder import TEST_VECTORS, place_in
-from store.errors import EncoderError
+from store.errors import CorruptFileError, EncoderError
 from store.vectors.content import image_keys, text_keys
 from store.vectors.matrix import Matrix, gather
 from store.vectors.sets import VectorSet, current_spec
@@ -121,6 +122,11 @@ class ModelEncoders:
         self._loaded: dict[str, Any] = {}
         self._recent = {name: RecentVectors() for name in self._entries}
 
+    @property
+    def dims(self) -> dict[str, int]:
+        """Numbers in a vector, by encoder."""
+        return {name: entry["spec"]["dim"] for name, entry in self._entries.items()}
+
     def load(self) -> None:
         """Load every converted encoder, side by side."""
         names = [name for name, entry in self._entries.items() if entry["kind"] == CONVERTED]
@@ -181,12 +187,10 @@ class ModelEncoders:
         path = self._folder / TEST_VECTORS
         if not path.is_file():
             return {}
-        with np.load(path, allow_pickle=False) as held:
-            return {
-                name: ({key.tobytes(): at for at, key in enumerate(held[f"keys {name}"])}, held[f"X {name}"])
-                for name in self._entries
-                if f"keys {name}" in held.files
-            }
+        return {
+            name: ({key.tobytes(): at for at, key in enumerate(keys)}, X)
+            for name, (keys, X) in read_test_vectors(path, self.dims).items()
+        }
 
     def _embed(self, encoder: str, contents: Sequence[Any]) -> np.ndarray:
         """Shape (n_contents, dim) float16; NaN where an image can't be decoded."""
@@ -200,7 +204,12 @@ class ModelEncoders:
         if name not in self._loaded:
             from embed.forward.openvino import load_converted
 
-            self._loaded[name] = load_converted(place_in(self._folder, self._entries[name]["folder"]))
+            place = place_in(self._folder, self._entries[name]["folder"])
+            try:
+                self._loaded[name] = load_converted(place)
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:  # as OpenVINO tells of a network
+                said = " ".join(str(error).split())
+                raise CorruptFileError(f"{place} holds no encoder that can be loaded: {said:.200}") from error
         return self._loaded[name]
 
     def _embed_by_torch(self, encoder: str, contents: Sequence[Any]) -> np.ndarray:

@@ -12,14 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ensemble.model.contents import manifest_problem
 from store.contracts import parse_json
 from store.errors import CorruptFileError, WorkspaceError
-from store.local import TEMPORARY_PREFIX, write_error
+from store.local import TEMPORARY_PREFIX, open_regular, write_error
+from store.outputs import MODEL_KIND, MODEL_MANIFEST
 from store.vectors.spec import canonical_json
 
 FILES_AT_ONCE = 8  # parts that all files are checked in
+MOST_MANIFEST_BYTES = 2**26
 LEFT_SECONDS = 3600.0  # after which a folder that is being written belongs to a process that was killed
-MANIFEST = "model.json"
+MANIFEST = MODEL_MANIFEST
 CARD = "README.md"
 CALIBRATION = "calibration.npz"
 TRAINING = "training.arrow"
@@ -29,7 +32,7 @@ TEST_VECTORS = "test_vectors.npz"
 FITS = "fit"  # of a workspace: where `PriceModel.fit` keeps what is its own
 IN_USE = "model-"  # begin of the name of a folder there, of a model that was fitted and is in use
 MODEL_LOCK = ".lock"  # in that folder, held as long as its process uses the model
-KIND = "shelfprice price model"
+KIND = MODEL_KIND
 FORMAT = 1  # raised when a folder can no longer be read by the version before
 OWN = "sha256"  # in the manifest: digest of all the rest of it
 
@@ -48,7 +51,12 @@ class ModelFolder:
 
     def read(self, name: str) -> bytes:
         """Content of one of its files."""
-        return place_in(self.path, name).read_bytes()
+        file = place_in(self.path, name)
+        try:
+            with open_regular(file) as opened:
+                return opened.read()
+        except OSError as error:
+            raise _unreadable(file, error) from error
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelFolder":
@@ -59,36 +67,46 @@ class ModelFolder:
             WorkspaceError: there is no such folder, it is no model, or of a newer format.
         """
         folder = Path(path)
-        try:
-            is_there = (folder / MANIFEST).is_file()
-        except OSError as error:
-            raise _unreadable(folder / MANIFEST, error) from error
-        if not is_there:
+        manifest = _read_manifest(folder)
+        _check_files(folder, manifest["files"])
+        return cls(folder, manifest)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The content of a model's manifest, as it was written."""
+    file = folder / MANIFEST
+    try:
+        if not file.is_file():
             raise WorkspaceError(
                 f"{folder} holds no model ({MANIFEST} is not there): make one with 'shelfprice ensemble pack --to {folder}'"
             )
-        try:
-            manifest = parse_json((folder / MANIFEST).read_bytes())
-            kind, version = manifest["kind"], int(manifest["format"])
-        except OSError as error:
-            raise _unreadable(folder / MANIFEST, error) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(
-                f"{folder / MANIFEST} can't be read: {error!r:.200}: copy the model again"
-            ) from error
-        if kind != KIND:
-            raise WorkspaceError(f"{folder / MANIFEST} is of another kind: {kind!r}")
-        if version > FORMAT:
-            raise WorkspaceError(
-                f"{folder} is of format {version}, and this version of shelfprice reads up to {FORMAT}: install the "
-                f"version that wrote it, {manifest.get('versions', {}).get('shelfprice', 'a newer one')}"
-            )
-        if manifest.get(OWN) != _own_digest(manifest):
-            raise CorruptFileError(
-                f"{folder / MANIFEST} was changed: its digest is another: copy the model again"
-            )
-        _check_files(folder, manifest["files"])
-        return cls(folder, manifest)
+        with open_regular(file) as opened:
+            content = opened.read(MOST_MANIFEST_BYTES + 1)
+        if len(content) > MOST_MANIFEST_BYTES:
+            raise ValueError(f"it is larger than {MOST_MANIFEST_BYTES} bytes")
+        manifest = parse_json(content)
+        kind, version, digest = manifest["kind"], int(manifest["format"]), _own_digest(manifest)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise CorruptFileError(f"{file} can't be read: {error!r:.200}: copy the model again") from error
+    if kind != KIND:
+        raise WorkspaceError(f"{file} is of another kind: {kind!r}")
+    if version > FORMAT:
+        raise WorkspaceError(
+            f"{folder} is of format {version}, and this version of shelfprice reads up to {FORMAT}: install the "
+            f"version that wrote it, {_writer_of(manifest)}"
+        )
+    if manifest.get(OWN) != digest:
+        raise CorruptFileError(f"{file} was changed (its digest does not match): copy the model again")
+    if problem := manifest_problem(manifest):
+        raise CorruptFileError(f"{file} is not what shelfprice wrote ({problem:.200}): copy the model again")
+    return dict(manifest)
+
+
+def _writer_of(manifest: Mapping[str, Any]) -> str:
+    versions = manifest.get("versions")
+    return str(versions.get("shelfprice", "a newer one")) if isinstance(versions, dict) else "a newer one"
 
 
 def place_in(folder: Path, name: str) -> Path:
@@ -109,24 +127,17 @@ def write_folder(
     fill: Callable[[Path], dict[str, Any]],
     card: Callable[[dict[str, Any]], str],
 ) -> ModelFolder:
-    """Write a model; readers find the old one, none, or the complete new one.
+    """Write a model; readers find the old one, none, or the complete new one. A link is followed.
 
     Args:
         fill: puts files into a folder and returns the rest of the manifest.
         card: the model card of a manifest.
 
     Raises:
-        WorkspaceError: the folder holds something that is no model, or can't be written.
+        WorkspaceError: see `check_replaceable`, or the folder can't be written.
     """
-    target = Path(path)
-    if (
-        target.exists()
-        and not (target / MANIFEST).is_file()
-        and (not target.is_dir() or any(target.iterdir()))
-    ):
-        raise WorkspaceError(
-            f"{target} is there and is no model: nothing of it is replaced, choose another folder"
-        )
+    check_replaceable(path)
+    target = Path(os.path.realpath(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         prefix = f"{TEMPORARY_PREFIX}{target.name}-"
@@ -146,6 +157,39 @@ def write_folder(
     except OSError as error:
         raise write_error(str(target), error) from error
     return ModelFolder(target, manifest)
+
+
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """Check that a model can be written to a folder without losing anything that is no model's.
+
+    Raises:
+        WorkspaceError: the folder holds something that is no model, or files that are not the model's.
+    """
+    target = Path(path)
+    try:
+        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+            return
+        if not (target / MANIFEST).is_file():
+            raise WorkspaceError(f"{target} exists and is not a model: choose another folder, or delete it")
+        there = {
+            os.path.relpath(os.path.join(at, name), target).replace(os.sep, "/")
+            for at, folders, files in os.walk(target)
+            for name in [*files, *(one for one in folders if os.path.islink(os.path.join(at, one)))]
+        }
+    except OSError as error:
+        raise _unreadable(target, error) from error
+    try:
+        own = _read_manifest(target)["files"]
+    except CorruptFileError as error:
+        raise WorkspaceError(
+            f"{target} holds a damaged model, so that it is not known which of its files are the model's: delete it, or "
+            "choose another folder"
+        ) from error
+    if foreign := sorted(there - {MANIFEST, *own}):
+        raise WorkspaceError(
+            f"{target} would be replaced, and holds {len(foreign)} files that are not the model's (first: {foreign[0]}): "
+            "move them elsewhere, or choose another folder"
+        )
 
 
 def _sweep(folder: Path, prefix: str) -> None:
@@ -194,7 +238,7 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
     found = {name: sha256 for part in read for name, sha256 in part.items()}
     if damaged := sorted(name for name, sha256 in digests.items() if found[name] != sha256):
         raise CorruptFileError(
-            f"{folder / damaged[0]} was changed: its digest is another: copy the model again"
+            f"{folder / damaged[0]} was changed (its digest does not match): copy the model again"
         )
 
 
@@ -211,7 +255,7 @@ def _own_digest(manifest: Mapping[str, Any]) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error

@@ -15,7 +15,7 @@ from ensemble.conformal import latest_of
 from ensemble.inputs import TrainingRows, read_training_rows, selection_of
 from ensemble.model.card import card_of
 from ensemble.model.encoders import CONVERTED, pack_encoder
-from ensemble.model.folder import CALIBRATION, RELATIVES, ModelFolder, write_folder
+from ensemble.model.folder import CALIBRATION, RELATIVES, ModelFolder, check_replaceable, write_folder
 from ensemble.model.lacks import lacks
 from ensemble.model.nearness import calibrate
 from ensemble.model.packed_heads import Log, check_heads, head_inputs, vector_sets, write_head
@@ -59,7 +59,7 @@ def pack(
     """Write the standing blend, the fitted heads and encoders behind it and what they need into one folder.
 
     Args:
-        to: the folder; a model that is there is replaced.
+        to: the folder; a model that is there is replaced, unless there are other files beside it.
         images: keep a small image of each training row, to show near products by.
 
     Raises:
@@ -69,6 +69,7 @@ def pack(
             not price the test rows as it did.
     """
     workspace = Workspace.of(workspace)
+    check_replaceable(to)
     record, config = read_blend(workspace), load_config(workspace)
     floor = record["inputs"].get("price_floor", PRICE_FLOOR)
     check_current(workspace, record["inputs"], floor)

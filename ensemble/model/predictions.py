@@ -23,6 +23,7 @@ from store.errors import StoreError, WorkspaceError
 from store.workspace import Workspace
 
 Reader = Callable[[], bytes]
+RESULTS = ("price", "low", "high", "flags", "reason")  # columns beside the id
 Row = tuple[str, ...]  # id, price, low, high, flags, reason: as written
 
 
@@ -82,7 +83,7 @@ def price_file(
         )
         for line, one in model.price_lines(source, interval, cells)
     ]
-    return PricedFile((name or "line", "price", "low", "high", "flags", "reason"), rows, model.fingerprint)
+    return PricedFile((name or "line", *RESULTS), rows, model.fingerprint)
 
 
 def _text(value: Any) -> str:

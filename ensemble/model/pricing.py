@@ -21,6 +21,7 @@ from ensemble.model.answers import (
     UNREADABLE_IMAGE,
     Priced,
 )
+from ensemble.model.contents import read_calibration, read_training, read_vectors
 from ensemble.model.encoders import ModelEncoders
 from ensemble.model.folder import CALIBRATION, RELATIVES, TRAINING, VECTORS, ModelFolder
 from ensemble.model.nearness import Nearness
@@ -77,31 +78,30 @@ class Pricer:
             self.heads = [self._head(one) for one in self.manifest["heads"]]
             if load_encoders:
                 loading.join()
-        except (KeyError, TypeError, IndexError) as error:
-            raise CorruptFileError(f"{folder.path} is no whole model: {error!r}") from error
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+            raise CorruptFileError(
+                f"{folder.path} is incomplete ({error!r:.200}): copy the model again"
+            ) from error
 
     # ---- parts, loaded when first needed ---------------------------------------------------------
 
     @cached_property
     def training(self) -> pa.Table:
         """Training rows: `id`, `name`, `price`, `group`, `image` (path of a small JPEG, or null)."""
-        with pa.memory_map(str(self.folder.path / TRAINING)) as file:
-            return pa.ipc.open_file(file).read_all()
+        return read_training(self.folder.path / TRAINING)
 
     @cached_property
     def held(self) -> dict[str, np.ndarray]:
         """Honest and true log prices of the training rows, and what a lack of text or image moves."""
-        with np.load(self.folder.path / CALIBRATION, allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
+        return read_calibration(self.folder.path / CALIBRATION)
 
     @cached_property
     def vectors(self) -> dict[str, Matrix]:
         """Vectors of the training rows, set -> matrix of float16."""
-        with np.load(self.folder.path / VECTORS, allow_pickle=False) as held:
-            return {
-                str(one): Matrix(str(one), held[f"X{at}"], held[f"valid{at}"])
-                for at, one in enumerate(self.shape.sets)
-            }
+        names = [str(one) for one in self.shape.sets]
+        dims = [self.encoders.dims[one.encoder] for one in self.shape.sets]
+        read = read_vectors(self.folder.path / VECTORS, dims, len(self.training))
+        return {name: Matrix(name, X, valid) for name, (X, valid) in zip(names, read, strict=True)}
 
     @cached_property
     def nearness(self) -> Nearness:
@@ -198,7 +198,7 @@ class Pricer:
         fitted = self.intervals(coverage)
         half_width = fitted.half_width(log_price, kinds)
         with_image = fitted.half_width(log_price, replace(kinds, has_image=np.ones(len(flags), bool)))
-        is_told = "no_image" in (fitted.slopes or {})  # training rows without an image have told the width
+        is_told = "no_image" in (fitted.slopes or {})  # the width was fitted on rows without an image too
 
         def widened(width: float, names: set[str]) -> float:
             moved = sum(float(np.quantile(self.held[name], coverage)) ** 2 for name in names)

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from store.arrays import read_arrays
 from store.catalog.clean.duplicates import NEAR_JACCARD, SHARED_ROWS
 from store.catalog.clean.near import NearIndex
 from store.catalog.images.links import further_row_images, known_links, row_images
 from store.catalog.read import extra_columns, present_splits, read_split
+from store.errors import CorruptFileError
 from store.folds.relatives import read_relatives
 from store.workspace import Workspace
 
@@ -104,8 +106,20 @@ class TrainingRelatives:
     @classmethod
     def load(cls, path: Path) -> "TrainingRelatives":
         """What `save` wrote."""
-        with np.load(path, allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
+        arrays = read_arrays(path)
+        kinds = {"family": "u8", "product": "u8", "shared": "u8", "through": "u8", "through_level": "i8"}
+        kinds |= {"steps": "u4", "sizes": "i4"}
+        texts = arrays.get("texts", np.zeros(0))
+        is_whole = all(name in arrays and arrays[name].dtype.str[1:] == one for name, one in kinds.items())
+        if (
+            not is_whole
+            or any(one.ndim != 1 for one in arrays.values())
+            or len(arrays["through"]) != len(arrays["through_level"])
+            or texts.dtype.kind != "u"
+            or len(texts) != len(arrays["steps"])
+            or int(texts.max(initial=0)) >= max(1, len(arrays["sizes"]))
+        ):
+            raise CorruptFileError(f"{path} is not what shelfprice wrote: copy the model again")
         own = {field.name: arrays[field.name] for field in fields(cls) if field.name != "near"}
         return cls(near=NearIndex.from_arrays(arrays), **own)
 

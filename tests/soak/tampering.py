@@ -18,7 +18,7 @@ from tests.soak.world import ENCODERS, HEADS, World, files_of
 
 DAMAGES = (
     *("gone", "emptied", "halved", "truncated", "flipped", "zeros", "other schema", "metadata", "nested"),
-    *("older kind", "folder", "loop", "dangling", "elsewhere", "forbidden", "forbidden folder"),
+    *("older kind", "folder", "pipe", "loop", "dangling", "elsewhere", "forbidden", "forbidden folder"),
 )
 VARIABLE = re.compile(rf"[0-9a-f]{{16,}}|/blobs/.*|measured-[^/]*|{'|'.join((*HEADS, *ENCODERS))}")
 # What holds results of long work: it is made again where it is damaged, never where it may not be read.
@@ -77,7 +77,7 @@ def damaged(root: Path, file: str, damage: str, draw: random.Random) -> None:
     """Do one damage to one file of a workspace."""
     path = root / file
     content = path.read_bytes()
-    if damage in ("gone", "folder", "loop", "dangling"):
+    if damage in ("gone", "folder", "pipe", "loop", "dangling"):
         path.unlink()
     if damage == "emptied":
         path.write_bytes(b"")
@@ -92,6 +92,8 @@ def damaged(root: Path, file: str, damage: str, draw: random.Random) -> None:
     elif damage == "folder":
         path.mkdir()
         (path / "inside").write_text("x")
+    elif damage == "pipe":
+        os.mkfifo(path)
     elif damage == "loop":
         path.symlink_to(path.name)
     elif damage == "dangling":

@@ -31,7 +31,9 @@ def demo(to: Path, seed: int, n_train: int, n_test: int, as_json: bool) -> None:
       shelfprice catalog demo --to small --train 300 --test 60
     """
     from store.catalog.demo.generate import make_demo, summary
+    from store.outputs import Output, check_outputs
 
+    check_outputs({"--to": Output(to)})
     record = make_demo(to, seed, n_train, n_test)
     if as_json:
         print_json(record)

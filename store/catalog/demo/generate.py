@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ HEADER = ("sample_id", "catalog_content", "image_link", "price")
 LINK = "https://images.example.com/I/{}.jpg"
 NAMED_BY_LINK_SHARE = 0.2  # of images; the others are named by sample_id
 THREADS = 2
+DRAWN = re.compile(r"(\d{6}|71\d{9}\w+L)\.jpg")  # names of its images: an id, or that of a link
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,8 @@ def make_demo(
     """
     train, test = rows_of_demo(seed, n_train, n_test)
     to = Path(to)
-    if to.exists() and any(to.iterdir()) and not (to / RECORD).exists():
-        raise CatalogError(f"{to} is not empty and holds no demo ({RECORD}): name a new folder with --to")
     folder = Workspace(to)
+    _check_replaceable(to, folder)
     described = record(seed, train, test)
     for stale in ("train.csv", "test.csv", "truth.csv", "images"):
         folder.remove(stale)
@@ -176,6 +177,19 @@ def make_demo(
     folder.publish_bytes("test.csv", _csv([HEADER[:3], *tests]))
     folder.publish_bytes("train.csv", _csv([HEADER, *lines]))  # last: its presence says that all is there
     return described
+
+
+def _check_replaceable(to: Path, folder: Workspace) -> None:
+    """Raises CatalogError where a folder holds what is no demo, or images that no demo draws."""
+    if not to.exists() or not any(to.iterdir()):
+        return
+    problem = f"holds no demo ({RECORD})"
+    if folder.is_sound(RECORD) and "smape_floor" in folder.read_json(RECORD):
+        foreign = [name for name in folder.names("images") if not DRAWN.fullmatch(name)]
+        if not foreign:
+            return
+        problem = f"its images are not only those of a demo (first: {foreign[0]})"
+    raise CatalogError(f"{to} is not empty and {problem}: name a new folder with --to")
 
 
 def _draw_files(folder: Workspace, rows: Sequence[DemoRow]) -> None:

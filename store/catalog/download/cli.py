@@ -146,7 +146,9 @@ def images_export(workspace: Workspace, target: str, as_json: bool) -> None:
       shelfprice catalog images-export --to images.tar -w run
     """
     from store.catalog.download.archive import export_images
+    from store.outputs import Output, check_outputs
 
+    check_outputs({"--to": Output(target)}, workspace=workspace)
     done = export_images(workspace, target)
     if as_json:
         print_json({"n_links": done.n_links, "n_images": done.n_images, "n_bytes": done.n_bytes})
@@ -188,8 +190,8 @@ def images_import(workspace: Workspace, source: str, as_json: bool) -> None:
         )
         return
     say(
-        f"{done.n_images} new images ({done.n_bytes / 1e6:.1f} MB), {done.n_present} were here, "
-        f"{done.n_links} links taken over"
+        f"{done.n_images} new images ({done.n_bytes / 1e6:.1f} MB), {done.n_present} were stored before, "
+        f"{done.n_links} links imported"
     )
     for reason, n in done.passed_over:
         say(f"passed over: {n} {reason}")
