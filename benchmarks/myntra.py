@@ -35,6 +35,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         heads = {head["head"]: head for head in stages.run("heads", "heads", "run")["heads"]}
         blend = stages.run("blend", "ensemble", "blend")
         parts = _smape_of_parts(stages)
+        stages.run("embed its vectors", "embed", "run", "-e", "minilm@name")
         baseline = stages.run(BASELINE, "heads", "run", "--head", BASELINE)["heads"][0]
     return _results(heads, blend, parts, baseline, stages.seconds)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from benchmarks.report import Result, main, scratch
@@ -24,10 +25,14 @@ from store.errors import MissingVectorsError
 from store.metric import smape_log
 from store.workspace import Workspace
 
-AUTOGLUON_SECONDS = 300  # most that `medium_quality` may take
 LEAST_SHARE = 5.0  # AutoGluon's seconds over those of all default heads, all folds, and the blend
 CATALOGUES = {"myntra": "train.csv", "amazon_in": "catalog.csv"}
 GROUPINGS = ("exact", "near")
+OPTIONS = (
+    click.option(
+        "--autogluon-seconds", type=click.IntRange(min=1), default=300, help="Time limit of AutoGluon."
+    ),
+)
 EMBEDDED = "SHELFPRICE_BENCH_EMBEDDED"  # folder of embedded workspaces by catalogue, to spare the embedding
 
 # Read by AutoGluon's Python: X and log price of both parts in an npz; prints its predictions.
@@ -55,7 +60,7 @@ class Split:
     blend: np.ndarray  # (n_outside,) honest log price of the blend
 
 
-def measure(data: Path, rows: int | None) -> list[Result]:
+def measure(data: Path, rows: int | None, autogluon_seconds: int) -> list[Result]:
     """Every catalogue and grouping; `rows` takes only so many training rows."""
     results: list[Result] = []
     for catalogue, file in CATALOGUES.items():
@@ -65,7 +70,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         with scratch() as work:
             workspace = _embedded(data / catalogue, file, rows, work)
             for grouping in GROUPINGS:
-                results += _compare(catalogue, grouping, workspace, work)
+                results += _compare(catalogue, grouping, workspace, work, autogluon_seconds)
     return results
 
 
@@ -90,7 +95,7 @@ def _embedded(folder: Path, file: str, rows: int | None, work: Path) -> Path:
     return root
 
 
-def _compare(catalogue: str, grouping: str, root: Path, work: Path) -> list[Result]:
+def _compare(catalogue: str, grouping: str, root: Path, work: Path, limit: int) -> list[Result]:
     stages = Stages(root)
     stages.run("folds", "catalog", "folds", "--group", grouping)
     stages.run("heads", "heads", "run")
@@ -129,8 +134,8 @@ def _compare(catalogue: str, grouping: str, root: Path, work: Path) -> list[Resu
     if not python:
         reason = "SHELFPRICE_AUTOGLUON_PYTHON names no Python with autogluon.tabular"
         return [*results, Result.skipped(f"AutoGluon, {where}", reason)]
-    found = _timed("autogluon", lambda s: _autogluon(python, s, work / f"autogluon-{grouping}"), split)
-    note = f"first fold; `medium_quality`, at most {AUTOGLUON_SECONDS} s"
+    found = _timed("autogluon", lambda s: _autogluon(python, s, work / f"autogluon-{grouping}", limit), split)
+    note = f"first fold; `medium_quality`, at most {limit} s"
     return [
         *results,
         Result.at_most(
@@ -203,14 +208,14 @@ def _ridge_cv(split: Split) -> np.ndarray:
     return predicted
 
 
-def _autogluon(python: str, split: Split, folder: Path) -> np.ndarray:
+def _autogluon(python: str, split: Split, folder: Path, limit: int) -> np.ndarray:
     folder.mkdir()
     np.savez(folder / "split.npz", X=split.X, y=split.y, new=split.new)
-    command = [python, "-c", SCRIPT, str(folder / "split.npz"), str(folder / "model"), str(AUTOGLUON_SECONDS)]
+    command = [python, "-c", SCRIPT, str(folder / "split.npz"), str(folder / "model"), str(limit)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, check=True)
     values: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return np.array(values)
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure, options=OPTIONS)

@@ -109,7 +109,7 @@ def verify_command(encoders: tuple[str, ...], workspace: Workspace, as_json: boo
     if damaged:
         raise CorruptFileError(
             f"{len(damaged)} of the cache's files are damaged (first: {damaged[0]}): run 'shelfprice embed run' to "
-            "compute again just what they held"
+            "compute their vectors again"
         )
 
 

@@ -187,12 +187,14 @@ def compared_lines(found: Sequence[ComparedSet]) -> list[str]:
     for one in found[1:]:
         assert one.difference_interval is not None
         low, high = one.difference_interval
-        better = "better than" if high < 0 else "worse than" if low > 0 else "no sure difference to"
+        better = "better than" if high < 0 else "worse than" if low > 0 else "no certain difference from"
         lines.append(f"{one.vectors}: {one.difference:+.2f} ({low:+.2f} to {high:+.2f}), {better} {first}.")
         if one.adds is not None and one.adds_interval is not None:
             low, high = one.adds_interval
-            worth = "worth having beside it" if low > 0 else "adds nothing sure to it"
-            lines.append(f"  beside {first} it gains {one.adds:+.2f} ({low:+.2f} to {high:+.2f}): {worth}.")
+            certain = "an improvement" if low > 0 else "no certain improvement"
+            lines.append(
+                f"  together with {first}: {-one.adds:+.2f} ({-high:+.2f} to {-low:+.2f}), {certain}."
+            )
     return lines
 
 

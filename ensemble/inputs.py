@@ -13,12 +13,14 @@ from store.catalog.read import columns_of_images, present_splits, read_split, sp
 from store.config import CONFIG_FILE
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError
 from store.folds.assign import Folds, read_folds
+from store.folds.own_groups import known_own_groups
 from store.folds.relatives import Relatives, read_relatives
 from store.freshness import present_rows, why_changed
 from store.predictions import CURVE_FILE, read_predictions
 from store.schema import WEIGHT
 from store.standing import read_standing
 from store.vectors.sets import TUNED
+from store.weights import row_weights
 from store.workspace import Workspace
 
 MIN_GROUPS_PER_FOLD = 2
@@ -53,6 +55,7 @@ class TrainingRows:
     has_image: np.ndarray | None = None  # (n_rows,) bool; None: unknown
     weight: np.ndarray | None = None  # (n_rows,) what a row counts, > 0; None: all alike
     looks_back: bool = False  # folds follow one another in time
+    known_groups: float | None = None  # see `store.folds.own_groups`
 
     def subset(self, chosen: np.ndarray) -> "TrainingRows":
         """The chosen rows, positions or bool of shape (n_rows,), without a learning curve."""
@@ -188,7 +191,7 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
     log_actual = np.log(train["price"].to_numpy())
     if np.ptp(log_actual) == 0:
         raise CatalogError(
-            f"all {len(log_actual)} training prices are {np.exp(log_actual[0]):g}: there is nothing to blend for"
+            f"all {len(log_actual)} training prices are {np.exp(log_actual[0]):g}: there is nothing to learn: ingest rows of different prices"
         )
     folds = read_folds(workspace).aligned(sample_id)
     check_fold_sizes(folds.fold, folds.group)
@@ -209,7 +212,6 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
                 f"{head} has no predictions of the {n_test} test rows: run 'shelfprice heads run --head {head}'"
             )
     relatives = read_relatives(workspace)
-    weight = train[WEIGHT.name].to_numpy() if WEIGHT.name in train.column_names else None
     rows = TrainingRows(
         sample_id,
         tuple(selection.folders),
@@ -222,8 +224,9 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
         relatives.of_test() if n_test is not None else None,
         _curve(workspace, selection, sample_id, folds, relatives),
         np.array(have_image(train, known_links(workspace)), bool),
-        None if weight is None else weight / weight.mean(),
+        row_weights(train),
         folds.looks_back,
+        known_own_groups(workspace, folds),
     )
     return rows.subset(folds.fold > folds.fold.min()) if folds.looks_back else rows
 
@@ -294,8 +297,8 @@ def _in_order(what: str, table: pa.Table, sample_id: pa.Array) -> np.ndarray:
     if len(table) != len(sample_id) or (position < 0).any():
         first = f" (first without one: {sample_id[int(position.argmin())]})" if (position < 0).any() else ""
         raise RowMismatchError(
-            f"{what} are of {len(table)} rows, {int((position >= 0).sum())} of them among the catalogue's "
-            f"{len(sample_id)}{first}: run 'shelfprice heads run' again"
+            f"{what} have {len(table)} rows and cover {int((position >= 0).sum())} of the catalogue's "
+            f"{len(sample_id)} rows{first}: run 'shelfprice heads run' again"
         )
     log_price = table["log_price"].to_numpy()[position]
     if not np.isfinite(log_price).all():

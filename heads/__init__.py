@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from heads.trees.boosted import Boosted as Boosted
     from heads.trees.catboost import CatBoost as CatBoost
     from heads.trees.lightgbm import LightGBM as LightGBM
+    from heads.trees.reranked import RerankedNeighbours as RerankedNeighbours
     from heads.trees.stacked import Stacked as Stacked
     from heads.trees.xgboost import XGBoost as XGBoost
 
@@ -53,6 +54,7 @@ _MODULES = {
     "SVR": "heads.kernels.svr",
     "Sparse": "heads.linear.sparse",
     "SparseMlp": "heads.networks.sparse_mlp",
+    "RerankedNeighbours": "heads.trees.reranked",
     "Stacked": "heads.trees.stacked",
     "TabICL": "heads.networks.tabicl",
     "TabM": "heads.networks.tabm",

@@ -16,6 +16,7 @@ from heads.features.rows import Rows
 from heads.params import check_params, current_params, param, recorded_params
 from store.errors import HeadError
 from store.target import Target, as_log_price, warn_of_prices
+from store.weights import relative_weights, repetitions
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -63,6 +64,8 @@ class Head:
     extra: ClassVar[str | None] = None  # extra of setup.cfg without which it can't run
     libraries: ClassVar[tuple[str, ...]] = ()  # distributions whose versions the report names
     beyond_memory: ClassVar[bool] = False  # trains from vectors in a file, batch by batch
+    # Its fit gives each row what `Rows.weight` says. False: it is fitted on rows repeated in proportion, without weights.
+    takes_weights: ClassVar[bool] = False
     code_version: ClassVar[int] = 1  # raised when the same parameters yield other predictions
     # Test rows: a refit on all training rows, or the mean of the fold models (no further fit, less variance).
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"
@@ -177,7 +180,7 @@ class Head:
             unit = self.target.replace("_", " ")
             raise HeadError(f"{self.name}: fit needs one {unit} a row, got {y.shape} for {len(X)} rows")
         log_price = as_log_price(y, self.target, self.name, X.sample_id)
-        self._fit(X, log_price)
+        self._fit(*_weighed(X, log_price, self.takes_weights))
         self.range_ = float(log_price.min()), float(log_price.max())
         return self
 
@@ -256,6 +259,17 @@ class Head:
             input_tags=InputTags(),
             regressor_tags=RegressorTags(),
         )
+
+
+def _weighed(rows: Rows, log_price: np.ndarray, takes_weights: bool) -> tuple[Rows, np.ndarray]:
+    """Rows as a head is fitted on them: with weights of mean 1 or, where it takes none, each repeated."""
+    if rows.weight is None:
+        return rows, log_price
+    weight = relative_weights(rows.weight)
+    if weight is None or takes_weights:
+        return dataclasses.replace(rows, weight=weight), log_price
+    index = np.repeat(np.arange(len(rows)), repetitions(weight))
+    return dataclasses.replace(rows, weight=None).subset(index), log_price[index]
 
 
 # How scikit-learn checks a plain matrix; `rows_of_matrix` looks at its NaN.

@@ -31,7 +31,8 @@ def heads() -> None:
     "names",
     multiple=True,
     metavar="NAME",
-    help="Train this head; may be given again. Without it: `heads.run` of shelfprice.toml.",
+    help="Train this head; may be given again. Default: the heads of heads.run in shelfprice.toml, or where that is empty "
+    "those that 'shelfprice heads plan' lists.",
 )
 @click.option(
     "--memory",
@@ -215,6 +216,8 @@ def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
         say("'shelfprice heads plan --measure' measures what is unknown on a few rows.")
     if TO_TRAIN in states.values():
         say(f"next: {on_workspace('shelfprice heads run', workspace.root)}")
+    elif "there" in states.values():
+        say(f"next: {on_workspace('shelfprice ensemble blend', workspace.root)}")
 
 
 @heads.command(name="list")

@@ -79,7 +79,8 @@ def compare_heads(
     ]
     scored = scored_rows(inputs.fold[part], inputs.looks_back)
     actual, group = inputs.log_price[part][scored], inputs.train.group[part][scored]
-    counts = np.ones(len(actual)) if inputs.weight is None else inputs.weight[part][scored]
+    weight = inputs.train.weight
+    counts = np.ones(len(actual)) if weight is None else weight[part][scored]
     counts = counts / counts.mean()
     losses = [
         counts * smape_rows(actual, plan.floored(log_price[scored]))
@@ -135,7 +136,6 @@ def _trained(plan: HeadPlan, inputs: Inputs, part: np.ndarray, log: Log) -> tupl
         cleaning=cleaning,
         tuning=plan.tuning,
         looks_back=inputs.looks_back,
-        weight=None if inputs.weight is None else inputs.weight[part],
     )
     return found.oof, time.perf_counter() - started
 

@@ -127,6 +127,28 @@ def _neighbours(head: Any, rows: Rows) -> Contributions:
     return Contributions(head.mean_, parts)
 
 
+def _reranked(head: Any, rows: Rows) -> Contributions:
+    """What `additive` adds up, and how the nearest rows move that: those of most weight by name."""
+    found = _additive(head.below_, rows)
+    if head.booster_ is None:
+        return found
+    below, predicted, near = (
+        head.below_.predict(rows),
+        head.predict(rows),
+        head.near_.retrieved(rows, MOST_ROWS),
+    )
+    position = np.maximum(near.position, 0)  # there is none: its weight is 0
+    effect = near.weight * (head.log_price_[position] - below[:, None])
+    for at, own in enumerate(found.parts):
+        ids = head.near_.sample_id_.take(pa.array(position[at])).to_pylist()
+        moved: dict[Part, float] = {
+            ("row", str(one)): float(value) for one, value in zip(ids, effect[at], strict=True) if value
+        }
+        moved["similar", ""] = float(predicted[at] - below[at]) - sum(moved.values())
+        own.update(moved)
+    return found
+
+
 def _of_blocks(
     head: Any, blocks: Mapping[str, Block], coefficients: Mapping[str, np.ndarray], rows: Rows
 ) -> list[dict[Part, float]]:
@@ -335,6 +357,7 @@ _WAYS: dict[str, Callable[[Any, Rows], Contributions]] = {
     "gaussian-process": _gaussian_process,
     "lightgbm": _lightgbm,
     "neighbours": _neighbours,
+    "reranked-neighbours": _reranked,
     "ridge": _ridge,
     "sparse": _sparse,
     "xgboost": _xgboost,

@@ -92,7 +92,9 @@ def read_fitted(read: Callable[[str], bytes], rows: TrainingRows) -> list[Head]:
     try:
         return [_restored(cls, one, reader, rows) for one in record["models"]]
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError, pa.ArrowException) as error:
-        raise CorruptFileError(f"what {record['head']} learned is not whole: {error!r:.200}") from error
+        raise CorruptFileError(
+            f"the files of {record['head']} are incomplete ({error!r:.200}): copy the model again"
+        ) from error
 
 
 def _restored(cls: type[Head], record: dict[str, Any], reader: "_Reader", rows: TrainingRows) -> Head:
@@ -171,7 +173,7 @@ class _Writer:
         if kind == "sklearn.feature_extraction.text.CountVectorizer":
             return _counter_node(value)
         raise HeadError(
-            f"{self._head} can't be packed: {where} is {kind}, which is none of what is written without pickle: a head of "
+            f"{self._head} can't be packed: {where} has the type {kind}, which can't be written without pickle: a head of "
             "your own overrides `fitted_state` and `restore`"
         )
 

@@ -40,13 +40,12 @@ def measure_heads(
             log(f"measuring {plan.name} on {len(part):,} rows")
             rows = inputs.train.select([str(found.vector_set) for found in plan.sets]).subset(part)
             log_price, fold = inputs.log_price[part], inputs.fold[part]
-            weight = None if inputs.weight is None else inputs.weight[part]
             test = None if inputs.test is None else rows  # so that a refit for the test rows is counted
             started = time.perf_counter()
             try:
-                crossfit(plan.head, rows, log_price, fold, test, looks_back=inputs.looks_back, weight=weight)
+                crossfit(plan.head, rows, log_price, fold, test, looks_back=inputs.looks_back)
                 if plan.learning_curve and not inputs.looks_back:
-                    curve_pass(plan.head, rows, log_price, fold, seed, None, weight)
+                    curve_pass(plan.head, rows, log_price, fold, seed)
             except ShelfpriceError as error:
                 log(f"{plan.name} was not measured: {error}")
                 continue

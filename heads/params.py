@@ -60,20 +60,24 @@ class Declared:
             return f"one of {', '.join(self.one_of)}"
         words = [_KINDS[kind]]
         if self.low is not None and self.high is not None:
-            words[0] += f" from {self.low:,g} to {self.high:,g}"
+            words[0] += f" from {_written(self.low, kind)} to {_written(self.high, kind)}"
         elif self.low is not None:
-            words[0] += f" of at least {self.low:,g}"
+            words[0] += f" of at least {_written(self.low, kind)}"
         if self.above is not None:
-            words[0] += f" above {self.above:,g}"
+            words[0] += f" above {_written(self.above, kind)}"
         if self.below is not None:
-            words.append(f"below {self.below:,g}")
+            words.append(f"below {_written(self.below, kind)}")
         if self.high is not None and self.low is None:
-            words.append(f"at most {self.high:,g}")
+            words.append(f"at most {_written(self.high, kind)}")
         if self.multiple_of > 1:
             words.append(f"a multiple of {self.multiple_of}")
         if kind is tuple and self.least_items:
             words.append(f"{self.least_items} item or more")
         return ", ".join(words)
+
+
+def _written(limit: float, kind: type) -> str:
+    return f"{limit:,.0f}" if kind is int else f"{limit:,g}"
 
 
 def param(default: Any, **declared: Any) -> Any:

@@ -29,6 +29,7 @@ HEADS: dict[str, str] = {  # name -> module:class
     "mlp-batchnorm": "heads.networks.mlp:MlpBatchNorm",
     "mlp-layernorm": "heads.networks.mlp:MlpLayerNorm",
     "neighbours": "heads.kernels.neighbours:Neighbours",
+    "reranked-neighbours": "heads.trees.reranked:RerankedNeighbours",
     "ridge": "heads.linear.ridge:Ridge",
     "sparse": "heads.linear.sparse:Sparse",
     "sparse-mlp": "heads.networks.sparse_mlp:SparseMlp",

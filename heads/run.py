@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from heads.base import Head
 from heads.defaults import configured_heads
@@ -34,6 +35,7 @@ from store.predictions import (
     publish_predictions,
     test_predictions_table,
 )
+from store.schema import WEIGHT
 from store.standing import let_stand, standing_file
 from store.vectors.folded import check_folds, fold_specs
 from store.vectors.ondisk import scratch_folder
@@ -42,6 +44,7 @@ from store.workspace import Workspace
 
 FITTED = "fitted"  # folder of the fitted head, beside its predictions
 COLUMNS_VERSION = 2  # raised when heads read the same further columns in another way
+WEIGHTS_VERSION = 2  # raised when fits use the same weights of rows in another way
 EVIDENCE_FILE = "evidence.parquet"  # what a head's prices were taken from, row by row, where it can say
 
 Log = Callable[[str], None]
@@ -248,6 +251,8 @@ def plan_head(
     }
     if coverage.has_columns:
         inputs["columns"] = COLUMNS_VERSION
+    if coverage.has_weights:
+        inputs["weights"] = WEIGHTS_VERSION
     cleaning = cleaning_digest(workspace, folds.hash, config.clean)
     if cleaning is not None:
         inputs["cleaning"] = cleaning
@@ -320,6 +325,11 @@ def train_head(
             f"{plan.name}: fold-matched vectors of {', '.join(matched)}: each fold is fitted and predicted on those of "
             "the model that never saw it, test rows are the mean over the folds"
         )
+    if train.weight is not None and not plan.head.takes_weights:
+        log(
+            f"{plan.name}: takes no weights: it is fitted on each row repeated in proportion to its weight, at least once, "
+            "so that rows below half of the mean weight count as much as one of half of it"
+        )
     if plan.tuning is not None:
         log(f"{plan.name}: with parameters found by tuning ({plan.tuning.trials} trials)")
     started = time.perf_counter()
@@ -332,17 +342,14 @@ def train_head(
         cleaning=inputs.cleaning,
         tuning=plan.tuning,
         looks_back=inputs.looks_back,
-        weight=inputs.weight,
     )
     seconds = time.perf_counter() - started
     curve = None
     if plan.learning_curve and not (inputs.cleaning or inputs.looks_back) and seconds < MOST_SECONDS:
         seed = plan.inputs["seed"]
-        curve = curve_pass(
-            plan.head, train, inputs.log_price, inputs.fold, seed, plan.tuning, inputs.weight, log
-        )
+        curve = curve_pass(plan.head, train, inputs.log_price, inputs.fold, seed, plan.tuning, log)
     scored = scored_rows(inputs.fold, inputs.looks_back)
-    weight = None if inputs.weight is None else inputs.weight[scored]
+    weight = None if train.weight is None else train.weight[scored]
     report: dict[str, Any] = {
         **scores(inputs.log_price[scored], plan.floored(result.oof[scored]), weight),
         "seconds": round(seconds, 3),
@@ -396,11 +403,20 @@ class _Coverages:
         self._workspace, self._log = workspace, log
         self._known: dict[str, InputCoverage | None] = {}
 
-    @cached_property
+    @property
     def has_columns(self) -> bool:
         """Whether the catalogue has further columns of the user's file."""
+        return any(extra_columns(self._schema))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its rows have weights."""
+        return WEIGHT.name in self._schema.names
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
         with self._workspace.parquet(split_path("train")) as file:
-            return any(extra_columns(file.schema_arrow))
+            return file.schema_arrow
 
     def of(self, name: str) -> InputCoverage | None:
         """None where no training row can have such a vector: the catalogue has no images."""
@@ -439,8 +455,8 @@ def tune_head(
     plan = plan_head(workspace, config, name, folds, digest, coverage, lambda line: None)
     if tuned := [str(found.vector_set) for found in plan.sets if found.folds]:
         raise HeadError(
-            f"{name} reads {tuned[0]}, whose models have seen every row inside the folds, so that no inner score is "
-            f'honest: tune it without, by vectors of [heads.params."{name}"] in shelfprice.toml'
+            f"{name} reads fine-tuned vectors ({tuned[0]}), on which inner scores are biased, so it can't be tuned: name "
+            f'other vectors under [heads.params."{name}"] in shelfprice.toml'
         )
     sets = [found.vector_set for found in plan.sets]
     inputs = read_inputs(workspace, sets, plan.head.texts, folds, catalog=digest)

@@ -184,7 +184,8 @@ def shuffled_prices_leave_no_skill(checked: CheckedHead) -> None:
         smape_log(shuffled, constant) - noise,
     )
     _hold(
-        found > least, f"SMAPE {found:.2f} on shuffled prices, which nothing honest brings below {least:.2f}"
+        found > least,
+        f"SMAPE {found:.2f} on shuffled prices, the score of a head without leaks is at least {least:.2f}",
     )
 
 
@@ -247,6 +248,25 @@ def prices_give_what_log_prices_give(checked: CheckedHead) -> None:
     _close(np.log(on_price), on_log, 1e-3, 'target="price" predicts something else')
 
 
+def rows_of_little_weight_hardly_count_and_equal_weights_change_nothing(checked: CheckedHead) -> None:
+    given, log_price = make_rows(200)
+    rows, new = (rows_for(type(checked.head), one) for one in (given, make_rows(150, seed=5)[0]))
+    wrong = np.random.default_rng(1).random(200) < 0.4
+
+    def predicted(weight: np.ndarray | None) -> np.ndarray:
+        weighted = dataclasses.replace(rows, weight=weight)
+        return checked.head.clone().fit(weighted, log_price + 1.5 * wrong).predict(new)
+
+    plain = predicted(None)
+    _close(predicted(np.full(200, 3.0)), plain, 0.0, "weights that are all the same move predictions")
+    lower = float((plain - predicted(np.where(wrong, 0.02, 1.0))).mean())
+    _hold(
+        lower > 0.2,
+        f"where 2 of 5 prices are too high by 1.5 and of weight 0.02, predictions are lower by {lower:.2f} than without "
+        "weights, must be 0.2 or more: _fit has to use rows.weight, or leave takes_weights out",
+    )
+
+
 def the_fewest_rows_that_a_fold_may_leave_are_enough(checked: CheckedHead) -> None:
     for fold in ([0, 1, 2, 3], [0, 0, 0, 1, 1, 1]):
         rows, log_price = make_rows(len(fold), no_image=0.5)
@@ -289,6 +309,7 @@ CHECKS: tuple[Callable[[CheckedHead], None], ...] = (
     a_second_fit_predicts_the_same,
     one_row_in_is_one_row_out_and_nothing_that_is_given_changes,
     prices_give_what_log_prices_give,
+    rows_of_little_weight_hardly_count_and_equal_weights_change_nothing,
     the_fewest_rows_that_a_fold_may_leave_are_enough,
     rows_without_any_image_are_predicted,
     a_fold_whose_rows_alone_have_images_is_predicted,

@@ -54,7 +54,7 @@ class EmbedConfig:
     """Which vectors a run computes, and how many inputs may fail."""
 
     # vector sets that 'embed run' computes: encoders, for texts with a composition
-    vectors: tuple[str, ...] = ("minilm@structured", "minilm@name", "efficientnet-lite0")
+    vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
     max_failures: float = 0.01  # largest share of inputs that may fail
     # largest difference between train and test in the share of rows without a vector
     max_coverage_gap: float = 0.05
@@ -65,7 +65,8 @@ class FoldConfig:
     """How training rows are divided into folds."""
 
     k: int = 5  # number of folds, at least 2
-    # rows that share a fold; auto: training rows have relatives in other folds about as often as test rows in train
+    # rows that share a fold; auto: the grouping with which training rows have relatives in other folds about as often
+    # as test rows have them in train
     group: Grouping = "auto"
 
 
@@ -160,8 +161,8 @@ def load_config(workspace: Workspace | str | os.PathLike[str]) -> Config:
             if workspace.is_local and found == "gone" and os.path.islink(path):
                 found, place = "a link that leads to no file", f"{path} in place of the link"
             raise ConfigError(
-                f"{path} is {found}, and this workspace was made with {len(lost)} settings that are not the defaults "
-                f"({lost[0][0]} = {lost[0][1]}): they are kept in {last}, copy it to {place}; or delete it to go on with "
+                f"{path} is {found}, but this workspace was made with {len(lost)} settings other than the defaults "
+                f"(first: {lost[0][0]} = {lost[0][1]}): they are kept in {last}, copy it to {place}, or delete it to use "
                 "the defaults"
             )
     try:

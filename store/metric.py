@@ -27,14 +27,17 @@ def smape_rows(log_actual: np.ndarray, log_predicted: np.ndarray) -> np.ndarray:
     return 200.0 * np.tanh(np.abs(log_predicted - log_actual) / 2.0)
 
 
-def smape_log(log_actual: np.ndarray, log_predicted: np.ndarray) -> float:
+def smape_log(log_actual: np.ndarray, log_predicted: np.ndarray, weight: np.ndarray | None = None) -> float:
     """SMAPE of log prices, both of shape (n_rows,); percent, 0 (perfect) to 200.
+
+    Args:
+        weight: what each row counts, > 0, shape (n_rows,); None: all alike.
 
     Raises:
         RowMismatchError: the shapes differ, are not one-dimensional, or are empty.
     """
     _check_same_rows(log_actual, log_predicted)
-    return float(smape_rows(log_actual, log_predicted).mean())
+    return float(np.average(smape_rows(log_actual, log_predicted), weights=weight))
 
 
 def smape(actual: np.ndarray, predicted: np.ndarray) -> float:

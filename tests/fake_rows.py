@@ -59,6 +59,7 @@ QUICK: dict[str, dict[str, object]] = {
     },
     "mlp-batchnorm": {"hidden": (32, 16), "seeds": 1, "batch_rows": 64, "dropout": 0.0, "epochs": 20},
     "mlp-layernorm": {"hidden": (32, 16), "seeds": 1, "batch_rows": 64, "dropout": 0.0, "epochs": 20},
+    "reranked-neighbours": {"n_estimators": 30, "n_jobs": 1},
     "sparse-mlp": {"hidden": (16, 8), "seeds": 1, "batch_rows": 32, "epochs": 15},
     "stacked": BOOSTED,
     "tabm": {"members": 4, "width": 16, "blocks": 1, "batch_rows": 64, "epochs": 20},

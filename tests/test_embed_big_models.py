@@ -157,7 +157,7 @@ def test_packed_weights_are_another_recipe_and_are_refused_without_a_gpu(tmp_pat
 
 def test_weights_in_half_precision_are_tuned_by_adapters_alone(big, tmp_path):
     _, encoder = loaded(tmp_path, half_decoder(tmp_path / "model"))
-    with pytest.raises(EncoderError, match="too coarse to be trained themselves: pass --lora"):
+    with pytest.raises(EncoderError, match="too coarse for training: pass --lora"):
         prepare_tower(encoder.module, "model", FinetuneRecipe())
     prepare_tower(encoder.module, "model", replace(FinetuneRecipe(), lora=2, last_blocks=1))
     trained = {name: p for name, p in encoder.module.named_parameters() if p.requires_grad}

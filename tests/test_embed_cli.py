@@ -293,7 +293,7 @@ def test_images_that_links_parquet_has_lost_are_an_error_and_not_left_out(worksp
         workspace.publish_table(LINKS_FILE, links.set_column(1, "sha256", nulls))
     else:
         workspace.publish_table(LINKS_FILE, links.slice(0, 0 if loss == "emptied" else 3))
-    lost = r"images/links.parquet has lost rows of images that the catalogue names \(\d in 7 rows, first: file:\d.jpg\)"
+    lost = r"images/links.parquet lacks \d images that the catalogue's 7 rows name \(first: file:\d.jpg\)"
     message = f"{lost}: run 'shelfprice catalog ingest' with --images again"
     assert re.search(message, embed(workspace, "-e", str(models / "image"), code=1).output)
     with pytest.raises(CorruptFileError, match=message):
@@ -318,7 +318,7 @@ def test_verify_names_a_damaged_shard_and_the_next_run_recomputes_just_what_it_h
     path.write_bytes(path.read_bytes()[:-50])
     result = shelfprice(workspace, "verify", code=1)
     assert shards[1] in result.output
-    assert "run 'shelfprice embed run' to compute again just what they held" in result.output
+    assert "run 'shelfprice embed run' to compute their vectors again" in result.output
     record = json.loads(embed(workspace, "--json", *asked).stdout)["encoders"][0]
     assert 0 < record["embedded"] < 20
     assert "40 vectors: whole" in shelfprice(workspace, "verify").output

@@ -162,7 +162,7 @@ def test_vectors_are_cut_where_the_model_was_trained_for_it_and_scaled_afterward
 @pytest.mark.parametrize(
     "query, message",
     [
-        ("dim=12", "dim=12 is none that the model was trained for: 8, 16"),
+        ("dim=12", "the model was not trained for dim=12: choose one of 8, 16"),
         ("dim=33", "dim must be a whole number from 1 to 32, got '33'"),
         ("dim=x", "dim must be a whole number from 1 to 32, got 'x'"),
         ("normalize=perhaps", "normalize must be yes or no, got 'perhaps'"),
@@ -323,10 +323,10 @@ def test_what_towers_of_a_sentence_model_would_lose_is_refused(workspace, tmp_pa
     more = {"idx": 1, "name": "1", "path": "1_LayerNorm", "type": "sentence_transformers.models.LayerNorm"}
     (folder / "modules.json").write_text(json.dumps([*modules, more]))
     save_tiny_bert(folder / "1_LayerNorm")  # a configuration and weights
-    refused(workspace, folder, "towers followed by LayerNorm are not known here")
+    refused(workspace, folder, "modules after the towers are not supported, got LayerNorm")
     (folder / "modules.json").write_text(json.dumps(modules))
     of.set_json(folder / "config_sentence_transformers.json", prompts={"document": "a photo of "})
-    refused(workspace, folder, "register the prompt 'a photo of ', which texts of towers do not get here")
+    refused(workspace, folder, "register the prompt 'a photo of ' for texts, which is not supported")
     assert spec_of(workspace, f"{folder}.image").modality == "image"
 
 
@@ -341,7 +341,9 @@ def test_adapters_per_task_are_named_or_refused(workspace, tmp_path):
     assert "task" not in spec_of(workspace, f"{folder}?task=none").extra
     sentences = save_tiny_sentence_model(tmp_path / "jina-embeddings-v3")
     of.set_json(sentences / "config.json", lora_adaptations=["retrieval.query", "text-matching"])
-    why = r"an adapter for each task \(retrieval.query, text-matching\), which its own code applies"
+    why = (
+        r"an adapter for each task \(retrieval.query, text-matching\). Only the model's own code applies them"
+    )
     refused(workspace, sentences, why)
     with_own_module(sentences)  # as jina-v3 is laid out: to trust its code chooses no adapter
     for sources in (OFFLINE, TRUSTING):
@@ -354,7 +356,7 @@ def test_an_adapter_over_the_weights_is_refused_not_forgotten(workspace, tmp_pat
         refused(
             workspace,
             folder,
-            "holds adapter_config.json, which decides which adapter is laid over the weights",
+            "adapter_config.json in .* decides which adapter is laid over the weights",
         )
 
 

@@ -114,7 +114,7 @@ def test_a_device_named_twice_is_an_error():
 
 def test_all_means_every_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ConfigError, match="every GPU, and there is none"):
+    with pytest.raises(ConfigError, match="needs a GPU and none was found"):
         open_devices(["all"])
     opened = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)

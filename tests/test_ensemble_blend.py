@@ -15,7 +15,7 @@ from ensemble.blend import run_blend
 from ensemble.submission import check_submission, submit
 from store.catalog.read import read_split
 from store.cli import main
-from store.config import ColumnConfig, Config, HeadConfig, SubmissionConfig, save_config
+from store.config import ColumnConfig, Config, FoldConfig, HeadConfig, SubmissionConfig, save_config
 from store.errors import (
     CatalogError,
     ConfigError,
@@ -24,7 +24,7 @@ from store.errors import (
     RowMismatchError,
     WorkspaceError,
 )
-from store.folds.assign import read_folds
+from store.folds.assign import ensure_folds, read_folds
 from store.metric import smape
 from store.schema import REJECTED
 from store.standing import let_stand, read_standing
@@ -343,7 +343,9 @@ def test_predictions_of_other_rows_are_refused_naming_one(workspace, truth):
     oof = workspace.read_table(f"{folder}/oof.parquet")
     workspace.publish_table(f"{folder}/oof.parquet", oof.slice(0, N_TRAIN - 1))
     missing = oof["sample_id"][N_TRAIN - 1].as_py()
-    with pytest.raises(RowMismatchError, match=rf"good: .* 299 rows, 299 of .* 300 .*without one: {missing}"):
+    with pytest.raises(
+        RowMismatchError, match=rf"good: .* 299 rows and cover 299 of .* 300 .*without one: {missing}"
+    ):
         run_blend(workspace)
 
 
@@ -457,7 +459,7 @@ def test_prices_below_the_floor_are_raised_to_it(workspace, truth):
 
 def test_a_submission_in_another_order_or_with_an_infinite_price_is_refused():
     ids = pa.array(["a", "b"])
-    with pytest.raises(RowMismatchError, match="ids in their order"):
+    with pytest.raises(RowMismatchError, match="instead of the 2 test rows in their order"):
         check_submission(pa.array(["b", "a"]), np.ones(2), ids)
     with pytest.raises(RowMismatchError, match="first: b at inf"):
         check_submission(ids, np.array([1.0, np.inf]), ids)
@@ -501,3 +503,22 @@ def test_a_submission_has_the_name_of_the_test_files_ids(workspace):
     run_blend(workspace)
     submit(workspace, ColumnConfig(sample_id="train_id", test_id="test_id"))
     assert lines(workspace, "submission.csv")[0] == "test_id,price"
+
+
+@pytest.mark.parametrize("group", ["auto", "near"])
+def test_test_rows_that_no_fold_scores_are_told_with_a_next_step_that_changes_something(tmp_path, group):
+    workspace = Workspace(tmp_path)
+    rows = [
+        {"sample_id": i, "text": f"article {i} of kind {i * i}", "price": 5.0 + i % 40} for i in range(120)
+    ]
+    copies = [{**row, "sample_id": 1000 + row["sample_id"]} for row in rows[:20]]
+    publish_catalog(workspace, catalog_table(rows), catalog_table(copies, priced=False))
+    config = Config(folds=FoldConfig(group=group), heads=HeadConfig(run=("good",)))
+    save_config(workspace, config)
+    ensure_folds(workspace, config)
+    log_price = np.log([row["price"] for row in rows])
+    publish_fake_predictions(workspace, "good", log_price + 0.1, log_price[:20] + 0.1)
+    said = " ".join(shelfprice("ensemble", "blend", "-w", workspace.root).stdout.split())
+    assert "100% of the test rows have a relative in train of a kind that fewer than 20 training rows" in said
+    assert "the true score may be lower than expected" in said
+    assert ("'shelfprice catalog folds --group auto'" in said) == (group != "auto")

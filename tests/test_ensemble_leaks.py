@@ -7,6 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from ensemble.audit.run import CHECKS, run_audit
+from ensemble.audit.target_means import follows_noise, is_mean_of_others
+from ensemble.audit.written import _shares, written_numbers
+from store.catalog.ingest.run import ingest
 from store.cli import main
 from store.config import Config
 from store.errors import ConfigError
@@ -50,7 +53,9 @@ def publish(workspace, rows, X, fold=FOLD):
         ensure_folds(workspace, Config())
     else:
         publish_folds(workspace, fold)
-    publish_vectors(workspace, VectorSet("fake", "name"), {"train": X[:N_TRAIN], "test": X[N_TRAIN:]})
+    publish_vectors(
+        workspace, VectorSet("fake", "name"), {"train": X[:N_TRAIN], "test": X[N_TRAIN : len(rows)]}
+    )
 
 
 def price(rows):
@@ -84,6 +89,60 @@ def target_mean_before_the_split(rows, X):
     shop = np.array([row["categorical:shop"] for row in rows])
     for row in rows:
         row["numeric:shop_level"] = float(price(rows)[shop == row["categorical:shop"]].mean())
+
+
+def price_in_a_column_of_words(rows, X):
+    for row in rows:
+        row["categorical:offer"] = f"only {row['price']:.2f} rupees"
+
+
+def foreign_price_in_words(rows, X):
+    for row in rows:
+        row["categorical:offer"] = f"{row['price'] * 0.012:.4f} dollars"
+
+
+def written(row, how):
+    """The row's price made larger, as its text would write it."""
+    row["price"] = float(round(100 * row["price"]))
+    plain = f"{row['price']:,.2f}"
+    marks = {"point and comma": str.maketrans(",.", ".,"), "blank and comma": str.maketrans(",.", " ,")}
+    return f"₹{row['price']:,.0f}" if how == "rupees" else f"preis {plain.translate(marks[how])} EUR"
+
+
+def in_the_text(how):
+    def price_in_the_text_as(rows, X):
+        for row in rows:
+            row["text"] += f" {written(row, how)}"
+
+    price_in_the_text_as.__name__ += f" {how}"
+    return price_in_the_text_as
+
+
+STATISTICS = {
+    "mean": lambda own, rest, overall: own.mean(),
+    "smoothed": lambda own, rest, overall: (own.sum() + 20 * overall) / (len(own) + 20),
+    "median": lambda own, rest, overall: np.median(own),
+    "scaled": lambda own, rest, overall: (own.mean() - overall) / 7,
+    "log": lambda own, rest, overall: np.log(own).mean(),
+    "leave one out": lambda own, rest, overall: rest.mean() if len(rest) else overall,
+    "leave one out, log": lambda own, rest, overall: 3 * np.log(rest.mean() if len(rest) else overall) + 1,
+}
+
+
+def of_shop(statistic, label):
+    """A column made of the prices of each shop by a statistic, shops being strings or whole numbers."""
+
+    def made(rows, X):
+        shop = np.round(2 * X[:, 0]).clip(-3, 3).astype(int)
+        known, overall = price(rows[:N_TRAIN]), price(rows[:N_TRAIN]).mean()
+        for i, row in enumerate(rows):
+            same = shop[:N_TRAIN] == shop[i]
+            rest = known[same & (np.arange(N_TRAIN) != i)]
+            row["numeric:made"] = float(STATISTICS[statistic](known[same], rest, overall))
+            row[f"{label}:shop"] = float(shop[i]) if label == "numeric" else f"shop {shop[i]}"
+
+    made.__name__ = f"{statistic} by {label} shop"
+    return made
 
 
 def duplicates_across_the_split(rows, X):
@@ -135,6 +194,33 @@ def scaled_by_each_split(rows, X):
         row["numeric:scaled"] = float(x)
 
 
+def scaled_by_pandas(rows, X):
+    value = X[:, 2].copy()
+    for part in (slice(0, N_TRAIN), slice(N_TRAIN, N_ROWS)):
+        value[part] = (value[part] - value[part].mean()) / value[part].std(ddof=1)
+    for row, x in zip(rows, value, strict=True):
+        row["numeric:scaled"] = float(x)
+
+
+def scaled_in_a_small_test_set(rows, X):
+    del rows[N_TRAIN + 12 :]
+    for part in (slice(0, N_TRAIN), slice(N_TRAIN, N_TRAIN + 12)):
+        value = (X[part, 2] - X[part, 2].mean()) / X[part, 2].std(ddof=1)
+        for row, x in zip(rows[part], value, strict=True):
+            row["numeric:scaled"] = float(x)
+
+
+def brought_to_a_range_by_all_rows(rows, X):
+    value = np.append(X[:-1, 2], 5.0)
+    for row, x in zip(rows, (value - value.min()) / np.ptp(value), strict=True):
+        row["numeric:scaled"] = float(x)
+
+
+def row_hash_from_0_to_1(rows, X):
+    for row in rows:
+        row["numeric:hash"] = int(hashlib.md5(row["text"].encode()).hexdigest()[:12], 16) / 16**12
+
+
 def scaled_by_all_rows(rows, X):
     value = X[:, 2] + np.where(np.arange(N_ROWS) < N_TRAIN, 0.0, 0.3)
     for row, x in zip(rows, (value - value.mean()) / value.std(), strict=True):
@@ -147,21 +233,47 @@ def shuffled_prices(rows, X):
         row["price"] = float(p)
 
 
+LABELS = ("numeric", "categorical")
 LEAKS = [
     (id_order, "ids and order", "Ids and row order alone tell prices"),
     (price_in_text, "written prices", "have their own price in their text"),
+    *(
+        (in_the_text(how), "written prices", "100% of the rows have their own price in their text")
+        for how in ("point and comma", "blank and comma", "rupees")
+    ),
+    (price_in_a_column_of_words, "written prices", "have their own price in their column 'offer'"),
+    (price_in_a_column_of_words, "columns", "Column 'offer (rupees)' is the price itself: about 1 times"),
+    (foreign_price_in_words, "columns", "Column 'offer (dollars)' is the price itself: about 0.012"),
     (other_currency, "columns", "Column 'usd' is the price itself: about 0.012 times"),
     (price_reversed, "columns", "Column 'per_unit_of_money' is the price itself: in the reverse order of"),
     (target_mean_before_the_split, "columns", "Column 'shop_level' is the mean price of each 'shop'"),
+    *(
+        (
+            of_shop(how, label),
+            "columns",
+            "Column 'made' is the mean price of each 'shop', or another statistic",
+        )
+        for how in ("mean", "smoothed", "median", "scaled", "log")
+        for label in LABELS
+    ),
+    *(
+        (of_shop(how, label), "columns", "Column 'made' is the mean price of the other rows of each 'shop'")
+        for how in ("leave one out", "leave one out, log")
+        for label in LABELS
+    ),
     (duplicates_across_the_split, "twins", "50.0% the very same product"),
     (later_rows_in_train, "time", "Learning from later rows makes the score look"),
     (image_file_name, "image names", "Names of image files tell prices"),
     (price_as_image_name, "written prices", "have their own price in their image's name"),
     (row_hash, "columns", "Column 'hash' is another in every row"),
+    (row_hash_from_0_to_1, "columns", "Column 'hash' is another in every row"),
     (row_hash_as_category, "columns", "Column 'hash' is another in every row"),
     (missing_by_fold, "folds unknown", "Column 'code' is missing in some folds"),
     (scaled_by_each_split, "columns", "train and test each by their own rows"),
+    (scaled_by_pandas, "columns", "train and test each by their own rows"),
+    (scaled_in_a_small_test_set, "columns", "train and test each by their own rows"),
     (scaled_by_all_rows, "columns", "train and test rows together"),
+    (brought_to_a_range_by_all_rows, "columns", "train and test rows together"),
     (shuffled_prices, "signal", "prices may stand in other rows than their own"),
 ]
 
@@ -187,6 +299,34 @@ def test_the_same_catalogue_without_a_leak_is_sound_in_every_check(tmp_path):
     assert {name: c["words"] for name, c in found.items() if c["verdict"] != "ok"} == {}
 
 
+@pytest.mark.parametrize("n_shops", [12, 40])
+def test_means_of_other_rows_and_numbers_that_go_with_the_price_are_no_leak(n_shops):
+    alarms = 0
+    for seed in range(20):
+        draws = np.random.default_rng(seed)
+        shop, other = (draws.integers(0, n_shops, 600) for _ in range(2))
+        level, fold = draws.normal(3, 0.5, n_shops), draws.integers(0, 5, 600)
+        own, others = (np.exp(level[at] + draws.normal(0, 0.3, 600)) for at in (shop, other))
+
+        def mean(prices, of, level=level):
+            total = np.bincount(of, prices, minlength=n_shops)
+            return total / np.maximum(np.bincount(of, minlength=n_shops), 1)
+
+        out_of_fold = np.empty(600)
+        for k in range(5):
+            out_of_fold[fold == k] = mean(own[fold != k], shop[fold != k])[shop[fold == k]]
+        columns = (out_of_fold, mean(others, other)[shop] / 7, level[shop] * 9 + 2, shop.astype(float))
+        alarms += sum(follows_noise(one, own) or is_mean_of_others(one, own, shop) for one in columns)
+    assert alarms == 0
+    sizes = draws.integers(
+        1, 20, 600
+    )  # a price a piece: the number is near the price, and no more often the price
+    written = [written_numbers(f"pack of {size}") for size in sizes]
+    own, chance = _shares(written, np.round(sizes + draws.integers(-1, 2, 600), 2), draws)
+    assert own > 0.2
+    assert own - chance < 0.1
+
+
 def test_times_that_tell_nothing_flatter_no_score_however_much_a_model_gains_from_more_rows(tmp_path):
     workspace, (rows, _) = Workspace(tmp_path), sound_rows()
     draws = np.random.default_rng(4)
@@ -198,6 +338,50 @@ def test_times_that_tell_nothing_flatter_no_score_however_much_a_model_gains_fro
     (check,) = run_audit(workspace, ["fake@name"], only=["time"])["checks"]
     assert check["verdict"] == "ok"
     assert "Early and late rows may be mixed" in check["words"]
+
+
+@pytest.mark.parametrize(("is_later", "verdict"), [(True, "caution"), (False, "ok")])
+def test_dates_that_random_folds_flatter_are_named_with_the_option_that_looks_back(
+    tmp_path, is_later, verdict
+):
+    rows, X = sound_rows()
+    later_rows_in_train(rows, X)
+    for row, x in zip(rows, X, strict=True):
+        row["size"] = x[0]
+    rows = sorted(rows, key=lambda row: row["given:time"]) if is_later else rows
+    path = {split: tmp_path / f"{split}.csv" for split in ("train", "test")}
+    for split, part in (("train", rows[:N_TRAIN]), ("test", rows[N_TRAIN:])):
+        lines = ["sample_id,catalog_content,weight,size,sold,price"]
+        for row in part:
+            sold = np.datetime64("2023-01-01") + int(row["given:time"])
+            lines.append(
+                f"{row['sample_id']},{row['text']},{row['numeric:weight']},{row['size']},{sold},{row['price']}"
+            )
+        path[split].write_text("\n".join(lines) + "\n")
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, str(path["train"]), str(path["test"]))
+    ensure_folds(workspace, Config())
+    (check,) = run_audit(workspace, [], only=["time"])["checks"]
+    assert check["verdict"] == verdict
+    assert "Learning from later rows by 'sold' makes the score look" in check["words"]
+    assert check["words"].endswith("ingest with --time-column 'sold', which makes folds look back only.")
+    assert check["figures"]["flattery"] > 3
+    assert ("no later than training rows" in check["words"]) != is_later
+
+
+def test_without_vectors_columns_and_words_show_whether_prices_stand_in_their_rows(tmp_path):
+    for name, is_shuffled in (("own", False), ("shuffled", True)):
+        workspace, (rows, X) = Workspace(tmp_path / name), sound_rows()
+        for row, x in zip(rows, X, strict=True):
+            row["categorical:size"] = f"size {int(2 * x[0] + 6)}"
+        if is_shuffled:
+            shuffled_prices(rows, X)
+        publish(workspace, rows, X)
+        (check,) = run_audit(workspace, [], only=["signal"])["checks"]
+        assert check["verdict"] == ("caution" if is_shuffled else "ok")
+        assert ("prices may stand in other rows than their own" in check["words"]) == is_shuffled
+    (check,) = run_audit(workspace, ["absent@name"], only=["signal"])["checks"]
+    assert (check["verdict"], "can't be seen" in check["words"]) == ("skipped", True)
 
 
 def test_a_check_is_chosen_by_name(tmp_path):

@@ -112,7 +112,7 @@ def test_what_can_not_be_served_is_one_line(tmp_path):
             found = CliRunner().invoke(main, ["serve", "--model", str(tmp_path), *options])
             assert found.exit_code == 1
             assert said in found.output
-    assert "nowhere.invalid is open to the network and no token is wanted" in found.output
+    assert "nowhere.invalid is open to the network and no token is required" in found.output
 
 
 def test_it_listens_on_loopback_and_takes_the_token_from_a_file_or_the_environment(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ NOTEBOOKS = {
         {},
     ),
     "compare_encoders.ipynb": (
-        [r"(better than|worse than|no sure difference to)", r"all of them +SMAPE \d+", r"embedded: \[0\]"],
+        [r"(better than|worse than|no certain difference from)", r"all of them +SMAPE \d+", r"embedded: \[0\]"],
         {"N_TRAIN": 120, "N_TEST": None, "ENCODERS": ["TEXT@structured", "IMAGE"]},
     ),
     "finetune_and_serve.ipynb": (

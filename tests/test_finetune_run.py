@@ -226,7 +226,7 @@ def test_tuning_parameters_on_tuned_vectors_is_refused(workspace, tuned):
     from heads.run import tune_head
 
     config = with_heads(fusion={"vectors": list(SETS)})
-    with pytest.raises(HeadError, match=r"finetuned:tiny.image, whose models have seen every row"):
+    with pytest.raises(HeadError, match=r"reads fine-tuned vectors \(finetuned:tiny.image\)"):
         tune_head(workspace, config, "fusion", 0.01)
 
 

@@ -48,7 +48,7 @@ def test_a_run_of_another_configuration_is_refused_and_the_difference_shown(work
 def test_folds_in_order_of_time_are_refused(workspace, models, monkeypatch):
     in_order = dataclasses.replace(read_folds(workspace), looks_back=True)
     monkeypatch.setattr("embed.finetune.job.ensure_folds", lambda *given: in_order)
-    with pytest.raises(HeadError, match="of folds in order of time no model may know later ones"):
+    with pytest.raises(HeadError, match="a model tuned on all other folds has seen later rows"):
         tiny_job(workspace, models, "in-time")
 
 

@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, object]] = {
     | {"colsample_bytree": 1.0, "subsample": 1.0},
     "mlp-batchnorm": {**NETWORK, "hidden": (32,)},
     "mlp-layernorm": {**NETWORK, "hidden": (32,)},
+    "reranked-neighbours": {**TREES, "n_inner_folds": 3, "n_estimators": 40, "min_data_in_leaf": 5},
     "stacked": {**TREES, "n_inner_folds": 2, "n_estimators": 20, "components": 4, "bags": 1},
     "tabm": {**NETWORK, "members": 4, "width": 16, "blocks": 1},
     "xgboost": {

@@ -84,7 +84,7 @@ class Opaque(Head):
 
 def test_what_can_not_be_written_without_pickle_is_an_error_that_names_it() -> None:
     with pytest.raises(
-        HeadError, match=r"opaque can't be packed: model_\['inner'\] is builtins\.tuple_iterator"
+        HeadError, match=r"opaque can't be packed: model_\['inner'\] has the type builtins\.tuple_iterator"
     ):
         write_fitted("opaque", [Opaque().fit(TRAIN, LOG_PRICE)])
 

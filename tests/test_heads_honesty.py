@@ -92,6 +92,10 @@ class Undecorated(Line):
     depth: int = 3
 
 
+class Weightless(Line):
+    takes_weights = True
+
+
 @dataclass(kw_only=True)
 class Compared(Line):
     name = "line"
@@ -113,6 +117,10 @@ def test_a_head_without_fault_passes_every_check():
         (Blind, "better than by their median: SMAPE"),
         (Changing, "nothing that is given changes: "),
         (Pickling, r"model\.pkl: no pickle is ever loaded"),
+        (
+            Weightless,
+            r"predictions are lower by 0\.00 than without weights, must be 0\.2 or more: _fit has to",
+        ),
         (Undecorated, "parameter depth is no field: decorate the class"),
         (Compared, "must be hashable: decorate the class with @dataclass"),
     ],

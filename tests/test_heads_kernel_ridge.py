@@ -135,7 +135,7 @@ def test_a_mixture_of_kernels_is_symmetric_and_positive_definite():
 def test_rows_with_neither_vectors_nor_texts_are_refused():
     rows, log_price = rows_with_signal(50)
     bare = dataclasses.replace(rows, matrices=(), texts={}, fields=FieldTable((), np.empty((50, 0))))
-    with pytest.raises(HeadError, match="neither vectors nor texts"):
+    with pytest.raises(HeadError, match="kernel-ridge needs vectors or texts"):
         KernelRidge().fit(bare, log_price)
 
 

@@ -28,6 +28,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "lightgbm": {"n_estimators": 3, "num_leaves": 3, "components": 2, "n_jobs": 1},
     "mlp-batchnorm": {"hidden": (4,), "seeds": 1, "epochs": 1, "batch_rows": 16},
     "mlp-layernorm": {"hidden": (4,), "seeds": 1, "epochs": 1, "batch_rows": 16},
+    "reranked-neighbours": {"n_estimators": 3, "num_leaves": 3, "n_jobs": 1},
     "sparse-mlp": {"hidden": (4,), "seeds": 1, "epochs": 1, "batch_rows": 16},
     "stacked": {
         "n_estimators": 3,
@@ -187,7 +188,7 @@ def test_every_parameter_declares_what_it_may_be_and_holds_its_default(name, par
         ("xgboost", {"loss": "rmse"}, "loss must be one of smape, mae-log, huber-log, mse-log, got 'rmse'"),
         ("ridge", {"alpha_min": 2.0}, "alpha_min must be at most alpha_max, got 2 and 1"),
         ("sparse", {"characters": 1}, "characters must be 0 or at least 2, got 1"),
-        ("sparse", {"characters": 0, "words": 0}, "one must be above 0"),
+        ("sparse", {"characters": 0, "words": 0}, "words and characters are both 0"),
         ("tabm", {"dropout": 1}, "dropout must be a number of at least 0, below 1, got 1"),
         ("lightgbm", {"n_jobs": True}, "n_jobs must be a whole number from 0 to 4,096, got True"),
     ],

@@ -67,7 +67,9 @@ def test_texts_of_any_kind_are_learned_from_or_refused_in_words(name, kind):
     head = make_head(name, TEXT_HEADS[name], 0)
     rows = rows_for(head_class(name), rows)
     if (name, kind) == ("sparse", "nothing"):
-        with pytest.raises(HeadError, match="the catalogue has no text"):
+        with pytest.raises(
+            HeadError, match="no word occurs in 2 or more of the 100 rows: name the text column"
+        ):
             crossfit(head, rows, log_price, folds_of(rows))
         return
     result = crossfit(head, rows, log_price, folds_of(rows), rows.subset(np.arange(9)))
@@ -94,6 +96,6 @@ def test_without_a_term_and_without_a_field_there_is_nothing_to_learn_from():
     rows, log_price = make_rows(40)
     bare = dataclasses.replace(rows, texts={"full": np.array([""] * 40, dtype=object)})
     with pytest.raises(
-        HeadError, match="sparse-mlp: no word is held by 2 of 40 rows: the catalogue has no text"
+        HeadError, match="sparse-mlp: no word occurs in 2 or more of the 40 rows: name the text column"
     ):
         SparseMlp(fields=False).fit(bare, log_price)

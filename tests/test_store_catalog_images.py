@@ -96,6 +96,8 @@ def test_same_bytes_are_stored_once_and_broken_ones_are_stored_too(workspace, fo
     assert (report.images.n_stored, report.images.n_present) == (3, 1)
     assert links(workspace)["file:3.jpg"]["n_bytes"] == 0
     assert len(set(image_digests(workspace).values())) == 3
+    assert report.images.no_images[2:] == (("3.jpg", "not an image: empty"), ("4.jpg", "not an image: HTML"))
+    assert any("files that are stored and are no images: 4 (first: 1.jpg" in note for note in report.notes)
 
 
 def test_an_unchanged_image_is_not_read_again_and_a_changed_one_changes_the_digest(workspace, folder, take):
@@ -268,6 +270,7 @@ def matched(take, folder, files, train, test=()):
 
 
 CASE, INSIDE = "under a name in other case", "in a folder inside the folder of images"
+FORM = "under a name in another Unicode form"
 ZEROS = "by a number with leading zeros"
 EXTENSION = "under another extension than their link's, or one where it has none"
 
@@ -277,6 +280,10 @@ EXTENSION = "under another extension than their link's, or one where it has none
     [
         ("shoes/1.jpg", (1, ""), INSIDE),
         ("shoes/red/p0.jpg", (1, "https://x/p0.jpg"), INSIDE),
+        ("cafe\u03010.png", (1, "https://x/caf\u00e90.png"), FORM),
+        ("caf\u00e9/cafe\u03010.png", (1, "caf\u00e90.png"), FORM),
+        ("CAFE\u0301.png", ("caf\u00e9", ""), CASE),
+        ("cafe\u0301_0.png", ("caf\u00e9", ""), "by their id and a number, or in a folder of their id"),
         ("P0.JPG", (1, "https://x/p0.jpg"), CASE),
         ("a1.jpg", ("A1", ""), CASE),
         ("shoes/P0.JPG", (1, "https://x/p0.jpg"), CASE),
@@ -316,6 +323,43 @@ def test_an_image_is_found_under_a_name_that_can_mean_it_alone_and_the_rule_is_c
 def test_a_file_that_is_one_of_several_or_of_the_other_split_is_nobodys(workspace, folder, take, files, row):
     assert matched(take, folder, [*files, "2.jpg"], [row, (2, "")]) == []
     assert images(workspace) == [None, "file:2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (
+            ["0.png", "1.png"],
+            "0.png may be of train or of test, .*: name it train_0.png or test_0.png, or put it in",
+        ),
+        (["a/0.png", "b/0.png"], "a/0.png and b/0.png could both be the image of row 0: keep one of them"),
+        (["0.svg", "1.svg"], "0.svg is of a format that is not read: convert it to PNG or JPEG"),
+        (
+            ["img_0.png"],
+            "would be 0.jpg or train_0.jpg .any extension., 0_0.jpg, or a file in a folder 0, .* img_0.png",
+        ),
+    ],
+)
+def test_a_folder_none_of_whose_files_can_be_taken_is_an_error_that_says_why(take, folder, files, why):
+    with pytest.raises(CatalogError, match=why):
+        matched(take, folder, files, [(0, ""), (1, "")], [(0, ""), (1, "")] if "1.png" in files else ())
+
+
+def test_images_that_are_named_and_not_taken_are_counted_with_the_first(workspace, folder, take):
+    rows = [
+        (0, "p0.png|q0.png"),
+        (1, "p1.png|q1.png"),
+        (2, "r2.png"),
+        (3, "r3.png"),
+        (4, ""),
+        (5, ""),
+        (6, "http://x/r.png"),
+    ]
+    matched(take, folder, ["p0.png", "q0.png", "p1.png", "3.jpg", "a/4.png", "b/4.png", "5.svg"], rows)
+    notes = take(rows).notes
+    assert any("that rows name and the folder lacks: 2 (first: q1.png of row 1)" in note for note in notes)
+    assert any("no image for 1 rows: a/4.png and b/4.png could both" in note for note in notes)
+    assert any("no image for 1 rows: 5.svg is of a format that is not read" in note for note in notes)
 
 
 def test_the_usual_name_comes_before_every_other(workspace, folder, take):

@@ -13,6 +13,7 @@ from store.catalog.ingest.run import ingest
 from store.catalog.read import read_split
 from store.config import ColumnConfig
 from store.errors import CatalogError
+from store.schema import WEIGHT
 from store.workspace import Workspace
 
 HEAD = "sample_id,catalog_content,price"
@@ -33,6 +34,12 @@ def prices(*written: str) -> str:
     return HEAD + "\n" + "".join(f'{i},item {i},"{price}"\n' for i, price in enumerate(written))
 
 
+def german(column: str, cells: list[str]) -> str:
+    """As `csv_of`, with prices that tell how numbers are written."""
+    rows = [f"{i};item {i};1.299,{i:02} €;{cell}" for i, cell in enumerate(cells)]
+    return "\n".join([f"{HEAD},{column}".replace(",", ";"), *rows]) + "\n"
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of file and what comes of it."""
@@ -45,6 +52,7 @@ class Kind:
     test: Any = None
     right_test: dict[str, list[Any]] = field(default_factory=dict)
     given: ColumnConfig | None = None
+    right_holdout: list[float] | None = None
     notes: tuple[str, ...] = ()  # parts of what is said
     rejected: dict[str, int] = field(default_factory=dict)
     error: str | None = None  # a pattern
@@ -62,7 +70,7 @@ PRICES = [
     Kind("rupees, some with a sign", prices("₹2,199.00", "Rs. 499", "Rs.1,05,000", "₹ 12/-"),
          {"price": [2199.0, 499.0, 105000.0, 12.0]}),
     Kind("decimal commas", prices("1.299,00 €", "12 €", "4,5 €"), {"price": [1299.0, 12.0, 4.5]},
-         notes=("read as 1.299,50: a point parts thousands", "marked '€' in 3 rows")),
+         notes=("read as 1.299,50: a point separates thousands", "marked '€' in 3 rows")),
     Kind("thousands by blanks", prices("1 299,00 kr", "12\u00a0500 kr", "5 kr"),
          {"price": [1299.0, 12500.0, 5.0]}),
     Kind("thousands by apostrophes", prices("CHF 1'299.50", "CHF 5.-"), {"price": [1299.5, 5.0]}),
@@ -72,6 +80,8 @@ PRICES = [
          notes=("no price tells for sure; pass '--decimal comma'",)),
     Kind("the same with the mark given", prices("12.500", "3.250"), {"price": [12500.0, 3250.0]},
          given=columns(decimal="comma")),
+    Kind("full-width characters", prices("￥５００", "￥1，299"), {"price": [500.0, 1299.0]}, notes=("marked '¥' in 2 rows",)),
+    Kind("prices as formulas of a spreadsheet", prices('=""12.50""', '=""1,299.00""'), {"price": [12.5, 1299.0]}),
     Kind("numbers as programs write them", prices("1e3", "5.", ".5", "+7", "0.0001"),
          {"price": [1000.0, 5.0, 0.5, 7.0, 0.0001]}),
     Kind("two currencies", prices("$5", "€6", "€7"), error=r"2 currencies \(€ in 2 rows, \$ in 1 rows\)"),
@@ -83,6 +93,17 @@ PRICES = [
     Kind("words for a price", prices("ask", *["5"] * 30), rejected={"price is not a number": 1}),
     Kind("more than a twentieth without a price", prices("", *["5"] * 10),
          error=r"1 of 11 rows of .* more than --max-rejected 0.05 allows: 1 with price is missing .*0.091"),
+    Kind("a hold-out in another currency", prices("$1,299.00", "$5"), test=prices("€5", "€6"),
+         error=r"'price' holds prices in \$ \(2 rows of .*train.csv\) and in € \(2 rows of .*test.csv\): nothing is converted"),
+    Kind("a hold-out with prices that can't be used", prices("$1,299.00", "$5"),
+         test=prices("$1,299.00", "abc", "-5", "10-12", ""), right_holdout=[1299.0],
+         notes=("its 1 prices are kept apart", "; 3 others can't be used (first: line 3, price is not a number: 'abc')")),
+    Kind("a hold-out of which no price can be used", prices("5", "6"), test=prices("abc", "-5"), right_holdout=[],
+         notes=("none of its 2 prices can be used (first: line 2, price is not a number: 'abc')",)),
+    Kind("a hold-out in the other convention", prices("1,299.00", "5"), test=prices("1.299,00", "12,50", "7.500"),
+         right_holdout=[1299.0, 12.5, 7500.0], notes=("they are written as 1.299,50, other than those of the training",)),
+    Kind("a hold-out whose prices do not tell", prices("1,299.00", "5"), test=prices("€1,500", "7"),
+         right_holdout=[1500.0, 7.0], notes=("marked '€', and taken to be in the currency of the training file",)),
     Kind("the same, allowed", prices("", *["5"] * 10), {"price": [5.0] * 10}, given=columns(max_rejected=0.1),
          rejected={"price is missing": 1}),
 ]  # fmt: skip
@@ -122,6 +143,15 @@ ROWS = [
          {"price": [5.0] * 40}, rejected={"a line of totals": 1}),
     Kind("totals below a text", "catalog_content,price,stock\n" + "a,5,1\n" * 40 + "Grand Total:,200,40\n",
          {"price": [5.0] * 40}, rejected={"a line of totals": 1}),
+    Kind("subtotals", f"{HEAD}\n" + "".join(f"{i},a,5\n" for i in range(40)) + "Subtotal: a,,200\n"
+         + "".join(f"{i},b,{i}\n" for i in range(40, 80)) + 'Subtotal,,2380\nTOTAL,80 products,"2,580.00"\n',
+         {"sample_id": list(range(80))}, rejected={"a line of totals": 3}),
+    Kind("a mean", f"{HEAD}\n" + "".join(f"{i},a,{i + 1}\n" for i in range(40)) + "Average of all,40 products,20.5\n",
+         {"sample_id": list(range(40))}, rejected={"a line of totals": 1}),
+    Kind("a sum without a word", "catalog_content,price\n" + "a,5\n" * 40 + ",200\n", {"price": [5.0] * 40},
+         rejected={"a line of totals": 1}),
+    Kind("products whose names begin with such a word", "catalog_content,price\nSum 41 shoes,5\nTotal Care,6\nTotal Gym,200\nMedia rack,7\n,9\n",
+         {"price": [5.0, 6.0, 200.0, 7.0, 9.0]}),
     Kind("a product called Total", f"{HEAD}\n1,a,5\n2,Total,6\n", {"text": ["a", "Total"]}),
     Kind("a header repeated", f"{HEAD}\n" + "".join(f"{i},a,5\n" for i in range(40)) + f"{HEAD}\n99,b,6\n",
          {"price": [5.0] * 40 + [6.0]}, rejected={"header repeated": 1}),
@@ -136,9 +166,20 @@ ROWS = [
     Kind("a title before ids and texts", f"{HEAD}\n1,a,5\n", test="All products\nsample_id,catalog_content\nA7,tea\nA8,soap\n",
          right_test={"sample_id": ["A7", "A8"]}, notes=("the first 1 lines",)),
     Kind("one column of texts with a comma", "title,price\na,5\n", given=columns(text="title", sample_id="row-number"),
-         test="title\ntea, black\nsoap, white\nrope, long\n", error="not one of the 3 rows .*3 with wrong number of fields"),
+         test="title\ntea, black\nsoap, white\nrope, long\n", error="none of the 3 rows .*3 with wrong number of fields"),
     Kind("semicolons in quoted names", 'sample_id,catalog_content,price,"size; in; all; mm"\n1,a,5,3\n2,b,6,4\n',
          {"numeric:size; in; all; mm": [3.0, 4.0]}),
+    *(
+        Kind(f"names that {mark!r} parts", mark.join(HEAD.split(",")) + f"\n1{mark}a{mark}5\n", error="they are not parted by a comma, semicolon")
+        for mark in ("~", ":", "  ", " ")
+    ),
+    Kind("a wrong line for spreadsheets", f"sep=;\n{HEAD}\n1,a,5\n", error="a line 'sep=' above them gives another mark"),
+    Kind("JSON lines", '{"sample_id": 1, "catalog_content": "a"}\n', error=r"is JSON, not CSV: .* pandas.read_json\('.*train.csv', lines=True\)"),
+    Kind("JSON", '[\n {"sample_id": 1, "catalog_content": "a"}]\n', error=r"is JSON, not CSV: .* pandas.read_json\('.*train.csv'\)"),
+    Kind("HTML instead of CSV", "<!DOCTYPE html>\n<table><tr><td>1</td></tr></table>\n", error="is HTML or XML, not CSV"),
+    Kind("names in angle brackets", "<id>,<name>,<price>\n1,a,5\n", {"text": ["a"]}, given=columns(sample_id="<id>", text="<name>", price="<price>")),
+    Kind("a test file of one column", f"{HEAD}\n1,a,5\n", test="my catalog_content\na\n", error="""with "--text-column 'my catalog_content'\""""),
+    Kind("a name for a shell", "sample_id,the catalog content,price\n1,a,5\n", error="""name the right one with "--text-column 'the catalog content'\""""),
     Kind("a mark that is not known", "sample_id^catalog_content^price\n1^a^5\n", error=r"'sample_id\^catalog_content\^price'"),
     Kind("prices of test rows", f"{HEAD}\n1,a,5\n", test=f"{HEAD}\n2,b,6\n3,c,\n", right_test={"price": MISSING},
          notes=("its 1 prices are kept apart in catalog/holdout.parquet",)),
@@ -157,6 +198,41 @@ NUMBERS = [
     Kind("thousands", csv_of("km", ["12,345", "1,234,567", "900"]), {"numeric:km": [12345.0, 1234567.0, 900.0]}),
     Kind("decimal commas", csv_of("size", ["4,5", "10,25", "7"]), {"numeric:size": [4.5, 10.25, 7.0]},
          notes=("written as 1.299,50",)),
+    Kind("thousands by points, as the prices", german("x", ["1.234", "900", "12.500"]), {"numeric:x": [1234.0, 900.0, 12500.0]},
+         notes=("'x' is read as numbers, written as 1.299,50",)),
+    Kind("weights of rows, as the prices", german("w", ["1.234", "1,5", "7"]), {WEIGHT.name: [1234.0, 1.5, 7.0]}, given=columns(weight="w")),
+    Kind("the same in every cell", german("x", ["1.234", "2.345", "12.500"]), {"numeric:x": [1234.0, 2345.0, 12500.0]}),
+    Kind("decimals that are far from thousands", german("x", ["1.370", "2", "3"]), {"numeric:x": [1.37, 2.0, 3.0]}),
+    Kind("decimals of programs beside other prices", german("x", ["1.234", "0.5", "2"]), {"numeric:x": [1.234, 0.5, 2.0]}),
+    Kind("decimals with a comma, as the prices", german("x", ["1,234 kg", "2,345 kg", "0 kg"]), {"numeric:x": [1.234, 2.345, 0.0]}),
+    Kind("three decimals beside prices with a point", csv_of("x", ["1.234", "2.345"]), {"numeric:x": [1.234, 2.345]}),
+    Kind("another unit of the dimension in test", csv_of("size", ["500 g", "250 g"]), {"numeric:size": [500.0, 250.0]},
+         test="sample_id,catalog_content,size\n7,a,1.5 kg\n8,b,2 l\n", right_test={"numeric:size": [1500.0, None]},
+         notes=("holds 1 values in test that are no numbers in 'g' (first: '2 l')",)),
+    Kind("another currency in test", csv_of("cost", ["$5", "$6"]), {"numeric:cost": [5.0, 6.0]},
+         test="sample_id,catalog_content,cost\n7,a,€5\n8,b,$7\n", right_test={"numeric:cost": [None, 7.0]},
+         notes=("holds 1 values in test that are no numbers in '$' (first: '€5')",)),
+    Kind("bounds", csv_of("age", ["<5", "~3", "7"]), {"numeric:age": [5.0, 3.0, 7.0]},
+         notes=("'age' holds 2 numbers in train that are not exact (first: '<5'): taken as the number",)),
+    Kind("codes of digits", csv_of("code", ["007", "012", "0", "5"]), {"numeric:code": [7.0, 12.0, 0.0, 5.0]},
+         notes=("'code' holds 2 numbers in train with zeros before them (first: '007'): where they are codes, pass '--categorical code'",)),
+    Kind("degrees", csv_of("t", ["-5°C", "7 °C"]), {"numeric:t": [-5.0, 7.0]}),
+    Kind("too many words among numbers", csv_of("rooms", [*_many(100, "{}", "ask"), "big", "3 or 4"]), {"numeric:rooms": MISSING},
+         notes=("'rooms' is left out: 102 distinct values", "; 97.1% of its values are numbers: '--numeric rooms' takes the others as missing")),
+    Kind("the same, asked for", csv_of("rooms", [*_many(100, "{}", "ask"), "big", "3 or 4"]),
+         {"numeric:rooms": [*(None if i == 7 else float(i) for i in range(100)), None, None]}, given=columns(numeric=("rooms",)),
+         notes=("'rooms' holds 3 values in train that are no numbers (first: 'ask'): taken as missing",)),
+    Kind("numbers asked for in an empty column", csv_of("rooms", ["", ""]), {"numeric:rooms": [None, None]}, given=columns(numeric=("rooms",))),
+    Kind("mostly words, asked for", csv_of("rooms", ["", "", "", "1", "ask"]), given=columns(numeric=("rooms",)), error="line 6 of .* holds 'ask'"),
+    Kind("words among a few numbers", csv_of("rooms", ["1", "2", "ask", "1", "2"]), {"categorical:rooms": ["1", "2", "ask", "1", "2"]},
+         notes=("'rooms' is read as categories; 80.0% of its values are numbers: '--numeric rooms'",)),
+    Kind("a stray word among truth values", csv_of("new", _many(100, "true", "ask")),
+         {"numeric:new": [None if i == 7 else 1.0 for i in range(100)]}, notes=("'new' holds 1 values in train that are no",)),
+    Kind("several currencies beside the prices", csv_of("currency", ["USD", "EUR", "USD", ""]),
+         error=r"'currency' holds 2 currencies \(\$ in 2 rows, € in 1 rows\) beside prices without one.*'--categorical currency'"),
+    Kind("another currency beside the test's prices", csv_of("money", ["USD", "USD"]), test=csv_of("money", ["EUR"]), error="'money' holds 2 currencies"),
+    Kind("the same, kept", csv_of("currency", ["USD", "EUR", "USD"]), {"categorical:currency": ["USD", "EUR", "USD"]},
+         given=columns(categorical=("currency",))),
     Kind("amounts with a sign", csv_of("cost", ["$1,200", "$80", "-$5"]), {"numeric:cost": [1200.0, 80.0, -5.0]}),
     Kind("a stray word", csv_of("rooms", _many(100, "{}", "ask")),
          {"numeric:rooms": [None if i == 7 else float(i) for i in range(100)]},
@@ -184,6 +260,15 @@ OTHERS = [
     Kind("dates with the day first", csv_of("seen", ["05/01/2024", "25/01/2024"]), {"numeric:seen (age in days)": [20.0, 0.0]},
          notes=("dates, day first",)),
     Kind("dates with the month first", csv_of("seen", ["01/05/2024", "01/25/2024"]), {"numeric:seen (age in days)": [20.0, 0.0]}),
+    Kind("dates that do not tell their order", csv_of("seen", ["05/06/2024", "04/07/2024"]), {"numeric:seen (month)": [6.0, 7.0]},
+         notes=("'seen': no date tells for sure whether the day or the month stands first, day first is taken: write the dates year first",)),
+    Kind("dates with two digits of the year", csv_of("seen", ["31-Jan-24", "1 Feb 99"]), {"numeric:seen (year)": [2024.0, 1999.0]}),
+    Kind("dates that stand for none", csv_of("end", [*[f"2024-01-{i + 1:02}" for i in range(30)] * 2, "9999-12-31"]),
+         {"numeric:end (age in days)": [*[29.0 - i for i in range(30)] * 2, None]},
+         notes=("'end' holds 1 values in train that are no dates (first: '9999-12-31')",)),
+    Kind("a column that is called as the part of a date", f"{HEAD},x,x (year)\n1,a,5,2024-01-01,3\n2,b,6,2023-01-01,4\n",
+         error=r"column 'x \(year\)' of .* becomes 'x \(year\)', and another column is called so: rename one"),
+    Kind("no text at all", f"{HEAD}\n1,,5\n2,nan,6\n", {"text": ["", ""]}, notes=("has a text in 'catalog_content'",)),
     Kind("dates in words", csv_of("seen", ["March 5, 2024", "April 5, 2024"]), {"numeric:seen (month)": [3.0, 4.0]}),
     Kind("times", csv_of("seen", ["2024-01-31T10:00:00Z", "2024-02-01 09:30"]), {"numeric:seen (age in days)": [1.0, 0.0]}),
     Kind("dates of test rows", csv_of("seen", ["2024-01-01", "2024-01-11"]), {"numeric:seen (age in days)": [10.0, 0.0]},
@@ -192,9 +277,26 @@ OTHERS = [
     Kind("a second text that is nearly always another", csv_of("note", [f"words {i}" for i in range(79)] + ["words 1"]),
          {"categorical:note": MISSING, "text": [f"item {i}" for i in range(80)]},
          notes=("79 distinct values in 80 rows are free text", "--text-column to join it to the text")),
+    Kind("a hash of each row", csv_of("mark", [f"{i * 7919:016x}" for i in range(1, 81)]), {"categorical:mark": MISSING},
+         notes=("80 different codes in 80 rows are an id or a hash", "--categorical")),
     Kind("two columns of text", "sample_id,title,details,price\n1,Tea,green,5\n2,Mug,,6\n3,,red,7\n",
          {"text": ["Tea\ndetails: green", "Mug", "details: red"], "name": ["Tea", "Mug", "details: red"]},
          given=columns(text="title", more_text=("details",))),
+    *(
+        Kind(f"the prices as {option}", prices("5", "6"), given=columns(**given), error=f"{option} price: that column holds the prices")
+        for option, given in {
+            "--text-column": {"more_text": ("price",)}, "--id-column": {"sample_id": "price"}, "--group-column": {"group": "price"},
+            "--image-column": {"image_link": "price"}, "--time-column": {"time": "price"}, "--test-id-column": {"test_id": "price"},
+        }.items()
+    ),
+    Kind("the prices as weights", prices("5", "6"), {WEIGHT.name: [5.0, 6.0]}, given=columns(weight="price"), notes=("counts as much as its price",)),
+    Kind("links to images under another name", csv_of("main image", [f"https://x/{i}.jpg?a=1" for i in range(60)]), {"categorical:main image": MISSING},
+         notes=("""'main image' is left out: it looks like images (name it with "--image-column 'main image'\"""",
+                """no column 'image_link': its rows have no image link ("--image-column 'main image'" names one""")),
+    Kind("links without an extension", csv_of("photo", [f"https://x/{i}" for i in range(60)]), notes=("'--image-column photo' names one that holds",)),
+    Kind("lists in cells", csv_of("tags", ["['red', 'wool']", "['silk']", "['silk']"]), {"categorical:tags": ["['red', 'wool']", "['silk']", "['silk']"]},
+         notes=("'tags' is read as categories; its cells are lists: '--text-column tags' joins",)),
+    Kind("links to pages", csv_of("page", [f"https://x/{i}" for i in range(60)]), notes=("'page' is left out: 60 distinct values in 60 rows are free",)),
     Kind("HTML", f'{HEAD}\n1,"<p>Fish &amp; <b>chips</b><br/>2 pieces</p>",5\n2,a < b & c,6\n',
          {"text": ["Fish & chips\n2 pieces", "a < b & c"], "name": ["Fish & chips", "a < b & c"]},
          notes=("HTML was taken out of 1 texts",)),
@@ -238,8 +340,24 @@ PARQUET = [
         for kind in (pa.list_(pa.string(), 2), pa.list_view(pa.string()), pa.list_(pa.dictionary(pa.int32(), pa.string())))
     ),
     Kind("bytes in columns", _table(raw=pa.array([b"a", b"b", b"b"])), notes=("'raw' is left out: it holds binary (name it with --categorical",)),
+    Kind("prices in a struct", _table(price=pa.array([{"amount": 5, "currency": "EUR"}] * 3)),
+         error=r"'price' holds struct<.*>, which can't be read as text: name one of its fields: 'price.amount', 'price.currency'"),
+    Kind("the same, named", _table(price=pa.array([{"amount": 5, "currency": "EUR"}] * 3)),
+         {"price": [5.0] * 3, "numeric:price.amount": MISSING, "categorical:price.currency": ["EUR"] * 3}, given=ColumnConfig(price="price.amount")),
+    Kind("several currencies in a struct", _table(price=pa.array([{"amount": 5, "currency": one} for one in ("EUR", "USD", "EUR")])),
+         given=ColumnConfig(price="price.amount"), error=r"'price.currency' holds 2 currencies .€ in 2 rows, \$ in 1 rows."),
+    Kind("ids in lists", _table(sample_id=pa.array([["a"], ["b"], ["c"]])), error="'sample_id' holds list<.*: write one value in each row"),
+    Kind("texts in lists and structs", _table(catalog_content=pa.array([["a", "b"], [], ["c"]]), more=pa.array([{"about": "x"}, None, {"about": "z"}])),
+         {"text": ["a, b\nmore.about: x", "", "c\nmore.about: z"]}, given=ColumnConfig(more_text=("more.about",))),
     Kind("structs", _table(size=pa.array([{"w": 1, "more": {"colour": "red"}}, {"w": 2, "more": {"colour": "red"}}, None])),
          {"numeric:size.w": [1.0, 2.0, None], "categorical:size.more.colour": ["red", "red", None]}),
+    Kind("a struct beside a column of its field's name", _table(**{"s": pa.array([{"w": 1}] * 3), "s.w": pa.array([1, 2, 3])}),
+         error="has a column 's.w' and a struct with that field: rename one"),
+    Kind("times of a zone that is not known", _table(seen=pa.array([0, 86400, None], pa.timestamp("s", tz="Mars/Phobos"))),
+         {"numeric:seen (age in days)": [1.0, 0.0, None]}, notes=("'Mars/Phobos': its days are those of UTC",)),
+    Kind("such times in a struct", _table(s=pa.StructArray.from_arrays([pa.array([0, 86400, None], pa.timestamp("s", tz="Mars/Phobos"))], ["t"])),
+         {"numeric:s.t (age in days)": [1.0, 0.0, None]}),
+    Kind("days that stand for none", _table(seen=pa.array([0, 86400, 253402214400], pa.timestamp("s"))), {"numeric:seen (age in days)": [1.0, 0.0, None]}),
     Kind("a column of one type for nothing", _table(empty=pa.nulls(3)), notes=("'empty' is left out: it is empty",)),
     Kind("durations", _table(lead=pa.array([1, 2, 3], pa.duration("s"))), notes=("'lead' is left out: it holds duration[s] (name it with --numeric to keep it)",)),
     Kind("durations that are asked for", _table(lead=pa.array([1, 2, 3], pa.duration("s"))), {"numeric:lead": [1.0, 2.0, 3.0]},
@@ -272,6 +390,10 @@ def test_a_kind_of_file_is_read_rightly_or_refused_with_what_to_do(tmp_path, kin
                 assert name not in table.column_names
             else:
                 assert table[name].to_pylist() == [_nearly(value) for value in values]
+    if kind.right_holdout is not None:
+        known = workspace.exists("catalog/holdout.parquet")
+        held = workspace.read_table("catalog/holdout.parquet")["price"].to_pylist() if known else []
+        assert held == kind.right_holdout
     for said in kind.notes:
         assert any(said in note for note in report.notes), (said, report.notes)
     assert report.splits["train"].rejected == kind.rejected

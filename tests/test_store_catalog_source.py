@@ -1,6 +1,7 @@
 import csv
 import gzip
 import io
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -154,10 +155,18 @@ def test_a_wrong_file_is_one_error_that_says_where_and_what_to_do(tmp_path, cont
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_an_error(tmp_path):
-    with pytest.raises(CatalogError, match=r"can't read .*none.csv: No such file"):
+    with pytest.raises(
+        CatalogError, match=r"can't read .*none.csv: No such file or directory: check the path"
+    ):
         read_source(str(tmp_path / "none.csv"))
     with pytest.raises(CatalogError, match="Is a directory"):
         read_source(str(tmp_path))
+
+
+def test_a_pipe_is_an_error_that_says_what_to_do_and_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "train.csv")
+    with pytest.raises(CatalogError, match=r"train.csv is a pipe or a device, .*: write it to a file"):
+        read_source(str(tmp_path / "train.csv"))
 
 
 def test_a_missing_column_is_named_with_the_nearest_one_and_the_option(tmp_path):

@@ -281,3 +281,25 @@ def test_work_that_takes_long_is_seen_to_move_on_a_terminal_alone(monkeypatch):
         if is_terminal:
             assert "blend: 00:00" in shown
             assert len(shown) > before
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ensemble blend", "ensemble report", "ensemble submit", "ensemble pack --to model", "heads run", "heads plan",
+     "embed run", "catalog show", "predict new.csv"],
+)  # fmt: skip
+def test_a_workspace_without_a_catalogue_leads_to_the_ingest(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("new.csv").write_text("id,text\n1,tea\n")
+    done = CliRunner().invoke(main, [*line.split(), "-w", "nowhere"])
+    assert done.exit_code == 1
+    assert "no catalogue in nowhere: run 'shelfprice catalog ingest --train FILE -w nowhere'" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["predict new.csv --model nomodel", "serve --model nomodel"])
+def test_a_folder_without_a_model_leads_to_the_command_that_makes_one(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("new.csv").write_text("id,text\n1,tea\n")
+    done = CliRunner().invoke(main, line.split())
+    assert done.exit_code == 1
+    assert "make one with 'shelfprice ensemble pack --to nomodel'" in done.stderr

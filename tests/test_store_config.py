@@ -41,7 +41,7 @@ def test_settings_that_something_was_made_with_are_asked_for_when_the_file_is_lo
     path.unlink()
     path.symlink_to(path.name)
     with pytest.raises(
-        ConfigError, match=r"a link that leads to no file, .* in place of the link; or delete"
+        ConfigError, match=r"a link that leads to no file, .* in place of the link, or delete"
     ):
         load_config(workspace)
     path.unlink()

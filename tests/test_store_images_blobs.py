@@ -153,8 +153,8 @@ def test_cleaning_counts_a_corrupted_image_as_none_says_so_and_does_not_remember
     clean_catalog(workspace, log=lines.append)
     assert set(found(workspace, "near_image")) == {0, 2}
     assert [line for line in lines if "image" in line] == [
-        f"1 images count as none: image {blob_path(digests[1])} is damaged, its bytes are not those of its name, and was "
-        "put aside: run 'shelfprice catalog ingest' with --images again, or 'shelfprice catalog images' for links"
+        f"1 images count as none: image {blob_path(digests[1])} is damaged (its digest does not match) and was "
+        "renamed: run 'shelfprice catalog ingest' with --images again, or 'shelfprice catalog images' for links"
     ]
     workspace.publish_bytes(blob_path(digests[1]), images["b"])
     clean_catalog(workspace)
@@ -182,7 +182,8 @@ def test_what_is_no_digest_is_never_taken_as_the_path_of_an_image(workspace, tmp
     row = dict.fromkeys(LINKS.names) | {"link": "https://shop.example/1.jpg", "sha256": sha256, "tries": 1}
     workspace.publish_table("images/links.parquet", pa.Table.from_pylist([row], schema=LINKS))
     with pytest.raises(
-        CorruptFileError, match=r"links.parquet can't be read .column 'sha256' holds what is no SHA-256"
+        CorruptFileError,
+        match=r"links.parquet can't be read .column 'sha256' holds a value that is not a SHA-256 digest",
     ):
         known_links(workspace)
     journal = Journal(workspace)

@@ -57,8 +57,8 @@ def audit_folder(folder: Path, read: Iterable[str], name: str, harmless: Mapping
             continue
         if decided := next((why for pattern, why in DECIDES.items() if fnmatch(file, pattern)), None):
             raise EncoderError(
-                f"{name}: {folder} holds {file}, which decides {decided} and is not taken into account for such a model "
-                "here: remove the file, or use the model by the library that it was made for (docs/encoders.md)"
+                f"{name}: {file} in {folder} decides {decided}, and shelfprice does not read it for such a model: "
+                "remove the file, or load the model by the library that it was made for (docs/encoders.md)"
             )
 
 

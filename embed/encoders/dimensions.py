@@ -87,7 +87,7 @@ def _check_trained(
         )
     if dim not in trained:
         known = f"{trained[0]} to {own_dim}" if isinstance(trained, range) else ", ".join(map(str, trained))
-        raise EncoderError(f"{address.name}: dim={dim} is none that the model was trained for: {known}")
+        raise EncoderError(f"{address.name}: the model was not trained for dim={dim}: choose one of {known}")
 
 
 def shaped(vectors: "torch.Tensor", spec: EncoderSpec) -> "torch.Tensor":

@@ -106,7 +106,7 @@ def resolve_messages(
     dim = text.get("hidden_size")
     if not isinstance(dim, int):
         raise EncoderError(
-            f"{folder / 'config.json'} states no hidden_size of a text_config: it is not known here"
+            f"{folder / 'config.json'} has no text_config.hidden_size: models of this kind are not supported"
         )
     shape = vector_shape(address, folder, config, own_dim=dim, normalizes=False)
     limits = folder / "tokenizer_config.json"
@@ -201,8 +201,9 @@ class MessageEncoder:
         model.max_seq_length = self._max_tokens
         if "message" not in model.modalities:
             raise EncoderError(
-                f"{self.spec.name}: the model's chat template would be passed over by the installed "
-                f"sentence-transformers {version('sentence-transformers')}: it takes {', '.join(map(str, model.modalities))}"
+                f"{self.spec.name}: the installed sentence-transformers {version('sentence-transformers')} would not apply "
+                f"the model's chat template (it takes {', '.join(map(str, model.modalities))}): run "
+                "'pip install -U sentence-transformers'"
             )
         tokenizer = model.tokenizer
         self._bound = FastTokenizer(tokenizer.backend_tokenizer, self._max_tokens)

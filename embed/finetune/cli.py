@@ -82,7 +82,7 @@ SECTIONS = {
     "finetune",
     cls=Sectioned,
     sections=SECTIONS,
-    epilog=f"Options of training that are not given: {NOT_SET[9:]}",
+    epilog="Defaults of these options depend on the encoders: docs/finetune.md lists them.",
 )
 @click.argument("encoders", nargs=-1, required=True, metavar="ENCODER[@COMPOSITION]...")
 @click.option("--name", help="Name of the run, its vectors and its head. Default: the encoders' names.")
@@ -161,7 +161,7 @@ def finetune_command(
     sources = Sources(models_dir, offline, trust_remote_code=trust_remote_code)
     job = prepare_job(workspace, load_config(workspace), encoders, name, recipe, sources, log)
     if holdout and folds:
-        raise ConfigError("--holdout is fold 0 alone: leave it out, or --fold")
+        raise ConfigError("--holdout already means fold 0: pass either --holdout or --fold")
     chosen = [0] if holdout else list(folds)
     options = TrainingOptions(micro_rows, save_every)
     if only_plan:

@@ -148,8 +148,8 @@ def prepare_job(
     folds = ensure_folds(workspace, config, log)
     if folds.looks_back:
         raise HeadError(
-            "each fold's encoder is tuned on all other folds, and of folds in order of time no model may know later ones: "
-            "ingest without --time-column to tune encoders"
+            "folds are in order of time, and a model tuned on all other folds has seen later rows: ingest without "
+            "--time-column to fine-tune"
         )
     inputs = read_inputs(workspace, [tower.vector_set for tower in towers], (), folds)
     if np.ptp(inputs.log_price) == 0:

@@ -78,7 +78,7 @@ def prepare_tower(module: nn.Module, name: str, recipe: FinetuneRecipe) -> Layer
     first_trained = 0
     if half_type(module) is not None and not recipe.lora:
         raise EncoderError(
-            f"{name}: its weights are kept in {half_type(module)}, too coarse to be trained themselves: pass --lora 16, say"
+            f"{name}: its weights are stored in {half_type(module)}, which is too coarse for training: pass --lora 16"
         )
     if recipe.last_blocks:
         if recipe.last_blocks > len(layers.blocks):

@@ -109,7 +109,7 @@ def _done_folds(workspace: Workspace, name: str) -> list[str]:
 
 
 def sections(workspace: Workspace, config: Config) -> Iterator[Section]:
-    """Runs, if there is any; their predictions are told by the room of heads."""
+    """Runs, if there is any; their predictions are reported by the package `heads`."""
     runs = finetune_holdings(workspace, config)
     if runs:
         yield Section(25, "fine-tuning", tuple(map(_line, runs)), {"finetune": runs})

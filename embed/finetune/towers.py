@@ -69,7 +69,7 @@ def _as_cached(workspace: Workspace, resolved: Resolved, vector_set: VectorSet) 
         cached = current_spec(workspace, vector_set.encoder)
     except MissingVectorsError as error:
         raise MissingVectorsError(
-            f"the frozen phase trains the head on cached vectors, and there are none of {vector_set}: {command}"
+            f"the warm-up needs cached vectors of {vector_set}, and there are none: {command}"
         ) from error
     spec = replace(resolved.spec, precision=cached.precision)
     if spec.fingerprint != cached.fingerprint:

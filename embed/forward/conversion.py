@@ -99,7 +99,7 @@ def _tokenizer_record(encoder: Encoder) -> Any:
         return None
     tokenize: Any = cast(TextModel, encoder).tokenize
     if not hasattr(tokenize, "record"):
-        raise TypeError("its tokenizer is none that can be kept with it")
+        raise TypeError("its tokenizer can't be saved")
     return tokenize.record()
 
 

@@ -100,7 +100,7 @@ def open_devices(names: Sequence[str]) -> "list[torch.device]":
     if "all" in names:
         names = [f"cuda:{at}" for at in range(torch.cuda.device_count())]
         if not names:
-            raise ConfigError("--devices all means every GPU, and there is none: pass --devices auto")
+            raise ConfigError("--devices all needs a GPU and none was found: pass --devices auto")
     devices = [_open_device(name) for name in names]
     for at, device in enumerate(devices):
         if device in devices[:at]:

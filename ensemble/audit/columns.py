@@ -6,42 +6,46 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.audit.check import Check
+from ensemble.audit.target_means import LEAST_ROWS, follows_noise, is_mean_of_others
+from heads.features.fields import field_table
 from store.catalog.clean.duplicates import codes
 from store.catalog.read import extra_columns, present_splits, read_split
 from store.workspace import Workspace
 
-LEAST_ROWS = 30  # with a value in the column
 SAME_ORDER = 0.995  # rank correlation with the price from which on a column is the price
-LEAST_GROUPS = 5  # categories
-SAME_MEANS = 0.8  # correlation of a column with mean prices of categories
-WITHIN_NOISE = (
-    0.75  # distance from those means, in their own standard errors: means of other rows are sqrt(2) off
-)
 CENTRED = 2e-3  # mean and standard deviation less 1 of a column that was scaled by its own rows
+LEAST_SCALED = 5  # rows of a split that was scaled
+MEASURED_DECIMALS = 6  # of numbers that were measured; hashes have more
 
 
-def check_columns(workspace: Workspace) -> Check:
-    """Each further column: is it the price, a mean of prices, a mark of the row, or scaled by test rows?"""
+def check_columns(workspace: Workspace, seed: int, max_rows: int) -> Check:
+    """Each further column: is it the price, made of prices, a mark of the row, or scaled by test rows?
+
+    Args:
+        max_rows: numbers that heads read out of words are looked at in so many rows.
+    """
     rows = read_split(workspace, "train").combine_chunks()
     test = read_split(workspace, "test").combine_chunks() if "test" in present_splits(workspace) else None
     numeric, categorical = extra_columns(rows.schema)
-    if not numeric and not categorical:
-        return Check("columns", "skipped", "The catalogue has no further columns.")
     price = rows["price"].to_numpy()
+    values = {_plain(name): _numbers(rows, name) for name in numeric}
     labels = {_plain(name): codes(rows[name])[0] for name in categorical}
-    said = [*_marks_of_rows(labels)]
-    for name in numeric:
-        values = _numbers(rows, name)
+    said = [*_marks_of_rows(labels), *_prices_in_words(rows, seed, max_rows)]
+    labels |= {name: level for name, one in values.items() if (level := _levels(one)) is not None}
+    for name, column in zip(numeric, values, strict=True):
+        others = {label: codes_ for label, codes_ in labels.items() if label != column}
         found = (
-            _the_price(_plain(name), values, price)
-            or _mean_price(_plain(name), values, price, labels)
-            or _row_hash(_plain(name), values, price)
-            or _scaled(_plain(name), values, None if test is None else _numbers(test, name))
+            _the_price(column, values[column], price)
+            or _made_of_prices(column, values[column], price, others)
+            or _row_hash(column, values[column], price)
+            or _scaled(column, values[column], None if test is None else _numbers(test, name))
         )
         if found:
             said.append(found)
     figures = {"n_columns": len(numeric) + len(categorical), "kinds": {name: kind for kind, name, _ in said}}
     if not said:
+        if not numeric and not categorical:
+            return Check("columns", "skipped", "The catalogue has no further columns.")
         return Check(
             "columns", "ok", "No further column reveals the price, the row or the test set.", figures
         )
@@ -54,7 +58,7 @@ def check_columns(workspace: Workspace) -> Check:
 Finding = tuple[str, str, str]  # kind, column, words
 
 
-def _the_price(name: str, values: np.ndarray, price: np.ndarray) -> Finding | None:
+def _the_price(name: str, values: np.ndarray, price: np.ndarray, what: str | None = None) -> Finding | None:
     known = np.isfinite(values)
     if known.sum() < LEAST_ROWS:
         return None
@@ -69,45 +73,69 @@ def _the_price(name: str, values: np.ndarray, price: np.ndarray) -> Finding | No
         if steady
         else f"in the {'' if order > 0 else 'reverse '}order of the price"
     )
-    return "price", name, f"Column {name!r} is the price itself: {how}."
+    return "price", name, f"{what or f'Column {name!r}'} is the price itself: {how}."
 
 
-def _mean_price(
+def _prices_in_words(rows: pa.Table, seed: int, max_rows: int) -> Iterator[Finding]:
+    """Numbers that heads read out of texts and out of columns of words, where those are the price."""
+    numeric, _ = extra_columns(rows.schema)
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:max_rows]
+    table, price = field_table(rows.take(chosen)), rows["price"].to_numpy()[chosen]
+    known = set(numeric)
+    for name, logs in zip(table.names, table.X.T, strict=True):
+        column = name.partition(" (")[0]
+        what = f"The number before {_plain(name)!r} in the text" if name.startswith("number:") else None
+        found = None
+        if column not in known:
+            found = _the_price(_plain(name), np.sign(logs) * np.expm1(np.abs(logs)), price, what)
+        if found:
+            known.add(column)
+            yield found
+
+
+def _made_of_prices(
     name: str, values: np.ndarray, price: np.ndarray, labels: dict[str, np.ndarray]
 ) -> Finding | None:
-    """Whether a column is the mean price of each category, the row's own price among them."""
+    """Whether a column was computed from the prices of categories, see `ensemble.audit.target_means`."""
+    if follows_noise(values, price):
+        category = _category_of(values, labels)
+        of = "each group of rows that share its value" if category is None else f"each {category!r}"
+        words = (
+            f"Column {name!r} is the mean price of {of}, or another statistic of it, taken with the row's own price and "
+            "those of held-out rows."
+        )
+        return "mean price", name, words
     for category, label in labels.items():
-        here = np.isfinite(values) & (label >= 0)
-        _, group = np.unique(label[here], return_inverse=True)
-        count = np.bincount(group)
-        often = count >= 2
-        if here.sum() < LEAST_ROWS or often.sum() < LEAST_GROUPS or len(count) > here.sum() / 2:
-            continue
-        low, high = np.full(len(count), np.inf), np.full(len(count), -np.inf)
-        np.minimum.at(low, group, values[here])
-        np.maximum.at(high, group, values[here])
-        if (high - low > 1e-6 * np.maximum(np.abs(high), 1e-12)).any():
-            continue
-        for target in (price[here], np.log(price[here])):
-            for coded in (low, np.log(np.maximum(low, 1e-300))):
-                mean = np.bincount(group, target) / count
-                spread = np.maximum(np.bincount(group, target**2) / count - mean**2, 0)
-                if _are_means(coded[often], mean[often], (spread / np.maximum(count - 1, 1))[often]):
-                    return (
-                        "mean price",
-                        name,
-                        f"Column {name!r} is the mean price of each {category!r}, taken with the row's own price and those "
-                        "of held-out rows.",
-                    )
+        if is_mean_of_others(values, price, label):
+            words = (
+                f"Column {name!r} is the mean price of the other rows of each {category!r}: it falls as the row's own "
+                "price rises."
+            )
+            return "mean price", name, words
     return None
 
 
-def _are_means(coded: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> bool:
-    """Whether values of categories are nearer to mean prices of these rows than means of other rows would be."""
-    off = (coded - mean) ** 2
-    return bool(np.ptp(coded) > 0) and bool(
-        off.sum() <= WITHIN_NOISE**2 * variance.sum() + 1e-12 * (mean**2).sum()
-    )
+def _category_of(values: np.ndarray, labels: dict[str, np.ndarray]) -> str | None:
+    """The column of fewest levels within each of which the values are the same."""
+    here, best = np.isfinite(values), None
+    for name, label in labels.items():
+        shown = here & (label >= 0)
+        pairs = np.unique(np.stack([label[shown], np.unique(values[shown], return_inverse=True)[1]]), axis=1)
+        n_levels = len(np.unique(label[shown]))
+        if shown.any() and pairs.shape[1] == n_levels and (best is None or n_levels < best[0]):
+            best = n_levels, name
+    return None if best is None else best[1]
+
+
+def _levels(values: np.ndarray) -> np.ndarray | None:
+    """Codes of a column of numbers that may stand for categories, -1 where missing; None: it has too many values."""
+    here = np.isfinite(values)
+    levels, codes_ = np.unique(values[here], return_inverse=True)
+    if len(levels) > here.sum() / 2:
+        return None
+    label = np.full(len(values), -1)
+    label[here] = codes_
+    return label
 
 
 def _marks_of_rows(labels: dict[str, np.ndarray]) -> Iterator[Finding]:
@@ -118,16 +146,27 @@ def _marks_of_rows(labels: dict[str, np.ndarray]) -> Iterator[Finding]:
 
 
 def _row_hash(name: str, values: np.ndarray, price: np.ndarray) -> Finding | None:
-    present = np.isfinite(values)
-    whole = values[present]
-    is_mark = (
-        len(whole) >= LEAST_ROWS
-        and (whole == np.round(whole)).all()
-        and len(np.unique(whole)) == len(whole)
-        and np.ptp(whole) > 100 * len(whole)
-        and abs(_rank_correlation(whole, price[present])) < 3 / np.sqrt(len(whole))
-    )
-    return ("row", name, _mark(name)) if is_mark else None
+    """Whether numbers are drawn from so many that no two rows have the same, and say nothing of the price."""
+    present = values[np.isfinite(values)]
+    if len(present) < LEAST_ROWS or len(np.unique(present)) < len(present):
+        return None
+    with np.errstate(over="ignore"):
+        is_whole = bool((present == np.round(present)).all())
+    if not (np.ptp(present) > 100 * len(present) if is_whole else _is_even(present)):
+        return None
+    if abs(_rank_correlation(present, price[np.isfinite(values)])) >= 3 / np.sqrt(len(present)):
+        return None
+    return "row", name, _mark(name)
+
+
+def _is_even(values: np.ndarray) -> bool:
+    """Whether numbers with more decimals than are measured lie evenly between their ends, as hashes do."""
+    from scipy.stats import kstest
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_exact = bool((np.round(values, MEASURED_DECIMALS) != values).mean() > 0.9)
+        place = (values - values.min()) / np.ptp(values)
+    return is_exact and bool(kstest(place, "uniform").pvalue > 0.01)
 
 
 def _mark(name: str) -> str:
@@ -138,18 +177,34 @@ def _scaled(name: str, values: np.ndarray, test: np.ndarray | None) -> Finding |
     if test is None:
         return None
     train, test = values[np.isfinite(values)], test[np.isfinite(test)]
-    if min(len(train), len(test)) < LEAST_ROWS:
+    if min(len(train), len(test)) < LEAST_SCALED:
         return None
-    each = _is_standard(train) and _is_standard(test)
-    if not each and (_is_standard(train) or not _is_standard(np.concatenate([train, test]))):
-        return None
-    how = "train and test each by their own rows" if each else "train and test rows together"
-    return "test statistics", name, f"Column {name!r} was scaled with statistics of test rows ({how})."
+    both = np.concatenate([train, test])
+    for is_scaled in (_is_standard, _fills_a_range):
+        each = is_scaled(train) and is_scaled(test)
+        if each or (is_scaled(both) and not is_scaled(train)):
+            how = "train and test each by their own rows" if each else "train and test rows together"
+            return (
+                "test statistics",
+                name,
+                f"Column {name!r} was scaled with statistics of test rows ({how}).",
+            )
+    return None
 
 
 def _is_standard(values: np.ndarray) -> bool:
+    """Whether mean and standard deviation, by n or n - 1 rows, are 0 and 1: exactly where the rows are few."""
+    nearly = CENTRED if len(values) >= LEAST_ROWS else 1e-6
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(abs(values.mean()) < CENTRED and abs(values.std() - 1) < CENTRED)
+        spreads = [abs(values.std(ddof=ddof) - 1) for ddof in (0, 1)]
+        return bool(abs(values.mean()) < nearly and min(spreads) < nearly)
+
+
+def _fills_a_range(values: np.ndarray) -> bool:
+    """Whether measurements, not shares that many rows have in full, run from exactly 0 or -1 to exactly 1."""
+    low, high = values.min(), values.max()
+    is_continuous = len(np.unique(values)) > len(values) / 2
+    return bool(low in (0.0, -1.0) and high == 1.0 and is_continuous and (values == high).sum() == 1)
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Finds prices that are written in the text or in the name of the image's file, where new rows would not have them."""
+"""Finds prices that are written in the text, in a column of words or in the name of the image's file."""
 
 import re
 from collections.abc import Sequence
@@ -11,27 +11,38 @@ from ensemble.audit.check import Check
 from ensemble.audit.order import MATERIAL, id_features
 from ensemble.audit.shuffled import SURE, fold_medians, out_of_fold
 from ensemble.groups import gain_and_error
-from store.catalog.read import read_split
+from store.catalog.parse.written import CORE, GROUP_MARKS, Convention, number_of
+from store.catalog.read import extra_columns, read_split, split_path
 from store.folds.assign import read_folds
 from store.metric import smape_rows
+from store.schema import CATEGORICAL_PREFIX
 from store.workspace import Workspace
 
-_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_CORE, _BLANK, _DIGITS = re.compile(CORE), re.compile(f"[{GROUP_MARKS}]"), re.compile("[0-9]+")
+_CONVENTIONS = (Convention("."), Convention(","))
+MOST_PARTS = 4  # of one number, parted by blanks: 1 234 567,00
 LEAST_SHARE = 0.02  # of rows, above what chance writes
 
 
 def check_written_prices(workspace: Workspace, seed: int, max_rows: int) -> Check:
-    """Rows that have their own price among the numbers of their text or of their image's name, against chance."""
-    rows = read_split(workspace, "train", ["text", "image_link", "image", "price"]).combine_chunks()
+    """Rows that have their own price among the numbers of their text, of a column, or of their image's name."""
+    with workspace.parquet(split_path("train")) as file:
+        _, categorical = extra_columns(file.schema_arrow)
+    wanted = ["text", "image_link", "image", "price", *categorical]
+    rows = read_split(workspace, "train", wanted).combine_chunks()
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.choice(len(rows), min(max_rows, len(rows)), replace=False))
-    price = np.round(rows["price"].to_numpy()[chosen], 2)
-    texts = rows["text"].take(chosen).to_pylist()
-    names = image_names(rows["image_link"].take(chosen).to_pylist(), rows["image"].take(chosen).to_pylist())
+    rows = rows.take(chosen)
+    price = np.round(rows["price"].to_numpy(), 2)
+    cells = {
+        f"column {name.removeprefix(CATEGORICAL_PREFIX)!r}": rows[name].to_pylist() for name in categorical
+    }
+    names = image_names(rows["image_link"].to_pylist(), rows["image"].to_pylist())
     figures: dict[str, float] = {"n_rows": len(chosen)}
     said = []
-    for where, written in (("text", texts), ("image's name", names)):
-        own, chance = _shares([_numbers(one) for one in written], price, generator)
+    for where, written in {"text": rows["text"].to_pylist(), "image's name": names, **cells}.items():
+        known = {one: written_numbers(one) for one in set(written) if one}
+        own, chance = _shares([known.get(one, frozenset()) for one in written], price, generator)
         figures |= {f"{where}_share": own, f"{where}_share_by_chance": chance}
         if own - chance > LEAST_SHARE + SURE * np.sqrt(max(own, chance) / len(chosen)):
             said.append(
@@ -42,7 +53,9 @@ def check_written_prices(workspace: Workspace, seed: int, max_rows: int) -> Chec
             f"{'; '.join(said)}: rows to be priced won't have it. Strip it from the file that is ingested."
         )
         return Check("written prices", "fail", words, figures)
-    return Check("written prices", "ok", "No text and no image's name holds the price of its row.", figures)
+    return Check(
+        "written prices", "ok", "No text, column or image's name holds the price of its row.", figures
+    )
 
 
 def check_image_names(workspace: Workspace, seed: int, max_rows: int) -> Check:
@@ -89,17 +102,38 @@ def image_names(links: Sequence[str | None], images: Sequence[str | None]) -> li
     return found
 
 
-def _numbers(text: str | None) -> set[float]:
-    return {
-        round(float(number.replace(",", "")), 2) for number in _NUMBER.findall(text or "") if len(number) < 20
-    }
+def written_numbers(text: str) -> frozenset[float]:
+    """The numbers of a text in each way of writing that prices are read in at ingest, to two decimals.
+
+    >>> sorted(written_numbers("in black, 1 299,00 EUR"))
+    [1.0, 299.0, 1299.0]
+    """
+    found: set[float] = set()
+    for core in _CORE.findall(text):
+        parts = _BLANK.split(core)
+        for start in range(len(parts)):
+            for end in range(start + 1, min(start + MOST_PARTS, len(parts)) + 1):
+                one = " ".join(parts[start:end])
+                values = {number_of(one, convention) for convention in _CONVENTIONS} - {None}
+                if not values and end == start + 1:  # numbers side by side, such as 38,40,42
+                    values = {float(digits) for digits in _DIGITS.findall(one)}
+                found |= {round(value, 2) for value in values if value is not None}
+    return frozenset(found)
 
 
 def _shares(
-    written: list[set[float]], price: np.ndarray, generator: np.random.Generator
+    written: Sequence[frozenset[float]], price: np.ndarray, generator: np.random.Generator
 ) -> tuple[float, float]:
-    """Shares of rows with their own price, and with that of another row, among the numbers written there."""
-    own = np.mean([p in numbers for p, numbers in zip(price, written, strict=True)])
+    """Shares of rows with their own price among the numbers written there, and with another row's.
+
+    That is the price of any row, or the nearest other price, whichever is found more often: numbers that only go with
+    the price hold both alike.
+    """
+
+    def share(of: np.ndarray) -> float:
+        return float(np.mean([p in numbers for p, numbers in zip(of, written, strict=True)]))
+
+    levels, at = np.unique(price, return_inverse=True)
+    nearest = levels[np.where(at + 1 < len(levels), at + 1, at - 1)] if len(levels) > 1 else price
     other = np.roll(generator.permutation(len(price)), 1)
-    chance = np.mean([p in numbers for p, numbers in zip(price[other], written, strict=True)])
-    return float(own), float(chance)
+    return share(price), max(share(price[other]), share(nearest))

@@ -95,7 +95,7 @@ def pack(to: Path, no_images: bool, as_mlflow: bool, workspace: Workspace, as_js
 @click.option(
     "--model",
     "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     help="Folder that 'shelfprice ensemble pack' or PriceModel.save wrote. Without it, the standing blend of -w is packed "
     "and its cached vectors are used.",
 )

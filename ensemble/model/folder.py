@@ -98,7 +98,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"version that wrote it, {_writer_of(manifest)}"
         )
     if manifest.get(OWN) != digest:
-        raise CorruptFileError(f"{file} was changed: its digest is another: copy the model again")
+        raise CorruptFileError(f"{file} was changed (its digest does not match): copy the model again")
     if problem := manifest_problem(manifest):
         raise CorruptFileError(f"{file} is not what shelfprice wrote ({problem:.200}): copy the model again")
     return dict(manifest)
@@ -170,9 +170,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
             return
         if not (target / MANIFEST).is_file():
-            raise WorkspaceError(
-                f"{target} is there and is no model: nothing of it is replaced, choose another folder, or delete it"
-            )
+            raise WorkspaceError(f"{target} exists and is not a model: choose another folder, or delete it")
         there = {
             os.path.relpath(os.path.join(at, name), target).replace(os.sep, "/")
             for at, folders, files in os.walk(target)
@@ -240,7 +238,7 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
     found = {name: sha256 for part in read for name, sha256 in part.items()}
     if damaged := sorted(name for name, sha256 in digests.items() if found[name] != sha256):
         raise CorruptFileError(
-            f"{folder / damaged[0]} was changed: its digest is another: copy the model again"
+            f"{folder / damaged[0]} was changed (its digest does not match): copy the model again"
         )
 
 

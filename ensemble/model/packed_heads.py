@@ -78,7 +78,8 @@ def _fit_again(workspace: Workspace, head: str, folder: str) -> None:
             head, [plan.head.clone().fit(inputs.train, inputs.log_price)]
         )  # raises: names what it can't write
         raise HeadError(
-            f"{head} was not kept as fitted: blend the others with 'shelfprice ensemble blend --head NAME …'"
+            f"{head} was not kept as fitted: blend the others with "
+            "'shelfprice ensemble blend --standing --head NAME …'"
         )
 
 

@@ -83,7 +83,9 @@ class Pricer:
             if load_encoders:
                 loading.join()
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-            raise CorruptFileError(f"{folder.path} is no whole model: {error!r:.200}") from error
+            raise CorruptFileError(
+                f"{folder.path} is incomplete ({error!r:.200}): copy the model again"
+            ) from error
 
     # ---- parts, loaded when first needed ---------------------------------------------------------
 
@@ -234,7 +236,7 @@ class Pricer:
         fitted = self.intervals(coverage)
         half_width = fitted.half_width(log_price, kinds)
         with_image = fitted.half_width(log_price, replace(kinds, has_image=np.ones(len(flags), bool)))
-        is_told = "no_image" in (fitted.slopes or {})  # training rows without an image have told the width
+        is_told = "no_image" in (fitted.slopes or {})  # the width was fitted on rows without an image too
 
         def widened(width: float, names: set[str]) -> float:
             moved = sum(float(np.quantile(self.held[name], coverage)) ** 2 for name in names)
@@ -291,7 +293,12 @@ def fit_model_intervals(
     """Intervals by what is known of a row when it is priced; see `RowKinds`."""
     kinds = RowKinds(held.get("spread"), held.get("level"), held.get("has_image"))
     fitted = fit_intervals(
-        held["nested"], held["actual"], coverage, kinds, tuple(manifest["interval_limits"])
+        held["nested"],
+        held["actual"],
+        coverage,
+        kinds,
+        tuple(manifest["interval_limits"]),
+        held.get("latest"),
     )
     return fitted.narrowed(manifest["size_factor"])
 

@@ -111,7 +111,6 @@ def out_of_fold(one: Refitted, rows: Rows, inputs: Inputs, kept: np.ndarray | No
         inputs.fold,
         cleaning=cleaning,
         looks_back=inputs.looks_back,
-        weight=inputs.weight,
         keeps_model=False,
     ).oof
 

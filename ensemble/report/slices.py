@@ -282,7 +282,7 @@ def _findings(
     signed: np.ndarray,
     index: np.ndarray,
 ) -> list[tuple[int, SliceFinding]]:
-    """Findings and where their slices stand, the surest first; each is told on the rows of none before it."""
+    """Findings and the positions of their slices, most certain first; each counts only rows of no earlier one."""
     left = np.ones(len(loss), bool)
     open_ = {at: (rows, one) for at, rows, one in slices}
     found: list[tuple[int, SliceFinding]] = []

@@ -23,7 +23,7 @@ SECTIONS = {
     "--model",
     "folder",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     help="Folder of a model, as 'shelfprice ensemble pack' or PriceModel.save writes it.",
 )
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0: all of this machine.")
@@ -115,7 +115,7 @@ def serve(
 
     token = _token(token_file)
     if host not in LOOPBACK_HOSTS and token is None:
-        say(f"{host} is open to the network and no token is wanted: see --token-file", err=True)
+        say(f"{host} is open to the network and no token is required: see --token-file", err=True)
     settings = ServeSettings(
         host=host,
         port=port,

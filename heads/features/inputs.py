@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,11 @@ from store.catalog.read import catalog_digest, present_splits, read_snapshot, re
 from store.cleaning import Cleaning, read_cleaning
 from store.errors import CatalogError, MissingVectorsError, RowMismatchError
 from store.folds.assign import Folds
-from store.schema import WEIGHT
 from store.vectors.folded import FoldedMatrix, embedded_keys, fold_specs, load_any
 from store.vectors.keys import among
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet, current_spec, how_to_embed, iter_image_keys
+from store.weights import row_weights
 from store.workspace import Workspace
 
 BLOCK_ROWS = 65_536  # digested together
@@ -37,7 +37,6 @@ class Inputs:
     cleaning: Cleaning | None = None  # None: rows are fitted on as they are
     notes: tuple[str, ...] = ()  # messages about the catalogue
     looks_back: bool = False  # each fold is predicted by models of earlier ones
-    weight: np.ndarray | None = None  # (n_train,) what each row counts in fits; None: all alike
 
 
 @dataclass(frozen=True)
@@ -161,16 +160,14 @@ def read_inputs(
     )
     if not stands:
         raise _replaced(workspace)
-    is_weighted = WEIGHT.name in tables["train"].column_names
     return Inputs(
-        rows["train"],
+        replace(rows["train"], weight=row_weights(tables["train"])),
         np.log(price),
         folds.fold,
         rows.get("test"),
         cleaning,
         fields.notes,
         folds.looks_back,
-        tables["train"][WEIGHT.name].to_numpy() if is_weighted else None,
     )
 
 

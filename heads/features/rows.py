@@ -55,6 +55,7 @@ class Rows:
     group: np.ndarray  # (n_rows,) int64: rows of one group stay together in inner splits
     folded: tuple[FoldedMatrix, ...] = ()  # of fine-tuned encoders: among `matrices` once a fold is chosen
     tokens: Mapping[str, Tokens] = field(default_factory=dict)  # composition -> its texts cut into words
+    weight: np.ndarray | None = None  # (n_rows,) what each counts in a fit, > 0; None: all alike
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -71,6 +72,7 @@ class Rows:
             self.group[index],
             tuple(matrix.rows(index) for matrix in self.folded),
             {name: tokens.subset(index) for name, tokens in self.tokens.items()},
+            None if self.weight is None else self.weight[index],
         )
 
     def with_tokens(self, compositions: Sequence[str]) -> "Rows":

@@ -25,9 +25,9 @@ class TargetStatistics:
     smoothing: float = 5.0
     statistics_: Statistics = field(init=False, repr=False)
 
-    def fit(self, fields: FieldTable, log_price: np.ndarray) -> Self:
-        """From training rows."""
-        found = self._of(fields, log_price, fields.categories)
+    def fit(self, fields: FieldTable, log_price: np.ndarray, weight: np.ndarray | None = None) -> Self:
+        """From training rows; in means each counts its weight."""
+        found = self._of(fields, log_price, weight, fields.categories)
         self.statistics_ = {name: levels for name, levels in found.items() if len(levels) >= LEAST_LEVELS}
         return self
 
@@ -35,30 +35,40 @@ class TargetStatistics:
         """Shape (n_rows, 2 a category): mean, and log(1 + rows), NaN where a level is missing or unknown."""
         return _columns(fields, self.statistics_)
 
-    def fit_transform(self, fields: FieldTable, log_price: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    def fit_transform(
+        self, fields: FieldTable, log_price: np.ndarray, cell: np.ndarray, weight: np.ndarray | None = None
+    ) -> np.ndarray:
         """Fit on all rows, and transform each row by statistics without its cell, which do not contain its own price.
 
         Args:
             cell: shape (n_rows,).
+            weight: see `Rows`.
         """
-        self.fit(fields, log_price)
+        self.fit(fields, log_price, weight)
         found = np.full((len(log_price), 2 * len(self.statistics_)), np.nan)
         for held in np.unique(cell):
             inside, outside = np.flatnonzero(cell != held), np.flatnonzero(cell == held)
             if len(inside):
-                others = self._of(fields.subset(inside), log_price[inside], self.statistics_)
+                of_inside = None if weight is None else weight[inside]
+                others = self._of(fields.subset(inside), log_price[inside], of_inside, self.statistics_)
                 found[outside] = _columns(fields.subset(outside), others)
         return found
 
-    def _of(self, fields: FieldTable, log_price: np.ndarray, names: Iterable[str]) -> Statistics:
+    def _of(
+        self, fields: FieldTable, log_price: np.ndarray, weight: np.ndarray | None, names: Iterable[str]
+    ) -> Statistics:
         found: Statistics = {}
+        added = self.smoothing * float(np.average(log_price, weights=weight))
         for name in names:
-            category, added = fields.categories[name], self.smoothing * float(log_price.mean())
+            category = fields.categories[name]
             held = category.codes >= 0
-            counts = np.bincount(category.codes[held], minlength=len(category.levels))
-            sums = np.bincount(category.codes[held], log_price[held], len(category.levels))
+            codes, n_levels = category.codes[held], len(category.levels)
+            counts = np.bincount(codes, minlength=n_levels)
+            total = counts if weight is None else np.bincount(codes, weight[held], n_levels)
+            weighted = log_price if weight is None else log_price * weight
+            sums = np.bincount(codes, weighted[held], n_levels)
             found[name] = {
-                category.levels[i]: (float((sums[i] + added) / (counts[i] + self.smoothing)), int(counts[i]))
+                category.levels[i]: (float((sums[i] + added) / (total[i] + self.smoothing)), int(counts[i]))
                 for i in np.flatnonzero(counts)
             }
         return found

@@ -11,11 +11,11 @@ from heads.base import MATRIX_CHECKS, MOST_BEYOND, FoldPredictions, Head, rows_o
 from heads.features.rows import Rows
 from heads.folds.parallel import each_on_a_core
 from heads.folds.tuning import Tuning
-from heads.folds.weights import repetitions
 from store.cleaning import Cleaning
 from store.errors import HeadError, RowMismatchError
 from store.folds.assign import decide_folds
 from store.target import as_log_price, warn_of_prices
+from store.weights import relative_weights
 
 LEAST_GROUPS = 3  # that a fold's model is fitted on: two to choose on, one to check the choice
 
@@ -30,7 +30,6 @@ def crossfit(
     cleaning: Cleaning | None = None,
     tuning: Tuning | None = None,
     looks_back: bool = False,
-    weight: np.ndarray | None = None,
     keeps_model: bool = True,
 ) -> FoldPredictions:
     """Predict each fold by a head that never saw it, and the test rows as the head's `test_mode` says.
@@ -40,6 +39,7 @@ def crossfit(
 
     Args:
         head: unfitted; clones of it are fitted.
+        train: with weights, heads are fitted fold by fold.
         log_price: shape (n_train,).
         fold: shape (n_train,), which rows are held out together.
         on_fit: called after each fit, for progress.
@@ -49,7 +49,6 @@ def crossfit(
         looks_back: folds follow one another in time, and each is predicted by a head fitted on earlier ones alone. The
             first fold has none: it is predicted by what follows, for no score to count. A head that averages its fold
             models predicts test rows by the last one.
-        weight: what each row counts in fits, > 0, shape (n_train,): it is fitted on so many times.
         keeps_model: False where out-of-fold predictions are all that is wanted: heads that are fitted fold by fold are
             not fitted on all rows then, and the model is an unfitted one.
 
@@ -60,9 +59,10 @@ def crossfit(
     head.check()
     if looks_back and train.folded:
         raise HeadError(
-            f"{head.name}: vectors of fine-tuned encoders ({train.folded[0].name}) are of models that saw later rows, and "
-            "folds in order of time may not: leave them out of heads.vectors, or ingest without --time-column"
+            f"{head.name}: folds are in order of time, and the fine-tuned encoders of {train.folded[0].name} have seen later "
+            "rows: leave them out of heads.vectors, or ingest without --time-column"
         )
+    train = replace(train, weight=relative_weights(train.weight))
     present = np.unique(fold)
     if len(present) < 2:
         raise HeadError(
@@ -86,12 +86,12 @@ def crossfit(
         )
     result = (
         None
-        if cleaning or tuning or train.folded or looks_back or weight is not None
+        if cleaning or tuning or train.folded or looks_back or train.weight is not None
         else head.clone().fit_predict_folds(train, log_price, fold, test)
     )
     if result is None:
         result = _one_by_one(
-            head, train, log_price, fold, test, on_fit, cleaning, tuning, looks_back, weight, keeps_model
+            head, train, log_price, fold, test, on_fit, cleaning, tuning, looks_back, keeps_model
         )
     _check_finite(head.name, train, result.oof)
     if test is not None and result.test is not None:
@@ -170,16 +170,12 @@ def _one_by_one(
     cleaning: Cleaning | None,
     tuning: Tuning | None,
     looks_back: bool,
-    weight: np.ndarray | None,
     keeps_model: bool,
 ) -> FoldPredictions:
     def fit(unfitted: Head, rows: Rows, inside: np.ndarray) -> Head:
         kept, target = inside, log_price[inside]
         if cleaning is not None:
             kept, target = cleaning.training_part(inside, log_price)
-        if weight is not None:
-            times = repetitions(weight[kept])
-            kept, target = np.repeat(kept, times), np.repeat(target, times)
         return unfitted.fit(rows.subset(kept), target)
 
     train, test = head.prepared(train), None if test is None else head.prepared(test)

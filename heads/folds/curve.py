@@ -46,7 +46,6 @@ def curve_pass(
     fold: np.ndarray,
     seed: int,
     tuning: Tuning | None = None,
-    weight: np.ndarray | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> CurvePass | None:
     """One pass over the sample; None where a head can't do it, or averages its fold models for test rows."""
@@ -54,10 +53,8 @@ def curve_pass(
         return None
     rows = sampled_rows(train.group, seed)
     try:
-        of_rows = None if weight is None else weight[rows]
-        sample = train.subset(rows)
         found = crossfit(
-            head, sample, log_price[rows], fold[rows], tuning=tuning, weight=of_rows, keeps_model=False
+            head, train.subset(rows), log_price[rows], fold[rows], tuning=tuning, keeps_model=False
         )
     except ShelfpriceError as error:
         log(f"{head.name}: no learning curve, a sample of the rows can't be fitted: {error}")

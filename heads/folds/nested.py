@@ -62,7 +62,10 @@ class NestedPlan:
         return cls(cell, (), {}, {0: [(cells - {c}, c) for c in sorted(cells)] if len(cells) > 1 else []})
 
     def inner_errors(
-        self, log_price: np.ndarray, predicted: Mapping[Split, np.ndarray]
+        self,
+        log_price: np.ndarray,
+        predicted: Mapping[Split, np.ndarray],
+        weight: np.ndarray | None = None,
     ) -> dict[int, np.ndarray]:
         """Fold -> SMAPE of every setting on its inner splits, percent, shape (n_settings,).
 
@@ -70,10 +73,15 @@ class NestedPlan:
             log_price: shape (n_rows,).
             predicted: split -> log price of its scored cell's rows, shape (n_cell_rows, n_settings); a
                 setting that could not be fitted is NaN, has an infinite error and is never chosen.
+            weight: see `Rows`.
         """
         errors = {}
         for held, splits in self.inner.items():
-            parts = [_smape(log_price[self.cell == split[1]], predicted[split]) for split in splits]
+            parts = []
+            for split in splits:
+                here = self.cell == split[1]
+                counts = None if weight is None else weight[here]
+                parts.append(_smape(log_price[here], predicted[split], counts))
             if parts:
                 errors[held] = np.mean(parts, axis=0)
         return errors
@@ -106,6 +114,6 @@ def inner_cells(group: np.ndarray, k: int) -> np.ndarray:
     return (order % k)[inverse]
 
 
-def _smape(log_price: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    errors: np.ndarray = smape_rows(log_price[:, None], predicted).mean(axis=0)
+def _smape(log_price: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    errors: np.ndarray = np.average(smape_rows(log_price[:, None], predicted), axis=0, weights=weight)
     return np.where(np.isfinite(errors), errors, np.inf)

@@ -110,8 +110,8 @@ def search_parameters(
         raise HeadError(f"tuning {name} inside the folds needs at least 3 of them, got {len(folds)}")
     if inputs.looks_back:
         raise HeadError(
-            f"tuning {name} scores parameters for a fold on the other ones, and of folds in order of time no model may know "
-            "later ones: set parameters in shelfprice.toml, or ingest without --time-column"
+            f"folds are in order of time, and tuning {name} for a fold would score parameters on later rows: set parameters "
+            "in shelfprice.toml, or ingest without --time-column"
         )
     if not workspace.is_local:
         raise WorkspaceError(

@@ -35,6 +35,7 @@ class GaussianProcess(Head):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
     side_by_side: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     tune_rows: int = param(
         1000, low=8, high=20_000
@@ -56,10 +57,13 @@ class GaussianProcess(Head):
         self.scales_ = {name: block_scale(X) for name, X in columns.items()}
         self.blocks_ = {name: block for name, block in blocks.items() if self.scales_[name] > 0}
         self.ranks_ = FieldRanks().fit(rows)
-        held, self.mean_ = self.ranks_.transform(rows), float(log_price.mean())
+        held, self.mean_ = self.ranks_.transform(rows), float(np.average(log_price, weights=rows.weight))
+        noise = np.ones(len(rows)) if rows.weight is None else 1.0 / rows.weight
         target, words = log_price - self.mean_, [columns[name] for name in _of_words(self.blocks_)]
-        self.relevance_: Relevance = vars(self).get("given_") or self._search(columns, held, words, target)
-        self.dual_ = self._solve(self._kernel(columns, held, words), target)
+        self.relevance_: Relevance = vars(self).get("given_") or self._search(
+            columns, held, words, target, noise
+        )
+        self.dual_ = self._solve(self._kernel(columns, held, words), target, noise)
         self.coefficients_ = {
             name: self._weight(name) * np.asarray(columns[name].T @ self.dual_, np.float64)
             for name in self.blocks_
@@ -111,7 +115,12 @@ class GaussianProcess(Head):
         return np.sort(np.random.default_rng(self.random_state).permutation(n_rows)[:most])
 
     def _search(
-        self, columns: Mapping[str, Any], held: np.ndarray, words: list[Any], target: np.ndarray
+        self,
+        columns: Mapping[str, Any],
+        held: np.ndarray,
+        words: list[Any],
+        target: np.ndarray,
+        noise: np.ndarray,
     ) -> Relevance:
         """The most likely variances and precisions, on a sample."""
         if not self.blocks_ and not self.ranks_.names_:
@@ -125,7 +134,8 @@ class GaussianProcess(Head):
             self.ranks_.owner_,
             self.ranks_.names_,
             _alike(words, words) if words else None,
-            target[sample] - target[sample].mean(),
+            target[sample] - np.average(target[sample], weights=1.0 / noise[sample]),
+            noise[sample],
             self.prior,
         )
         return evidence.find()
@@ -158,28 +168,28 @@ class GaussianProcess(Head):
                 kernel += self._weight(name) * _dense(columns[name] @ columns[name].T)
         return kernel
 
-    def _solve(self, kernel: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Dual weights of the rows; those far off have more noise, solved by the system of equal noise."""
+    def _solve(self, kernel: np.ndarray, target: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Dual weights of the rows; those far off have more noise, solved by the system of the given noise."""
         from scipy.linalg import cho_factor, cho_solve
         from scipy.sparse.linalg import LinearOperator, cg
 
         diagonal = np.diag_indices(len(target))
-        equal = kernel.copy()
-        equal[diagonal] += 1.0
-        factor = cho_factor(equal, lower=True, overwrite_a=True, check_finite=False)
+        system = kernel.copy()
+        system[diagonal] += given
+        factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
         dual = cho_solve(factor, target, check_finite=False)
         shape = kernel.shape
         solved = LinearOperator(shape, lambda v: cho_solve(factor, v, check_finite=False), dtype=np.float64)
         for _ in range(REWEIGHTINGS if self.huber_bend else 0):
             apart = np.abs(target - kernel @ dual)
             bend = self.huber_bend * max(1.4826 * float(np.median(apart)), 1e-6)
-            noise = np.maximum(1.0, apart / bend)
+            noise = given * np.maximum(1.0, apart / bend)
 
             def multiplied(v: np.ndarray, noise: np.ndarray = noise) -> np.ndarray:
                 return kernel @ v.ravel() + noise * v.ravel()
 
-            system = LinearOperator(shape, multiplied, dtype=np.float64)
-            dual, _ = cg(system, target, dual, rtol=1e-5, maxiter=200, M=solved)
+            noisier = LinearOperator(shape, multiplied, dtype=np.float64)
+            dual, _ = cg(noisier, target, dual, rtol=1e-5, maxiter=200, M=solved)
         return np.asarray(dual)
 
 

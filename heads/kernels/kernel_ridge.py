@@ -28,7 +28,7 @@ from heads.kernels.mixture import (
 )
 from heads.params import MOST_SEED, param
 from store.errors import HeadError
-from store.metric import smape_rows
+from store.metric import smape_log
 
 BLOCK_ROWS = 2048
 ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -62,6 +62,7 @@ class KernelRidge(Head):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scipy", "scikit-learn")
     side_by_side: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     exact_rows: int = param(12_000, low=0, high=200_000)  # training rows up to which the solution is exact
     landmarks: int = param(
@@ -78,14 +79,14 @@ class KernelRidge(Head):
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         given: KernelChoice | None = vars(self).get("given_")
         self.choice_ = given or self._choose(rows, log_price)
-        self.mean_ = float(log_price.mean())
+        self.mean_ = float(np.average(log_price, weights=rows.weight))
         needed = _sources_needed(self.choice_.mixture)
         self.sources_ = {name: s.fit(rows) for name, s in self._sources(rows).items() if name in needed}
         target = (log_price - self.mean_).astype(np.float32)
         if len(rows) <= self.exact_rows:
             self.held_id_, self.held_ = rows.sample_id, self._features(rows)
             kernel = self._kernel(self.held_, self.held_)
-            self.dual_ = solve(kernel, target, self.choice_.alpha, self.name)
+            self.dual_ = solve(kernel, target, _penalties(self.choice_.alpha, rows.weight), self.name)
         else:
             self._fit_landmarks(rows, target)
 
@@ -152,7 +153,9 @@ class KernelRidge(Head):
     def _sources(self, rows: Rows) -> dict[str, KernelSource]:
         sources = sources_of(rows, unit=self.unit, texts=self.lexical, fields=self.fields)
         if not sources:
-            raise HeadError(f"{self.name} was given neither vectors nor texts: name sets in heads.vectors")
+            raise HeadError(
+                f"{self.name} needs vectors or texts: name vector sets in heads.vectors of shelfprice.toml"
+            )
         return sources
 
     def _features(self, rows: Rows) -> dict[str, Any]:
@@ -191,8 +194,9 @@ class KernelRidge(Head):
         gram = self.choice_.alpha * among.astype(np.float64)
         products = np.zeros(len(chosen))
         for part, across in self._across(rows):
-            gram += across.T @ across
-            products += across.T @ target[part]
+            weighted = across if rows.weight is None else across * rows.weight[part, None].astype(np.float32)
+            gram += weighted.T @ across
+            products += weighted.T @ target[part]
         jitter = 1e-9 * float(np.trace(gram))
         self.dual_ = solve(gram, products, jitter, self.name).astype(np.float32)
 
@@ -205,6 +209,8 @@ class KernelTrial:
     across: dict[str, np.ndarray]  # source -> compared (n_scored, n_fitted)
     target: np.ndarray  # (n_fitted,) log price
     actual: np.ndarray  # (n_scored,) log price
+    weight: np.ndarray | None = None  # (n_fitted,)
+    scored_weight: np.ndarray | None = None  # (n_scored,)
 
     @classmethod
     def of(
@@ -220,7 +226,7 @@ class KernelTrial:
             known = source.fit(there).features(there)
             fitted[name] = source.compare(known, known)
             across[name] = source.compare(source.features(here), known)
-        return cls(fitted, across, target, actual)
+        return cls(fitted, across, target, actual, there.weight, here.weight)
 
     def search(self, start: KernelChoice) -> KernelChoice:
         """Widths with the starting weights, then weights, then the penalty; each step keeps what is best."""
@@ -252,12 +258,15 @@ class KernelTrial:
             across = choice.mixture.kernel(_copy_of(self.across))
         else:
             kernel, across = (_weighted_sum(weights, terms, i) for i in (0, 1))
-        mean = float(self.target.mean())
+        mean, alpha = (
+            float(np.average(self.target, weights=self.weight)),
+            _penalties(choice.alpha, self.weight),
+        )
         try:
-            dual = solve(kernel, (self.target - mean).astype(np.float32), choice.alpha, "kernel-ridge")
+            dual = solve(kernel, (self.target - mean).astype(np.float32), alpha, "kernel-ridge")
         except HeadError:
             return np.inf
-        return float(smape_rows(self.actual, across @ dual + mean).mean())
+        return smape_log(self.actual, across @ dual + mean, self.scored_weight)
 
     def _better(
         self, trial: KernelChoice, best: KernelChoice, lowest: float, terms: Any = None
@@ -276,8 +285,11 @@ class KernelTrial:
         return {term: (both[0][term], both[1][term]) for term in mixture.weights}
 
 
-def solve(kernel: np.ndarray, target: np.ndarray, alpha: float, name: str) -> np.ndarray:
+def solve(kernel: np.ndarray, target: np.ndarray, alpha: float | np.ndarray, name: str) -> np.ndarray:
     """Dual weights (kernel + alpha I)^-1 target, shape (n_rows,); overwrites `kernel`.
+
+    Args:
+        alpha: penalty, of all rows or of each.
 
     Raises:
         HeadError: not positive definite even so: alpha is too small for float32.
@@ -286,14 +298,19 @@ def solve(kernel: np.ndarray, target: np.ndarray, alpha: float, name: str) -> np
 
     from heads.linear.lapack import cholesky
 
-    kernel[np.diag_indices(len(kernel))] += kernel.dtype.type(alpha)
+    kernel[np.diag_indices(len(kernel))] += np.asarray(alpha, kernel.dtype)
     if not cholesky(kernel):
         raise HeadError(
-            f"{name}: the kernel matrix of {len(kernel)} rows is not positive definite at penalty {alpha:g}: "
+            f"{name}: the kernel matrix of {len(kernel)} rows is not positive definite at penalty {np.min(alpha):g}: "
             "raise the penalty, or leave constant vector sets out"
         )
     dual: np.ndarray = cho_solve((kernel.T, True), target, check_finite=False)
     return dual
+
+
+def _penalties(alpha: float, weight: np.ndarray | None) -> float | np.ndarray:
+    """The penalty of each row: a row of more weight has less noise."""
+    return alpha if weight is None else alpha / weight
 
 
 def _rows_at(features: Any, positions: np.ndarray) -> Any:

@@ -16,8 +16,9 @@ from heads.kernels.mixture import FieldDistances, GaussianVectors
 from heads.kernels.nearest import EXACT_BELOW, Nearest
 from heads.params import param
 from store.errors import HeadError
-from store.metric import smape_rows
+from store.metric import smape_log
 from store.vectors.matrix import Matrix
+from store.weights import weighted_median
 
 TUNE_ROWS = 2500  # training rows that the choices are scored on
 WEIGHTS = (0.0, 0.15, 0.3, 0.6, 1.0, 1.6)  # of a similarity, against the first one's 1
@@ -44,6 +45,15 @@ class Candidates:
     similarity: np.ndarray  # (n_similarities, n_rows, n_candidates) float32
 
 
+@dataclass(frozen=True)
+class Retrieved:
+    """The nearest training rows of each row, most similar first."""
+
+    position: np.ndarray  # (n_rows, n_nearest) into the rows fitted on, -1 where there is none
+    similarity: np.ndarray  # (n_similarities, n_rows, n_nearest) float32, NaN where unknown
+    weight: np.ndarray  # (n_rows, n_nearest), sums to 1, or 0 where a row has no neighbour
+
+
 @dataclass(kw_only=True, eq=False)
 class Neighbours(Head):
     """Nearest neighbours: the weighted mean log price of the most similar training rows.
@@ -60,6 +70,7 @@ class Neighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("name",)
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
     names: bool = True  # whether TF-IDF of item names is a further similarity
@@ -74,10 +85,12 @@ class Neighbours(Head):
         rows = replace(rows, matrices=(*rows.matrices, *self._column_matrix(self.held_columns_)))
         if not rows.matrices:
             raise HeadError(
-                f"{self.name} looks for near vectors and was given none: name sets in heads.vectors"
+                f"{self.name} needs vectors or further columns: name vector sets in heads.vectors of shelfprice.toml"
             )
         self.log_price_, self.sample_id_ = log_price, rows.sample_id
-        self.mean_ = float(np.median(log_price))
+        self.mean_ = weighted_median(log_price, rows.weight)
+        if rows.weight is not None:
+            self.row_weight_ = rows.weight
         self.nearest_ = [Nearest(self.exact_below).fit(matrix, rows.group) for matrix in rows.matrices]
         self.words_ = None
         if self.names and any(rows.texts.get("name", ())):
@@ -85,7 +98,8 @@ class Neighbours(Head):
             self.held_words_ = self.words_.fit_transform(rows.text("name"), rows.tokens.get("name"))
         step = max(1, len(rows) // TUNE_ROWS)
         scored = np.arange(0, len(rows), step)
-        self.choice_ = self._choose(self._candidates(rows.subset(scored)), log_price[scored])
+        held = rows.subset(scored)
+        self.choice_ = self._choose(self._candidates(held), log_price[scored], held.weight)
 
     def _predict(self, rows: Rows) -> np.ndarray:
         return self._weigh(self._candidates(self._with_columns(rows)))[0]
@@ -96,7 +110,7 @@ class Neighbours(Head):
 
     def learned(self) -> dict[str, Any]:
         return {
-            "weights": dict(zip(self._similarity_names(), self.choice_.weights, strict=True)),
+            "weights": dict(zip(self.similarity_names(), self.choice_.weights, strict=True)),
             "temperature": self.choice_.temperature,
             "count": self.choice_.count,
             "decide": self.choice_.decide,
@@ -117,6 +131,13 @@ class Neighbours(Head):
         shape (n_rows, count)."""
         predicted, near, weight = self._weigh(found := self._candidates(self._with_columns(rows)))
         return predicted, np.take_along_axis(found.position, near, axis=1), weight
+
+    def retrieved(self, rows: Rows, count: int) -> Retrieved:
+        """So many nearest training rows of each row, fewer where there are fewer; its own group is left out."""
+        found = self._candidates(self._with_columns(rows))
+        _, near, weight = self._weigh(found, replace(self.choice_, count=count))
+        similarity = np.stack([np.take_along_axis(one, near, axis=1) for one in found.similarity])
+        return Retrieved(np.take_along_axis(found.position, near, axis=1), similarity, weight)
 
     def files(self) -> dict[str, bytes]:
         """`neighbours.json`: the choices."""
@@ -142,7 +163,8 @@ class Neighbours(Head):
     def _column_matrix(X: np.ndarray | None) -> tuple[Matrix, ...]:
         return () if X is None else (Matrix("columns", X, np.ones(len(X), dtype=bool)),)
 
-    def _similarity_names(self) -> list[str]:
+    def similarity_names(self) -> list[str]:
+        """In the order of similarities and their weights."""
         names = [f"set {i + 1}" for i in range(len(self.nearest_))]
         if self.columns_ is not None:
             names[-1] = "columns"
@@ -173,14 +195,14 @@ class Neighbours(Head):
             cosine[start : start + len(here)] = np.asarray(products).reshape(here.shape)
         return cosine
 
-    def _choose(self, found: Candidates, log_price: np.ndarray) -> NeighbourChoice:
+    def _choose(self, found: Candidates, log_price: np.ndarray, counts: np.ndarray | None) -> NeighbourChoice:
         """Coordinate search by SMAPE over rows that were predicted without their group."""
         n = len(found.similarity)
         best = NeighbourChoice((1.0, *(0.6,) * (n - 1)), 0.05, 16, True)
 
         def error(choice: NeighbourChoice) -> float:
             predicted, _, _ = self._weigh(found, choice)
-            return float(smape_rows(log_price, predicted).mean())
+            return smape_log(log_price, predicted, counts)
 
         lowest, before = error(best), np.inf
         while lowest < before - 1e-3:
@@ -222,8 +244,11 @@ class Neighbours(Head):
         none: np.ndarray = ~np.isfinite(top[:, 0])
         top[none] = 0.0
         weight_of = np.exp((top - top[:, :1]) / choice.temperature)
+        position = np.take_along_axis(found.position, near, axis=1)
+        if "row_weight_" in vars(self):
+            weight_of *= self.row_weight_[position]
         weight_of /= weight_of.sum(axis=1, keepdims=True)
-        prices = self.log_price_[np.take_along_axis(found.position, near, axis=1)]
+        prices = self.log_price_[position]
         if choice.decide:
             predicted = least_expected_smape(prices, weight_of)
         else:
@@ -237,7 +262,7 @@ class Neighbours(Head):
         row, rank = np.nonzero(weight > 1e-3)
         column = near[row, rank]
         position = found.position[row, column]
-        names = [f"cosine:{name}" for name in self._similarity_names()]
+        names = [f"cosine:{name}" for name in self.similarity_names()]
         cosines = [pa.array(s[row, column], from_pandas=True) for s in found.similarity]
         return pa.table(
             {

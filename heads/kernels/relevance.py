@@ -49,6 +49,7 @@ class Evidence:
         names: fields.
         words: how alike the words of two rows are, shape (n_rows, n_rows); None: there are none.
         target: log price less its mean, shape (n_rows,).
+        noise: its variance in each row over that of a row of mean weight, shape (n_rows,).
         prior: weight of squared logarithms in the objective, of variances over 1 and of precisions over one a field.
 
     Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", chapter 5.
@@ -60,6 +61,7 @@ class Evidence:
     names: list[str]
     words: np.ndarray | None
     target: np.ndarray
+    noise: np.ndarray
     prior: float
 
     def find(self) -> Relevance:
@@ -114,7 +116,7 @@ class Evidence:
         for name, kernel in self.linear.items():
             total += found.linear[name] * kernel
         diagonal = np.diag_indices(n)
-        total[diagonal] += 1.0  # the noise
+        total[diagonal] += self.noise
         factor, lower = cho_factor(total, lower=True, overwrite_a=True, check_finite=False)
         dual = cho_solve((factor, lower), self.target, check_finite=False)
         squared = max(float(self.target @ dual), 1e-12)  # the scale of the noise is profiled out

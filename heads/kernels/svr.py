@@ -25,6 +25,7 @@ class SVR(Head):
     summary: ClassVar[str] = "support vector regression on principal components and fields"
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
     code_version: ClassVar[int] = 2
+    takes_weights: ClassVar[bool] = True
 
     components: int = param(128, low=1, high=65_536)  # principal components of each vector set
     C: float = param(3.0, low=1e-6, high=1e6, was="penalty")
@@ -47,10 +48,11 @@ class SVR(Head):
         sample = X[:: max(1, len(X) // 1024)]
         between = squared_distances(sample, sample)[np.triu_indices(len(sample), 1)]
         median = max(float(np.median(between)) if len(between) else 1.0, 1e-6)
-        self.mean_ = float(log_price[kept].mean())
+        weight = None if rows.weight is None else rows.weight[kept]
+        self.mean_ = float(np.average(log_price[kept], weights=weight))
         self.gamma_ = 0.5 / (self.width * median)
         solver = svm.SVR(C=self.C, epsilon=self.epsilon, gamma=self.gamma_, cache_size=1000)
-        solver.fit(X, log_price[kept] - self.mean_)
+        solver.fit(X, log_price[kept] - self.mean_, weight)
         self.support_, self.dual_ = solver.support_vectors_, solver.dual_coef_[0]
         self.intercept_ = float(solver.intercept_[0])
 

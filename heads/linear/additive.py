@@ -56,23 +56,25 @@ class BlockSum:
                 np.random.default_rng(head.random_state).permutation(len(rows))[: head.tune_rows]
             )
             kernels = [centred_kernel(columns[name][sample], scales[name]) for name in live]
-            weights = dict(
-                zip(live, find_weights(kernels, log_price[sample], head.prior).tolist(), strict=True)
-            )
+            noise = None if rows.weight is None else 1.0 / rows.weight[sample]
+            found = find_weights(kernels, log_price[sample], head.prior, noise)
+            weights = dict(zip(live, found.tolist(), strict=True))
         weights = weights or {}  # all rows have the same features: they get the mean price
         live = [name for name in live if weights.get(name, 0.0) > 0]
         factors = [np.sqrt(weights[name]) / scales[name] for name in live]
-        X, mean, row_weights = [columns[name] for name in live], float(log_price.mean()), np.ones(len(rows))
+        X, mean = [columns[name] for name in live], float(np.average(log_price, weights=rows.weight))
+        given = np.ones(len(rows)) if rows.weight is None else rows.weight
+        row_weights = given
         for _ in range(1 + (REWEIGHTINGS if head.huber_bend else 0)):
-            found, intercept = solve_blocks(X, factors, log_price - mean, row_weights)
-            parts = [x @ coefficients for x, coefficients in zip(X, found, strict=True)]
+            fitted, intercept = solve_blocks(X, factors, log_price - mean, row_weights)
+            parts = [x @ coefficients for x, coefficients in zip(X, fitted, strict=True)]
             apart = np.abs(log_price - mean - intercept - sum(parts, np.zeros(len(rows))))
             bend = head.huber_bend * max(1.4826 * float(np.median(apart)), 1e-6)
-            row_weights = np.minimum(1.0, bend / np.maximum(apart, 1e-9))
+            row_weights = given * np.minimum(1.0, bend / np.maximum(apart, 1e-9))
         offsets = {name: float(part.mean()) for name, part in zip(live, parts, strict=True)}
         return cls(
             {name: blocks[name] for name in live},
-            dict(zip(live, found, strict=True)),
+            dict(zip(live, fitted, strict=True)),
             offsets,
             {name: weights[name] for name in live},
             mean + intercept + sum(offsets.values()),
@@ -108,6 +110,7 @@ class Additive(Head):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
     side_by_side: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     tune_rows: int = param(1000, low=8, high=20_000)  # training rows that the weights are found on
     prior: float = param(0.1, low=0, high=1e6)  # strength of the prior on the weight of each block

@@ -18,9 +18,9 @@ EXACT_FLOPS = 4e10  # below it products are summed in float64 throughout
 
 @dataclass
 class Sums:
-    """Sums over some rows."""
+    """Sums over some rows, each times its weight."""
 
-    n_rows: int
+    n_rows: float  # sum of the weights
     columns: np.ndarray  # (n_columns,) sum of raw rows
     gram: np.ndarray  # (n_columns, n_columns) sum of their outer products
     target: float  # sum of log price
@@ -56,13 +56,17 @@ def sum_cells(rows: Rows, log_price: np.ndarray, cell: np.ndarray, layout: Colum
 
     def sums_of(value: int) -> Sums:
         index = np.flatnonzero(cell == value)
-        sums = Sums(len(index), np.zeros(p), np.zeros((p, p)), float(log_price[index].sum()), np.zeros(p))
+        weight = None if rows.weight is None else rows.weight[index]
+        target = log_price[index] if weight is None else log_price[index] * weight
+        n_rows = len(index) if weight is None else float(weight.sum())
+        sums = Sums(n_rows, np.zeros(p), np.zeros((p, p)), float(target.sum()), np.zeros(p))
         for start in range(0, len(index), BLOCK_ROWS):
             part = index[start : start + BLOCK_ROWS]
             X = layout.raw(rows, part, dtype)
-            sums.columns += X.sum(axis=0, dtype=np.float64)
-            sums.products += log_price[part].astype(dtype) @ X
-            sums.gram += X.T @ X
+            weighted = X if rows.weight is None else X * rows.weight[part, None].astype(dtype)
+            sums.columns += weighted.sum(axis=0, dtype=np.float64)
+            sums.products += log_price[part].astype(dtype) @ weighted
+            sums.gram += weighted.T @ X
         return sums
 
     values = np.unique(cell).tolist()

@@ -31,6 +31,7 @@ class Ridge(Head):
     libraries: ClassVar[tuple[str, ...]] = ("scipy",)
     code_version: ClassVar[int] = 2
     beyond_memory: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     n_alphas: int = param(20, low=1, high=1000, was="n_penalties")
     n_inner_folds: int = param(
@@ -92,9 +93,8 @@ class Ridge(Head):
             f: Path.joined(solved[at * len(scalings) : (at + 1) * len(scalings)])
             for at, f in enumerate(fitted_on)
         }
-        inner = plan.inner_errors(
-            log_price, predict({split: inner_paths[split[0]] for split in plan.inner_splits})
-        )
+        of_inner = predict({split: inner_paths[split[0]] for split in plan.inner_splits})
+        inner = plan.inner_errors(log_price, of_inner, rows.weight)
         chosen = {held: divmod(int(np.argmin(errors)), self.n_alphas) for held, errors in inner.items()}
         best = (
             divmod(int(np.argmin(sum(inner.values()))), self.n_alphas) if inner else (0, self.n_alphas // 2)

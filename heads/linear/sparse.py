@@ -40,6 +40,7 @@ class Sparse(Head):
     vectors: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
+    takes_weights: ClassVar[bool] = True
 
     alpha_min: float = param(0.05, above=0, high=1e12, was="low")
     alpha_max: float = param(20.0, above=0, high=1e12, was="high")
@@ -57,7 +58,7 @@ class Sparse(Head):
         if self.characters == 1:
             raise HeadError(f"{self.name}: parameter characters must be 0 or at least 2, got 1")
         if not self.words and not self.characters:
-            raise HeadError(f"{self.name}: of words and characters one must be above 0, got 0 and 0")
+            raise HeadError(f"{self.name}: words and characters are both 0: set one of them")
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         self._cross(rows, log_price, NestedPlan.for_fit(rows.group))
@@ -79,7 +80,8 @@ class Sparse(Head):
         counts = [found for _, found in counted.values()]
         if not any(count.shape[1] for count in counts):
             raise HeadError(
-                f"sparse: no word is held by {self.min_df} of {len(rows)} rows: the catalogue has no text"
+                f"sparse: no word occurs in {self.min_df} or more of the {len(rows)} rows: name the text column by "
+                "--text-column of 'shelfprice catalog ingest'"
             )
         further = further_rows(rows)
         splits = plan.inner_splits + [split for splits in plan.outer.values() for split in splits]
@@ -97,7 +99,7 @@ class Sparse(Head):
 
         for found in each_on_a_core(fit_and_predict, sorted({fitted for fitted, _ in splits}, key=sorted)):
             predicted |= found
-        inner = plan.inner_errors(log_price, predicted)
+        inner = plan.inner_errors(log_price, predicted, rows.weight)
         chosen = {held: int(np.argmin(errors)) for held, errors in inner.items()}
         oof, best = np.empty(0), chosen.get(0, self.n_alphas // 2)
         if plan.outer:
@@ -157,8 +159,13 @@ class _LinearModel:
     ) -> "_LinearModel":
         weightings = [Weighting.fit(c, head.min_df, head.max_features) for c in counts]
         block = FieldBlock().fit(further)
-        X, mean = _side_by_side(weightings, counts, block, further), float(log_price.mean())
-        dual = solve_dual(X, log_price - mean, alphas)
+        X = _side_by_side(weightings, counts, block, further)
+        mean = float(np.average(log_price, weights=further.weight))
+        target = log_price - mean
+        if further.weight is not None:
+            roots = np.sqrt(further.weight)
+            X, target = X.multiply(roots[:, None].astype(np.float32)).tocsr(), target * roots
+        dual = solve_dual(X, target, alphas)
         return cls(weightings, block, (X.T @ dual).astype(np.float32), mean)
 
     def predict(self, counts: list[Any], further: Rows) -> np.ndarray:

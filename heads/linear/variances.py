@@ -14,7 +14,9 @@ SKETCH = 96  # directions of largest variance that are taken out of the way of c
 INTERCEPT = 10.0  # a column of it is an intercept that is barely shrunk
 
 
-def find_weights(kernels: Sequence[np.ndarray], target: np.ndarray, prior: float) -> np.ndarray:
+def find_weights(
+    kernels: Sequence[np.ndarray], target: np.ndarray, prior: float, noise: np.ndarray | None = None
+) -> np.ndarray:
     """Variance of each block over that of the noise, shape (n_blocks,), by marginal likelihood of a Gaussian model.
 
     All rows and all blocks take part at once, so that few rows suffice; the scale of the noise is profiled out.
@@ -23,18 +25,20 @@ def find_weights(kernels: Sequence[np.ndarray], target: np.ndarray, prior: float
         kernels: of each block, shape (n_rows, n_rows), centred, of mean diagonal 1.
         target: log price, shape (n_rows,).
         prior: weight of the squared logarithm of each variance in the objective, against extremes from few rows.
+        noise: its variance in each row over that of a row of mean weight, shape (n_rows,); None: the same in all.
 
     Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", chapter 5.
     """
     from scipy.linalg import cho_factor, cho_solve, lapack
     from scipy.optimize import minimize
 
-    n, centred = len(target), target - target.mean()
+    precision = None if noise is None else 1.0 / noise
+    n, centred = len(target), target - np.average(target, weights=precision)
     diagonal = np.diag_indices(n)
 
     def objective(logs: np.ndarray) -> tuple[float, np.ndarray]:
         total = sum(weight * kernel for weight, kernel in zip(np.exp(logs), kernels, strict=True))
-        total[diagonal] += 1.0
+        total[diagonal] += 1.0 if noise is None else noise
         factor, lower = cho_factor(total, lower=True, overwrite_a=True, check_finite=False)
         dual = cho_solve((factor, lower), centred, check_finite=False)
         squared = max(float(centred @ dual), 1e-12)

@@ -44,6 +44,7 @@ class NetworkHead(Head):
     test_mode: ClassVar[Literal["refit", "average"]] = "average"
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
     code_version: ClassVar[int] = 3
+    takes_weights: ClassVar[bool] = True
 
     loss: str = param("huber-log", one_of=("smape", "huber-log", "mae-log"))
     learning_rate: float = param(1e-3, low=1e-9, high=10, was="rate")  # the highest learning rate
@@ -97,7 +98,7 @@ class NetworkHead(Head):
             with seeded(seed):
                 network = self._network(self._widths())
                 self.trained_.append(
-                    train_network(self.name, network, batch, log_price, rows.group, recipe, seed)
+                    train_network(self.name, network, batch, log_price, rows.group, recipe, seed, rows.weight)
                 )
 
     def _predict(self, rows: Rows) -> np.ndarray:

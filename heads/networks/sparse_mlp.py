@@ -49,7 +49,8 @@ class SparseMlp(NetworkHead):
         self.field_block_ = FieldBlock().fit(rows) if self.fields else None
         if not self.words_.n_terms and not self._widths()[0]:
             raise HeadError(
-                f"{self.name}: no word is held by {self.min_df} of {len(rows)} rows: the catalogue has no text"
+                f"{self.name}: no word occurs in {self.min_df} or more of the {len(rows)} rows: name the text column by "
+                "--text-column of 'shelfprice catalog ingest'"
             )
 
     def _widths(self) -> list[int]:

@@ -66,6 +66,7 @@ def train_network(
     group: np.ndarray,
     recipe: TrainingRecipe,
     seed: int,
+    weight: np.ndarray | None = None,
 ) -> Trained:
     """Train on all rows but those set aside; deterministic for a seed and a thread count.
 
@@ -73,6 +74,7 @@ def train_network(
         batch: the network's outputs for rows by position, so that it alone knows where features lie.
         log_price: shape (n_rows,).
         group: shape (n_rows,), rows of one group are set aside together.
+        weight: what each row counts in loss and score, shape (n_rows,), of mean 1; None: all alike.
 
     Raises:
         HeadError: the loss is no longer finite; names the head and the epoch.
@@ -80,8 +82,9 @@ def train_network(
     check_params(TrainingRecipe, vars(recipe), name)
     aside = stopping_rows(group, recipe.aside, seed)
     seen, held = np.flatnonzero(~aside), np.flatnonzero(aside)
-    mean = float(log_price[seen].mean())
+    mean = float(np.average(log_price[seen], weights=None if weight is None else weight[seen]))
     target = torch.from_numpy((log_price - mean).astype(np.float32))[:, None]
+    counts = None if weight is None else torch.from_numpy(weight.astype(np.float32))[:, None]
     batch_rows = min(recipe.batch_rows, len(seen))
     per_epoch = max(1, len(seen) // batch_rows)
     optimizer = torch.optim.AdamW(
@@ -105,7 +108,7 @@ def train_network(
             rows = order[step * batch_rows : (step + 1) * batch_rows]
             with autocast(recipe.precision):
                 predicted = batch(network, rows)
-            loss = loss_of(predicted.float(), target[rows])
+            loss = loss_of(predicted.float(), target[rows], None if counts is None else counts[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             clipped_step(optimizer, recipe.clip)
@@ -126,7 +129,7 @@ def train_network(
                     raise HeadError(
                         f"{name} diverged in epoch {epoch}: it predicts no finite price; lower its learning_rate"
                     )
-                score = smape_log(log_price[held], predicted_held)
+                score = smape_log(log_price[held], predicted_held, None if weight is None else weight[held])
                 schedule.observe(score)
             if best is None or score is None or score < (best.smape or np.inf):
                 best = Trained(copy.deepcopy(network), mean, epoch, score)

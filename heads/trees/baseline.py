@@ -43,11 +43,12 @@ class XGBoostBaseline(Head):
     libraries: ClassVar[tuple[str, ...]] = ("xgboost",)
     code_version: ClassVar[int] = 2
     test_mode: ClassVar = "average"
+    takes_weights: ClassVar[bool] = True
 
     n_estimators: int = param(1000, low=1, high=1_000_000)
     max_depth: int = param(7, low=1, high=30)
     learning_rate: float = param(0.05, low=1e-9, high=10)
-    brands: bool = True  # False: without spaCy, and without the brand
+    brands: bool = True  # find brands with spaCy; false: no brands
     smoothing: float = param(10.0, low=0, high=1e9)  # rows of the mean that a brand's statistic is mixed with
     random_state: int = param(0, low=0, high=MOST_SEED)
     n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
@@ -107,7 +108,7 @@ class XGBoostBaseline(Head):
         import xgboost
 
         target = np.log1p(np.exp(log_price))
-        self.mean_ = float(target.mean())
+        self.mean_ = float(np.average(target, weights=rows.weight))
         self.vectors_ = VectorBlock("none").fit(rows.matrices[0])
         self.fields_ = FieldBlock(fill=False).fit(_baseline_fields(rows))
         columns = [self._columns(rows)]
@@ -115,9 +116,11 @@ class XGBoostBaseline(Head):
             self.brands_ = seen_brands(names)
             self.matcher_ = self.reader_.matcher(self.brands_)
             brands = find_brands(names, self.matcher_)
-            columns.append(self._out_of_fold_statistics(brands, target, rows.group))
-            self.statistics_ = _statistics(brands, target)
-        data = xgboost.QuantileDMatrix(np.concatenate(columns, axis=1), label=target, nthread=self.n_jobs)
+            columns.append(self._out_of_fold_statistics(brands, target, rows))
+            self.statistics_ = _statistics(brands, target, rows.weight)
+        data = xgboost.QuantileDMatrix(
+            np.concatenate(columns, axis=1), label=target, weight=rows.weight, nthread=self.n_jobs
+        )
         params = {
             "objective": "reg:squarederror",
             "max_depth": self.max_depth,
@@ -146,17 +149,18 @@ class XGBoostBaseline(Head):
             axis=1,
         )
 
-    def _out_of_fold_statistics(self, brands: list[str], target: np.ndarray, group: np.ndarray) -> np.ndarray:
-        cell, found = inner_cells(group, INNER_FOLDS), np.empty((len(brands), 2), np.float32)
+    def _out_of_fold_statistics(self, brands: list[str], target: np.ndarray, rows: Rows) -> np.ndarray:
+        cell, found = inner_cells(rows.group, INNER_FOLDS), np.empty((len(brands), 2), np.float32)
         for held in np.unique(cell):
             inside, outside = np.flatnonzero(cell != held), np.flatnonzero(cell == held)
-            statistics = _statistics([brands[i] for i in inside], target[inside])
-            mean = float(target[inside].mean()) if len(inside) else self.mean_
+            weight = None if rows.weight is None else rows.weight[inside]
+            statistics = _statistics([brands[i] for i in inside], target[inside], weight)
+            mean = float(np.average(target[inside], weights=weight)) if len(inside) else self.mean_
             found[outside] = self._statistic_columns([brands[i] for i in outside], statistics, mean)
         return found
 
     def _statistic_columns(
-        self, brands: list[str], statistics: dict[str, tuple[float, int]], mean: float
+        self, brands: list[str], statistics: dict[str, tuple[float, float]], mean: float
     ) -> np.ndarray:
         """Smoothed mean of log(1 + price) and share of rows of each row's brand, shape (n_rows, 2)."""
         sums, counts = np.array([statistics.get(brand, (0.0, 0)) for brand in brands]).reshape(-1, 2).T
@@ -170,13 +174,16 @@ def log_price_of(predicted: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(np.expm1(predicted.astype(np.float64)), LEAST_PRICE))
 
 
-def _statistics(brands: list[str], target: np.ndarray) -> dict[str, tuple[float, int]]:
-    """Brand -> (sum of the target, rows); rows without a brand count for none."""
-    found: dict[str, tuple[float, int]] = {}
-    for brand, value in zip(brands, target.tolist(), strict=True):
+def _statistics(
+    brands: list[str], target: np.ndarray, weight: np.ndarray | None
+) -> dict[str, tuple[float, float]]:
+    """Brand -> (sum of the target, rows), both weighted; rows without a brand count for none."""
+    found: dict[str, tuple[float, float]] = {}
+    counts = [1] * len(brands) if weight is None else weight.tolist()
+    for brand, value, counted in zip(brands, target.tolist(), counts, strict=True):
         if brand:
             total, count = found.get(brand, (0.0, 0))
-            found[brand] = total + value, count + 1
+            found[brand] = total + counted * value, count + counted
     return found
 
 

@@ -17,6 +17,7 @@ from heads.folds.parallel import n_cores
 from heads.params import MOST_SEED, param
 from heads.trees.columns import ComponentColumns
 from heads.trees.lightgbm import quiet_logger
+from store.weights import weighted_median
 
 LEAST_ROWS = 20  # on which iterations are searched
 SHORT = 50  # iterations where there are fewer
@@ -36,6 +37,7 @@ class Boosted(Head):
     texts: ClassVar[tuple[str, ...]] = ("name",)
     libraries: ClassVar[tuple[str, ...]] = ("lightgbm",)
     side_by_side: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     components: int = param(32, low=1, high=65_536)  # principal components of each vector set
     bags: int = param(3, low=1, high=1000)  # ensembles of trees that are averaged
@@ -67,15 +69,17 @@ class Boosted(Head):
         rows = with_bare_numbers(rows)
         self.columns_ = ComponentColumns(self.components).fit(_without_categories(rows))
         self.statistics_ = TargetStatistics(self.smoothing)
-        of_categories = self.statistics_.fit_transform(rows.fields, log_price, cell)
+        of_categories = self.statistics_.fit_transform(rows.fields, log_price, cell, rows.weight)
         X = self._values(rows, of_categories, below)
         target = log_price - _start(below)
-        self.middle_ = float(np.median(target))
+        self.middle_ = weighted_median(target, rows.weight)
         target -= self.middle_
         given: int | None = vars(self).get("given_")
-        self.iterations_ = given or self._search(X, target, cell)
+        self.iterations_ = given or self._search(X, target, cell, rows.weight)
         self.boosters_ = [
-            lightgbm.train(self._params(X, bag), lightgbm.Dataset(X, target), self.iterations_)
+            lightgbm.train(
+                self._params(X, bag), lightgbm.Dataset(X, target, weight=rows.weight), self.iterations_
+            )
             for bag in range(self.bags)
         ]
 
@@ -121,26 +125,30 @@ class Boosted(Head):
         values = self.columns_.values(_without_categories(rows), slice(None))
         return np.concatenate([values, of_categories.astype(np.float32), below.astype(np.float32)], axis=1)
 
-    def _search(self, X: np.ndarray, target: np.ndarray, cell: np.ndarray) -> int:
+    def _search(self, X: np.ndarray, target: np.ndarray, cell: np.ndarray, weight: np.ndarray | None) -> int:
         """Iterations of the least mean absolute error over the inner folds."""
         if len(X) < LEAST_ROWS or len(np.unique(cell)) < 2:
             return min(SHORT, self.n_estimators)
-        curves = list(self._curves(X, target, cell))
+        curves = list(self._curves(X, target, cell, weight))
         shortest = min(len(curve) for curve in curves)
         return 1 + int(np.mean([curve[:shortest] for curve in curves], axis=0).argmin())
 
-    def _curves(self, X: np.ndarray, target: np.ndarray, cell: np.ndarray) -> Iterator[np.ndarray]:
+    def _curves(
+        self, X: np.ndarray, target: np.ndarray, cell: np.ndarray, weight: np.ndarray | None
+    ) -> Iterator[np.ndarray]:
         """Error after each iteration, of each inner fold by trees fitted on the others."""
         import lightgbm
 
         for held in np.unique(cell):
             inside, outside = cell != held, cell == held
-            data, errors = lightgbm.Dataset(X[inside], target[inside]), {}  # type: ignore[var-annotated]
+            of_inside, of_outside = (None if weight is None else weight[at] for at in (inside, outside))
+            data = lightgbm.Dataset(X[inside], target[inside], weight=of_inside)
+            errors: dict[str, Any] = {}
             lightgbm.train(
                 self._params(X[inside], 0),
                 data,
                 self.n_estimators,
-                valid_sets=[data.create_valid(X[outside], target[outside])],
+                valid_sets=[data.create_valid(X[outside], target[outside], of_outside)],
                 callbacks=[
                     lightgbm.record_evaluation(errors),
                     lightgbm.early_stopping(self.patience, verbose=False),

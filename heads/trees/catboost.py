@@ -12,6 +12,7 @@ from heads.folds.nested import inner_cells
 from heads.folds.parallel import n_cores
 from heads.params import MOST_SEED, param
 from heads.trees.columns import ComponentColumns
+from store.weights import weighted_median
 
 STOPPING_CELLS = 8  # one in so many groups is set aside to stop early
 LEAST_ROWS = 20  # on which iterations are searched
@@ -33,6 +34,7 @@ class CatBoost(Head):
     extra: ClassVar[str | None] = "catboost"
     libraries: ClassVar[tuple[str, ...]] = ("catboost",)
     side_by_side: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     components: int = param(32, low=1, high=65_536)  # principal components of each vector set
     learning_rate: float = param(0.05, low=1e-9, high=1)
@@ -50,7 +52,7 @@ class CatBoost(Head):
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
         rows = with_bare_numbers(rows)
         self.columns_ = ComponentColumns(self.components).fit(rows)
-        self.middle_ = float(np.median(log_price))
+        self.middle_ = weighted_median(log_price, rows.weight)
         target = log_price - self.middle_
         given: int | None = vars(self).get("given_")
         self.iterations_ = given or self._search(rows, target)
@@ -121,7 +123,7 @@ class CatBoost(Head):
         held = {"num_feature_data": numbers} if numbers.shape[1] else {}
         if categories:
             held["cat_feature_data"] = codes.astype("S20").astype(object)
-        return catboost.Pool(catboost.FeaturesData(**held), label=target)
+        return catboost.Pool(catboost.FeaturesData(**held), label=target, weight=rows.weight)
 
 
 def _differ(X: np.ndarray) -> np.ndarray:

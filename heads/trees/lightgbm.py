@@ -14,8 +14,9 @@ from heads.folds.nested import inner_cells
 from heads.folds.parallel import each_on_a_core, n_cores
 from heads.params import MOST_SEED, param
 from heads.trees.columns import ComponentColumns, TreeColumns
-from heads.trees.objectives import DERIVATIVES, boosting_objective
+from heads.trees.objectives import DERIVATIVES, boosting_objective, weight_of
 from store.metric import smape_log
+from store.weights import weighted_median
 
 BIN_SAMPLE = 20_000  # rows whose quantiles are the bin edges
 ONE_CORE_CELLS = 4_000_000  # rows times columns; below, cores wait for one another longer than they work
@@ -39,6 +40,7 @@ class LightGBM(Head):
     libraries: ClassVar[tuple[str, ...]] = ("lightgbm",)
     side_by_side: ClassVar[bool] = True
     beyond_memory: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     loss: str = param("huber-log", one_of=tuple(DERIVATIVES))
     huber_bend: float = param(0.3, low=1e-6, high=1e6)  # where huber-log turns linear, in log price
@@ -178,6 +180,7 @@ class LightGBM(Head):
         binned = lightgbm.Dataset(
             whole,
             label=np.zeros(len(rows)),
+            weight=rows.weight,
             categorical_feature=columns.categorical,
             params=self._params(),
         )
@@ -190,7 +193,7 @@ class LightGBM(Head):
         aside = inner_cells(group, STOPPING_CELLS) == 0
         if not aside.any() or aside.all():
             return min(100, self.n_estimators)
-        middle = float(np.median(log_price[index[~aside]]))
+        middle = _median_at(binned, log_price, index[~aside])
         stopper = _subset(binned, index[aside], log_price - middle)
         booster = self._boost(
             _subset(binned, index[~aside], log_price - middle),
@@ -202,7 +205,7 @@ class LightGBM(Head):
         return int(booster.best_iteration)
 
     def _train(self, binned: Any, index: np.ndarray, log_price: np.ndarray) -> None:
-        self.middle_ = float(np.median(log_price[index]))
+        self.middle_ = _median_at(binned, log_price, index)
         self.booster_ = self._boost(_subset(binned, index, log_price - self.middle_), self.iterations_)
 
     def _boost(self, data: Any, iterations: int, **stopping: Any) -> Any:
@@ -226,12 +229,19 @@ def _mean_iterations(learned: list[dict[str, Any]]) -> int:
 
 
 def _subset(binned: Any, index: np.ndarray, target: np.ndarray) -> Any:
-    """The rows at `index`, ascending, with their target of shape (n_binned,)."""
-    return binned.subset(index).construct().set_label(target[index])
+    """The rows at `index`, ascending, with their weights, and their target of shape (n_binned,)."""
+    part = binned.subset(index).construct().set_label(target[index])
+    weight = weight_of(binned)
+    return part if weight is None else part.set_weight(weight[index])
+
+
+def _median_at(binned: Any, log_price: np.ndarray, index: np.ndarray) -> float:
+    weight = weight_of(binned)
+    return weighted_median(log_price[index], None if weight is None else weight[index])
 
 
 def _smape(predicted: np.ndarray, data: Any) -> tuple[str, float, bool]:
-    return "smape", smape_log(data.get_label().astype(np.float64), predicted), False
+    return "smape", smape_log(data.get_label().astype(np.float64), predicted, weight_of(data)), False
 
 
 def quiet_logger() -> logging.Logger:

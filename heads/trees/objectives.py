@@ -59,6 +59,14 @@ def boosting_objective(loss: str, log_price: np.ndarray) -> Callable[[np.ndarray
 
     def objective(predicted: np.ndarray, data: Any) -> Derivatives:
         gradient, hessian = derivatives(np.asarray(predicted, dtype=np.float64) - log_price)
+        if (weight := weight_of(data)) is not None:
+            gradient, hessian = gradient * weight, hessian * weight
         return gradient.astype(np.float32), hessian.astype(np.float32)
 
     return objective
+
+
+def weight_of(data: Any) -> np.ndarray | None:
+    """Weights of the rows of a booster's data, shape (n_rows,); None where it was given none."""
+    weight = data.get_weight()
+    return weight if weight is not None and len(weight) else None

@@ -13,9 +13,10 @@ from heads.features.rows import Rows
 from heads.folds.nested import inner_cells
 from heads.params import MOST_SEED, param
 from heads.trees.columns import TreeColumns
-from heads.trees.objectives import DERIVATIVES, boosting_objective
+from heads.trees.objectives import DERIVATIVES, boosting_objective, weight_of
 from store.metric import smape_log
 from store.vectors.ondisk import scratch_folder
+from store.weights import weighted_median
 
 STOPPING_CELLS = 8  # one in so many groups is set aside to stop early
 BATCH_ROWS = 4096
@@ -39,6 +40,7 @@ class XGBoost(Head):
     libraries: ClassVar[tuple[str, ...]] = ("xgboost",)
     code_version: ClassVar[int] = 2
     beyond_memory: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     loss: str = param("smape", one_of=tuple(DERIVATIVES))
     learning_rate: float = param(0.1, low=1e-9, high=10)
@@ -111,7 +113,7 @@ class XGBoost(Head):
         return self.n_jobs or None
 
     def _values_of(self, rows: Rows) -> Values:
-        self._scratch = None
+        self._scratch, self._weight = None, rows.weight
         if self.components:
             self.features_ = ComponentFeatures(self.components, self.fields).fit(rows)
             X = self.features_.transform(rows)
@@ -125,6 +127,7 @@ class XGBoost(Head):
         import xgboost
 
         cache = None if self._scratch is None else f"{self._scratch.name}/{secrets.token_hex(4)}"
+        weight = self._weight
         rows = BATCH_ROWS if cache is None else PAGE_ROWS
 
         class Batches(xgboost.DataIter):
@@ -138,7 +141,8 @@ class XGBoost(Head):
                 if self.start >= len(index):
                     return False
                 part = index[self.start : self.start + rows]
-                input_data(data=values(part), label=log_price[part])
+                given = {} if weight is None else {"weight": weight[part]}
+                input_data(data=values(part), label=log_price[part], **given)
                 self.start += rows
                 return True
 
@@ -173,7 +177,7 @@ class XGBoost(Head):
             "colsample_bytree": self.colsample_bytree,
             "subsample": self.subsample,
             "lambda": float(np.float32(self.reg_lambda)),
-            "base_score": float(np.median(log_price)),
+            "base_score": weighted_median(log_price, weight_of(data)),
             "seed": self.random_state,
             "disable_default_eval_metric": True,
         } | ({"nthread": self.n_jobs} if self.n_jobs else {})
@@ -192,4 +196,5 @@ class XGBoost(Head):
 
 
 def _smape(predicted: np.ndarray, data: Any) -> tuple[str, float]:
-    return "smape", smape_log(data.get_label().astype(np.float64), predicted.astype(np.float64))
+    actual = data.get_label().astype(np.float64)
+    return "smape", smape_log(actual, predicted.astype(np.float64), weight_of(data))

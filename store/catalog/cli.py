@@ -213,7 +213,7 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
         )
         lines.extend(f"  {name}: {reason}" for name, reason in imported.failed[:5])
     if report.n_inline:
-        lines.append(f"images: {report.n_inline} stood in the tables themselves")
+        lines.append(f"images: {report.n_inline} were in the tables")
     lines.extend(f"note: {note}" for note in report.notes)
     if report.test_removed:
         lines.append(

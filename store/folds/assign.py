@@ -74,9 +74,11 @@ def read_folds(workspace: Workspace) -> Folds:
     """The folds on disk.
 
     Raises:
+        CatalogError: there is no catalogue.
         WorkspaceError: none were decided yet.
     """
     if not workspace.exists(FOLDS_FILE):
+        present_splits(workspace)  # raises where nothing was ingested
         raise WorkspaceError(
             f"no folds in {workspace.root}: run 'shelfprice heads run -w {workspace.root}', which decides them and trains"
         )
@@ -276,22 +278,20 @@ def decide_folds(
         raise CatalogError("1 training row is too few to learn from and to score: ingest more rows")
     if len(size) == 1:
         raise CatalogError(
-            f"one group holds all {n_rows} training rows: they share a text or an image and count as one product, so that "
-            "none could be predicted from the others. See whether 'catalog ingest' was given the right --text-column and "
-            "--image-column, and whether one text or image fills in for missing ones ('shelfprice catalog show' counts "
-            "them); with '--group near' nearly equal texts are one product as well, and of rows with several images any "
-            "that they share counts ('--images-per-row first': the first alone)"
+            f"all {n_rows} training rows share a text or an image and count as one product, so none can be predicted "
+            "from the others. Check --text-column and --image-column of 'shelfprice catalog ingest', and "
+            "'shelfprice catalog show' for a text or image that stands in for missing ones"
         )
     if len(size) < k:
         raise CatalogError(
-            f"{k} folds need at least {k} groups of rows that are not the same product, got {len(size)} "
+            f"{k} folds need at least {k} groups, got {len(size)} "
             f"({n_rows} rows): ingest more rows or run 'shelfprice catalog folds -k {len(size)}'"
         )
     if 2 * largest > n_rows:
         raise CatalogError(
-            f"one group holds {largest} of {n_rows} rows, so that no fold could be predicted from the others: "
-            "run 'shelfprice catalog folds --group exact', or look for one text or image that fills in for missing ones; "
-            "of rows with several images, 'catalog ingest --images-per-row first' compares the first alone"
+            f"one group holds {largest} of {n_rows} rows, so its fold can't be predicted from the others. Run "
+            "'shelfprice catalog folds --group exact', or check 'shelfprice catalog show' for a text or image that stands "
+            "in for missing ones; 'shelfprice catalog ingest --images-per-row first' compares only the first image of a row"
         )
     n_bins = max(1, min(MOST_BINS, n_rows // (2 * k)))
     rank = np.argsort(np.argsort(log_price, kind="stable"), kind="stable")

@@ -73,7 +73,7 @@ def embedded_keys(workspace: Workspace, spec: EncoderSpec) -> tuple[np.ndarray, 
 
 @dataclass(frozen=True)
 class FoldedMatrix:
-    """For each fold one matrix of all rows. It has no `X`: who fits or predicts must say for which fold."""
+    """For each fold one matrix of all rows. It has no `X`: a caller names the fold."""
 
     name: str
     by_fold: Mapping[int, Matrix]

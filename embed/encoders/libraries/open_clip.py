@@ -188,7 +188,7 @@ def _text_inputs(
     files, options = {}, config.get("tokenizer_kwargs") or {}
     identity: dict[str, Any] = {"options": options}
     if config.get("tokenizer_mode") or options.get("reduction_mask"):
-        raise EncoderError(f"{address.name}: its way of tokenizing is not supported, its .image tower is")
+        raise EncoderError(f"{address.name}: its tokenizer is not supported: use its .image tower alone")
     if name := config.get("hf_tokenizer_name"):
         where = folder if folder is not None and not _no_tokenizer(folder) else None
         where = where or model_folder(

@@ -335,8 +335,8 @@ def _check_modules(
     config = {} if model.modules[0][0] == KIND else model.transformer
     if config.get("lora_adaptations"):
         raise EncoderError(
-            f"{address.name}: the model has an adapter for each task ({', '.join(config['lora_adaptations'])}), which its "
-            "own code applies, and without one its vectors are others: use a version whose adapters transformers can "
+            f"{address.name}: the model has an adapter for each task ({', '.join(config['lora_adaptations'])}). Only the "
+            "model's own code applies them, and without an adapter the vectors differ: use a version whose adapters transformers can "
             "load, such as hf:jinaai/jina-embeddings-v3-hf?task=retrieval_passage"
         )
     code = remote_code(address, model.first, config, sources, hash_file)
@@ -348,12 +348,14 @@ def _check_modules(
 def _check_towers(address: Address, model: SentenceModel) -> None:
     """Raises EncoderError where more is done to texts or vectors than towers do here."""
     if others := [kind for kind, _ in model.modules[1:] if kind != "Normalize"]:
-        raise EncoderError(f"{address.name}: towers followed by {', '.join(others)} are not known here")
+        raise EncoderError(
+            f"{address.name}: modules after the towers are not supported, got {', '.join(others)}"
+        )
     prompt = document_prompt(address, model.folder, {})
     if prompt.text and address.tower != "image":
         raise EncoderError(
-            f"{address.name}: its files register the prompt {prompt.text!r}, which texts of towers do not get here: "
-            "its .image tower is supported"
+            f"{address.name}: its files register the prompt {prompt.text!r} for texts, which is not supported: "
+            "use its .image tower alone"
         )
 
 

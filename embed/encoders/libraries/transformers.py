@@ -294,7 +294,7 @@ def _check_text(address: Address, folder: Path, config: dict[str, Any]) -> None:
     except EncoderError as error:
         if (folder / "preprocessor_config.json").is_file():
             raise EncoderError(
-                f"{address.name}: models of kind {config.get('model_type')!r} are not known here as image encoders, one of "
+                f"{address.name}: models of kind {config.get('model_type')!r} are not supported as image encoders, only "
                 f"{', '.join((*IMAGE_MODELS, *TWO_TOWERS))}; timm and open_clip know others"
             ) from error
         raise EncoderError(f"{address.name}: {folder} lacks tokenizer.json: complete the folder") from error

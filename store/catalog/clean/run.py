@@ -123,7 +123,7 @@ def clean_catalog(
 
 
 def _without_empty_images(rows: Catalogue, hashes: dict[str, bytes | None]) -> Catalogue:
-    """An image that can't be decoded, or shows nothing, says of two rows that share it no more than none does."""
+    """An image that can't be decoded, or shows nothing, is no evidence that two rows are alike."""
     shown = pa.array([digest for digest, value in hashes.items() if value is not None], pa.string())
     image = pc.if_else(pc.is_in(rows.image, value_set=shown), rows.image, pa.scalar(None, pa.string()))
     return dataclasses.replace(rows, image=image)

@@ -190,8 +190,8 @@ def images_import(workspace: Workspace, source: str, as_json: bool) -> None:
         )
         return
     say(
-        f"{done.n_images} new images ({done.n_bytes / 1e6:.1f} MB), {done.n_present} were here, "
-        f"{done.n_links} links taken over"
+        f"{done.n_images} new images ({done.n_bytes / 1e6:.1f} MB), {done.n_present} were stored before, "
+        f"{done.n_links} links imported"
     )
     for reason, n in done.passed_over:
         say(f"passed over: {n} {reason}")

@@ -52,7 +52,7 @@ def as_lines(summary: Summary) -> list[str]:
         f"unchanged: {summary.n_not_modified}, failed: {summary.n_failed}"
     )
     if summary.n_cut:
-        lines.append(f"  {summary.n_cut} lack the end of their file: they are decoded as far as it goes")
+        lines.append(f"  {summary.n_cut} lack the end of their file: the part that is there is decoded")
     lines += _counted("  failed", summary.failed)
     if any(reason.startswith(INSIDE) for reason in summary.failed):
         lines.append(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from tqdm import tqdm
 
+from store.catalog.download.images import SNIFF_BYTES, describe_other, sniff
 from store.catalog.images.folder import Folder, ImageFile
 from store.catalog.images.links import FILE_PREFIX, MADE_AGAIN, merge_links, read_links
 from store.contracts import IMAGE_BYTES
@@ -56,7 +57,7 @@ def read_blob(workspace: Workspace, sha256_hex: str) -> bytes:
         with suppress(WorkspaceError):  # read only, or another thread was faster
             workspace.rename(path, aside)
     raise CorruptFileError(
-        f"image {path} is damaged, its bytes are not those of its name, and was put aside: {MADE_AGAIN}"
+        f"image {path} is damaged (its digest does not match) and was renamed: {MADE_AGAIN}"
     )
 
 
@@ -106,12 +107,15 @@ class FolderImport:
     n_present: int  # content that was
     n_unread: int  # of those, files not read again: unchanged name, size and time
     failed: tuple[tuple[str, str], ...]  # (file name, reason)
+    no_images: tuple[
+        tuple[str, str], ...
+    ] = ()  # of those read now, by their first bytes: (file name, what it is)
 
 
 def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) -> FolderImport:
     """Copy image files into the workspace by content and record them as `file:<name>`.
 
-    Bytes are not judged here: an empty or broken file is stored, decoding will say so. A file that can't be read is
+    An empty or broken file is stored as well: decoding says what it is, and its first bytes alone are looked at here. A file that can't be read is
     recorded with the reason. Unchanged files (name, size, time) whose bytes are there are not read again.
 
     Args:
@@ -124,6 +128,7 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
     wanted = sorted(names)
     rows: list[dict[str, object]] = []
     stored: set[str] = set()
+    no_images: dict[str, str] = {}
     n_unread = 0
 
     def take(name: str) -> tuple[dict[str, object], bool]:
@@ -133,7 +138,7 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
         same = old is not None and (old["n_bytes"], old["mtime_ns"]) == (file.n_bytes, file.mtime_ns)
         if old is not None and same and old["sha256"] in blobs:
             return old, False
-        return _store_file(workspace, folder, file, blobs, stored), True
+        return _store_file(workspace, folder, file, blobs, stored, no_images), True
 
     with (
         ThreadPoolExecutor(_THREADS) as pool,
@@ -150,7 +155,7 @@ def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) ->
         (str(row["link"]).removeprefix(FILE_PREFIX), str(row["reason"])) for row in rows if row["reason"]
     ]
     n_present = len(rows) - len(failed) - len(stored)
-    return FolderImport(len(stored), n_present, n_unread, tuple(failed))
+    return FolderImport(len(stored), n_present, n_unread, tuple(failed), tuple(sorted(no_images.items())))
 
 
 def import_content(workspace: Workspace, content: Mapping[str, bytes | pa.Buffer | None]) -> int:
@@ -177,7 +182,12 @@ def import_content(workspace: Workspace, content: Mapping[str, bytes | pa.Buffer
 
 
 def _store_file(
-    workspace: Workspace, folder: Folder, file: ImageFile, blobs: set[str], stored: set[str]
+    workspace: Workspace,
+    folder: Folder,
+    file: ImageFile,
+    blobs: set[str],
+    stored: set[str],
+    no_images: dict[str, str],
 ) -> dict[str, object]:
     row: dict[str, object] = dict.fromkeys(LINKS.names)
     row |= {"link": FILE_PREFIX + file.name, "tries": 1, "n_bytes": file.n_bytes, "mtime_ns": file.mtime_ns}
@@ -186,6 +196,8 @@ def _store_file(
             content = image.read(MOST_BYTES + 1)
     except OSError as error:
         return row | {"reason": f"can't be read: {error.strerror or error}"}
+    if sniff(content[:SNIFF_BYTES]) is None:
+        no_images[file.name] = describe_other(content[:SNIFF_BYTES])
     return row | _store(workspace, content, blobs, stored)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 # Why a file is taken whose name is not the usual one, in the order in which they are tried.
 RULES = {
     "folder": "in a folder inside the folder of images",
+    "form": "under a name in another Unicode form",
     "case": "under a name in other case",
     "zeros": "by a number with leading zeros",
     "numbered": "by their id and a number, or in a folder of their id",
@@ -84,12 +86,28 @@ class Folder:
         return _index((_lower_extension(base), name) for base, name in self._bases)
 
     @cached_property
+    def _by_composed_stem(self) -> dict[str, list[str]]:
+        return _index((_composed(stem), name) for stem, name in self._stems)
+
+    @cached_property
+    def _by_composed_name(self) -> dict[str, list[str]]:
+        return _index((_composed(_lower_extension(base)), name) for base, name in self._bases)
+
+    @cached_property
     def _by_folded_stem(self) -> dict[str, list[str]]:
-        return _index((stem.casefold(), name) for stem, name in self._stems)
+        return _index((_folded(stem), name) for stem, name in self._stems)
 
     @cached_property
     def _by_folded_name(self) -> dict[str, list[str]]:
-        return _index((base.casefold(), name) for base, name in self._bases)
+        return _index((_folded(base), name) for base, name in self._bases)
+
+    @cached_property
+    def _by_unread_stem(self) -> dict[str, list[str]]:
+        """Name without extension -> files of formats that are not read."""
+        pairs = ((os.path.splitext(base), name) for base, name in self._bases)
+        return _index(
+            (_folded(stem), name) for (stem, end), name in pairs if end and end.lower() not in _RANK
+        )
 
     @cached_property
     def _by_number(self) -> dict[str, list[str]]:
@@ -101,10 +119,10 @@ class Folder:
         owners: dict[str, list[tuple[int, str]]] = defaultdict(list)
         for stem, name in self._stems:
             if numbered := _NUMBERED.fullmatch(stem):
-                owners[numbered[1]].append((int(numbered[2] or numbered[3]), name))
+                owners[_composed(numbered[1])].append((int(numbered[2] or numbered[3]), name))
             if "/" in name:
                 digits = re.search(r"\d{1,9}\Z", stem)
-                owners[name.split("/")[-2]].append((int(digits[0]) if digits else 0, name))
+                owners[_composed(name.split("/")[-2])].append((int(digits[0]) if digits else 0, name))
         return dict(owners)
 
     def numbered(self, split: str, sample_id: Id, *, is_shared: bool = False) -> list[str]:
@@ -112,7 +130,7 @@ class Folder:
         others = set(SPLITS) - {split}
         found: list[tuple[int, str]] = []
         for owner in (str(sample_id), f"{split}_{sample_id}"):
-            for number, name in self._by_owner.get(owner, ()):
+            for number, name in self._by_owner.get(_composed(owner), ()):
                 above = set(name.split("/")[:-1])
                 if not above & others and (not is_shared or owner != str(sample_id) or split in above):
                     found.append((number, name))
@@ -134,12 +152,14 @@ class Folder:
         for name in names:
             if here := _directly(self._by_name.get(_lower_extension(name), ())):
                 return Match(here)
-        folded = [name.casefold() for name in names]
+        folded = [_folded(name) for name in names]
         zeros = [plain] if _is_number(plain) and not is_shared else []
         tries: list[tuple[str, dict[str, list[str]], list[str]]] = [
             ("folder", self._by_stem, [plain, named]),
             ("folder", self._by_name, [_lower_extension(name) for name in names]),
-            ("case", self._by_folded_stem, [plain.casefold(), named.casefold()]),
+            ("form", self._by_composed_stem, [_composed(plain), _composed(named)]),
+            ("form", self._by_composed_name, [_composed(_lower_extension(name)) for name in names]),
+            ("case", self._by_folded_stem, [_folded(plain), _folded(named)]),
             ("case", self._by_folded_name, folded),
             ("zeros", self._by_number, zeros),
             ("extension", self._by_folded_stem, [*folded, *(os.path.splitext(name)[0] for name in folded)]),
@@ -147,10 +167,39 @@ class Folder:
         for rule, index, keys in tries:
             for key in keys:
                 if key in index:
-                    needs_split = is_shared and key.casefold() == plain.casefold()
+                    needs_split = is_shared and _folded(key) == _folded(plain)
                     found = _only(index[key], split, link, needs_split)
                     if found is not None:
                         return Match(found, rule)
+        return None
+
+    def why_none(
+        self, split: str, sample_id: Id, link: str | None, *, is_shared: bool = False
+    ) -> tuple[str, str] | None:
+        """Why no file is a row's although some have its name: the kind of reason, and what to do; see `find`."""
+        plain, named = str(sample_id), f"{split}_{sample_id}"
+        names = link_file_names(link) if link else []
+        stems = [_folded(stem) for stem in (plain, named, *(os.path.splitext(name)[0] for name in names))]
+        alike = [name for stem in stems for name in self._by_folded_stem.get(stem, ())]
+        alike += [name for key in names for name in self._by_folded_name.get(_folded(key), ())]
+        if _is_number(plain):
+            alike += self._by_number.get(plain, ())
+        others = set(SPLITS) - {split}
+        alike = sorted(name for name in set(alike) if not set(name.casefold().split("/")[:-1]) & others)
+        if is_shared and alike and alike[0] in self._by_folded_stem.get(stems[0], ()):
+            base = alike[0].rpartition("/")[2]
+            return "split", (
+                f"{alike[0]} may be of train or of test, which share that id: name it train_{base} or test_{base}, or put "
+                "it in a folder train or test"
+            )
+        if len(alike) > 1:
+            return "several", (
+                f"{alike[0]} and {alike[1]} could both be the image of row {sample_id}: keep one of them, or give its path "
+                "in the column of images"
+            )
+        unread = [name for stem in stems for name in self._by_unread_stem.get(stem, ())]
+        if unread and not alike:
+            return "format", f"{unread[0]} is of a format that is not read: convert it to PNG or JPEG"
         return None
 
     def stat(self, name: str) -> ImageFile:
@@ -208,8 +257,17 @@ def link_file_names(link: str) -> list[str]:
     return [name for name in dict.fromkeys([unquote(bases[0]), *bases[1:]]) if name]
 
 
-def no_match(folder: Folder, split: str, ids: list[Id], links: list[str | None]) -> CatalogError:
-    """The error for a folder that matches no row, with examples of both sides."""
+def no_match(
+    folder: Folder, split: str, ids: list[Id], links: list[str | None], why: str | None
+) -> CatalogError:
+    """The error for a folder that matches no row, with examples of both sides.
+
+    Args:
+        why: a row has no image although some files have its name; see `Folder.why_none`.
+    """
+    none = f"not one of the {len(folder.names)} files in {folder.path} belongs to a row"
+    if why is not None:
+        return CatalogError(f"{none}: {why}")
     wanted = [f"{ids[0]}.jpg", f"{split}_{ids[0]}.jpg"]
     wanted.extend(name for link in links[:1] if link for name in link_file_names(link)[:1])
     found = ", ".join(sorted(folder.names)[:_EXAMPLES])
@@ -219,8 +277,8 @@ def no_match(folder: Folder, split: str, ids: list[Id], links: list[str | None])
         else ""
     )
     return CatalogError(
-        f"not one of the {len(folder.names)} files in {folder.path} belongs to a row: the first row's image would be "
-        f"{' or '.join(wanted)} (any extension), the folder holds {found}{inside}; check --images and --id-column"
+        f"{none}: the first row's image would be {' or '.join(wanted)} (any extension), {ids[0]}_0.jpg, or a file in a "
+        f"folder {ids[0]}, the folder holds {found}{inside}; check --images and --id-column"
     )
 
 
@@ -237,8 +295,8 @@ def _only(names: Sequence[str], split: str, link: str | None, needs_split: bool)
     own = [name for name in left if split in folders[name]]
     left = own if own or needs_split else left
     if len(left) > 1 and link:
-        path = "/" + unquote(_forward(link).split("?")[0].split("#")[0]).casefold()
-        left = [name for name in left if path.endswith(f"/{name.casefold()}")] or left
+        path = "/" + _folded(unquote(_forward(link).split("?")[0].split("#")[0]))
+        left = [name for name in left if path.endswith(f"/{_folded(name)}")] or left
     return left[0] if len(left) == 1 else None
 
 
@@ -247,6 +305,15 @@ def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for key, name in pairs:
         index[key].append(name)
     return dict(index)
+
+
+def _composed(text: str) -> str:
+    """In the one Unicode form in which equal texts are equal: files of a Mac have accents as characters of their own."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _folded(text: str) -> str:
+    return _composed(text).casefold()
 
 
 def _forward(path: str) -> str:

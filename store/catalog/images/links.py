@@ -53,7 +53,7 @@ def _read(workspace: Workspace, columns: list[str]) -> pa.Table:
     try:
         found = links_by_schema(workspace.read_table(LINKS_FILE, columns))
         if pc.all(pc.match_substring_regex(found["sha256"], SHA256)).as_py() is False:
-            raise CorruptFileError("column 'sha256' holds what is no SHA-256")
+            raise CorruptFileError("column 'sha256' holds a value that is not a SHA-256 digest")
         return found
     except (CorruptFileError, pa.ArrowException, OSError) as error:
         raise CorruptFileError(
@@ -89,7 +89,7 @@ def row_images(references: pa.Array | pa.ChunkedArray, known: Mapping[str, str |
     except KeyError:
         lost = [reference for reference in found if reference and reference not in known]
     raise CorruptFileError(
-        f"{LINKS_FILE} has lost rows of images that the catalogue names ({len(lost)} in {len(found)} rows, first: "
+        f"{LINKS_FILE} lacks {len(lost)} images that the catalogue's {len(found)} rows name (first: "
         f"{lost[0]}): {MADE_AGAIN}"
     )
 

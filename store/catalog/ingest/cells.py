@@ -36,5 +36,12 @@ def as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise CatalogError(
-            f"column {name!r} holds {column.type}, which can't be read as text: {error}"
+            f"column {name!r} holds {column.type}, which can't be read as text: {_instead(column.type, name)}"
         ) from error
+
+
+def _instead(kind: pa.DataType, name: str) -> str:
+    """What to do about a column that can't be read as text."""
+    if pa.types.is_struct(kind) and kind.num_fields:
+        return f"name one of its fields: {', '.join(repr(f'{name}.{field.name}') for field in kind)}"
+    return "write one value in each row" if holds_lists(kind) else "write it as text in UTF-8"

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -19,6 +20,9 @@ from store.catalog.images.folder import EXTENSIONS
 from store.catalog.images.links import DATA_PREFIX
 from store.catalog.ingest.cells import as_text, is_missing
 
+_LOOKED_AT, _NEARLY_ALL = 200, 0.9  # cells of a column, and the share of them that must be images
+_FIRST_ROWS = 10_000  # among which they are looked for
+_IMAGE_NAME = re.compile(r"image|img|photo|picture|thumb|bild|foto", re.IGNORECASE)
 _URI = re.compile(r"data:([^,]*),(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -82,6 +86,36 @@ def holds_images(column: pa.ChunkedArray) -> bool:
     except pa.ArrowInvalid:
         return True
     return False
+
+
+def looks_like_images(name: str, cells: Iterable[str | None]) -> bool:
+    """Whether the texts of a column are nearly all links to images, or names of image files.
+
+    A link without an image's extension counts where the column is called after images.
+    """
+    first = list(islice((cell for cell in cells if cell is not None and not is_missing(cell)), _LOOKED_AT))
+    is_named = _IMAGE_NAME.search(name) is not None
+    found = [cell for cell in first if _is_image(cell.strip(), is_named)]
+    return bool(first) and len(found) >= _NEARLY_ALL * len(first)
+
+
+def may_be_images(name: str, column: pa.ChunkedArray) -> bool:
+    """Whether a column, under this name, holds images, links to images, names of image files, or lists of them."""
+    if holds_images(column):
+        return True
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        column = pc.list_flatten(column)
+    return pa.types.is_string(column.type) and looks_like_images(name, column[:_FIRST_ROWS].to_pylist())
+
+
+def _is_image(cell: str, is_named: bool) -> bool:
+    one = next(iter(split_links(cell) or [cell]))
+    if one[:11].lower() == "data:image/" or names_file(one):
+        return True
+    if not one.lower().startswith(("http://", "https://")):
+        return False
+    return is_named or one.split("?")[0].lower().endswith(EXTENSIONS)
 
 
 def names_file(cell: str) -> bool:

@@ -2,20 +2,30 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from store.catalog.ingest.cells import as_text, is_missing, is_number
 from store.catalog.parse.currencies import THREE_DECIMALS, currency_of
-from store.catalog.parse.written import CORE, PLAIN, Convention, find_convention, number_of, parse_number
+from store.catalog.parse.written import (
+    CORE,
+    PLAIN,
+    Convention,
+    Mark,
+    find_convention,
+    may_be_thousands,
+    number_of,
+    parse_number,
+    plain_characters,
+    told_mark,
+)
 from store.config import DecimalMark, RangePolicy
 from store.errors import CatalogError
 
 _SIGNS = "+-−"
 _CORE = re.compile(CORE)
 _PRICE = re.compile(rf"(?P<before>[^\d]*?)(?P<core>{CORE})(?P<after>[^\d]*)", re.DOTALL)
-_MAY_BE_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _BETWEEN = re.compile(r"\s*(?:[-–—~]|\bto\b|\bbis\b)\s*", re.IGNORECASE)
 _WHOLE = frozenset(("/-", ",-", ".-", ",–", "/–", ",--", ".--"))  # written after a price without decimals
 _LABELS = re.compile(r"^(?:mrp|price)\b[\s.:]*", re.IGNORECASE)
@@ -31,6 +41,7 @@ class PriceReading:
     currency: str | None  # as it is written most often; None: no sign
     n_with_currency: int
     on_range: RangePolicy
+    told: Mark | None = None  # before decimals, where the prices or the user tell it
 
 
 @dataclass(frozen=True)
@@ -61,35 +72,75 @@ def read_prices(
         cell for cell in as_text(column, name).to_pylist() if cell is not None and not is_missing(cell)
     ]
     if decimal != "comma" and _is_plain(present):
-        return PriceReading(Convention(), True, None, 0, on_range)
+        told: Mark | None = "." if decimal == "point" or any("." in cell for cell in present) else None
+        return PriceReading(Convention(), True, None, 0, on_range, told)
     pairs = [(cell, one) for cell in present if (one := _take_apart(cell)) is not None]
     taken = [one for _, one in pairs]
     currencies = Counter(one.currency for one in taken if one.currency is not None)
-    by_kind: Counter[str] = Counter()
-    for spelling, n in currencies.items():
-        by_kind[currency_of(spelling) or ""] += n
+    by_kind = _by_kind(currencies)
     if len(by_kind) > 1:
         counts = ", ".join(f"{kind} in {n} rows" for kind, n in by_kind.most_common())
         raise CatalogError(
-            f"column {name!r} holds prices in {len(by_kind)} currencies ({counts}): nothing is converted, so keep the "
-            "rows of one currency, or convert them before"
+            f"column {name!r} holds prices in {len(by_kind)} currencies ({counts}): nothing is converted: keep the "
+            "rows of one currency, or convert the prices yourself"
         )
     currency = currencies.most_common(1)[0][0] if currencies else None
     kind = currency_of(currency) if currency is not None else None
-    cores = (core for one in taken for core in one.cores)
+    cores = [core for one in taken for core in one.cores]
     three = True if kind in THREE_DECIMALS else None if kind is None else False
     found = find_convention(cores, has_three_decimals=three)
     convention = found if decimal == "auto" else Convention("," if decimal == "comma" else ".")
     is_plain = convention.decimal == "." and all(PLAIN.fullmatch(cell.strip()) for cell, _ in pairs)
-    return PriceReading(convention, is_plain, currency, sum(currencies.values()), on_range)
+    is_told = decimal != "auto" or (convention.is_sure and any("." in core or "," in core for core in cores))
+    told = convention.decimal if is_told else None
+    return PriceReading(convention, is_plain, currency, sum(currencies.values()), on_range, told)
+
+
+def read_prices_beside(
+    column: pa.ChunkedArray,
+    name: str,
+    trained: PriceReading,
+    decimal: DecimalMark,
+    paths: tuple[str, str],
+) -> PriceReading:
+    """How the prices of a test file are written: as those of the training file, but for a mark that its own prices tell.
+
+    Args:
+        paths: of the training file and the test file.
+
+    Raises:
+        CatalogError: they are in another currency than those of the training file, or in several.
+    """
+    if is_number(column.type):
+        return trained
+    own = read_prices(column, name, decimal, trained.on_range)
+    kinds = [currency_of(one.currency) for one in (trained, own) if one.currency is not None]
+    if len(set(kinds)) > 1:
+        raise CatalogError(
+            f"column {name!r} holds prices in {kinds[0]} ({trained.n_with_currency} rows of {paths[0]}) and in {kinds[1]} "
+            f"({own.n_with_currency} rows of {paths[1]}): nothing is converted, so convert one of them, or take the column "
+            f"out of {paths[1]}"
+        )
+    if decimal == "auto":
+        present = (cell for cell in as_text(column, name).to_pylist() if not is_missing(cell))
+        told = told_mark(
+            core for cell in present if (one := _take_apart(cell)) is not None for core in one.cores
+        )
+        if told is not None and told != trained.convention.decimal:
+            return replace(own, convention=Convention(told))
+    return replace(own, convention=trained.convention)
+
+
+def _by_kind(currencies: Counter[str]) -> Counter[str]:
+    by_kind: Counter[str] = Counter()
+    for spelling, n in currencies.items():
+        by_kind[currency_of(spelling) or ""] += n
+    return by_kind
 
 
 def _is_plain(cells: list[str]) -> bool:
     """Whether all prices are as programs write them, and one at least can't be thousands parted by a point."""
-    if not all(PLAIN.fullmatch(cell.strip()) for cell in cells):
-        return False
-    pointed = [cell for cell in cells if "." in cell]
-    return not pointed or any(not _MAY_BE_THOUSANDS.fullmatch(cell.strip()) for cell in pointed)
+    return all(PLAIN.fullmatch(cell.strip()) for cell in cells) and not may_be_thousands(cells)
 
 
 def price_values(column: pa.ChunkedArray, name: str, reading: PriceReading) -> list[float | str]:
@@ -107,7 +158,7 @@ def describe(reading: PriceReading, name: str) -> str | None:
     thousands, decimals = (
         ("a comma", "a point") if reading.convention.decimal == "." else ("a point", "a comma")
     )
-    said = f"prices of {name!r} are read as {reading.convention.example}: {thousands} parts thousands, {decimals} decimals"
+    said = f"prices of {name!r} are read as {reading.convention.example}: {thousands} separates thousands, {decimals} decimals"
     if not reading.convention.is_sure:
         other = "point" if reading.convention.decimal == "," else "comma"
         said += f" (no price tells for sure; pass '--decimal {other}' if it is the other way round)"
@@ -139,7 +190,7 @@ def _price(cell: str | None, reading: PriceReading) -> float | str:
 
 
 def _take_apart(cell: str) -> _Written | None:
-    stripped = cell.strip()
+    stripped = plain_characters(cell)
     if len(stripped) > MOST_CHARACTERS:
         return None
     if PLAIN.fullmatch(stripped) and not _CORE.fullmatch(stripped.lstrip("+-")):

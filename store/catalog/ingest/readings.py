@@ -64,7 +64,7 @@ def read_readings(workspace: Workspace) -> Readings:
     if not workspace.exists(READINGS_FILE):
         raise CatalogError(
             f"{workspace.root} has no record of how its columns were read: run 'shelfprice catalog ingest' with the same "
-            "files again, which leaves all else as it is"
+            "files again; nothing else changes"
         )
     return Readings.from_json(workspace.read_json(READINGS_FILE))
 
@@ -84,6 +84,7 @@ def read_new_rows(source: TableSource, readings: Readings) -> NewRows:
     Raises:
         CatalogError: it has none of the columns that were read.
     """
+    source = source.with_fields([*readings.text, *([readings.image] if readings.image else [])])
     known = {one for name in readings.columns for one in (name, name.partition(".")[0])}
     if not {*readings.text, readings.image, *known} & source.columns.keys():
         source.require(readings.text[0], "the column of text")

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from store.catalog.ingest.ids import Id
-from store.catalog.ingest.leftovers import rows_of_no_product
 from store.catalog.ingest.source import TableSource
 from store.errors import CatalogError
 from store.schema import REJECTED
 
 MOST_PRICE = 1e15  # in any currency; more is a slip, and its square would overflow
+NO_PRICE = ("price is missing", "price is NaN")  # reasons of rows that hold none
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ def usable_rows(
     ids: list[str | None],
     prices: list[float | str] | None,
     *,
-    id_column: str,
-    text_column: str,
+    no_product: dict[int, str],
     ids_are_integers: bool,
 ) -> ValidatedRows:
     """Sort the rows of a file into usable and rejected ones.
@@ -45,6 +44,7 @@ def usable_rows(
     Args:
         ids: as written, None where a row has none; one that comes again is refused.
         prices: each as a number, or the reason why it is none; None in test, where no price is needed.
+        no_product: positions of rows that are none, and what they are; see `rows_of_no_product`.
         ids_are_integers: as decided over all files by `all_integers`.
 
     Raises:
@@ -56,7 +56,6 @@ def usable_rows(
     sample_id: list[Id] = []
     taken: dict[Id, int] = {}
     lines = source.lines.tolist()
-    no_product = rows_of_no_product(source, id_column, text_column)
     for position, (written, amount) in enumerate(zip(ids, amounts, strict=True)):
         if position in no_product:
             rejected.append((lines[position], written, no_product[position]))
@@ -69,7 +68,7 @@ def usable_rows(
             first = f"line {taken[identity]} of {source.path}"
             rejected.append((lines[position], written, f"duplicate id: first used on {first}"))
             continue
-        reason = amount if isinstance(amount, str) else _refuse_price(amount)
+        reason = amount if isinstance(amount, str) else refuse_price(amount)
         if reason:
             rejected.append((lines[position], written, reason))
             continue
@@ -80,7 +79,7 @@ def usable_rows(
     if not index:
         counts = "; ".join(f"{n} with {reason}" for reason, n in count_reasons(rejected).items())
         raise CatalogError(
-            f"not one of the {len(rejected)} rows of {source.path} is usable ({counts}; first: line {rejected[0][0]}, "
+            f"none of the {len(rejected)} rows of {source.path} can be used ({counts}; first: line {rejected[0][0]}, "
             f"{rejected[0][2]}): check the file and the column options"
         )
     price = np.array([amounts[i] for i in index], np.float64) if prices is not None else None
@@ -103,7 +102,8 @@ def rejected_table(parts: list[ValidatedRows]) -> pa.Table:
     )
 
 
-def _refuse_price(price: float) -> str | None:
+def refuse_price(price: float) -> str | None:
+    """Why a number can't be a price; None where it can."""
     if math.isnan(price):
         return "price is NaN"
     if math.isinf(price):

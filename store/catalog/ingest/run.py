@@ -1,7 +1,7 @@
 """The user's files -> the workspace's catalogue: validated rows, parsed fields, images by content."""
 
 import os
-from collections import Counter, defaultdict
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,22 +9,29 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from store.catalog.download.addresses import split_links
 from store.catalog.images.blobs import FolderImport, import_content, import_folder
-from store.catalog.images.folder import NO_ID, RULES, Folder, Match, list_folder, no_match
-from store.catalog.images.links import FILE_PREFIX, mend_links
+from store.catalog.images.folder import list_folder
+from store.catalog.images.links import mend_links
 from store.catalog.ingest.given import given_columns
-from store.catalog.ingest.ids import Id, all_integers, read_ids
-from store.catalog.ingest.inline import LinkColumn, holds_images, is_image_type, names_file, read_link_column
-from store.catalog.ingest.prices import PriceReading, describe, price_values, read_prices
-from store.catalog.ingest.publish import HOLDOUT_FILE, Split, SplitReport, publish_splits
+from store.catalog.ingest.ids import all_integers, read_ids
+from store.catalog.ingest.inline import (
+    LinkColumn,
+    is_image_type,
+    may_be_images,
+    names_file,
+    read_link_column,
+)
+from store.catalog.ingest.leftovers import rows_of_no_product
+from store.catalog.ingest.matching import images_left_out, match_images, not_images
+from store.catalog.ingest.price_column import Prices, check_currencies, check_roles
+from store.catalog.ingest.publish import Split, SplitReport, publish_splits
 from store.catalog.ingest.readings import Readings, publish_readings
 from store.catalog.ingest.rejects import check_rejected, how_rejected_differ
-from store.catalog.ingest.rows import MOST_PRICE, ValidatedRows, usable_rows
+from store.catalog.ingest.rows import ValidatedRows, usable_rows
 from store.catalog.ingest.source import TableSource, read_source
 from store.catalog.ingest.texts import texts_of
 from store.catalog.parse.extras import decide_extras, word_columns
-from store.catalog.read import CATALOG_LOCK, split_path
+from store.catalog.read import CATALOG_LOCK
 from store.config import CONFIG_FILE, ColumnConfig, keep_settings, load_config, save_config
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.workspace import Workspace
@@ -91,10 +98,10 @@ def ingest(
     splits, readings = _read(columns, train, test, config.submission.price_floor, images is not None, notes)
     folder = list_folder(os.fspath(images)) if images is not None else None
     if folder is not None:
-        _match(folder, splits, notes)
+        match_images(folder, splits, notes)
     with workspace.lock(CATALOG_LOCK):
         if folder is None:
-            notes.extend(_images_left_out(workspace))
+            notes.extend(images_left_out(workspace))
         content = {reference: found for split in splits for reference, found in split.content.items()}
         if content:
             notes.extend(filter(None, [mend_links(workspace)]))
@@ -104,6 +111,7 @@ def ingest(
             used = {name for split in splits for names in split.files for name in names}
             notes.extend(filter(None, [mend_links(workspace)]))
             imported = import_folder(workspace, folder, used)
+            notes.extend(not_images(imported))
             n_left_over = len(folder.names) - len(used)
         reports, test_removed = publish_splits(workspace, splits)
         publish_readings(workspace, readings)
@@ -128,29 +136,35 @@ def ingest(
 def _read(
     columns: ColumnConfig, train: Any, test: Any, price_floor: float, with_folder: bool, notes: list[str]
 ) -> tuple[list[Split], Readings]:
+    check_roles(columns, notes)
     sources = {"train": read_source(train, "train")}
     if test is not None:
         sources["test"] = read_source(test, "test")
     columns = _with_images_found(columns, sources["train"], notes)
     texts = (columns.text, *columns.more_text)
+    named = {columns.sample_id, columns.test_id, columns.image_link, columns.price, columns.weight}
+    named |= {columns.group, columns.time, *texts}
+    sources = {name: source.with_fields(named) for name, source in sources.items()}
     for source in sources.values():
         for name in texts:
             source.require(name, "--text-column")
         notes.extend(source.notes)
     ids = {name: read_ids(source, columns, name, notes) for name, source in sources.items()}
-    are_integers = all_integers([id for written in ids.values() for id in written])
-    prices = _Prices(sources, columns, notes)
+    prices = Prices(sources, columns, notes)
+    amounts = {"train": prices.of_train, "test": None}
+    id_columns = {"train": columns.sample_id, "test": columns.test_id or columns.sample_id}
+    no_product = {
+        name: rows_of_no_product(source, id_columns[name], columns.text, amounts[name])
+        for name, source in sources.items()
+    }
+    are_integers = all_integers(
+        [id for name, written in ids.items() for at, id in enumerate(written) if at not in no_product[name]]
+    )
     rows: dict[str, ValidatedRows] = {}
     differ: dict[str, str | None] = {}
     for name, source in sources.items():
-        id_column = (name == "test" and columns.test_id) or columns.sample_id
         rows[name] = usable_rows(
-            source,
-            ids[name],
-            prices.of_train if name == "train" else None,
-            id_column=id_column,
-            text_column=columns.text,
-            ids_are_integers=are_integers,
+            source, ids[name], amounts[name], no_product=no_product[name], ids_are_integers=are_integers
         )
         differ[name] = how_rejected_differ(rows[name], columns)
         check_rejected(rows[name], columns, differ[name])
@@ -163,7 +177,10 @@ def _read(
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
     used |= set(words)
-    extras = decide_extras(rows["train"], rows.get("test"), used, columns.numeric, columns.categorical)
+    check_currencies(sources, used | set(columns.categorical), prices.reading)
+    extras = decide_extras(
+        rows["train"], rows.get("test"), used, columns.numeric, columns.categorical, prices.reading.told
+    )
     notes.extend(extras.notes)
     has_images = columns.image_link in sources["train"].columns
     readings = Readings(
@@ -182,7 +199,8 @@ def _read(
             rows[name],
             texts_of(rows[name], columns.text, (*columns.more_text, *words), notes),
             links[name].links,
-            (extras.train if name == "train" else extras.test) | given_columns(rows[name], columns),
+            (extras.train if name == "train" else extras.test)
+            | given_columns(rows[name], columns, prices.reading.told),
             inline=links[name].images,
             content=links[name].content,
             currency=prices.reading.currency if name == "train" else None,
@@ -199,40 +217,6 @@ def _is_kept(name: str, columns: dict[str, pa.Array]) -> bool:
     """Whether a column of the file became columns of the catalogue."""
     prefixes = tuple(prefix + name for prefix in (NUMERIC_PREFIX, CATEGORICAL_PREFIX))
     return any(column.startswith(prefixes) for column in columns)
-
-
-class _Prices:
-    """The prices of train, and of test where its file has them: all read as those of train are written."""
-
-    reading: PriceReading
-    of_train: list[float | str]
-
-    def __init__(self, sources: dict[str, TableSource], columns: ColumnConfig, notes: list[str]) -> None:
-        self._column = columns.price
-        train = sources["train"].require(columns.price, "--price-column")
-        self.reading = read_prices(train, columns.price, columns.decimal, columns.price_range)
-        self.of_train = price_values(train, columns.price, self.reading)
-        if (said := describe(self.reading, columns.price)) is not None:
-            notes.append(said)
-
-    def holdout(self, rows: ValidatedRows, notes: list[str]) -> np.ndarray | None:
-        """Prices of usable test rows, float64 of shape (n_rows,), NaN where unknown; None where the file has none."""
-        source = rows.source
-        if self._column not in source.columns:
-            return None
-        values = price_values(rows.take(source.columns[self._column]), self._column, self.reading)
-        price = np.array([np.nan if isinstance(value, str) else value for value in values], np.float64)
-        price[~((price > 0) & (price <= MOST_PRICE))] = np.nan
-        n_known = int(np.isfinite(price).sum())
-        about = f"column {self._column!r} of {source.path} is not learned from"
-        if not n_known:
-            notes.append(f"{about}: it holds no price")
-            return None
-        notes.append(
-            f"{about}: its {n_known} prices are kept apart in {HOLDOUT_FILE}, to compare predictions with them. To "
-            "train on these rows as well, add them to the training file"
-        )
-        return price
 
 
 def _shared_ids(train: ValidatedRows, test: ValidatedRows) -> Iterator[str]:
@@ -280,8 +264,9 @@ def _links(
     if columns.image_link not in source.columns:
         if columns.image_link != ColumnConfig().image_link:
             source.require(columns.image_link, "--image-column")
-        others = [name for name, column in source.columns.items() if holds_images(column)]
-        hint = f" ('--image-column {others[0]}' names one that holds images)" if others else ""
+        others = [name for name, column in source.columns.items() if may_be_images(name, column)]
+        option = f"--image-column {shlex.quote(others[0])}" if others else ""
+        hint = f" ({option!r} names one that holds images)" if others else ""
         notes.append(f"{source.path} has no column {columns.image_link!r}: its rows have no image link{hint}")
         return LinkColumn([None] * len(rows.index))
     found = read_link_column(rows.take(source.columns[columns.image_link]), columns.image_link)
@@ -293,72 +278,3 @@ def _links(
     if n_files and not with_folder:
         notes.append(f"{n_files} rows of {source.path} name image files: give their folder with --images")
     return found
-
-
-def _match(folder: Folder, splits: list[Split], notes: list[str]) -> None:
-    """Find the file of each row; what was found by another rule than the usual ones is counted in the notes."""
-    ids = [set(split.rows.sample_id) for split in splits]
-    shared = set.intersection(*ids) if len(ids) > 1 else set()
-    counts: Counter[str] = Counter()
-    for split in splits:
-        pairs = list(zip(split.rows.sample_id, split.link, strict=True))
-        found = [folder.find(split.name, one, link, is_shared=one in shared) for one, link in pairs]
-        links_of: dict[str, set[str | None]] = defaultdict(set)  # file that another extension led to -> links
-        for match, (_, link) in zip(found, pairs, strict=True):
-            if match is not None and match.rule == "extension":
-                links_of[match.name].add(link)
-        found = [None if match is not None and len(links_of[match.name]) > 1 else match for match in found]
-        split.files = [
-            _files(folder, split, match, link) for match, (_, link) in zip(found, pairs, strict=True)
-        ]
-        counts.update(match.rule for match in found if match is not None and match.rule is not None)
-    _add_numbered(folder, splits, shared, counts)
-    notes.extend(f"{counts[rule]} rows have their image {how}" for rule, how in RULES.items() if counts[rule])
-    for split in splits:
-        if split.images_per_row == "first":
-            split.files = [names[:1] for names in split.files]
-    taken = {name for split in splits for names in split.files for name in names}
-    plain = [match for one in shared if (match := folder.find("train", one, None)) is not None]
-    if unclear := [match.name for match in plain if match.name not in taken]:
-        notes.append(
-            f"{len(unclear)} images are named by an id that stands in both files and are taken for neither (first: "
-            f"{min(unclear)}): name them train_<id> or test_<id>"
-        )
-    if not taken:
-        first = splits[0]
-        raise no_match(folder, first.name, first.rows.sample_id, first.link)
-
-
-def _files(folder: Folder, split: Split, match: Match | None, link: str | None) -> list[str]:
-    """Every image file of a row: the one found for it, then those that its link column lists."""
-    names = [match.name] if match is not None else []
-    listed = split_links(link) if link and split.images_per_row == "all" else None
-    for one in listed or ():
-        if (other := folder.find(split.name, NO_ID, one)) is not None:
-            names.append(other.name)
-    return list(dict.fromkeys(names))
-
-
-def _add_numbered(folder: Folder, splits: list[Split], shared: set[Id], counts: Counter[str]) -> None:
-    """Files that are named by a row's id and a number, where they are no other row's."""
-    taken = {name for split in splits for names in split.files for name in names}
-    for split in splits:
-        for at, sample_id in enumerate(split.rows.sample_id):
-            numbered = folder.numbered(split.name, sample_id, is_shared=sample_id in shared)
-            fresh = [name for name in numbered if name not in taken]
-            if fresh:
-                split.files[at] = [*split.files[at], *fresh]
-                counts["numbered"] += 1
-
-
-def _images_left_out(workspace: Workspace) -> Iterator[str]:
-    """Told when the catalogue before had images out of a folder and no folder is given now."""
-    if not workspace.is_sound(split_path("train")):
-        return
-    before = workspace.read_table(split_path("train"), ["image"])["image"].to_pylist()
-    n_lost = sum(1 for reference in before if reference is not None and reference.startswith(FILE_PREFIX))
-    if n_lost:
-        yield (
-            f"{n_lost} train rows had an image out of a folder and have none now: "
-            "give --images again to keep them"
-        )

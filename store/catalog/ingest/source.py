@@ -5,25 +5,32 @@ import csv
 import gzip
 import io
 import os
+import re
+import shlex
+import stat
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any, BinaryIO, TextIO, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from store.catalog.ingest.frames import is_frame, plain_column, table_of
-from store.catalog.ingest.layout import find_layout
+from store.catalog.ingest.layout import DELIMITERS, PIPE, find_layout
 from store.errors import CatalogError
 
 CHUNK_ROWS = 8192
 MOST_FIELD_CHARACTERS = 10_000_000  # one field; longer is a quote that never closes
 _SNIFFED_BYTES = 65536
+_MAY_PART = re.compile(r"\w\s*[,;\t|~:^#]\s*\w")  # between names of a header
+_MARKUP = re.compile(rb"<(?:!doctype|\?xml|(?:html|head|body|table|div)[\s>])", re.IGNORECASE)
+_JSON = re.compile(rb"\{\s*\"|\[\s*[\[{]")
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,40 @@ class TableSource:
         near = get_close_matches(name.lower(), [column.lower() for column in self.columns], 1, 0.5)
         meant = next((column for column in self.columns if near and column.lower() == near[0]), None)
         meant = meant or likely
-        hint = f"{option} {meant}" if meant else f"{option} NAME"
+        hint = f"{option} {shlex.quote(meant)}" if meant else f"{option} NAME"
         raise CatalogError(
             f"{self.path} has no column {name!r}, its columns are {', '.join(map(repr, self.columns))}: "
-            f"name the right one with {hint!r}"
+            + (self._not_parted(name) or f"name the right one with {hint!r}")
         )
+
+    def _not_parted(self, name: str) -> str | None:
+        """What to do where one column has the names of several; None where it does not."""
+        only = next(iter(self.columns), "")
+        words = only.split()
+        may_part = _MAY_PART.search(only) or "  " in only or (len(words) > 2 and name in words)
+        if len(self.columns) + self.n_unnamed != 1 or not may_part:
+            return None
+        if any(mark in only for mark in (*DELIMITERS, PIPE)):
+            return "a line 'sep=' above them gives another mark, or quotes are around each whole line: take these away"
+        return (
+            "they are not parted by a comma, semicolon, tab or pipe: save the file as CSV with one of these"
+        )
+
+    def with_fields(self, names: Iterable[str]) -> "TableSource":
+        """The same table, with fields of structs that are named as `column.field` as columns of their own."""
+        found: dict[str, pa.ChunkedArray] = {}
+        for name in names:
+            for column, cells in self.columns.items():
+                if (
+                    name in self.columns
+                    or not name.startswith(f"{column}.")
+                    or not pa.types.is_struct(cells.type)
+                ):
+                    continue
+                with suppress(KeyError, pa.ArrowException):  # it has no such field
+                    field = pc.struct_field(cells, name.removeprefix(f"{column}.").split("."))
+                    found[name] = plain_column(field, self.path, name)
+        return replace(self, columns={**self.columns, **found}) if found else self
 
 
 def read_source(table: Any, name: str = "train") -> TableSource:
@@ -94,6 +130,11 @@ def read_source(table: Any, name: str = "train") -> TableSource:
 
 def _read_file(path: str) -> TableSource:
     try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise CatalogError(
+                f"{path} is a pipe or a device, which is read once only: write it to a file, and give that"
+            )
         with open(path, "rb") as file:
             head = file.read(_SNIFFED_BYTES)
         if not head.strip():
@@ -102,7 +143,7 @@ def _read_file(path: str) -> TableSource:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CatalogError(f"{path} is a damaged gzip file: {error}") from error
     except OSError as error:
-        raise CatalogError(f"can't read {path}: {error.strerror or error}") from error
+        raise CatalogError(f"can't read {path}: {error.strerror or error}: check the path") from error
 
 
 # ---- Parquet and frames --------------------------------------------------------------------------
@@ -235,6 +276,15 @@ def _refuse_other_formats(path: str, head: bytes) -> None:
         )
     if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise CatalogError(f"{path} is a spreadsheet or archive, not CSV: export it as CSV in UTF-8")
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if _JSON.match(start):
+        lines = ", lines=True" if start.startswith(b"{") else ""
+        raise CatalogError(
+            f"{path} is JSON, not CSV: write it as CSV or Parquet, such as with "
+            f"pandas.read_json({path!r}{lines}).to_parquet('catalogue.parquet')"
+        )
+    if _MARKUP.match(start):
+        raise CatalogError(f"{path} is HTML or XML, not CSV: export its table as CSV in UTF-8")
     zero = head.split(b"\n", 1)[0].find(b"\0")
     if zero >= 0:
         raise CatalogError(

@@ -21,9 +21,15 @@ def texts_of(rows: ValidatedRows, text: str, more: tuple[str, ...], notes: list[
     Args:
         more: further columns of strings, or of lists of strings.
     """
-    first = _texts(rows, text, notes)
-    if not more:
-        return first
+    is_list = holds_lists(rows.source.columns[text].type)
+    first = pa.array(_words(rows, text, notes), pa.string()) if is_list else _texts(rows, text, notes)
+    found = first if not more else _joined(rows, first, more, notes)
+    if len(found) and not pc.any(pc.not_equal(found, "")).as_py():
+        notes.append(f"not one row of {rows.source.path} has a text in {', '.join(map(repr, (text, *more)))}")
+    return found
+
+
+def _joined(rows: ValidatedRows, first: pa.Array, more: tuple[str, ...], notes: list[str]) -> pa.Array:
     columns = [first.to_pylist(), *(_words(rows, name, notes) for name in more)]
     names = ("", *(f"{name}: " for name in more))
     return pa.array(

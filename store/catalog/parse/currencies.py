@@ -1,5 +1,8 @@
 """Currencies as they are written beside prices: sign or code -> one spelling for each."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 # Spelling in lower case, without blanks and points at its ends -> the currency.
 _SPELLINGS: dict[str, str] = {
     "$": "$ us$ usd dollar dollars",
@@ -54,3 +57,20 @@ THREE_DECIMALS = frozenset(("KWD", "BHD", "OMR", "JOD", "TND"))  # a thousandth 
 def currency_of(written: str) -> str | None:
     """The currency that a sign, code or word stands for; None where it is none."""
     return CURRENCIES.get(written.strip(" .\u00a0\u202f").lower())
+
+
+def currency_counts(cells: Mapping[str, int]) -> Counter[str]:
+    """Currencies of a column that holds their signs and codes of three letters alone; nothing where it holds more.
+
+    Args:
+        cells: distinct cells and how often each occurs.
+    """
+    counts: Counter[str] = Counter()
+    for cell, n in cells.items():
+        if not cell or cell.lower() in ("nan", "none", "null"):
+            continue
+        kind = currency_of(cell) if not cell.isalpha() or (len(cell) == 3 and cell.isupper()) else None
+        if kind is None:
+            return Counter()
+        counts[kind] += n
+    return counts

@@ -3,11 +3,12 @@
 import datetime
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 MISSING_DAY = np.datetime64("NaT", "D")
+FIRST_FAR_DAY = np.datetime64("9000-01-01", "D")  # such a day, mostly 9999-12-31, says that there is none
 _TIME = r"(?:(?:[T,]| )\s*\d{1,2}:\d{2}.{0,24})?"
 _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 _MONTH = rf"(?P<month>(?:{'|'.join(_MONTHS)})[a-z]*)\.?"
@@ -15,7 +16,9 @@ _ORDINAL = r"(?:st|nd|rd|th)?"
 _KINDS = {
     "year first": re.compile(rf"(?P<year>\d{{4}})[-/.](?P<month>\d{{1,2}})[-/.](?P<day>\d{{1,2}}){_TIME}"),
     "year last": re.compile(rf"(?P<first>\d{{1,2}})[-/.](?P<second>\d{{1,2}})[-/.](?P<year>\d{{4}}){_TIME}"),
-    "day month": re.compile(rf"(?P<day>\d{{1,2}}){_ORDINAL}[ -]{_MONTH}[ ,-]+(?P<year>\d{{4}}){_TIME}", re.I),
+    "day month": re.compile(
+        rf"(?P<day>\d{{1,2}}){_ORDINAL}[ -]{_MONTH}[ ,-]+(?P<year>\d{{4}}|\d{{2}}){_TIME}", re.I
+    ),
     "month day": re.compile(rf"{_MONTH} (?P<day>\d{{1,2}}){_ORDINAL},? (?P<year>\d{{4}}){_TIME}", re.I),
 }
 _MOST_CHARACTERS = 60
@@ -30,12 +33,22 @@ def find_dates(cells: Sequence[str]) -> tuple[str, float] | None:
     best = max(_KINDS, key=lambda kind: sum(n for cell, n in distinct.items() if _match(kind, cell)))
     kind = best
     if best == "year last":
-        pairs = [(int(m["first"]), int(m["second"])) for cell in distinct if (m := _match(best, cell))]
-        n_day_first = sum(first > 12 for first, _ in pairs)
-        n_month_first = sum(second > 12 for _, second in pairs)
+        n_day_first, n_month_first = _n_telling(distinct)
         kind = "month first" if n_month_first > n_day_first else "day first"
     fitting = sum(n for cell, n in distinct.items() if not np.isnat(day_of(cell, kind)))
     return (kind, fitting / len(cells)) if fitting else None
+
+
+def tells_order(cells: Iterable[str]) -> bool:
+    """Whether written dates with the year last tell which of the others is the day, as 25/01/2024 does."""
+    n_day_first, n_month_first = _n_telling(cell.strip() for cell in cells)
+    return n_day_first != n_month_first
+
+
+def _n_telling(cells: Iterable[str]) -> tuple[int, int]:
+    """How many dates have the day first, and the month, for sure."""
+    pairs = [(int(m["first"]), int(m["second"])) for cell in cells if (m := _match("year last", cell))]
+    return sum(first > 12 for first, _ in pairs), sum(second > 12 for _, second in pairs)
 
 
 def day_of(cell: str, kind: str) -> np.datetime64:
@@ -51,7 +64,10 @@ def day_of(cell: str, kind: str) -> np.datetime64:
     month = found["month"]
     number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
     try:
-        return np.datetime64(datetime.date(int(found["year"]), number, int(found["day"])), "D")
+        year = int(found["year"])
+        if len(found["year"]) == 2:
+            year += 2000 if year < 69 else 1900  # as POSIX reads two digits
+        return np.datetime64(datetime.date(year, number, int(found["day"])), "D")
     except ValueError:
         return MISSING_DAY
 

@@ -4,6 +4,8 @@ How a column is read is decided on train and applied to test.
 """
 
 import dataclasses
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,15 +15,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.catalog.ingest.cells import as_text, holds_lists, is_missing, is_number
+from store.catalog.ingest.inline import looks_like_images
 from store.catalog.ingest.rows import ValidatedRows
-from store.catalog.parse.dates import MISSING_DAY, date_numbers, day_of, find_dates
-from store.catalog.parse.measures import MeasureReading, find_measures
-from store.catalog.parse.written import Convention, parse_number
+from store.catalog.parse.dates import (
+    FIRST_FAR_DAY,
+    MISSING_DAY,
+    date_numbers,
+    day_of,
+    find_dates,
+    tells_order,
+)
+from store.catalog.parse.measures import MeasureReading, find_measures, is_bound, is_measure
+from store.catalog.parse.written import Convention, Mark, may_be_thousands, parse_number
 from store.errors import CatalogError
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
 Kind = Literal["numeric", "measure", "boolean", "date", "categorical"]
 MOST_STRAY = 0.02  # share of a column's values that may be no numbers, or no dates, and are then missing
+_MOST_STRAY_NAMED = 0.5  # the same of a column that the user says holds numbers
+_CODE = re.compile(r"(?=\S*\d)\S{6,}")  # one word with a digit
 _FEW_ROWS = 1000  # from here on, categories that fill over half of the rows are free text as well
 _LEAST_ROWS, _NEARLY_ALL = (
     50,
@@ -62,7 +74,8 @@ class ColumnReading:
         """What `to_json` gave."""
         measure = value["measure"]
         if measure is not None:
-            measure = MeasureReading(measure["unit"], Convention(**measure["convention"]), measure["sizes"])
+            convention = Convention(**measure["convention"])
+            measure = MeasureReading(measure["unit"], convention, measure["sizes"], measure.get("currency"))
         return cls(value["kind"], measure, value["dates"], value["last"])
 
 
@@ -75,6 +88,15 @@ def read_column(
         The columns that it becomes, and (position, cell) of each value that is not what it should be.
     """
     return _read(cells, reading, name, reading.last_day)
+
+
+def read_numbers(cells: pa.ChunkedArray, name: str, told: Mark | None) -> np.ndarray:
+    """A column that must hold numbers, float64 of shape (n_rows,), NaN where a cell is none; see `decide_extras`."""
+    reading = _reading(cells, name, "numeric", told)
+    if isinstance(reading, str):
+        return np.full(len(cells), np.nan)
+    values: np.ndarray = _numbers(cells, reading, name)[0].to_numpy(zero_copy_only=False)
+    return values
 
 
 def word_columns(columns: dict[str, pa.ChunkedArray], used: set[str]) -> list[str]:
@@ -96,12 +118,14 @@ def decide_extras(
     used: set[str],
     numeric: tuple[str, ...],
     categorical: tuple[str, ...],
+    told: Mark | None = None,
 ) -> Extras:
     """Further columns, typed.
 
     Args:
         used: columns that are something else already (id, text, image link, price).
         numeric, categorical: columns whose type the user says; the others go by their values.
+        told: the mark before decimals in the prices of the training file; None: they do not tell.
 
     Raises:
         CatalogError: a column that the user names is missing, named twice, used already or does not hold numbers.
@@ -116,14 +140,21 @@ def decide_extras(
         if of_test is not None and name not in of_test:
             notes.append(f"column {name!r} is in {train.source.path} only: left out")
             continue
-        reading = _reading(cells, name, named.get(name))
+        reading = _reading(cells, name, named.get(name), told)
         if isinstance(reading, str):
-            notes.append(f"column {name!r} is left out: {reading}")
+            notes.append(f"column {name!r} is left out: {reading}{_nearly_numbers(cells, name)}")
             continue
+        if reading.kind == "categorical" and name not in named:
+            hint = _nearly_numbers(cells, name) or _lists(cells, name)
+            notes.extend([f"column {name!r} is read as categories{hint}"] if hint else [])
         last = _last_day(cells, reading, name)
         readings[name] = replace(reading, last="" if np.isnat(last) else str(last))
         parts, stray = _read(cells, reading, name, last)
-        if stray and named.get(name) == "numeric" and len(stray) > MOST_STRAY * len(cells):
+        if (
+            stray
+            and named.get(name) == "numeric"
+            and len(stray) >= _MOST_STRAY_NAMED * _n_present(cells, name)
+        ):
             line = train.source.lines[train.index[stray[0][0]]]
             raise CatalogError(
                 f"--numeric {name}: line {line} of {train.source.path} holds {stray[0][1]!r}, which is no "
@@ -131,10 +162,14 @@ def decide_extras(
             )
         if reading.kind == "date":  # a part that is the same everywhere says nothing
             parts = {key: values for key, values in parts.items() if pc.count_distinct(values).as_py() > 1}
+        if taken := parts.keys() & columns["train"].keys():
+            raise CatalogError(
+                f"column {name!r} of {train.source.path} becomes {min(taken).partition(':')[2]!r}, and another column is "
+                "called so: rename one of the two"
+            )
         columns["train"].update(parts)
         notes.extend(_said(reading, name, stray, "train"))
-        if reading.kind in ("numeric", "measure"):
-            notes.extend(_words_for_none(cells, name))
+        notes.extend(_doubts(cells, reading, name))
         if of_test is None:
             continue
         tested, stray = _read(of_test[name], reading, name, last)
@@ -157,7 +192,14 @@ def _columns(rows: ValidatedRows, used: set[str]) -> dict[str, pa.ChunkedArray]:
     found: dict[str, pa.ChunkedArray] = {}
     for name, column in rows.source.columns.items():
         if name not in used:
-            found.update(flattened(name, rows.take(column)))
+            for part, cells in flattened(name, rows.take(column)):
+                if part in used:
+                    continue
+                if part in found:
+                    raise CatalogError(
+                        f"{rows.source.path} has a column {part!r} and a struct with that field: rename one of the two"
+                    )
+                found[part] = cells
     return found
 
 
@@ -197,7 +239,7 @@ def _named(
 # ---- how a column is read ------------------------------------------------------------------------
 
 
-def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None) -> ColumnReading | str:
+def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None, told: Mark | None) -> ColumnReading | str:
     """How a column is read, or why it is not."""
     by_type = _by_type(cells)
     if kind == "categorical":
@@ -209,12 +251,18 @@ def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None) -> ColumnRead
     present = [cell for cell in as_text(cells, name).to_pylist() if not is_missing(cell)]
     if not present:
         return ColumnReading("numeric") if kind == "numeric" else "it is empty"
-    if all(parse_number(cell) is not None for cell in present):
-        return ColumnReading("numeric")
+    is_plain = all(parse_number(cell) is not None for cell in present)
+    measures = find_measures(present, told) if not is_plain or may_be_thousands(present) else None
+    if is_plain:
+        parts_thousands = measures is not None and measures[0].convention.decimal == ","
+        return (
+            ColumnReading("measure", measures[0])
+            if measures and parts_thousands
+            else ColumnReading("numeric")
+        )
     if kind == "numeric":
-        measures = find_measures(present)
         return ColumnReading("measure", measures[0]) if measures else ColumnReading("numeric")
-    return _by_values(present)
+    return _by_values(present, measures, name)
 
 
 def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
@@ -238,21 +286,31 @@ def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
     return ColumnReading("numeric") if is_number(kind) else None
 
 
-def _by_values(present: list[str]) -> ColumnReading | str:
-    if {cell.strip().lower() for cell in present} <= {"true", "false"}:
+def _by_values(
+    present: list[str], measures: tuple[MeasureReading, float] | None, name: str
+) -> ColumnReading | str:
+    n_truths = sum(cell.strip().lower() in ("true", "false") for cell in present)
+    if n_truths >= (1 - MOST_STRAY) * len(present):
         return ColumnReading("boolean")
     dates = find_dates(present)
     if dates is not None and dates[1] >= 1 - MOST_STRAY:
         return ColumnReading("date", dates=dates[0])
-    measures = find_measures(present)
     if measures is not None and measures[1] >= 1 - MOST_STRAY:
         return ColumnReading("measure", measures[0])
     distinct, n = len(set(present)), len(present)
+    if distinct == n and n >= _LEAST_ROWS and all(_CODE.fullmatch(cell.strip()) for cell in present):
+        return (
+            f"{n} different codes in {n} rows are an id or a hash, which says nothing of other rows "
+            "(name it with --categorical to keep it)"
+        )
     is_free = (
         distinct == n
         or (n >= _FEW_ROWS and distinct > n / 2)
         or (n >= _LEAST_ROWS and distinct > _NEARLY_ALL * n)
     )
+    if is_free and looks_like_images(name, present):
+        option = f"--image-column {shlex.quote(name)}"
+        return f"it looks like images (name it with {option!r} to have them)"
     if is_free:
         return (
             f"{distinct} distinct values in {n} rows are free text, not categories "
@@ -308,17 +366,32 @@ def _days(
     cells: pa.ChunkedArray, reading: ColumnReading, name: str
 ) -> tuple[np.ndarray, list[tuple[int, str]]]:
     if pa.types.is_date(cells.type) or pa.types.is_timestamp(cells.type):
-        return np.asarray(cells.cast(pa.date32(), safe=False).to_numpy()).astype("datetime64[D]"), []
-    written = as_text(cells, name).to_pylist()
-    kind = reading.dates or "year first"
-    known = {cell: day_of(cell, kind) for cell in set(written) if cell is not None}
-    days = np.array([known.get(cell, MISSING_DAY) for cell in written], "datetime64[D]")
+        if pa.types.is_timestamp(cells.type) and not _knows_zone(cells.type):
+            cells = cells.cast(pa.timestamp(cells.type.unit))
+        days = np.asarray(cells.cast(pa.date32(), safe=False).to_numpy()).astype("datetime64[D]")
+        written = [
+            str(day) if is_far else None for day, is_far in zip(days, days >= FIRST_FAR_DAY, strict=True)
+        ]
+    else:
+        written = as_text(cells, name).to_pylist()
+        kind = reading.dates or "year first"
+        known = {cell: day_of(cell, kind) for cell in set(written) if cell is not None}
+        days = np.array([known.get(cell, MISSING_DAY) for cell in written], "datetime64[D]")
+    days = np.where(days >= FIRST_FAR_DAY, MISSING_DAY, days)
     stray = [
         (at, cell)
         for at, cell in enumerate(written)
         if cell is not None and np.isnat(days[at]) and not is_missing(cell)
     ]
     return days, stray
+
+
+def _knows_zone(kind: pa.TimestampType) -> bool:
+    try:
+        pa.array([0], kind).cast(pa.date32(), safe=False)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _last_day(cells: pa.ChunkedArray, reading: ColumnReading, name: str) -> np.datetime64:
@@ -338,17 +411,63 @@ def _categories(cells: pa.ChunkedArray, name: str) -> pa.Array:
 # ---- what the user should know -------------------------------------------------------------------
 
 
-def _words_for_none(cells: pa.ChunkedArray, name: str) -> Iterator[str]:
-    """How many cells of a column of numbers are a word such as `n/a`."""
+def _nearly_numbers(cells: pa.ChunkedArray, name: str) -> str:
+    """That more than half of a column's cells are numbers, and how to have it read so; else nothing."""
+    if not pa.types.is_string(cells.type):
+        return ""
+    present = [cell for cell in cells.to_pylist() if not is_missing(cell)]
+    measures = find_measures(present) if present else None
+    if measures is None or measures[1] <= 1 - _MOST_STRAY_NAMED:
+        return ""
+    option = f"--numeric {shlex.quote(name)}"
+    return f"; {measures[1]:.1%} of its values are numbers: {option!r} takes the others as missing"
+
+
+def _lists(cells: pa.ChunkedArray, name: str) -> str:
+    """That all cells of a column are written as lists, and how to have their words; else nothing."""
+    present = [cell.strip() for cell in as_text(cells, name).to_pylist() if not is_missing(cell)]
+    if not all(cell[0] == "[" and cell[-1] == "]" for cell in present):
+        return ""
+    return f"; its cells are lists: {f'--text-column {shlex.quote(name)}'!r} joins their words to the text"
+
+
+def _doubts(cells: pa.ChunkedArray, reading: ColumnReading, name: str) -> Iterator[str]:
+    """What was taken for granted about the cells of a training column."""
+    if reading.kind == "date" and pa.types.is_timestamp(cells.type) and not _knows_zone(cells.type):
+        yield f"column {name!r} has times of a zone that is not known here, {cells.type.tz!r}: its days are those of UTC"
     if not pa.types.is_string(cells.type):
         return
     counts = {one["values"]: one["counts"] for one in cells.value_counts().to_pylist()}
-    words = {cell: n for cell, n in counts.items() if cell and cell.strip() and is_missing(cell)}
-    if words:
+    counts = {cell: n for cell, n in counts.items() if cell and cell.strip()}
+    if (
+        reading.kind == "date"
+        and reading.dates in ("day first", "month first")
+        and not tells_order(list(counts))
+    ):
         yield (
-            f"column {name!r} holds {sum(words.values())} cells in train that say there is no value (first: "
-            f"{next(iter(words))!r}): taken as missing"
+            f"column {name!r}: no date tells for sure whether the day or the month stands first, {reading.dates} is taken: "
+            "write the dates year first (2024-12-31) if that is wrong"
         )
+    if reading.kind not in ("numeric", "measure"):
+        return
+    option = f"--categorical {shlex.quote(name)}"
+    for is_one, what, then in (
+        (is_missing, "cells in train that say there is no value", "taken as missing"),
+        (is_bound, "numbers in train that are not exact", "taken as the number"),
+        (_has_zeros, "numbers in train with zeros before them", f"where they are codes, pass {option!r}"),
+    ):
+        if found := [cell for cell in counts if is_one(cell)]:
+            n = sum(counts[cell] for cell in found)
+            yield f"column {name!r} holds {n} {what} (first: {found[0]!r:.60}): {then}"
+
+
+def _has_zeros(cell: str) -> bool:
+    written = cell.strip()
+    return written.startswith("0") and written.isdigit() and len(written) > 1
+
+
+def _n_present(cells: pa.ChunkedArray, name: str) -> int:
+    return sum(not is_missing(cell) for cell in as_text(cells, name).to_pylist())
 
 
 def _said(reading: ColumnReading, name: str, stray: list[tuple[int, str]], split: str) -> list[str]:
@@ -365,6 +484,8 @@ def _said(reading: ColumnReading, name: str, stray: list[tuple[int, str]], split
         said.append(f"column {name!r} is read as dates{how}: year, month, weekday and age in days")
     if stray:
         what = "dates" if reading.kind == "date" else "numbers"
+        if reading.measure is not None and is_measure(stray[0][1]):
+            what += f" in {reading.measure.unit or reading.measure.currency or 'that unit'!r}"
         said.append(
             f"column {name!r} holds {len(stray)} values in {split} that are no {what} (first: {stray[0][1]!r:.60}): "
             "taken as missing"

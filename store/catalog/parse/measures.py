@@ -7,10 +7,20 @@ from dataclasses import dataclass
 
 from store.catalog.parse.currencies import currency_of
 from store.catalog.parse.units import SPELLINGS, UNITS
-from store.catalog.parse.written import CORE, Convention, find_convention, number_of, parse_number
+from store.catalog.parse.written import (
+    CORE,
+    Convention,
+    Mark,
+    find_convention,
+    number_of,
+    parse_number,
+    plain_characters,
+)
 
 _MEASURE = re.compile(rf"(?P<before>[^\d]{{0,8}}?)(?P<core>{CORE})(?P<unit>[^\d].{{0,23}})?", re.DOTALL)
 _BEFORE = frozenset(("", "+", "~", "≈", "<", ">", "≤", "≥", "±"))
+_BOUNDS = _BEFORE - {"", "+", "±"}
+_NORMALISED = frozenset(SPELLINGS.values())
 _MINUS = frozenset("-−–")
 _MOST_CHARACTERS = 60
 # Units that are the same thing in another size: unit -> (dimension, size of one).
@@ -44,11 +54,14 @@ class MeasureReading:
     unit: str | None  # as written most often; None: no unit
     convention: Convention
     sizes: dict[str, float]  # unit, normalised -> what a number in it is multiplied by
+    currency: str | None = None  # beside most of those numbers that have one
 
     def value_of(self, cell: str) -> float | None:
-        """The number of a cell in `unit`; None where it is none."""
+        """The number of a cell in `unit`; None where it is none, or one in another unit or currency."""
         measure = _measure_of(cell)
         if measure is None or measure.unit not in self.sizes:
+            return None
+        if self.currency is not None and measure.currency not in (None, self.currency):
             return None
         value = measure.number
         if value is None:
@@ -63,12 +76,17 @@ class _Measure:
     spelling: str  # as written
     sign: int = 1
     number: float | None = None  # of a number that programs wrote, where marks do not decide
+    currency: str | None = None
+    is_bound: bool = False  # "<5", "~3"
 
 
-def find_measures(cells: Sequence[str]) -> tuple[MeasureReading, float] | None:
+def find_measures(cells: Sequence[str], told: Mark | None = None) -> tuple[MeasureReading, float] | None:
     """How most cells are read as numbers, and the share of cells that fit; None where none does.
 
-    One unit, or units of one dimension, hold for a column; a number without a unit is taken to be in it.
+    One unit, or units of one dimension, and one currency hold for a column; a number without a unit is taken to be in it.
+
+    Args:
+        told: the mark before decimals in the prices of the same file, see `find_convention`.
     """
     distinct = Counter(cells)
     found = {cell: measure for cell in distinct if (measure := _measure_of(cell)) is not None}
@@ -89,11 +107,34 @@ def find_measures(cells: Sequence[str]) -> tuple[MeasureReading, float] | None:
         if measure.unit == usual:
             spellings[measure.spelling] += distinct[cell]
     one = FAMILIES[usual][1] if usual in FAMILIES else 1.0
-    sizes = {unit: FAMILIES[unit][1] / one if unit in FAMILIES else 1.0 for unit in taken}
+    dimension = {
+        unit for unit, (name, _) in FAMILIES.items() if name == main
+    }  # test rows may have others of them
+    sizes = {unit: FAMILIES[unit][1] / one if unit in FAMILIES else 1.0 for unit in sorted(taken | dimension)}
     cores = (m.core for m in found.values() if m.unit in taken and m.number is None)
-    reading = MeasureReading(spellings.most_common(1)[0][0] if usual else None, find_convention(cores), sizes)
+    currencies: Counter[str] = Counter()
+    for cell, measure in found.items():
+        if measure.currency is not None and measure.unit in taken:
+            currencies[measure.currency] += distinct[cell]
+    reading = MeasureReading(
+        spellings.most_common(1)[0][0] if usual else None,
+        find_convention(cores, told=told),
+        sizes,
+        currencies.most_common(1)[0][0] if currencies else None,
+    )
     fitting = sum(n for cell, n in distinct.items() if reading.value_of(cell) is not None)
     return (reading, fitting / len(cells)) if fitting else None
+
+
+def is_measure(cell: str) -> bool:
+    """Whether a cell is one number, in whatever unit or currency."""
+    return _measure_of(cell) is not None
+
+
+def is_bound(cell: str) -> bool:
+    """Whether a cell is a number with a mark before it that says that it is not exact, such as `<5` and `~3`."""
+    measure = _measure_of(cell)
+    return measure is not None and measure.is_bound
 
 
 def _dimension(unit: str) -> str:
@@ -101,7 +142,7 @@ def _dimension(unit: str) -> str:
 
 
 def _measure_of(cell: str) -> _Measure | None:
-    stripped = cell.strip()
+    stripped = plain_characters(cell)
     if len(stripped) > _MOST_CHARACTERS:
         return None
     match = _MEASURE.fullmatch(stripped)
@@ -113,8 +154,12 @@ def _measure_of(cell: str) -> _Measure | None:
     before = match["before"].strip()
     sign = -1 if _MINUS & set(before) else 1
     before = before.strip("-−– ")
-    if before not in _BEFORE and currency_of(before) is None:
+    currency = currency_of(before)
+    if before not in _BEFORE and currency is None:
         return None
     spelling = " ".join((match["unit"] or "").split())
     lowered = spelling.lower().rstrip(".")
-    return _Measure(match["core"], SPELLINGS.get(lowered.replace(".", ""), lowered), spelling, sign)
+    unit = SPELLINGS.get(lowered.replace(".", ""), lowered)
+    if currency is None and unit not in _NORMALISED:
+        currency = currency_of(unit)
+    return _Measure(match["core"], unit, spelling, sign, currency=currency, is_bound=before in _BOUNDS)

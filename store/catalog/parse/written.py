@@ -1,9 +1,11 @@
 """Numbers as people write them: `1,299.00`, `1.299,00`, `1 299`, `12'500`, `1,23,456`.
 
-Which mark parts thousands and which parts decimals is found from a column as a whole: `1,299` alone can be both.
+Which mark separates thousands and which separates decimals is found from a column as a whole: `1,299` alone can be both.
 """
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,11 +16,14 @@ Mark = Literal[".", ","]
 PLAIN = re.compile(
     r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE | re.ASCII
 )
+_FULL_WIDTH = (0x3000, *range(0xFF01, 0xFF5F), *range(0xFFE0, 0xFFE7))
+_USUAL = {code: unicodedata.normalize("NFKC", chr(code)) for code in _FULL_WIDTH}
 GROUP_MARKS = " \u00a0\u2009\u202f'\u2019"  # part thousands wherever they are written
 # A run of digits and marks that ends in a digit; no two marks in a row. "Rs.499" is no ".499".
 CORE = rf"(?:(?<![^\W\d_])[.,])?[0-9]+(?:[.,{GROUP_MARKS}][0-9]+)*"
 MOST_DIGITS = 400  # of one number; more is no number, and a float could not hold it
 _MUCH_NEARER = float(np.log(10))  # on a log scale
+_POINT_OF_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _MARKED = re.compile(rf"[.,{GROUP_MARKS}]")
 
 
@@ -35,11 +40,19 @@ class Convention:
         return "1,299.50" if self.decimal == "." else "1.299,50"
 
 
+def plain_characters(written: str) -> str:
+    """A cell without blanks around it, out of the `="…"` of spreadsheets, and full-width characters as the usual ones."""
+    stripped = written.strip()
+    if stripped[:2] == '="' and stripped[-1] == '"' and len(stripped) > 3:
+        stripped = stripped[2:-1].strip()
+    return stripped if stripped.isascii() else stripped.translate(_USUAL)
+
+
 def parse_number(written: str | None) -> float | None:
     """The number of a cell in the usual notation of programs, NaN and infinity included; None where it holds another."""
     if written is None:
         return None
-    stripped = written.strip()
+    stripped = plain_characters(written)
     return float(stripped) if len(stripped) <= MOST_DIGITS and PLAIN.fullmatch(stripped) else None
 
 
@@ -61,14 +74,17 @@ def number_of(core: str, convention: Convention) -> float | None:
     return float(f"{whole or '0'}.{part or '0'}")
 
 
-def find_convention(cores: Iterable[str], *, has_three_decimals: bool | None = True) -> Convention:
+def find_convention(
+    cores: Iterable[str], *, has_three_decimals: bool | None = True, told: Mark | None = None
+) -> Convention:
     """The convention that fits a column.
 
     A number says which one holds when it has both marks (`1,299.00`), one mark twice (`1,299,000`), or one mark that
-    does not stand before exactly three digits (`4,5`). Where no number does, a comma parts thousands and a point
+    does not stand before exactly three digits (`4,5`). Where no number does, a comma separates thousands and a point
     decimals, unless the other brings the numbers much nearer to those without a mark (`1.299` beside `499` and `899`).
 
     Args:
+        told: the mark before decimals in the prices of the same file, where those tell; it takes the place of the point.
         has_three_decimals: whether decimals of three digits are usual, as in weights; None: rare, as in prices; False:
             there are none, as in prices with a currency beside them.
     """
@@ -96,11 +112,29 @@ def find_convention(cores: Iterable[str], *, has_three_decimals: bool | None = T
     is_sure = bool(usual) and max(usual) < 1000
     if has_three_decimals is False or (has_three_decimals is None and as_decimal == ","):
         return Convention(as_thousands, is_sure)
+    expected = told or "."
     if not usual:
-        return Convention(".", False)
+        return Convention(expected, told is not None)
     gain = _distance(doubtful, as_decimal, usual) - _distance(doubtful, as_thousands, usual)
-    is_thousands = gain > (_MUCH_NEARER if as_decimal == "." else -_MUCH_NEARER)
-    return Convention(as_thousands if is_thousands else as_decimal, is_sure and is_thousands)
+    is_thousands = gain > (_MUCH_NEARER if as_decimal == expected else -_MUCH_NEARER)
+    decimal = as_thousands if is_thousands else as_decimal
+    return Convention(decimal, decimal == told or (is_sure and is_thousands))
+
+
+def told_mark(cores: Iterable[str]) -> Mark | None:
+    """The mark before decimals, by the numbers that can be read in one way alone; None where there is none, or a tie."""
+    votes = Counter(
+        mark for core in cores if len(core) <= MOST_DIGITS and (mark := _decimal_mark(core)) in (".", ",")
+    )
+    if votes["."] == votes[","]:
+        return None
+    return "." if votes["."] > votes[","] else ","
+
+
+def may_be_thousands(cells: Iterable[str]) -> bool:
+    """Whether every point among these numbers stands before exactly three digits (`1.299`), and one does."""
+    pointed = [cell.strip() for cell in cells if "." in cell]
+    return bool(pointed) and all(_POINT_OF_THOUSANDS.fullmatch(cell) for cell in pointed)
 
 
 def _decimal_mark(core: str) -> str:

@@ -1,0 +1,356 @@
+"""`reranked-neighbours`: prices of near products, ranked by boosted trees on the error that each is expected to have."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from heads.base import FoldPredictions, Head
+from heads.features.blocks import TermCounter, with_bare_numbers
+from heads.features.rows import Rows
+from heads.folds.crossfit import LEAST_GROUPS, crossfit
+from heads.folds.nested import inner_cells
+from heads.folds.parallel import each_on_a_core, n_cores
+from heads.kernels.neighbours import Neighbours, Retrieved, least_expected_smape
+from heads.linear.additive import Additive, BlockSum, described, mean_weights, taken
+from heads.params import MOST_SEED, param
+from heads.trees.lightgbm import quiet_logger
+from store.metric import smape_rows
+
+TOLERANCES = (0.003, 0.1, 0.3)  # log prices this near to one another count as alike
+TEMPERATURES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)  # of expected SMAPE in percent; 0: the best candidate alone
+NEIGHBOUR, MOVED, SUM, MEAN, MOVED_MEAN = range(5)  # kinds of candidates
+BLOCK_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How the expected errors of a row's candidates become one price."""
+
+    temperature: (
+        float  # difference in expected SMAPE that divides a candidate's weight by e; 0: the best one alone
+    )
+    is_candidate: (
+        bool  # True: the candidate with the least expected SMAPE to all; False: their mean log price
+    )
+
+
+@dataclass(kw_only=True, eq=False)
+class RerankedNeighbours(Head):
+    """The price of the candidate that boosted trees expect the least SMAPE of.
+
+    Candidates of a row are the log prices of its nearest training rows, each as it is and moved by the difference that
+    `additive` sees between the two rows, the price by `additive` itself, and the means of both kinds. The trees learn
+    the SMAPE of a candidate from how similar the two rows are in each respect, how many other candidates agree, and how
+    far `additive` is away. They learn it on the rows fitted on, each retrieved without its own group and priced by an
+    `additive` that was fitted without its inner fold. A quarter of the inner folds or one of them chooses whether the
+    best candidate, or a mean weighted by the expected errors, is the price.
+    """
+
+    name: ClassVar[str] = "reranked-neighbours"
+    summary: ClassVar[str] = "prices of the nearest training rows and of additive, ranked by boosted trees"
+    texts: ClassVar[tuple[str, ...]] = ("full", "name")
+    libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "lightgbm", "scikit-learn", "scipy")
+    side_by_side: ClassVar[bool] = True
+
+    candidates: int = param(12, low=1, high=1000)  # nearest training rows whose prices are candidates
+    n_inner_folds: int = param(5, low=2, high=100)  # inner folds for what additive prices rows at
+    ranked_rows: int = param(
+        20_000, low=8, high=1_000_000
+    )  # rows whose candidates the trees learn from, at most
+    n_estimators: int = param(80, low=1, high=100_000)  # trees
+    learning_rate: float = param(0.12, low=1e-9, high=10)
+    num_leaves: int = param(31, low=2, high=131_072)
+    min_data_in_leaf: int = param(60, low=0, high=1e9)
+    random_state: int = param(42, low=0, high=MOST_SEED)  # seed of the samples and the trees
+    n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
+
+    def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        cell = inner_cells(rows.group, self.n_inner_folds)
+        groups = [len(np.unique(rows.group[cell != held])) for held in np.unique(cell)]
+        self.below_: Head = Additive(random_state=self.random_state)
+        if len(groups) < 2 or min(groups) < LEAST_GROUPS or np.ptp(log_price) == 0:
+            self.below_.fit(rows, log_price)
+            self.booster_: Any = None  # too few rows to learn an order on: the price is that of additive
+            return
+        found = crossfit(self.below_, rows, log_price, cell)
+        self.below_ = found.model
+        self._rank(rows, log_price, found.oof, cell)
+
+    def fit_predict_folds(
+        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
+    ) -> FoldPredictions | None:
+        """See `Head.fit_predict_folds`; the inner folds of a fold are the other folds, so that two folds share a fit.
+
+        What `additive` prices fold i at without the folds i and j serves the model that predicts j, and the other way
+        round.
+        """
+        folds = np.unique(fold).tolist()
+        pairs = list(combinations(folds, 2))
+        left = [len(np.unique(train.group[(fold != i) & (fold != j)])) for i, j in pairs]
+        if len(folds) < 3 or min(left) < LEAST_GROUPS:
+            return None
+        rows = with_bare_numbers(train)
+        counter, counts = TermCounter.of(rows)
+        unfitted = Additive(random_state=self.random_state)
+
+        def priced_without(held: tuple[int, ...]) -> tuple[BlockSum, np.ndarray]:
+            out = np.isin(fold, held)
+            inside, outside = np.flatnonzero(~out), np.flatnonzero(out)
+            fitted = BlockSum.fit(rows.subset(inside), taken(counts, inside), log_price[inside], unfitted)
+            return fitted, fitted.predict(rows.subset(outside), taken(counts, outside))
+
+        below = np.empty(
+            (len(folds), len(rows))
+        )  # of the model that predicts a fold, what each row is priced at
+        oof, sums = np.empty(len(rows)), {}
+        wanted = [*pairs, *((held,) for held in folds)]
+        for held, (fitted, predicted) in zip(
+            wanted, each_on_a_core(priced_without, wanted, self.n_jobs), strict=True
+        ):
+            of_rows = fold[np.isin(fold, held)]
+            if len(held) == 1:
+                oof[fold == held[0]], sums[held[0]] = predicted, fitted
+                continue
+            for mine, other in (held, held[::-1]):
+                below[folds.index(mine), fold == other] = predicted[of_rows == other]
+
+        def one_fold(held: int) -> tuple[np.ndarray, dict[str, Any]]:
+            inside = np.flatnonzero(fold != held)
+            head = self.clone()
+            head.below_ = _additive(unfitted, counter, sums[held])
+            head._rank(
+                train.subset(inside), log_price[inside], below[folds.index(held), inside], fold[inside]
+            )
+            return head.predict(train.subset(np.flatnonzero(fold == held))), head.learned()
+
+        predicted, learned = np.empty(len(rows)), []
+        for held, (of_fold, chosen) in zip(folds, each_on_a_core(one_fold, folds, self.n_jobs), strict=True):
+            predicted[fold == held] = of_fold
+            learned.append(chosen)
+        weights = mean_weights([described(one) for one in sums.values()])
+        self.below_ = _additive(unfitted, counter, BlockSum.fit(rows, counts, log_price, unfitted, weights))
+        vars(self).update(vars(self.for_refit(learned)) | vars(self))
+        self._rank(train, log_price, oof, fold)
+        return FoldPredictions(predicted, None if test is None else self._predict(test), learned, self)
+
+    def prepared(self, rows: Rows) -> Rows:
+        """See `Head.prepared`; item names are cut into words once for all folds."""
+        return rows.with_tokens(("name",))
+
+    def _predict(self, rows: Rows) -> np.ndarray:
+        below = self.below_.predict(rows)
+        if self.booster_ is None:
+            return below
+        found = np.empty(len(rows))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
+            log_price, features = self._candidates_of(rows.subset(part), below[part])
+            found[part] = decided(log_price, self._expected(features), self.decision_)
+        return found
+
+    def learned(self) -> dict[str, Any]:
+        if self.booster_ is None:
+            return {}
+        return {"temperature": self.decision_.temperature, "is_candidate": self.decision_.is_candidate}
+
+    def for_refit(self, learned: list[dict[str, Any]]) -> "RerankedNeighbours":
+        """What most folds decided; it is not decided again."""
+        head = self.clone()
+        decisions = Counter(Decision(**chosen) for chosen in learned if chosen)
+        if decisions:
+            vars(head)["given_"] = decisions.most_common(1)[0][0]
+        return head
+
+    def files(self) -> dict[str, bytes]:
+        """`model.txt`: LightGBM's own text format, of expected SMAPE; `reranked.json`: the decision."""
+        if self.booster_ is None:
+            return {}
+        record = {**self.learned(), "features": self._feature_names()}
+        return {
+            "model.txt": self.booster_.model_to_string().encode(),
+            "reranked.json": json.dumps(record).encode(),
+        }
+
+    def fitted_state(self) -> dict[str, Any]:
+        """See `Head.fitted_state`."""
+        nested = {
+            name: getattr(self, name).fitted_state() for name in ("below_", "near_") if hasattr(self, name)
+        }
+        return super().fitted_state() | nested
+
+    def restore(self, state: dict[str, Any], rows: Callable[[pa.Array], Rows]) -> None:
+        """See `Head.restore`."""
+        heads: dict[str, Head] = {"below_": Additive(), "near_": Neighbours()}
+        for name in heads.keys() & state.keys():
+            heads[name].restore(state[name], rows)
+        super().restore(state | {name: heads[name] for name in heads.keys() & state.keys()}, rows)
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _rank(self, rows: Rows, log_price: np.ndarray, below: np.ndarray, cell: np.ndarray) -> None:
+        """Learn the order of candidates.
+
+        Args:
+            below: what `additive` prices each row at without its cell, shape (n_rows,).
+            cell: inner fold of each row, groups whole, shape (n_rows,).
+        """
+        import lightgbm
+
+        lightgbm.register_logger(quiet_logger())
+        self.log_price_, self.residual_ = log_price, log_price - below
+        self.near_ = Neighbours().fit(rows, log_price)
+        ranked = np.sort(np.random.default_rng(self.random_state).permutation(len(rows))[: self.ranked_rows])
+        parts = [
+            self._candidates_of(rows.subset(part), below[part])
+            for part in np.array_split(ranked, -(-len(ranked) // BLOCK_ROWS))
+        ]
+        prices, features = (np.concatenate(part) for part in zip(*parts, strict=True))
+        true, cell = log_price[ranked], cell[ranked]
+        error = smape_rows(true[:, None], prices)
+        given: Decision | None = vars(self).get("given_")
+        self.decision_ = given or self._decide(prices, features, error, true, cell)
+        self.booster_ = self._trained(features, error)
+
+    def _decide(
+        self, prices: np.ndarray, features: np.ndarray, error: np.ndarray, true: np.ndarray, cell: np.ndarray
+    ) -> Decision:
+        """The decision of the least SMAPE on a cell that the trees did not see."""
+        trials = [Decision(one, of) for one in TEMPERATURES for of in (True, False)]
+        aside = cell == np.unique(cell)[0]
+        if aside.all():
+            return trials[0]
+        self.booster_ = self._trained(features[~aside], error[~aside])
+        expected = self._expected(features[aside])
+        scores = [smape_rows(true[aside], decided(prices[aside], expected, one)).mean() for one in trials]
+        return trials[int(np.argmin(scores))]
+
+    def _trained(self, features: np.ndarray, error: np.ndarray) -> Any:
+        import lightgbm
+
+        X = features.reshape(-1, features.shape[-1])
+        params = {
+            "objective": "regression",
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "min_data_in_leaf": min(self.min_data_in_leaf, len(X) // 4),
+            "max_bin": 127,
+            "feature_fraction": 0.7,
+            "bagging_fraction": 0.7,
+            "bagging_freq": 1,
+            "seed": self.random_state,
+            "num_threads": n_cores(self.n_jobs),
+            "deterministic": True,
+            "force_col_wise": True,
+            "verbosity": -1,
+        }
+        return lightgbm.train(params, lightgbm.Dataset(X, error.ravel()), self.n_estimators)
+
+    def _expected(self, features: np.ndarray) -> np.ndarray:
+        """The SMAPE that is expected of each candidate, shape (n_rows, n_candidates)."""
+        X = features.reshape(-1, features.shape[-1])
+        found = self.booster_.predict(X, num_threads=n_cores(self.n_jobs))
+        return np.asarray(found).reshape(features.shape[:2])
+
+    def _candidates_of(self, rows: Rows, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log prices of the candidates (n_rows, n_candidates), their features (n_rows, n_candidates, n_features)."""
+        found = self.near_.retrieved(rows, self.candidates)
+        known = found.position >= 0
+        weight = np.where(known, found.weight, 0.0)
+        total = weight.sum(axis=1, keepdims=True)
+        own = below[:, None]
+        residual = np.where(known, self.residual_[found.position], 0.0)
+        near = np.where(known, self.log_price_[found.position], own)
+        moved = own + residual
+        share = weight / np.maximum(total, 1e-9)
+        mean = np.where(total > 0, (share * near).sum(axis=1, keepdims=True), own)
+        moved_mean = own + (share * residual).sum(axis=1, keepdims=True)
+        prices = {NEIGHBOUR: near, MOVED: moved, SUM: own, MEAN: mean, MOVED_MEAN: moved_mean}
+        of_row = [below, share.max(axis=1), _deviation(near, share), _deviation(moved, share)]
+        features = [
+            _features(kind, price, own, (near, moved), share, of_row, found, residual)
+            for kind, price in prices.items()
+        ]
+        return np.concatenate(list(prices.values()), axis=1), np.concatenate(features, axis=1)
+
+    def _feature_names(self) -> list[str]:
+        """In the order of the columns that the trees see."""
+        names = self.near_.similarity_names()
+        agreement = [f"share within {t:g}" for t in TOLERANCES] + ["expected SMAPE"]
+        return [
+            *("kind", "log price", "log price less additive", "distance to additive"),
+            *(f"{one} of {of}" for of in ("neighbours", "moved neighbours") for one in agreement),
+            *("additive", "largest weight", "deviation of neighbours", "deviation of moved neighbours"),
+            *(f"{of}: {name}" for of in ("cosine", "cosine less the largest") for name in names),
+            *("rank", "weight", "residual of additive"),
+        ]
+
+
+def _features(
+    kind: int,
+    price: np.ndarray,
+    own: np.ndarray,
+    others: tuple[np.ndarray, np.ndarray],
+    share: np.ndarray,
+    of_row: list[np.ndarray],
+    found: Retrieved,
+    residual: np.ndarray,
+) -> np.ndarray:
+    """What speaks for the candidates of one kind, shape (n_rows, n_candidates, n_features) float32.
+
+    Args:
+        price: their log prices, (n_rows, n_candidates).
+        own: log price by `additive`, (n_rows, 1).
+        others: log prices of the neighbours, and these moved, each (n_rows, n_neighbours).
+        share: weights of the neighbours, (n_rows, n_neighbours).
+        of_row: what is the same for all candidates of a row, each (n_rows,).
+        residual: of `additive` at the neighbours, (n_rows, n_neighbours).
+    """
+    columns = [np.full(price.shape, float(kind)), price, price - own, np.abs(price - own)]
+    for other in others:
+        apart = np.abs(price[:, :, None] - other[:, None, :])
+        columns += [np.einsum("rij,rj->ri", apart < t, share) for t in TOLERANCES]
+        columns.append(np.einsum("rij,rj->ri", 200.0 * np.tanh(apart / 2.0), share))
+    columns += [np.broadcast_to(one[:, None], price.shape) for one in of_row]
+    cosine = found.similarity
+    of_pair = [
+        *cosine,
+        *(cosine - np.max(np.where(np.isfinite(cosine), cosine, -1.0), axis=2, keepdims=True)),
+        np.broadcast_to(np.arange(share.shape[1]), share.shape),
+        share,
+        residual,
+    ]
+    is_pair = kind in (NEIGHBOUR, MOVED)
+    columns += of_pair if is_pair else [np.full(price.shape, np.nan)] * len(of_pair)
+    return np.stack(columns, axis=-1).astype(np.float32)
+
+
+def _deviation(price: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Standard deviation of weighted log prices, shape (n_rows,)."""
+    mean = (share * price).sum(axis=1, keepdims=True)
+    return np.asarray(np.sqrt((share * (price - mean) ** 2).sum(axis=1)))
+
+
+def decided(prices: np.ndarray, expected: np.ndarray, decision: Decision) -> np.ndarray:
+    """One log price a row, shape (n_rows,).
+
+    Args:
+        prices: log prices of candidates, (n_rows, n_candidates).
+        expected: SMAPE of each, same shape.
+    """
+    if decision.temperature == 0:
+        return np.asarray(prices[np.arange(len(prices)), expected.argmin(axis=1)])
+    weight = np.exp((expected.min(axis=1, keepdims=True) - expected) / decision.temperature)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return least_expected_smape(prices, weight) if decision.is_candidate else (weight * prices).sum(axis=1)
+
+
+def _additive(unfitted: Additive, counter: TermCounter, fitted: BlockSum) -> Additive:
+    head = unfitted.clone()
+    head.counter_, head.sum_ = counter, fitted
+    return head

@@ -1,0 +1,107 @@
+"""`reranked-neighbours`: candidates of near rows, ranked by trees that never saw the price of the row."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from heads.contributions import explain_rows
+from heads.fitted import read_fitted, write_fitted
+from heads.folds.crossfit import crossfit
+from heads.kernels.neighbours import Neighbours
+from heads.linear.additive import Additive
+from heads.testing import folds_of, make_rows
+from heads.trees.reranked import Decision, RerankedNeighbours, decided
+from store.metric import smape_log
+from tests.fake_rows import QUICK, with_one_core
+
+one_core = pytest.fixture(autouse=True, scope="module")(with_one_core)
+ROWS, LOG_PRICE = make_rows(240)
+FOLD = folds_of(ROWS) % 3
+
+
+def quick(**params):
+    return RerankedNeighbours(**QUICK["reranked-neighbours"] | params)
+
+
+def test_two_folds_share_a_fit_that_saw_neither_of_them():
+    found = crossfit(quick(), ROWS, LOG_PRICE, FOLD)
+    held = FOLD == 1
+    others = LOG_PRICE.copy()
+    others[held] = np.random.default_rng(0).permutation(others[held]) + 3
+    without = crossfit(quick(), ROWS, others, FOLD)
+    np.testing.assert_allclose(without.oof[held], found.oof[held], atol=1e-9)
+    assert np.abs(without.oof[~held] - found.oof[~held]).max() > 0.01
+
+
+def test_on_shuffled_prices_it_finds_nothing():
+    shuffled = np.random.default_rng(3).permutation(LOG_PRICE)
+    guess = np.empty(len(FOLD))
+    for held in np.unique(FOLD):
+        guess[held == FOLD] = np.median(shuffled[held != FOLD])
+    oof = crossfit(quick(), ROWS, shuffled, FOLD).oof
+    assert smape_log(shuffled, oof) > 0.97 * smape_log(shuffled, guess)
+    assert abs(np.corrcoef(oof, shuffled)[0, 1]) < 0.15
+
+
+def test_product_lines_of_one_price_beside_products_on_their_own_are_priced_better_than_by_either_way():
+    rows, log_price = make_rows(360)
+    draw, text = np.random.default_rng(1), rows.matrices[0].X.astype(np.float32)
+    for start in range(0, 240, 4):
+        line = slice(start, start + 4)
+        text[line] = 4 * draw.standard_normal(12) + 0.02 * draw.standard_normal((4, 12))
+        log_price[line] = draw.normal(4.5, 1.0)
+    matrices = (dataclasses.replace(rows.matrices[0], X=text), *rows.matrices[1:])
+    rows = dataclasses.replace(rows, matrices=matrices, group=np.arange(len(rows)))
+    fold = folds_of(rows) % 3
+    of = {
+        head.name: smape_log(log_price, crossfit(head, rows, log_price, fold).oof)
+        for head in (Additive(tune_rows=100), Neighbours(), quick(n_estimators=60, min_data_in_leaf=20))
+    }
+    assert of["reranked-neighbours"] < 0.97 * min(of["additive"], of["neighbours"])
+
+
+def test_what_was_written_predicts_alike():
+    head = quick().fit(ROWS, LOG_PRICE)
+    files = write_fitted("reranked-neighbours", [head])
+    (read,) = read_fitted(
+        files.__getitem__, lambda ids: ROWS.subset(pc.index_in(ids, ROWS.sample_id).to_numpy())
+    )
+    np.testing.assert_allclose(read.predict(ROWS), head.predict(ROWS), atol=1e-9)
+    record = json.loads(head.files()["reranked.json"])
+    assert Decision(record["temperature"], record["is_candidate"]) == head.decision_
+    assert len(record["features"]) == head.booster_.num_feature()
+
+
+def test_effects_add_up_to_the_price_and_name_the_nearest_rows():
+    head = quick().fit(ROWS, LOG_PRICE)
+    few = ROWS.subset(np.arange(5))
+    found = explain_rows([head], few, 0.0)
+    np.testing.assert_allclose(
+        [found.base + sum(one.values()) for one in found.parts], head.predict(few), atol=1e-6
+    )
+    assert all(any(kind == "row" for kind, _ in one) for one in found.parts)
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected"),
+    [
+        (Decision(0.0, True), 1.0),
+        (Decision(1e9, False), 2.0),
+        (Decision(1e-6, False), 1.0),
+        (Decision(1e9, True), 2.0),
+    ],
+)
+def test_a_price_is_the_best_candidate_or_a_mean_by_expected_errors(decision, expected):
+    assert decided(np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 5.0, 6.0]]), decision) == pytest.approx(
+        [expected]
+    )
+
+
+def test_a_handful_of_rows_is_priced_by_additive():
+    few = ROWS.subset(np.arange(6))
+    head = quick().fit(few, LOG_PRICE[:6])
+    assert head.booster_ is None
+    np.testing.assert_array_equal(head.predict(ROWS), head.below_.predict(ROWS))
