@@ -17,6 +17,7 @@ from store.catalog.read import present_splits
 from store.config import SubmissionConfig
 from store.errors import ConfigError, CorruptFileError, WorkspaceError
 from store.folds.assign import read_record
+from store.folds.own_groups import has_order_or_groups
 from store.folds.relatives import read_relatives
 from store.predictions import oof_predictions_table
 from store.vectors.spec import digest
@@ -28,6 +29,9 @@ CURRENT_FILE = f"{BLENDS}/current.json"  # the standing blend, which `submit` ta
 BLEND_LOCK = f"{BLENDS}/.lock"  # held while this record changes, so that a blend is not pruned while it becomes the standing one
 INTERVAL_LEVEL = 0.95
 PRICE_FLOOR = SubmissionConfig().price_floor
+TIME_AND_GROUPS = (
+    2  # raised when folds in order of time, or by the user's own groups, make another blend.json
+)
 COVERAGE = 0.9  # of a row's interval, where nothing else is asked for
 
 
@@ -66,6 +70,7 @@ def plan_blend(
     curves = curves_of(workspace, selection.folders)
     inputs = (
         floor
+        | ({"time_and_groups": TIME_AND_GROUPS} if has_order_or_groups(workspace) else {})
         | ({"learning_curves": curves} if curves else {})
         | {
             "heads": selection.folders,
@@ -233,7 +238,7 @@ def price_limits(log_actual: np.ndarray, lowest: float) -> tuple[float, float]:
 
 def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
     """The content of blend.json, and every row's nested log price, shape (n_rows,)."""
-    from ensemble.conformal import coverage_by_kind, crossfitted_intervals, fit_intervals
+    from ensemble.conformal import coverage_by_kind, crossfitted_intervals, fit_intervals, latest_of
     from ensemble.groups import bootstrap_interval
     from ensemble.honest import RULE, Maker
     from ensemble.outlook import kinds_of, outlook
@@ -264,8 +269,12 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     weights = dict(zip(rows.heads, map(float, blend.mix.weights), strict=True))
     asked = [head for head, weight in weights.items() if weight > 0]
     kinds, limits = kinds_of(rows, asked), price_limits(rows.log_actual, lowest)
-    inside, half_width = crossfitted_intervals(nested_log_price, rows.log_actual, rows.fold, coverage, kinds)
-    intervals = fit_intervals(nested_log_price, rows.log_actual, coverage, kinds, limits)
+    inside, half_width = crossfitted_intervals(
+        nested_log_price, rows.log_actual, rows.fold, coverage, kinds, looks_back=rows.looks_back
+    )
+    known = np.isfinite(half_width) if len(np.unique(rows.fold)) > 1 else np.ones(len(inside), bool)
+    latest = latest_of(rows.fold) if rows.looks_back else None
+    intervals = fit_intervals(nested_log_price, rows.log_actual, coverage, kinds, limits, latest)
 
     def interval(values: np.ndarray) -> list[float]:
         return list(bootstrap_interval(values, rows.group, seed, INTERVAL_LEVEL))
@@ -278,9 +287,9 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
         "calibration": blend.calibration.to_json(),
         "intervals": intervals.narrowed(expected["test"]["size_factor"]).to_json()
         | {
-            "measured_coverage": float(inside.mean()),
-            "median_factor": float(np.exp(np.median(half_width))),
-            "by_kind": coverage_by_kind(inside, nested_log_price, kinds),
+            "measured_coverage": float(inside[known].mean()),
+            "median_factor": float(np.exp(np.median(half_width[known]))),
+            "by_kind": coverage_by_kind(inside[known], nested_log_price[known], kinds.rows(known)),
             "spread_of": asked,
         },
         "rule": RULE,

@@ -113,14 +113,23 @@ def fit_intervals(
     coverage: float,
     kinds: RowKinds | None = None,
     limits: tuple[float, float] | None = None,
+    latest: np.ndarray | None = None,
 ) -> Intervals:
     """Intervals from predictions of rows that the blend never saw, both of shape (n_rows,).
 
     The factor of all widths is the residual quantile that covers a new exchangeable row with at least the stated
-    probability, on halves of the rows that the regression of the other half is applied to.
+    probability, on halves of the rows that the regression of the other half is applied to. Where rows follow one
+    another in time, the latest come nearest to new ones: the factor is taken from these, the regression from all others.
+
+    Args:
+        latest: shape (n_rows,) bool; None: rows are in no order.
     """
     kinds = kinds or RowKinds()
     residual = np.abs(log_price - log_actual)
+    if latest is not None and not latest.all():
+        before = _fit(log_price[~latest], residual[~latest], coverage, kinds.rows(~latest))
+        ratio = residual[latest] / before.half_width(log_price[latest], kinds.rows(latest))
+        return replace(before, limits=limits).narrowed(max(_quantile(ratio, coverage), LEAST_RESIDUAL))
     half = np.random.default_rng(0).permutation(len(log_price)) % 2
     ratio = np.empty(len(log_price))
     for part in (0, 1):
@@ -185,15 +194,32 @@ def crossfitted_intervals(
     fold: np.ndarray,
     coverage: float,
     kinds: RowKinds | None = None,
+    *,
+    looks_back: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows lie inside intervals fitted on the other folds, and the half-width of each; both of shape (n_rows,)."""
+    """Which rows lie inside intervals fitted on the other folds, and the half-width of each; both of shape (n_rows,).
+
+    Args:
+        looks_back: folds follow one another in time, and intervals are fitted on earlier ones alone. Those of the first
+            fold are unknown, and their half-width NaN.
+    """
     kinds = kinds or RowKinds()
-    half_width = np.empty(len(fold))
+    half_width = np.full(len(fold), np.nan)
     for k in np.unique(fold):
-        here = fold == k
-        fitted = fit_intervals(log_price[~here], log_actual[~here], coverage, kinds.rows(~here))
+        here, others = fold == k, fold < k if looks_back else fold != k
+        if not others.any():
+            continue
+        latest = latest_of(fold[others]) if looks_back else None
+        fitted = fit_intervals(
+            log_price[others], log_actual[others], coverage, kinds.rows(others), latest=latest
+        )
         half_width[here] = fitted.half_width(log_price[here], kinds.rows(here))
     return np.abs(log_price - log_actual) <= half_width, half_width
+
+
+def latest_of(fold: np.ndarray) -> np.ndarray:
+    """Rows of the last of folds that follow one another in time, bool of shape (n_rows,), as `fold`."""
+    return np.asarray(fold == fold.max())
 
 
 def crossfitted_coverage(

@@ -68,6 +68,7 @@ def expect(
     n_new: int | None,
     confidence: float,
     row_weight: np.ndarray | None = None,
+    block: np.ndarray | None = None,
 ) -> Expected:
     """The mean loss of `n_new` new rows.
 
@@ -79,6 +80,8 @@ def expect(
         curve: None: no correction for the number of rows.
         n_new: None: so many that their mean has no error of its own.
         row_weight: what each training row counts, > 0, shape (n_rows,); None: all alike.
+        block: of rows in order of time, shape (n_rows,): new rows come after the last, and their score may be as far
+            from the expected one as those of blocks are from one another. None: rows are in no order.
     """
     from scipy.stats import norm
 
@@ -112,7 +115,29 @@ def expect(
     _, error = gain_and_error(influence, group)
     spread = weight @ (loss - middles[level]) ** 2
     fresh = 0.0 if n_new is None else spread / n_new
-    reach = float(norm.ppf((1 + confidence) / 2)) * factor * float(np.sqrt(error**2 + fresh))
+    normal = float(norm.ppf((1 + confidence) / 2))
+    between = 0.0 if block is None else _scatter(loss, weight, block, (1 + confidence) / 2)
+    reach = factor * float(np.sqrt(normal**2 * (error**2 + fresh) + between))
     smape = factor * mean
     interval = max(smape - reach, 0.0), min(smape + reach, MOST_SMAPE)
     return Expected(smape, interval, factor, int((weight > 0).sum()), float(unscored))
+
+
+def recency(block: np.ndarray) -> np.ndarray:
+    """What rows of blocks in order of time count: each block twice the one before, shape (n_rows,), as `block`."""
+    _, place, size = np.unique(block, return_inverse=True, return_counts=True)
+    return np.asarray(2.0**place / size[place])
+
+
+def _scatter(loss: np.ndarray, weight: np.ndarray, block: np.ndarray, quantile: float) -> float:
+    """Square of how far a new block's score may be from the weighted mean of the known ones, beyond chance over rows."""
+    from scipy.stats import t
+
+    _, place = np.unique(block, return_inverse=True)
+    share, size = np.bincount(place, weight), np.bincount(place)
+    if len(share) < 2:
+        return 0.0
+    score = np.bincount(place, weight * loss) / share
+    of_rows = np.bincount(place, weight * (loss - score[place]) ** 2) / share / size
+    variance = max(float(score.var(ddof=1) - of_rows.mean()), 0.0)
+    return float(t.ppf(quantile, len(share) - 1)) ** 2 * variance * float(1 + (share**2).sum())

@@ -13,6 +13,7 @@ from store.catalog.read import columns_of_images, present_splits, read_split, sp
 from store.config import CONFIG_FILE
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError
 from store.folds.assign import Folds, read_folds
+from store.folds.own_groups import known_own_groups
 from store.folds.relatives import Relatives, read_relatives
 from store.freshness import present_rows, why_changed
 from store.predictions import CURVE_FILE, read_predictions
@@ -54,6 +55,7 @@ class TrainingRows:
     has_image: np.ndarray | None = None  # (n_rows,) bool; None: unknown
     weight: np.ndarray | None = None  # (n_rows,) what a row counts, > 0; None: all alike
     looks_back: bool = False  # folds follow one another in time
+    known_groups: float | None = None  # see `store.folds.own_groups`
 
     def subset(self, chosen: np.ndarray) -> "TrainingRows":
         """The chosen rows, positions or bool of shape (n_rows,), without a learning curve."""
@@ -224,6 +226,7 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
         np.array(have_image(train, known_links(workspace)), bool),
         row_weights(train),
         folds.looks_back,
+        known_own_groups(workspace, folds),
     )
     return rows.subset(folds.fold > folds.fold.min()) if folds.looks_back else rows
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.conformal import RowKinds
-from ensemble.expected import LEVELS, CurveLoss, Expected, expect
+from ensemble.expected import LEVELS, CurveLoss, Expected, expect, recency
 from ensemble.honest import Nested
 from ensemble.inputs import TrainingRows
 from ensemble.rivals import Mix
@@ -26,16 +26,20 @@ def outlook(
     Returns:
         `test` (see `Expected`; of rows like the training rows where there are no test rows), `without_relative` (None
         where no test row has one, or too few training rows have none), `test_shares` and `train_shares` by level,
-        `blocks` of folds in order of time (None for others), `curve_heads`.
+        `blocks` of folds in order of time (None for others), `curve_heads`, `known_groups` (share of test rows whose own
+        group is in train while folds keep such groups apart, so that the score is of other rows; None: there are none).
     """
     n_folds = len(np.unique(rows.fold)) + rows.looks_back
     level = np.zeros(len(loss), np.int64) if rows.level is None else rows.level
     shares = _shares(level if rows.test_level is None else rows.test_level)
     curve = _curve_loss(rows, nested, level, lowest)
+    weight, block = rows.weight, rows.fold if rows.looks_back else None
+    if block is not None:
+        weight = recency(block) * (1.0 if weight is None else weight)
 
     def of(wanted: np.ndarray, n_new: int | None) -> Expected:
         return expect(
-            loss, level, wanted.tolist(), rows.group, curve, n_folds, n_new, confidence, rows.weight
+            loss, level, wanted.tolist(), rows.group, curve, n_folds, n_new, confidence, weight, block
         )
 
     alone = np.eye(len(LEVELS))[0]
@@ -49,6 +53,7 @@ def outlook(
         "train_shares": _named(_shares(level)),
         "curve_heads": [] if rows.curve is None else list(rows.curve.heads),
         "blocks": _blocks(rows, nested, loss) if rows.looks_back else None,
+        "known_groups": rows.known_groups,
     }
 
 

@@ -90,7 +90,7 @@ def submit(
         "test_interval": record["scores"]["test_interval"],
         "coverage": record["intervals"]["coverage"],
         "measured_coverage": record["intervals"]["measured_coverage"],
-        "notes": newer_predictions(workspace, record["inputs"]["heads"]),
+        "notes": [*newer_predictions(workspace, record["inputs"]["heads"]), *_of_other_rows(record)],
     }
 
 
@@ -132,6 +132,16 @@ def newer_predictions(workspace: Workspace, folders: dict[str, str]) -> list[str
         f"{head} has newer predictions than the blend: run 'shelfprice ensemble blend' to use them"
         for head, folder in folders.items()
         if standing.get(head, folder) != folder
+    ]
+
+
+def _of_other_rows(record: dict[str, Any]) -> list[str]:
+    """Why the expected score is not that of the test rows, in words."""
+    known = record["scores"].get("expected", {}).get("known_groups")
+    if known is None:
+        return []
+    return [
+        f"the expected score is that of new groups, and train has the groups (--group-column) of {known:.0%} of the test rows"
     ]
 
 

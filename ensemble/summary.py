@@ -6,6 +6,9 @@ from typing import Any
 from ensemble.expected import LEAST_ROWS, UNSCORED
 
 DIFFERENT = 0.01  # of a score: two that are nearer are one
+KNOWN_GROUPS = (
+    "This is not the score of the {:.0%} of test rows whose group train has: folds keep groups apart."
+)
 
 
 def blend_lines(record: dict[str, Any]) -> list[str]:
@@ -62,11 +65,16 @@ def expectation(record: dict[str, Any]) -> list[str]:
         return [f"Expect SMAPE {scores['nested']:.2f} on the {n_test:,} test rows, {low:.2f} to {high:.2f}."]
     test, alone = found["test"], found["without_relative"]
     low, high = test["interval"]
+    known = found.get("known_groups")
     what = f"the {n_test:,} test rows" if n_test else "rows like these"
+    what = what if known is None else "rows of new groups"
     lines = [
         f"Expect SMAPE {test['smape']:.2f} on {what}, {low:.2f} to {high:.2f}.",
         "  They must be like the training rows: 'shelfprice ensemble audit' checks it.",
     ]
+    if known is not None:
+        lines.append(f"  {KNOWN_GROUPS.format(known)}")
+        lines.append("  For their score ingest without --group-column.")
     if found["curve_heads"]:
         lines.append(
             f"  Included: {test['size_factor'] - 1:+.1%} for a model of all rows instead of all folds but one."
@@ -97,6 +105,7 @@ def expectation(record: dict[str, Any]) -> list[str]:
         lines.append(
             f"Prices of the latest are {blocks[-1]['level']:+.1%} off the level that earlier rows predict."
         )
+        lines.append("  The expected score counts each twice the one before, and allows for their scatter.")
     if test["unscored"] > UNSCORED:
         lines += [
             f"{test['unscored']:.0%} of the test rows have a relative in train of a kind that fewer than {LEAST_ROWS}",

@@ -141,7 +141,9 @@ def _reranked(head: Any, rows: Rows) -> Contributions:
     effect = near.weight * (head.log_price_[position] - below[:, None])
     for at, own in enumerate(found.parts):
         ids = head.near_.sample_id_.take(pa.array(position[at])).to_pylist()
-        moved = {("row", str(one)): float(value) for one, value in zip(ids, effect[at], strict=True) if value}
+        moved: dict[Part, float] = {
+            ("row", str(one)): float(value) for one, value in zip(ids, effect[at], strict=True) if value
+        }
         moved["similar", ""] = float(predicted[at] - below[at]) - sum(moved.values())
         own.update(moved)
     return found

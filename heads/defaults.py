@@ -6,11 +6,11 @@ from store.catalog.read import extra_columns, split_path
 from store.config import Config
 from store.workspace import Workspace
 
-SUMS_AND_KERNELS = ("additive", "kernel-ridge", "neighbours")
-FEW = ("gaussian-process", "neighbours", "boosted")  # of a table of columns
-SEVERAL = (*SUMS_AND_KERNELS, "boosted")  # of one with more rows than the first learns from
-TEXTS = (*SUMS_AND_KERNELS, "lightgbm")  # without further columns `boosted` adds nothing to them
-MANY = (*SUMS_AND_KERNELS, "lightgbm")
+RERANKED = "reranked-neighbours"
+FEW = ("gaussian-process", "neighbours", RERANKED)  # of a table of columns
+SEVERAL = ("additive", "neighbours", "boosted", RERANKED)  # of one with more rows than the first learns from
+TEXTS = ("additive", "kernel-ridge", "neighbours", RERANKED)  # without further columns
+MANY = ("additive", "kernel-ridge", "neighbours", "lightgbm")
 MOST = ("additive", "neighbours", "lightgbm")
 FEW_ROWS = 5_000  # from here on `gaussian-process` would learn from a sample
 MANY_ROWS = 20_000  # from here on heads that fit many models inside each fold take longer than they gain

@@ -92,7 +92,9 @@ def read_fitted(read: Callable[[str], bytes], rows: TrainingRows) -> list[Head]:
     try:
         return [_restored(cls, one, reader, rows) for one in record["models"]]
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError, pa.ArrowException) as error:
-        raise CorruptFileError(f"the files of {record['head']} are incomplete ({error!r:.200}): copy the model again") from error
+        raise CorruptFileError(
+            f"the files of {record['head']} are incomplete ({error!r:.200}): copy the model again"
+        ) from error
 
 
 def _restored(cls: type[Head], record: dict[str, Any], reader: "_Reader", rows: TrainingRows) -> Head:
@@ -249,7 +251,9 @@ class _Reader:
                 import scipy.sparse as sp
 
                 make = sp.csr_matrix if name == "csr" else sp.csc_matrix
-                return make(tuple(self._arrays[part] for part in of), shape=tuple(node["shape"]))
+                matrix = make(tuple(self._arrays[part] for part in of), shape=tuple(node["shape"]))
+                matrix.check_format(full_check=True)  # else a wrong index reads beyond its arrays
+                return matrix
             case "lightgbm":
                 import lightgbm
 

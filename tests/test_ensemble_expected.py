@@ -13,8 +13,9 @@ from ensemble.conformal import (
     crossfitted_intervals,
     fit_intervals,
     interval_score,
+    latest_of,
 )
-from ensemble.expected import CurveLoss, expect, extrapolation
+from ensemble.expected import CurveLoss, expect, extrapolation, recency
 from ensemble.score import _rows, honest_score
 
 
@@ -108,6 +109,34 @@ def test_plain_arrays_expect_what_their_rows_score():
     assert score.expected == pytest.approx(score.smape)
 
 
+def blocks_of(seed, drift):
+    """Losses of four blocks in order of time and of the next one, whose means wander by `drift` percent."""
+    draws = np.random.default_rng(seed)
+    mean = 20 * np.exp(np.cumsum(draws.normal(0, drift, 5)))
+    loss = draws.gamma(2, mean[np.arange(5 * 120) // 120] / 2)
+    return loss[:480], np.arange(480) // 120, loss[480:]
+
+
+@pytest.mark.parametrize(("drift", "least"), [(0.0, 0.93), (0.15, 0.85), (0.4, 0.85)])
+def test_the_score_after_the_last_block_lies_in_the_interval_however_far_blocks_are_apart(drift, least):
+    inside, before, widths, off = [], [], [], []
+    for seed in range(300):
+        loss, block, new = blocks_of(seed, drift)
+        level = np.zeros(len(loss), int)
+        plain = expected_of(loss, level, [1, 0, 0], n_new=120)
+        found = expected_of(loss, level, [1, 0, 0], n_new=120, row_weight=recency(block), block=block)
+        inside.append(found.interval[0] <= new.mean() <= found.interval[1])
+        before.append(plain.interval[0] <= new.mean() <= plain.interval[1])
+        widths.append(np.ptp(found.interval) / np.ptp(plain.interval))
+        off.append([abs(one.smape - new.mean()) for one in (plain, found)])
+    assert np.mean(inside) >= least
+    if drift:
+        assert np.mean(before) < 0.7
+        assert np.mean(off, axis=0)[1] < np.mean(off, axis=0)[0]
+    else:
+        assert np.median(widths) < 1.2
+
+
 def test_products_without_a_relative_have_a_score_of_their_own_only_where_enough_rows_tell_it():
     draws = np.random.default_rng(0)
     log_price = draws.normal(3, 1, 400)
@@ -168,6 +197,25 @@ def test_no_row_is_inside_by_an_interval_that_it_was_fitted_on():
     _, after = crossfitted_intervals(log_price, wild, fold, 0.9, kinds)
     np.testing.assert_array_equal(before[fold == 3], after[fold == 3])
     assert (after[fold != 3] > before[fold != 3]).mean() > 0.9
+
+
+def test_row_intervals_of_folds_in_order_of_time_hold_on_the_next_one_and_are_measured_by_earlier_ones_alone():
+    draws = np.random.default_rng(0)
+    fold, log_price = np.arange(2500) // 500, draws.normal(3, 1, 2500)
+    log_actual = log_price + draws.laplace(0, 0.1 * (1 + fold))  # later rows are ever harder
+    known, new = fold < 4, fold == 4
+    covered = {}
+    for name, latest in (("alike", None), ("by the latest", latest_of(fold[known]))):
+        fitted = fit_intervals(log_price[known], log_actual[known], 0.9, latest=latest)
+        covered[name] = (np.abs(log_price - log_actual) <= fitted.half_width(log_price))[new].mean()
+    assert covered["alike"] < 0.78
+    assert covered["by the latest"] == pytest.approx(1 - 0.1**0.8, abs=0.04)  # of rows a quarter harder
+    inside, half_width = crossfitted_intervals(log_price, log_actual, fold, 0.9, looks_back=True)
+    assert np.isnan(half_width[fold == 0]).all()
+    assert inside[new].mean() == covered["by the latest"]
+    wild = np.where(new, log_actual + 5, log_actual)
+    _, after = crossfitted_intervals(log_price, wild, fold, 0.9, looks_back=True)
+    np.testing.assert_array_equal(half_width, after)
 
 
 def test_intervals_survive_json_with_their_limits_and_those_of_older_blends_are_read():

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from ensemble.audit.run import CHECKS, run_audit
 from ensemble.audit.target_means import follows_noise, is_mean_of_others
 from ensemble.audit.written import _shares, written_numbers
+from store.catalog.ingest.run import ingest
 from store.cli import main
 from store.config import Config
 from store.errors import ConfigError
@@ -337,6 +338,50 @@ def test_times_that_tell_nothing_flatter_no_score_however_much_a_model_gains_fro
     (check,) = run_audit(workspace, ["fake@name"], only=["time"])["checks"]
     assert check["verdict"] == "ok"
     assert "Early and late rows may be mixed" in check["words"]
+
+
+@pytest.mark.parametrize(("is_later", "verdict"), [(True, "caution"), (False, "ok")])
+def test_dates_that_random_folds_flatter_are_named_with_the_option_that_looks_back(
+    tmp_path, is_later, verdict
+):
+    rows, X = sound_rows()
+    later_rows_in_train(rows, X)
+    for row, x in zip(rows, X, strict=True):
+        row["size"] = x[0]
+    rows = sorted(rows, key=lambda row: row["given:time"]) if is_later else rows
+    path = {split: tmp_path / f"{split}.csv" for split in ("train", "test")}
+    for split, part in (("train", rows[:N_TRAIN]), ("test", rows[N_TRAIN:])):
+        lines = ["sample_id,catalog_content,weight,size,sold,price"]
+        for row in part:
+            sold = np.datetime64("2023-01-01") + int(row["given:time"])
+            lines.append(
+                f"{row['sample_id']},{row['text']},{row['numeric:weight']},{row['size']},{sold},{row['price']}"
+            )
+        path[split].write_text("\n".join(lines) + "\n")
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, str(path["train"]), str(path["test"]))
+    ensure_folds(workspace, Config())
+    (check,) = run_audit(workspace, [], only=["time"])["checks"]
+    assert check["verdict"] == verdict
+    assert "Learning from later rows by 'sold' makes the score look" in check["words"]
+    assert check["words"].endswith("ingest with --time-column 'sold', which makes folds look back only.")
+    assert check["figures"]["flattery"] > 3
+    assert ("no later than training rows" in check["words"]) != is_later
+
+
+def test_without_vectors_columns_and_words_show_whether_prices_stand_in_their_rows(tmp_path):
+    for name, is_shuffled in (("own", False), ("shuffled", True)):
+        workspace, (rows, X) = Workspace(tmp_path / name), sound_rows()
+        for row, x in zip(rows, X, strict=True):
+            row["categorical:size"] = f"size {int(2 * x[0] + 6)}"
+        if is_shuffled:
+            shuffled_prices(rows, X)
+        publish(workspace, rows, X)
+        (check,) = run_audit(workspace, [], only=["signal"])["checks"]
+        assert check["verdict"] == ("caution" if is_shuffled else "ok")
+        assert ("prices may stand in other rows than their own" in check["words"]) == is_shuffled
+    (check,) = run_audit(workspace, ["absent@name"], only=["signal"])["checks"]
+    assert (check["verdict"], "can't be seen" in check["words"]) == ("skipped", True)
 
 
 def test_a_check_is_chosen_by_name(tmp_path):

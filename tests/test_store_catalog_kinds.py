@@ -277,6 +277,8 @@ OTHERS = [
     Kind("a second text that is nearly always another", csv_of("note", [f"words {i}" for i in range(79)] + ["words 1"]),
          {"categorical:note": MISSING, "text": [f"item {i}" for i in range(80)]},
          notes=("79 distinct values in 80 rows are free text", "--text-column to join it to the text")),
+    Kind("a hash of each row", csv_of("mark", [f"{i * 7919:016x}" for i in range(1, 81)]), {"categorical:mark": MISSING},
+         notes=("80 different codes in 80 rows are an id or a hash", "--categorical")),
     Kind("two columns of text", "sample_id,title,details,price\n1,Tea,green,5\n2,Mug,,6\n3,,red,7\n",
          {"text": ["Tea\ndetails: green", "Mug", "details: red"], "name": ["Tea", "Mug", "details: red"]},
          given=columns(text="title", more_text=("details",))),

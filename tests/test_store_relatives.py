@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from ensemble.audit.twins import check_twins
 from ensemble.score import make_blend
 from heads.base import Head
 from heads.features.rows import Rows
@@ -255,6 +256,38 @@ def test_a_blend_of_folds_that_look_back_scores_each_block_by_what_was_known_bef
     assert len(blend.log_price) == 180  # the first block is learned from alone
     assert blend.record["folds"][0]["method"] == blend.record["folds"][1]["method"] == "average"
     assert blocks[0]["level"] > 0.1
+
+
+@pytest.mark.parametrize(("first", "known"), [(0, 1.0), (100, None)])
+def test_a_test_set_of_known_groups_is_told_that_folds_of_new_groups_do_not_fit_it(workspace, first, known):
+    draws = np.random.default_rng(0)
+    log_price = draws.normal(3, 1, 240)
+    rows = [
+        {
+            "sample_id": i,
+            "text": f"item {i}",
+            "price": float(np.exp(p)),
+            "given:group": f"seller {i % 20 + (first if i >= 200 else 0)}",
+        }
+        for i, p in enumerate(log_price)
+    ]
+    publish_catalog(workspace, catalog_table(rows[:200]), catalog_table(rows[200:], priced=False))
+    config = Config(columns=ColumnConfig(group="seller"))
+    save_config(workspace, config)
+    ensure_folds(workspace, config)
+    check = check_twins(workspace)
+    noisy = log_price + draws.normal(0, 0.1, 240)
+    publish_fake_predictions(workspace, "a", noisy[:200], noisy[200:])
+    printed = CliRunner().invoke(main, ["ensemble", "blend", "-w", workspace.root, "--head", "a"]).output
+    assert make_blend(workspace, ["a"]).record["scores"]["expected"]["known_groups"] == known
+    if known is None:
+        assert check.verdict == "ok"
+        assert "on the 40 test rows" in printed
+    else:
+        assert check.verdict == "caution"
+        assert "100% of test rows are of groups (--group-column) that train has" in check.words
+        assert "on rows of new groups" in printed
+        assert "not the score of the 100% of test rows whose group train has" in printed
 
 
 def test_relatives_are_kept_for_the_rows_that_they_were_found_for(workspace):

@@ -98,7 +98,11 @@ def _check_places(workspace: Workspace, places: Sequence[tuple[str, str]]) -> No
             continue
         names = ("train.parquet", "test.parquet") if kind == "parquet" else ("",)
         for file in (Path(path) / name for name in names):
-            check_outputs({"--to": Output(file, lambda _, file=file: _is_export(file))}, workspace=workspace)
+
+            def was_exported(_: bytes, file: Path = file) -> bool:
+                return _is_export(file)
+
+            check_outputs({"--to": Output(file, was_exported)}, workspace=workspace)
 
 
 def _is_export(file: Path) -> bool:

@@ -64,7 +64,7 @@ def run_audit(
             "folds unknown": lambda: check_folds_unknown(train, seed),
             "drift": lambda: check_drift(train, test, seed),
             "twins": lambda: check_twins(workspace),
-            "signal": lambda: check_signal(train, seed),
+            "signal": lambda: check_signal(workspace, train, vectors, seed),
             "columns": lambda: check_columns(workspace, seed, max_rows),
             "written prices": lambda: check_written_prices(workspace, seed, max_rows),
             "image names": lambda: check_image_names(workspace, seed, max_rows),

@@ -1,18 +1,55 @@
 """Checks that features predict prices; where they don't, prices are probably assigned to the wrong rows."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import pyarrow as pa
 
 from ensemble.audit.check import Check
 from ensemble.audit.evidence import TrainingEvidence, compress
+from ensemble.audit.forest import MIN_LEAF, forest_values
 from ensemble.audit.shuffled import N_COMPONENTS, SURE, fold_medians, out_of_fold
 from ensemble.groups import gain_and_error
+from heads.features.tfidf import token_pattern
+from store.catalog.read import read_split
 from store.metric import smape_rows
+from store.workspace import Workspace
 
 LEAST_GAIN = 0.01  # of the median's score
+LEAST_TEXTS = 2  # that hold a word
+MOST_WORDS = 20_000
+N_WORD_COMPONENTS = 32
 
 
-def check_signal(rows: TrainingEvidence, seed: int) -> Check:
-    """Ridge on the cached vectors and fields against the median."""
+def check_signal(workspace: Workspace, rows: TrainingEvidence, vectors: Sequence[str], seed: int) -> Check:
+    """Ridge on the cached vectors and fields against the median; without vectors trees on fields and words.
+
+    Args:
+        vectors: that heads learn from. Where none is there, fields and words may tell nothing although vectors would.
+    """
+    has_vectors = not rows.blocks.keys() <= {"fields"}
+    predicted = _by_vectors(rows, seed) if has_vectors else _by_fields_and_words(workspace, rows, seed)
+    median_loss = smape_rows(rows.log_actual, fold_medians(rows.log_actual, rows.fold))
+    loss = smape_rows(rows.log_actual, predicted)
+    gain, error = gain_and_error(median_loss - loss, rows.group)
+    by, features = ("ridge", "Features") if has_vectors else ("trees", "Columns and words")
+    figures = {"median_smape": float(median_loss.mean()), f"{by}_smape": float(loss.mean()), "gain": gain,
+               "gain_error": error, "n_rows": len(loss)}  # fmt: skip
+    scores = f"{by} {figures[f'{by}_smape']:.2f}, median {figures['median_smape']:.2f}, gain {gain:+.2f} ± {error:.2f}"
+    if gain > SURE * error and gain > LEAST_GAIN * figures["median_smape"]:
+        return Check("signal", "ok", f"{features} tell the price ({scores}).", figures)
+    if vectors and not has_vectors:
+        words = f"{features} tell nothing of the price ({scores}); no vectors of the training rows: what they tell can't be seen."
+        return Check("signal", "skipped", words, figures)
+    words = (
+        f"{features} tell nothing of the price ({scores}): prices may stand in other rows than their own, as after a "
+        f"shuffle or a wrong join{', or the vectors are of another catalogue' if has_vectors else ''}."
+    )
+    return Check("signal", "caution", words, figures)
+
+
+def _by_vectors(rows: TrainingEvidence, seed: int) -> np.ndarray:
+    """Log prices out of fold, shape (n_rows,)."""
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -20,23 +57,34 @@ def check_signal(rows: TrainingEvidence, seed: int) -> Check:
     def features(inside: np.ndarray) -> np.ndarray:
         return compress(list(rows.blocks.values()), inside, N_COMPONENTS, seed)
 
-    if rows.blocks.keys() <= {"fields"}:
-        return Check(
-            "signal", "skipped", "No vectors of the training rows: what they tell of prices can't be seen."
-        )
-    predicted = out_of_fold(
+    return out_of_fold(
         lambda: make_pipeline(StandardScaler(), Ridge(30.0)), features, rows.log_actual, rows.fold
     )
-    median_loss = smape_rows(rows.log_actual, fold_medians(rows.log_actual, rows.fold))
-    loss = smape_rows(rows.log_actual, predicted)
-    gain, error = gain_and_error(median_loss - loss, rows.group)
-    figures = {"median_smape": float(median_loss.mean()), "ridge_smape": float(loss.mean()), "gain": gain,
-               "gain_error": error, "n_rows": len(loss)}  # fmt: skip
-    scores = f"ridge {figures['ridge_smape']:.2f}, median {figures['median_smape']:.2f}, gain {gain:+.2f} ± {error:.2f}"
-    if gain <= SURE * error or gain <= LEAST_GAIN * figures["median_smape"]:
-        words = (
-            f"Features tell nothing of the price ({scores}): prices may stand in other rows than their own, as after a "
-            "shuffle or a wrong join, or the vectors are of another catalogue."
-        )
-        return Check("signal", "caution", words, figures)
-    return Check("signal", "ok", f"Features tell the price ({scores}).", figures)
+
+
+def _by_fields_and_words(workspace: Workspace, rows: TrainingEvidence, seed: int) -> np.ndarray:
+    """As `_by_vectors`; categories are codes, which trees can take apart."""
+    X = np.concatenate([*rows.blocks.values(), _words(workspace, rows, seed)], axis=1)
+    predicted = np.empty(len(rows.fold))
+    for k in np.unique(rows.fold):
+        here = rows.fold == k
+        predicted[here] = forest_values(X, rows.log_actual, ~here, here, MIN_LEAF, seed)
+    return predicted
+
+
+def _words(workspace: Workspace, rows: TrainingEvidence, seed: int) -> np.ndarray:
+    """Components of the texts' weighted words, float32 of shape (n_rows, n_components); no price enters."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    column = read_split(workspace, "train", ["text"])["text"].combine_chunks()
+    texts = [text or "" for text in column.take(pa.array(rows.position)).to_pylist()]
+    words = TfidfVectorizer(min_df=LEAST_TEXTS, token_pattern=token_pattern(texts), max_features=MOST_WORDS)
+    try:
+        X = words.fit_transform(texts)
+    except ValueError:  # no word is in two texts
+        return np.empty((len(texts), 0), np.float32)
+    n_components = min(N_WORD_COMPONENTS, X.shape[1] - 1)
+    if n_components < 1:
+        return X.toarray().astype(np.float32)  # type: ignore[no-any-return]
+    return TruncatedSVD(n_components, random_state=seed).fit_transform(X).astype(np.float32)  # type: ignore[no-any-return]

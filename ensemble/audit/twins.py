@@ -5,6 +5,7 @@ import numpy as np
 from ensemble.audit.check import Check
 from store.catalog.read import present_splits, read_split
 from store.folds.assign import read_folds
+from store.folds.own_groups import known_own_groups
 from store.folds.relatives import expected_share as expected_share
 from store.folds.relatives import expected_shares, has_relative_elsewhere, read_relatives
 from store.workspace import Workspace
@@ -19,9 +20,24 @@ def share_with_twin_elsewhere(family: np.ndarray, place: np.ndarray) -> float:
 
 
 def check_twins(workspace: Workspace) -> Check:
-    """Test rows with a near-duplicate in train, against training rows with one in another fold."""
+    """Test rows with a near-duplicate in train, or of a known group, against training rows with one in another fold."""
     if "test" not in present_splits(workspace):
         return Check("twins", "skipped", "No test catalogue: which fold grouping fits it can't be told.")
+    sample_id = read_split(workspace, "train", ["sample_id"])["sample_id"].combine_chunks()
+    found, known = (
+        _near_twins(workspace),
+        known_own_groups(workspace, read_folds(workspace).aligned(sample_id)),
+    )
+    if known is None:
+        return found
+    words = (
+        f"{known:.0%} of test rows are of groups (--group-column) that train has, and folds keep such groups apart: the "
+        f"score is that of new groups, and these rows are easier. Ingest without --group-column. {found.words}"
+    )
+    return Check("twins", "caution", words, found.figures | {"test_share_of_known_groups": known})
+
+
+def _near_twins(workspace: Workspace) -> Check:
     sample_id = read_split(workspace, "train", ["sample_id"])["sample_id"].combine_chunks()
     folds, relatives = read_folds(workspace).aligned(sample_id), read_relatives(workspace)
     test, train = relatives.of_test(), relatives.of_train(folds.fold, looks_back=folds.looks_back)

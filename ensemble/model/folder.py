@@ -170,9 +170,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
             return
         if not (target / MANIFEST).is_file():
-            raise WorkspaceError(
-                f"{target} is there and is no model: nothing of it is replaced, choose another folder, or delete it"
-            )
+            raise WorkspaceError(f"{target} exists and is not a model: choose another folder, or delete it")
         there = {
             os.path.relpath(os.path.join(at, name), target).replace(os.sep, "/")
             for at, folders, files in os.walk(target)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ensemble.blend import PRICE_FLOOR, price_limits, read_blend
+from ensemble.conformal import latest_of
 from ensemble.inputs import TrainingRows, read_training_rows, selection_of
 from ensemble.model.card import card_of
 from ensemble.model.encoders import CONVERTED, pack_encoder
@@ -92,7 +93,7 @@ def pack(
         write_vectors(work, found.train)
         if found.test is not None:
             write_test_vectors(workspace, work, sets)
-        write_training(workspace, work, train, found.train.group, images)
+        write_training(workspace, work, train, found.train.group, images, log)
         TrainingRelatives.of(workspace).save(work / RELATIVES)
         residual = np.full(len(train), np.nan)  # of rows that no earlier block could predict
         position = pc.index_in(rows.sample_id, value_set=found.train.sample_id).to_numpy()
@@ -144,10 +145,12 @@ def _known(
     heads: Sequence[str],
     floor: float,
 ) -> dict[str, np.ndarray]:
-    """What the blend's intervals are fitted on, each (n_rows,): honest and true log prices, and `RowKinds`."""
+    """What the blend's intervals are fitted on, each (n_rows,): honest and true log prices, `RowKinds`, which are the latest."""
     nested = np.maximum(_nested(workspace, record, rows.sample_id), np.log(floor))
     kinds = vars(kinds_of(rows, heads))
-    return {"nested": nested, "actual": rows.log_actual} | {n: v for n, v in kinds.items() if v is not None}
+    latest = {"latest": latest_of(rows.fold)} if rows.looks_back else {}
+    known = {"nested": nested, "actual": rows.log_actual} | latest
+    return known | {n: v for n, v in kinds.items() if v is not None}
 
 
 def _levels(train: pa.Table) -> dict[str, frozenset[str]]:

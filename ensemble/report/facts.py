@@ -179,7 +179,7 @@ def _score(rows: ReportRows, board: list[dict[str, Any]], noise: dict[str, Any] 
 
 
 def _inside(rows: ReportRows) -> np.ndarray:
-    """Whether each true price lies in an interval made without the row's fold, as the blend measured it, shape (n_rows,)."""
+    """Whether each true price lies in an interval made without the row's fold, shape (n_rows,)."""
     from ensemble.conformal import crossfitted_intervals
     from ensemble.outlook import kinds_of, spread_heads
 

@@ -4,6 +4,7 @@ How a column is read is decided on train and applied to test.
 """
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 Kind = Literal["numeric", "measure", "boolean", "date", "categorical"]
 MOST_STRAY = 0.02  # share of a column's values that may be no numbers, or no dates, and are then missing
 _MOST_STRAY_NAMED = 0.5  # the same of a column that the user says holds numbers
+_CODE = re.compile(r"(?=\S*\d)\S{6,}")  # one word with a digit
 _FEW_ROWS = 1000  # from here on, categories that fill over half of the rows are free text as well
 _LEAST_ROWS, _NEARLY_ALL = (
     50,
@@ -304,6 +306,11 @@ def _by_values(
     if is_free and looks_like_images(name, present):
         option = f"--image-column {shlex.quote(name)}"
         return f"it looks like images (name it with {option!r} to have them)"
+    if distinct == n and n >= _LEAST_ROWS and all(_CODE.fullmatch(cell.strip()) for cell in present):
+        return (
+            f"{n} different codes in {n} rows are an id or a hash, which says nothing of other rows "
+            "(name it with --categorical to keep it)"
+        )
     if is_free:
         return (
             f"{distinct} distinct values in {n} rows are free text, not categories "
