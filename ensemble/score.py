@@ -108,6 +108,11 @@ def write_submission(
 
     Prices go to `submission.csv` and their ranges to `intervals.csv` of the workspace.
 
+    >>> from ensemble import write_submission
+    >>> written = write_submission("run")  # doctest: +SKIP
+    >>> written["n_rows"], round(written["median_price"], 2)  # doctest: +SKIP
+    (150, 24.39)
+
     Args:
         workspace: one with a blend, or its path or address.
         out: a further local file that gets the same content.

@@ -96,6 +96,13 @@ def register_head(name: str, head: type[Head] | str) -> None:
 
     Registering a class of the same module and name again replaces it, as happens in a notebook.
 
+    >>> from heads import Ridge, head_class
+    >>> class Firm(Ridge):
+    ...     name = "firm"
+    >>> register_head("firm", Firm)
+    >>> head_class("firm").__name__
+    'Firm'
+
     Args:
         name: lower-case letters, digits and hyphens; the class attribute `name` as well.
         head: a class, or `module:class`, imported when the head is asked for.

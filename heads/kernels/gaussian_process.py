@@ -28,6 +28,8 @@ class GaussianProcess(Head):
     Variances and precisions are found together, by marginal likelihood on a sample of the rows fitted on. Rows far off
     then count less (Huber's weights), which is near to a median, as SMAPE asks for. Test rows: a refit with the mean
     of what the folds found.
+
+    Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", chapter 5.
     """
 
     name: ClassVar[str] = "gaussian-process"

@@ -55,6 +55,8 @@ class KernelRidge(Head):
     Exact: the kernel of n training rows takes 4 n^2 bytes in float32, three to four times that while it is
     built: 2.3 GB at 12,000 rows. Beyond `exact_rows` the solution is sought among the kernels of `landmarks`
     training rows (Nystroem), about 20 * landmarks^2 bytes whatever the number of rows.
+
+    Source: Williams and Seeger, "Using the Nystroem method to speed up kernel machines", NIPS 2000.
     """
 
     name: ClassVar[str] = "kernel-ridge"

@@ -16,6 +16,8 @@ class Fusion(NetworkHead):
 
     The MLP has 1536-768-384-192-1 units. Fields, where taken in, are one more modality that the vector sets attend to:
     the layers stay the same.
+
+    Source: the second model of the challenge's winning system, whose layers these are.
     """
 
     name: ClassVar[str] = "fusion"

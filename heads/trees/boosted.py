@@ -30,6 +30,9 @@ class Boosted(Head):
     That mean is taken from inner folds that lack the row, groups whole. Iterations are those of the least mean error
     over the same inner folds. Several runs of trees, each on other shares of rows and columns, are averaged. Test
     rows: a refit on all rows with the mean of the folds' iterations.
+
+    Source: Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes", SIGKDD Explorations 3
+    (2001), for the mean of a category; the trees are LightGBM's.
     """
 
     name: ClassVar[str] = "boosted"
