@@ -315,7 +315,14 @@ def test_means_of_other_rows_and_numbers_that_go_with_the_price_are_no_leak(n_sh
         out_of_fold = np.empty(600)
         for k in range(5):
             out_of_fold[fold == k] = mean(own[fold != k], shop[fold != k])[shop[fold == k]]
-        columns = (out_of_fold, mean(others, other)[shop] / 7, level[shop] * 9 + 2, shop.astype(float))
+        rating = np.where(draws.random(600) < 0.05, 99999, draws.integers(1, 6, 600)).astype(float)
+        columns = (
+            out_of_fold,
+            mean(others, other)[shop] / 7,
+            level[shop] * 9 + 2,
+            shop.astype(float),
+            rating,
+        )
         alarms += sum(follows_noise(one, own) or is_mean_of_others(one, own, shop) for one in columns)
     assert alarms == 0
     sizes = draws.integers(

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from ensemble.audit.check import Check
 from ensemble.audit.evidence import TrainingEvidence, compress
 from ensemble.audit.forest import MIN_LEAF, forest_values
 from ensemble.audit.shuffled import N_COMPONENTS, SURE, fold_medians, out_of_fold
 from ensemble.groups import gain_and_error
+from heads.features.fields import columns_read, field_table
 from heads.features.tfidf import token_pattern
-from store.catalog.read import read_split
+from store.catalog.read import read_split, split_path
 from store.metric import smape_rows
 from store.workspace import Workspace
 
@@ -64,7 +64,11 @@ def _by_vectors(rows: TrainingEvidence, seed: int) -> np.ndarray:
 
 def _by_fields_and_words(workspace: Workspace, rows: TrainingEvidence, seed: int) -> np.ndarray:
     """As `_by_vectors`; categories are codes, which trees can take apart."""
-    X = np.concatenate([*rows.blocks.values(), _words(workspace, rows, seed)], axis=1)
+    with workspace.parquet(split_path("train")) as file:
+        columns = columns_read(file.schema_arrow)
+    table = read_split(workspace, "train", columns).combine_chunks().take(rows.position)
+    words = _words(table["text"].to_pylist(), seed)
+    X = np.concatenate([*rows.blocks.values(), field_table(table).X, words], axis=1)
     predicted = np.empty(len(rows.fold))
     for k in np.unique(rows.fold):
         here = rows.fold == k
@@ -72,13 +76,11 @@ def _by_fields_and_words(workspace: Workspace, rows: TrainingEvidence, seed: int
     return predicted
 
 
-def _words(workspace: Workspace, rows: TrainingEvidence, seed: int) -> np.ndarray:
+def _words(texts: list[str], seed: int) -> np.ndarray:
     """Components of the texts' weighted words, float32 of shape (n_rows, n_components); no price enters."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    column = read_split(workspace, "train", ["text"])["text"].combine_chunks()
-    texts = [text or "" for text in column.take(pa.array(rows.position)).to_pylist()]
     words = TfidfVectorizer(min_df=LEAST_TEXTS, token_pattern=token_pattern(texts), max_features=MOST_WORDS)
     try:
         X = words.fit_transform(texts)

@@ -25,8 +25,8 @@ def follows_noise(values: np.ndarray, price: np.ndarray) -> bool:
     """Whether the levels of a column lie nearer to a statistic of their rows' prices than the noise of those allows.
 
     Statistics are mean and median of the price, their logarithms, and the mean of the logarithm. They are compared with
-    the column and its logarithm: as they are, up to the weight of an overall mean (m = (n m + k M) / (n + k) is linear
-    in v, 1 / n and v / n), and up to scale and offset as well.
+    the column and its logarithm: as they are; up to the weight k of the overall mean M, as v = (n m + k M) / (n + k) is
+    m = v + k (v - M) / n; and up to scale and offset, with and without that weight.
 
     Args:
         values: shape (n_rows,), NaN where missing, as `price`.
@@ -38,19 +38,19 @@ def follows_noise(values: np.ndarray, price: np.ndarray) -> bool:
     if here.sum() < LEAST_ROWS or len(level) > here.sum() / 2:
         return False
     scales = [level] if level[0] <= 0 else [level, np.log(level)]
-    for statistic, variance, weight in _statistics(price[here], group, count):
+    for statistic, overall, variance, weight in _statistics(price[here], group, count):
         told = (count >= 2) & (variance > 0)
         if told.sum() < LEAST_LEVELS:
             continue
         n, m, noise, w = count[told].astype(float), statistic[told], variance[told], weight[told]
         for v in (scale[told] for scale in scales):
-            one, shrunk = np.ones_like(v), [1 / n, v / n]
-            for X in ([], shrunk):  # in the price's own unit
-                n_free, squares = _distance(X, m - v, n, noise, w)
-                if n_free >= LEAST_LEVELS - 2 and squares <= WITHIN_NOISE * n_free:
+            one, shrunk = np.ones_like(v), (v - overall) / n
+            for columns in ([], [shrunk] if w @ (shrunk * (m - v)) > 0 else []):  # in the price's own unit
+                n_free, squares = _distance(columns, m - v, n, noise, w)
+                if squares <= WITHIN_NOISE * n_free:
                     return True
-            for X in ([one, v], [one, v, *shrunk]):
-                n_free, squares = _distance(X, m, n, noise, w)
+            for columns in ([one, v], [one, v, 1 / n, v / n]):
+                n_free, squares = _distance(columns, m, n, noise, w)
                 if n_free and chi2.cdf(squares, n_free) < BY_CHANCE:
                     return True
     return False
@@ -88,18 +88,21 @@ def is_mean_of_others(values: np.ndarray, price: np.ndarray, label: np.ndarray) 
 
 def _statistics(
     price: np.ndarray, group: np.ndarray, count: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Each statistic of the groups, the variance of a row of each, and weights for a fit, all of shape (n_groups,)."""
+) -> Iterator[tuple[np.ndarray, float, np.ndarray, np.ndarray]]:
+    """Each statistic of the groups, of all rows, the variance of a row of each group, and weights for a fit.
+
+    All but the second of shape (n_groups,).
+    """
     logs, free = np.log(price), np.maximum(count - 1, 1)
     mean, mean_log = np.bincount(group, price) / count, np.bincount(group, logs) / count
     variance = np.bincount(group, (price - mean[group]) ** 2) / free
     order = np.lexsort((price, group))
     first = np.cumsum(count) - count
     median = price[order[[first + (count - 1) // 2, first + count // 2]]].mean(axis=0)
-    for one in (mean, median):
-        yield one, variance, count / one**2
-        yield np.log(one), variance / one**2, count
-    yield mean_log, np.bincount(group, (logs - mean_log[group]) ** 2) / free, count
+    for one, overall in ((mean, price.mean()), (median, np.median(price))):
+        yield one, float(overall), variance, count / one**2
+        yield np.log(one), float(np.log(overall)), variance / one**2, count
+    yield mean_log, float(logs.mean()), np.bincount(group, (logs - mean_log[group]) ** 2) / free, count
 
 
 def _distance(

@@ -59,21 +59,25 @@ def _by_column(workspace: Workspace, rows: TrainingEvidence, column: str, seed: 
     flattery, error, off = figures["flattery"], figures["flattery_error"], figures["level_drift"]
     level = f"later prices are {np.expm1(off):+.1%} off what earlier ones tell"
     by = "" if is_named else f" by {name!r}"
+    late = _share_of_late(time[here], _times(workspace, "test", column))
+    figures["late_test_share"] = late
+    how = (
+        "" if late is None else f"{late:.0%} of the test rows are later than nine tenths of the training rows"
+    )
+    option = "--time-column" if is_named else f"--time-column {name!r}"
     if not (flattery > SURE * error and flattery > 0.01 * figures["smape_of_later"]):
         words = f"Early and late rows{by} may be mixed ({flattery:+.2f} ± {error:.2f} SMAPE; {level})."
+        if late is not None and late > MOST_LATE and not is_named:
+            words = f"{words} {how}: with {option} folds look back only."
         return Check("time", "ok", words, figures)
     words = f"Learning from later rows{by} makes the score look {flattery:.2f} ± {error:.2f} better ({level})"
     if read_folds(workspace).looks_back:
         words = f"{words}; the folds look back only, so that the score is free of it."
         return Check("time", "ok", words, figures)
-    option = "--time-column" if is_named else f"--time-column {name!r}"
     advice = f"ingest with {option}, which makes folds look back only."
     if "test" not in present_splits(workspace):
         return Check("time", "caution", f"{words}. If rows to be priced are later ones: {advice}", figures)
-    late = _share_of_late(time[here], _times(workspace, "test", column))
-    figures["late_test_share"] = late
     if late is not None and late > MOST_LATE:
-        how = f"{late:.0%} of the test rows are later than nine tenths of the training rows"
         return Check("time", "caution", f"{words}, and {how}: {advice}", figures)
     if late is None or is_named:
         return Check("time", "caution", f"{words}, if the test rows are later ones: {advice}", figures)
@@ -82,7 +86,9 @@ def _by_column(workspace: Workspace, rows: TrainingEvidence, column: str, seed: 
 
 
 def _times(workspace: Workspace, split: str, column: str) -> np.ndarray:
-    """Of each row, later ones higher, NaN where unknown, shape (n_rows,)."""
+    """Of each row, later ones higher, NaN where unknown, shape (n_rows,); no row where there is no such split."""
+    if split not in present_splits(workspace):
+        return np.empty(0)
     with workspace.parquet(split_path(split)) as file:
         is_there = column in file.schema_arrow.names
     rows = read_split(workspace, split, [column if is_there else "sample_id"])
