@@ -147,7 +147,7 @@ def test_folds_that_split_a_group_are_refused():
 
 def test_without_vectors_there_is_an_error_that_says_what_to_name():
     rows, log_price, _ = product_lines()
-    with pytest.raises(HeadError, match=r"name sets in heads\.vectors"):
+    with pytest.raises(HeadError, match=r"name vector sets in heads\.vectors"):
         Neighbours().fit(rows.select([]), log_price)
 
 
