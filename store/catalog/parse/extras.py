@@ -33,7 +33,7 @@ from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 Kind = Literal["numeric", "measure", "boolean", "date", "categorical"]
 MOST_STRAY = 0.02  # share of a column's values that may be no numbers, or no dates, and are then missing
 _MOST_STRAY_NAMED = 0.5  # the same of a column that the user says holds numbers
-_CODE = re.compile(r"(?=\S*\d)\S{6,}")  # one word with a digit
+_CODE = re.compile(r"(?=\S*\d)[\w.:-]{6,}")  # one word with a digit
 _FEW_ROWS = 1000  # from here on, categories that fill over half of the rows are free text as well
 _LEAST_ROWS, _NEARLY_ALL = (
     50,
