@@ -4,8 +4,8 @@ How a column is read is decided on train and applied to test.
 """
 
 import dataclasses
-import shlex
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
