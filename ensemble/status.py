@@ -93,7 +93,8 @@ def submission_holding(workspace: Workspace, blend: BlendHolding | None) -> Subm
     else:
         own = f"{blend.folder}/{SUBMISSION_FILE}"
         if not workspace.exists(own) or workspace.read_bytes(own) != workspace.read_bytes(SUBMISSION_FILE):
-            reasons.append("it is of another blend")
+            is_of_blend = not workspace.exists(own)  # else that blend was priced, and this file is another
+            reasons.append("it is of another blend" if is_of_blend else f"it is not what {own} holds")
         if blend.stale:
             reasons.append("its blend is stale")
     return SubmissionHolding(workspace.size(SUBMISSION_FILE), tuple(reasons))

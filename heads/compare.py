@@ -82,7 +82,10 @@ def compare_heads(
     weight = inputs.train.weight
     counts = np.ones(len(actual)) if weight is None else weight[part][scored]
     counts = counts / counts.mean()
-    losses = [counts * smape_rows(actual, log_price[scored]) for log_price, _ in predicted]
+    losses = [
+        counts * smape_rows(actual, plan.floored(log_price[scored]))
+        for plan, (log_price, _) in zip(plans, predicted, strict=True)
+    ]
     found = []
     for at, (plan, (_, seconds), loss) in enumerate(zip(plans, predicted, losses, strict=True)):
         whole = seconds * len(chosen) / len(part) if is_sample and seconds is not None else None

@@ -251,7 +251,9 @@ class _Reader:
                 import scipy.sparse as sp
 
                 make = sp.csr_matrix if name == "csr" else sp.csc_matrix
-                return make(tuple(self._arrays[part] for part in of), shape=tuple(node["shape"]))
+                matrix = make(tuple(self._arrays[part] for part in of), shape=tuple(node["shape"]))
+                matrix.check_format(full_check=True)  # else a wrong index reads beyond its arrays
+                return matrix
             case "lightgbm":
                 import lightgbm
 

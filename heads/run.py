@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 from heads.base import Head
@@ -22,7 +23,7 @@ from heads.params import current_params, run_params
 from heads.registry import make_head
 from store.catalog.read import catalog_digest, extra_columns, read_split, split_path
 from store.cleaning import cleaning_digest
-from store.config import CONFIG_FILE, Config, load_config
+from store.config import CONFIG_FILE, Config, SubmissionConfig, load_config
 from store.errors import HeadError, MissingVectorsError, ShelfpriceError, UnknownHeadError
 from store.folds.assign import Folds, ensure_folds
 from store.predictions import (
@@ -62,6 +63,13 @@ class HeadPlan:
     given: frozenset[str] = frozenset()  # parameters that the configuration sets
     tuning: Tuning | None = None  # None: every fold has the head's own parameters
     learning_curve: bool = True  # a second pass over a sample of the rows, see `heads.folds.curve`
+    price_floor: float = (
+        SubmissionConfig().price_floor
+    )  # that predictions are raised to before they are scored
+
+    def floored(self, log_price: np.ndarray) -> np.ndarray:
+        """Log prices as they are scored, as they would be submitted."""
+        return np.maximum(log_price, np.log(self.price_floor))
 
     def width(self, workspace: Workspace) -> int:
         """Columns of the vectors that it reads."""
@@ -254,7 +262,10 @@ def plan_head(
         inputs["tuned"] = tuning.recorded
     folder = predictions_folder(name, inputs)
     exists = predictions_exist(workspace, name, inputs)
-    return HeadPlan(name, head, sets, inputs, folder, exists, given, tuning, config.heads.learning_curve)
+    floor = config.submission.price_floor
+    return HeadPlan(
+        name, head, sets, inputs, folder, exists, given, tuning, config.heads.learning_curve, floor
+    )
 
 
 def _usable_tuning(
@@ -340,7 +351,7 @@ def train_head(
     scored = scored_rows(inputs.fold, inputs.looks_back)
     weight = None if train.weight is None else train.weight[scored]
     report: dict[str, Any] = {
-        **scores(inputs.log_price[scored], result.oof[scored], weight),
+        **scores(inputs.log_price[scored], plan.floored(result.oof[scored]), weight),
         "seconds": round(seconds, 3),
         "learned": result.learned,
         **({"fold_matched": matched} if matched else {}),
@@ -449,4 +460,6 @@ def tune_head(
         )
     sets = [found.vector_set for found in plan.sets]
     inputs = read_inputs(workspace, sets, plan.head.texts, folds, catalog=digest)
-    return search_parameters(workspace, plan.head, name, plan.given, plan.inputs, inputs, minutes, log)
+    return search_parameters(
+        workspace, plan.head, name, plan.given, plan.inputs, inputs, minutes, log, plan.floored
+    )

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 import pyarrow.compute as pc
 
 from store.catalog.download.record import IMAGES_LOCK, JOURNAL_FOLDER, read_journal
-from store.catalog.images.blobs import blob_path, stored_digests
-from store.catalog.images.links import read_links
-from store.catalog.ingest.publish import REJECTED_FILE
+from store.catalog.images.blobs import blob_path, lost_images, stored_digests
+from store.catalog.images.links import MADE_AGAIN, read_links
+from store.catalog.ingest.publish import HOLDOUT_FILE, REJECTED_FILE, lost_holdout
 from store.catalog.read import (
     CATALOG_LOCK,
     SPLITS,
@@ -43,6 +43,7 @@ class CatalogHolding:
     splits: dict[str, SplitHolding]
     rejected: dict[str, int]  # reason -> rows
     n_with_several: int = 0  # rows with several images
+    lost_holdout: int = 0  # prices of test rows whose file is gone
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class ImageHolding:
     stored: int
     failed: int
     n_bytes: int
+    lost: int = 0  # of `stored`, whose files are gone; not looked for on an object store
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def catalog_holding(workspace: Workspace) -> CatalogHolding | None:
         for reason in workspace.read_table(REJECTED_FILE, ["reason"])["reason"].to_pylist():
             kind = reason.split(":")[0]  # what follows is the offending value
             rejected[kind] = rejected.get(kind, 0) + 1
-    return CatalogHolding(catalog_digest(workspace), splits, rejected, n_several)
+    return CatalogHolding(catalog_digest(workspace), splits, rejected, n_several, lost_holdout(workspace))
 
 
 def image_holding(workspace: Workspace) -> ImageHolding | None:
@@ -110,6 +112,7 @@ def image_holding(workspace: Workspace) -> ImageHolding | None:
         stored=len(once),
         failed=len(links) - (pc.sum(stored).as_py() or 0),
         n_bytes=int(pc.sum(once["n_bytes_max"]).as_py() or 0),
+        lost=len(lost_images(workspace)) if workspace.is_local else 0,
     )
 
 
@@ -162,6 +165,8 @@ def sections(workspace: Workspace, config: Config) -> Iterator[Section]:
     if catalog is None or "train" not in catalog.splits:
         missing = "there is no catalogue" if catalog is None else "there is no train catalogue"
         step = "shelfprice catalog ingest --train FILE --test FILE", missing
+    elif catalog.lost_holdout:
+        step = "shelfprice catalog ingest --train FILE --test FILE", f"{HOLDOUT_FILE} is gone"
     record = {"catalog": catalog, "images": images}
     yield Section(10, "catalogue", tuple(_catalog_lines(catalog, images)), record, step)
     folds = folds_holding(workspace, config)
@@ -185,6 +190,8 @@ def _catalog_lines(catalog: CatalogHolding | None, images: ImageHolding | None) 
         yield f"{name:<6}{split.rows:>9,} rows, {split.with_image:,} with an image{links}"
     if catalog.n_with_several:
         yield f"{catalog.n_with_several:,} rows with several images"
+    if catalog.lost_holdout:
+        yield f"{catalog.lost_holdout:,} hold-out prices are gone with {HOLDOUT_FILE}"
     if catalog.rejected:
         counted = sorted(catalog.rejected.items(), key=lambda one: -one[1])
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in counted)
@@ -192,6 +199,8 @@ def _catalog_lines(catalog: CatalogHolding | None, images: ImageHolding | None) 
     if images is not None:
         failed = f", {images.failed:,} failed" if images.failed else ""
         yield f"{images.stored:,} distinct images, {size_text(images.n_bytes)}{failed}"
+        if images.lost:
+            yield f"{images.lost:,} of them are gone from images/blobs: {MADE_AGAIN}"
 
 
 def _folds_line(folds: FoldsHolding | None) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import random
 import re
 import shlex
 import shutil
@@ -52,6 +53,7 @@ from ensemble.model.pack import pack
 from ensemble.model.predictions import price_file
 from ensemble.model.price_model import ModelInputs
 from ensemble.model.rows import image_contents
+from ensemble.model.training_rows import write_training
 from ensemble.serving.app import create_app
 from ensemble.serving.settings import Limits, ServeSettings
 from heads.defaults import FEW, MANY
@@ -61,7 +63,14 @@ from store.catalog.images.links import known_links, row_images
 from store.catalog.read import image_references, read_split
 from store.cli import main
 from store.config import ROW_NUMBER, ColumnConfig, Config, load_config, save_config
-from store.errors import CatalogError, ConfigError, CorruptFileError, HeadError, WorkspaceError
+from store.errors import (
+    CatalogError,
+    ConfigError,
+    CorruptFileError,
+    HeadError,
+    ShelfpriceError,
+    WorkspaceError,
+)
 from store.prune import remove_leftovers
 from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet, current_spec, publish_current
@@ -69,6 +78,7 @@ from store.workspace import Workspace
 from tests.fake_prices import running, serving
 from tests.fakes import publish_vectors
 from tests.snippets import copy_vectors
+from tests.soak.packed import forge
 
 VECTORS = {"letters@structured": 12, "colours": 6}  # of encoders that do not exist
 
@@ -430,6 +440,14 @@ def test_the_commands_pack_and_price_a_file_row_by_row(packed: SimpleNamespace, 
     assert "wrong number of fields" in priced[-1]["reason"]
     for row in priced[:-1]:
         assert float(row["price"]) == pytest.approx(packed.submission[row["sample_id"]], rel=1e-6)
+    for old, new, like in (("shop", "Shop", ", did you mean 'Shop'?"), ("rating", "x", "")):
+        (tmp_path / "other.csv").write_text(table.replace(f",{old}", f",{new}", 1))
+        done = CliRunner().invoke(
+            main, ["predict", str(tmp_path / "other.csv"), "--json", "-w", str(packed.run)]
+        )
+        note = f"the file has no column {old!r}, which the model reads: missing in every row{like}"
+        assert f"note: {note}" in done.stderr
+        assert json.loads(done.stdout)["notes"] == [note]
     packing = CliRunner().invoke(
         main, ["ensemble", "pack", "-w", str(packed.run), "--to", str(tmp_path / "m"), "--json"]
     )
@@ -593,6 +611,42 @@ def test_a_model_takes_the_place_of_a_model_alone_and_of_no_file_beside_it(
     (folder / "model.json").write_text("{")
     with pytest.raises(WorkspaceError, match="holds a damaged model, so that it is not known which"):
         fitted.model.save(folder)
+
+
+def test_a_model_with_right_digests_and_any_content_is_priced_by_or_refused(
+    packed: SimpleNamespace, tmp_path: Path
+) -> None:
+    draw, outcomes = random.Random(4), []
+    products = pd.read_csv(packed.root / "test.csv").head(3)  # whose vectors the model holds
+    files = [path.relative_to(packed.folder).as_posix() for path in packed.folder.rglob("*.*")]
+    kept = [file for file in files if not file.endswith((".jpg", ".md"))]
+    for number, file in enumerate([*kept, *["model.json"] * 40]):
+        folder = tmp_path / str(number)
+        shutil.copytree(packed.folder, folder, copy_function=os.link)
+        changed = forge(folder, file, draw)
+        try:
+            model = PriceModel.load(folder, cache=packed.run)
+            model.predict(products, interval=0.7)
+            outcomes.append("priced")
+        except ShelfpriceError:
+            outcomes.append("refused")
+        except Exception as error:
+            raise AssertionError(f"{changed} ended in {error!r}") from error
+    assert {"priced", "refused"} == {*outcomes}
+
+
+def test_images_that_are_gone_are_told_when_a_model_is_packed(
+    packed: SimpleNamespace, tmp_path: Path
+) -> None:
+    shutil.copytree(packed.run, tmp_path / "run", ignore=shutil.ignore_patterns("vectors", "predictions"))
+    run, said = Workspace(tmp_path / "run"), list[str]()
+    shutil.rmtree(tmp_path / "run/images/blobs")
+    train = store.read_split(run, "train").combine_chunks()
+    write_training(run, tmp_path, train, np.arange(len(train)), True, said.append)
+    n_images = len(set(row_images(train["image"], known_links(run)).drop_null().to_pylist()))
+    assert len(said) == 1
+    assert f"note: {n_images} of {n_images} images of the training rows are gone" in said[0]
+    assert "run 'shelfprice catalog ingest' with --images again" in said[0]
 
 
 def test_a_frame_is_fitted_saved_and_evaluated(fitted: SimpleNamespace, tmp_path: Path) -> None:

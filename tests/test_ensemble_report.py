@@ -179,6 +179,27 @@ def test_other_hold_out_prices_change_no_prediction(workspace, tmp_path):
     assert len(files) == 7
     for file in files:
         assert other.read_bytes(file) == workspace.read_bytes(file), file
+    row = dict.fromkeys(LINKS.names) | {"link": "file:a.jpg", "sha256": "0" * 64, "tries": 1}
+    merge_links(other, pa.Table.from_pylist([row], schema=LINKS))
+    assert (
+        "note: 1 images are gone, and the page shows rows without them: run"
+        in invoke(other, "--seconds", "0").stdout
+    )
+
+
+def test_a_hold_out_that_is_gone_is_told_by_status_and_report(workspace, tmp_path):
+    root = tmp_path / "w"
+    shutil.copytree(workspace.root, root)
+    other, held = Workspace(root), workspace.read_bytes("catalog/holdout.parquet")
+    other.remove("catalog/holdout.parquet")
+    done = CliRunner().invoke(main, ["ensemble", "report", "-w", str(root)])
+    assert done.exit_code == 1
+    assert "has no catalog/holdout.parquet: run 'shelfprice catalog ingest' again" in done.output
+    found = json.loads(CliRunner().invoke(main, ["status", "--json", "-w", str(root)]).stdout)
+    assert found["catalog"]["lost_holdout"] == N_TEST
+    assert found["next"]["why"] == "catalog/holdout.parquet is gone"
+    ingest(other, *frames(), columns=load_config(other).columns)
+    assert other.read_bytes("catalog/holdout.parquet") == held
 
 
 def test_the_page_needs_nothing_but_itself_and_is_small(page):

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import heads.features.inputs
 import heads.run
+from ensemble.blend import run_blend
 from heads.features.inputs import input_coverage
 from heads.run import run_heads, train_heads
 from store.cli import main
@@ -73,6 +74,23 @@ def test_every_row_is_predicted_once_in_catalogue_order_with_its_fold(workspace)
         np.testing.assert_array_equal(predictions.oof["fold"].to_numpy(), folds.fold)
         assert predictions.folds_hash == folds.hash
         assert head["smape"] == pytest.approx(predictions.report["smape"])
+
+
+def test_scores_are_of_prices_that_are_raised_to_the_lowest_one_as_those_of_a_blend(workspace):
+    configure(workspace)
+    rows = catalog_rows(range(N_TRAIN))
+    for row in rows:
+        row["price"] *= 1e-4
+    publish_catalog(workspace, catalog_table(rows))
+    assert shelfprice(workspace, "run").exit_code == 0
+    compared = json.loads(shelfprice(workspace, "compare", "ridge", "sparse", "--json").stdout)["heads"]
+    blended = run_blend(workspace, (), ("ridge", "sparse"))["scores"]["heads"]
+    for one in compared:
+        folder = workspace.read_json(f"predictions/{one['head']}.json")["folder"]
+        report = read_predictions(workspace, folder).report
+        assert report["smape"] == pytest.approx(blended[one["head"]])
+        assert one["smape"] == pytest.approx(blended[one["head"]])
+        assert report["smape"] > 100  # without the floor it is less than half of that
 
 
 def test_a_second_run_trains_nothing_and_only_what_is_missing_is_trained_later(workspace):

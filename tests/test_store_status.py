@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -12,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from ensemble.submission import SUBMISSION_FILE
+from store.catalog.images.blobs import blob_path
+from store.catalog.images.links import merge_links
 from store.cli import main
 from store.config import Config, EmbedConfig, HeadConfig, load_config, save_config
 from store.folds.assign import ensure_folds
@@ -138,6 +142,27 @@ def test_rows_images_and_rejections_are_counted(workspace):
     assert catalog["splits"] == {"train": {"rows": 3, "with_link": 2, "with_image": 1}}
     assert catalog["rejected"] == {"price is zero": 1, "duplicate id": 2}
     assert "3 rows rejected: duplicate id (2), price is zero (1)" in run(workspace)
+
+
+def test_images_whose_files_are_gone_are_counted(workspace):
+    publish_catalog(workspace, catalog_table(rows(3)))
+    links = []
+    for content in (b"kept", b"gone", b"a pipe now"):
+        digest = hashlib.sha256(content).hexdigest()
+        links.append(
+            {"link": f"file:{content.decode()}", "sha256": digest, "tries": 1, "n_bytes": len(content)}
+        )
+        if content == b"kept":
+            workspace.publish_bytes(blob_path(digest), content)
+    Path(workspace.path(blob_path(digest))).parent.mkdir()
+    os.mkfifo(workspace.path(blob_path(digest)))
+    empty = dict.fromkeys(LINKS.names)
+    merge_links(workspace, pa.Table.from_pylist([empty | one for one in links], schema=LINKS))
+    images = status(workspace)["images"]
+    assert (images["stored"], images["lost"]) == (3, 2)
+    assert "2 of them are gone from images/blobs: run 'shelfprice catalog ingest' with --images" in run(
+        workspace
+    )
 
 
 def test_vectors_are_counted_by_split_with_failures_and_what_is_missing(embedded):
@@ -372,6 +397,10 @@ def test_disk_use_is_told_by_kind(submitted):
 
 def test_a_submission_of_another_blend_is_stale(submitted):
     submitted.publish_bytes(SUBMISSION_FILE, b"sample_id,price\n1000,3.0\n")
+    own = f"{status(submitted)['blend']['folder']}/{SUBMISSION_FILE}"
+    assert status(submitted)["submission"]["stale"] == [f"it is not what {own} holds"]
+    assert next_command(submitted) == "shelfprice ensemble submit"
+    submitted.remove(own)
     assert status(submitted)["submission"]["stale"] == ["it is of another blend"]
     assert next_command(submitted) == "shelfprice ensemble submit"
 

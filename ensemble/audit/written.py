@@ -11,7 +11,7 @@ from ensemble.audit.check import Check
 from ensemble.audit.order import MATERIAL, id_features
 from ensemble.audit.shuffled import SURE, fold_medians, out_of_fold
 from ensemble.groups import gain_and_error
-from store.catalog.parse.written import CORE, GROUP_MARKS, Convention, number_of
+from store.catalog.parse.written import CORE, GROUP_MARKS, Convention, number_of, plain_characters
 from store.catalog.read import extra_columns, read_split, split_path
 from store.folds.assign import read_folds
 from store.metric import smape_rows
@@ -20,7 +20,7 @@ from store.workspace import Workspace
 
 _CORE, _BLANK, _DIGITS = re.compile(CORE), re.compile(f"[{GROUP_MARKS}]"), re.compile("[0-9]+")
 _CONVENTIONS = (Convention("."), Convention(","))
-MOST_PARTS = 4  # of one number, parted by blanks: 1 234 567,00
+MOST_PARTS = 4  # of one number, separated by blanks: 1 234 567,00
 LEAST_SHARE = 0.02  # of rows, above what chance writes
 
 
@@ -109,7 +109,7 @@ def written_numbers(text: str) -> frozenset[float]:
     [1.0, 299.0, 1299.0]
     """
     found: set[float] = set()
-    for core in _CORE.findall(text):
+    for core in _CORE.findall(plain_characters(text)):
         parts = _BLANK.split(core)
         for start in range(len(parts)):
             for end in range(start + 1, min(start + MOST_PARTS, len(parts)) + 1):

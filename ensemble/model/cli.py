@@ -153,6 +153,8 @@ def predict(
     priced = price_file(
         _model(folder, workspace), file, images, id_column, interval, None if folder else workspace
     )
+    for note in priced.notes:
+        say(f"note: {note}", err=True)
     if out is not None:
         publish_file(out, priced.csv().encode())
     if spreadsheet is not None:
@@ -166,6 +168,7 @@ def predict(
                 "n_rows": len(priced.rows),
                 "n_refused": refused,
                 "flags": counts,
+                "notes": priced.notes,
                 "fingerprint": priced.fingerprint,
                 **(
                     {}

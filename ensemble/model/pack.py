@@ -93,7 +93,7 @@ def pack(
         write_vectors(work, found.train)
         if found.test is not None:
             write_test_vectors(workspace, work, sets)
-        write_training(workspace, work, train, found.train.group, images)
+        write_training(workspace, work, train, found.train.group, images, log)
         TrainingRelatives.of(workspace).save(work / RELATIVES)
         residual = np.full(len(train), np.nan)  # of rows that no earlier block could predict
         position = pc.index_in(rows.sample_id, value_set=found.train.sample_id).to_numpy()

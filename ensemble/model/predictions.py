@@ -1,6 +1,7 @@
 """A file of new products -> a table of prices."""
 
 import csv
+import difflib
 import io
 import json
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class PricedFile:
     header: tuple[str, ...]
     rows: list[Row]
     fingerprint: str  # of the model
+    notes: tuple[str, ...] = ()  # for people
 
     def csv(self, for_spreadsheet: bool = False) -> str:
         """The table as CSV.
@@ -83,7 +85,25 @@ def price_file(
         )
         for line, one in model.price_lines(source, interval, cells)
     ]
-    return PricedFile((name or "line", *RESULTS), rows, model.fingerprint)
+    return PricedFile((name or "line", *RESULTS), rows, model.fingerprint, _notes(model, source, cells))
+
+
+def _notes(model: PriceModel, source: TableSource, images: list[Any]) -> tuple[str, ...]:
+    """One for each column that the model reads and the file lacks, with the name that is most like it."""
+    inputs, there = model.inputs, list(source.columns)
+    read = [*inputs.text, *inputs.numeric, *inputs.categorical]
+    if inputs.image is not None and all(one is None for one in images):
+        read.append(inputs.image)
+    known = {one for name in read for one in (name, name.partition(".")[0])}  # a part of a struct
+    others = {name.casefold(): name for name in there if name not in known}
+    notes = []
+    for name in read:
+        if name in there or name.partition(".")[0] in there:
+            continue
+        like = difflib.get_close_matches(name.casefold(), others, 1)
+        hint = f", did you mean {others[like[0]]!r}?" if like else ""
+        notes.append(f"the file has no column {name!r}, which the model reads: missing in every row{hint}")
+    return tuple(notes)
 
 
 def _text(value: Any) -> str:

@@ -322,6 +322,7 @@ class PriceModel:
         opened = ModelFolder.open(folder)
         model = cls()
         model._pricer = Pricer(opened, None if cache is None else Workspace.of(cache))
+        model._pricer.check_heads()
         inputs = model.inputs
         model.text, model.image = inputs.text, inputs.image
         model.numeric, model.categorical = inputs.numeric, inputs.categorical

@@ -26,20 +26,24 @@ from ensemble.model.encoders import ModelEncoders
 from ensemble.model.folder import CALIBRATION, RELATIVES, TRAINING, VECTORS, ModelFolder
 from ensemble.model.nearness import Nearness
 from ensemble.model.relatives import TrainingRelatives
-from ensemble.model.rows import ModelRows, RowShape, model_rows
+from ensemble.model.rows import ModelRows, RowShape, composed, model_rows, with_further_columns
 from ensemble.outlook import head_spread
 from heads.base import MOST_BEYOND, Head
+from heads.features.fields import field_table
 from heads.features.rows import FieldTable, Rows
 from heads.fitted import predict_fitted, read_fitted
 from heads.folds.parallel import on_one_core
 from store.catalog.ingest.readings import source_of_mappings
 from store.catalog.ingest.source import TableSource
+from store.catalog.parse.fields import field_columns
 from store.errors import ConfigError, CorruptFileError
+from store.schema import CATALOG_COLUMNS
 from store.vectors.matrix import Matrix
 from store.workspace import Workspace
 
 HEADS = "heads"
 FEW_ROWS = 32  # whose prices are computed before a second core has begun
+PROBES = ["", "green tea 500 g, pack of 2"]  # texts of rows that a loaded model is tried on
 FURTHER = "further"  # values of the user's own columns, as something that a row may lack
 
 
@@ -146,6 +150,40 @@ class Pricer:
             else Priced(float(price[at]), float(low[at]), float(high[at]), _sorted(said, order))
             for at, (said, reason) in enumerate(zip(rows.flags, rows.refused, strict=True))
         ]
+
+    def check_heads(self) -> None:
+        """Price two made-up rows by every head.
+
+        Raises:
+            CorruptFileError: what a head learned does not fit the rows of the model.
+        """
+        parsed = field_columns(PROBES)
+        names = [name for name in CATALOG_COLUMNS if name in parsed]
+        table = pa.table({"text": PROBES, **{name: parsed[name] for name in names}})
+        dims = self.encoders.dims
+        try:
+            table = with_further_columns(table, self.shape.columns)
+            rows = Rows(
+                pa.array(np.arange(len(PROBES))),
+                tuple(
+                    Matrix(
+                        str(one),
+                        np.ones((len(PROBES), dims[one.encoder]), np.float16),
+                        np.array([False, True]),
+                    )
+                    for one in self.shape.sets
+                ),
+                field_table(table, columns=self.shape.columns),
+                {name: composed(table, name) for name in self.shape.compositions},
+                -1 - np.arange(len(PROBES)),
+            )
+            log_prices = self.log_prices(rows)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise CorruptFileError(
+                f"{self.folder.path} is no whole model: its heads can't price a row ({error!r:.200})"
+            ) from error
+        if log_prices.shape != (len(PROBES), len(self.heads)) or log_prices.dtype.kind != "f":
+            raise CorruptFileError(f"{self.folder.path} is no whole model: its heads give no log prices")
 
     def log_price(self, rows: Rows) -> np.ndarray:
         """The blend's log price of rows, shape (n_rows,)."""

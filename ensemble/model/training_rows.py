@@ -1,7 +1,7 @@
 """Training rows as a model keeps them: vectors for what compares with them, names, prices and small images to show."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from ensemble.model.folder import TEST_VECTORS, TRAINING, VECTORS
 from heads.features.rows import Rows
-from store.catalog.images.blobs import read_blob
-from store.catalog.images.links import known_links, row_images
+from store.catalog.images.blobs import lost_images, read_blob
+from store.catalog.images.links import MADE_AGAIN, known_links, row_images
 from store.errors import WorkspaceError
 from store.schema import KEY_BYTES
 from store.vectors.keys import arrow_keys, key_array, key_bytes
@@ -50,7 +50,12 @@ def write_test_vectors(workspace: Workspace, work: Path, sets: Sequence[VectorSe
 
 
 def write_training(
-    workspace: Workspace, work: Path, train: pa.Table, group: np.ndarray, images: bool
+    workspace: Workspace,
+    work: Path,
+    train: pa.Table,
+    group: np.ndarray,
+    images: bool,
+    log: Callable[[str], None],
 ) -> None:
     """The table of training rows: `id`, `name`, `price`, `group`, `image` (path of a small JPEG, or null)."""
     names = [
@@ -64,7 +69,7 @@ def write_training(
             "price": train["price"].combine_chunks(),
             "group": pa.array(group),
             "image": pa.array(
-                _thumbnails(workspace, work, train) if images else [None] * len(names), pa.string()
+                _thumbnails(workspace, work, train, log) if images else [None] * len(names), pa.string()
             ),
         }
     )
@@ -72,7 +77,9 @@ def write_training(
         writer.write_table(table)
 
 
-def _thumbnails(workspace: Workspace, work: Path, train: pa.Table) -> list[str | None]:
+def _thumbnails(
+    workspace: Workspace, work: Path, train: pa.Table, log: Callable[[str], None]
+) -> list[str | None]:
     """Small copies of the rows' images as files; the path of each row's."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -81,6 +88,11 @@ def _thumbnails(workspace: Workspace, work: Path, train: pa.Table) -> list[str |
     digests = row_images(train["image"], known_links(workspace)).to_pylist()
     wanted = list(dict.fromkeys(one for one in digests if one is not None))[:MOST_IMAGES]
     (work / IMAGES).mkdir()
+    if gone := lost_images(workspace).intersection(wanted):
+        log(
+            f"note: {len(gone)} of {len(wanted)} images of the training rows are gone, and near products are shown "
+            f"without them: {MADE_AGAIN}, then pack again"
+        )
 
     def make(sha256: str) -> tuple[str, str | None]:
         content, name = _thumbnail(workspace, sha256), f"{IMAGES}/{sha256[:20]}.jpg"

@@ -9,7 +9,7 @@ from ensemble.blend import INTERVAL_LEVEL
 from ensemble.groups import MOST_SMAPE, bootstrap_interval
 from ensemble.report.rows import ReportRows, expected_score
 from ensemble.submission import price_test_rows
-from store.catalog.ingest.publish import HOLDOUT_FILE
+from store.catalog.ingest.publish import HOLDOUT_FILE, lost_holdout
 from store.catalog.read import present_splits, read_split
 from store.folds.relatives import read_relatives
 from store.metric import smape_rows
@@ -22,8 +22,13 @@ def score_holdout(workspace: Workspace, rows: ReportRows, seed: int) -> dict[str
     Returns:
         `n_rows`, `smape`, its `interval`, `expected` and `expected_interval` (what the honest score said before of so
         many rows), `is_as_expected`, `covered` (share of prices inside their interval) and its `stated` probability.
+
+    Raises:
+        WorkspaceError: there were some, and their file is gone.
     """
-    if "test" not in present_splits(workspace) or not workspace.exists(HOLDOUT_FILE):
+    if "test" not in present_splits(workspace):
+        return None
+    if not workspace.exists(HOLDOUT_FILE) and not lost_holdout(workspace):
         return None
     known = workspace.read_table(HOLDOUT_FILE)
     sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()

@@ -43,6 +43,7 @@ def write_report(
         FoldMismatchError, RowMismatchError: the blend is older than folds, catalogue or predictions.
     """
     from ensemble.report.page import page_of
+    from store.catalog.images.blobs import lost_images
     from store.catalog.images.open import quiet_pillow
     from store.catalog.show.page import thumbnail_of
 
@@ -52,5 +53,6 @@ def write_report(
     with quiet_pillow():
         page = page_of(facts, lambda digest: thumbnail_of(workspace, digest))
     file = REPORT_FILE if folder is None else f"{folder}/{REPORT_FILE}"
+    facts["images_gone"] = len(lost_images(workspace))
     workspace.publish_bytes(file, page.encode("utf-8", "replace"))
     return Report(facts, workspace.path(file))

@@ -4,6 +4,8 @@ import re
 import textwrap
 from typing import Any
 
+from store.catalog.images.links import MADE_AGAIN
+
 
 def report_lines(facts: dict[str, Any], file: str) -> list[str]:
     """The summary of a report: the score, the first findings, what more rows would bring."""
@@ -23,4 +25,6 @@ def report_lines(facts: dict[str, Any], file: str) -> list[str]:
             f"Double the rows would bring {points[1.0]['smape']:.2f} to about {points[2.0]['smape']:.2f} "
             f"({low:.2f} to {high:.2f})."
         )
+    if gone := facts.get("images_gone"):
+        lines.append(f"note: {gone:,} images are gone, and the page shows rows without them: {MADE_AGAIN}")
     return [*lines, f"wrote {file}"]

@@ -47,6 +47,7 @@ class Search:
     space: Space
     deadline: float  # time.monotonic()
     log: Log
+    scored_as: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def study_error(self, trial: "Trial", held: int) -> float:
         """SMAPE of a trial's parameters on the inner folds of a study, percent."""
@@ -61,9 +62,8 @@ class Search:
             if self.inputs.cleaning is not None:
                 fitted, target = self.inputs.cleaning.training_part(fitted, self.inputs.log_price)
             model = head.clone().fit(self.inputs.train.subset(fitted), target)
-            errors.append(
-                smape_log(self.inputs.log_price[here], model.predict(self.inputs.train.subset(here)))
-            )
+            predicted = self.scored_as(model.predict(self.inputs.train.subset(here)))
+            errors.append(smape_log(self.inputs.log_price[here], predicted))
             trial.report(float(np.mean(errors)), len(errors))
             if trial.should_prune():
                 raise TrialPruned
@@ -87,6 +87,7 @@ def search_parameters(
     inputs: Inputs,
     minutes: float,
     log: Log,
+    scored_as: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Tuning:
     """Search for so many minutes, beginning where the last call stopped, and store what is best so far.
 
@@ -95,6 +96,7 @@ def search_parameters(
         name: as the user calls it.
         given: parameters that the user has set, which are not searched.
         record: all that its predictions depend on, see `Predictions.inputs`.
+        scored_as: log prices as they are scored, such as raised to the lowest price.
 
     Raises:
         HeadError: there is nothing to tune, fewer than three folds, folds in order of time, or every trial failed.
@@ -116,7 +118,7 @@ def search_parameters(
             f"trials are kept in a local file and {workspace.root} is not local: tune in a local one"
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = Search(head, inputs, space, time.monotonic() + 60 * minutes, log)
+    search = Search(head, inputs, space, time.monotonic() + 60 * minutes, log, scored_as)
     with workspace.lock(TUNING_LOCK):
         storage = _trials(workspace)
         bound = tuning_basis(record)

@@ -11,16 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from heads.base import FoldPredictions, Head
-from heads.features.blocks import TermCounter, with_bare_numbers
 from heads.features.rows import Rows
 from heads.folds.crossfit import LEAST_GROUPS, crossfit
 from heads.folds.nested import inner_cells
 from heads.folds.parallel import each_on_a_core, n_cores
 from heads.kernels.neighbours import Neighbours, Retrieved, least_expected_smape
-from heads.linear.additive import Additive, BlockSum, described, mean_weights, taken
+from heads.linear.additive import Additive
 from heads.params import MOST_SEED, param
 from heads.trees.lightgbm import quiet_logger
-from store.metric import smape_rows
+from store.metric import smape_log, smape_rows
 
 TOLERANCES = (0.003, 0.1, 0.3)  # log prices this near to one another count as alike
 TEMPERATURES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)  # of expected SMAPE in percent; 0: the best candidate alone
@@ -48,8 +47,8 @@ class RerankedNeighbours(Head):
     `additive` sees between the two rows, the price by `additive` itself, and the means of both kinds. The trees learn
     the SMAPE of a candidate from how similar the two rows are in each respect, how many other candidates agree, and how
     far `additive` is away. They learn it on the rows fitted on, each retrieved without its own group and priced by an
-    `additive` that was fitted without its inner fold. A quarter of the inner folds or one of them chooses whether the
-    best candidate, or a mean weighted by the expected errors, is the price.
+    `additive` that was fitted without its inner fold. One inner fold, which the trees do not see then, chooses whether
+    the best candidate or a mean weighted by the expected errors is the price.
     """
 
     name: ClassVar[str] = "reranked-neighbours"
@@ -57,6 +56,7 @@ class RerankedNeighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "lightgbm", "scikit-learn", "scipy")
     side_by_side: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     candidates: int = param(12, low=1, high=1000)  # nearest training rows whose prices are candidates
     n_inner_folds: int = param(5, low=2, high=100)  # inner folds for what additive prices rows at
@@ -95,27 +95,22 @@ class RerankedNeighbours(Head):
         left = [len(np.unique(train.group[(fold != i) & (fold != j)])) for i, j in pairs]
         if len(folds) < 3 or min(left) < LEAST_GROUPS:
             return None
-        rows = with_bare_numbers(train)
-        counter, counts = TermCounter.of(rows)
         unfitted = Additive(random_state=self.random_state)
 
-        def priced_without(held: tuple[int, ...]) -> tuple[BlockSum, np.ndarray]:
-            out = np.isin(fold, held)
-            inside, outside = np.flatnonzero(~out), np.flatnonzero(out)
-            fitted = BlockSum.fit(rows.subset(inside), taken(counts, inside), log_price[inside], unfitted)
-            return fitted, fitted.predict(rows.subset(outside), taken(counts, outside))
+        def priced_without(held: tuple[int, ...]) -> tuple[Additive, np.ndarray]:
+            inside, outside = np.flatnonzero(~np.isin(fold, held)), np.flatnonzero(np.isin(fold, held))
+            fitted = unfitted.clone().fit(train.subset(inside), log_price[inside])
+            return fitted, fitted.predict(train.subset(outside))
 
-        below = np.empty(
-            (len(folds), len(rows))
-        )  # of the model that predicts a fold, what each row is priced at
-        oof, sums = np.empty(len(rows)), {}
+        # What each row is priced at for the model that predicts a fold, and without the row's own fold alone.
+        below, oof = np.empty((len(folds), len(train))), np.empty(len(train))
+        heads: dict[int, Additive] = {}
         wanted = [*pairs, *((held,) for held in folds)]
-        for held, (fitted, predicted) in zip(
-            wanted, each_on_a_core(priced_without, wanted, self.n_jobs), strict=True
-        ):
+        fits = each_on_a_core(priced_without, wanted, self.n_jobs)
+        for held, (fitted, predicted) in zip(wanted, fits, strict=True):
             of_rows = fold[np.isin(fold, held)]
             if len(held) == 1:
-                oof[fold == held[0]], sums[held[0]] = predicted, fitted
+                oof[fold == held[0]], heads[held[0]] = predicted, fitted
                 continue
             for mine, other in (held, held[::-1]):
                 below[folds.index(mine), fold == other] = predicted[of_rows == other]
@@ -123,18 +118,17 @@ class RerankedNeighbours(Head):
         def one_fold(held: int) -> tuple[np.ndarray, dict[str, Any]]:
             inside = np.flatnonzero(fold != held)
             head = self.clone()
-            head.below_ = _additive(unfitted, counter, sums[held])
+            head.below_ = heads[held]
             head._rank(
                 train.subset(inside), log_price[inside], below[folds.index(held), inside], fold[inside]
             )
             return head.predict(train.subset(np.flatnonzero(fold == held))), head.learned()
 
-        predicted, learned = np.empty(len(rows)), []
+        predicted, learned = np.empty(len(train)), []
         for held, (of_fold, chosen) in zip(folds, each_on_a_core(one_fold, folds, self.n_jobs), strict=True):
             predicted[fold == held] = of_fold
             learned.append(chosen)
-        weights = mean_weights([described(one) for one in sums.values()])
-        self.below_ = _additive(unfitted, counter, BlockSum.fit(rows, counts, log_price, unfitted, weights))
+        self.below_ = unfitted.for_refit([one.learned() for one in heads.values()]).fit(train, log_price)
         vars(self).update(vars(self.for_refit(learned)) | vars(self))
         self._rank(train, log_price, oof, fold)
         return FoldPredictions(predicted, None if test is None else self._predict(test), learned, self)
@@ -206,31 +200,42 @@ class RerankedNeighbours(Head):
         self.log_price_, self.residual_ = log_price, log_price - below
         self.near_ = Neighbours().fit(rows, log_price)
         ranked = np.sort(np.random.default_rng(self.random_state).permutation(len(rows))[: self.ranked_rows])
+        of_rows = rows.subset(ranked)
         parts = [
             self._candidates_of(rows.subset(part), below[part])
             for part in np.array_split(ranked, -(-len(ranked) // BLOCK_ROWS))
         ]
         prices, features = (np.concatenate(part) for part in zip(*parts, strict=True))
-        true, cell = log_price[ranked], cell[ranked]
-        error = smape_rows(true[:, None], prices)
         given: Decision | None = vars(self).get("given_")
-        self.decision_ = given or self._decide(prices, features, error, true, cell)
-        self.booster_ = self._trained(features, error)
+        self.decision_ = given or self._decide(
+            prices, features, log_price[ranked], cell[ranked], of_rows.weight
+        )
+        self.booster_ = self._trained(
+            features, smape_rows(log_price[ranked][:, None], prices), of_rows.weight
+        )
 
     def _decide(
-        self, prices: np.ndarray, features: np.ndarray, error: np.ndarray, true: np.ndarray, cell: np.ndarray
+        self,
+        prices: np.ndarray,
+        features: np.ndarray,
+        true: np.ndarray,
+        cell: np.ndarray,
+        weight: np.ndarray | None,
     ) -> Decision:
         """The decision of the least SMAPE on a cell that the trees did not see."""
         trials = [Decision(one, of) for one in TEMPERATURES for of in (True, False)]
         aside = cell == np.unique(cell)[0]
         if aside.all():
             return trials[0]
-        self.booster_ = self._trained(features[~aside], error[~aside])
+        error = smape_rows(true[:, None], prices)
+        inside, outside = (None if weight is None else weight[part] for part in (~aside, aside))
+        self.booster_ = self._trained(features[~aside], error[~aside], inside)
         expected = self._expected(features[aside])
-        scores = [smape_rows(true[aside], decided(prices[aside], expected, one)).mean() for one in trials]
+        scores = [smape_log(true[aside], decided(prices[aside], expected, one), outside) for one in trials]
         return trials[int(np.argmin(scores))]
 
-    def _trained(self, features: np.ndarray, error: np.ndarray) -> Any:
+    def _trained(self, features: np.ndarray, error: np.ndarray, weight: np.ndarray | None) -> Any:
+        """Trees that give the error of a candidate, by its features."""
         import lightgbm
 
         X = features.reshape(-1, features.shape[-1])
@@ -249,7 +254,10 @@ class RerankedNeighbours(Head):
             "force_col_wise": True,
             "verbosity": -1,
         }
-        return lightgbm.train(params, lightgbm.Dataset(X, error.ravel()), self.n_estimators)
+        of_candidates = None if weight is None else np.repeat(weight, features.shape[1])
+        return lightgbm.train(
+            params, lightgbm.Dataset(X, error.ravel(), weight=of_candidates), self.n_estimators
+        )
 
     def _expected(self, features: np.ndarray) -> np.ndarray:
         """The SMAPE that is expected of each candidate, shape (n_rows, n_candidates)."""
@@ -348,9 +356,3 @@ def decided(prices: np.ndarray, expected: np.ndarray, decision: Decision) -> np.
     weight = np.exp((expected.min(axis=1, keepdims=True) - expected) / decision.temperature)
     weight /= weight.sum(axis=1, keepdims=True)
     return least_expected_smape(prices, weight) if decision.is_candidate else (weight * prices).sum(axis=1)
-
-
-def _additive(unfitted: Additive, counter: TermCounter, fitted: BlockSum) -> Additive:
-    head = unfitted.clone()
-    head.counter_, head.sum_ = counter, fitted
-    return head

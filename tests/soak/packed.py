@@ -107,6 +107,10 @@ def tried(world: World, case: dict[str, Any]) -> tuple[Counter[str], list[str]]:
 def forge(root: Path, file: str, draw: random.Random) -> str:
     """Change one value of a file of a model, or its arrays, and make all digests right again; what was changed."""
     path, said = root / file, file
+    for name in {file, MANIFEST}:  # which may be hard links
+        content = (root / name).read_bytes()
+        (root / name).unlink()
+        (root / name).write_bytes(content)
     if path.suffix == ".json":
         value = json.loads(path.read_bytes())
         said += _changed(value, draw)

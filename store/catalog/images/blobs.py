@@ -88,6 +88,11 @@ def stored_digests(workspace: Workspace) -> set[str]:
     }
 
 
+def lost_images(workspace: Workspace) -> set[str]:
+    """Digests of images that links.parquet names and that don't lie here."""
+    return set(read_links(workspace)["sha256"].drop_null().to_pylist()) - stored_digests(workspace)
+
+
 def sweep_images(workspace: Workspace) -> int:
     """Delete what killed runs left half-written among the images; returns how many files went."""
     folders = ["images", *(f"{BLOBS}/{fan}" for fan in workspace.names(BLOBS))] if workspace.is_local else []

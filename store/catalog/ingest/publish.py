@@ -19,6 +19,7 @@ from store.workspace import Workspace
 
 REJECTED_FILE = "catalog/rejected.parquet"
 HOLDOUT_FILE = "catalog/holdout.parquet"
+HOLDOUT = "n_holdout"  # in the metadata of the test split: how many prices that file has
 _CHUNK_ROWS = 8192
 Change = Literal["new", "changed", "reordered", "unchanged"]
 
@@ -72,11 +73,14 @@ def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str,
     if is_stale:
         workspace.remove(split_path("test"))
     for split in splits:
-        if change[split.name] != "unchanged":
+        n_holdout = _n_holdout(split)
+        if change[split.name] != "unchanged" or _recorded_holdout(workspace, split.name) != n_holdout:
             table = _with_fields(given[split.name])
             metadata = split_metadata(digest[split.name])
             if split.currency is not None:
                 metadata["currency"] = split.currency
+            if n_holdout:
+                metadata[HOLDOUT] = n_holdout
             workspace.publish_table(split_path(split.name), table, metadata=metadata)
     _publish_holdout(workspace, next((split for split in splits if split.name == "test"), None))
     rejected = rejected_table([split.rows for split in splits])
@@ -91,12 +95,28 @@ def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str,
             change[split.name],
             count_reasons(split.rows.rejected),
             split.rejected_differ,
-            0 if split.holdout is None else int(np.isfinite(split.holdout).sum()),
+            _n_holdout(split),
             n_with_several(given[split.name]),
         )
         for split in splits
     }
     return reports, stands and "test" not in change
+
+
+def lost_holdout(workspace: Workspace) -> int:
+    """Prices of test rows that were ingested and whose file is gone; 0 where nothing is missing."""
+    if not workspace.exists(split_path("test")) or workspace.exists(HOLDOUT_FILE):
+        return 0
+    return _recorded_holdout(workspace, "test")
+
+
+def _recorded_holdout(workspace: Workspace, split: str) -> int:
+    """Prices of its rows that a split was ingested with; version 0.1.0 recorded none."""
+    return int(workspace.read_metadata(split_path(split)).get(HOLDOUT, 0))
+
+
+def _n_holdout(split: Split) -> int:
+    return 0 if split.holdout is None else int(np.isfinite(split.holdout).sum())
 
 
 def _publish_holdout(workspace: Workspace, test: Split | None) -> None:

@@ -298,11 +298,6 @@ def _by_values(
     if measures is not None and measures[1] >= 1 - MOST_STRAY:
         return ColumnReading("measure", measures[0])
     distinct, n = len(set(present)), len(present)
-    if distinct == n and n >= _LEAST_ROWS and all(_CODE.fullmatch(cell.strip()) for cell in present):
-        return (
-            f"{n} different codes in {n} rows are an id or a hash, which says nothing of other rows "
-            "(name it with --categorical to keep it)"
-        )
     is_free = (
         distinct == n
         or (n >= _FEW_ROWS and distinct > n / 2)
@@ -311,6 +306,11 @@ def _by_values(
     if is_free and looks_like_images(name, present):
         option = f"--image-column {shlex.quote(name)}"
         return f"it looks like images (name it with {option!r} to have them)"
+    if distinct == n and n >= _LEAST_ROWS and all(_CODE.fullmatch(cell.strip()) for cell in present):
+        return (
+            f"{n} different codes in {n} rows are an id or a hash, which says nothing of other rows "
+            "(name it with --categorical to keep it)"
+        )
     if is_free:
         return (
             f"{distinct} distinct values in {n} rows are free text, not categories "
