@@ -72,7 +72,7 @@ def make_blend(
     >>> from ensemble import make_blend
     >>> blend = make_blend("run")  # doctest: +SKIP
     >>> round(blend.smape, 2), blend.weights  # doctest: +SKIP
-    (29.62, {'additive': 0.78, 'kernel-ridge': 0.19, 'lightgbm': 0.0, 'neighbours': 0.03})
+    (29.54, {'additive': 0.53, 'kernel-ridge': 0.17, 'neighbours': 0.03, 'reranked-neighbours': 0.27})
 
     Args:
         workspace: one whose heads were trained, or its path or address.
@@ -111,7 +111,7 @@ def write_submission(
     >>> from ensemble import write_submission
     >>> written = write_submission("run")  # doctest: +SKIP
     >>> written["n_rows"], round(written["median_price"], 2)  # doctest: +SKIP
-    (150, 24.39)
+    (150, 24.5)
 
     Args:
         workspace: one with a blend, or its path or address.

@@ -1,12 +1,54 @@
-"""Output that a page shows, held against what its Python prints."""
+"""What a page shows: its code and commands, and output held against what they print."""
 
 import doctest
+import json
 import re
+import shlex
 import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e-?\d+)?")
 NEAR = 0.05  # relative: scores move a little with the processor
+# What the command `shelfprice` does, line after line: libraries are imported once.
+ONE_PROCESS = """
+import json, sys
+from store.cli import main
+for line in json.loads(sys.argv[1]):
+    print("$ shelfprice", *line, flush=True)
+    try:
+        main(line, "shelfprice")
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The code of a page's blocks in these languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [code for language, code in found if language in languages]
+
+
+def command_lines(page: Path) -> list[tuple[list[str], bool]]:
+    """The words of every `shelfprice` line of a page, and whether it is a whole line of code or part of a sentence."""
+    code = "".join(blocks(page, "", "sh")).replace("\\\n", " ")
+    lines = [(line, True) for line in code.splitlines() if line.startswith("shelfprice ")]
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines += [(line, False) for line in re.findall(r"`(shelfprice [^`]+)`", text)]
+    return [(shlex.split(line, comments=True)[1:], is_whole) for line, is_whole in lines]
+
+
+def run_lines(lines: Sequence[Sequence[str]], folder: Path) -> str:
+    """What the words after `shelfprice` print, run one after the other in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_PROCESS, json.dumps(lines)],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 def reads_alike(found: str, expected: str) -> bool:

@@ -4,7 +4,6 @@ import ast
 import inspect
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from store.cli import main
+from tests.snippets import blocks, command_lines
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -100,21 +100,6 @@ def test_every_key_of_the_configuration_is_explained():
     unexplained = re.findall(r"^\| `(\w+)` \|[^\n]*\|  \|$", config_page(), re.MULTILINE)
     assert not unexplained
     assert "----" not in config_page()  # a line that parts a class is no meaning of the field above it
-
-
-def blocks(page, *languages):
-    """The code of a page's blocks in these languages."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [code for language, code in found if language in languages]
-
-
-def command_lines(page):
-    """The words of every `shelfprice` line of a page, and whether it is a whole line of code or part of a sentence."""
-    code = "".join(blocks(page, "", "sh")).replace("\\\n", " ")
-    lines = [(line, True) for line in code.splitlines() if line.startswith("shelfprice ")]
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    lines += [(line, False) for line in re.findall(r"`(shelfprice [^`]+)`", text)]
-    return [(shlex.split(line, comments=True)[1:], is_whole) for line, is_whole in lines]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,7 +1,6 @@
 """What the README and docs/steps.md show can be run: Python, every `shelfprice` line in order, every `make` target."""
 
 import configparser
-import json
 import re
 import shlex
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.minimums import HEAVY
-from tests.snippets import copy_vectors, reads_alike
+from tests.snippets import blocks, copy_vectors, reads_alike, run_lines
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("shelfprice")
@@ -22,18 +21,6 @@ COMMANDS = [block for language, block in BLOCKS if not language]
 LINES = [line.split("  #")[0].strip() for block in COMMANDS for line in block.splitlines()]
 SHELFPRICE = [line for line in LINES if line.startswith("shelfprice ")]
 MAKE = [line for line in LINES if line.startswith("make ")]
-# What the command `shelfprice` does, line after line: libraries are imported once.
-ONE_PROCESS = """
-import json, sys
-from store.cli import main
-for line in json.loads(sys.argv[1]):
-    print("$ shelfprice", *line, flush=True)
-    try:
-        main(line, "shelfprice")
-    except SystemExit as end:
-        if end.code:
-            raise
-"""
 
 
 def test_the_commands_of_a_run_are_shown():
@@ -108,11 +95,7 @@ def demo_run(readme_python, tmp_path_factory):
     copy_vectors(readme_python / "run", folder / "run", shards=False)
     small = {"catalog demo": ["--train", "150", "--test", "40"]}
     lines = [shlex.split(line)[1:] + small.get(" ".join(line.split()[1:3]), []) for line in SHELFPRICE]
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_PROCESS, json.dumps(lines)],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    (folder / "stdout").write_text(run_lines(lines, folder))
     return folder
 
 
@@ -120,6 +103,16 @@ def test_the_shelfprice_lines_end_in_a_price_for_every_test_row(demo_run):
     prices = (demo_run / "run" / "submission.csv").read_text().splitlines()
     assert prices[0] == "sample_id,price"
     assert len(prices) == 1 + 40
+
+
+def test_the_output_that_the_readme_shows_is_what_the_commands_print(demo_run):
+    def words(line):
+        line = re.sub(r"(?<![\w-])(?:[\d,.]+\d|\d|-)(?=[\s,.)%]|$)", "#", line)
+        return re.sub(r"\S*/submission", "submission", " ".join(line.split()))
+
+    shown = blocks(ROOT / "README.md", "text")[0]
+    printed = {words(line) for line in (demo_run / "stdout").read_text().splitlines()}
+    assert not [line for line in shown.splitlines() if line and words(line) not in printed]
 
 
 def test_make_does_only_what_a_workspace_lacks(demo_run, tmp_path):
