@@ -299,6 +299,27 @@ def test_the_same_catalogue_without_a_leak_is_sound_in_every_check(tmp_path):
     assert {name: c["words"] for name, c in found.items() if c["verdict"] != "ok"} == {}
 
 
+def test_means_of_prices_of_unknown_rows_are_a_question(tmp_path):
+    workspace, (rows, X) = Workspace(tmp_path), sound_rows()
+    draws, level = np.random.default_rng(0), np.linspace(1.5, 4.5, 8)
+    for row, x in zip(rows, X, strict=True):
+        shop = int(np.clip(2 * x[0] + 4, 0, 7))
+        row |= {
+            "numeric:shop": float(shop),
+            "price": round(float(np.exp(level[shop] + draws.normal(0, 0.5))), 2),
+        }
+    means = [np.exp(one + draws.normal(0, 0.5, 80)).mean() for one in level]
+    for row in rows:
+        row["numeric:last_year"] = float(means[int(row["numeric:shop"])])
+    publish(workspace, rows, X)
+    (check,) = run_audit(workspace, [], only=["columns"])["checks"]
+    assert check["verdict"] == "caution"
+    assert (
+        "Column 'last_year' is a mean price of each 'shop', which is sound only if it was taken"
+        in check["words"]
+    )
+
+
 @pytest.mark.parametrize("n_shops", [12, 40])
 def test_means_of_other_rows_and_numbers_that_go_with_the_price_are_no_leak(n_shops):
     alarms = 0

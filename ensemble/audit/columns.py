@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.audit.check import Check
-from ensemble.audit.target_means import LEAST_ROWS, follows_noise, is_mean_of_others
+from ensemble.audit.target_means import LEAST_ROWS, follows_noise, is_in_price_unit, is_mean_of_others
 from heads.features.fields import field_table
 from store.catalog.clean.duplicates import codes
 from store.catalog.read import extra_columns, present_splits, read_split
@@ -105,6 +105,12 @@ def _made_of_prices(
             "those of held-out rows."
         )
         return "mean price", name, words
+    if is_in_price_unit(values, price) and (category := _category_of(values, labels)) is not None:
+        words = (
+            f"Column {name!r} is a mean price of each {category!r}, which is sound only if it was taken from other rows than "
+            "those of the catalogue."
+        )
+        return "mean of prices", name, words
     for category, label in labels.items():
         if is_mean_of_others(values, price, label):
             words = (

@@ -17,6 +17,8 @@ WITHIN_NOISE = (
 )
 BY_CHANCE = 1e-5  # of a curve through a column's levels that lies so near to the statistics
 MOST_OF_ONE = 4.0  # squared distance of one level, so that a few odd ones don't decide
+OF_ANY_ROWS = 2.0  # as `WITHIN_NOISE`, of means of prices of whatever rows
+LIKE_MEANS = 0.8  # correlation with the statistics, for these
 FALLS = -0.95  # correlation with the price within categories, of means of the other rows
 RISES = 0.9  # rank correlation between categories
 
@@ -52,6 +54,23 @@ def follows_noise(values: np.ndarray, price: np.ndarray) -> bool:
             for columns in ([one, v], [one, v, 1 / n, v / n]):
                 n_free, squares = _distance(columns, m, n, noise, w)
                 if n_free and chi2.cdf(squares, n_free) < BY_CHANCE:
+                    return True
+    return False
+
+
+def is_in_price_unit(values: np.ndarray, price: np.ndarray) -> bool:
+    """Whether the levels of a column are mean or median prices of their rows but for noise, as those of any rows are."""
+    here = np.isfinite(values)
+    level, group, count = np.unique(values[here], return_inverse=True, return_counts=True)
+    if here.sum() < LEAST_ROWS or len(level) > here.sum() / 2 or level[0] <= 0:
+        return False
+    for statistic, _, variance, _ in _statistics(price[here], group, count):
+        told = (count >= 2) & (variance > 0)
+        if told.sum() >= LEAST_LEVELS:
+            n, m, noise = count[told].astype(float), statistic[told], variance[told]
+            for v in (level[told], np.log(level[told])):
+                n_free, squares = _distance([], m - v, n, noise, n)
+                if squares <= OF_ANY_ROWS * n_free and np.corrcoef(v, m)[0, 1] >= LIKE_MEANS:
                     return True
     return False
 
