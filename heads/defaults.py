@@ -8,9 +8,8 @@ from store.workspace import Workspace
 
 RERANKED = "reranked-neighbours"
 FEW = ("gaussian-process", "neighbours", RERANKED)  # of a table of columns
-FEW_TEXTS = ("additive", "kernel-ridge", "neighbours", "lightgbm")  # without further columns
-SEVERAL = ("additive", "neighbours", "boosted", RERANKED)
-SEVERAL_TEXTS = ("additive", "kernel-ridge", "neighbours", RERANKED)
+SEVERAL = ("additive", "neighbours", "boosted", RERANKED)  # of one with more rows than the first learns from
+TEXTS = ("additive", "kernel-ridge", "neighbours", RERANKED)  # without further columns
 MANY = ("additive", "kernel-ridge", "neighbours", "lightgbm")
 MOST = ("additive", "neighbours", "lightgbm")
 FEW_ROWS = 5_000  # from here on `gaussian-process` would learn from a sample
@@ -41,9 +40,9 @@ def chosen_heads(workspace: Workspace, config: Config) -> ChosenHeads:
     elif n_rows >= MANY_ROWS:
         names, size = MANY, f"from {MANY_ROWS:,}, below {MOST_ROWS:,}"
     elif n_rows >= FEW_ROWS:
-        names, size = SEVERAL if n_columns else SEVERAL_TEXTS, f"from {FEW_ROWS:,}, below {MANY_ROWS:,}"
+        names, size = SEVERAL if n_columns else TEXTS, f"from {FEW_ROWS:,}, below {MANY_ROWS:,}"
     else:
-        names, size = FEW if n_columns else FEW_TEXTS, f"below {FEW_ROWS:,}"
+        names, size = FEW if n_columns else TEXTS, f"below {FEW_ROWS:,}"
     said = f"chosen for {n_rows:,} training rows ({size}) and {n_columns} further columns"
     return ChosenHeads(names, said)
 

@@ -96,7 +96,8 @@ def register_head(name: str, head: type[Head] | str) -> None:
 
     Registering a class of the same module and name again replaces it, as happens in a notebook.
 
-    >>> from heads import Ridge, head_class
+    >>> from heads import Ridge
+    >>> from heads.registry import head_class
     >>> class Firm(Ridge):
     ...     name = "firm"
     >>> register_head("firm", Firm)
