@@ -27,7 +27,8 @@ class TunedWorld:
         self.pristine = world.files.parent / "tuned"
         self._words = self.pristine / "words.json"
         if not self._words.exists():
-            with long_kills.prepared(world, COMMAND) as (root, words, _):
+            with long_kills.prepared(world, COMMAND) as (root, arguments, _):
+                *words, _, _ = arguments(root)  # all but -w and the workspace
                 said = shelfprice(*words, "-w", str(root))
                 assert said.code == 0, said.output
                 shutil.copytree(root, self.pristine / "w")
