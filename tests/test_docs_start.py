@@ -40,14 +40,40 @@ def shop(readme_python, tmp_path_factory):
     return folder
 
 
-def test_the_start_page_leads_from_files_to_prices_and_to_another_encoder(shop, tmp_path_factory):
+@pytest.fixture(scope="module")
+def started(shop):
+    """What the commands of the page print, run in their order."""
     lines = [words for words, is_whole in command_lines(DOCS / "index.md") if is_whole]
     assert [line[:2] for line in lines[:5]] == [
         ["catalog", "ingest"], ["embed", "run"], ["heads", "run"], ["ensemble", "blend"], ["ensemble", "submit"],
     ]  # fmt: skip
     assert lines[-1][0] == "serve"  # the tests of the server run it
-    said = run_lines(lines[:-1], shop)
-    assert f"train: {SOLD} rows of shop.csv" in said, said
+    return run_lines(lines[:-1], shop)
+
+
+def test_commands_of_pages_that_need_no_network_run_on_that_workspace(shop, started, tmp_path):
+    shutil.copytree(shop / "own", tmp_path / "run")
+    lines = []
+    for page in ("report", "vectors", "images", "scale", "cleaning"):
+        for words in (words for words, is_whole in command_lines(DOCS / f"{page}.md") if is_whole):
+            needs_more = {"ingest", "--retry-failed", "--refresh", "ray", "$SLURM_ARRAY_TASK_ID/64"} & {
+                *words
+            }
+            if not needs_more and words[:2] != ["catalog", "images"]:
+                at = ["run" if word.startswith("s3://") else word for word in words]
+                lines.append(at if "-w" in at else [*at, "-w", "run"])
+    groups = {tuple(line[:2]) for line in lines}
+    assert groups >= {
+        ("heads", "compare"), ("embed", "compare"), ("embed", "export"), ("heads", "run"),
+        ("catalog", "images-export"), ("catalog", "images-import"), ("catalog", "clean"), ("catalog", "show"),
+    }  # fmt: skip
+    said = run_lines(lines, tmp_path)
+    assert said.count("$ shelfprice") == len(lines)
+    assert (tmp_path / "images.tar").is_file()
+
+
+def test_the_start_page_leads_from_files_to_prices_and_to_another_encoder(shop, started, tmp_path_factory):
+    assert f"train: {SOLD} rows of shop.csv" in started, started
     prices = list(csv.DictReader((shop / "own/submission.csv").open()))
     assert len(prices) == NEW
     assert [len((shop / file).read_text().splitlines()) for file in ("prices.csv", "own/intervals.csv")] == [
