@@ -80,7 +80,7 @@ class RerankedNeighbours(Head):
             return
         found = crossfit(self.below_, rows, log_price, cell)
         self.below_ = found.model
-        self._rank(rows, log_price, found.oof, cell)
+        self._rank(rows, log_price, found.oof, cell, vars(self).get("given_"))
 
     def fit_predict_folds(
         self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
@@ -129,8 +129,7 @@ class RerankedNeighbours(Head):
             predicted[fold == held] = of_fold
             learned.append(chosen)
         self.below_ = unfitted.for_refit([one.learned() for one in heads.values()]).fit(train, log_price)
-        vars(self).update(vars(self.for_refit(learned)) | vars(self))
-        self._rank(train, log_price, oof, fold)
+        self._rank(train, log_price, oof, fold, _agreed(learned))
         return FoldPredictions(predicted, None if test is None else self._predict(test), learned, self)
 
     def prepared(self, rows: Rows) -> Rows:
@@ -156,9 +155,7 @@ class RerankedNeighbours(Head):
     def for_refit(self, learned: list[dict[str, Any]]) -> "RerankedNeighbours":
         """What most folds decided; it is not decided again."""
         head = self.clone()
-        decisions = Counter(Decision(**chosen) for chosen in learned if chosen)
-        if decisions:
-            vars(head)["given_"] = decisions.most_common(1)[0][0]
+        vars(head)["given_"] = _agreed(learned)
         return head
 
     def files(self) -> dict[str, bytes]:
@@ -187,12 +184,20 @@ class RerankedNeighbours(Head):
 
     # ---- parts -----------------------------------------------------------------------------------
 
-    def _rank(self, rows: Rows, log_price: np.ndarray, below: np.ndarray, cell: np.ndarray) -> None:
+    def _rank(
+        self,
+        rows: Rows,
+        log_price: np.ndarray,
+        below: np.ndarray,
+        cell: np.ndarray,
+        given: Decision | None = None,
+    ) -> None:
         """Learn the order of candidates.
 
         Args:
             below: what `additive` prices each row at without its cell, shape (n_rows,).
             cell: inner fold of each row, groups whole, shape (n_rows,).
+            given: how they become a price; None: it is chosen.
         """
         import lightgbm
 
@@ -206,7 +211,6 @@ class RerankedNeighbours(Head):
             for part in np.array_split(ranked, -(-len(ranked) // BLOCK_ROWS))
         ]
         prices, features = (np.concatenate(part) for part in zip(*parts, strict=True))
-        given: Decision | None = vars(self).get("given_")
         self.decision_ = given or self._decide(
             prices, features, log_price[ranked], cell[ranked], of_rows.weight
         )
@@ -297,6 +301,12 @@ class RerankedNeighbours(Head):
             *(f"{of}: {name}" for of in ("cosine", "cosine less the largest") for name in names),
             *("rank", "weight", "residual of additive"),
         ]
+
+
+def _agreed(learned: list[dict[str, Any]]) -> Decision | None:
+    """What most folds decided; None: none of them had enough rows."""
+    decisions = Counter(Decision(**chosen) for chosen in learned if chosen)
+    return decisions.most_common(1)[0][0] if decisions else None
 
 
 def _features(
