@@ -180,10 +180,10 @@ class Pricer:
             log_prices = self.log_prices(rows)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise CorruptFileError(
-                f"{self.folder.path} is no whole model: its heads can't price a row ({error!r:.200})"
+                f"{self.folder.path} is not usable: its heads can't price a row ({error!r:.200})"
             ) from error
         if log_prices.shape != (len(PROBES), len(self.heads)) or log_prices.dtype.kind != "f":
-            raise CorruptFileError(f"{self.folder.path} is no whole model: its heads give no log prices")
+            raise CorruptFileError(f"{self.folder.path} is not usable: its heads give no log prices")
 
     def log_price(self, rows: Rows) -> np.ndarray:
         """The blend's log price of rows, shape (n_rows,)."""
