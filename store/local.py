@@ -39,7 +39,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
             if stat.S_ISDIR(mode)
             else _not_regular(path)
         )
-    return os.fdopen(handle, "rb")
+    return open(path, "rb", opener=lambda *_: handle)
 
 
 def _not_regular(path: str | os.PathLike[str]) -> NotRegularError:

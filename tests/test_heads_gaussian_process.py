@@ -67,6 +67,7 @@ def test_slopes_of_the_marginal_likelihood_are_those_of_its_values():
         ["size", "kind"],
         words @ words.T,
         X[:, 0] + rng.normal(0, 0.3, n),
+        rng.uniform(0.5, 2.0, n),
         0.1,
     )
 

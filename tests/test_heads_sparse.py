@@ -84,7 +84,7 @@ def test_a_catalogue_without_text_is_an_error_that_says_so():
     rows, log_price = make_rows(40)
     empty = np.array([""] * 40, dtype=object)
     silent = type(rows)(rows.sample_id, (), rows.fields, {"full": empty, "name": empty}, rows.group)
-    with pytest.raises(HeadError, match="the catalogue has no text"):
+    with pytest.raises(HeadError, match="no word occurs in 2 or more of the 40 rows: name the text column"):
         Sparse().fit(silent, log_price)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import pyarrow as pa
 from tqdm import tqdm
 
-from store.catalog.download.images import SNIFF_BYTES, describe_other, sniff
 from store.catalog.images.folder import Folder, ImageFile
 from store.catalog.images.links import FILE_PREFIX, MADE_AGAIN, merge_links, read_links
 from store.contracts import IMAGE_BYTES
@@ -115,8 +114,9 @@ class FolderImport:
 def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) -> FolderImport:
     """Copy image files into the workspace by content and record them as `file:<name>`.
 
-    An empty or broken file is stored as well: decoding says what it is, and its first bytes alone are looked at here. A file that can't be read is
-    recorded with the reason. Unchanged files (name, size, time) whose bytes are there are not read again.
+    Of a file only the first bytes are looked at here: an empty or broken one is stored as well, and decoding says what
+    it is. A file that can't be read is recorded with the reason. Unchanged files (name, size, time) whose bytes are
+    there are not read again.
 
     Args:
         names: files of `folder` that belong to a row.
@@ -189,6 +189,8 @@ def _store_file(
     stored: set[str],
     no_images: dict[str, str],
 ) -> dict[str, object]:
+    from store.catalog.download.images import SNIFF_BYTES, describe_other, sniff  # imports Pillow
+
     row: dict[str, object] = dict.fromkeys(LINKS.names)
     row |= {"link": FILE_PREFIX + file.name, "tries": 1, "n_bytes": file.n_bytes, "mtime_ns": file.mtime_ns}
     try:
