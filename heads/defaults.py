@@ -10,6 +10,7 @@ RERANKED = "reranked-neighbours"
 FEW = ("gaussian-process", "neighbours", RERANKED)  # of a table of columns
 SEVERAL = ("additive", "neighbours", "boosted", RERANKED)  # of one with more rows than the first learns from
 TEXTS = ("additive", "kernel-ridge", "neighbours", RERANKED)  # without further columns
+SEVERAL_TEXTS = ("additive", "neighbours", RERANKED)
 MANY = ("additive", "kernel-ridge", "neighbours", "lightgbm")
 MOST = ("additive", "neighbours", "lightgbm")
 FEW_ROWS = 5_000  # from here on `gaussian-process` would learn from a sample
@@ -40,7 +41,7 @@ def chosen_heads(workspace: Workspace, config: Config) -> ChosenHeads:
     elif n_rows >= MANY_ROWS:
         names, size = MANY, f"from {MANY_ROWS:,}, below {MOST_ROWS:,}"
     elif n_rows >= FEW_ROWS:
-        names, size = SEVERAL if n_columns else TEXTS, f"from {FEW_ROWS:,}, below {MANY_ROWS:,}"
+        names, size = SEVERAL if n_columns else SEVERAL_TEXTS, f"from {FEW_ROWS:,}, below {MANY_ROWS:,}"
     else:
         names, size = FEW if n_columns else TEXTS, f"below {FEW_ROWS:,}"
     said = f"chosen for {n_rows:,} training rows ({size}) and {n_columns} further columns"

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from heads import defaults
-from heads.defaults import FEW, MANY, MOST, SEVERAL, TEXTS, chosen_heads
+from heads.defaults import FEW, MANY, MOST, SEVERAL, SEVERAL_TEXTS, TEXTS, chosen_heads
 from heads.registry import HEADS
 from store.cli import main
 from store.config import Config, HeadConfig, save_config
@@ -40,11 +40,13 @@ def test_heads_are_chosen_by_the_rows_of_the_catalogue_and_the_plan_says_so(work
     assert tuple(planned(workspace)["heads"]) == MANY
     monkeypatch.setattr(defaults, "MOST_ROWS", 40)
     assert tuple(planned(workspace)["heads"]) == MOST
-    assert set(FEW + SEVERAL + TEXTS + MANY + MOST) <= set(HEADS)
+    assert set(FEW + SEVERAL + TEXTS + SEVERAL_TEXTS + MANY + MOST) <= set(HEADS)
     monkeypatch.undo()
     rows = [{"sample_id": i, "text": f"tea {i}", "price": 1.0 + i} for i in range(40)]
     publish_catalog(workspace, catalog_table(rows))
     assert chosen_heads(workspace, Config()).names == TEXTS
+    monkeypatch.setattr(defaults, "FEW_ROWS", 40)
+    assert chosen_heads(workspace, Config()).names == SEVERAL_TEXTS
 
 
 def test_heads_that_the_configuration_names_are_taken_whatever_the_size(workspace):
