@@ -29,9 +29,8 @@ CURRENT_FILE = f"{BLENDS}/current.json"  # the standing blend, which `submit` ta
 BLEND_LOCK = f"{BLENDS}/.lock"  # held while this record changes, so that a blend is not pruned while it becomes the standing one
 INTERVAL_LEVEL = 0.95
 PRICE_FLOOR = SubmissionConfig().price_floor
-TIME_AND_GROUPS = (
-    2  # raised when folds in order of time, or by the user's own groups, make another blend.json
-)
+# Raised when folds in order of time, or by the user's own groups, make another blend.json.
+TIME_AND_GROUPS = 2
 COVERAGE = 0.9  # of a row's interval, where nothing else is asked for
 
 

@@ -38,9 +38,7 @@ class Expected:
     interval: tuple[float, float]  # that the mean of so many new rows falls into
     size_factor: float  # the score over that of the out-of-fold models
     n_scored: int  # training rows that it is taken from
-    unscored: (
-        float  # share of the rows whose level too few training rows have: it is pooled with the next one
-    )
+    unscored: float  # share of the rows whose level too few training rows have: it is pooled with the next
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -91,9 +89,8 @@ def expect(
     for at in np.flatnonzero((wanted > 0) & ~np.isin(np.arange(len(LEVELS)), scored)):
         lower = scored[scored < at]
         pooled = lower[-1] if len(lower) else scored[0]
-        level = np.where(
-            level == at, pooled, level
-        )  # its few rows are kept: their losses may be far from the others'
+        # Its few rows are kept: their losses may be far from the others'.
+        level = np.where(level == at, pooled, level)
         wanted[pooled] += wanted[at]
         unscored += wanted[at]
         wanted[at] = 0.0

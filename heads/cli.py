@@ -171,7 +171,7 @@ def plan(measure: bool, workspace: Workspace, as_json: bool) -> None:
     from heads.defaults import chosen_heads
     from heads.estimates import BLEND, estimate_heads, estimate_text, step_of
     from heads.measure import measure_heads
-    from heads.run import HeadPlan, plan_heads
+    from heads.plan import HeadPlan, plan_heads
     from store.catalog.read import catalog_digest
     from store.config import load_config
     from store.folds.assign import ensure_folds

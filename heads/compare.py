@@ -9,7 +9,7 @@ import numpy as np
 
 from heads.features.inputs import Inputs, read_inputs
 from heads.folds.crossfit import crossfit, scored_rows
-from heads.run import HeadPlan, Log, plan_heads
+from heads.plan import HeadPlan, Log, plan_heads
 from store.catalog.read import catalog_digest
 from store.config import Config
 from store.errors import HeadError, ShelfpriceError

@@ -9,7 +9,7 @@ import numpy as np
 from heads.features.inputs import read_inputs
 from heads.folds.crossfit import crossfit
 from heads.folds.curve import curve_pass
-from heads.run import HeadPlan, Log
+from heads.plan import HeadPlan, Log
 from store.errors import ShelfpriceError
 from store.folds.assign import Folds, sample_of_groups
 from store.workspace import Workspace

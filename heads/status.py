@@ -9,8 +9,8 @@ from heads.defaults import configured_heads
 from heads.folds.search import STORAGE
 from heads.folds.tuning import TUNING, TUNING_LOCK, tuning_basis
 from heads.params import current_params
+from heads.plan import HeadPlan, plan_heads
 from heads.registry import head_class
-from heads.run import HeadPlan, plan_heads
 from store.catalog.read import catalog_digest
 from store.config import Config
 from store.errors import HeadError, ShelfpriceError

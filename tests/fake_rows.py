@@ -3,7 +3,11 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+import numpy as np
+
+from heads.folds.crossfit import crossfit
 from heads.registry import HEADS
+from store.metric import smape_log
 
 # Heads that can be fitted here: `tabicl` needs weights, which its own test makes, `catboost` its package.
 FITTABLE = sorted(set(HEADS) - {"tabicl"} - (set() if find_spec("catboost") else {"catboost"}))
@@ -79,3 +83,14 @@ QUICK: dict[str, dict[str, object]] = {
         "n_jobs": 1,
     },
 }
+
+
+def finds_nothing_in_shuffled_prices(head, rows, log_price, fold):
+    """A head that is cross-fitted without a leak is no better on shuffled prices than the median of the other folds."""
+    shuffled = np.random.default_rng(3).permutation(log_price)
+    guess = np.empty(len(fold))
+    for held in np.unique(fold):
+        guess[fold == held] = np.median(shuffled[fold != held])
+    oof = crossfit(head, rows, shuffled, fold).oof
+    assert smape_log(shuffled, oof) > 0.97 * smape_log(shuffled, guess)
+    assert abs(np.corrcoef(oof, shuffled)[0, 1]) < 0.15

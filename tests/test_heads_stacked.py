@@ -14,7 +14,7 @@ from heads.linear.additive import Additive
 from heads.testing import folds_of, make_rows
 from heads.trees.stacked import Stacked
 from store.metric import smape_log
-from tests.fake_rows import QUICK, with_one_core
+from tests.fake_rows import QUICK, finds_nothing_in_shuffled_prices, with_one_core
 
 one_core = pytest.fixture(autouse=True, scope="module")(with_one_core)
 ROWS, LOG_PRICE = make_rows(300)
@@ -41,14 +41,7 @@ def test_the_second_level_sees_prices_of_heads_that_were_fitted_without_the_inne
 
 
 def test_on_shuffled_prices_it_finds_nothing():
-    shuffled = np.random.default_rng(3).permutation(LOG_PRICE)
-    fold = folds_of(ROWS)
-    guess = np.empty(len(fold))
-    for held in np.unique(fold):
-        guess[fold == held] = np.median(shuffled[fold != held])
-    oof = crossfit(quick(), ROWS, shuffled, fold).oof
-    assert smape_log(shuffled, oof) > 0.97 * smape_log(shuffled, guess)
-    assert abs(np.corrcoef(oof, shuffled)[0, 1]) < 0.15
+    finds_nothing_in_shuffled_prices(quick(), ROWS, LOG_PRICE, folds_of(ROWS))
 
 
 def test_a_step_that_sums_and_kernels_smooth_over_is_left_to_the_trees():

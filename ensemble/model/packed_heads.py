@@ -60,7 +60,8 @@ def head_inputs(workspace: Workspace, head: str, folder: str, log: Log) -> dict[
 def _fit_again(workspace: Workspace, head: str, folder: str) -> None:
     """Train a head anew in the place of predictions that were made without keeping it."""
     from heads.fitted import write_fitted
-    from heads.run import plan_heads, train_head
+    from heads.plan import plan_heads
+    from heads.run import train_head
     from store.catalog.read import catalog_digest
 
     folds, config = read_folds(workspace), load_config(workspace)

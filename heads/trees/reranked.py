@@ -31,12 +31,10 @@ BLOCK_ROWS = 2048
 class Decision:
     """How the expected errors of a row's candidates become one price."""
 
-    temperature: (
-        float  # difference in expected SMAPE that divides a candidate's weight by e; 0: the best one alone
-    )
-    is_candidate: (
-        bool  # True: the candidate with the least expected SMAPE to all; False: their mean log price
-    )
+    # difference in expected SMAPE that divides a candidate's weight by e; 0: the best candidate alone
+    temperature: float
+    # True: the candidate with the least expected SMAPE to all; False: their mean log price
+    is_candidate: bool
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,9 +58,9 @@ class RerankedNeighbours(Head):
 
     candidates: int = param(12, low=1, high=1000)  # nearest training rows whose prices are candidates
     n_inner_folds: int = param(5, low=2, high=100)  # inner folds for what additive prices rows at
-    ranked_rows: int = param(
+    ranked_rows: int = param(  # rows whose candidates the trees learn from, at most
         20_000, low=8, high=1_000_000
-    )  # rows whose candidates the trees learn from, at most
+    )
     n_estimators: int = param(80, low=1, high=100_000)  # trees
     learning_rate: float = param(0.12, low=1e-9, high=10)
     num_leaves: int = param(31, low=2, high=131_072)

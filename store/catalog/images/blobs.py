@@ -106,9 +106,8 @@ class FolderImport:
     n_present: int  # content that was
     n_unread: int  # of those, files not read again: unchanged name, size and time
     failed: tuple[tuple[str, str], ...]  # (file name, reason)
-    no_images: tuple[
-        tuple[str, str], ...
-    ] = ()  # of those read now, by their first bytes: (file name, what it is)
+    # Of those read now, by their first bytes: (file name, what it is).
+    no_images: tuple[tuple[str, str], ...] = ()
 
 
 def import_folder(workspace: Workspace, folder: Folder, names: Iterable[str]) -> FolderImport:

@@ -5,8 +5,8 @@ import pyarrow as pa
 
 from store.catalog.ingest.cells import as_text, is_missing, is_number
 from store.catalog.ingest.rows import ValidatedRows
+from store.catalog.parse.column import read_numbers
 from store.catalog.parse.dates import MISSING_DAY, day_of, find_dates
-from store.catalog.parse.extras import read_numbers
 from store.catalog.parse.written import Mark
 from store.config import ColumnConfig
 from store.errors import CatalogError

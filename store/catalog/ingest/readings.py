@@ -10,7 +10,8 @@ import pyarrow as pa
 from store.catalog.ingest.rows import ValidatedRows
 from store.catalog.ingest.source import TableSource
 from store.catalog.ingest.texts import texts_of
-from store.catalog.parse.extras import ColumnReading, flattened, read_column
+from store.catalog.parse.column import ColumnReading, read_column
+from store.catalog.parse.extras import flattened
 from store.catalog.parse.fields import field_columns
 from store.config import ImagePolicy
 from store.errors import CatalogError

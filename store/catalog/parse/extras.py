@@ -1,44 +1,30 @@
-"""Further columns of the user's file: numbers, dates, categories, words, and what can't be used.
+"""Further columns of the user's file: which are read, and what is said of them. How one is read is decided on train."""
 
-How a column is read is decided on train and applied to test.
-"""
-
-import dataclasses
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalog.ingest.cells import as_text, holds_lists, is_missing, is_number
-from store.catalog.ingest.inline import looks_like_images
+from store.catalog.ingest.cells import as_text, holds_lists, is_missing
 from store.catalog.ingest.rows import ValidatedRows
+from store.catalog.parse.column import (
+    MOST_STRAY_NAMED,
+    ColumnReading,
+    Kind,
+    knows_zone,
+    last_day_of,
+    read_values,
+    reading_of,
+)
 from store.catalog.parse.dates import (
-    FIRST_FAR_DAY,
-    MISSING_DAY,
-    date_numbers,
-    day_of,
-    find_dates,
     tells_order,
 )
-from store.catalog.parse.measures import MeasureReading, find_measures, is_bound, is_measure
-from store.catalog.parse.written import Convention, Mark, may_be_thousands, parse_number
+from store.catalog.parse.measures import find_measures, is_bound, is_measure
+from store.catalog.parse.written import Mark
 from store.errors import CatalogError
-from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
-
-Kind = Literal["numeric", "measure", "boolean", "date", "categorical"]
-MOST_STRAY = 0.02  # share of a column's values that may be no numbers, or no dates, and are then missing
-_MOST_STRAY_NAMED = 0.5  # the same of a column that the user says holds numbers
-_CODE = re.compile(r"(?=\S*\d)[\w.:-]{6,}")  # one word with a digit
-_FEW_ROWS = 1000  # from here on, categories that fill over half of the rows are free text as well
-_LEAST_ROWS, _NEARLY_ALL = (
-    50,
-    0.9,
-)  # from so many rows on, values that differ in nearly all of them are free text
 
 
 @dataclass(frozen=True)
@@ -49,54 +35,6 @@ class Extras:
     test: dict[str, pa.Array]
     notes: tuple[str, ...]
     readings: "dict[str, ColumnReading]"  # of each column that is read
-
-
-@dataclass(frozen=True)
-class ColumnReading:
-    """How one column is read."""
-
-    kind: Kind
-    measure: MeasureReading | None = None
-    dates: str = ""  # the kind of dates, see `find_dates`; "": the column holds dates already
-    last: str = ""  # the last day of the training file, which ages are counted from; "": there is none
-
-    @property
-    def last_day(self) -> np.datetime64:
-        """`last` as a day."""
-        return np.datetime64(self.last, "D") if self.last else MISSING_DAY
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "ColumnReading":
-        """What `to_json` gave."""
-        measure = value["measure"]
-        if measure is not None:
-            convention = Convention(**measure["convention"])
-            measure = MeasureReading(measure["unit"], convention, measure["sizes"], measure.get("currency"))
-        return cls(value["kind"], measure, value["dates"], value["last"])
-
-
-def read_column(
-    cells: pa.ChunkedArray, reading: ColumnReading, name: str
-) -> tuple[dict[str, pa.Array], list[tuple[int, str]]]:
-    """A column of other rows, read as that of the training file was.
-
-    Returns:
-        The columns that it becomes, and (position, cell) of each value that is not what it should be.
-    """
-    return _read(cells, reading, name, reading.last_day)
-
-
-def read_numbers(cells: pa.ChunkedArray, name: str, told: Mark | None) -> np.ndarray:
-    """A column that must hold numbers, float64 of shape (n_rows,), NaN where a cell is none; see `decide_extras`."""
-    reading = _reading(cells, name, "numeric", told)
-    if isinstance(reading, str):
-        return np.full(len(cells), np.nan)
-    values: np.ndarray = _numbers(cells, reading, name)[0].to_numpy(zero_copy_only=False)
-    return values
 
 
 def word_columns(columns: dict[str, pa.ChunkedArray], used: set[str]) -> list[str]:
@@ -140,20 +78,20 @@ def decide_extras(
         if of_test is not None and name not in of_test:
             notes.append(f"column {name!r} is in {train.source.path} only: left out")
             continue
-        reading = _reading(cells, name, named.get(name), told)
+        reading = reading_of(cells, name, named.get(name), told)
         if isinstance(reading, str):
             notes.append(f"column {name!r} is left out: {reading}{_nearly_numbers(cells, name)}")
             continue
         if reading.kind == "categorical" and name not in named:
             hint = _nearly_numbers(cells, name) or _lists(cells, name)
             notes.extend([f"column {name!r} is read as categories{hint}"] if hint else [])
-        last = _last_day(cells, reading, name)
+        last = last_day_of(cells, reading, name)
         readings[name] = replace(reading, last="" if np.isnat(last) else str(last))
-        parts, stray = _read(cells, reading, name, last)
+        parts, stray = read_values(cells, reading, name, last)
         if (
             stray
             and named.get(name) == "numeric"
-            and len(stray) >= _MOST_STRAY_NAMED * _n_present(cells, name)
+            and len(stray) >= MOST_STRAY_NAMED * _n_present(cells, name)
         ):
             line = train.source.lines[train.index[stray[0][0]]]
             raise CatalogError(
@@ -172,7 +110,7 @@ def decide_extras(
         notes.extend(_doubts(cells, reading, name))
         if of_test is None:
             continue
-        tested, stray = _read(of_test[name], reading, name, last)
+        tested, stray = read_values(of_test[name], reading, name, last)
         columns["test"].update({key: tested[key] for key in parts})
         if stray and reading.kind == "numeric":
             notes.append(
@@ -239,173 +177,7 @@ def _named(
 # ---- how a column is read ------------------------------------------------------------------------
 
 
-def _reading(cells: pa.ChunkedArray, name: str, kind: Kind | None, told: Mark | None) -> ColumnReading | str:
-    """How a column is read, or why it is not."""
-    by_type = _by_type(cells)
-    if kind == "categorical":
-        return ColumnReading(kind)
-    if by_type is not None and kind is None:
-        return by_type
-    if is_number(cells.type):
-        return ColumnReading("numeric")
-    present = [cell for cell in as_text(cells, name).to_pylist() if not is_missing(cell)]
-    if not present:
-        return ColumnReading("numeric") if kind == "numeric" else "it is empty"
-    is_plain = all(parse_number(cell) is not None for cell in present)
-    measures = find_measures(present, told) if not is_plain or may_be_thousands(present) else None
-    if is_plain:
-        parts_thousands = measures is not None and measures[0].convention.decimal == ","
-        return (
-            ColumnReading("measure", measures[0])
-            if measures and parts_thousands
-            else ColumnReading("numeric")
-        )
-    if kind == "numeric":
-        return ColumnReading("measure", measures[0]) if measures else ColumnReading("numeric")
-    return _by_values(present, measures, name)
-
-
-def _by_type(cells: pa.ChunkedArray) -> ColumnReading | str | None:
-    """What the type of a column says of it; None where its values must say."""
-    kind = cells.type
-    if holds_lists(kind):
-        return f"it holds {kind} (name it with --text-column to join its values to the text)"
-    if pa.types.is_duration(kind):
-        return f"it holds {kind} (name it with --numeric to keep it)"
-    unread = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    if any(one(kind) for one in unread):
-        return f"it holds {kind} (name it with --categorical to keep it, where it is text)"
-    if pa.types.is_nested(kind) or pa.types.is_interval(kind):
-        return f"it holds {kind}"
-    if cells.null_count == len(cells):
-        return "it is empty"
-    if pa.types.is_boolean(kind):
-        return ColumnReading("boolean")
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return ColumnReading("date")
-    return ColumnReading("numeric") if is_number(kind) else None
-
-
-def _by_values(
-    present: list[str], measures: tuple[MeasureReading, float] | None, name: str
-) -> ColumnReading | str:
-    n_truths = sum(cell.strip().lower() in ("true", "false") for cell in present)
-    if n_truths >= (1 - MOST_STRAY) * len(present):
-        return ColumnReading("boolean")
-    dates = find_dates(present)
-    if dates is not None and dates[1] >= 1 - MOST_STRAY:
-        return ColumnReading("date", dates=dates[0])
-    if measures is not None and measures[1] >= 1 - MOST_STRAY:
-        return ColumnReading("measure", measures[0])
-    distinct, n = len(set(present)), len(present)
-    is_free = (
-        distinct == n
-        or (n >= _FEW_ROWS and distinct > n / 2)
-        or (n >= _LEAST_ROWS and distinct > _NEARLY_ALL * n)
-    )
-    if is_free and looks_like_images(name, present):
-        option = f"--image-column {shlex.quote(name)}"
-        return f"it looks like images (name it with {option!r} to have them)"
-    if distinct == n and n >= _LEAST_ROWS and all(_CODE.fullmatch(cell.strip()) for cell in present):
-        return (
-            f"{n} different codes in {n} rows are an id or a hash, which says nothing of other rows "
-            "(name it with --categorical to keep it)"
-        )
-    if is_free:
-        return (
-            f"{distinct} distinct values in {n} rows are free text, not categories "
-            "(name it with --text-column to join it to the text, or with --categorical to keep it)"
-        )
-    return ColumnReading("categorical")
-
-
 # ---- reading it ----------------------------------------------------------------------------------
-
-
-def _read(
-    cells: pa.ChunkedArray, reading: ColumnReading, name: str, last: np.datetime64
-) -> tuple[dict[str, pa.Array], list[tuple[int, str]]]:
-    """The columns that one becomes, and (position, cell) of each value that is not what it should be."""
-    if reading.kind == "categorical":
-        return {f"{CATEGORICAL_PREFIX}{name}": _categories(cells, name)}, []
-    if reading.kind == "date":
-        days, stray = _days(cells, reading, name)
-        numbers = date_numbers(days, last)
-        return {
-            f"{NUMERIC_PREFIX}{name} ({part})": pa.array(values, pa.float64(), from_pandas=True)
-            for part, values in numbers.items()
-        }, stray
-    values, stray = _numbers(cells, reading, name)
-    return {f"{NUMERIC_PREFIX}{name}": values}, stray
-
-
-def _numbers(
-    cells: pa.ChunkedArray, reading: ColumnReading, name: str
-) -> tuple[pa.Array, list[tuple[int, str]]]:
-    """Numbers, null where missing or not finite, and (position, cell) of each that is none."""
-    if is_number(cells.type) or pa.types.is_boolean(cells.type):
-        numbers = cells.cast(pa.float64(), safe=False).combine_chunks()
-        return pc.if_else(pc.is_finite(numbers), numbers, None), []
-    values: list[float | None] = []
-    stray: list[tuple[int, str]] = []
-    for position, cell in enumerate(as_text(cells, name).to_pylist()):
-        number = None if cell is None else _number(cell, reading)
-        if number is None and cell is not None and not is_missing(cell):
-            stray.append((position, cell))
-        values.append(number if number is not None and np.isfinite(number) else None)
-    return pa.array(values, pa.float64()), stray
-
-
-def _number(cell: str, reading: ColumnReading) -> float | None:
-    if reading.kind == "boolean":
-        return {"true": 1.0, "false": 0.0}.get(cell.strip().lower())
-    return parse_number(cell) if reading.measure is None else reading.measure.value_of(cell)
-
-
-def _days(
-    cells: pa.ChunkedArray, reading: ColumnReading, name: str
-) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    if pa.types.is_date(cells.type) or pa.types.is_timestamp(cells.type):
-        if pa.types.is_timestamp(cells.type) and not _knows_zone(cells.type):
-            cells = cells.cast(pa.timestamp(cells.type.unit))
-        days = np.asarray(cells.cast(pa.date32(), safe=False).to_numpy()).astype("datetime64[D]")
-        written = [
-            str(day) if is_far else None for day, is_far in zip(days, days >= FIRST_FAR_DAY, strict=True)
-        ]
-    else:
-        written = as_text(cells, name).to_pylist()
-        kind = reading.dates or "year first"
-        known = {cell: day_of(cell, kind) for cell in set(written) if cell is not None}
-        days = np.array([known.get(cell, MISSING_DAY) for cell in written], "datetime64[D]")
-    days = np.where(days >= FIRST_FAR_DAY, MISSING_DAY, days)
-    stray = [
-        (at, cell)
-        for at, cell in enumerate(written)
-        if cell is not None and np.isnat(days[at]) and not is_missing(cell)
-    ]
-    return days, stray
-
-
-def _knows_zone(kind: pa.TimestampType) -> bool:
-    try:
-        pa.array([0], kind).cast(pa.date32(), safe=False)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _last_day(cells: pa.ChunkedArray, reading: ColumnReading, name: str) -> np.datetime64:
-    if reading.kind != "date":
-        return MISSING_DAY
-    days, _ = _days(cells, reading, name)
-    return np.nanmax(days) if not np.isnat(days).all() else MISSING_DAY  # type: ignore[no-any-return]
-
-
-def _categories(cells: pa.ChunkedArray, name: str) -> pa.Array:
-    return pa.array(
-        [None if is_missing(cell) else cell.strip() for cell in as_text(cells, name).to_pylist()],
-        pa.string(),
-    )
 
 
 # ---- what the user should know -------------------------------------------------------------------
@@ -417,7 +189,7 @@ def _nearly_numbers(cells: pa.ChunkedArray, name: str) -> str:
         return ""
     present = [cell for cell in cells.to_pylist() if not is_missing(cell)]
     measures = find_measures(present) if present else None
-    if measures is None or measures[1] <= 1 - _MOST_STRAY_NAMED:
+    if measures is None or measures[1] <= 1 - MOST_STRAY_NAMED:
         return ""
     option = f"--numeric {shlex.quote(name)}"
     return f"; {measures[1]:.1%} of its values are numbers: {option!r} takes the others as missing"
@@ -433,7 +205,7 @@ def _lists(cells: pa.ChunkedArray, name: str) -> str:
 
 def _doubts(cells: pa.ChunkedArray, reading: ColumnReading, name: str) -> Iterator[str]:
     """What was taken for granted about the cells of a training column."""
-    if reading.kind == "date" and pa.types.is_timestamp(cells.type) and not _knows_zone(cells.type):
+    if reading.kind == "date" and pa.types.is_timestamp(cells.type) and not knows_zone(cells.type):
         yield f"column {name!r} has times of a zone that is not known here, {cells.type.tz!r}: its days are those of UTC"
     if not pa.types.is_string(cells.type):
         return
