@@ -23,6 +23,7 @@ from heads.features.rows import Rows
 from heads.features.tfidf import VocabularyCounter
 from heads.params import current_params, recorded_params
 from heads.registry import head_class
+from heads.trees.saved_lightgbm import SavedTrees
 from store.arrays import arrays_of
 from store.contracts import ListOf, parse_json, shape_problem
 from store.errors import CorruptFileError, HeadError
@@ -164,7 +165,7 @@ class _Writer:
                 "shape": list(value.shape),
                 "of": [self._array(part) for part in parts],
             }
-        if kind == "lightgbm.basic.Booster":
+        if kind in ("lightgbm.basic.Booster", f"{SavedTrees.__module__}.{SavedTrees.__name__}"):
             return {KIND: "lightgbm", "of": self._file(value.model_to_string().encode(), "lightgbm.txt")}
         if kind == "xgboost.core.Booster":
             return {KIND: "xgboost", "of": self._file(bytes(value.save_raw("json")), "xgboost.json")}
@@ -255,11 +256,9 @@ class _Reader:
                 matrix.check_format(full_check=True)  # else a wrong index reads beyond its arrays
                 return matrix
             case "lightgbm":
-                import lightgbm
-
                 try:
-                    return lightgbm.Booster(model_str=self._read(of).decode())
-                except lightgbm.basic.LightGBMError as error:
+                    return SavedTrees(self._read(of).decode())
+                except ValueError as error:
                     raise CorruptFileError(f"{of} is no model of LightGBM: {error}") from error
             case "xgboost":
                 import xgboost

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from store.local import TEMPORARY_PREFIX, open_regular, write_error
 from store.outputs import MODEL_KIND, MODEL_MANIFEST
 from store.vectors.spec import canonical_json
 
-FILES_AT_ONCE = 8  # parts that all files are checked in
+READ_BYTES = 2**20
 MOST_MANIFEST_BYTES = 2**26
 LEFT_SECONDS = 3600.0  # after which a folder that is being written belongs to a process that was killed
 MANIFEST = MODEL_MANIFEST
@@ -231,11 +230,8 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
         raise CorruptFileError(
             f"{folder} holds files that are not the model's (first: {foreign[0]}): remove them"
         )
-    names = sorted(digests)  # thousands of small images: a task for each would cost more than the reading
-    parts = [names[at::FILES_AT_ONCE] for at in range(FILES_AT_ONCE)]
-    with ThreadPoolExecutor() as pool:
-        read = pool.map(lambda part: {name: _sha256(folder / name) for name in part}, parts)
-    found = {name: sha256 for part in read for name, sha256 in part.items()}
+    # On one thread: thousands of small images, each of whose readings would wait for the other threads.
+    found = {name: _sha256(folder / name) for name in digests}
     if damaged := sorted(name for name, sha256 in digests.items() if found[name] != sha256):
         raise CorruptFileError(
             f"{folder / damaged[0]} was changed (its digest does not match): copy the model again"
@@ -244,7 +240,16 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
 
 def _names(folder: Path) -> list[str]:
     """Files of a model; what a hub adds (`.gitattributes`, `.cache/`) is none of it."""
-    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    names: list[str] = []
+    todo = [("", os.fspath(folder))]
+    while todo:
+        begin, path = todo.pop()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append((f"{begin}{entry.name}/", entry.path))
+                elif entry.is_file():
+                    names.append(begin + entry.name)
     return sorted(name for name in names if not name.startswith("."))
 
 
@@ -255,8 +260,11 @@ def _own_digest(manifest: Mapping[str, Any]) -> str:
 
 def _sha256(path: Path) -> str:
     try:
+        digest = hashlib.sha256()
         with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while part := file.read(READ_BYTES):
+                digest.update(part)
+        return digest.hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
 

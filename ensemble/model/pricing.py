@@ -32,7 +32,7 @@ from heads.base import MOST_BEYOND, Head
 from heads.features.fields import field_table
 from heads.features.rows import FieldTable, Rows
 from heads.fitted import predict_fitted, read_fitted
-from heads.folds.parallel import on_one_core
+from heads.folds.parallel import each_on_a_core, on_one_core
 from store.catalog.ingest.readings import source_of_mappings
 from store.catalog.ingest.source import TableSource
 from store.catalog.parse.fields import field_columns
@@ -79,7 +79,8 @@ class Pricer:
             loading = threading.Thread(target=self._load_encoders)
             if load_encoders:
                 loading.start()
-            self.heads = [self._head(one) for one in self.manifest["heads"]]
+            _ = self.training, self.vectors  # once, before two heads ask for them at once
+            self.heads = each_on_a_core(self._head, self.manifest["heads"])
             if load_encoders:
                 loading.join()
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
