@@ -99,6 +99,13 @@ class Head:
         """
         return None
 
+    def predictions_version(self) -> int:
+        """The version of the code that decides what these parameters predict; raised, predictions are made again.
+
+        `code_version`, unless only some parameters yield other predictions than before.
+        """
+        return self.code_version
+
     def prepared(self, rows: Rows) -> Rows:
         """The rows with what is the same for every fold and takes long, for the fold loop; fits nothing."""
         return rows

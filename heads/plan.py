@@ -113,7 +113,7 @@ def plan_head(
         "catalog_digest": catalog,
         "folds_hash": folds.hash,
         "seed": config.seed,
-        "code_version": head.code_version,
+        "code_version": head.predictions_version(),
     }
     if coverage.has_columns:
         inputs["columns"] = COLUMNS_VERSION

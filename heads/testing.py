@@ -107,7 +107,7 @@ def check_head(head: Head, *, tolerance: float = 1e-3) -> None:
     Args:
         head: unfitted.
         tolerance: how far, in log price, predictions of a fold may move in the median where other rows of that
-            fold are left out. Trees, whose bins are quantiles of the training rows, need 0.1.
+            fold are left out.
 
     Raises:
         AssertionError: names the check and what was found.

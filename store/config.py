@@ -39,6 +39,7 @@ class ColumnConfig:
     price: str = "price"  # column of prices, in one currency
     numeric: tuple[str, ...] = ()  # further columns that are read as numbers; others by their values
     categorical: tuple[str, ...] = ()  # further columns that are read as categories; others by their values
+    left_out: tuple[str, ...] = ()  # columns that are not read
     images_per_row: ImagePolicy = "all"  # images of a row that are embedded; all: their vectors are averaged
     group: str = ""  # column of groups, such as the seller: rows of one value share a fold; empty: none
     time: str = ""  # column of times: each fold is then predicted from earlier rows only; empty: none

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from ensemble.audit.run import CHECKS, run_audit
 from ensemble.audit.target_means import follows_noise, is_mean_of_others
 from ensemble.audit.written import _shares, written_numbers
+from store.catalog.ingest.readings import read_new_rows, read_readings, source_of_mappings
 from store.catalog.ingest.run import ingest
 from store.cli import main
 from store.config import Config
@@ -395,6 +396,23 @@ def test_dates_that_random_folds_flatter_are_named_with_the_option_that_looks_ba
     assert check["words"].endswith("ingest with --time-column 'sold', which makes folds look back only.")
     assert check["figures"]["flattery"] > 3
     assert ("no later than training rows" in check["words"]) != is_later
+
+
+def test_a_price_in_a_column_that_joins_the_text_is_found_and_new_rows_are_joined_alike(tmp_path):
+    lines = ["sample_id,catalog_content,about,price"]
+    for i in range(300):
+        colour, wood, price = ("red", "grey", "blue")[i % 3], ("oak", "ash")[i % 2], 10 + 0.37 * i
+        lines.append(f"{i},item,a {colour} box of {wood} for {price:.2f},{price:.2f}")
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, str(tmp_path / "train.csv"))
+    ensure_folds(workspace, Config())
+    (check,) = run_audit(workspace, [], only=["written prices"])["checks"]
+    assert check["verdict"] == "fail"
+    assert "100% of the rows have their own price in their text" in check["words"]
+    readings = read_readings(workspace)
+    source, _ = source_of_mappings([{"catalog_content": "item", "about": "a red box"}], readings)
+    assert read_new_rows(source, readings).table["text"].to_pylist() == ["item\nabout: a red box"]
 
 
 def test_without_vectors_columns_and_words_show_whether_prices_stand_in_their_rows(tmp_path):

@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -13,7 +14,8 @@ import xgboost
 from heads.features.components import principal_axes
 from heads.features.rows import FieldTable
 from heads.folds.crossfit import crossfit
-from heads.testing import folds_of, make_rows
+from heads.registry import make_head
+from heads.testing import folds_of, make_rows, rows_for
 from heads.trees.baseline import XGBoostBaseline
 from heads.trees.lightgbm import LightGBM
 from store.errors import HeadError
@@ -137,3 +139,22 @@ def test_the_baseline_without_spacy_or_its_model_names_the_extra(monkeypatch, mi
         HeadError, match=rf"{missing} is not installed: run 'pip install shelfprice\[starter\]'"
     ):
         XGBoostBaseline().fit(rows.select(["minilm@structured"]), log_price)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("lightgbm", {"components": 0}), ("xgboost", {}), ("xgboost-baseline", {})]
+)
+def test_rows_of_a_fold_do_not_decide_the_bins_of_the_trees_that_predict_it(name, params):
+    rows, log_price = make_rows(300)
+    head, fold = make_head(name, QUICK[name] | params, seed=1), folds_of(rows)
+    rows = rows_for(type(head), rows)
+    changed = np.flatnonzero(fold == 0)[::2]
+    others = np.setdiff1d(np.flatnonzero(fold == 0), changed)
+    X, fields = [matrix.X.copy() for matrix in rows.matrices], rows.fields.X.copy()
+    for values in (*X, fields):
+        values[changed] = values[changed] * 50 + 20
+    matrices = tuple(replace(m, X=values) for m, values in zip(rows.matrices, X, strict=True))
+    far = replace(rows, matrices=matrices, fields=replace(rows.fields, X=fields))
+    before, after = (crossfit(head, one, log_price, fold).oof for one in (rows, far))
+    assert np.array_equal(before[others], after[others])
+    assert not np.array_equal(before[changed], after[changed])

@@ -16,9 +16,7 @@ one_core = pytest.fixture(scope="module", autouse=True)(with_one_core)
 
 @functools.cache
 def checked(name):
-    # Bin edges of boosted trees are quantiles over all rows, and may move a little.
-    tolerance = 0.1 if name in ("catboost", "lightgbm", "xgboost") else 1e-3
-    return CheckedHead(make_head(name, QUICK.get(name, {}), seed=1), tolerance)
+    return CheckedHead(make_head(name, QUICK.get(name, {}), seed=1))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -34,6 +34,13 @@ def prices(*written: str) -> str:
     return HEAD + "\n" + "".join(f'{i},item {i},"{price}"\n' for i, price in enumerate(written))
 
 
+ABOUT = [
+    f"{colour} {wood} number {i}"
+    for i, (colour, wood) in enumerate(zip(["red", "grey", "blue"] * 20, ["oak", "ash"] * 30))
+]
+WITH_ABOUT = [f"item {i}\nabout: {about}" for i, about in enumerate(ABOUT)]
+
+
 def german(column: str, cells: list[str]) -> str:
     """As `csv_of`, with prices that tell how numbers are written."""
     rows = [f"{i};item {i};1.299,{i:02} €;{cell}" for i, cell in enumerate(cells)]
@@ -277,6 +284,23 @@ OTHERS = [
     Kind("a second text that is nearly always another", csv_of("note", [f"words {i}" for i in range(79)] + ["words 1"]),
          {"categorical:note": MISSING, "text": [f"item {i}" for i in range(80)]},
          notes=("79 distinct values in 80 rows are free text", "--text-column to join it to the text")),
+    Kind("words that differ in nearly every row", csv_of("about", ABOUT), {"categorical:about": MISSING, "text": WITH_ABOUT},
+         test="sample_id,catalog_content,about\n70,item,red oak\n71,other,\n", right_test={"text": ["item\nabout: red oak", "other"]},
+         notes=("column 'about' differs in nearly every row: its words are joined to the text",)),
+    Kind("such words in train alone", csv_of("about", ABOUT), {"text": [f"item {i}" for i in range(60)]},
+         test="sample_id,catalog_content\n70,item\n", notes=("column 'about' is in", "only: left out")),
+    Kind("such words as a category", csv_of("about", ABOUT), {"categorical:about": ABOUT}, given=columns(categorical=("about",))),
+    Kind("such words that are left out", csv_of("about", ABOUT), {"categorical:about": MISSING, "text": [f"item {i}" for i in range(60)]},
+         given=columns(left_out=("about",))),
+    Kind("a column to leave out that is not there", csv_of("about", ABOUT), given=columns(left_out=("abut",)), error="no column 'abut'.*--leave-out about"),
+    Kind("such words beside columns that are named as texts", f"{HEAD},more,about\n" + "".join(f"{i},item {i},{i + 1},m,{one}\n" for i, one in enumerate(ABOUT)),
+         {"text": [f"item {i}\nmore: m" for i in range(60)]}, given=columns(more_text=("more",)),
+         notes=("'about' is left out: it differs in nearly every row, and other columns are named as texts ('--text-column about' joins",)),
+    Kind("codes with a word before them", csv_of("mark", [f"SKU {i * 7919:x} a" for i in range(60)]), notes=("60 distinct values in 60 rows are free text",)),
+    Kind("numbers among few words", csv_of("size", [*[f"{i} cm" for i in range(40)], *[f"about {i} red mm" for i in range(20)]]),
+         {"text": [f"item {i}" for i in range(60)]}, notes=("'--numeric size' takes the others as missing",)),
+    Kind("words without spaces between them", csv_of("about", [f"{a}{b}{i}" for i, (a, b) in enumerate(zip("红蓝绿黄白黑" * 10, "木铁布纸石" * 12))]),
+         notes=("column 'about' differs in nearly every row: its words are joined",)),
     Kind("a hash of each row", csv_of("mark", [f"{i * 7919:016x}" for i in range(1, 81)]), {"categorical:mark": MISSING},
          notes=("80 different codes in 80 rows are an id or a hash", "--categorical")),
     Kind("two columns of text", "sample_id,title,details,price\n1,Tea,green,5\n2,Mug,,6\n3,,red,7\n",

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from store.catalog.parse.words import UNSPACED
+
 WORD = r"(?u)\b\w+\b"
 CHARACTER = r"(?u)\w"
-# Scripts that put no space between words: Thai, Lao, Burmese, Khmer, kana, Chinese characters.
-UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
-)
 UNSPACED_CHARACTER_OR_WORD = rf"(?u)[{UNSPACED}]|[^\W{UNSPACED}]+"
 MANY_TEXTS = 1000  # from which numbering words is worth looking all known terms up
 SAMPLED_TEXTS = 2000  # that the script is told by

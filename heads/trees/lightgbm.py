@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from heads.base import FoldPredictions, Head
+from heads.base import Head
 from heads.features.rows import Rows
 from heads.folds.nested import inner_cells
-from heads.folds.parallel import each_on_a_core, n_cores
+from heads.folds.parallel import n_cores
 from heads.params import MOST_SEED, param
 from heads.trees.columns import ComponentColumns, TreeColumns
 from heads.trees.objectives import DERIVATIVES, boosting_objective, weight_of
@@ -30,9 +30,8 @@ class LightGBM(Head):
 
     Each fold's iterations are found on an inner split of its own training rows. Trees see principal components of each
     vector set, fitted inside the fold: a tenth of the columns, and a direction in which products differ is one column
-    and not a little of each. With `components` 0 they see the vectors, whose bin edges are quantiles over all training
-    rows (no price enters), so that rows are binned once and folds are subsets. Test rows: a refit on all training rows
-    with the mean of the iterations.
+    and not a little of each. With `components` 0 they see the vectors. Bin edges are quantiles of the fold's own
+    training rows. Test rows: a refit on all training rows with the mean of the iterations.
     """
 
     name: ClassVar[str] = "lightgbm"
@@ -71,35 +70,14 @@ class LightGBM(Head):
         self.iterations_ = given or self._iterations(binned, index, rows.group, log_price)
         self._train(binned, index, log_price)
 
-    def fit_predict_folds(
-        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
-    ) -> FoldPredictions | None:
-        """See `Head.fit_predict_folds`; None with `components`: those are fitted fold by fold."""
-        if self.components:
-            return None
-        binned = self._bin(train)
-
-        def one_fold(held: int) -> tuple[np.ndarray, dict[str, Any]]:
-            inside, outside = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-            head = self.clone()
-            head.columns_ = self.columns_
-            head.iterations_ = head._iterations(binned, inside, train.group[inside], log_price)
-            head._train(binned, inside, log_price)
-            return head.predict(train.subset(outside)), head.learned()
-
-        folds = np.unique(fold).tolist()
-        found = each_on_a_core(one_fold, folds, self.n_jobs)
-        oof, learned = np.empty(len(train)), [chosen for _, chosen in found]
-        for held, (predicted, _) in zip(folds, found, strict=True):
-            oof[fold == held] = predicted
-        self.iterations_ = _mean_iterations(learned)
-        self._train(binned, np.arange(len(train)), log_price)
-        return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
+    def predictions_version(self) -> int:
+        """See `Head.predictions_version`: without components, bins were once cut over the rows of all folds."""
+        return self.code_version + (0 if self.components else 1)
 
     def for_refit(self, learned: list[dict[str, Any]]) -> "LightGBM":
         """The mean of the folds' iterations; none are searched again."""
         head = self.clone()
-        vars(head)["given_"] = _mean_iterations(learned)
+        vars(head)["given_"] = round(float(np.mean([chosen["iterations"] for chosen in learned])))
         return head
 
     def _predict(self, rows: Rows) -> np.ndarray:
@@ -222,10 +200,6 @@ class LightGBM(Head):
 def threads_of(n_cells: int, wanted: int = 0) -> int:
     """Cores that a fit of so many rows times columns is given, `wanted` of them or for 0 all."""
     return 1 if n_cells < ONE_CORE_CELLS else n_cores(wanted)
-
-
-def _mean_iterations(learned: list[dict[str, Any]]) -> int:
-    return round(float(np.mean([chosen["iterations"] for chosen in learned])))
 
 
 def _subset(binned: Any, index: np.ndarray, target: np.ndarray) -> Any:

@@ -1,4 +1,4 @@
-"""`xgboost`: boosted trees on wide vectors: bins cut once for all folds, few columns a tree, SMAPE as objective."""
+"""`xgboost`: boosted trees on wide vectors: few columns a tree, SMAPE as objective."""
 
 import secrets
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from heads.base import FoldPredictions, Head
+from heads.base import Head
 from heads.features.components import ComponentFeatures
 from heads.features.rows import Rows
 from heads.folds.nested import inner_cells
@@ -29,16 +29,15 @@ Values = Callable[[np.ndarray], np.ndarray]  # positions -> (n_chosen, n_columns
 class XGBoost(Head):
     """XGBoost on log price of vectors and fields.
 
-    Each fold's iterations are found on an inner split of its own training rows. Bin edges are quantiles of features
-    over all training rows (no price enters) and shared by the folds' matrices. With `components`, trees see principal
-    components instead, fitted inside the fold, and so are their bins. Test rows: a refit on all training rows with the
-    mean of the iterations.
+    Each fold's iterations are found on an inner split of its own training rows, of which bin edges are quantiles too.
+    With `components`, trees see principal components instead, fitted inside the fold. Test rows: a refit on all
+    training rows with the mean of the iterations.
     """
 
     name: ClassVar[str] = "xgboost"
-    summary: ClassVar[str] = "histogram trees with SMAPE as objective, bins shared by folds"
+    summary: ClassVar[str] = "histogram trees on vectors and fields, with SMAPE as objective"
     libraries: ClassVar[tuple[str, ...]] = ("xgboost",)
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     beyond_memory: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
 
@@ -60,31 +59,18 @@ class XGBoost(Head):
     n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        given: int | None = vars(self).get("given_")
         index = np.arange(len(rows))
         values = self._values_of(rows)
         whole = self._bins(values, index, log_price, None)
-        self.iterations_ = self._iterations(values, index, rows.group, log_price, whole)
+        self.iterations_ = given or self._iterations(values, index, rows.group, log_price, whole)
         self.booster_ = self._train(whole, log_price, self.iterations_)
 
-    def fit_predict_folds(
-        self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
-    ) -> FoldPredictions | None:
-        """See `Head.fit_predict_folds`; None with `components`: those are fitted fold by fold."""
-        if self.components:
-            return None
-        values = self._values_of(train)
-        whole = self._bins(values, np.arange(len(train)), log_price, None)
-        oof, learned = np.empty(len(train)), []
-        for held in np.unique(fold):
-            inside, outside = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-            self.iterations_ = self._iterations(values, inside, train.group[inside], log_price, whole)
-            data = self._bins(values, inside, log_price, whole)
-            self.booster_ = self._train(data, log_price[inside], self.iterations_)
-            oof[outside] = self._predict(train.subset(outside))
-            learned.append(self.learned())
-        self.iterations_ = round(float(np.mean([found["iterations"] for found in learned])))
-        self.booster_ = self._train(whole, log_price, self.iterations_)
-        return FoldPredictions(oof, None if test is None else self.predict(test), learned, self)
+    def for_refit(self, learned: list[dict[str, Any]]) -> "XGBoost":
+        """The mean of the folds' iterations; none are searched again."""
+        head = self.clone()
+        vars(head)["given_"] = round(float(np.mean([chosen["iterations"] for chosen in learned])))
+        return head
 
     def _predict(self, rows: Rows) -> np.ndarray:
         import xgboost

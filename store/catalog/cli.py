@@ -38,7 +38,7 @@ def catalog() -> None:
 SECTIONS = {
     "Columns": (
         "id_column", "test_id_column", "text_column", "image_column", "price_column", "numeric", "categorical",
-        "group_column", "time_column", "weight_column",
+        "leave_out", "group_column", "time_column", "weight_column",
     ),
     "How cells are read": ("decimal", "price_range", "images_per_row", "max_rejected"),
 }  # fmt: skip
@@ -126,6 +126,12 @@ SECTIONS = {
     metavar="NAME",
     help="A further column to read as categories; may be repeated. Others are read by their values.",
 )
+@click.option(
+    "--leave-out",
+    multiple=True,
+    metavar="NAME",
+    help="A further column that is not read, neither as a feature nor joined to the text; may be repeated.",
+)
 def ingest(
     workspace: Workspace,
     as_json: bool,
@@ -146,6 +152,7 @@ def ingest(
     max_rejected: float | None,
     numeric: tuple[str, ...],
     categorical: tuple[str, ...],
+    leave_out: tuple[str, ...],
 ) -> None:
     """Read files into the workspace: rows, fields, images.
 
@@ -176,6 +183,7 @@ def ingest(
         "max_rejected": max_rejected,
         "numeric": numeric or None,
         "categorical": categorical or None,
+        "left_out": leave_out or None,
     }
     configured = load_config(workspace).columns
     columns = dataclasses.replace(configured, **{k: v for k, v in given.items() if v is not None})

@@ -143,12 +143,14 @@ def _read(
     columns = _with_images_found(columns, sources["train"], notes)
     texts = (columns.text, *columns.more_text)
     named = {columns.sample_id, columns.test_id, columns.image_link, columns.price, columns.weight}
-    named |= {columns.group, columns.time, *texts}
+    named |= {columns.group, columns.time, *texts, *columns.left_out}
     sources = {name: source.with_fields(named) for name, source in sources.items()}
     for source in sources.values():
         for name in texts:
             source.require(name, "--text-column")
         notes.extend(source.notes)
+    for name in columns.left_out:
+        sources["train"].require(name, "--leave-out")
     ids = {name: read_ids(source, columns, name, notes) for name, source in sources.items()}
     prices = Prices(sources, columns, notes)
     amounts = {"train": prices.of_train, "test": None}
@@ -174,13 +176,22 @@ def _read(
         notes.extend(_shared_ids(rows["train"], rows["test"]))
     notes.extend(_below_floor(rows["train"].price, price_floor))
     used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, columns.weight, *texts}
+    used |= {*columns.left_out}
     used -= {""}
     words = _words(sources, used | {*columns.numeric, *columns.categorical}, notes)
     used |= set(words)
     check_currencies(sources, used | set(columns.categorical), prices.reading)
     extras = decide_extras(
-        rows["train"], rows.get("test"), used, columns.numeric, columns.categorical, prices.reading.told
+        rows["train"],
+        rows.get("test"),
+        used,
+        columns.numeric,
+        columns.categorical,
+        prices.reading.told,
+        joins_text=not columns.more_text,
     )
+    words += extras.texts
+    rows = {name: replace(one, source=one.source.with_fields(words)) for name, one in rows.items()}
     notes.extend(extras.notes)
     has_images = columns.image_link in sources["train"].columns
     readings = Readings(

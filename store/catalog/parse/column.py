@@ -1,4 +1,4 @@
-"""How one further column is read: as a number, a measure, true or false, a date or a category."""
+"""How one further column is read: as a number, a measure, true or false, a date, a category or text."""
 
 import dataclasses
 import re
@@ -20,10 +20,11 @@ from store.catalog.parse.dates import (
     find_dates,
 )
 from store.catalog.parse.measures import MeasureReading, find_measures
+from store.catalog.parse.words import share_words
 from store.catalog.parse.written import Convention, Mark, may_be_thousands, parse_number
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 
-Kind = Literal["numeric", "measure", "boolean", "date", "categorical"]
+Kind = Literal["numeric", "measure", "boolean", "date", "categorical", "text"]
 MOST_STRAY = 0.02  # share of a column's values that may be no numbers, or no dates, and are then missing
 MOST_STRAY_NAMED = 0.5  # the same of a column that the user says holds numbers
 _CODE = re.compile(r"(?=\S*\d)[\w.:-]{6,}")  # one word with a digit
@@ -83,7 +84,7 @@ def read_numbers(cells: pa.ChunkedArray, name: str, told: Mark | None) -> np.nda
 def reading_of(
     cells: pa.ChunkedArray, name: str, kind: Kind | None, told: Mark | None
 ) -> ColumnReading | str:
-    """How a column is read, or why it is not."""
+    """How a column is read, or why it is not; text is no column of its own, but joins the text."""
     by_type = _by_type(cells)
     if kind == "categorical":
         return ColumnReading(kind)
@@ -154,6 +155,9 @@ def _by_values(
             f"{n} different codes in {n} rows are an id or a hash, which says nothing of other rows "
             "(name it with --categorical to keep it)"
         )
+    are_other = any(found is not None and found[1] > 0.5 for found in (dates, measures))
+    if is_free and not are_other and share_words(present):
+        return ColumnReading("text")
     if is_free:
         return (
             f"{distinct} distinct values in {n} rows are free text, not categories "

@@ -35,6 +35,7 @@ class Extras:
     test: dict[str, pa.Array]
     notes: tuple[str, ...]
     readings: "dict[str, ColumnReading]"  # of each column that is read
+    texts: tuple[str, ...] = ()  # columns of words that differ in nearly every row: they join the text
 
 
 def word_columns(columns: dict[str, pa.ChunkedArray], used: set[str]) -> list[str]:
@@ -57,6 +58,8 @@ def decide_extras(
     numeric: tuple[str, ...],
     categorical: tuple[str, ...],
     told: Mark | None = None,
+    *,
+    joins_text: bool = True,
 ) -> Extras:
     """Further columns, typed.
 
@@ -64,6 +67,7 @@ def decide_extras(
         used: columns that are something else already (id, text, image link, price).
         numeric, categorical: columns whose type the user says; the others go by their values.
         told: the mark before decimals in the prices of the training file; None: they do not tell.
+        joins_text: False where the user says which columns make up the text.
 
     Raises:
         CatalogError: a column that the user names is missing, named twice, used already or does not hold numbers.
@@ -72,6 +76,7 @@ def decide_extras(
     of_test = None if test is None else _columns(test, used)
     named = _named(train, test, used, of_train, of_test, numeric, categorical)
     notes: list[str] = []
+    texts: list[str] = []
     readings: dict[str, ColumnReading] = {}
     columns: dict[str, dict[str, pa.Array]] = {"train": {}, "test": {}}
     for name, cells in of_train.items():
@@ -81,6 +86,16 @@ def decide_extras(
         reading = reading_of(cells, name, named.get(name), told)
         if isinstance(reading, str):
             notes.append(f"column {name!r} is left out: {reading}{_nearly_numbers(cells, name)}")
+            continue
+        if reading.kind == "text":
+            option = f"--text-column {shlex.quote(name)}"
+            notes.append(
+                f"column {name!r} differs in nearly every row: its words are joined to the text"
+                if joins_text
+                else f"column {name!r} is left out: it differs in nearly every row, and other columns are named as texts "
+                f"({option!r} joins it to them)"
+            )
+            texts.extend([name] if joins_text else [])
             continue
         if reading.kind == "categorical" and name not in named:
             hint = _nearly_numbers(cells, name) or _lists(cells, name)
@@ -122,7 +137,7 @@ def decide_extras(
     if test is not None and of_test is not None:
         only = [name for name in of_test if name not in of_train]
         notes.extend(f"column {name!r} is in {test.source.path} only: left out" for name in only)
-    return Extras(columns["train"], columns["test"], tuple(notes), readings)
+    return Extras(columns["train"], columns["test"], tuple(notes), readings, tuple(texts))
 
 
 def _columns(rows: ValidatedRows, used: set[str]) -> dict[str, pa.ChunkedArray]:
