@@ -130,7 +130,7 @@ def _neighbours(head: Any, rows: Rows) -> Contributions:
 def _reranked(head: Any, rows: Rows) -> Contributions:
     """What `additive` adds up, and how the nearest rows move that: those of most weight by name."""
     found = _additive(head.below_, rows)
-    if head.booster_ is None:
+    if not head.boosters_:
         return found
     below, predicted, near = (
         head.below_.predict(rows),
