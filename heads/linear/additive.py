@@ -129,15 +129,16 @@ class CountedRows:
 class Additive(Head):
     """Ridge regression of log price on blocks of features, each with a weight of its own.
 
-    Blocks are words of the name, words of the text, characters, numbers, curves of numbers, categories and each vector
-    set. A block's weight is its variance over that of the noise, found by marginal likelihood on a sample of the rows
+    Blocks are words of the name, words of the text, characters, quantities, other numbers, curves of numbers, categories
+    and each vector set. Words count twice: by TF-IDF, and by whether they are there at all, so that the effect of a word
+    need not depend on how many others the name has. A block's weight is its variance over that of the noise, found by marginal likelihood on a sample of the rows
     fitted on. Texts are counted once; vocabulary and idf are those of the rows fitted on. Test rows: a refit on all
     rows with the mean of the folds' weights.
     """
 
     name: ClassVar[str] = "additive"
     summary: ClassVar[str] = (
-        "a sum over blocks: words, characters, numbers, curves, categories, each vector set"
+        "a sum over blocks: words, characters, quantities, numbers, curves, categories, each vector set"
     )
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
