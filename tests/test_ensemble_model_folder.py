@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import os
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 
 from ensemble.model.answers import UNREADABLE_IMAGE
 from ensemble.model.encoders import REFERENCE, ModelEncoders
-from ensemble.model.folder import MANIFEST, ModelFolder
+from ensemble.model.folder import FORMAT, KIND, MANIFEST, OWN, ModelFolder, _own_digest
 from ensemble.model.predictions import PricedFile, _workspace_images
 from ensemble.model.rows import image_contents
 from store.catalog.images.blobs import blob_path
@@ -104,3 +105,17 @@ def test_prices_for_a_spreadsheet_hold_no_formula_and_others_the_ids_as_they_are
     assert [row[0] for row in plain] == ["id", "=HYPERLINK(1)", "7", "@a"]
     assert [row[0] for row in for_people] == ["id", "'=HYPERLINK(1)", "7", "'@a"]
     assert [row[1:] for row in plain] == [row[1:] for row in for_people]
+
+
+def test_a_model_whose_texts_were_parsed_by_another_version_is_refused(tmp_path):
+
+    manifest = {
+        "kind": KIND,
+        "format": FORMAT,
+        "files": {},
+        "fields_version": 2,
+        "versions": {"shelfprice": "0.1.0"},
+    }
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest | {OWN: _own_digest(manifest)}))
+    with pytest.raises(WorkspaceError, match=r"0\.1\.0, which parses texts in another way"):
+        ModelFolder.open(tmp_path)

@@ -45,6 +45,9 @@ def row(name, value=None, unit=None):
         ("Bramble phone 5G 2021", 1),
         ("Bramble ring 18 ct gold", 1),
         ("Bramble 7 flavour mix", 1),
+        ("Bramble Tablets | 6 x 30 ct", 6),
+        ("Bramble Omega 3 Softgels", 1),
+        ("Bramble Omega 3 60 Softgels", 60),
     ],
 )
 def test_a_pack_count_is_read_however_it_is_written(name, pack_count):
@@ -87,6 +90,12 @@ def test_a_pack_count_is_read_however_it_is_written(name, pack_count):
         ("Oil 1,5 l", None, None, 1500, "ml"),
         ("Rice 1,000 g", None, None, 1000, "g"),
         ("Crew socks Pack of 3", None, None, 3, "count"),
+        ("Omega 3 Softgels (120 Count)", None, None, 120, "count"),
+        ("Omega 3-6-9 Softgels, 90 ct", None, None, 90, "count"),
+        ("Capsules, Omega 3, 60-Count, Case of 2", None, None, 120, "count"),
+        ("Vitamin B 12 Tablets, 2 x 60 ct", None, None, 120, "count"),
+        ("Vitamin D3 Drops 6 x 30 ml", None, None, 180, "ml"),
+        ("Stage 2 Jars, 4 oz, 12 Count", None, None, 48 * OUNCE, "g"),
     ],
 )
 def test_quantity_is_the_total_over_the_pack(name, value, unit, amount, dimension):

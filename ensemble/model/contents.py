@@ -74,6 +74,7 @@ MANIFEST: Mapping[str, Shape] = {
     "unlike": Each(NUMBER),
     "unlike_widens": NUMBER,
     "versions": Each(str),
+    "fields_version": May(int),
     "seed": int,
     "fit": May({"heads": May(TEXTS), "vectors": May(TEXTS)}),
     "id_columns": TEXTS,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.model.contents import manifest_problem
+from store.catalog.parse.fields import FIELDS_VERSION
 from store.contracts import parse_json
 from store.errors import CorruptFileError, WorkspaceError
 from store.local import TEMPORARY_PREFIX, open_regular, write_error
@@ -33,6 +34,7 @@ IN_USE = "model-"  # begin of the name of a folder there, of a model that was fi
 MODEL_LOCK = ".lock"  # in that folder, held as long as its process uses the model
 KIND = MODEL_KIND
 FORMAT = 1  # raised when a folder can no longer be read by the version before
+FIRST_FIELDS_VERSION = 2  # of models that do not say how their texts are parsed
 OWN = "sha256"  # in the manifest: digest of all the rest of it
 
 
@@ -98,6 +100,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.get(OWN) != digest:
         raise CorruptFileError(f"{file} was changed (its digest does not match): copy the model again")
+    if manifest.get("fields_version", FIRST_FIELDS_VERSION) != FIELDS_VERSION:
+        raise WorkspaceError(
+            f"{folder} was packed by another version of shelfprice, {_writer_of(manifest)}, which parses texts in another way: "
+            "install that version, or pack the model again"
+        )
     if problem := manifest_problem(manifest):
         raise CorruptFileError(f"{file} is not what shelfprice wrote ({problem:.200}): copy the model again")
     return dict(manifest)

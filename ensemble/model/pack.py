@@ -29,9 +29,11 @@ from heads.features.fields import FieldColumns
 from heads.features.inputs import read_inputs
 from heads.registry import head_class
 from store.catalog.ingest.readings import read_readings
-from store.catalog.read import read_split
+from store.catalog.parse.fields import FIELDS_VERSION
+from store.catalog.read import read_split, split_path
 from store.config import ROW_NUMBER, load_config
 from store.folds.assign import read_folds
+from store.errors import WorkspaceError
 from store.schema import CATEGORICAL_PREFIX
 from store.workspace import Workspace
 
@@ -73,6 +75,12 @@ def pack(
     record, config = read_blend(workspace), load_config(workspace)
     floor = record["inputs"].get("price_floor", PRICE_FLOOR)
     check_current(workspace, record["inputs"], floor)
+    if workspace.read_metadata(split_path("train")).get("fields_version", FIELDS_VERSION) != FIELDS_VERSION:
+        raise WorkspaceError(
+            f"the texts of {workspace.root} were parsed by another version of shelfprice, and new products would be parsed by "
+            f"this one: run 'shelfprice catalog ingest -w {workspace.root}', then 'shelfprice heads run' and 'shelfprice ensemble "
+            "blend', and pack again"
+        )
     folders = {
         head: folder for head, folder in record["inputs"]["heads"].items() if record["weights"][head] > 0
     }
@@ -119,6 +127,7 @@ def pack(
             "data": _data(record, train, known["actual"]),
             "slices": _slices(known["nested"], known["actual"]),
             "versions": _versions(),
+            "fields_version": FIELDS_VERSION,
             "licences": _licences(encoders),
             "seed": config.seed,
             "fit": {"heads": list(config.heads.run), "vectors": list(config.heads.vectors)},

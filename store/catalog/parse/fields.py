@@ -18,7 +18,7 @@ from store.catalog.parse.sizes import Taken
 from store.catalog.parse.units import MOST_AMOUNT, SPELLINGS, normalise
 from store.schema import CATALOG_COLUMNS, NUMBERS_TYPE
 
-FIELDS_VERSION = 2  # raised when the same text yields other fields: the catalogue is then parsed again
+FIELDS_VERSION = 3  # raised when the same text yields other fields: the catalogue is then parsed again
 MOST_NUMBERS = 32  # kept of one row, in the order of the text
 
 _LABEL = re.compile(r"(Item Name|Bullet Point(?: ?\d+)?|Product Description|Value|Unit) ?: ?", re.IGNORECASE)

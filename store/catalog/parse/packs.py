@@ -40,8 +40,18 @@ _PACKS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
         ("/", "per", "to a"),
     ),
 )
+_PIECE_COUNTS = "count ct cnt piece pc pcs capsule tablet softgel gummie gummy pod stick bag can bottle bar"
+_TIMES = re.compile(  # "6 x 30 ct"
+    rf"(?<![\w.,/])(?P<number>[0-9]{{1,3}})\s*[x×]\s*(?=[0-9]{{1,4}}[\s-]*(?:{'|'.join(_PIECE_COUNTS.split())})s?\b)"
+)
 _TWIN = re.compile(r"\b(?:twin|double)[\s-]?pack\b")
 _DOZEN = re.compile(rf"(?:(?<![\w.])(?P<number>[0-9]{{1,3}}|{_WORD})\s+)?\bdozen\b")
+
+# A small number that belongs to the name before it: "Omega 3 Softgels", "Omega 3-6-9 Capsules", "Vitamin B 12 Tablets".
+_NAMED = re.compile(r"\b(?:omega|vitamin [bdk]|stage|step|formula|grade|type|level)[\s-]+(?:\d[\s/&-]+)*$")
+_NAMING = ("omega", "vitamin", "stage", "step", "formula", "grade", "type", "level")
+_LONGEST_NAMING = 24  # characters before a number
+_MOST_NAMED = 12
 
 # Counted inside one pack.
 _QUALIFIERS = (
@@ -87,6 +97,9 @@ def find_packs(name: str) -> Packs:
         if any(part in lowered for part in needed):
             for match in pattern.finditer(lowered):
                 _take(match, taken, outer)
+    if "x" in lowered or "×" in lowered:
+        for match in _TIMES.finditer(lowered):
+            _take(match, taken, outer)
     outer.extend((2, match.start()) for match in _TWIN.finditer(lowered) if "pack" in lowered)
     several = [one for one in outer if one[0] > 1]
     packs, packs_start = several[0] if several else (1, outer[0][1] if outer else -1)
@@ -98,7 +111,12 @@ def find_packs(name: str) -> Packs:
 
 def _counted(lowered: str, taken: Taken) -> list[tuple[int, int, bool]]:
     counted: list[tuple[int, int, bool]] = []
+    is_naming = any(word in lowered for word in _NAMING)
     for match in _COUNT.finditer(lowered):
+        start = match.start("number")
+        is_small = is_naming and int(match["number"]) <= _MOST_NAMED
+        if is_small and _NAMED.search(lowered, max(0, start - _LONGEST_NAMING), start):
+            continue
         is_pieces = "tea" in match["qualifier"] or match["noun"].removesuffix("s") in _PIECE_NOUNS
         found: list[tuple[int, int]] = []
         _take(match, taken, found)
