@@ -117,19 +117,21 @@ class Nearest:
 
     def cosine(self, matrix: Matrix, candidates: np.ndarray) -> np.ndarray:
         """Cosine of each row with each of its candidates, shape (n_rows, n_candidates); NaN where unknown."""
-        unit = unit_rows(matrix, self.centre_)
-        cosines = np.empty(candidates.shape, np.float32)
-        step = max(1, 2**26 // max(1, candidates.shape[1] * matrix.dim))
-        for start in range(0, len(unit), step):
-            part = slice(start, start + step)
-            cosines[part] = np.einsum("id,ikd->ik", unit[part], self._unit[candidates[part]])
+        import faiss
+
+        unit, ids = unit_rows(matrix, self.centre_), np.ascontiguousarray(candidates, np.int64)
+        cosines = np.zeros(candidates.shape, np.float32)
+        if matrix.dim:
+            pointers = map(faiss.swig_ptr, (cosines, unit, self._unit, ids))
+            products_by_position = faiss.fvec_inner_products_by_idx  # type: ignore[attr-defined]
+            products_by_position(*pointers, matrix.dim, *candidates.shape)
         known = self.valid_[candidates] & matrix.valid[:, None] & (candidates >= 0)
         return np.where(known, cosines, np.nan)
 
 
 def unit_rows(matrix: Matrix, centre: np.ndarray) -> np.ndarray:
     """Rows less `centre`, scaled to length 1, shape (n_rows, dim) float32; zero where there is no vector."""
-    X = matrix.X.astype(np.float32)
+    X = np.ascontiguousarray(matrix.X.astype(np.float32))
     X -= centre
     X /= np.maximum(np.sqrt(np.einsum("ij,ij->i", X, X)), 1e-12)[:, None]
     X[~matrix.valid] = 0.0

@@ -24,7 +24,8 @@ TUNE_ROWS = 2500  # training rows that the choices are scored on
 WEIGHTS = (0.0, 0.15, 0.3, 0.6, 1.0, 1.6)  # of a similarity, against the first one's 1
 TEMPERATURES = (0.015, 0.03, 0.045, 0.06, 0.08, 0.1, 0.14)
 COUNTS = (4, 8, 16, 24)
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024
+LEAST_PRICE = 1e-300  # against division by 0, where prices are too far apart for their ratio
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Retrieved:
     similarity: np.ndarray  # (n_similarities, n_rows, n_nearest) float32, NaN where unknown
     weight: np.ndarray  # (n_rows, n_nearest), sums to 1, or 0 where a row has no neighbour
 
+    def part(self, of: slice) -> "Retrieved":
+        """Some of the rows."""
+        return Retrieved(self.position[of], self.similarity[:, of], self.weight[of])
+
 
 @dataclass(kw_only=True, eq=False)
 class Neighbours(Head):
@@ -71,6 +76,7 @@ class Neighbours(Head):
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
+    code_version: ClassVar[int] = 2
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
     names: bool = True  # whether TF-IDF of item names is a further similarity
@@ -79,6 +85,25 @@ class Neighbours(Head):
     )
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
+        rows = self._index(rows, log_price)
+        scored = np.arange(0, len(rows), max(1, len(rows) // TUNE_ROWS))
+        held = rows.subset(scored)
+        self.choice_ = self._choose(self._candidates(held), log_price[scored], held.weight)
+
+    def fit_retrieved(self, rows: Rows, log_price: np.ndarray, asked: np.ndarray, count: int) -> Retrieved:
+        """Fit on the rows, and give so many nearest of those at `asked`: they are searched once for both.
+
+        The choices are made on every so many of the rows at `asked`.
+        """
+        rows = self._index(rows, log_price)
+        held, step = rows.subset(asked), max(1, len(asked) // TUNE_ROWS)
+        found, weight = self._candidates(held), None if held.weight is None else held.weight[::step]
+        some = Candidates(found.position[::step], found.similarity[:, ::step])
+        self.choice_ = self._choose(some, log_price[asked][::step], weight)
+        return self._nearest(found, count)
+
+    def _index(self, rows: Rows, log_price: np.ndarray) -> Rows:
+        """Take in the rows to find neighbours among; gives them with their further columns as one more vector set."""
         further = replace(rows, fields=rows.fields.further())
         self.columns_ = GaussianVectors(FieldDistances()).fit(further) if _has_columns(further) else None
         self.held_columns_ = None if self.columns_ is None else self.columns_.transform(further)
@@ -96,10 +121,7 @@ class Neighbours(Head):
         if self.names and any(rows.texts.get("name", ())):
             self.words_ = WordPairs()
             self.held_words_ = self.words_.fit_transform(rows.text("name"), rows.tokens.get("name"))
-        step = max(1, len(rows) // TUNE_ROWS)
-        scored = np.arange(0, len(rows), step)
-        held = rows.subset(scored)
-        self.choice_ = self._choose(self._candidates(held), log_price[scored], held.weight)
+        return rows
 
     def _predict(self, rows: Rows) -> np.ndarray:
         return self._weigh(self._candidates(self._with_columns(rows)))[0]
@@ -134,7 +156,9 @@ class Neighbours(Head):
 
     def retrieved(self, rows: Rows, count: int) -> Retrieved:
         """So many nearest training rows of each row, fewer where there are fewer; its own group is left out."""
-        found = self._candidates(self._with_columns(rows))
+        return self._nearest(self._candidates(self._with_columns(rows)), count)
+
+    def _nearest(self, found: Candidates, count: int) -> Retrieved:
         _, near, weight = self._weigh(found, replace(self.choice_, count=count))
         similarity = np.stack([np.take_along_axis(one, near, axis=1) for one in found.similarity])
         return Retrieved(np.take_along_axis(found.position, near, axis=1), similarity, weight)
@@ -299,8 +323,10 @@ def least_expected_smape(log_prices: np.ndarray, weights: np.ndarray) -> np.ndar
     chosen = np.empty(len(log_prices))
     for start in range(0, len(log_prices), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
-        prices = log_prices[part]
-        apart = np.tanh(np.abs(prices[:, :, None] - prices[:, None, :]) / 2.0)
-        best = np.einsum("rj,rij->ri", weights[part], apart).argmin(axis=1)
-        chosen[part] = prices[np.arange(len(prices)), best]
+        logs = log_prices[part]
+        prices = np.exp(logs - logs.max(axis=1, keepdims=True))
+        apart = np.abs(prices[:, :, None] - prices[:, None, :])
+        apart /= np.maximum(prices[:, :, None] + prices[:, None, :], LEAST_PRICE)
+        best = (apart @ weights[part][:, :, None])[..., 0].argmin(axis=1)
+        chosen[part] = logs[np.arange(len(logs)), best]
     return chosen

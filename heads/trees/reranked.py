@@ -25,6 +25,7 @@ TOLERANCES = (0.003, 0.1, 0.3)  # log prices this near to one another count as a
 TEMPERATURES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)  # of expected SMAPE in percent; 0: the best candidate alone
 NEIGHBOUR, MOVED, SUM, MEAN, MOVED_MEAN = range(5)  # kinds of candidates
 BLOCK_ROWS = 2048
+PER_SET = 16  # nearest rows taken from each vector set, where no more are candidates
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ class RerankedNeighbours(Head):
         found = np.empty(len(rows))
         for start in range(0, len(rows), BLOCK_ROWS):
             part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
-            log_price, features = self._candidates_of(rows.subset(part), below[part])
+            near = self.near_.retrieved(rows.subset(part), self.candidates)
+            log_price, features = self._candidates_of(near, below[part])
             found[part] = decided(log_price, self._expected(self.boosters_, features), self.decision_)
         return found
 
@@ -190,12 +192,15 @@ class RerankedNeighbours(Head):
 
     def restore(self, state: dict[str, Any], rows: Callable[[pa.Array], Rows]) -> None:
         """See `Head.restore`."""
-        heads: dict[str, Head] = {"below_": Additive(), "near_": Neighbours()}
+        heads: dict[str, Head] = {"below_": Additive(), "near_": self._unfitted_near()}
         for name in heads.keys() & state.keys():
             heads[name].restore(state[name], rows)
         super().restore(state | {name: heads[name] for name in heads.keys() & state.keys()}, rows)
 
     # ---- parts -----------------------------------------------------------------------------------
+
+    def _unfitted_near(self) -> Neighbours:
+        return Neighbours(candidates=max(PER_SET, self.candidates))
 
     def _rank(
         self,
@@ -214,13 +219,14 @@ class RerankedNeighbours(Head):
 
         lightgbm.register_logger(quiet_logger())
         self.log_price_, self.residual_ = log_price, log_price - below
-        self.near_ = Neighbours().fit(rows, log_price)
+        self.near_ = self._unfitted_near()
         ranked = np.sort(np.random.default_rng(self.random_state).permutation(len(rows))[: self.ranked_rows])
-        of_rows = rows.subset(ranked)
-        parts = [
-            self._candidates_of(rows.subset(part), below[part])
-            for part in np.array_split(ranked, -(-len(ranked) // BLOCK_ROWS))
-        ]
+        near, of_rows = (
+            self.near_.fit_retrieved(rows, log_price, ranked, self.candidates),
+            rows.subset(ranked),
+        )
+        blocks = [slice(start, start + BLOCK_ROWS) for start in range(0, len(ranked), BLOCK_ROWS)]
+        parts = [self._candidates_of(near.part(of), below[ranked[of]]) for of in blocks]
         prices, features = (np.concatenate(part) for part in zip(*parts, strict=True))
         error, part = smape_rows(log_price[ranked][:, None], prices), inner_cells(of_rows.group, self.bags)
         aside = [part == one for one in np.unique(part)]
@@ -272,9 +278,8 @@ class RerankedNeighbours(Head):
         found = [one.predict(X, num_threads=n_cores(self.n_jobs)) for one in boosters]
         return np.asarray(np.mean(found, axis=0)).reshape(features.shape[:2])
 
-    def _candidates_of(self, rows: Rows, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _candidates_of(self, found: Retrieved, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log prices of the candidates (n_rows, n_candidates), their features (n_rows, n_candidates, n_features)."""
-        found = self.near_.retrieved(rows, self.candidates)
         known = found.position >= 0
         weight = np.where(known, found.weight, 0.0)
         total = weight.sum(axis=1, keepdims=True)
