@@ -15,6 +15,7 @@ from heads.features.blocks import (
     CurveColumns,
     NumberColumns,
     TermColumns,
+    TermPresence,
     with_bare_numbers,
 )
 from heads.features.brands import BRAND_FACT
@@ -22,7 +23,7 @@ from heads.features.categories import LevelColumns
 from heads.features.columns import BETWEEN, COLUMNS, texts_of, word_prefix
 from heads.features.design import FieldBlock
 from heads.features.rows import Rows
-from heads.features.tfidf import Terms, Weighting
+from heads.features.tfidf import Terms
 from heads.folds.parallel import n_cores
 
 Kind = Literal["word", "number", "category", "fields", "vectors", "row", "similar", "head"]
@@ -91,7 +92,7 @@ def _sparse(head: Any, rows: Rows) -> Contributions:
         texts = texts_of(rows, terms.composition)
         X = weighting.transform(counts_of(vectorizer, texts)).tocsr()
         own = coefficients[start : start + len(weighting.columns)]
-        names = _spelled(head, terms, vectorizer, weighting)
+        names = _spelled(head, terms, vectorizer, weighting.columns)
         _add_terms(parts, X, own, names, terms, texts, _owners_of_words(rows))
         start += len(weighting.columns)
     _add_fields(parts, model.further, model.further.transform(further_rows(rows)) * coefficients[start:])
@@ -131,7 +132,7 @@ def _neighbours(head: Any, rows: Rows) -> Contributions:
 def _reranked(head: Any, rows: Rows) -> Contributions:
     """What `additive` adds up, and how the nearest rows move that: those of most weight by name."""
     found = _additive(head.below_, rows)
-    if head.booster_ is None:
+    if not head.boosters_:
         return found
     below, predicted, near = (
         head.below_.predict(rows),
@@ -159,9 +160,9 @@ def _of_blocks(
     for name, block in blocks.items():
         own = coefficients[name].astype(np.float64)
         X = block.transform(rows, counts)
-        if isinstance(block, TermColumns):
+        if isinstance(block, (TermColumns, TermPresence)):
             texts, terms = texts_of(rows, block.terms.composition), block.terms
-            names = _spelled(head, terms, head.counter_.vectorizers[terms], block.weighting_)
+            names = _spelled(head, terms, head.counter_.vectorizers[terms], block.columns_)
             _add_terms(parts, X.tocsr(), own, names, terms, texts, _owners_of_words(rows))
         elif isinstance(block, CategoryColumns):
             _add_fields(parts, block.block_, X * own)
@@ -227,13 +228,13 @@ def _add(parts: list[dict[Part, float]], effects: np.ndarray, owner: Sequence[Pa
             total[part] = total.get(part, 0.0) + value
 
 
-def _spelled(head: Any, terms: Terms, vectorizer: Any, weighting: Weighting) -> list[str]:
+def _spelled(head: Any, terms: Terms, vectorizer: Any, columns: np.ndarray) -> list[str]:
     """The terms of a family in the order of their columns, made once a head."""
     known: dict[Terms, list[str]] = vars(head).setdefault("_terms_spelled", {})
     if terms not in known:
         vocabulary = getattr(vectorizer, "vocabulary_", None) or {}
         ordered = [str(term) for term in sorted(vocabulary, key=vocabulary.__getitem__)]
-        known[terms] = [ordered[at] for at in weighting.columns]
+        known[terms] = [ordered[at] for at in columns]
     return known[terms]
 
 

@@ -91,7 +91,40 @@ def test_a_unit_price_in_the_words_times_a_quantity_is_learned_where_words_alone
     found = crossfit(Additive(), rows, log_price, folds_of(rows))
     assert smape_log(log_price, found.oof) < 8
     assert smape_log(log_price, crossfit(Sparse(), rows, log_price, folds_of(rows)).oof) > 60
-    assert set(found.learned[0]["weights"]) <= {"words of name", "characters of name", "numbers", "curves"}
+    assert set(found.learned[0]["weights"]) <= {
+        "words of name",
+        "single words of name",
+        "characters of name",
+        "quantities",
+        "curves",
+    }
+
+
+def test_what_a_word_adds_does_not_depend_on_how_long_the_name_is():
+    rng = np.random.default_rng(0)
+    rows, _ = make_rows(500)
+    words = [f"kind{at}" for at in range(12)]
+    value = rng.normal(0, 0.5, len(words))
+    held = rng.random((500, len(words))) < rng.uniform(0.1, 0.6, 500)[:, None]
+    names = np.array([" ".join([words[w] for w in np.flatnonzero(row)] or ["none"]) for row in held], object)
+    rows = replace(
+        rows, matrices=(), fields=FieldTable((), np.empty((500, 0))), texts={"full": names, "name": names}
+    )
+    found = crossfit(Additive(), rows, 3 + held @ value + rng.normal(0, 0.02, 500), folds_of(rows))
+    assert smape_log(3 + held @ value, found.oof) < 1.5  # by TF-IDF and characters alone it is 5.7
+    weights = found.learned[0]["weights"]
+    assert weights["single words of name"] > 10 * weights["words of name"]
+
+
+def test_numbers_that_are_no_quantities_do_not_weaken_the_quantity():
+    rows, log_price = goods()
+    noise = np.random.default_rng(1).normal(size=(300, 40))
+    names = (*rows.fields.names, *(f"number:{at}" for at in range(40)))
+    fields = FieldTable(names, np.column_stack([rows.fields.X, noise]))
+    found = crossfit(Additive(), replace(rows, fields=fields), log_price, folds_of(rows))
+    assert smape_log(log_price, found.oof) < 8
+    weights = found.learned[0]["weights"]
+    assert weights["quantities"] > 20 * weights["numbers"]
 
 
 def test_a_vintage_in_the_name_and_a_number_in_a_column_tell_prices():

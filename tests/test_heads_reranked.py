@@ -66,7 +66,7 @@ def test_what_was_written_predicts_alike():
     np.testing.assert_allclose(read.predict(ROWS), head.predict(ROWS), atol=1e-9)
     record = json.loads(head.files()["reranked.json"])
     assert Decision(record["temperature"], record["is_candidate"]) == head.decision_
-    assert len(record["features"]) == head.booster_.num_feature()
+    assert len(record["features"]) == head.boosters_[0].num_feature()
 
 
 def test_effects_add_up_to_the_price_and_name_the_nearest_rows():
@@ -97,5 +97,12 @@ def test_a_price_is_the_best_candidate_or_a_mean_by_expected_errors(decision, ex
 def test_a_handful_of_rows_is_priced_by_additive():
     few = ROWS.subset(np.arange(6))
     head = quick().fit(few, LOG_PRICE[:6])
-    assert head.booster_ is None
+    assert head.boosters_ == []
     np.testing.assert_array_equal(head.predict(ROWS), head.below_.predict(ROWS))
+
+
+def test_rows_of_a_single_group_among_those_ranked_train_the_trees_without_a_choice():
+    rows = dataclasses.replace(ROWS, group=np.minimum(np.arange(240), 4))
+    head = quick(ranked_rows=8, random_state=3).fit(rows, LOG_PRICE)
+    assert len(head.boosters_) == 1
+    assert np.isfinite(head.predict(ROWS)).all()

@@ -1,4 +1,4 @@
-"""Blocks of columns that a price is a sum over: words, characters, numbers, curves, categories, each vector set.
+"""Blocks of columns that a price is a sum over: words, characters, quantities, numbers, curves, categories, vector sets.
 
 A block is fitted on training rows; texts are counted before, which fits nothing but a vocabulary.
 """
@@ -22,6 +22,11 @@ BARE = tuple(
 LEAST_OTHER = 0.05  # share of rows whose text is not the item name alone, for words of the text to be a block
 MIN_ROWS = 2  # training rows that must hold a word or a category
 MOST_TERMS = 200_000  # of each family
+QUANTITIES = (
+    "log_value",
+    "log_pack_count",
+    "log_quantity:",
+)  # begins of names of numbers that say how much is sold
 REACH = 5.0  # standard deviations that a number counts for at most
 LEAST_CURVE_ROWS, LEAST_KNOTS, KNOTS = 20, 4, 9
 
@@ -48,11 +53,11 @@ def families_of(rows: Rows) -> list[Terms]:
     """Families of terms that these rows can be told apart by."""
     families, name, full = [], rows.texts.get("name", ()), rows.texts.get("full", ())
     if any(name):
-        families += [Terms("name", "word", 1, 2), Terms("name", "char_wb", 2, 5)]
+        families += [Terms("name", "word", 1, 2), Terms("name", "word", 1, 1), Terms("name", "char_wb", 2, 5)]
     if any(full) and np.mean(full != name) > LEAST_OTHER:
         families.append(Terms("full", "word", 1, 2))
     if any(column_words(rows.fields)):
-        families.append(Terms(COLUMNS, "word", 1, 2))
+        families += [Terms(COLUMNS, "word", 1, 2), Terms(COLUMNS, "word", 1, 1)]
     return families
 
 
@@ -75,6 +80,7 @@ class TermColumns:
 
     def fit(self, rows: Rows, counts: Counts) -> Self:
         self.weighting_ = Weighting.fit(counts[self.terms], MIN_ROWS, MOST_TERMS)
+        self.columns_ = self.weighting_.columns
         return self
 
     def transform(self, rows: Rows, counts: Counts) -> Any:
@@ -82,12 +88,38 @@ class TermColumns:
 
 
 @dataclass
+class TermPresence:
+    """Whether a text holds a term, 1 or 0: an effect of a word that does not depend on how long the text is."""
+
+    terms: Terms
+
+    def fit(self, rows: Rows, counts: Counts) -> Self:
+        self.columns_ = Weighting.fit(counts[self.terms], MIN_ROWS, MOST_TERMS).columns
+        return self
+
+    def transform(self, rows: Rows, counts: Counts) -> Any:
+        X = counts[self.terms][:, self.columns_]
+        X.data = np.ones_like(X.data)
+        return X
+
+
+@dataclass
 class NumberColumns:
-    """Numbers by their robust spread, clipped, and an indicator for each that may be missing."""
+    """Numbers by their robust spread, clipped, and an indicator for each that may be missing.
+
+    Args:
+        quantities: only those that say how much is sold, or only the others.
+    """
+
+    quantities: bool
 
     def fit(self, rows: Rows, counts: Counts) -> Self:
         X = rows.fields.X
-        self.kept_ = np.flatnonzero([len(np.unique(column[np.isfinite(column)])) > 1 for column in X.T])
+        telling = [
+            name.startswith(QUANTITIES) is self.quantities and len(np.unique(column[np.isfinite(column)])) > 1
+            for name, column in zip(rows.fields.names, X.T, strict=True)
+        ]
+        self.kept_ = np.flatnonzero(telling)
         X = X[:, self.kept_]
         self.middle_ = np.nanmedian(X, axis=0) if X.size else np.empty(0)
         low, high = np.nanpercentile(X, [1, 99], axis=0) if X.size else (np.empty(0), np.empty(0))
@@ -165,10 +197,17 @@ def blocks_of(rows: Rows, families: list[Terms]) -> dict[str, Block]:
     """The unfitted blocks that these rows can have, by name."""
     blocks: dict[str, Block] = {}
     for terms in families:
-        kind = "words" if terms.analyzer == "word" else "characters"
-        blocks[f"{kind} of {terms.composition}"] = TermColumns(terms)
+        if terms.analyzer == "word" and terms.longest == 1:
+            blocks[f"single words of {terms.composition}"] = TermPresence(terms)
+        else:
+            kind = "words" if terms.analyzer == "word" else "characters"
+            blocks[f"{kind} of {terms.composition}"] = TermColumns(terms)
     if rows.fields.names:
-        blocks |= {"numbers": NumberColumns(), "curves": CurveColumns()}
+        blocks |= {
+            "quantities": NumberColumns(quantities=True),
+            "numbers": NumberColumns(quantities=False),
+            "curves": CurveColumns(),
+        }
     if rows.fields.categories:
         blocks["categories"] = CategoryColumns()
     return blocks | {f"vectors {at + 1}": VectorColumns(at) for at in range(len(rows.matrices))}

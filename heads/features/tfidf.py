@@ -151,12 +151,12 @@ def _numbered(vectorizer: Any, texts: np.ndarray) -> tuple[np.ndarray, Any] | No
     import scipy.sparse as sp
 
     known = dict[str, int]()
-    if (vectorizer.analyzer, vectorizer.ngram_range) == ("word", (1, 2)):
+    if vectorizer.analyzer == "word" and vectorizer.ngram_range in ((1, 1), (1, 2)):
         pairs = WordPairs()
         counts = pairs._count_new(texts, vectorizer.token_pattern, None)
         words = np.array(list(pairs.words_), object)
-        if not len(words):
-            return np.empty(0, object), counts
+        if vectorizer.ngram_range == (1, 1) or not len(words):
+            return words, counts[:, : len(words)]
         return np.concatenate(
             [words, words[pairs.pairs_ >> 32] + " " + words[pairs.pairs_ & 0xFFFFFFFF]]
         ), counts

@@ -36,6 +36,7 @@ class GaussianProcess(Head):
     summary: ClassVar[str] = "the sum of additive and a smooth function of fields and words, fields weighed"
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
+    code_version: ClassVar[int] = 2
     side_by_side: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
 

@@ -55,7 +55,9 @@ class BlockSum:
             sample = np.sort(
                 np.random.default_rng(head.random_state).permutation(len(rows))[: head.tune_rows]
             )
-            kernels = [centred_kernel(columns[name][sample], scales[name]) for name in live]
+            kernels = np.empty((len(live), len(sample), len(sample)))
+            for at, name in enumerate(live):
+                kernels[at] = centred_kernel(columns[name][sample], scales[name])
             noise = None if rows.weight is None else 1.0 / rows.weight[sample]
             found = find_weights(kernels, log_price[sample], head.prior, noise)
             weights = dict(zip(live, found.tolist(), strict=True))
@@ -93,23 +95,55 @@ class BlockSum:
         return np.asarray(self.mean + sum(self.parts(rows, counts).values()), np.float64)
 
 
+@dataclass(frozen=True)
+class CountedRows:
+    """Training rows whose texts are counted once, for fits on many parts of them."""
+
+    rows: Rows
+    counter: TermCounter
+    counts: Counts
+
+    @classmethod
+    def of(cls, rows: Rows) -> "CountedRows":
+        rows = with_bare_numbers(rows)
+        return cls(rows, *TermCounter.of(rows))
+
+    def fit(
+        self,
+        index: np.ndarray,
+        log_price: np.ndarray,
+        head: "Additive",
+        weights: Mapping[str, float] | None = None,
+    ) -> BlockSum:
+        """On the rows at `index` alone, counting aside; see `BlockSum.fit`."""
+        return BlockSum.fit(
+            self.rows.subset(index), taken(self.counts, index), log_price[index], head, weights
+        )
+
+    def predict(self, fitted: BlockSum, index: np.ndarray) -> np.ndarray:
+        """Log price of the rows at `index`."""
+        return fitted.predict(self.rows.subset(index), taken(self.counts, index))
+
+
 @dataclass(kw_only=True, eq=False)
 class Additive(Head):
     """Ridge regression of log price on blocks of features, each with a weight of its own.
 
-    Blocks are words of the name, words of the text, characters, numbers, curves of numbers, categories and each vector
-    set. A block's weight is its variance over that of the noise, found by marginal likelihood on a sample of the rows
+    Blocks are words of the name, words of the text, characters, quantities, other numbers, curves of numbers, categories
+    and each vector set. Words count twice: by TF-IDF, and by whether they are there at all, so that the effect of a word
+    need not depend on how many others the name has. A block's weight is its variance over that of the noise, found by marginal likelihood on a sample of the rows
     fitted on. Texts are counted once; vocabulary and idf are those of the rows fitted on. Test rows: a refit on all
     rows with the mean of the folds' weights.
     """
 
     name: ClassVar[str] = "additive"
     summary: ClassVar[str] = (
-        "a sum over blocks: words, characters, numbers, curves, categories, each vector set"
+        "a sum over blocks: words, characters, quantities, numbers, curves, categories, each vector set"
     )
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
     side_by_side: ClassVar[bool] = True
+    code_version: ClassVar[int] = 2
     takes_weights: ClassVar[bool] = True
 
     tune_rows: int = param(1000, low=8, high=20_000)  # training rows that the weights are found on
@@ -120,9 +154,9 @@ class Additive(Head):
     random_state: int = param(42, low=0, high=MOST_SEED)  # seed of the sample
 
     def _fit(self, rows: Rows, log_price: np.ndarray) -> None:
-        rows = with_bare_numbers(rows)
-        self.counter_, counts = TermCounter.of(rows)
-        self.sum_ = BlockSum.fit(rows, counts, log_price, self, vars(self).get("given_"))
+        counted = CountedRows.of(rows)
+        self.counter_ = counted.counter
+        self.sum_ = BlockSum.fit(counted.rows, counted.counts, log_price, self, vars(self).get("given_"))
 
     def _predict(self, rows: Rows) -> np.ndarray:
         rows = with_bare_numbers(rows)
@@ -132,21 +166,24 @@ class Additive(Head):
         self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
     ) -> FoldPredictions:
         """See `Head.fit_predict_folds`; the texts are counted once for all folds."""
-        rows = with_bare_numbers(train)
-        self.counter_, counts = TermCounter.of(rows)
-        folds = np.unique(fold).tolist()
+        counted, folds = CountedRows.of(train), np.unique(fold).tolist()
 
         def one_fold(held: int) -> tuple[np.ndarray, dict[str, Any]]:
-            inside, outside = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-            fitted = BlockSum.fit(rows.subset(inside), taken(counts, inside), log_price[inside], self)
-            return fitted.predict(rows.subset(outside), taken(counts, outside)), described(fitted)
+            fitted = counted.fit(np.flatnonzero(fold != held), log_price, self)
+            return counted.predict(fitted, np.flatnonzero(fold == held)), described(fitted)
 
-        oof, learned = np.empty(len(rows)), []
+        oof, learned = np.empty(len(train)), []
         for held, (predicted, chosen) in zip(folds, each_on_a_core(one_fold, folds), strict=True):
             oof[fold == held] = predicted
             learned.append(chosen)
-        self.sum_ = BlockSum.fit(rows, counts, log_price, self, mean_weights(learned))
+        every = np.arange(len(train))
+        self.take(counted, counted.fit(every, log_price, self, mean_weights(learned)))
         return FoldPredictions(oof, None if test is None else self._predict(test), learned, self)
+
+    def take(self, counted: "CountedRows", fitted: BlockSum) -> "Additive":
+        """Be the head of a sum that was fitted on counted rows."""
+        self.counter_, self.sum_ = counted.counter, fitted
+        return self
 
     def learned(self) -> dict[str, Any]:
         return described(self.sum_)

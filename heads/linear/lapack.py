@@ -29,6 +29,13 @@ def cholesky(A: np.ndarray) -> bool:
     return info.value == 0
 
 
+def invert(factor: np.ndarray) -> None:
+    """Overwrite a factor of `cholesky` by the inverse of the matrix that it is of: the upper triangle alone."""
+    info = ctypes.c_int()
+    _call(f"{_letter(factor)}potri", b"L", len(factor), factor, len(factor), info)
+    assert info.value == 0
+
+
 class Tridiagonal:
     """A symmetric matrix as Q T Q', T tridiagonal: about four Cholesky factorisations."""
 

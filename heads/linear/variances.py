@@ -7,57 +7,64 @@ import numpy as np
 
 LEAST, MOST = np.exp(-9.0), np.exp(7.0)  # of a block's variance over that of the noise
 MAX_STEPS = 40  # of the search for weights
-TOLERANCE = 1e-3  # of the residual, relative
-MAX_PRODUCTS = 600  # of conjugate gradients
-SKETCHED_FROM = 8_000  # rows
+TOLERANCE = 1e-4  # of the residual, relative
+MAX_PRODUCTS = 1000  # of conjugate gradients
+SKETCHED_FROM = 500  # rows
 SKETCH = 96  # directions of largest variance that are taken out of the way of conjugate gradients
 INTERCEPT = 10.0  # a column of it is an intercept that is barely shrunk
 
 
 def find_weights(
-    kernels: Sequence[np.ndarray], target: np.ndarray, prior: float, noise: np.ndarray | None = None
+    kernels: np.ndarray | Sequence[np.ndarray],
+    target: np.ndarray,
+    prior: float,
+    noise: np.ndarray | None = None,
 ) -> np.ndarray:
     """Variance of each block over that of the noise, shape (n_blocks,), by marginal likelihood of a Gaussian model.
 
     All rows and all blocks take part at once, so that few rows suffice; the scale of the noise is profiled out.
 
     Args:
-        kernels: of each block, shape (n_rows, n_rows), centred, of mean diagonal 1.
+        kernels: shape (n_blocks, n_rows, n_rows), each centred, of mean diagonal 1.
         target: log price, shape (n_rows,).
         prior: weight of the squared logarithm of each variance in the objective, against extremes from few rows.
         noise: its variance in each row over that of a row of mean weight, shape (n_rows,); None: the same in all.
 
     Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", chapter 5.
     """
-    from scipy.linalg import cho_factor, cho_solve, lapack
+    from scipy.linalg import cho_solve
     from scipy.optimize import minimize
+
+    from heads.linear.lapack import cholesky, invert
 
     precision = None if noise is None else 1.0 / noise
     n, centred = len(target), target - np.average(target, weights=precision)
     diagonal = np.diag_indices(n)
+    flat = np.asarray(kernels).reshape(len(kernels), n * n)
+    upper = np.triu(np.full((n, n), 2.0), 1)  # a symmetric sum from one triangle
+    upper[diagonal] = 1.0
 
     def objective(logs: np.ndarray) -> tuple[float, np.ndarray]:
-        total = sum(weight * kernel for weight, kernel in zip(np.exp(logs), kernels, strict=True))
-        total[diagonal] += 1.0 if noise is None else noise
-        factor, lower = cho_factor(total, lower=True, overwrite_a=True, check_finite=False)
-        dual = cho_solve((factor, lower), centred, check_finite=False)
+        weights = np.exp(logs)
+        inverse = (weights @ flat).reshape(n, n)
+        inverse[diagonal] += 1.0 if noise is None else noise
+        assert cholesky(inverse)
+        dual = cho_solve((inverse.T, True), centred, check_finite=False)
         squared = max(float(centred @ dual), 1e-12)
-        log_determinant = 2.0 * float(np.log(factor[diagonal]).sum())
-        inverse = lapack.dpotri(factor, lower=1)[0]
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
-        slopes = [
-            0.5 * weight * (np.vdot(inverse, kernel) - n * float(dual @ kernel @ dual) / squared)
-            for weight, kernel in zip(np.exp(logs), kernels, strict=True)
-        ]
+        log_determinant = 2.0 * float(np.log(inverse[diagonal]).sum())
+        invert(inverse)
+        inverse -= np.multiply.outer(dual * (n / squared), dual)
+        inverse *= upper
+        slopes = 0.5 * weights * (flat @ inverse.ravel())
         value = 0.5 * (n * np.log(squared / n) + log_determinant) + prior * float(logs @ logs)
-        return value, np.array(slopes) + 2.0 * prior * logs
+        return value, slopes + 2.0 * prior * logs
 
     found = minimize(
         objective,
-        np.zeros(len(kernels)),
+        np.zeros(len(flat)),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(np.log(LEAST), np.log(MOST))] * len(kernels),
+        bounds=[(np.log(LEAST), np.log(MOST))] * len(flat),
         options={"maxiter": MAX_STEPS, "ftol": 1e-5},
     )
     return np.asarray(np.exp(found.x))

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from heads.folds.crossfit import LEAST_GROUPS, crossfit
 from heads.folds.nested import inner_cells
 from heads.folds.parallel import each_on_a_core, n_cores
 from heads.kernels.neighbours import Neighbours, Retrieved, least_expected_smape
-from heads.linear.additive import Additive
+from heads.linear.additive import Additive, BlockSum, CountedRows, described, mean_weights
 from heads.params import MOST_SEED, param
 from heads.trees.lightgbm import quiet_logger
 from store.metric import smape_log, smape_rows
@@ -45,8 +45,9 @@ class RerankedNeighbours(Head):
     `additive` sees between the two rows, the price by `additive` itself, and the means of both kinds. The trees learn
     the SMAPE of a candidate from how similar the two rows are in each respect, how many other candidates agree, and how
     far `additive` is away. They learn it on the rows fitted on, each retrieved without its own group and priced by an
-    `additive` that was fitted without its inner fold. One inner fold, which the trees do not see then, chooses whether
-    the best candidate or a mean weighted by the expected errors is the price.
+    `additive` that was fitted without its inner fold. Several ensembles are averaged, each trained without another share of
+    the groups. What these shares are priced at chooses whether the best candidate or a mean weighted by the expected
+    errors is the price.
     """
 
     name: ClassVar[str] = "reranked-neighbours"
@@ -54,6 +55,7 @@ class RerankedNeighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "lightgbm", "scikit-learn", "scipy")
     side_by_side: ClassVar[bool] = True
+    code_version: ClassVar[int] = 2
     takes_weights: ClassVar[bool] = True
 
     candidates: int = param(12, low=1, high=1000)  # nearest training rows whose prices are candidates
@@ -61,9 +63,14 @@ class RerankedNeighbours(Head):
     ranked_rows: int = param(  # rows whose candidates the trees learn from, at most
         20_000, low=8, high=1_000_000
     )
-    n_estimators: int = param(80, low=1, high=100_000)  # trees
+    bags: int = (
+        param(  # ensembles of trees that are averaged, each trained without another share of the groups
+            3, low=2, high=1000
+        )
+    )
+    n_estimators: int = param(50, low=1, high=100_000)  # trees of each
     learning_rate: float = param(0.12, low=1e-9, high=10)
-    num_leaves: int = param(31, low=2, high=131_072)
+    num_leaves: int = param(15, low=2, high=131_072)
     min_data_in_leaf: int = param(60, low=0, high=1e9)
     random_state: int = param(42, low=0, high=MOST_SEED)  # seed of the samples and the trees
     n_jobs: int = param(0, low=0, high=4096)  # cores, 0: all
@@ -74,11 +81,11 @@ class RerankedNeighbours(Head):
         self.below_: Head = Additive(random_state=self.random_state)
         if len(groups) < 2 or min(groups) < LEAST_GROUPS or np.ptp(log_price) == 0:
             self.below_.fit(rows, log_price)
-            self.booster_: Any = None  # too few rows to learn an order on: the price is that of additive
+            self.boosters_: list[Any] = []  # too few rows to learn an order on: the price is that of additive
             return
         found = crossfit(self.below_, rows, log_price, cell)
         self.below_ = found.model
-        self._rank(rows, log_price, found.oof, cell, vars(self).get("given_"))
+        self._rank(rows, log_price, found.oof, vars(self).get("given_"))
 
     def fit_predict_folds(
         self, train: Rows, log_price: np.ndarray, fold: np.ndarray, test: Rows | None
@@ -93,41 +100,44 @@ class RerankedNeighbours(Head):
         left = [len(np.unique(train.group[(fold != i) & (fold != j)])) for i, j in pairs]
         if len(folds) < 3 or min(left) < LEAST_GROUPS:
             return None
-        unfitted = Additive(random_state=self.random_state)
+        unfitted, counted = Additive(random_state=self.random_state), CountedRows.of(train)
 
-        def priced_without(held: tuple[int, ...]) -> tuple[Additive, np.ndarray]:
-            inside, outside = np.flatnonzero(~np.isin(fold, held)), np.flatnonzero(np.isin(fold, held))
-            fitted = unfitted.clone().fit(train.subset(inside), log_price[inside])
-            return fitted, fitted.predict(train.subset(outside))
+        def without(held: tuple[int, ...], weights: Mapping[str, float] | None = None) -> BlockSum:
+            return counted.fit(np.flatnonzero(~np.isin(fold, held)), log_price, unfitted, weights)
 
         # What each row is priced at for the model that predicts a fold, and without the row's own fold alone.
         below, oof = np.empty((len(folds), len(train))), np.empty(len(train))
-        heads: dict[int, Additive] = {}
-        wanted = [*pairs, *((held,) for held in folds)]
-        fits = each_on_a_core(priced_without, wanted, self.n_jobs)
-        for held, (fitted, predicted) in zip(wanted, fits, strict=True):
-            of_rows = fold[np.isin(fold, held)]
-            if len(held) == 1:
-                oof[fold == held[0]], heads[held[0]] = predicted, fitted
-                continue
-            for mine, other in (held, held[::-1]):
-                below[folds.index(mine), fold == other] = predicted[of_rows == other]
+        of_pairs = dict(zip(pairs, each_on_a_core(without, pairs, self.n_jobs), strict=True))
+        for pair, fitted in of_pairs.items():
+            for mine, other in (pair, pair[::-1]):
+                rows_of = np.flatnonzero(fold == other)
+                below[folds.index(mine), rows_of] = counted.predict(fitted, rows_of)
+
+        def without_one(held: int) -> BlockSum:
+            """With the mean weights of the pairs that this fold is of: none of them saw it."""
+            return without(
+                (held,), mean_weights([described(of_pairs[pair]) for pair in pairs if held in pair])
+            )
+
+        of_folds = dict(zip(folds, each_on_a_core(without_one, folds, self.n_jobs), strict=True))
+        for held, fitted in of_folds.items():
+            rows_of = np.flatnonzero(fold == held)
+            oof[rows_of] = counted.predict(fitted, rows_of)
 
         def one_fold(held: int) -> tuple[np.ndarray, dict[str, Any]]:
             inside = np.flatnonzero(fold != held)
             head = self.clone()
-            head.below_ = heads[held]
-            head._rank(
-                train.subset(inside), log_price[inside], below[folds.index(held), inside], fold[inside]
-            )
-            return head.predict(train.subset(np.flatnonzero(fold == held))), head.learned()
+            head._rank(train.subset(inside), log_price[inside], below[folds.index(held), inside])
+            outside = np.flatnonzero(fold == held)
+            return head._priced(train.subset(outside), oof[outside]), head.learned()
 
         predicted, learned = np.empty(len(train)), []
         for held, (of_fold, chosen) in zip(folds, each_on_a_core(one_fold, folds, self.n_jobs), strict=True):
             predicted[fold == held] = of_fold
             learned.append(chosen)
-        self.below_ = unfitted.for_refit([one.learned() for one in heads.values()]).fit(train, log_price)
-        self._rank(train, log_price, oof, fold, _agreed(learned))
+        weights = mean_weights([described(fitted) for fitted in of_pairs.values()])
+        self.below_ = unfitted.take(counted, without((), weights))
+        self._rank(train, log_price, oof, _agreed(learned))
         return FoldPredictions(predicted, None if test is None else self._predict(test), learned, self)
 
     def prepared(self, rows: Rows) -> Rows:
@@ -136,17 +146,21 @@ class RerankedNeighbours(Head):
 
     def _predict(self, rows: Rows) -> np.ndarray:
         below = self.below_.predict(rows)
-        if self.booster_ is None:
+        if not self.boosters_:
             return below
+        return self._priced(rows, below)
+
+    def _priced(self, rows: Rows, below: np.ndarray) -> np.ndarray:
+        """Log prices of rows that `additive` prices at `below`, shape (n_rows,) each."""
         found = np.empty(len(rows))
         for start in range(0, len(rows), BLOCK_ROWS):
             part = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
             log_price, features = self._candidates_of(rows.subset(part), below[part])
-            found[part] = decided(log_price, self._expected(features), self.decision_)
+            found[part] = decided(log_price, self._expected(self.boosters_, features), self.decision_)
         return found
 
     def learned(self) -> dict[str, Any]:
-        if self.booster_ is None:
+        if not self.boosters_:
             return {}
         return {"temperature": self.decision_.temperature, "is_candidate": self.decision_.is_candidate}
 
@@ -157,14 +171,15 @@ class RerankedNeighbours(Head):
         return head
 
     def files(self) -> dict[str, bytes]:
-        """`model.txt`: LightGBM's own text format, of expected SMAPE; `reranked.json`: the decision."""
-        if self.booster_ is None:
+        """`model-<bag>.txt`: LightGBM's own text format, of expected SMAPE; `reranked.json`: the decision."""
+        if not self.boosters_:
             return {}
         record = {**self.learned(), "features": self._feature_names()}
-        return {
-            "model.txt": self.booster_.model_to_string().encode(),
-            "reranked.json": json.dumps(record).encode(),
+        models = {
+            f"model-{bag}.txt": booster.model_to_string().encode()
+            for bag, booster in enumerate(self.boosters_)
         }
+        return {**models, "reranked.json": json.dumps(record).encode()}
 
     def fitted_state(self) -> dict[str, Any]:
         """See `Head.fitted_state`."""
@@ -187,14 +202,12 @@ class RerankedNeighbours(Head):
         rows: Rows,
         log_price: np.ndarray,
         below: np.ndarray,
-        cell: np.ndarray,
         given: Decision | None = None,
     ) -> None:
         """Learn the order of candidates.
 
         Args:
-            below: what `additive` prices each row at without its cell, shape (n_rows,).
-            cell: inner fold of each row, groups whole, shape (n_rows,).
+            below: what `additive` prices each row at without its inner fold, groups whole, shape (n_rows,).
             given: how they become a price; None: it is chosen.
         """
         import lightgbm
@@ -209,38 +222,31 @@ class RerankedNeighbours(Head):
             for part in np.array_split(ranked, -(-len(ranked) // BLOCK_ROWS))
         ]
         prices, features = (np.concatenate(part) for part in zip(*parts, strict=True))
-        self.decision_ = given or self._decide(
-            prices, features, log_price[ranked], cell[ranked], of_rows.weight
-        )
-        self.booster_ = self._trained(
-            features, smape_rows(log_price[ranked][:, None], prices), of_rows.weight
-        )
+        error, part = smape_rows(log_price[ranked][:, None], prices), inner_cells(of_rows.group, self.bags)
+        aside = [part == one for one in np.unique(part)]
+        if len(aside) == 1:  # a single group: none is left out, nothing is chosen
+            aside, given = [np.zeros(len(part), bool)], given or Decision(0.0, True)
 
-    def _decide(
-        self,
-        prices: np.ndarray,
-        features: np.ndarray,
-        true: np.ndarray,
-        cell: np.ndarray,
-        weight: np.ndarray | None,
-    ) -> Decision:
-        """The decision of the least SMAPE on a cell that the trees did not see."""
-        trials = [Decision(one, of) for one in TEMPERATURES for of in (True, False)]
-        aside = cell == np.unique(cell)[0]
-        if aside.all():
-            return trials[0]
-        error = smape_rows(true[:, None], prices)
-        inside, outside = (None if weight is None else weight[part] for part in (~aside, aside))
-        self.booster_ = self._trained(features[~aside], error[~aside], inside)
-        expected = self._expected(features[aside])
-        scores = [smape_log(true[aside], decided(prices[aside], expected, one), outside) for one in trials]
-        return trials[int(np.argmin(scores))]
+        def trained(bag: int) -> tuple[Any, np.ndarray | None]:
+            booster = self._trained(features, error, ~aside[bag], of_rows.weight, bag)
+            return booster, None if given else self._expected([booster], features[aside[bag]])
 
-    def _trained(self, features: np.ndarray, error: np.ndarray, weight: np.ndarray | None) -> Any:
-        """Trees that give the error of a candidate, by its features."""
+        found = each_on_a_core(trained, range(len(aside)), self.n_jobs)
+        self.boosters_ = [booster for booster, _ in found]
+        if given is None:
+            expected = np.zeros(prices.shape)
+            for rows_of, (_, of_bag) in zip(aside, found, strict=True):
+                expected[rows_of] = of_bag
+            given = _best_decision(log_price[ranked], prices, expected, of_rows.weight)
+        self.decision_ = given
+
+    def _trained(
+        self, features: np.ndarray, error: np.ndarray, chosen: np.ndarray, weight: np.ndarray | None, bag: int
+    ) -> Any:
+        """Trees that give the error of a candidate by its features, from the candidates of the chosen rows."""
         import lightgbm
 
-        X = features.reshape(-1, features.shape[-1])
+        X = features[chosen].reshape(-1, features.shape[-1])
         params = {
             "objective": "regression",
             "learning_rate": self.learning_rate,
@@ -250,22 +256,21 @@ class RerankedNeighbours(Head):
             "feature_fraction": 0.7,
             "bagging_fraction": 0.7,
             "bagging_freq": 1,
-            "seed": self.random_state,
+            "seed": self.random_state + bag,
             "num_threads": n_cores(self.n_jobs),
             "deterministic": True,
             "force_col_wise": True,
             "verbosity": -1,
         }
-        of_candidates = None if weight is None else np.repeat(weight, features.shape[1])
-        return lightgbm.train(
-            params, lightgbm.Dataset(X, error.ravel(), weight=of_candidates), self.n_estimators
-        )
+        of_candidates = None if weight is None else np.repeat(weight[chosen], features.shape[1])
+        data = lightgbm.Dataset(X, error[chosen].ravel(), weight=of_candidates)
+        return lightgbm.train(params, data, self.n_estimators)
 
-    def _expected(self, features: np.ndarray) -> np.ndarray:
+    def _expected(self, boosters: Sequence[Any], features: np.ndarray) -> np.ndarray:
         """The SMAPE that is expected of each candidate, shape (n_rows, n_candidates)."""
         X = features.reshape(-1, features.shape[-1])
-        found = self.booster_.predict(X, num_threads=n_cores(self.n_jobs))
-        return np.asarray(found).reshape(features.shape[:2])
+        found = [one.predict(X, num_threads=n_cores(self.n_jobs)) for one in boosters]
+        return np.asarray(np.mean(found, axis=0)).reshape(features.shape[:2])
 
     def _candidates_of(self, rows: Rows, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log prices of the candidates (n_rows, n_candidates), their features (n_rows, n_candidates, n_features)."""
@@ -299,6 +304,15 @@ class RerankedNeighbours(Head):
             *(f"{of}: {name}" for of in ("cosine", "cosine less the largest") for name in names),
             *("rank", "weight", "residual of additive"),
         ]
+
+
+def _best_decision(
+    true: np.ndarray, prices: np.ndarray, expected: np.ndarray, weight: np.ndarray | None
+) -> Decision:
+    """That of the least SMAPE, on rows whose expected errors are of trees that did not see them."""
+    trials = [Decision(one, of) for one in TEMPERATURES for of in (True, False)]
+    scores = [smape_log(true, decided(prices, expected, one), weight) for one in trials]
+    return trials[int(np.argmin(scores))]
 
 
 def _agreed(learned: list[dict[str, Any]]) -> Decision | None:
