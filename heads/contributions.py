@@ -20,7 +20,7 @@ from heads.features.blocks import (
 )
 from heads.features.brands import BRAND_FACT
 from heads.features.categories import LevelColumns
-from heads.features.columns import texts_of
+from heads.features.columns import BETWEEN, COLUMNS, texts_of, word_prefix
 from heads.features.design import FieldBlock
 from heads.features.rows import Rows
 from heads.features.tfidf import Terms
@@ -92,7 +92,8 @@ def _sparse(head: Any, rows: Rows) -> Contributions:
         texts = texts_of(rows, terms.composition)
         X = weighting.transform(counts_of(vectorizer, texts)).tocsr()
         own = coefficients[start : start + len(weighting.columns)]
-        _add_terms(parts, X, own, _spelled(head, terms, vectorizer, weighting.columns), terms, texts)
+        names = _spelled(head, terms, vectorizer, weighting.columns)
+        _add_terms(parts, X, own, names, terms, texts, _owners_of_words(rows))
         start += len(weighting.columns)
     _add_fields(parts, model.further, model.further.transform(further_rows(rows)) * coefficients[start:])
     return Contributions(model.mean, parts)
@@ -162,7 +163,7 @@ def _of_blocks(
         if isinstance(block, (TermColumns, TermPresence)):
             texts, terms = texts_of(rows, block.terms.composition), block.terms
             names = _spelled(head, terms, head.counter_.vectorizers[terms], block.columns_)
-            _add_terms(parts, X.tocsr(), own, names, terms, texts)
+            _add_terms(parts, X.tocsr(), own, names, terms, texts, _owners_of_words(rows))
         elif isinstance(block, CategoryColumns):
             _add_fields(parts, block.block_, X * own)
         else:
@@ -192,8 +193,9 @@ def _add_terms(
     names: list[str],
     terms: Terms,
     texts: np.ndarray,
+    columns: Mapping[str, Part],
 ) -> None:
-    """Add what terms moved to the words that they stand in."""
+    """Add what terms moved to the words that they stand in, or to the column that they are of."""
     for at, total in enumerate(parts):
         here = slice(X.indptr[at], X.indptr[at + 1])
         words = _words_with(str(texts[at]))
@@ -201,8 +203,17 @@ def _add_terms(
             term, effect = names[column], float(value) * float(coefficients[column])
             of = words(term) if terms.analyzer.startswith("char") else term.split(" ")
             for word in of:
-                key: Part = ("word", word)
+                before, is_named, _ = word.partition(BETWEEN)
+                own = columns.get(before + is_named) if terms.composition == COLUMNS else None
+                key: Part = own or ("word", word)
                 total[key] = total.get(key, 0.0) + effect / len(of)
+
+
+def _owners_of_words(rows: Rows) -> dict[str, Part]:
+    """What stands before the words of a further column -> that column."""
+    fields = rows.fields.further()
+    found: dict[str, Part] = {word_prefix(name): ("number", name) for name in fields.names}
+    return found | {word_prefix(name): ("category", name) for name in fields.categories}
 
 
 def _add_fields(parts: list[dict[Part, float]], block: FieldBlock, effects: np.ndarray) -> None:

@@ -26,7 +26,7 @@ from store.vectors.folded import check_folds, fold_specs
 from store.vectors.sets import VectorSet, current_spec
 from store.workspace import Workspace
 
-COLUMNS_VERSION = 3  # raised when heads read the same further columns in another way
+COLUMNS_VERSION = 4  # raised when heads read the same further columns in another way
 WEIGHTS_VERSION = 2  # raised when fits use the same weights of rows in another way
 
 Log = Callable[[str], None]

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -7,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
+from heads.contributions import explain_rows
 from heads.features import tfidf
+from heads.features.columns import column_words, texts_of
+from heads.features.rows import CategoricalColumn, FieldTable
 from heads.features.tfidf import (
     WORD,
     Terms,
@@ -18,6 +22,11 @@ from heads.features.tfidf import (
     is_unspaced,
     token_pattern,
 )
+from heads.registry import make_head
+from heads.testing import make_rows
+from store.catalog.extremes import signed_log
+from store.errors import HeadError
+from store.metric import smape_log
 
 TEXTS = st.lists(st.text(alphabet="ab é1-_A ", max_size=20), min_size=1, max_size=12)
 
@@ -142,3 +151,70 @@ def test_only_the_most_frequent_terms_of_enough_texts_are_kept():
     found = words.fit_transform(np.array(["red tea", "red tea", "red hat", "one"], dtype=object))
     assert words.n_terms == 1
     assert found.toarray()[:, 0].tolist() == [1.0, 1.0, 1.0, 0.0]
+
+
+# ---- further columns -----------------------------------------------------------------------------
+
+
+def table_of_columns(**columns):
+    """A field table of further columns, numbers as heads have them."""
+    numbers = {name: values for name, values in columns.items() if not isinstance(values[0], str)}
+    logs = [signed_log(np.array(values, float)) for values in numbers.values()]
+    X = np.array(logs).T if logs else np.empty((len(next(iter(columns.values()))), 0))
+    categories = {}
+    for name in columns.keys() - numbers.keys():
+        levels, codes = np.unique(columns[name], return_inverse=True)
+        categories[f"categorical:{name}"] = CategoricalColumn(tuple(levels), codes.astype(np.int32))
+    return FieldTable(tuple(f"numeric:{name}" for name in numbers), X, dict(sorted(categories.items())))
+
+
+def test_words_and_numbers_of_columns_stand_after_the_names_of_their_columns():
+    cells = table_of_columns(
+        **{"Screen (cm)": [39.5, 0.0], "colour": ["Dark red", "红木"], "x": [np.nan, -123456.7]}
+    )
+    words = ["colour__dark colour__red screen_cm__39_5", "colour__红 colour__木 screen_cm__0 x__m1_235e05"]
+    assert column_words(cells).tolist() == words
+    assert column_words(cells.subset(np.array([1]))).tolist() == words[1:]
+    assert column_words(FieldTable((), np.empty((2, 0)))).tolist() == ["", ""]
+
+
+LONGER = {"hidden": (32, 16), "seeds": 1, "epochs": 60, "patience": 60, "batch_rows": 32, "dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("additive", {"tune_rows": 100}),
+        ("gaussian-process", {"tune_rows": 100}),
+        ("sparse", {}),
+        ("sparse-mlp", LONGER | {"learning_rate": 1e-2}),
+    ],
+)
+def test_a_word_of_one_column_is_not_that_of_another_and_moves_the_price_of_its_column(name, params):
+    draws = np.random.default_rng(0)
+    is_red, says_red = draws.integers(0, 2, (2, 240)).astype(bool)
+
+    def cells(chosen):
+        return [
+            f"{'red' if red else 'blue'} {chr(97 + i // 26)}{chr(97 + i % 26)}z"
+            for i, red in enumerate(chosen)
+        ]
+
+    fields = table_of_columns(colour=cells(is_red), label=cells(says_red))
+    words = np.array([f"thing{i % 7}" for i in range(240)], dtype=object)
+    rows = replace(make_rows(240)[0], matrices=(), fields=fields, texts={"full": words, "name": words})
+    log_price, seen = 2.0 + is_red, np.arange(160)
+    head = make_head(name, params, seed=1).fit(rows.subset(seen), log_price[seen])
+    unseen = rows.subset(np.arange(160, 240))
+    assert smape_log(log_price[160:], head.predict(unseen)) < 25  # 46 where the column is not known
+    if name != "sparse-mlp":
+        for parts, red in zip(explain_rows([head], unseen, 2.0).parts, is_red[160:], strict=True):
+            assert (parts["category", "categorical:colour"] > 0) == red
+
+
+def test_a_head_that_was_fitted_on_words_without_names_is_fitted_again():
+    rows, _ = make_rows(20)
+    with pytest.raises(
+        HeadError, match="fitted by an earlier version, which read further columns in another way"
+    ):
+        texts_of(rows, "columns")

@@ -32,8 +32,8 @@ from store.catalog.ingest.readings import read_readings
 from store.catalog.parse.fields import FIELDS_VERSION
 from store.catalog.read import read_split, split_path
 from store.config import ROW_NUMBER, load_config
-from store.folds.assign import read_folds
 from store.errors import WorkspaceError
+from store.folds.assign import read_folds
 from store.schema import CATEGORICAL_PREFIX
 from store.workspace import Workspace
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from store.catalog.parse.words import UNSPACED
 
+COLUMNS = "named columns"  # in place of a composition: the words of further columns
 WORD = r"(?u)\b\w+\b"
 CHARACTER = r"(?u)\w"
 UNSPACED_CHARACTER_OR_WORD = rf"(?u)[{UNSPACED}]|[^\W{UNSPACED}]+"
@@ -47,8 +48,8 @@ class Terms:
     def count(self, texts: np.ndarray, min_df: int) -> tuple[Any, Any]:
         """A fitted scikit-learn counter and its counts, sparse float32 of shape (n_texts, n_terms).
 
-        Words that no `min_df` texts share, such as codes, are cut to characters. Terms held by fewer texts than that
-        could never be used in a fold.
+        Words that no `min_df` texts share, such as codes, are cut to characters, other than those of further columns.
+        Terms held by fewer texts than that could never be used in a fold.
         """
         from sklearn.feature_extraction.text import CountVectorizer
 
@@ -72,7 +73,7 @@ class Terms:
             except ValueError as error:  # scikit-learn's words for an empty vocabulary
                 if "vocabulary" not in str(error) and "no terms remain" not in str(error).lower():
                     raise
-        if self.analyzer == "word":
+        if self.analyzer == "word" and self.composition != COLUMNS:
             return Terms(self.composition, "char", 1, 3).count(texts, min_df)
         return vectorizer, _no_terms(len(texts))
 

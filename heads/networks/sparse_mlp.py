@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from heads.features.columns import column_words
 from heads.features.design import FieldBlock
 from heads.features.rows import Rows
 from heads.features.tfidf import WordPairs
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class SparseMlp(NetworkHead):
-    """Small networks on log price of TF-IDF of words and pairs, with fields, averaged.
+    """Small networks on log price of TF-IDF of words and pairs of texts and further columns, with fields, averaged.
 
     Each has 192-64-64-1 units; its first layer is a sparse product.
 
@@ -32,7 +33,7 @@ class SparseMlp(NetworkHead):
     vectors: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ("full",)
     libraries: ClassVar[tuple[str, ...]] = ("torch", "scikit-learn")
-    code_version: ClassVar[int] = 4
+    code_version: ClassVar[int] = 5
 
     learning_rate: float = 3e-3
     batch_rows: int = 512
@@ -45,13 +46,18 @@ class SparseMlp(NetworkHead):
 
     def _fit_features(self, rows: Rows) -> None:
         self.words_ = WordPairs(self.min_df, self.max_features)
-        self.words_.fit_transform(rows.text("full"))
+        self.words_.fit_transform(self._texts(rows))
         self.field_block_ = FieldBlock().fit(rows) if self.fields else None
         if not self.words_.n_terms and not self._widths()[0]:
             raise HeadError(
                 f"{self.name}: no word occurs in {self.min_df} or more of the {len(rows)} rows: name the text column by "
                 "--text-column of 'shelfprice catalog ingest'"
             )
+
+    def _texts(self, rows: Rows) -> np.ndarray:
+        """Shape (n_rows,) of str: what the rows say, and, unless fields are left out, the words of further columns."""
+        texts = rows.text("full")
+        return texts + " " + column_words(rows.fields) if self.fields else texts
 
     def _widths(self) -> list[int]:
         return [0 if self.field_block_ is None else len(self.field_block_.names_)]
@@ -64,7 +70,7 @@ class SparseMlp(NetworkHead):
     def _batch(self, rows: Rows) -> "Batch":
         import torch
 
-        X = self.words_.transform(rows.text("full"))
+        X = self.words_.transform(self._texts(rows))
         dense = None
         if self.field_block_ is not None and self.field_block_.names_:
             dense = torch.from_numpy(self.field_block_.transform(rows))
