@@ -165,3 +165,21 @@ def test_rows_that_nothing_tells_apart_cost_their_mean():
     )
     head = Additive().fit(rows, log_price)
     np.testing.assert_allclose(head.predict(rows), log_price.mean())
+
+
+def test_prices_are_those_of_ridge_by_scikit_learn_on_the_same_columns():
+    from sklearn.linear_model import Ridge
+
+    from heads.linear.additive import CountedRows, compact
+
+    rows, log_price = make_rows(700)
+    counted, head = CountedRows.of(rows), Additive().fit(rows, log_price)
+    fitted = head.sum_
+    columns = {
+        name: compact(block.transform(counted.rows, counted.counts)) for name, block in fitted.blocks.items()
+    }
+    X = sp.hstack(
+        [np.sqrt(fitted.weights[name]) / block_scale(x) * sp.csr_matrix(x) for name, x in columns.items()]
+    ).toarray()
+    exact = Ridge(alpha=1.0, solver="svd").fit(X, log_price).predict(X)
+    np.testing.assert_allclose(head.predict(rows), exact, atol=2e-3)

@@ -6,9 +6,11 @@ import json
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from threadpoolctl import threadpool_limits
 
 from heads.contributions import explain_rows
 from heads.fitted import read_fitted, write_fitted
+from heads.folds import parallel
 from heads.folds.crossfit import crossfit
 from heads.kernels.neighbours import Neighbours
 from heads.linear.additive import Additive
@@ -106,3 +108,16 @@ def test_rows_of_a_single_group_among_those_ranked_train_the_trees_without_a_cho
     head = quick(ranked_rows=8, random_state=3).fit(rows, LOG_PRICE)
     assert len(head.boosters_) == 1
     assert np.isfinite(head.predict(ROWS)).all()
+
+
+def test_prices_hardly_depend_on_the_number_of_threads(monkeypatch):
+    twice = np.r_[np.arange(240), np.arange(60)]  # twins are as near to a row as one another
+    rows = dataclasses.replace(ROWS.subset(twice), group=np.arange(300))
+    log_price = LOG_PRICE[twice] + np.random.default_rng(0).normal(0, 0.05, 300)
+    priced = []
+    for threads in (1, 2):
+        monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _, n=threads: set(range(n)))
+        with threadpool_limits(limits=threads):
+            head = quick(n_jobs=threads).fit(rows, log_price)
+            priced.append(head.predict(ROWS))
+    assert np.abs(priced[1] - priced[0]).mean() < 0.002

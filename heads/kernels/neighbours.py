@@ -24,6 +24,7 @@ TUNE_ROWS = 2500  # training rows that the choices are scored on
 WEIGHTS = (0.0, 0.15, 0.3, 0.6, 1.0, 1.6)  # of a similarity, against the first one's 1
 TEMPERATURES = (0.015, 0.03, 0.045, 0.06, 0.08, 0.1, 0.14)
 COUNTS = (4, 8, 16, 24)
+DECIMALS = 4  # of similarities: rows that are alike, such as twins, keep their order whatever the rounding of products
 BLOCK_ROWS = 1024
 LEAST_PRICE = 1e-300  # against division by 0, where prices are too far apart for their ratio
 
@@ -206,7 +207,7 @@ class Neighbours(Head):
         ]
         if self.words_ is not None:
             similarity.append(self._name_cosine(rows, position))
-        return Candidates(position, np.stack(similarity))
+        return Candidates(position, np.round(np.stack(similarity), DECIMALS))
 
     def _name_cosine(self, rows: Rows, position: np.ndarray) -> np.ndarray:
         assert self.words_ is not None
