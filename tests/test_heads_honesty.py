@@ -16,7 +16,10 @@ one_core = pytest.fixture(scope="module", autouse=True)(with_one_core)
 
 @functools.cache
 def checked(name):
-    return CheckedHead(make_head(name, QUICK.get(name, {}), seed=1))
+    # Without some rows, terms have other columns and sums other rounding errors, which trees may amplify; other prices,
+    # vectors and fields of a fold move nothing at all (test_heads_reranked).
+    tolerance = 0.02 if name == "reranked-neighbours" else 1e-3
+    return CheckedHead(make_head(name, QUICK.get(name, {}), seed=1), tolerance)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

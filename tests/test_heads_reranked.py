@@ -121,3 +121,27 @@ def test_prices_hardly_depend_on_the_number_of_threads(monkeypatch):
             head = quick(n_jobs=threads).fit(rows, log_price)
             priced.append(head.predict(ROWS))
     assert np.abs(priced[1] - priced[0]).mean() < 0.002
+
+
+@pytest.mark.parametrize("what", ["prices", "vectors", "fields"])
+def test_nothing_of_some_rows_of_a_fold_moves_predictions_of_its_other_rows(what):
+    rows, log_price = make_rows(240)
+    fold, changed, prices = folds_of(rows), rows, log_price.copy()
+    held = np.flatnonzero(fold == fold[0])
+    some, rest = held[::2], held[1::2]
+    if what == "prices":
+        prices[some] += 2
+    elif what == "vectors":
+        matrices = [dataclasses.replace(matrix, X=matrix.X.copy()) for matrix in rows.matrices]
+        for matrix in matrices:
+            matrix.X[some] = np.random.default_rng(0).normal(size=matrix.X[some].shape)
+        changed = dataclasses.replace(rows, matrices=tuple(matrices))
+    else:
+        X = rows.fields.X.copy()
+        X[some] = 3 * X[some] + 1
+        changed = dataclasses.replace(rows, fields=dataclasses.replace(rows.fields, X=X))
+    before, after = (
+        crossfit(RerankedNeighbours(n_estimators=5), one, y, fold).oof
+        for one, y in ((rows, log_price), (changed, prices))
+    )
+    np.testing.assert_array_equal(before[rest], after[rest])

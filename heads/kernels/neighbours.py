@@ -24,7 +24,6 @@ TUNE_ROWS = 2500  # training rows that the choices are scored on
 WEIGHTS = (0.0, 0.15, 0.3, 0.6, 1.0, 1.6)  # of a similarity, against the first one's 1
 TEMPERATURES = (0.015, 0.03, 0.045, 0.06, 0.08, 0.1, 0.14)
 COUNTS = (4, 8, 16, 24)
-DECIMALS = 4  # of similarities: rows that are alike, such as twins, keep their order whatever the rounding of products
 BLOCK_ROWS = 1024
 LEAST_PRICE = 1e-300  # against division by 0, where prices are too far apart for their ratio
 
@@ -77,7 +76,7 @@ class Neighbours(Head):
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
-    code_version: ClassVar[int] = 2
+    decimals: ClassVar[int | None] = None  # that similarities are rounded to; None: they are not
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
     names: bool = True  # whether TF-IDF of item names is a further similarity
@@ -207,7 +206,8 @@ class Neighbours(Head):
         ]
         if self.words_ is not None:
             similarity.append(self._name_cosine(rows, position))
-        return Candidates(position, np.round(np.stack(similarity), DECIMALS))
+        found = np.stack(similarity)
+        return Candidates(position, found if self.decimals is None else np.round(found, self.decimals))
 
     def _name_cosine(self, rows: Rows, position: np.ndarray) -> np.ndarray:
         assert self.words_ is not None

@@ -28,6 +28,13 @@ BLOCK_ROWS = 2048
 PER_SET = 16  # nearest rows taken from each vector set, where no more are candidates
 
 
+@dataclass(kw_only=True, eq=False)
+class SteadyNeighbours(Neighbours):
+    """Neighbours whose twins keep their order, whatever the rounding of products: trees would amplify it."""
+
+    decimals: ClassVar[int | None] = 4
+
+
 @dataclass(frozen=True)
 class Decision:
     """How the expected errors of a row's candidates become one price."""
@@ -200,7 +207,7 @@ class RerankedNeighbours(Head):
     # ---- parts -----------------------------------------------------------------------------------
 
     def _unfitted_near(self) -> Neighbours:
-        return Neighbours(candidates=max(PER_SET, self.candidates))
+        return SteadyNeighbours(candidates=max(PER_SET, self.candidates))
 
     def _rank(
         self,
