@@ -251,12 +251,15 @@ def _names(folder: Path) -> list[str]:
     todo = [("", os.fspath(folder))]
     while todo:
         begin, path = todo.pop()
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    todo.append((f"{begin}{entry.name}/", entry.path))
-                elif entry.is_file():
-                    names.append(begin + entry.name)
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append((f"{begin}{entry.name}/", entry.path))
+                    elif entry.is_file():
+                        names.append(begin + entry.name)
+        except OSError as error:
+            raise _unreadable(Path(path), error) from error
     return sorted(name for name in names if not name.startswith("."))
 
 

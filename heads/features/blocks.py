@@ -22,11 +22,8 @@ BARE = tuple(
 LEAST_OTHER = 0.05  # share of rows whose text is not the item name alone, for words of the text to be a block
 MIN_ROWS = 2  # training rows that must hold a word or a category
 MOST_TERMS = 200_000  # of each family
-QUANTITIES = (
-    "log_value",
-    "log_pack_count",
-    "log_quantity:",
-)  # begins of names of numbers that say how much is sold
+# Begins of names of numbers that say how much is sold.
+QUANTITIES = ("log_value", "log_pack_count", "log_quantity:")
 REACH = 5.0  # standard deviations that a number counts for at most
 LEAST_CURVE_ROWS, LEAST_KNOTS, KNOTS = 20, 4, 9
 
@@ -80,8 +77,12 @@ class TermColumns:
 
     def fit(self, rows: Rows, counts: Counts) -> Self:
         self.weighting_ = Weighting.fit(counts[self.terms], MIN_ROWS, MOST_TERMS)
-        self.columns_ = self.weighting_.columns
         return self
+
+    @property
+    def columns_(self) -> np.ndarray:
+        """Columns of the counts that are kept."""
+        return self.weighting_.columns
 
     def transform(self, rows: Rows, counts: Counts) -> Any:
         return self.weighting_.transform(counts[self.terms])

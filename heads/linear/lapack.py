@@ -33,7 +33,8 @@ def invert(factor: np.ndarray) -> None:
     """Overwrite a factor of `cholesky` by the inverse of the matrix that it is of: the upper triangle alone."""
     info = ctypes.c_int()
     _call(f"{_letter(factor)}potri", b"L", len(factor), factor, len(factor), info)
-    assert info.value == 0
+    if info.value:
+        raise np.linalg.LinAlgError(f"the factor is singular at {info.value}")
 
 
 class Tridiagonal:

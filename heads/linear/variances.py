@@ -48,7 +48,8 @@ def find_weights(
         weights = np.exp(logs)
         inverse = (weights @ flat).reshape(n, n)
         inverse[diagonal] += 1.0 if noise is None else noise
-        assert cholesky(inverse)
+        if not cholesky(inverse):
+            raise np.linalg.LinAlgError("the kernels of the blocks hold values that are not finite")
         dual = cho_solve((inverse.T, True), centred, check_finite=False)
         squared = max(float(centred @ dual), 1e-12)
         log_determinant = 2.0 * float(np.log(inverse[diagonal]).sum())

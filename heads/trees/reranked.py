@@ -71,10 +71,8 @@ class RerankedNeighbours(Head):
     ranked_rows: int = param(  # rows whose candidates the trees learn from, at most
         20_000, low=8, high=1_000_000
     )
-    bags: int = (
-        param(  # ensembles of trees that are averaged, each trained without another share of the groups
-            3, low=2, high=1000
-        )
+    bags: int = param(  # ensembles that are averaged, each trained without another share of the groups
+        3, low=2, high=1000
     )
     n_estimators: int = param(50, low=1, high=100_000)  # trees of each
     learning_rate: float = param(0.12, low=1e-9, high=10)

@@ -102,7 +102,7 @@ def _unheard(message: bytes) -> None:
 @cache
 def _library() -> ctypes.CDLL | None:
     """LightGBM's library; None: it is not where it is known to lie, and its package is asked."""
-    spec = find_spec("lightgbm") if "lightgbm" not in sys.modules else sys.modules["lightgbm"].__spec__
+    spec = find_spec("lightgbm")
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent

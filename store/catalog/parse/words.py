@@ -9,9 +9,7 @@ UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
 )
 LEAST_SHARING = 0.5  # of the cells
-MOST_HOLDING = (
-    0.9  # of the cells, that a word may be in: one that is in all, such as "item", tells none apart
-)
+MOST_HOLDING = 0.9  # of the cells, that a word may be in: one in all, such as "item", tells none apart
 # Letters that stand by themselves: not the parts of an address, of a link or of a code.
 _WORD = re.compile(rf"[{UNSPACED}]|(?<![\w@/:=.#-])[^\W\d_{UNSPACED}]{{2,}}(?![\w@/:=]|[.-]\w)")
 
