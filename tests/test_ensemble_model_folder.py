@@ -16,6 +16,7 @@ from ensemble.model.predictions import PricedFile, _workspace_images
 from ensemble.model.rows import image_contents
 from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import merge_links
+from store.catalog.parse.fields import FIELDS_VERSION
 from store.errors import CorruptFileError, EncoderError, WorkspaceError
 from store.schema import LINKS
 from store.vectors.sets import VectorSet
@@ -118,4 +119,21 @@ def test_a_model_whose_texts_were_parsed_by_another_version_is_refused(tmp_path)
     }
     (tmp_path / MANIFEST).write_text(json.dumps(manifest | {OWN: _own_digest(manifest)}))
     with pytest.raises(WorkspaceError, match=r"0\.1\.0, which parses texts in another way"):
+        ModelFolder.open(tmp_path)
+
+
+def test_a_folder_of_a_model_that_can_not_be_read_is_named(tmp_path, monkeypatch):
+    manifest = {"kind": KIND, "format": FORMAT, "files": {}, "fields_version": FIELDS_VERSION}
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest | {OWN: _own_digest(manifest)}))
+    (tmp_path / "heads").mkdir()
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("heads"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr("ensemble.model.folder.manifest_problem", lambda manifest: None)
+    monkeypatch.setattr("ensemble.model.folder.os.scandir", refused)
+    with pytest.raises(WorkspaceError, match="heads: Permission denied"):
         ModelFolder.open(tmp_path)

@@ -40,10 +40,6 @@ _PACKS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
         ("/", "per", "to a"),
     ),
 )
-_PIECE_COUNTS = "count ct cnt piece pc pcs capsule tablet softgel gummie gummy pod stick bag can bottle bar"
-_TIMES = re.compile(  # "6 x 30 ct"
-    rf"(?<![\w.,/])(?P<number>[0-9]{{1,3}})\s*[x×]\s*(?=[0-9]{{1,4}}[\s-]*(?:{'|'.join(_PIECE_COUNTS.split())})s?\b)"
-)
 _TWIN = re.compile(r"\b(?:twin|double)[\s-]?pack\b")
 _DOZEN = re.compile(rf"(?:(?<![\w.])(?P<number>[0-9]{{1,3}}|{_WORD})\s+)?\bdozen\b")
 
@@ -60,10 +56,14 @@ _QUALIFIERS = (
 ).split()
 _ITEMS = "count ct cnt ea can bottle jar pouch bag box packet pack bar canister tub carton container tin pair"
 _PIECES = "piece pc pcs stick teabag pod capsule tablet softgel slice roll sheet wipe cookie bagel k-cup sachet unit"
+_NOUN = "|".join(f"{noun}(?:e?s)?" for noun in f"{_ITEMS} {_PIECES}".split())
+_TIMES = re.compile(  # "6 x 30 ct"
+    rf"(?<![\w.,/])(?P<number>[0-9]{{1,3}})\s*[x×]\s*(?=[0-9]{{1,4}}[\s-]*(?:{_NOUN})\b)"
+)
 _COUNT = re.compile(
     _NUMBER + r"[\s-]*"
     rf"(?P<qualifier>(?:(?:{'|'.join(_QUALIFIERS)})[\s-]+){{0,3}})"
-    rf"(?P<noun>{'|'.join(f'{noun}(?:e?s)?' for noun in f'{_ITEMS} {_PIECES}'.split())})"
+    rf"(?P<noun>{_NOUN})"
     r"(?!\w|\s*(?:gold|diamond|tw\b|per\b))"
 )
 _PIECE_NOUNS = frozenset(_PIECES.split())
