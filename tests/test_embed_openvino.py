@@ -24,7 +24,7 @@ from embed.forward.devices import DeviceSettings
 from embed.forward.engine import Engine
 from embed.forward.fleet import load_engines
 from embed.forward.memory import within_memory
-from embed.forward.openvino import ConvertedPasses, load_converted
+from embed.forward.openvino import ConvertedPasses, load_converted, native_types
 from embed.forward.precision import Mode, ModeChoice, recall, remember, worst_cosine
 from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
 from embed.inputs.texts import TextPreparer
@@ -428,6 +428,22 @@ def test_an_encoder_that_strays_on_images_of_one_colour_alone_stays_on_torch(
         said.append(engine.begin(window, len(KEYS)))
     assert "; openvino fp32 strays from fp32, cosine -1.0" in said[0]
     assert engine.provenance()["precision"].startswith("openvino")  # by the photos alone it would be chosen
+
+
+@pytest.mark.skipif("bf16" not in native_types(), reason="this processor does not compute in bf16")
+def test_the_first_stages_of_a_network_of_convolutions_stay_in_fp32_where_the_rest_is_bf16(tmp_path):
+    encoder = load(save_tiny_timm(tmp_path / "timm"))
+    passes = ConvertedPasses(convert(encoder, tmp_path / "openvino"), 1, BatchLimit(8))
+    passes.apply(Mode("bf16", engine="openvino"))
+    network = passes._requests["bf16"].get_compiled_model().get_runtime_model()
+    edge = encoder.spec.preprocessing["size"][0]
+    types = {True: set(), False: set()}  # on maps of at least half the image's edge, and on smaller ones
+    for operation in network.get_ordered_ops():
+        info = operation.get_rt_info()
+        if str(info["layerType"].value).endswith("Convolution"):
+            is_fine = operation.output(0).get_partial_shape()[2].get_length() >= edge / 2
+            types[is_fine].add(info["runtimePrecision"].value)
+    assert types == {True: {"f32"}, False: {"bf16"}}
 
 
 def test_a_tokenizer_that_can_t_be_kept_is_named(workspace, folder, fastest):

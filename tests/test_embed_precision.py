@@ -122,6 +122,15 @@ def test_an_encoder_that_gives_a_text_no_vector_but_zeros_is_measured_all_the_sa
     assert choose(lambda mode: None, lambda: vectors, [Mode()], "auto").mode == Mode()
 
 
+def test_a_vector_of_next_to_no_length_has_no_direction_that_could_stray():
+    vectors = np.array([[10.0, 0.0], [0.0, 10.0], [0.006, 0.0]])
+    rounded = np.array([[10.0, 0.0], [0.0, 10.0], [0.0, 0.02]])
+    assert worst_cosine(rounded, vectors) == 1.0
+    assert worst_cosine(vectors * [[1], [1], [100]], vectors) == 1.0
+    assert worst_cosine(np.array([[10.0, 0.0], [0.0, 10.0], [0.0, 0.6]]), vectors) == 0.0  # not short any more
+    assert worst_cosine(rounded[:2][::-1], vectors[:2]) == 0.0
+
+
 # ---- OpenVINO among the modes --------------------------------------------------------------------
 
 OV_FP32, OV_BF16 = Mode("fp32", engine="openvino"), Mode("bf16", engine="openvino")

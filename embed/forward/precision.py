@@ -15,6 +15,7 @@ from store.vectors.spec import EncoderSpec, slug
 from store.workspace import Workspace
 
 MIN_COSINE = 0.999  # of every measured row to its fp32 vector
+NO_LENGTH = 0.01  # of the median length: a vector that short, of an image of one grey say, has no direction to compare
 MIN_GAIN = 1.05  # below that, the plainer choice stays
 ROUNDS = 4
 FAR_BEHIND = 2.0  # times the fastest: not timed again
@@ -211,14 +212,16 @@ def _take_turns(
 def worst_cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Smallest cosine between rows of two arrays, shape (n_rows, dim); -1 where shapes differ or a value is not finite.
 
-    Two rows of zeros are the same: some encoders have no other vector for a text of unknown words.
+    Two rows of next to no length, against the median row of `b`, are the same: some encoders have no other vector for a
+    text of unknown words, or a rest of rounding errors for an image of one grey.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     if a.shape != b.shape or not np.isfinite(a).all():
         return -1.0
     of_a, of_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     cosine = (a * b).sum(axis=1) / np.maximum(of_a * of_b, 1e-30)
-    return float(np.where((of_a == 0) & (of_b == 0), 1.0, cosine).min())
+    is_nothing = np.maximum(of_a, of_b) <= NO_LENGTH * np.median(of_b)
+    return float(np.where(is_nothing, 1.0, cosine).min())
 
 
 # ---- remembered in the workspace -----------------------------------------------------------------
