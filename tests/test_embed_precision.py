@@ -127,7 +127,9 @@ def test_a_vector_of_next_to_no_length_has_no_direction_that_could_stray():
     rounded = np.array([[10.0, 0.0], [0.0, 10.0], [0.0, 0.02]])
     assert worst_cosine(rounded, vectors) == 1.0
     assert worst_cosine(vectors * [[1], [1], [100]], vectors) == 1.0
-    assert worst_cosine(np.array([[10.0, 0.0], [0.0, 10.0], [0.0, 0.6]]), vectors) == 0.0  # not short any more
+    assert (
+        worst_cosine(np.array([[10.0, 0.0], [0.0, 10.0], [0.0, 0.6]]), vectors) == 0.0
+    )  # not short any more
     assert worst_cosine(rounded[:2][::-1], vectors[:2]) == 0.0
 
 
