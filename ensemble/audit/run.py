@@ -1,4 +1,4 @@
-"""Runs every check, one after the other."""
+"""Runs every check, as many at a time as there are cores."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +13,7 @@ from ensemble.audit.signal import check_signal
 from ensemble.audit.time import check_time
 from ensemble.audit.twins import check_twins
 from ensemble.audit.written import check_image_names, check_written_prices
+from heads.folds.parallel import each_on_a_core
 from store.errors import ConfigError
 from store.progress import moving
 from store.workspace import Workspace
@@ -55,7 +56,6 @@ def run_audit(
     """
     if unknown := sorted(set(only) - set(CHECKS)):
         raise ConfigError(f"no check {unknown[0]!r}, one of {', '.join(CHECKS)}")
-    checks = []
     with moving("audit: reading rows and vectors") as line:
         train, test, notes = read_evidence(workspace, vectors, max_rows, seed)
         steps: dict[str, Callable[[], Check]] = {
@@ -70,10 +70,13 @@ def run_audit(
             "image names": lambda: check_image_names(workspace, seed, max_rows),
             "time": lambda: check_time(workspace, train, seed),
         }
-        for name, step in steps.items():
-            if not only or name in only:
-                line.say(f"audit: {name}")
-                checks.append(step())
+        chosen = [name for name in steps if not only or name in only]
+
+        def checked(name: str) -> Check:
+            line.say(f"audit: {name}")
+            return steps[name]()
+
+        checks = each_on_a_core(checked, chosen)
     verdicts = {check.verdict for check in checks}
     worst = next((v for v in ("fail", "caution") if v in verdicts), "ok")
     return {"verdict": worst, "checks": [check.to_json() for check in checks], "notes": notes}

@@ -10,7 +10,7 @@ from store.workspace import Workspace
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.0),
-    default=30.0,
+    default=10.0,
     show_default=True,
     help="Time for training heads again, for the learning curve and the worth of each input; the quickest heads are "
     "taken that fit into it. What was measured of a blend is kept. 0: train nothing.",

@@ -35,7 +35,7 @@ def make_facts(
     config: Config,
     *,
     folder: str | None = None,
-    seconds: float = 30.0,
+    seconds: float = 10.0,
     progress: Progress = lambda said: None,
 ) -> dict[str, Any]:
     """All figures of the report of a blend.

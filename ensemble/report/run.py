@@ -24,7 +24,7 @@ def write_report(
     workspace: Workspace | str | os.PathLike[str],
     *,
     folder: str | None = None,
-    seconds: float = 30.0,
+    seconds: float = 10.0,
     progress: Progress = lambda said: None,
 ) -> Report:
     """Write report.html: `shelfprice ensemble report` as a function.
