@@ -17,8 +17,8 @@ from store.workspace import Workspace
 MIN_COSINE = 0.999  # of every measured row to its fp32 vector
 NO_LENGTH = 0.01  # of the median length: a vector that short, of an image of one grey say, has no direction to compare
 MIN_GAIN = 1.05  # below that, the plainer choice stays
-ROUNDS = 4
-FAR_BEHIND = 2.0  # times the fastest: not timed again
+ROUNDS = 3
+FAR_BEHIND = 1.5  # times the fastest: not timed again
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ def forest_shares(
         X: shape (n_rows, n_columns).
         label: 0 to n_classes - 1, shape (n_rows,).
     """
+    if n_classes == 2:  # half the trees
+        of_second = _forest(X, label, inside, outside, {"objective": "binary"}, MIN_LEAF, seed)
+        return np.stack([1 - of_second, of_second], axis=1)
     settings = {"objective": "multiclass", "num_class": n_classes}
     return _forest(X, label, inside, outside, settings, MIN_LEAF, seed)
 
