@@ -170,7 +170,7 @@ class _Peer:
     """SentenceTransformer on one of its backends, in a process of its own, which waits while it is not asked."""
 
     def __init__(self, backend: str) -> None:
-        said = tempfile.TemporaryFile("w+")
+        said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         python = os.environ.get(PEER_PYTHON + backend.upper(), sys.executable)
         self._process = subprocess.Popen(
             [python, "-c", PEER, backend],
