@@ -288,6 +288,17 @@ def test_a_folder_alone_embeds_texts_of_any_length_and_number(tmp_path):
     assert alone.embed([]).shape == (0, 16)
 
 
+def test_many_texts_one_by_one_have_to_the_bit_the_vectors_of_each_alone(tmp_path, folder):
+    convert(load(folder), tmp_path / "openvino")
+    alone = load_converted(tmp_path / "openvino", n_threads=2)
+    each = alone.embed_each(TEXTS)
+    assert each.shape == (len(TEXTS), alone.spec.dim)
+    for at, text in enumerate(TEXTS):
+        np.testing.assert_array_equal(alone.embed_each([text])[0], each[at])
+    np.testing.assert_array_equal(alone.embed_each(TEXTS[::-1])[::-1], each)  # again, in another order
+    assert alone.embed_each([]).shape == (0, alone.spec.dim)
+
+
 def test_a_folder_alone_embeds_images_by_their_bytes(tmp_path):
     encoder = load(save_tiny_timm(tmp_path / "timm"))
     convert(encoder, tmp_path / "converted")

@@ -82,11 +82,14 @@ class ConvertedPasses:
         self._n_threads = n_threads
         self._limit = limit
         self._requests: dict[str, Any] = {}
+        self._queue: Any = None  # of requests that run side by side in the mode kept
 
     def apply(self, mode: Mode) -> None:
         """Compile the network for a type, once."""
         if mode.dtype not in self._requests:
-            self._requests[mode.dtype] = self._compiled(mode.dtype)
+            self._requests[mode.dtype] = self._compiled(mode.dtype).create_infer_request()
+        if mode != self.mode:
+            self._queue = None
         self.mode = mode
 
     def keep(self, mode: Mode) -> None:
@@ -116,6 +119,28 @@ class ConvertedPasses:
         """One vector per key, shape (n_keys, dim) float32."""
         return self.start(batch, batch.arrays)
 
+    def side_by_side(self, batches: Sequence[Batch]) -> list[np.ndarray]:
+        """Vectors of each batch, each computed by one thread, as many at once as there are threads.
+
+        Where batches are of one text, threads would mostly wait for each other; each batch has the vectors that
+        `vectors` gives, to the bit.
+        """
+        if len(batches) <= self._n_threads:
+            return [self.vectors(batch) for batch in batches]
+        found: list[np.ndarray] = [np.empty(0)] * len(batches)
+
+        def keep(request: Any, at: int) -> None:
+            found[at] = np.array(request.get_output_tensor(0).data, np.float32)
+
+        if self._queue is None:
+            compiled = self._compiled(self.mode.dtype, self._n_threads)
+            self._queue = openvino().AsyncInferQueue(compiled, self._n_threads)
+        self._queue.set_callback(keep)
+        for at, batch in enumerate(batches):
+            self._queue.start_async(list(batch.arrays), at)
+        self._queue.wait_all()
+        return [self._pooled(batch, vectors) for batch, vectors in zip(batches, found, strict=True)]
+
     def _run(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         found = self._requests[self.mode.dtype].infer(list(arrays), share_inputs=True)
         return np.asarray(found[0], np.float32)
@@ -132,17 +157,17 @@ class ConvertedPasses:
             pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
         return pooled
 
-    def _compiled(self, dtype: str) -> Any:
+    def _compiled(self, dtype: str, n_streams: int = 1) -> Any:
         hint = HINTS[native_types()[0] if dtype == "int8" else dtype]
         settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY" if n_streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": n_streams,
             "INFERENCE_NUM_THREADS": self._n_threads,
             "INFERENCE_PRECISION_HINT": hint,
             "ENABLE_CPU_PINNING": False,  # threads that decode, and other processes, share the processors
         }
         core = openvino().Core()
-        return core.compile_model(str(self.model.folder / MODEL), "CPU", settings).create_infer_request()
+        return core.compile_model(str(self.model.folder / MODEL), "CPU", settings)
 
 
 class ConvertedEncoder:
@@ -170,10 +195,8 @@ class ConvertedEncoder:
         """As `embed`, each content in a pass of its own: no vector depends on what else is asked for."""
         X = np.full((len(contents), self.spec.dim), np.nan, np.float32)
         if self._preparer is not None:
-            for at, text in enumerate(contents):
-                for batch in self._text_batches([text]):
-                    X[at] = self._passes.vectors(batch)[0]
-            return X
+            batches = [batch for text in contents for batch in self._text_batches([text])]
+            return np.concatenate([X[:0], *self._passes.side_by_side(batches)])
         for at, pixels in enumerate(self._decoded_ahead(contents)):
             if not isinstance(pixels, InputFailure):
                 X[at] = self._passes.vectors(Batch("", [b""], (pixels[None],)))[0]
