@@ -2,10 +2,11 @@
 
 import contextlib
 import importlib
+import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -119,27 +120,32 @@ class ConvertedPasses:
         """One vector per key, shape (n_keys, dim) float32."""
         return self.start(batch, batch.arrays)
 
-    def side_by_side(self, batches: Sequence[Batch]) -> list[np.ndarray]:
+    def side_by_side(self, batches: Iterable[Batch]) -> list[np.ndarray]:
         """Vectors of each batch, each computed by one thread, as many at once as there are threads.
 
-        Where batches are of one text, threads would mostly wait for each other; each batch has the vectors that
-        `vectors` gives, to the bit.
+        Where batches are of one text or image, threads would mostly wait for each other; each batch has the vectors
+        that `vectors` gives, to the bit.
         """
-        if len(batches) <= self._n_threads:
-            return [self.vectors(batch) for batch in batches]
-        found: list[np.ndarray] = [np.empty(0)] * len(batches)
+        coming = iter(batches)
+        first = list(itertools.islice(coming, self._n_threads + 1))
+        if len(first) <= self._n_threads:
+            return [self.vectors(batch) for batch in first]
+        found: dict[int, np.ndarray] = {}
 
-        def keep(request: Any, at: int) -> None:
-            found[at] = np.array(request.get_output_tensor(0).data, np.float32)
+        def keep(request: Any, asked: tuple[int, Batch]) -> None:
+            at, batch = asked
+            found[at] = self._pooled(batch, np.array(request.get_output_tensor(0).data, np.float32))
 
         if self._queue is None:
             compiled = self._compiled(self.mode.dtype, self._n_threads)
             self._queue = openvino().AsyncInferQueue(compiled, self._n_threads)
         self._queue.set_callback(keep)
-        for at, batch in enumerate(batches):
-            self._queue.start_async(list(batch.arrays), at)
-        self._queue.wait_all()
-        return [self._pooled(batch, vectors) for batch, vectors in zip(batches, found, strict=True)]
+        try:
+            for at, batch in enumerate(itertools.chain(first, coming)):
+                self._queue.start_async(list(batch.arrays), (at, batch))
+        finally:
+            self._queue.wait_all()
+        return [found[at] for at in range(len(found))]
 
     def _run(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         found = self._requests[self.mode.dtype].infer(list(arrays), share_inputs=True)
@@ -193,14 +199,26 @@ class ConvertedEncoder:
 
     def embed_each(self, contents: Sequence[Any]) -> np.ndarray:
         """As `embed`, each content in a pass of its own: no vector depends on what else is asked for."""
-        X = np.full((len(contents), self.spec.dim), np.nan, np.float32)
+        X, done = np.full((len(contents), self.spec.dim), np.nan, np.float32), []
+
+        def batches() -> Iterator[Batch]:
+            for at, batch in self._one_by_one(contents):
+                done.append(at)
+                yield batch
+
+        found = self._passes.side_by_side(batches())
+        X[done] = np.concatenate([X[:0], *found])
+        return X
+
+    def _one_by_one(self, contents: Sequence[Any]) -> Iterator[tuple[int, Batch]]:
+        """A batch of each content, with its place; none of an image that can't be decoded."""
         if self._preparer is not None:
-            batches = [batch for text in contents for batch in self._text_batches([text])]
-            return np.concatenate([X[:0], *self._passes.side_by_side(batches)])
+            for at, text in enumerate(contents):
+                yield from ((at, batch) for batch in self._text_batches([text]))
+            return
         for at, pixels in enumerate(self._decoded_ahead(contents)):
             if not isinstance(pixels, InputFailure):
-                X[at] = self._passes.vectors(Batch("", [b""], (pixels[None],)))[0]
-        return X
+                yield at, Batch("", [b""], (pixels[None],))
 
     def _decoded_ahead(self, contents: Sequence[bytes]) -> Iterator[np.ndarray | InputFailure]:
         """Each image's pixels or failure; while one is embedded, other threads decode the next."""
