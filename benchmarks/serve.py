@@ -79,6 +79,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
         return [Result.skipped("serve", f"no catalogue with photos in {data / 'myntra'}")]
     with scratch() as own:
         work = Path(os.environ.get(FITTED) or own)
+        work.mkdir(parents=True, exist_ok=True)
         root, model, booster = work / "workspace", work / "model", work / "booster.txt"
         if not (model / "model.json").is_file():
             _fit(first_rows(data / "myntra/train.csv", n_rows, work / "train.csv"), images, root, model)

@@ -19,7 +19,7 @@ from embed.forward.devices import default_threads
 from embed.forward.memory import within_memory
 from embed.forward.precision import MIN_COSINE, Mode
 from embed.inputs import InputFailure
-from embed.inputs.batch import Batch, BatchLimit, RowWindow
+from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow
 from embed.inputs.images import decode_image
 from store.catalog.images.open import quiet_pillow
 from store.errors import WorkspaceError
@@ -185,6 +185,7 @@ class ConvertedEncoder:
         self._passes.apply(Mode(best_type(model), engine="openvino"))
         is_text = model.spec.modality == "text"
         self._preparer = model.preparer(BatchLimit(BATCH_TOKENS)) if is_text else None
+        self._one_text = model.preparer(BatchLimit(1)) if is_text else None  # a batch of each text
 
     def embed(self, contents: Sequence[Any]) -> np.ndarray:
         """Vectors of texts, or of images by the bytes of their files, in order.
@@ -193,7 +194,8 @@ class ConvertedEncoder:
             Shape (n_contents, dim), float32; NaN in the row of an image that can't be decoded.
         """
         X = np.full((len(contents), self.spec.dim), np.nan, np.float32)
-        for batch in self._text_batches(contents) if self._preparer else self._image_batches(contents):
+        prepared = self._preparer
+        for batch in self._text_batches(contents, prepared) if prepared else self._image_batches(contents):
             X[[int.from_bytes(key, "big") for key in batch.keys]] = self._passes.vectors(batch)
         return X
 
@@ -212,9 +214,9 @@ class ConvertedEncoder:
 
     def _one_by_one(self, contents: Sequence[Any]) -> Iterator[tuple[int, Batch]]:
         """A batch of each content, with its place; none of an image that can't be decoded."""
-        if self._preparer is not None:
-            for at, text in enumerate(contents):
-                yield from ((at, batch) for batch in self._text_batches([text]))
+        if self._one_text is not None:
+            for batch in self._text_batches(contents, self._one_text):
+                yield int.from_bytes(batch.keys[0], "big"), batch
             return
         for at, pixels in enumerate(self._decoded_ahead(contents)):
             if not isinstance(pixels, InputFailure):
@@ -231,10 +233,9 @@ class ConvertedEncoder:
             while waiting:
                 yield waiting.popleft().result()
 
-    def _text_batches(self, texts: Sequence[str]) -> Iterator[Batch]:
-        assert self._preparer is not None
+    def _text_batches(self, texts: Sequence[str], preparer: Preparer) -> Iterator[Batch]:
         keys = [at.to_bytes(8, "big") for at in range(len(texts))]
-        return self._preparer.batches(iter([RowWindow("", keys, list(texts))] if keys else []))
+        return preparer.batches(iter([RowWindow("", keys, list(texts))] if keys else []))
 
     def _image_batches(self, contents: Sequence[bytes]) -> Iterator[Batch]:
         with quiet_pillow():
