@@ -10,6 +10,7 @@ from PIL import Image
 
 from embed.encoders.base import image_preprocessing
 from embed.inputs import InputFailure
+from embed.inputs.decoded import collected
 from embed.inputs.images import decode_image
 from store.catalog.images.jpeg_end import lacks_end
 from store.catalog.images.open import quiet_pillow
@@ -425,3 +426,10 @@ def test_an_unknown_interpolation_is_an_error_that_names_it():
 def test_an_unknown_way_of_resizing_is_an_error_that_names_it():
     with pytest.raises(EncoderError, match="resize must be one of shortest, longest, squash, got 'stretch'"):
         decode_image(b"", {**preprocessing(), "resize": "stretch"})
+
+
+def test_one_image_alone_is_an_array_that_torch_takes_without_a_warning():
+    whole = np.asarray(Image.open(BytesIO(encoded(photo(40, 30)))))
+    assert not whole.flags.writeable  # as Pillow gives it
+    for images in ([(whole, False)], [(whole, False)] * 2):
+        assert collected(images).pixels.flags.writeable

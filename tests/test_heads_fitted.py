@@ -55,6 +55,16 @@ def test_a_head_that_was_written_and_read_predicts_the_test_rows_alike_together_
     np.testing.assert_allclose(one_by_one[::-1], result.test, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["fusion", "mlp-layernorm"])
+def test_a_network_trained_in_bf16_prices_a_row_alike_whatever_is_beside_it(name: str) -> None:
+    head, result = run(name, precision="bf16")
+    test = rows_for(type(head), TEST)
+    alone = np.concatenate(
+        [predict_fitted(result.fold_models, test.subset(np.array([i]))) for i in range(len(test))]
+    )
+    np.testing.assert_allclose(alone, result.test, rtol=0, atol=1e-6)
+
+
 def test_brands_that_spacy_finds_are_found_again() -> None:
     head, result = run("xgboost-baseline", brands=True)
     models = there_and_back("xgboost-baseline", result)

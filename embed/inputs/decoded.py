@@ -25,10 +25,8 @@ class DecodedImages:
 def collected(images: Sequence[tuple[Decoded, bool]]) -> DecodedImages:
     """What `read_image_marked` gave for each."""
     pixels = [one for one, _ in images if not isinstance(one, InputFailure)]
-    if len(pixels) == 1:
-        stacked = pixels[0][None]
-    else:
-        stacked = np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)
+    # A copy even of one alone: torch warns of arrays that can't be written to, as Pillow's are.
+    stacked = np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)
     failures = [one if isinstance(one, InputFailure) else None for one, _ in images]
     return DecodedImages(stacked, failures, sum(is_cut for _, is_cut in images))
 

@@ -43,7 +43,7 @@ class NetworkHead(Head):
 
     test_mode: ClassVar[Literal["refit", "average"]] = "average"
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
-    code_version: ClassVar[int] = 3
+    code_version: ClassVar[int] = 4
     takes_weights: ClassVar[bool] = True
 
     loss: str = param("huber-log", one_of=("smape", "huber-log", "mae-log"))
@@ -60,7 +60,7 @@ class NetworkHead(Head):
         2, low=1, high=100
     )
     fields: bool = True  # use parsed fields
-    precision: str = param(  # auto: bf16 where the hardware multiplies it, else fp32
+    precision: str = param(  # of training; auto: bf16 where the hardware multiplies it, else fp32
         "auto", one_of=("auto", "fp32", "bf16"), was_values={"fp32": "float32", "bf16": "bfloat16"}
     )
     random_state: int = param(42, low=0, high=MOST_SEED)
@@ -109,9 +109,8 @@ class NetworkHead(Head):
             part = np.arange(start, min(start + PREDICTED_ROWS, len(rows)))
             batch, here = self._batch(rows.subset(part)), np.arange(len(part))
             for trained in self.trained_:
-                predicted[part] += (
-                    predict_network(trained.network, batch, here, self.precision) + trained.mean
-                )
+                # In bf16, which it may have been trained in, a row's price would depend on the rows beside it.
+                predicted[part] += predict_network(trained.network, batch, here, "fp32") + trained.mean
         return predicted / len(self.trained_)
 
     def learned(self) -> dict[str, Any]:
@@ -175,14 +174,20 @@ class NetworkHead(Head):
         from heads.networks.mapped_features import MappedFeatures
 
         if not rows.on_disk:
-            return self._batch(rows)
+            return self._held(rows, self._dtype())
         return MappedFeatures(self.design_, rows, self._missing(rows), self._dtype())
 
     def _batch(self, rows: Rows) -> "Batch":
-        """Features of these rows as one tensor, and which vectors are missing, ready to be indexed."""
+        """Features of these rows, ready to be indexed."""
         import torch
 
-        X = torch.empty((len(rows), self.design_.width(rows)), dtype=self._dtype())
+        return self._held(rows, torch.float32)
+
+    def _held(self, rows: Rows, dtype: "torch.dtype") -> "Batch":
+        """Features of these rows as one tensor, and which vectors are missing."""
+        import torch
+
+        X = torch.empty((len(rows), self.design_.width(rows)), dtype=dtype)
         for part, features in self.design_.transform_parts(rows):
             X[part] = torch.from_numpy(features)
         missing = self._missing(rows)

@@ -33,7 +33,7 @@ class SparseMlp(NetworkHead):
     vectors: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ("full",)
     libraries: ClassVar[tuple[str, ...]] = ("torch", "scikit-learn")
-    code_version: ClassVar[int] = 5
+    code_version: ClassVar[int] = 6
 
     learning_rate: float = 3e-3
     batch_rows: int = 512
@@ -66,6 +66,9 @@ class SparseMlp(NetworkHead):
         from heads.networks.layers import SparseNetwork
 
         return SparseNetwork(self.words_.n_terms, widths[0], self.hidden)
+
+    def _training_batch(self, rows: Rows) -> "Batch":
+        return self._batch(rows)
 
     def _batch(self, rows: Rows) -> "Batch":
         import torch

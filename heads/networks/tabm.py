@@ -28,7 +28,7 @@ class TabM(NetworkHead):
     name: ClassVar[str] = "tabm"
     summary: ClassVar[str] = "TabM: many small networks sharing weights, on principal components and fields"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "tabm")
-    code_version: ClassVar[int] = 4
+    code_version: ClassVar[int] = 5
 
     learning_rate: float = 2e-3
     batch_rows: int = 256
@@ -57,6 +57,9 @@ class TabM(NetworkHead):
             n_blocks=self.blocks,
             dropout=self.dropout,
         )
+
+    def _training_batch(self, rows: Rows) -> "Batch":
+        return self._batch(rows)
 
     def _batch(self, rows: Rows) -> "Batch":
         import torch
