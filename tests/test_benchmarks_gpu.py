@@ -21,7 +21,8 @@ def test_every_check_and_figure_for_gpus_runs_on_the_cpu_with_tiny_models(tmp_pa
     assert [line.partition(" s  ")[2] for line in said] == [result.line() for result in results]
     skipped = [result.name for result in results if result.ratio is None]
     assert skipped == ["weights of 8bit", "weights of 4bit"]  # which need a GPU
-    checked = [result for result in results if "cosine" in result.note or "difference" in result.note]
+    timed = [result for result in results if result.name.endswith(": job against its limit")]
+    checked = [r for r in results if r not in timed and ("cosine" in r.note or "difference" in r.note)]
     assert [result.name for result in checked if not result.met] == []
     modes = {result.name.partition(", ")[2] for result in checked}
     assert modes >= {"fp32", "bf16", "bf16 channels_last", "bf16 unpadded", "bf16 compiled"}
