@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Result, main, scratch
-from benchmarks.workspaces import EmbedRun, bf16_gain, embed, growing, ingested, least_over_fp32, myntra_rows
+from benchmarks.workspaces import (
+    EmbedRun,
+    bf16_gain,
+    chosen_mode,
+    embed,
+    growing,
+    ingested,
+    least_over_fp32,
+    myntra_rows,
+)
 
 ARCHITECTURE = "ViT-L-14"
 ROWS = 96
@@ -65,13 +74,7 @@ def _results(name: str, run: EmbedRun, peer_rate: float) -> list[Result]:
             start_seconds=run.seconds - run.steady_seconds,
             bf16_over_fp32_in_bare_products=gain,
         ),
-        Result.at_least(
-            f"{name}, chosen mode against torch's fastest",
-            run.over_torch,
-            1.0,
-            precision=run.precision,
-            over_fp32=run.over_fp32,
-        ),
+        chosen_mode(name, run),
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Result, main, scratch
-from benchmarks.workspaces import bare_pass, embed, growing, ingested, myntra_rows, native_type
+from benchmarks.workspaces import bare_pass, chosen_mode, embed, growing, ingested, myntra_rows, native_type
 
 ENCODER = "efficientnet-lite0"
 ROWS = 4000
@@ -64,13 +64,7 @@ def measure(data: Path, rows: int | None) -> list[Result]:
             decode_seconds=decode_seconds,
             forward_seconds=forward_seconds,
         ),
-        Result.at_least(
-            "images, chosen mode against torch's fastest",
-            run.over_torch,
-            1.0,
-            precision=run.precision,
-            over_fp32=run.over_fp32,
-        ),
+        chosen_mode("images", run),
     ]
 
 

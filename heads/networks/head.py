@@ -170,7 +170,7 @@ class NetworkHead(Head):
         return [*widths, len(block.names_)] if block is not None and block.names_ else widths
 
     def _training_batch(self, rows: Rows) -> "Batch":
-        """The same for rows that are trained on: features lie in a file where the vectors do."""
+        """Features of rows that are trained on, in the type of training; they lie in a file where the vectors do."""
         from heads.networks.mapped_features import MappedFeatures
 
         if not rows.on_disk:
@@ -178,7 +178,7 @@ class NetworkHead(Head):
         return MappedFeatures(self.design_, rows, self._missing(rows), self._dtype())
 
     def _batch(self, rows: Rows) -> "Batch":
-        """Features of these rows, ready to be indexed."""
+        """Features of rows that are priced, in fp32, ready to be indexed."""
         import torch
 
         return self._held(rows, torch.float32)
