@@ -279,19 +279,26 @@ def test_a_bucket_that_is_not_there_is_named(proxy):
 
 def test_two_clusters_on_one_workspace_do_the_work_once_and_the_second_says_that_it_waits(workspace):
     publish_names(workspace)
-    at_work, said = threading.Event(), []
+    at_work, waiting, said = threading.Event(), threading.Event(), []
+
+    def work_until_the_second_waits(n):
+        at_work.set()
+        waiting.wait(60)
+
+    def say(line):
+        said.append(line)
+        if "waiting" in line:
+            waiting.set()
+
     first = threading.Thread(
-        target=embed, args=(workspace,), kwargs={"seconds": 0.02, "on_batch": lambda n: at_work.set()}
+        target=embed, args=(workspace,), kwargs={"on_batch": work_until_the_second_waits}
     )
     first.start()
-    assert at_work.wait(30)
+    assert at_work.wait(60)
     second = run(
-        Workspace(workspace.root),
-        [fake_request(workspace, "fake@name")],
-        EmbedOptions(),
-        fake_loader(),
-        said.append,
+        Workspace(workspace.root), [fake_request(workspace, "fake@name")], EmbedOptions(), fake_loader(), say
     )[0]
+    waiting.set()
     first.join()
     assert second.n_embedded == 0
     assert any("waiting" in line for line in said)
