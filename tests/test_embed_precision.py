@@ -180,6 +180,20 @@ def test_openvino_is_chosen_where_it_is_fastest_and_its_slower_type_is_not_tried
     assert OV_FP32 not in engines.applied
 
 
+def test_what_is_far_behind_openvino_in_its_first_pass_is_not_timed_again(engines):
+    engines.seconds = {FP32: 4.0, BF16: 1.2, OV_BF16: 1.0}
+    engines.choose()
+    assert engines.applied.count(FP32) == 1
+    assert engines.applied.count(BF16) == engines.applied.count(OV_BF16) == 1 + precision.ROUNDS
+
+
+def test_a_slow_first_pass_of_torch_tells_nothing_of_torch(model):
+    slow = {Mode("fp16"): 100.0}
+    forward = model.forward
+    model.forward = lambda: (setattr(model, "now", model.now + slow.pop(model.mode, 0.0)), forward())[1]
+    assert model.choose("auto").mode == Mode("fp16")
+
+
 def test_where_its_faster_type_strays_the_slower_one_is_tried(engines):
     engines.error[OV_BF16] = 0.1
     choice = engines.choose()

@@ -19,6 +19,7 @@ NO_LENGTH = 0.01  # of the median length: a vector that short, of an image of on
 MIN_GAIN = 1.05  # below that, the plainer choice stays
 ROUNDS = 3
 FAR_BEHIND = 1.5  # times the fastest: not timed again
+FAR_BEHIND_COLD = 2.0  # the same of first passes, in which kernels are chosen: not timed at all
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,16 @@ def choose(
         ConfigError: the type that was asked for is not for this device.
     """
     cosines: dict[Mode, float] = {}
+    first: dict[Mode, float] = {}  # seconds of first passes
     reference, n_rows, note = None, 0, ""
     for mode in modes:  # warm-up as well: kernels are chosen, memory is laid out
         if any(m.engine == mode.engine == "openvino" and cosines[m] >= MIN_COSINE for m in cosines):
             continue  # its faster type will do
         try:
             apply(mode)
+            start = time.perf_counter()
             vectors = forward()
-            n_rows = len(vectors)
+            first[mode], n_rows = time.perf_counter() - start, len(vectors)
             vectors = vectors if unlike is None else np.concatenate([vectors, unlike()])
         except (RuntimeError, TypeError) as error:
             if reference is None:  # fp32 itself: not for want of a type
@@ -174,7 +177,8 @@ def choose(
             note = f"{mode} strays from fp32, cosine {cosines[mode]:.5f}"
     assert reference is not None
     allowed = [mode for mode in cosines if _is_allowed(mode, cosines[mode], policy)]
-    seconds = _take_turns(apply, forward, allowed if policy != "int8" else list(cosines))
+    timed = allowed if policy != "int8" else list(cosines)
+    seconds = _take_turns(apply, forward, {mode: first[mode] for mode in timed})
     best = allowed[0]
     for mode in allowed[1:]:
         if MIN_GAIN * seconds[mode] < seconds[best]:
@@ -194,11 +198,17 @@ def _is_allowed(mode: Mode, cosine: float, policy: str) -> bool:
 
 
 def _take_turns(
-    apply: Callable[[Mode], None], forward: Callable[[], np.ndarray], modes: Sequence[Mode]
+    apply: Callable[[Mode], None], forward: Callable[[], np.ndarray], first: dict[Mode, float]
 ) -> dict[Mode, float]:
-    """Seconds of each mode's fastest pass; modes far behind leave early."""
-    seconds = dict.fromkeys(modes, np.inf)
-    running = list(modes)
+    """Seconds of each mode's fastest pass, given those of first passes; modes far behind leave early.
+
+    Only OpenVINO's first pass is worth comparing: it is compiled before, where torch may still choose kernels.
+    """
+    converted = [taken for mode, taken in first.items() if mode.engine == "openvino"]
+    seconds, fastest = dict(first), min(converted, default=np.inf)
+    running = [mode for mode in first if first[mode] < FAR_BEHIND_COLD * fastest]
+    for mode in running:
+        seconds[mode] = np.inf  # first passes do not count where a second one follows
     for _ in range(ROUNDS):
         for mode in running:
             apply(mode)
@@ -206,6 +216,8 @@ def _take_turns(
             forward()
             seconds[mode] = min(seconds[mode], time.perf_counter() - start)
         running = [mode for mode in running if seconds[mode] < FAR_BEHIND * min(seconds.values())]
+        if len(running) == 1:
+            break
     return seconds
 
 

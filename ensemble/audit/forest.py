@@ -8,6 +8,7 @@ from heads.trees.lightgbm import threads_of
 
 MOST_BINS = 64  # of one column
 N_TREES = 100
+N_TREES_OF_CLASS = 50  # where each of several classes has its own
 MIN_LEAF = 10  # rows
 _SMOOTHING = 1.0  # rows of the overall shares that a bin's shares are mixed with
 
@@ -22,17 +23,17 @@ def forest_shares(
         label: 0 to n_classes - 1, shape (n_rows,).
     """
     if n_classes == 2:  # half the trees
-        of_second = _forest(X, label, inside, outside, {"objective": "binary"}, MIN_LEAF, seed)
+        of_second = _forest(X, label, inside, outside, {"objective": "binary"}, MIN_LEAF, N_TREES, seed)
         return np.stack([1 - of_second, of_second], axis=1)
     settings = {"objective": "multiclass", "num_class": n_classes}
-    return _forest(X, label, inside, outside, settings, MIN_LEAF, seed)
+    return _forest(X, label, inside, outside, settings, MIN_LEAF, N_TREES_OF_CLASS, seed)
 
 
 def forest_values(
     X: np.ndarray, values: np.ndarray, inside: np.ndarray, outside: np.ndarray, min_leaf: int, seed: int
 ) -> np.ndarray:
     """Mean of random trees, shape (n_outside,), of values of shape (n_rows,)."""
-    return _forest(X, values, inside, outside, {"objective": "regression"}, min_leaf, seed)
+    return _forest(X, values, inside, outside, {"objective": "regression"}, min_leaf, N_TREES, seed)
 
 
 def _forest(
@@ -42,6 +43,7 @@ def _forest(
     outside: np.ndarray,
     settings: dict[str, Any],
     min_leaf: int,
+    n_trees: int,
     seed: int,
 ) -> np.ndarray:
     import lightgbm
@@ -60,7 +62,7 @@ def _forest(
         "verbose": -1,
     }
     data = lightgbm.Dataset(X[inside], target[inside])
-    trees = lightgbm.train(params, data, N_TREES)
+    trees = lightgbm.train(params, data, n_trees)
     return np.asarray(trees.predict(X[outside], num_threads=params["num_threads"]))
 
 

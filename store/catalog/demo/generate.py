@@ -6,13 +6,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, cpu_count, delayed
 from tqdm import tqdm
 
 from store.catalog.demo import traps
@@ -30,7 +30,7 @@ RECORD = "catalogue.json"
 HEADER = ("sample_id", "catalog_content", "image_link", "price")
 LINK = "https://images.example.com/I/{}.jpg"
 NAMED_BY_LINK_SHARE = 0.2  # of images; the others are named by sample_id
-THREADS = 2
+LEAST_DRAWN = 64  # images that repay the start of a process
 DRAWN = re.compile(r"(\d{6}|71\d{9}\w+L)\.jpg")  # names of its images: an id, or that of a link
 
 
@@ -193,19 +193,18 @@ def _check_replaceable(to: Path, folder: Workspace) -> None:
 
 
 def _draw_files(folder: Workspace, rows: Sequence[DemoRow]) -> None:
-    wanted = {row.file: row for row in rows if row.file is not None}
+    wanted = list({row.file: row for row in rows if row.file is not None}.values())
+    processes = Parallel(n_jobs=max(1, min(cpu_count(), len(wanted) // LEAST_DRAWN)), return_as="generator")
+    drawn = processes(delayed(_draw_file)(folder, row) for row in wanted)  # drawing holds Python's lock
+    for _ in tqdm(drawn, total=len(wanted), desc="images", unit="", disable=None):
+        pass
 
-    def draw_one(item: tuple[str, DemoRow]) -> None:
-        file, row = item
-        product = row.listing.product
-        content = encode(draw(product, f"{product.size:g} {product.line.category.unit}"))
-        content = content if row.damage is None else traps.broken(row.damage, content)
-        folder.publish(f"images/{file}", lambda target: target.write(content), flush=False)
 
-    with ThreadPoolExecutor(THREADS) as threads:
-        drawn = threads.map(draw_one, wanted.items())
-        for _ in tqdm(drawn, total=len(wanted), desc="images", unit="", disable=None):
-            pass
+def _draw_file(folder: Workspace, row: DemoRow) -> None:
+    product = row.listing.product
+    content = encode(draw(product, f"{product.size:g} {product.line.category.unit}"))
+    content = content if row.damage is None else traps.broken(row.damage, content)
+    folder.publish(f"images/{row.file}", lambda target: target.write(content), flush=False)
 
 
 def _csv(lines: Iterable[Sequence[str]]) -> bytes:
