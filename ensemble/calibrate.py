@@ -76,12 +76,15 @@ def _scale(log_price: np.ndarray, log_actual: np.ndarray) -> Calibration:
 
 
 def _isotonic(log_price: np.ndarray, log_actual: np.ndarray) -> Calibration:
-    from sklearn.isotonic import IsotonicRegression
+    from scipy.optimize import isotonic_regression  # scikit-learn takes a second to import
 
     if len(log_price) < MIN_ROWS_ISOTONIC:
         return NONE
-    fitted = IsotonicRegression(out_of_bounds="clip").fit(log_price, log_actual)
-    before, after = fitted.X_thresholds_, fitted.y_thresholds_
+    at, row, n_rows = np.unique(log_price, return_inverse=True, return_counts=True)
+    level = isotonic_regression(np.bincount(row, log_actual) / n_rows, weights=n_rows).x
+    rises = np.flatnonzero(np.diff(level) > 0)
+    ends = np.unique(np.concatenate([[0], rises, rises + 1, [len(at) - 1]]))  # of each constant stretch
+    before, after = at[ends], level[ends]
     if len(before) < 2:
         return NONE
     return Calibration("isotonic", tuple(map(float, before)), tuple(map(float, after)))

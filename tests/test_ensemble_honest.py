@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.isotonic import IsotonicRegression
 
 from ensemble.calibrate import Calibration, fit_calibration
 from ensemble.conformal import crossfitted_coverage, fit_intervals
@@ -153,6 +154,18 @@ def test_a_calibration_never_turns_prices_over_and_survives_json(kind, seed):
     corrected = Calibration.from_json(fitted.to_json()).apply(new)
     assert (np.diff(corrected) >= -1e-12).all()
     assert np.isfinite(corrected).all()
+
+
+@pytest.mark.parametrize("decimals", [1, 9])  # many rows of one price, or none
+def test_an_isotonic_calibration_is_that_of_scikit_learn_inside_its_range(decimals):
+    generator = np.random.default_rng(0)
+    log_price = np.round(generator.normal(3, 1, 400), decimals)
+    log_actual = 0.8 * log_price + generator.normal(0.2, 0.3, 400)
+    expected = IsotonicRegression(out_of_bounds="clip").fit(log_price, log_actual)
+    fitted = fit_calibration("isotonic", log_price, log_actual)
+    at = np.linspace(log_price.min(), log_price.max(), 1000)
+    np.testing.assert_allclose(fitted.apply(at), expected.predict(at), rtol=1e-12)
+    assert len(fitted.before) <= len(expected.X_thresholds_)
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])

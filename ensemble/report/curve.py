@@ -1,11 +1,21 @@
 """The learning curve: heads trained on nested parts of the rows, and what more rows would bring."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from ensemble.report.refit import AT_WORST, Progress, Refitted, inputs_of, out_of_fold, quick_heads, within
+from ensemble.report.refit import (
+    AT_WORST,
+    Progress,
+    Refitted,
+    each_refit,
+    inputs_of,
+    out_of_fold,
+    quick_heads,
+    within,
+)
 from ensemble.report.rows import ReportRows
 from store.errors import MissingVectorsError
 from store.workspace import Workspace
@@ -42,11 +52,15 @@ def learning_curve(
     except MissingVectorsError as error:
         return {"skipped": str(error), "points": [], "heads": []}
     part = nested_parts(inputs.train.group, seed)
-    losses = []
-    for share in MEASURED:
-        progress(f"learning curve, {share:.0%} of the rows: {', '.join(one.name for one in chosen)}")
-        found = [out_of_fold(one, inputs.train, inputs, part < share) for one in chosen]
-        losses.append(rows.losses(np.mean(found, axis=0)[rows.position]))
+    progress(f"learning curve: {', '.join(one.name for one in chosen)} on parts of the rows")
+
+    def trained(asked: tuple[float, Refitted]) -> np.ndarray:
+        share, one = asked
+        return out_of_fold(one, inputs.train, inputs, part < share)
+
+    found = each_refit(trained, list(product(MEASURED, chosen)), chosen)
+    of_shares = np.reshape(found, (len(MEASURED), len(chosen), -1))
+    losses = [rows.losses(log_prices.mean(axis=0)[rows.position]) for log_prices in of_shares]
     losses.append(rows.losses(np.mean([one.log_price for one in chosen], axis=0)))
     return curve_of(losses, rows.losses(rows.log_price), rows.training.group, seed) | {
         "heads": [one.name for one in chosen],

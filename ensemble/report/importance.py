@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ensemble.report.refit import (
     AT_WORST,
     Progress,
     Refitted,
+    each_refit,
     inputs_of,
     out_of_fold,
     quick_heads,
@@ -71,16 +73,15 @@ def importance(
         return _skipped(_why_not(heads, sum(what.reads(heads[0]) for what in listed), seconds))
     group = rows.training.group
     before = rows.losses(np.mean([one.log_price for one in chosen], axis=0))
+    read = [what for what in listed if any(what.reads(one) for one in chosen)]
+    progress(f"importance: {', '.join(one.name for one in chosen)} without each of {len(read)} inputs")
+    trained = each_refit(
+        lambda asked: _without(asked[1], asked[0], inputs, rows.position), list(product(read, chosen)), chosen
+    )
     found = []
-    for what in listed:
-        if not any(what.reads(one) for one in chosen):
-            continue
-        progress(f"importance: without {what.name}")
-        left = [
-            log_price
-            for one in chosen
-            if (log_price := _without(one, what, inputs, rows.position)) is not None
-        ]
+    for at, what in enumerate(read):
+        of_heads = trained[at * len(chosen) : (at + 1) * len(chosen)]
+        left = [log_price for log_price in of_heads if log_price is not None]
         if not left:
             continue
         gain, standard_error = gain_and_error(rows.losses(np.mean(left, axis=0)) - before, group)

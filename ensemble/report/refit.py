@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from heads.base import Head
 from heads.features.inputs import Inputs, read_inputs, resolve_set
 from heads.features.rows import Rows
 from heads.folds.crossfit import crossfit
+from heads.folds.parallel import each_on_a_core
 from heads.params import current_params
 from heads.registry import head_class, make_head
 from store.cleaning import Cleaning
@@ -18,6 +20,8 @@ from store.folds.assign import read_folds
 from store.workspace import Workspace
 
 Progress = Callable[[str], None]
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 AT_WORST = 4.0  # times the seconds that are given, for one head rather than none
 
 
@@ -113,6 +117,15 @@ def out_of_fold(one: Refitted, rows: Rows, inputs: Inputs, kept: np.ndarray | No
         looks_back=inputs.looks_back,
         keeps_model=False,
     ).oof
+
+
+def each_refit(
+    work: Callable[[Asked], Answer], asked: Sequence[Asked], heads: Sequence[Refitted]
+) -> list[Answer]:
+    """`work` of each, which trains some of the heads: several at a time, where these heads can be trained so."""
+    if all(one.head.side_by_side for one in heads):
+        return each_on_a_core(work, asked)
+    return [work(one) for one in asked]
 
 
 def without_fields(rows: Rows, dropped: Callable[[str], bool]) -> Rows:

@@ -12,6 +12,7 @@ MAX_PRODUCTS = 1000  # of conjugate gradients
 SKETCHED_FROM = 500  # rows
 SKETCH = 96  # directions of largest variance that are taken out of the way of conjugate gradients
 INTERCEPT = 10.0  # a column of it is an intercept that is barely shrunk
+MERGED_BELOW = 4_000_000  # stored values of sparse blocks, where a product takes less time than its call
 
 
 def find_weights(
@@ -107,13 +108,14 @@ def solve_blocks(
     from scipy.sparse.linalg import LinearOperator, cg
 
     n, roots = len(target), np.sqrt(row_weights)
+    matrices = [(X, X.T, scale) for X, scale in zip(*_merged(blocks, scales), strict=True)]
 
     def explained(vectors: np.ndarray) -> np.ndarray:
         """Products of the blocks' kernel with one vector, shape (n_rows,), or with several, (n_rows, n_vectors)."""
         weighted = (roots * vectors.T).T
         total = np.broadcast_to(INTERCEPT**2 * weighted.sum(axis=0), vectors.shape).copy()
-        for block, scale in zip(blocks, scales, strict=True):
-            total += scale**2 * (block @ (block.T @ weighted.astype(block.dtype)))
+        for X, transposed, scale in matrices:
+            total += scale**2 * (X @ (transposed @ weighted.astype(X.dtype)))
         return np.asarray((roots * total.T).T)
 
     def multiplied(vector: np.ndarray) -> np.ndarray:
@@ -128,6 +130,18 @@ def solve_blocks(
         for block, scale in zip(blocks, scales, strict=True)
     ]
     return coefficients, INTERCEPT**2 * float(weighted.sum())
+
+
+def _merged(blocks: Sequence[Any], scales: Sequence[float]) -> tuple[list[Any], list[float]]:
+    """Matrices with the same kernel, and their scales: small sparse blocks as one."""
+    from scipy.sparse import hstack
+
+    sparse = [at for at, block in enumerate(blocks) if hasattr(block, "nnz")]
+    if len(sparse) < 2 or sum(blocks[at].nnz for at in sparse) >= MERGED_BELOW:
+        return list(blocks), list(scales)
+    one = hstack([blocks[at] * blocks[at].dtype.type(scales[at]) for at in sparse], "csr")
+    rest = [at for at in range(len(blocks)) if at not in sparse]
+    return [one, *(blocks[at] for at in rest)], [1.0, *(scales[at] for at in rest)]
 
 
 def _nystroem_inverse(explained: Callable[[np.ndarray], np.ndarray], n_rows: int) -> Any:
