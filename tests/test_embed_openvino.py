@@ -314,8 +314,9 @@ def test_a_folder_alone_embeds_images_by_their_bytes(tmp_path):
 def test_as_many_threads_compute_as_the_job_was_given(first, next_workspace, folder, threads):
     engine = engine_of(next_workspace, folder, threads=threads, always_measured=False)
     engine.begin(RowWindow("tiny@name", KEYS[:1], TEXTS[:1]), 1)
-    (request,) = engine._passes._requests.values()
-    assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == threads
+    encode(engine)
+    network = engine._passes._streams[0].get_compiled_model()
+    assert network.get_property("INFERENCE_NUM_THREADS") == network.get_property("NUM_STREAMS") == threads
 
 
 # ---- kept ----------------------------------------------------------------------------------------
@@ -446,7 +447,7 @@ def test_the_first_stages_of_a_network_of_convolutions_stay_in_fp32_where_the_re
     encoder = load(save_tiny_timm(tmp_path / "timm"))
     passes = ConvertedPasses(convert(encoder, tmp_path / "openvino"), 1, BatchLimit(8))
     passes.apply(Mode("bf16", engine="openvino"))
-    network = passes._requests["bf16"].get_compiled_model().get_runtime_model()
+    network = passes._alone["bf16"].get_compiled_model().get_runtime_model()
     edge = encoder.spec.preprocessing["size"][0]
     types = {True: set(), False: set()}  # on maps of at least half the image's edge, and on smaller ones
     for operation in network.get_ordered_ops():

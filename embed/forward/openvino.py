@@ -8,7 +8,6 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from embed.forward.converted import MODEL, ConvertedModel, installed_version
 from embed.forward.devices import default_threads
-from embed.forward.memory import within_memory
+from embed.forward.memory import is_out_of_memory, within_memory
 from embed.forward.precision import MIN_COSINE, Mode
 from embed.inputs import InputFailure
 from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow
@@ -27,6 +26,8 @@ from store.errors import WorkspaceError
 HINTS = {"fp32": "f32", "bf16": "bf16"}  # our names of types: OpenVINO's
 BATCH_TOKENS, BATCH_IMAGES = 4096, 8
 DECODING_THREADS = 2  # that decode images ahead of one pass at a time
+MOST_STREAMS = 8  # passes at once, each by its share of the threads
+WAITING_PER_STREAM = 2  # one runs, one waits
 
 
 def openvino() -> Any:
@@ -75,80 +76,101 @@ class ConvertedPasses:
         limit: most units per pass; lowered when memory runs out.
     """
 
-    most_waiting = 0
-
     def __init__(self, model: ConvertedModel, n_threads: int, limit: BatchLimit) -> None:
         self.model = model
         self.mode = Mode(engine="openvino")
         self._n_threads = n_threads
+        self._n_streams = min(n_threads, MOST_STREAMS)
+        self.most_waiting = WAITING_PER_STREAM * self._n_streams - 1
         self._limit = limit
-        self._requests: dict[str, Any] = {}
-        self._queue: Any = None  # of requests that run side by side in the mode kept
+        self._alone: dict[str, Any] = {}  # by type: a request that has all threads
+        self._streams: list[Any] = []  # in the mode kept: requests that run side by side
+        self._free: list[Any] = []  # those of them that run nothing
 
     def apply(self, mode: Mode) -> None:
         """Compile the network for a type, once."""
-        if mode.dtype not in self._requests:
-            self._requests[mode.dtype] = self._compiled(mode.dtype).create_infer_request()
+        if mode.dtype not in self._alone:
+            self._alone[mode.dtype] = self._compiled(mode.dtype).create_infer_request()
         if mode != self.mode:
-            self._queue = None
+            self._streams = []
         self.mode = mode
 
     def keep(self, mode: Mode) -> None:
-        """Put the network into a mode and release the others' memory."""
-        self.apply(mode)
-        self._requests = {mode.dtype: self._requests[mode.dtype]}
+        """Stay in a mode, in which batches will run side by side, and release all other memory."""
+        self.mode, self._streams = mode, []
+        self._alone.clear()
 
     def record_cosine(self, mode: Mode, cosine: float | None) -> None:
         """Keep with the model how close to fp32 a type was: for machines that measure nothing."""
         if cosine is not None:
             self.model = self.model.with_cosine(mode.dtype, cosine)
 
-    def running(self) -> AbstractContextManager[Any]:
-        return nullcontext()
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for request in self._streams:  # some may run still where the caller gave up
+                with contextlib.suppress(RuntimeError):
+                    request.wait()
+            self._free = list(self._streams)
 
     def uploaded(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, tuple[np.ndarray, ...]]]:
         for batch in batches:
             yield batch, batch.arrays
 
-    def start(self, batch: Batch, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+    def start(self, batch: Batch, inputs: tuple[np.ndarray, ...]) -> Any:
+        """Begin the pass of a batch, which one stream of threads computes while others compute other batches."""
+        if batch.units > self._limit.units:
+            return None  # for `finish`, in parts
+        if not self._streams:
+            compiled = self._compiled(self.mode.dtype, self._n_streams)
+            self._streams = [compiled.create_infer_request() for _ in range(self.most_waiting + 1)]
+            self._free = list(self._streams)
+        request = self._free.pop()
+        request.start_async(list(inputs), share_inputs=True)
+        return request
+
+    def finish(self, batch: Batch, inputs: tuple[np.ndarray, ...], pending: Any) -> np.ndarray:
+        if pending is not None:
+            self._free.append(pending)
+            try:
+                pending.wait()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return self._pooled(batch, np.array(pending.get_output_tensor(0).data, np.float32))
         return self._pooled(batch, within_memory(self._run, inputs, self._limit, np.concatenate))
 
-    def finish(self, batch: Batch, inputs: Any, pending: np.ndarray) -> np.ndarray:
-        return pending
-
     def vectors(self, batch: Batch) -> np.ndarray:
-        """One vector per key, shape (n_keys, dim) float32."""
-        return self.start(batch, batch.arrays)
+        """One vector per key, shape (n_keys, dim) float32, by all threads together."""
+        return self._pooled(batch, within_memory(self._run, batch.arrays, self._limit, np.concatenate))
 
     def side_by_side(self, batches: Iterable[Batch]) -> list[np.ndarray]:
-        """Vectors of each batch, each computed by one thread, as many at once as there are threads.
+        """Vectors of each batch, which run side by side where there are more of them than streams.
 
         Where batches are of one text or image, threads would mostly wait for each other; each batch has the vectors
         that `vectors` gives, to the bit.
         """
         coming = iter(batches)
-        first = list(itertools.islice(coming, self._n_threads + 1))
-        if len(first) <= self._n_threads:
+        first = list(itertools.islice(coming, self._n_streams + 1))
+        if len(first) <= self._n_streams:
             return [self.vectors(batch) for batch in first]
-        found: dict[int, np.ndarray] = {}
-
-        def keep(request: Any, asked: tuple[int, Batch]) -> None:
-            at, batch = asked
-            found[at] = self._pooled(batch, np.array(request.get_output_tensor(0).data, np.float32))
-
-        if self._queue is None:
-            compiled = self._compiled(self.mode.dtype, self._n_threads)
-            self._queue = openvino().AsyncInferQueue(compiled, self._n_threads)
-        self._queue.set_callback(keep)
-        try:
-            for at, batch in enumerate(itertools.chain(first, coming)):
-                self._queue.start_async(list(batch.arrays), (at, batch))
-        finally:
-            self._queue.wait_all()
-        return [found[at] for at in range(len(found))]
+        waiting: deque[tuple[Batch, Any]] = deque()
+        found: list[np.ndarray] = []
+        with self.running():
+            for batch in itertools.chain(first, coming):
+                waiting.append((batch, self.start(batch, batch.arrays)))
+                if len(waiting) > self.most_waiting:
+                    one, pending = waiting.popleft()
+                    found.append(self.finish(one, one.arrays, pending))
+            found += [self.finish(one, one.arrays, pending) for one, pending in waiting]
+        return found
 
     def _run(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-        found = self._requests[self.mode.dtype].infer(list(arrays), share_inputs=True)
+        self.apply(self.mode)
+        found = self._alone[self.mode.dtype].infer(list(arrays), share_inputs=True)
         return np.asarray(found[0], np.float32)
 
     def _pooled(self, batch: Batch, vectors: np.ndarray) -> np.ndarray:
