@@ -6,7 +6,6 @@ slower of the two.
 
 import shutil
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from benchmarks.bert import TOKENIZER
 from benchmarks.clip import save_clip
 from benchmarks.report import Result, main, scratch
-from benchmarks.workspaces import bare_pass, copy_measurement, embed, ingested, myntra_rows
+from benchmarks.workspaces import bare_seconds, copy_measurement, embed, ingested, myntra_rows
 
 ROWS = 360
 ROUNDS = 2
@@ -131,21 +130,10 @@ def _parts(workspace: Any, vectors: str, seconds: Seconds) -> None:
     batches = list(engine.batches(iter(windows)))
     seconds.prepare += time.perf_counter() - start
     few = batches[::FP32_SHARE]
-    chosen = bare_pass(engine)
-    _timed(chosen, few[:1])
-    seconds.few += _timed(chosen, few)
-    seconds.forward += _timed(chosen, batches)
+    seconds.few += bare_seconds(engine, few)
+    seconds.forward += bare_seconds(engine, batches)
     plain: Any = load_engines(workspace, [request.resolved], DeviceSettings(openvino=False))[0]
-    fp32 = bare_pass(plain)  # which has not begun: torch in fp32
-    _timed(fp32, few[:1])
-    seconds.few_fp32 += _timed(fp32, few)
-
-
-def _timed(run: Callable[[Any], object], batches: Iterable[Any]) -> float:
-    start = time.perf_counter()
-    for batch in batches:
-        run(batch)
-    return time.perf_counter() - start
+    seconds.few_fp32 += bare_seconds(plain, few)  # which has not begun: torch in fp32
 
 
 def _has_gpu() -> bool:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from typing import Any
 
 from benchmarks.report import Result, main, scratch
 from benchmarks.workspaces import (
-    bare_pass,
+    bare_seconds,
     bf16_gain,
     copy_measurement,
     embed,
@@ -139,12 +138,7 @@ def _bare_rate(workspace: Any) -> float:
     (engine,) = load_engines(workspace, resolve(workspace, "minilm", Sources(offline=True)), DeviceSettings())
     engine.begin(windows[0], len(texts))
     batches = list(engine.batches(iter(windows)))
-    run = bare_pass(engine)
-    run(batches[0])
-    start = time.perf_counter()
-    for batch in batches:
-        run(batch)
-    return len(texts) / (time.perf_counter() - start)
+    return len(texts) / bare_seconds(engine, batches)
 
 
 PEER = """

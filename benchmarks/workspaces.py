@@ -3,7 +3,7 @@
 import csv
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,13 +117,20 @@ def copy_measurement(first: Path, workspace: Workspace) -> None:
             workspace.publish_bytes(str(path.relative_to(first)), path.read_bytes())
 
 
-def bare_pass(engine: Any) -> Callable[[Any], object]:
-    """Runs one batch of an engine that has begun, and does nothing else: OpenVINO's own request where it runs on it."""
+def bare_seconds(engine: Any, batches: Sequence[Any]) -> float:
+    """Seconds of the forward passes alone of an engine that has begun: OpenVINO's own side by side where it runs on it."""
     passes = engine._ready()
-    if passes.mode.engine == "torch":
-        return lambda batch: list(engine.encode(iter([batch])))
-    request = passes._requests[passes.mode.dtype]
-    return lambda batch: request.infer(list(batch.arrays), share_inputs=True)
+
+    def run(some: Sequence[Any]) -> None:
+        if passes.mode.engine == "torch":
+            list(engine.encode(iter(some)))
+        else:
+            passes.side_by_side(some)
+
+    run([batches[0]] * (1 + passes.most_waiting))  # to warm up
+    start = time.perf_counter()
+    run(batches)
+    return time.perf_counter() - start
 
 
 def native_type() -> str:
