@@ -137,6 +137,66 @@ def test_a_converted_encoder_of_every_kind_gives_the_vectors_of_torch(kind, tmp_
             assert expected.shape == (len(batch.keys), encoder.spec.dim)
 
 
+@pytest.fixture
+def passes(tmp_path, folder):
+    """Of a text encoder, on two streams; and batches of one, five and two texts."""
+    encoder = load(folder)
+    passes = ConvertedPasses(convert(encoder, tmp_path / "converted"), 2, BatchLimit(10**6))
+    passes.keep(FP32)
+    texts = TextPreparer(encoder.tokenize, encoder.pad_id, BatchLimit(10**6))
+    parts = [RowWindow("", KEYS[:n], TEXTS[:n]) for n in (1, 5, 2)]
+    return passes, [batch for part in parts for batch in texts.batches(iter([part]))]
+
+
+def test_batches_in_parts_side_by_side_have_the_vectors_of_each_alone(passes):
+    passes, batches = passes
+    with passes.running():
+        started = [(batch, passes.start(batch, batch.arrays)) for batch in batches]
+        assert [len(pending) for _, pending in started] == [1, 2, 2]
+        for batch, pending in started:
+            found = passes.finish(batch, batch.arrays, pending)
+            np.testing.assert_allclose(found, passes.vectors(batch), rtol=0, atol=1e-6)
+
+
+def test_whoever_gives_up_half_way_leaves_passes_that_run(passes):
+    passes, batches = passes
+    with passes.running():
+        for batch in batches:
+            passes.start(batch, batch.arrays)
+    assert not passes._busy
+    np.testing.assert_allclose(
+        passes.finish(batches[1], batches[1].arrays, passes.start(batches[1], batches[1].arrays)),
+        passes.vectors(batches[1]),
+        rtol=0,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "is_done"), [("std::bad_alloc", True), ("Exception from src/inference", False)]
+)
+def test_a_part_that_finds_no_memory_is_done_in_smaller_ones_and_any_other_error_is_raised(
+    passes, said, is_done
+):
+    class Failing:
+        def start_async(self, inputs, share_inputs):
+            pass
+
+        def wait(self):
+            raise RuntimeError(said)
+
+    passes, (_, batch, _) = passes
+    expected = passes.finish(batch, batch.arrays, passes.start(batch, batch.arrays))
+    passes._free = [Failing(), Failing()]
+    pending = passes.start(batch, batch.arrays)
+    if is_done:
+        found = passes.finish(batch, batch.arrays, pending)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    else:
+        with pytest.raises(RuntimeError, match=said):
+            passes.finish(batch, batch.arrays, pending)
+
+
 # ---- chosen by measuring -------------------------------------------------------------------------
 
 
@@ -315,7 +375,7 @@ def test_as_many_threads_compute_as_the_job_was_given(first, next_workspace, fol
     engine = engine_of(next_workspace, folder, threads=threads, always_measured=False)
     engine.begin(RowWindow("tiny@name", KEYS[:1], TEXTS[:1]), 1)
     encode(engine)
-    network = engine._passes._streams[0].get_compiled_model()
+    network = engine._passes._streams
     assert network.get_property("INFERENCE_NUM_THREADS") == network.get_property("NUM_STREAMS") == threads
 
 

@@ -76,28 +76,30 @@ class ConvertedPasses:
         limit: most units per pass; lowered when memory runs out.
     """
 
+    most_waiting = 1
+
     def __init__(self, model: ConvertedModel, n_threads: int, limit: BatchLimit) -> None:
         self.model = model
         self.mode = Mode(engine="openvino")
         self._n_threads = n_threads
         self._n_streams = min(n_threads, MOST_STREAMS)
-        self.most_waiting = WAITING_PER_STREAM * self._n_streams - 1
         self._limit = limit
         self._alone: dict[str, Any] = {}  # by type: a request that has all threads
-        self._streams: list[Any] = []  # in the mode kept: requests that run side by side
-        self._free: list[Any] = []  # those of them that run nothing
+        self._streams: Any = None  # the network compiled for passes side by side, in the mode kept
+        self._free: list[Any] = []  # its requests that run nothing
+        self._busy: list[Any] = []
 
     def apply(self, mode: Mode) -> None:
         """Compile the network for a type, once."""
         if mode.dtype not in self._alone:
             self._alone[mode.dtype] = self._compiled(mode.dtype).create_infer_request()
         if mode != self.mode:
-            self._streams = []
+            self._streams, self._free = None, []
         self.mode = mode
 
     def keep(self, mode: Mode) -> None:
-        """Stay in a mode, in which batches will run side by side, and release all other memory."""
-        self.mode, self._streams = mode, []
+        """Stay in a mode and release the memory of all that was compiled: the job compiles for passes side by side."""
+        self.mode, self._streams, self._free = mode, None, []
         self._alone.clear()
 
     def record_cosine(self, mode: Mode, cosine: float | None) -> None:
@@ -110,38 +112,35 @@ class ConvertedPasses:
         try:
             yield
         finally:
-            for request in self._streams:  # some may run still where the caller gave up
-                with contextlib.suppress(RuntimeError):
-                    request.wait()
-            self._free = list(self._streams)
+            self._wait_for(list(self._busy))  # where the caller gave up
 
     def uploaded(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, tuple[np.ndarray, ...]]]:
         for batch in batches:
             yield batch, batch.arrays
 
-    def start(self, batch: Batch, inputs: tuple[np.ndarray, ...]) -> Any:
-        """Begin the pass of a batch, which one stream of threads computes while others compute other batches."""
+    def start(self, batch: Batch, inputs: tuple[np.ndarray, ...]) -> list[Any]:
+        """Begin the pass of a batch, in parts that run side by side, each by one stream of threads."""
         if batch.units > self._limit.units:
-            return None  # for `finish`, in parts
-        if not self._streams:
-            compiled = self._compiled(self.mode.dtype, self._n_streams)
-            self._streams = [compiled.create_infer_request() for _ in range(self.most_waiting + 1)]
-            self._free = list(self._streams)
-        request = self._free.pop()
-        request.start_async(list(inputs), share_inputs=True)
-        return request
+            return []  # `finish` does it, bit by bit
+        if self._streams is None:
+            self._streams = self._compiled(self.mode.dtype, self._n_streams)
+        n_parts = min(self._n_streams, len(inputs[0]))
+        pending = []
+        for part in zip(*(np.array_split(array, n_parts) for array in inputs), strict=True):
+            request = self._free.pop() if self._free else self._streams.create_infer_request()
+            request.start_async(list(part), share_inputs=True)
+            self._busy.append(request)
+            pending.append(request)
+        return pending
 
-    def finish(self, batch: Batch, inputs: tuple[np.ndarray, ...], pending: Any) -> np.ndarray:
-        if pending is not None:
-            self._free.append(pending)
-            try:
-                pending.wait()
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            else:
-                return self._pooled(batch, np.array(pending.get_output_tensor(0).data, np.float32))
-        return self._pooled(batch, within_memory(self._run, inputs, self._limit, np.concatenate))
+    def finish(self, batch: Batch, inputs: tuple[np.ndarray, ...], pending: list[Any]) -> np.ndarray:
+        error = self._wait_for(pending)
+        if error is not None and not is_out_of_memory(error):
+            raise error
+        if error is not None or not pending:
+            return self._pooled(batch, within_memory(self._run, inputs, self._limit, np.concatenate))
+        parts = [request.get_output_tensor(0).data for request in pending]
+        return self._pooled(batch, np.concatenate(parts, dtype=np.float32))
 
     def vectors(self, batch: Batch) -> np.ndarray:
         """One vector per key, shape (n_keys, dim) float32, by all threads together."""
@@ -162,11 +161,23 @@ class ConvertedPasses:
         with self.running():
             for batch in itertools.chain(first, coming):
                 waiting.append((batch, self.start(batch, batch.arrays)))
-                if len(waiting) > self.most_waiting:
+                if len(waiting) >= WAITING_PER_STREAM * self._n_streams:
                     one, pending = waiting.popleft()
                     found.append(self.finish(one, one.arrays, pending))
             found += [self.finish(one, one.arrays, pending) for one, pending in waiting]
         return found
+
+    def _wait_for(self, pending: list[Any]) -> RuntimeError | None:
+        """Wait until these requests run no more; the last one's error, if any failed."""
+        failed = None
+        for request in pending:
+            try:
+                request.wait()
+            except RuntimeError as error:
+                failed = error
+            self._busy.remove(request)
+            self._free.append(request)
+        return failed
 
     def _run(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         self.apply(self.mode)
