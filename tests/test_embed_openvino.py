@@ -155,7 +155,7 @@ def test_batches_in_parts_side_by_side_have_the_vectors_of_each_alone(passes):
         assert [len(pending) for _, pending in started] == [1, 2, 2]
         for batch, pending in started:
             found = passes.finish(batch, batch.arrays, pending)
-            np.testing.assert_allclose(found, passes.vectors(batch), rtol=0, atol=1e-6)
+            np.testing.assert_allclose(found, passes.alone(batch), rtol=0, atol=1e-6)
 
 
 def test_whoever_gives_up_half_way_leaves_passes_that_run(passes):
@@ -166,7 +166,7 @@ def test_whoever_gives_up_half_way_leaves_passes_that_run(passes):
     assert not passes._busy
     np.testing.assert_allclose(
         passes.finish(batches[1], batches[1].arrays, passes.start(batches[1], batches[1].arrays)),
-        passes.vectors(batches[1]),
+        passes.alone(batches[1]),
         rtol=0,
         atol=1e-6,
     )
@@ -187,7 +187,7 @@ def test_a_part_that_finds_no_memory_is_done_in_smaller_ones_and_any_other_error
 
     passes, (_, batch, _) = passes
     expected = passes.finish(batch, batch.arrays, passes.start(batch, batch.arrays))
-    passes._free = [Failing(), Failing()]
+    passes._free["fp32"] = [Failing(), Failing()]
     pending = passes.start(batch, batch.arrays)
     if is_done:
         found = passes.finish(batch, batch.arrays, pending)
@@ -375,7 +375,7 @@ def test_as_many_threads_compute_as_the_job_was_given(first, next_workspace, fol
     engine = engine_of(next_workspace, folder, threads=threads, always_measured=False)
     engine.begin(RowWindow("tiny@name", KEYS[:1], TEXTS[:1]), 1)
     encode(engine)
-    network = engine._passes._streams
+    (network,) = engine._passes._streams.values()
     assert network.get_property("INFERENCE_NUM_THREADS") == network.get_property("NUM_STREAMS") == threads
 
 
@@ -507,7 +507,7 @@ def test_the_first_stages_of_a_network_of_convolutions_stay_in_fp32_where_the_re
     encoder = load(save_tiny_timm(tmp_path / "timm"))
     passes = ConvertedPasses(convert(encoder, tmp_path / "openvino"), 1, BatchLimit(8))
     passes.apply(Mode("bf16", engine="openvino"))
-    network = passes._alone["bf16"].get_compiled_model().get_runtime_model()
+    network = passes._side_by_side().get_runtime_model()
     edge = encoder.spec.preprocessing["size"][0]
     types = {True: set(), False: set()}  # on maps of at least half the image's edge, and on smaller ones
     for operation in network.get_ordered_ops():

@@ -5,7 +5,7 @@ import importlib
 import itertools
 import os
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -84,23 +84,23 @@ class ConvertedPasses:
         self._n_threads = n_threads
         self._n_streams = min(n_threads, MOST_STREAMS)
         self._limit = limit
-        self._alone: dict[str, Any] = {}  # by type: a request that has all threads
-        self._streams: Any = None  # the network compiled for passes side by side, in the mode kept
-        self._free: list[Any] = []  # its requests that run nothing
+        # By type: the network compiled for passes side by side, its requests that run nothing, one with all threads.
+        self._streams: dict[str, Any] = {}
+        self._free: dict[str, list[Any]] = defaultdict(list)
+        self._alone: dict[str, Any] = {}
         self._busy: list[Any] = []
 
     def apply(self, mode: Mode) -> None:
-        """Compile the network for a type, once."""
-        if mode.dtype not in self._alone:
-            self._alone[mode.dtype] = self._compiled(mode.dtype).create_infer_request()
-        if mode != self.mode:
-            self._streams, self._free = None, []
+        """Passes from now on are of this type; its network is compiled, once, by the first of them."""
         self.mode = mode
 
     def keep(self, mode: Mode) -> None:
-        """Stay in a mode and release the memory of all that was compiled: the job compiles for passes side by side."""
-        self.mode, self._streams, self._free = mode, None, []
-        self._alone.clear()
+        """Get ready for passes side by side in a mode, and release all other memory."""
+        self.mode = mode
+        for of_types in (self._streams, self._free, self._alone):
+            for dtype in set(of_types) - {mode.dtype}:
+                del of_types[dtype]
+        self._side_by_side()
 
     def record_cosine(self, mode: Mode, cosine: float | None) -> None:
         """Keep with the model how close to fp32 a type was: for machines that measure nothing."""
@@ -120,18 +120,7 @@ class ConvertedPasses:
 
     def start(self, batch: Batch, inputs: tuple[np.ndarray, ...]) -> list[Any]:
         """Begin the pass of a batch, in parts that run side by side, each by one stream of threads."""
-        if batch.units > self._limit.units:
-            return []  # `finish` does it, bit by bit
-        if self._streams is None:
-            self._streams = self._compiled(self.mode.dtype, self._n_streams)
-        n_parts = min(self._n_streams, len(inputs[0]))
-        pending = []
-        for part in zip(*(np.array_split(array, n_parts) for array in inputs), strict=True):
-            request = self._free.pop() if self._free else self._streams.create_infer_request()
-            request.start_async(list(part), share_inputs=True)
-            self._busy.append(request)
-            pending.append(request)
-        return pending
+        return self._begin(batch, inputs, min(self._n_streams, len(batch.arrays[0])))
 
     def finish(self, batch: Batch, inputs: tuple[np.ndarray, ...], pending: list[Any]) -> np.ndarray:
         error = self._wait_for(pending)
@@ -143,29 +132,46 @@ class ConvertedPasses:
         return self._pooled(batch, np.concatenate(parts, dtype=np.float32))
 
     def vectors(self, batch: Batch) -> np.ndarray:
-        """One vector per key, shape (n_keys, dim) float32, by all threads together."""
+        """One vector per key, shape (n_keys, dim) float32."""
+        return self.finish(batch, batch.arrays, self.start(batch, batch.arrays))
+
+    def alone(self, batch: Batch) -> np.ndarray:
+        """The same in one pass by all threads together: soonest where a batch is of one text or image."""
         return self._pooled(batch, within_memory(self._run, batch.arrays, self._limit, np.concatenate))
 
     def side_by_side(self, batches: Iterable[Batch]) -> list[np.ndarray]:
         """Vectors of each batch, which run side by side where there are more of them than streams.
 
         Where batches are of one text or image, threads would mostly wait for each other; each batch has the vectors
-        that `vectors` gives, to the bit.
+        that `alone` gives, to the bit.
         """
         coming = iter(batches)
         first = list(itertools.islice(coming, self._n_streams + 1))
         if len(first) <= self._n_streams:
-            return [self.vectors(batch) for batch in first]
+            return [self.alone(batch) for batch in first]
         waiting: deque[tuple[Batch, Any]] = deque()
         found: list[np.ndarray] = []
         with self.running():
             for batch in itertools.chain(first, coming):
-                waiting.append((batch, self.start(batch, batch.arrays)))
+                waiting.append((batch, self._begin(batch, batch.arrays, 1)))
                 if len(waiting) >= WAITING_PER_STREAM * self._n_streams:
                     one, pending = waiting.popleft()
                     found.append(self.finish(one, one.arrays, pending))
             found += [self.finish(one, one.arrays, pending) for one, pending in waiting]
         return found
+
+    def _begin(self, batch: Batch, inputs: tuple[np.ndarray, ...], n_parts: int) -> list[Any]:
+        """Requests that run now, or wait for a stream; none for a batch that `finish` has to do bit by bit."""
+        if batch.units > self._limit.units:
+            return []
+        network, free = self._side_by_side(), self._free[self.mode.dtype]
+        pending = []
+        for part in zip(*(np.array_split(array, n_parts) for array in inputs), strict=True):
+            request = free.pop() if free else network.create_infer_request()
+            request.start_async(list(part), share_inputs=True)
+            self._busy.append(request)
+            pending.append(request)
+        return pending
 
     def _wait_for(self, pending: list[Any]) -> RuntimeError | None:
         """Wait until these requests run no more; the last one's error, if any failed."""
@@ -176,13 +182,21 @@ class ConvertedPasses:
             except RuntimeError as error:
                 failed = error
             self._busy.remove(request)
-            self._free.append(request)
+            self._free[self.mode.dtype].append(request)
         return failed
 
     def _run(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-        self.apply(self.mode)
-        found = self._alone[self.mode.dtype].infer(list(arrays), share_inputs=True)
-        return np.asarray(found[0], np.float32)
+        dtype = self.mode.dtype
+        if dtype not in self._alone:
+            self._alone[dtype] = self._compiled(dtype).create_infer_request()
+        return np.asarray(self._alone[dtype].infer(list(arrays), share_inputs=True)[0], np.float32)
+
+    def _side_by_side(self) -> Any:
+        """The network whose requests run on streams of their own."""
+        dtype = self.mode.dtype
+        if dtype not in self._streams:
+            self._streams[dtype] = self._compiled(dtype, self._n_streams)
+        return self._streams[dtype]
 
     def _pooled(self, batch: Batch, vectors: np.ndarray) -> np.ndarray:
         """One vector per key, where a key has several inputs."""
