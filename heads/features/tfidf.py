@@ -6,8 +6,9 @@ Terms are words, or characters where a text has no words to tell rows apart by: 
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ CHARACTER = r"(?u)\w"
 UNSPACED_CHARACTER_OR_WORD = rf"(?u)[{UNSPACED}]|[^\W{UNSPACED}]+"
 MANY_TEXTS = 1000  # from which numbering words is worth looking all known terms up
 SAMPLED_TEXTS = 2000  # that the script is told by
+MOST_KEPT_WORDS = 20_000  # of new texts, whose characters were looked up
 
 
 def is_unspaced(texts: Sequence[str] | np.ndarray) -> bool:
@@ -86,15 +88,13 @@ class VocabularyCounter:
     ngram_range: tuple[int, int]
     token_pattern: str | None  # of words
     vocabulary_: dict[str, int]  # term -> column
+    _of_words: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def transform(self, texts: Sequence[str] | np.ndarray) -> Any:
         """Sparse float32 of shape (n_texts, n_terms)."""
         import scipy.sparse as sp
 
-        counts = [
-            Counter(self.vocabulary_[term] for term in self._terms(text.lower()) if term in self.vocabulary_)
-            for text in texts
-        ]
+        counts = [Counter(self._columns(text.lower())) for text in texts]
         column = [at for one in counts for at in sorted(one)]
         count = [one[at] for one in counts for at in sorted(one)]
         start = np.cumsum([0, *map(len, counts)])
@@ -105,23 +105,37 @@ class VocabularyCounter:
         """Terms in the order of their columns, shape (n_terms,) of str."""
         return np.array(sorted(self.vocabulary_, key=self.vocabulary_.__getitem__), object)
 
-    def _terms(self, text: str) -> Iterator[str]:
+    def _columns(self, text: str) -> Iterable[int]:
+        """The column of each known term of a text."""
         shortest, longest = self.ngram_range
         if self.analyzer == "word":
             words = re.findall(self.token_pattern or WORD, text)
-            for n in range(shortest, longest + 1):
-                yield from (" ".join(words[at : at + n]) for at in range(len(words) - n + 1))
-        elif self.analyzer == "char":
-            text = re.sub(r"\s\s+", " ", text)
-            for n in range(shortest, longest + 1):
-                yield from (text[at : at + n] for at in range(len(text) - n + 1))
-        else:
-            for word in text.split():
-                padded = f" {word} "
-                for n in range(shortest, longest + 1):
-                    yield from (padded[at : at + n] for at in range(max(len(padded) - n, 0) + 1))
-                    if len(padded) <= n:  # a word this short is counted once
-                        break
+            runs = (zip(*(words[at:] for at in range(n)), strict=False) for n in range(shortest, longest + 1))
+            return self._known(map(" ".join, chain.from_iterable(runs)))
+        if self.analyzer == "char":
+            return self._known(_cuts(re.sub(r"\s\s+", " ", text), shortest, longest))
+        return chain.from_iterable(map(self._columns_of_word, text.split()))
+
+    def _columns_of_word(self, word: str) -> list[int]:
+        """Those of a word's characters; kept, since the words of new texts are mostly the same."""
+        found = self._of_words.get(word)
+        if found is None:
+            found = self._known(_cuts(f" {word} ", *self.ngram_range))
+            if len(self._of_words) >= MOST_KEPT_WORDS:
+                self._of_words.clear()
+            self._of_words[word] = found
+        return found
+
+    def _known(self, terms: Iterable[str]) -> list[int]:
+        return [at for at in map(self.vocabulary_.get, terms) if at is not None]
+
+
+def _cuts(text: str, shortest: int, longest: int) -> Iterator[str]:
+    """Each run of `shortest` to `longest` characters; the text itself, once, where it is no longer than that."""
+    for n in range(shortest, longest + 1):
+        yield from (text[at : at + n] for at in range(max(len(text) - n, 0) + 1))
+        if len(text) <= n:
+            break
 
 
 def counts_of(vectorizer: Any, texts: np.ndarray) -> Any:

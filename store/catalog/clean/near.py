@@ -79,8 +79,10 @@ class NearIndex:
             pieces = [
                 self.texts[a : a + n] for a, n in zip(first[own].tolist(), count[own].tolist(), strict=True)
             ]
-            common = np.bincount(np.concatenate(pieces), minlength=len(self.sizes))
-            found[at] = bool((common >= threshold * (size + self.sizes - common) - 1e-9).any())
+            common = np.bincount(np.concatenate(pieces))
+            near = np.flatnonzero(common >= least)  # the union is no smaller than the new text
+            common = common[near]
+            found[at] = bool((common >= threshold * (size + self.sizes[near] - common) - 1e-9).any())
         return found
 
     def arrays(self) -> dict[str, np.ndarray]:
