@@ -127,7 +127,8 @@ class ConvertedPasses:
         if error is not None and not is_out_of_memory(error):
             raise error
         if error is not None or not pending:
-            return self._pooled(batch, within_memory(self._run, inputs, self._limit, np.concatenate))
+            halved = within_memory(self._run_on_a_stream, inputs, self._limit, np.concatenate)
+            return self._pooled(batch, halved)
         parts = [request.get_output_tensor(0).data for request in pending]
         return self._pooled(batch, np.concatenate(parts, dtype=np.float32))
 
@@ -137,7 +138,7 @@ class ConvertedPasses:
 
     def alone(self, batch: Batch) -> np.ndarray:
         """The same in one pass by all threads together: soonest where a batch is of one text or image."""
-        return self._pooled(batch, within_memory(self._run, batch.arrays, self._limit, np.concatenate))
+        return self._pooled(batch, within_memory(self._run_alone, batch.arrays, self._limit, np.concatenate))
 
     def side_by_side(self, batches: Iterable[Batch]) -> list[np.ndarray]:
         """Vectors of each batch, which run side by side where there are more of them than streams.
@@ -185,7 +186,11 @@ class ConvertedPasses:
             self._free[self.mode.dtype].append(request)
         return failed
 
-    def _run(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    def _run_on_a_stream(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+        request = self._side_by_side().create_infer_request()
+        return np.array(request.infer(list(arrays), share_inputs=True)[0], np.float32)
+
+    def _run_alone(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         dtype = self.mode.dtype
         if dtype not in self._alone:
             self._alone[dtype] = self._compiled(dtype).create_infer_request()
