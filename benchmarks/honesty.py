@@ -191,11 +191,13 @@ def _figures(workspace: Any, blend: Any) -> dict[str, Any]:
     truth = workspace.read_table("catalog/holdout.parquet")
     price_of = dict(zip(map(str, truth["sample_id"].to_pylist()), truth["price"].to_pylist(), strict=True))
     lines = list(csv.reader(workspace.read_bytes("intervals.csv").decode().splitlines()))[1:]
+    priced = np.array([line[0] in price_of for line in lines])  # the demo has rows with nonsense for a price
+    lines = [line for line in lines if line[0] in price_of]
     actual = np.log([price_of[line[0]] for line in lines])
     price, low, high = (np.log([float(line[at]) for line in lines]) for at in (1, 2, 3))
-    loss, level = smape_rows(actual, price), read_relatives(workspace).of_test()
+    loss, level = smape_rows(actual, price), read_relatives(workspace).of_test()[priced]
     rows = read_split(workspace, "test", columns_of_images(workspace, "test"))
-    kinds = RowKinds(None, level, np.array(have_image(rows, known_links(workspace)), bool))
+    kinds = RowKinds(None, level, np.array(have_image(rows, known_links(workspace)), bool)[priced])
     inside = (actual >= low - 1e-9) & (actual <= high + 1e-9)
     scores, record = blend.record["scores"], read_record(workspace)
     oof = workspace.read_table(f"{blend.record['folder']}/oof.parquet")["log_price"].to_numpy()
