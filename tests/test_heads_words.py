@@ -102,6 +102,15 @@ def test_a_restored_counter_counts_as_the_one_of_scikit_learn_that_found_its_ter
     assert restored.get_feature_names_out().tolist() == peer.get_feature_names_out().tolist()
 
 
+def test_what_a_counter_keeps_of_new_words_has_a_limit(monkeypatch):
+    monkeypatch.setattr("heads.features.tfidf.MOST_KEPT_WORDS", 3)
+    counter = VocabularyCounter("char_wb", (2, 3), None, {"te": 0, "ea": 1})
+    once = [f"tea{n}" for n in range(8)] + ["tea" * 20_000]
+    np.testing.assert_array_equal(counter.transform(once).toarray()[:8], np.ones((8, 2)))
+    assert len(counter._of_words) <= 3
+    assert all(len(word) <= 30 for word in counter._of_words)
+
+
 def test_a_word_never_seen_parts_its_neighbours():
     words = WordPairs()
     words.fit_transform(np.array(["red silk scarf", "red scarf"], dtype=object))

@@ -21,7 +21,10 @@ CHARACTER = r"(?u)\w"
 UNSPACED_CHARACTER_OR_WORD = rf"(?u)[{UNSPACED}]|[^\W{UNSPACED}]+"
 MANY_TEXTS = 1000  # from which numbering words is worth looking all known terms up
 SAMPLED_TEXTS = 2000  # that the script is told by
-MOST_KEPT_WORDS = 20_000  # of new texts, whose characters were looked up
+MOST_KEPT_WORDS, MOST_KEPT_LETTERS = (
+    20_000,
+    30,
+)  # of new texts, whose characters were looked up; longer ones are rare
 
 
 def is_unspaced(texts: Sequence[str] | np.ndarray) -> bool:
@@ -123,7 +126,8 @@ class VocabularyCounter:
             found = self._known(_cuts(f" {word} ", *self.ngram_range))
             if len(self._of_words) >= MOST_KEPT_WORDS:
                 self._of_words.clear()
-            self._of_words[word] = found
+            if len(word) <= MOST_KEPT_LETTERS:
+                self._of_words[word] = found
         return found
 
     def _known(self, terms: Iterable[str]) -> list[int]:
