@@ -9,7 +9,7 @@ from heads.features.ranks import FieldRanks
 from heads.features.rows import CategoricalColumn, FieldTable
 from heads.folds.crossfit import crossfit
 from heads.kernels.gaussian_process import GaussianProcess
-from heads.kernels.relevance import FIELDS, FIELDS_AND_WORDS, Evidence, Relevance, gaussian
+from heads.kernels.relevance import FIELDS, FIELDS_AND_WORDS, Evidence, Relevance, rational_quadratic
 from heads.linear.additive import Additive
 from heads.testing import folds_of, make_rows
 from store.metric import smape_log
@@ -103,9 +103,9 @@ def test_ranks_keep_a_sentinel_near_and_tell_a_missing_number_and_a_rare_level()
     np.testing.assert_allclose(np.diff(size), size[1] - size[0])
     assert columns[0, :2].tolist() == [0.0, 1.5]
     assert columns[[0, 60, 99], 2:].tolist() == [[1, 0], [0, 1], [0, 0]]
-    near = gaussian(columns[:5], columns, np.ones(4))
+    near = rational_quadratic(columns[:5], columns, np.ones(4))
     apart = ((columns[:5, None] - columns[None]) ** 2).sum(axis=2)
-    np.testing.assert_allclose(near, np.exp(-apart / 2), atol=1e-12)
+    np.testing.assert_allclose(near, 1 / (1 + apart / 2), atol=1e-12)
 
 
 def test_more_rows_than_are_learned_from_are_sampled_and_rows_alike_cost_the_mean():

@@ -11,7 +11,7 @@ from heads.base import Head
 from heads.features.blocks import Block, TermColumns, TermCounter, blocks_of, with_bare_numbers
 from heads.features.ranks import FieldRanks
 from heads.features.rows import Rows
-from heads.kernels.relevance import FIELDS, FIELDS_AND_WORDS, Evidence, Relevance, gaussian
+from heads.kernels.relevance import FIELDS, FIELDS_AND_WORDS, Evidence, Relevance, rational_quadratic
 from heads.linear.variances import INTERCEPT, block_scale, centred_kernel
 from heads.params import MOST_SEED, param
 
@@ -36,7 +36,7 @@ class GaussianProcess(Head):
     summary: ClassVar[str] = "the sum of additive and a smooth function of fields and words, fields weighed"
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     side_by_side: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
 
@@ -155,7 +155,7 @@ class GaussianProcess(Head):
         if not self.ranks_.names_ or not variance:
             return 0.0
         of_column = np.array([precision.get(name, 0.0) for name in self.ranks_.names_])[self.ranks_.owner_]
-        near = gaussian(left, right, of_column)
+        near = rational_quadratic(left, right, of_column)
         factor: np.ndarray | float = variance.get(FIELDS, 0.0)
         if words[0] and variance.get(FIELDS_AND_WORDS, 0.0) > NEGLIGIBLE:
             factor = factor + variance[FIELDS_AND_WORDS] * _alike(*words)

@@ -40,7 +40,7 @@ class Relevance:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The marginal likelihood of log prices under a sum of linear kernels, a Gaussian of fields, and that times words.
+    """The marginal likelihood of log prices under a sum of linear kernels, a smooth one of fields, and that times words.
 
     Args:
         linear: block -> kernel of shape (n_rows, n_rows), centred, of mean diagonal 1.
@@ -96,11 +96,11 @@ class Evidence:
             dict(zip(self.names, values[at:].tolist(), strict=True)),
         )
 
-    def _local(self, precision: np.ndarray, variances: list[float]) -> list[np.ndarray]:
+    def _near(self, precision: np.ndarray) -> np.ndarray:
+        return rational_quadratic(self.columns, self.columns, precision[self.owner])
+
+    def _local(self, near: np.ndarray, variances: list[float]) -> list[np.ndarray]:
         """The local parts, each times its variance."""
-        if not variances:
-            return []
-        near = gaussian(self.columns, self.columns, precision[self.owner])
         parts = [variances[0] * near]
         if self.words is not None:
             parts.append(variances[1] * near * self.words)
@@ -111,7 +111,8 @@ class Evidence:
 
         n, found = len(self.target), self._relevance(np.exp(logs))
         precision = np.array(list(found.precision.values()))
-        local = self._local(precision, list(found.local.values()))
+        near = self._near(precision) if found.local else np.zeros((n, n))
+        local = self._local(near, list(found.local.values())) if found.local else []
         total = sum(local, np.zeros((n, n)))
         for name, kernel in self.linear.items():
             total += found.linear[name] * kernel
@@ -129,6 +130,7 @@ class Evidence:
         slopes += [np.vdot(slope, part) for part in local]
         if local:
             slope *= sum(local)
+            slope *= near  # by half the squared distance a rational quadratic falls by its square
             products = np.einsum("ij,ij->j", self.columns, slope @ self.columns)
             apart = slope.sum(axis=1) @ (self.columns * self.columns) - products
             slopes += (-precision * np.bincount(self.owner, apart, len(self.names))).tolist()
@@ -136,18 +138,23 @@ class Evidence:
         return value + self.prior * float(away @ away), np.array(slopes) + 2.0 * self.prior * away
 
 
-def gaussian(left: np.ndarray, right: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """exp of minus half the squared distances, shape (n_left, n_right).
+def rational_quadratic(left: np.ndarray, right: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """1 over 1 plus half the squared distances, shape (n_left, n_right).
+
+    It is a mixture of Gaussians of all lengths: rows that are a little apart still tell something of one another.
 
     Args:
         left, right: shape (n_rows, n_columns).
         precision: of each column, shape (n_columns,).
+
+    Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", section 4.2.
     """
     left, right = left * np.sqrt(precision), right * np.sqrt(precision)
     apart = left @ right.T
-    apart *= 2.0
-    apart -= np.einsum("ij,ij->i", left, left)[:, None]
-    apart -= np.einsum("ij,ij->i", right, right)
-    np.minimum(apart, 0.0, out=apart)
+    apart *= -2.0
+    apart += np.einsum("ij,ij->i", left, left)[:, None]
+    apart += np.einsum("ij,ij->i", right, right)
+    np.maximum(apart, 0.0, out=apart)
     apart *= 0.5
-    return np.exp(apart, out=apart)
+    apart += 1.0
+    return np.reciprocal(apart, out=apart)
