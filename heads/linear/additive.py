@@ -6,7 +6,7 @@ second.
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,9 +18,15 @@ from heads.features.rows import Rows
 from heads.folds.parallel import each_on_a_core
 from heads.linear.variances import block_scale, centred_kernel, find_weights, solve_blocks
 from heads.params import MOST_SEED, param
+from store.folds.assign import sample_of_groups
+from store.metric import smape_rows
 
 MOST_FILLED = 0.1  # of a dense block that is multiplied faster as a sparse one
 REWEIGHTINGS = 3  # of rows, where residuals are bounded
+SCALES = (1.0, 0.5, 0.25, 0.125, 0.0625)  # of all weights together, that are compared on held-out rows
+HELD_OUT = 0.25  # of the rows
+ROUGHLY = 1e-2  # tolerance of the solver, where scales are compared
+LEAST_HELD = 50  # rows; fewer tell nothing of a scale
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,9 @@ class BlockSum:
                 kernels[at] = centred_kernel(columns[name][sample], scales[name])
             noise = None if rows.weight is None else 1.0 / rows.weight[sample]
             found = find_weights(kernels, log_price[sample], head.prior, noise)
-            weights = dict(zip(live, found.tolist(), strict=True))
+            factors = (np.sqrt(found) / np.array([scales[name] for name in live])).tolist()
+            scale = held_out_scale([columns[name] for name in live], factors, rows, log_price, head.random_state)
+            weights = dict(zip(live, (scale * found).tolist(), strict=True))
         weights = weights or {}  # all rows have the same features: they get the mean price
         live = [name for name in live if weights.get(name, 0.0) > 0]
         factors = [np.sqrt(weights[name]) / scales[name] for name in live]
@@ -143,7 +151,7 @@ class Additive(Head):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
     side_by_side: ClassVar[bool] = True
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     takes_weights: ClassVar[bool] = True
 
     tune_rows: int = param(1000, low=8, high=20_000)  # training rows that the weights are found on
@@ -209,6 +217,38 @@ class Additive(Head):
             "terms": terms,
         }
         return {"additive.npz": content.getvalue(), "additive.json": json.dumps(record).encode()}
+
+
+def held_out_scale(
+    blocks: Sequence[Any], factors: Sequence[float], rows: Rows, log_price: np.ndarray, seed: int
+) -> float:
+    """What the weights of all blocks are multiplied by: the least SMAPE of held-out rows, by models of the others.
+
+    Args:
+        factors: what the columns of each block are multiplied by, at a scale of 1.
+    """
+    held = ~sample_of_groups(rows.group, round((1 - HELD_OUT) * len(rows)), seed)
+    if not LEAST_HELD <= held.sum() < len(held):
+        return 1.0
+    given = np.ones(len(rows)) if rows.weight is None else rows.weight
+    mean = float(np.average(log_price[~held], weights=given[~held]))
+    outside, losses = [X[held] for X in blocks], []
+    for scale in SCALES:
+        scaled = [np.sqrt(scale) * factor for factor in factors]
+        fitted, intercept = solve_blocks(blocks, scaled, log_price - mean, given * ~held, ROUGHLY)
+        predicted = mean + intercept + sum(X @ of_block for X, of_block in zip(outside, fitted, strict=True))
+        losses.append(float(np.average(smape_rows(log_price[held], predicted), weights=given[held])))
+    return lowest_point(SCALES, losses)
+
+
+def lowest_point(scales: Sequence[float], losses: Sequence[float]) -> float:
+    """Where a parabola through the least loss and its neighbours is lowest, in log scale; the scale itself at an end."""
+    at, lowest = np.log(scales), int(np.argmin(losses))
+    if not 0 < lowest < len(at) - 1:
+        return float(scales[lowest])
+    near = slice(lowest - 1, lowest + 2)
+    curve, slope, _ = np.polyfit(at[near], losses[near], 2)
+    return float(np.exp(-slope / (2 * curve))) if curve > 0 else float(scales[lowest])
 
 
 def compact(X: Any) -> Any:

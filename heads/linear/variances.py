@@ -92,7 +92,11 @@ def block_scale(X: Any) -> float:
 
 
 def solve_blocks(
-    blocks: Sequence[Any], scales: Sequence[float], target: np.ndarray, row_weights: np.ndarray
+    blocks: Sequence[Any],
+    scales: Sequence[float],
+    target: np.ndarray,
+    row_weights: np.ndarray,
+    tolerance: float = TOLERANCE,
 ) -> tuple[list[np.ndarray], float]:
     """Ridge on blocks side by side, by conjugate gradients on products with the blocks alone.
 
@@ -101,6 +105,7 @@ def solve_blocks(
         scales: what the columns of each are multiplied by; the penalty is 1.
         target: shape (n_rows,), of mean about 0.
         row_weights: shape (n_rows,).
+        tolerance: of the residual, relative.
 
     Returns:
         Coefficients of each block's raw columns, and the intercept.
@@ -123,7 +128,7 @@ def solve_blocks(
 
     operator = LinearOperator((n, n), matvec=multiplied, dtype=np.float64)
     near = _nystroem_inverse(explained, n) if n >= SKETCHED_FROM else None
-    dual, _ = cg(operator, roots * target, rtol=TOLERANCE, maxiter=MAX_PRODUCTS, M=near)
+    dual, _ = cg(operator, roots * target, rtol=tolerance, maxiter=MAX_PRODUCTS, M=near)
     weighted = roots * dual
     coefficients = [
         np.asarray(scale**2 * (block.T @ weighted), np.float32)

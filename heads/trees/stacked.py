@@ -30,7 +30,7 @@ class Stacked(Boosted):
     )
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("lightgbm", "scikit-learn", "scipy")
-    code_version: ClassVar[int] = 3
+    code_version: ClassVar[int] = 4
 
     kernels: bool = True  # use kernel-ridge beside additive on the first level
 
