@@ -295,7 +295,11 @@ def _error(splits: list[dict[str, Any]]) -> float:
     turns, sizes = np.unique(turn, return_counts=True)
     if len(turns) > 1 and (sizes == FIFTHS).all():
         off = np.array([off[turn == at].mean() for at in turns])
-    return float(off.std(ddof=1) / np.sqrt(len(off)) / np.mean([one["true"] for one in splits])) if len(off) > 1 else np.nan
+    return (
+        float(off.std(ddof=1) / np.sqrt(len(off)) / np.mean([one["true"] for one in splits]))
+        if len(off) > 1
+        else np.nan
+    )
 
 
 OPTIONS = (

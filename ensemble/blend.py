@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.expected import UNSCORED
+from ensemble.expected import EXPONENT, UNSCORED
 from ensemble.inputs import Selection, TrainingRows, curves_of, read_training_rows, select_predictions
 from heads.base import MOST_BEYOND
 from store.catalog.read import present_splits
@@ -70,7 +70,7 @@ def plan_blend(
     inputs = (
         floor
         | ({"time_and_groups": TIME_AND_GROUPS} if has_order_or_groups(workspace) else {})
-        | ({"learning_curves": curves} if curves else {})
+        | ({"learning_curves": curves, "curve_exponent": EXPONENT} if curves else {})
         | {
             "heads": selection.folders,
             "folds_hash": selection.folds_hash,

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from heads.features.rows import CategoricalColumn, FieldTable
 from heads.folds.crossfit import crossfit
 from heads.linear import variances
-from heads.linear.additive import Additive
+from heads.linear.additive import SCALES, Additive, held_out_scale, lowest_point
 from heads.linear.sparse import Sparse
 from heads.linear.variances import block_scale, centred_kernel, find_weights, solve_blocks
 from heads.testing import folds_of, make_rows
@@ -183,3 +183,35 @@ def test_prices_are_those_of_ridge_by_scikit_learn_on_the_same_columns():
     ).toarray()
     exact = Ridge(alpha=1.0, solver="svd").fit(X, log_price).predict(X)
     np.testing.assert_allclose(head.predict(rows), exact, atol=2e-3)
+
+
+def test_weights_found_on_few_rows_are_scaled_by_what_held_out_rows_say():
+    rng = np.random.default_rng(0)
+    rows, _ = make_rows(400)
+    X = rng.normal(size=(400, 200))
+    price = X @ rng.normal(0, 0.1, 200)
+    noise = rng.normal(0, 1.0, 400)
+    of_price, of_noise = (held_out_scale([X], [3.0], rows, y, 0) for y in (price, noise))
+    assert of_price == max(SCALES)
+    assert of_noise == min(SCALES)
+    assert (
+        held_out_scale([X[:60]], [3.0], rows.subset(np.arange(60)), noise[:60], 0) == 1
+    )  # too few are held out
+
+
+def test_rows_of_a_group_are_held_out_together():
+    """Copies would say that nothing need be shrunk."""
+    rng = np.random.default_rng(0)
+    rows, _ = make_rows(400)
+    X, noise = (np.repeat(one, 2, axis=0) for one in (rng.normal(size=(200, 300)), rng.normal(0, 1.0, 200)))
+    in_pairs = replace(rows, group=np.arange(400) // 2)
+    alone = replace(rows, group=np.arange(400))
+    assert held_out_scale([X], [3.0], alone, noise, 0) > 4 * held_out_scale([X], [3.0], in_pairs, noise, 0)
+
+
+def test_the_scale_lies_where_a_parabola_is_lowest_or_at_an_end():
+    at = np.log(SCALES)
+    assert lowest_point(SCALES, (at - np.log(0.2)) ** 2) == pytest.approx(0.2)
+    assert lowest_point(SCALES, at) == min(SCALES)
+    assert lowest_point(SCALES, -at) == max(SCALES)
+    assert lowest_point(SCALES, np.zeros(len(SCALES))) == 1  # nothing tells them apart

@@ -9,8 +9,10 @@ from click.testing import CliRunner
 
 from ensemble.score import make_blend, write_submission
 from heads.compare import compare_heads
-from heads.folds.curve import sampled_rows
+from heads.folds.curve import LEAST_ROWS, curve_pass, sampled_rows
+from heads.linear.ridge import Ridge
 from heads.run import train_heads
+from heads.testing import folds_of, make_rows
 from store.cli import main
 from store.config import ColumnConfig, Config, HeadConfig, save_config
 from store.folds.assign import read_folds, read_record
@@ -68,6 +70,15 @@ def test_the_sample_holds_whole_groups_and_is_the_same_for_every_head_and_row_or
     assert len(np.unique(group[rows])) + len(np.unique(group[~rows])) == len(np.unique(group))
     np.testing.assert_array_equal(sampled_rows(group[::-1], 7)[::-1], rows)
     assert sampled_rows(np.arange(75_000), 7).mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_fewer_rows_than_show_how_an_error_falls_have_no_curve():
+    rows, log_price = make_rows(LEAST_ROWS)
+    found = curve_pass(Ridge(), rows, log_price, folds_of(rows), 7)
+    assert found is not None
+    assert found.log_price.shape == (LEAST_ROWS // 2,)
+    few = rows.subset(np.arange(LEAST_ROWS - 1))
+    assert curve_pass(Ridge(), few, log_price[:-1], folds_of(few), 7) is None
 
 
 def test_each_head_predicts_half_of_the_rows_by_models_of_that_half(workspace):

@@ -17,7 +17,7 @@ from heads.folds.tuning import Tuning
 from store.errors import ShelfpriceError
 from store.folds.assign import sample_of_groups
 
-LEAST_ROWS = 400  # of training; fewer do not show how an error falls
+LEAST_ROWS = 200  # of training; fewer do not show how an error falls
 MOST_SHARE, LEAST_SHARE = 0.5, 0.25
 ROWS = 10_000  # that the pass takes where they are between both shares
 MOST_SECONDS = 1200.0  # of the pass over all rows, beyond which a second one is not worth its time

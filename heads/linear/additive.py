@@ -67,7 +67,9 @@ class BlockSum:
             noise = None if rows.weight is None else 1.0 / rows.weight[sample]
             found = find_weights(kernels, log_price[sample], head.prior, noise)
             factors = (np.sqrt(found) / np.array([scales[name] for name in live])).tolist()
-            scale = held_out_scale([columns[name] for name in live], factors, rows, log_price, head.random_state)
+            scale = held_out_scale(
+                [columns[name] for name in live], factors, rows, log_price, head.random_state
+            )
             weights = dict(zip(live, (scale * found).tolist(), strict=True))
         weights = weights or {}  # all rows have the same features: they get the mean price
         live = [name for name in live if weights.get(name, 0.0) > 0]
