@@ -233,7 +233,30 @@ def _figures(workspace: Any, blend: Any) -> dict[str, Any]:
     }
     if alone is not None and (level == 0).any():
         found |= {"printed_alone": alone["smape"], "true_alone": float(loss[level == 0].mean())}
-    return found
+    return found | _of_heads(workspace, price_of)
+
+
+def _of_heads(workspace: Any, price_of: dict[str, float]) -> dict[str, dict[str, float]]:
+    """True score of each head alone, and of the blend that it is left out of."""
+    from ensemble.blend import apply_blend, plan_blend, run_blend
+    from ensemble.inputs import read_test_log_prices
+    from store.catalog.read import read_split
+    from store.metric import smape_log
+
+    folders = plan_blend(workspace).selection.folders
+    sample_id = read_split(workspace, "test", ["sample_id"])["sample_id"].combine_chunks()
+    priced = np.array([str(one) in price_of for one in sample_id.to_pylist()])
+    log_prices = read_test_log_prices(workspace, folders, sample_id)[priced]
+    actual = np.log([price_of[str(one)] for one in sample_id.filter(priced).to_pylist()])
+    heads, without = list(folders), {}
+    for at, head in enumerate(heads):
+        others = [other for other in heads if other != head]
+        blended = apply_blend(run_blend(workspace, others), others, np.delete(log_prices, at, axis=1))
+        without[head] = smape_log(actual, blended)
+    return {
+        "head_alone": {head: smape_log(actual, z) for head, z in zip(heads, log_prices.T, strict=True)},
+        "without_head": without,
+    }
 
 
 def _results(name: str, splits: list[dict[str, Any]]) -> Iterator[Result]:
@@ -264,6 +287,7 @@ def _results(name: str, splits: list[dict[str, Any]]) -> Iterator[Result]:
         1.0,
         note,
     )
+    yield from _results_of_heads(name, splits, note)
     kinds: dict[str, list[float]] = {}
     for one in splits:
         for kind, share in one["row_coverage_of"].items():
@@ -286,6 +310,23 @@ def _results(name: str, splits: list[dict[str, Any]]) -> Iterator[Result]:
         median_half_width=float(np.mean([one["row_width"] for one in splits])),
         plain_median_half_width=float(np.mean([one["plain_width"] for one in splits])),
     )
+
+
+def _results_of_heads(name: str, splits: list[dict[str, Any]], note: str) -> Iterator[Result]:
+    """By how much the true score of the blend is worse without each head."""
+    true = np.array([one["true"] for one in splits])
+    for head in splits[0]["without_head"]:
+        without, alone = (
+            np.array([one[key][head] for one in splits]) for key in ("without_head", "head_alone")
+        )
+        yield Result.at_least(
+            f"true score without {head} over that with it, {name}",
+            float(without.mean() / true.mean()),
+            1.0,
+            note,
+            without=float(without.mean()),
+            alone=float(alone.mean()),
+        )
 
 
 def _error(splits: list[dict[str, Any]]) -> float:

@@ -17,7 +17,7 @@ from ensemble.groups import MOST_SMAPE, gain_and_error
 LEVELS = ("none", "family", "product")  # the closest relative that a row has where its price is learned from
 LEAST_ROWS = 20  # of a level, for a mean of its own
 UNSCORED = 0.02  # of the test rows: fewer are not worth a word
-EXPONENT = 0.7  # of the rows learned from, by which an error falls; see docs/score.md
+EXPONENT = 0.7  # of the rows learned from, by which an error falls to what remains; see docs/score.md
 
 
 @dataclass(frozen=True)

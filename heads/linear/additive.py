@@ -141,8 +141,9 @@ class Additive(Head):
 
     Blocks are words of the name, words of the text, characters, quantities, other numbers, curves of numbers, categories
     and each vector set. Words count twice: by TF-IDF, and by whether they are there at all, so that the effect of a word
-    need not depend on how many others the name has. A block's weight is its variance over that of the noise, found by marginal likelihood on a sample of the rows
-    fitted on. Texts are counted once; vocabulary and idf are those of the rows fitted on. Test rows: a refit on all
+    need not depend on how many others the name has. A block's weight is its variance over that of the noise: found by
+    marginal likelihood on a sample of the rows fitted on, then scaled, all blocks alike, by what held-out rows say.
+    Texts are counted once; vocabulary and idf are those of the rows fitted on. Test rows: a refit on all
     rows with the mean of the folds' weights.
     """
 
