@@ -237,7 +237,7 @@ def _figures(workspace: Any, blend: Any) -> dict[str, Any]:
 
 
 def _of_heads(workspace: Any, price_of: dict[str, float]) -> dict[str, dict[str, float]]:
-    """True score of each head alone, and of the blend that it is left out of."""
+    """True score of each head alone, and of the blend that it is left out of, where others are left."""
     from ensemble.blend import apply_blend, plan_blend, run_blend
     from ensemble.inputs import read_test_log_prices
     from store.catalog.read import read_split
@@ -251,6 +251,8 @@ def _of_heads(workspace: Any, price_of: dict[str, float]) -> dict[str, dict[str,
     heads, without = list(folders), {}
     for at, head in enumerate(heads):
         others = [other for other in heads if other != head]
+        if not others:
+            continue
         blended = apply_blend(run_blend(workspace, others), others, np.delete(log_prices, at, axis=1))
         without[head] = smape_log(actual, blended)
     return {

@@ -15,7 +15,7 @@ from ensemble.conformal import (
     interval_score,
     latest_of,
 )
-from ensemble.expected import CurveLoss, expect, extrapolation, recency
+from ensemble.expected import EXPONENT, CurveLoss, expect, extrapolation, recency
 from ensemble.score import _rows, honest_score
 
 
@@ -87,8 +87,16 @@ def test_a_learning_curve_takes_off_what_the_missing_fold_is_worth_and_widens_th
 def test_the_extrapolation_lies_within_what_power_laws_of_errors_give(exponent):
     error = {size: size**-exponent for size in (0.4, 0.8, 1.0)}
     exact = (error[0.8] - error[1.0]) / (error[0.4] - error[0.8])
-    assert extrapolation(0.5, 5) == pytest.approx(exact, abs=0.06)
+    assert extrapolation(0.5, 5) == pytest.approx(exact, abs=0.045)
     assert extrapolation(0.5, 10) < extrapolation(0.5, 5) < 1
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25])
+@pytest.mark.parametrize("remaining", [0.0, 12.0])
+def test_a_fall_towards_what_remains_is_extrapolated_exactly(share, remaining):
+    error = {size: remaining + 3 * size**-EXPONENT for size in (0.8 * share, 0.8, 1.0)}
+    fall = error[0.8 * share] - error[0.8]
+    assert error[0.8] - extrapolation(share, 5) * fall == pytest.approx(error[1.0])
 
 
 def test_what_a_row_counts_decides_the_score():

@@ -16,10 +16,7 @@ one_core = pytest.fixture(scope="module", autouse=True)(with_one_core)
 
 @functools.cache
 def checked(name):
-    # Without some rows, terms have other columns and sums other rounding errors, which trees may amplify, by 0.005 to 0.026
-    # with three seeds; other prices, vectors and fields of a fold move nothing at all (test_heads_reranked).
-    tolerance = 0.05 if name == "reranked-neighbours" else 1e-3
-    return CheckedHead(make_head(name, QUICK.get(name, {}), seed=1), tolerance)
+    return CheckedHead(make_head(name, QUICK.get(name, {}), seed=1))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

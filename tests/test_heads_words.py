@@ -13,6 +13,7 @@ from heads.features import tfidf
 from heads.features.columns import column_words, texts_of
 from heads.features.rows import CategoricalColumn, FieldTable
 from heads.features.tfidf import (
+    MANY_TEXTS,
     WORD,
     Terms,
     Tokens,
@@ -227,3 +228,14 @@ def test_a_head_that_was_fitted_on_words_without_names_is_fitted_again():
         HeadError, match="fitted by an earlier version, which read further columns in another way"
     ):
         texts_of(rows, "columns")
+
+
+@pytest.mark.parametrize("n_new", [MANY_TEXTS, 3])
+def test_the_columns_of_a_row_are_in_order_whatever_other_rows_were_counted(n_new):
+    """Sums over a row have the same rounding errors then, which trees would amplify."""
+    texts = np.array([f"zinc {at} apple {at % 7} mango" for at in range(2 * MANY_TEXTS)], object)
+    for analyzer, longest in (("char_wb", 4), ("word", 2)):
+        counter, counts = Terms("full", analyzer, 1, longest).count(texts, 2)
+        for found in (counts, counts_of(counter, texts[:n_new])):
+            rows = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
+            assert (np.diff(found.indices)[np.diff(rows) == 0] > 0).all()

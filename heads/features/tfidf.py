@@ -71,7 +71,7 @@ class Terms:
             if len(kept):
                 kept = kept[np.argsort(terms[kept], kind="stable")]  # as scikit-learn orders them
                 vectorizer.vocabulary_ = {term: at for at, term in enumerate(terms[kept].tolist())}
-                return vectorizer, counts[:, kept]
+                return vectorizer, _in_order(counts[:, kept])
         else:
             try:
                 return vectorizer, vectorizer.fit_transform(texts)
@@ -155,7 +155,8 @@ def counts_of(vectorizer: Any, texts: np.ndarray) -> Any:
     to = np.array([known.get(term, -1) for term in terms.tolist()], np.int64)
     held = np.flatnonzero(to >= 0)
     shape = len(terms), len(known)
-    return sp.csr_matrix(counts @ sp.csr_matrix((np.ones(len(held), np.float32), (held, to[held])), shape))
+    kept = sp.csr_matrix((np.ones(len(held), np.float32), (held, to[held])), shape)
+    return _in_order(sp.csr_matrix(counts @ kept))
 
 
 def _numbered(vectorizer: Any, texts: np.ndarray) -> tuple[np.ndarray, Any] | None:
@@ -189,6 +190,12 @@ def _numbered(vectorizer: Any, texts: np.ndarray) -> tuple[np.ndarray, Any] | No
     letters = CountVectorizer(analyzer="char_wb", ngram_range=vectorizer.ngram_range, dtype=np.float32)
     of_word = letters.fit_transform(list(known))
     return letters.get_feature_names_out(), sp.csr_matrix(held @ of_word)
+
+
+def _in_order(counts: Any) -> Any:
+    """The counts with the columns of each row in order: sums over them do not depend on which other rows were counted."""
+    counts.sort_indices()
+    return counts
 
 
 def _no_terms(n_texts: int) -> Any:
