@@ -235,11 +235,12 @@ def held_out_scale(
         return 1.0
     given = np.ones(len(rows)) if rows.weight is None else rows.weight
     mean = float(np.average(log_price[~held], weights=given[~held]))
-    outside, losses = [X[held] for X in blocks], []
+    losses = []
     for scale in SCALES:
         scaled = [np.sqrt(scale) * factor for factor in factors]
         fitted, intercept = solve_blocks(blocks, scaled, log_price - mean, given * ~held, ROUGHLY)
-        predicted = mean + intercept + sum(X @ of_block for X, of_block in zip(outside, fitted, strict=True))
+        parts = sum(X @ of_block for X, of_block in zip(blocks, fitted, strict=True))
+        predicted = mean + intercept + np.asarray(parts)[held]
         losses.append(float(np.average(smape_rows(log_price[held], predicted), weights=given[held])))
     return lowest_point(SCALES, losses)
 
