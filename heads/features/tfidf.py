@@ -308,6 +308,14 @@ class WordPairs:
         paired, codes = _pairs(row, word)
         return self.weighting_.transform(self._counts(len(texts), row, word, paired, codes))
 
+    def first_words(self, texts: np.ndarray, tokens: Tokens | None = None) -> np.ndarray:
+        """Number of each text's first word, shape (n_texts,); -1 where it is unknown or there is none."""
+        row, word = self._words(texts, tokens, grow=False)
+        found = np.full(len(texts), -1)
+        held, at = np.unique(row, return_index=True)
+        found[held] = word[at]
+        return found
+
     def _count_new(self, texts: np.ndarray, pattern: str, tokens: Tokens | None) -> Any:
         self.pattern_, self.words_ = pattern, {}
         vars(self).pop("_numbers", None)

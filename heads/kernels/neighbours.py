@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from heads.base import Head
 from heads.features.rows import Rows
-from heads.features.tfidf import WordPairs
 from heads.kernels.mixture import FieldDistances, GaussianVectors
+from heads.kernels.names import RESPECTS, NameSimilarities
 from heads.kernels.nearest import EXACT_BELOW, Nearest
 from heads.params import param
 from store.errors import HeadError
@@ -63,7 +63,7 @@ class Retrieved:
 class Neighbours(Head):
     """Nearest neighbours: the weighted mean log price of the most similar training rows.
 
-    Similarity is the sum of the cosines of all vector sets, names and columns.
+    Similarity is the weighted sum of the cosines of all vector sets, names and columns.
 
     Candidates are the nearest rows of each vector set; each is then compared in all of them, since a product
     of the same line is near in words and image at once. Weights, temperature and count are chosen on the
@@ -75,11 +75,12 @@ class Neighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("name",)
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
+    code_version: ClassVar[int] = 2
     takes_weights: ClassVar[bool] = True
     decimals: ClassVar[int | None] = None  # that similarities are rounded to; None: they are not
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
-    names: bool = True  # whether TF-IDF of item names is a further similarity
+    names: bool = True  # whether item names are compared too: by words, numbers and their first word
     exact_below: int = param(  # training rows from which the search is approximate (IVF)
         EXACT_BELOW, low=0, high=1e12
     )
@@ -117,10 +118,9 @@ class Neighbours(Head):
         if rows.weight is not None:
             self.row_weight_ = rows.weight
         self.nearest_ = [Nearest(self.exact_below).fit(matrix, rows.group) for matrix in rows.matrices]
-        self.words_ = None
+        self.names_ = None
         if self.names and any(rows.texts.get("name", ())):
-            self.words_ = WordPairs()
-            self.held_words_ = self.words_.fit_transform(rows.text("name"), rows.tokens.get("name"))
+            self.names_ = NameSimilarities().fit(rows.text("name"), rows.tokens.get("name"))
         return rows
 
     def _predict(self, rows: Rows) -> np.ndarray:
@@ -192,7 +192,7 @@ class Neighbours(Head):
         names = [f"set {i + 1}" for i in range(len(self.nearest_))]
         if self.columns_ is not None:
             names[-1] = "columns"
-        return names if self.words_ is None else [*names, "item name"]
+        return names if self.names_ is None else [*names, *RESPECTS]
 
     def _candidates(self, rows: Rows) -> Candidates:
         per_set = [
@@ -204,51 +204,26 @@ class Neighbours(Head):
         similarity = [
             index.cosine(matrix, position) for index, matrix in zip(self.nearest_, rows.matrices, strict=True)
         ]
-        if self.words_ is not None:
-            similarity.append(self._name_cosine(rows, position))
+        if self.names_ is not None:
+            similarity += [*self.names_.compare(rows.text("name"), rows.tokens.get("name"), position)]
         found = np.stack(similarity)
         return Candidates(position, found if self.decimals is None else np.round(found, self.decimals))
 
-    def _name_cosine(self, rows: Rows, position: np.ndarray) -> np.ndarray:
-        assert self.words_ is not None
-        asked = self.words_.transform(rows.text("name"), rows.tokens.get("name"))
-        cosine = np.empty(position.shape, np.float32)
-        for start in range(0, len(position), BLOCK_ROWS):
-            here = position[start : start + BLOCK_ROWS]
-            repeated = np.repeat(np.arange(start, start + len(here)), here.shape[1])
-            products = asked[repeated].multiply(self.held_words_[here.ravel()]).sum(axis=1)
-            cosine[start : start + len(here)] = np.asarray(products).reshape(here.shape)
-        return cosine
-
     def _choose(self, found: Candidates, log_price: np.ndarray, counts: np.ndarray | None) -> NeighbourChoice:
-        """Coordinate search by SMAPE over rows that were predicted without their group."""
+        """Coordinate search by SMAPE over rows that were predicted without their group.
+
+        From two starts, since what counts in names overlaps: with one similarity of names, and with all.
+        """
         n = len(found.similarity)
-        best = NeighbourChoice((1.0, *(0.6,) * (n - 1)), 0.05, 16, True)
+        plain = n if self.names_ is None else n - len(RESPECTS) + 1
+        starts = {(1.0, *(0.6 if i < used else 0.0 for i in range(1, n))) for used in (plain, n)}
 
         def error(choice: NeighbourChoice) -> float:
             predicted, _, _ = self._weigh(found, choice)
             return smape_log(log_price, predicted, counts)
 
-        lowest, before = error(best), np.inf
-        while lowest < before - 1e-3:
-            before = lowest
-            trials: list[NeighbourChoice] = []
-            for at, weight in itertools.product(range(n), WEIGHTS):
-                weights = tuple(weight if i == at else w for i, w in enumerate(best.weights))
-                if n > 1 and max(weights) > 0:
-                    trials.append(NeighbourChoice(weights, best.temperature, best.count, best.decide))
-            lowest, best = min([(lowest, best), *((error(t), t) for t in trials)], key=lambda pair: pair[0])
-            for trial_of in (
-                [
-                    NeighbourChoice(best.weights, t, best.count, d)
-                    for t in TEMPERATURES
-                    for d in (True, False)
-                ],
-                [NeighbourChoice(best.weights, best.temperature, k, best.decide) for k in COUNTS],
-            ):
-                scored = [(error(t), t) for t in trial_of]
-                lowest, best = min([(lowest, best), *scored], key=lambda pair: pair[0])
-        return best
+        searched = (_searched(error, NeighbourChoice(start, 0.05, 16, True)) for start in sorted(starts))
+        return min(searched, key=lambda pair: pair[0])[1]
 
     def _weigh(
         self, found: Candidates, choice: NeighbourChoice | None = None
@@ -300,6 +275,37 @@ class Neighbours(Head):
                 **dict(zip(names, cosines, strict=True)),
             }
         )
+
+
+def _searched(
+    error: Callable[[NeighbourChoice], float], best: NeighbourChoice
+) -> tuple[float, NeighbourChoice]:
+    """The least error that changes of one choice at a time lead to, and the choices there."""
+    lowest, before = error(best), np.inf
+    while lowest < before - 1e-3:
+        before = lowest
+        for trials_of in (_other_weights, _other_temperatures, _other_counts):
+            scored = [(error(trial), trial) for trial in trials_of(best)]
+            lowest, best = min([(lowest, best), *scored], key=lambda pair: pair[0])
+    return lowest, best
+
+
+def _other_weights(of: NeighbourChoice) -> list[NeighbourChoice]:
+    if len(of.weights) == 1:
+        return []
+    changed = [
+        tuple(weight if i == at else w for i, w in enumerate(of.weights))
+        for at, weight in itertools.product(range(len(of.weights)), WEIGHTS)
+    ]
+    return [replace(of, weights=weights) for weights in changed if max(weights) > 0]
+
+
+def _other_temperatures(of: NeighbourChoice) -> list[NeighbourChoice]:
+    return [replace(of, temperature=t, decide=d) for t in TEMPERATURES for d in (True, False)]
+
+
+def _other_counts(of: NeighbourChoice) -> list[NeighbourChoice]:
+    return [replace(of, count=k) for k in COUNTS]
 
 
 def _has_columns(rows: Rows) -> bool:
