@@ -167,3 +167,17 @@ def test_products_are_alike_in_further_columns_as_well():
     assert smape_log(3 + size, found.oof) < 25
     assert found.evidence is not None
     assert "cosine:columns" in found.evidence.column_names
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_what_was_fitted_before_names_were_compared_in_several_respects_is_restored(names):
+    rows, log_price, _ = product_lines()
+    fitted = Neighbours(names=names).fit(rows, log_price)
+    state, known = dict(fitted.fitted_state()), fitted.names_
+    del state["names_"]
+    before = state | {"words_": None}
+    if known is not None:
+        before = state | {"words_": known.words_, "held_words_": known.held_}
+    restored = Neighbours(names=names)
+    restored.restore(before, lambda ids: rows)
+    np.testing.assert_array_equal(restored.predict(rows), fitted.predict(rows))

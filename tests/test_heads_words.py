@@ -239,3 +239,10 @@ def test_the_columns_of_a_row_are_in_order_whatever_other_rows_were_counted(n_ne
         for found in (counts, counts_of(counter, texts[:n_new])):
             rows = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
             assert (np.diff(found.indices)[np.diff(rows) == 0] > 0).all()
+
+
+def test_the_first_word_of_each_text_is_a_known_one_or_none():
+    words = WordPairs()
+    words.fit_transform(np.array(["acme blue mug", "", "blue mug"], dtype=object))
+    found = words.first_words(np.array(["Blue plate", "", "plate blue", "acme"], dtype=object))
+    assert found.tolist() == [words.words_["blue"], -1, -1, words.words_["acme"]]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from heads.base import Head
 from heads.features.rows import Rows
 from heads.kernels.mixture import FieldDistances, GaussianVectors
-from heads.kernels.names import RESPECTS, NameSimilarities
+from heads.kernels.names import NameSimilarities
 from heads.kernels.nearest import EXACT_BELOW, Nearest
 from heads.params import param
 from store.errors import HeadError
@@ -75,12 +75,12 @@ class Neighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("name",)
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
-    code_version: ClassVar[int] = 2
     takes_weights: ClassVar[bool] = True
     decimals: ClassVar[int | None] = None  # that similarities are rounded to; None: they are not
+    n_respects: ClassVar[int] = 1  # in which item names are compared, see `NameSimilarities`
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
-    names: bool = True  # whether item names are compared too: by words, numbers and their first word
+    names: bool = True  # whether TF-IDF of item names is a further similarity
     exact_below: int = param(  # training rows from which the search is approximate (IVF)
         EXACT_BELOW, low=0, high=1e12
     )
@@ -120,7 +120,7 @@ class Neighbours(Head):
         self.nearest_ = [Nearest(self.exact_below).fit(matrix, rows.group) for matrix in rows.matrices]
         self.names_ = None
         if self.names and any(rows.texts.get("name", ())):
-            self.names_ = NameSimilarities().fit(rows.text("name"), rows.tokens.get("name"))
+            self.names_ = NameSimilarities(self.n_respects).fit(rows.text("name"), rows.tokens.get("name"))
         return rows
 
     def _predict(self, rows: Rows) -> np.ndarray:
@@ -169,6 +169,11 @@ class Neighbours(Head):
 
     def restore(self, state: dict[str, Any], rows: Callable[[pa.Array], Rows]) -> None:
         """See `Head.restore`; builds the indexes anew."""
+        if "words_" in state:  # written before names were compared in several respects
+            words, held, names = state["words_"], state.get("held_words_"), None
+            if words is not None and held is not None:
+                names = NameSimilarities(1).take(words, held, np.full(held.shape[0], -1))
+            state = {k: v for k, v in state.items() if k not in ("words_", "held_words_")} | {"names_": names}
         super().restore(state, rows)
         matrices = [*rows(self.sample_id_).matrices, *self._column_matrix(self.held_columns_)]
         for index, matrix in zip(self.nearest_, matrices, strict=True):
@@ -192,7 +197,7 @@ class Neighbours(Head):
         names = [f"set {i + 1}" for i in range(len(self.nearest_))]
         if self.columns_ is not None:
             names[-1] = "columns"
-        return names if self.names_ is None else [*names, *RESPECTS]
+        return names if self.names_ is None else [*names, *self.names_.respects]
 
     def _candidates(self, rows: Rows) -> Candidates:
         per_set = [
@@ -215,7 +220,7 @@ class Neighbours(Head):
         From two starts, since what counts in names overlaps: with one similarity of names, and with all.
         """
         n = len(found.similarity)
-        plain = n if self.names_ is None else n - len(RESPECTS) + 1
+        plain = n if self.names_ is None else n - self.n_respects + 1
         starts = {(1.0, *(0.6 if i < used else 0.0 for i in range(1, n))) for used in (plain, n)}
 
         def error(choice: NeighbourChoice) -> float:

@@ -15,6 +15,7 @@ from heads.features.rows import Rows
 from heads.folds.crossfit import LEAST_GROUPS, crossfit
 from heads.folds.nested import inner_cells
 from heads.folds.parallel import each_on_a_core, n_cores
+from heads.kernels.names import RESPECTS
 from heads.kernels.neighbours import Neighbours, Retrieved, least_expected_smape
 from heads.linear.additive import Additive, BlockSum, CountedRows, described, mean_weights
 from heads.params import MOST_SEED, param
@@ -30,9 +31,13 @@ PER_SET = 16  # nearest rows taken from each vector set, where no more are candi
 
 @dataclass(kw_only=True, eq=False)
 class SteadyNeighbours(Neighbours):
-    """Neighbours whose twins keep their order, whatever the rounding of products: trees would amplify it."""
+    """Neighbours that tell in more respects how alike names are.
+
+    Their twins keep their order, whatever the rounding of products: trees would amplify it.
+    """
 
     decimals: ClassVar[int | None] = 4
+    n_respects: ClassVar[int] = len(RESPECTS)
 
 
 @dataclass(frozen=True)
