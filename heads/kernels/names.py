@@ -1,6 +1,7 @@
 """How alike item names are, each respect by itself."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -15,15 +16,18 @@ BLOCK_ROWS = 1024
 class NameSimilarities:
     """Item names of the training rows, for comparison with other names.
 
-    In the order of `RESPECTS`, of which the first few can be asked for: cosines of the TF-IDF of words and pairs of words, of words alone, and of words with a digit,
+    In the order of `RESPECTS`: cosines of the TF-IDF of words and pairs of words, of words alone, and of words with a digit,
     such as sizes and model numbers; then 1 where both names begin with the same word, which is often the brand, else 0.
+
+    Args:
+        n_respects: how many of them, the first ones.
     """
 
     n_respects: int = len(RESPECTS)
     words_: WordPairs = field(init=False, repr=False)
     held_: Any = field(init=False, repr=False)  # (n_train, n_terms) sparse float32
     first_: np.ndarray = field(init=False, repr=False)  # (n_train,) number of the first word, -1: none
-    views_: np.ndarray = field(init=False, repr=False)  # (n_terms, 3) float32, 1 for the terms of a cosine
+    views_: np.ndarray = field(init=False, repr=False)  # (n_terms, n_cosines) float32, 1: is of it
 
     @property
     def respects(self) -> tuple[str, ...]:
@@ -45,10 +49,12 @@ class NameSimilarities:
         self.words_, self.held_, self.first_ = words, held, first
         has_digit = [any(map(str.isdigit, word)) for word in self.words_.words_]
         n_words, n_terms = len(has_digit), self.held_.shape[1]
-        self.views_ = np.zeros((n_terms, 3), np.float32)
-        self.views_[:, 0] = 1.0
-        self.views_[:n_words, 1] = 1.0
-        self.views_[:n_words, 2] = has_digit
+        views = np.zeros((n_terms, 3), np.float32)
+        views[:, 0] = 1.0
+        views[:n_words, 1] = 1.0
+        views[:n_words, 2] = has_digit
+        self.views_ = np.ascontiguousarray(views[:, : self.n_respects])
+        vars(self).pop("_held_lengths", None)
         return self
 
     def compare(self, names: np.ndarray, tokens: Tokens | None, position: np.ndarray) -> np.ndarray:
@@ -61,19 +67,25 @@ class NameSimilarities:
         Returns:
             Shape (n_respects, n_rows, n_candidates) float32; 0 where a name has no such words.
         """
-        asked, first = self.words_.transform(names, tokens), self.words_.first_words(names, tokens)
-        asked_length, held_length = self._lengths(asked), self._lengths(self.held_)
-        found = np.empty((len(RESPECTS), *position.shape), np.float32)
+        asked = self.words_.transform(names, tokens)
+        lengths, n_cosines = self._lengths(asked), self.views_.shape[1]
+        found = np.empty((self.n_respects, *position.shape), np.float32)
         for start in range(0, len(position), BLOCK_ROWS):
             here = position[start : start + BLOCK_ROWS]
             rows = np.arange(start, start + len(here))
-            repeated = np.repeat(rows, here.shape[1])
-            products = asked[repeated].multiply(self.held_[here.ravel()]) @ self.views_
-            products /= np.maximum(asked_length[repeated] * held_length[here.ravel()], 1e-12)
-            found[:3, rows] = products.T.reshape(3, *here.shape)
-            found[3, rows] = (first[rows, None] == self.first_[here]) & (first[rows, None] >= 0)
-        return found[: self.n_respects]
+            repeated, held = np.repeat(rows, here.shape[1]), here.ravel()
+            products = asked[repeated].multiply(self.held_[held]) @ self.views_
+            products /= np.maximum(lengths[repeated] * self._held_lengths[held], 1e-12)
+            found[:n_cosines, rows] = products.T.reshape(n_cosines, *here.shape)
+        if self.n_respects > n_cosines:
+            first = self.words_.first_words(names, tokens)[:, None]
+            found[n_cosines] = (first == self.first_[position]) & (first >= 0)
+        return found
+
+    @cached_property
+    def _held_lengths(self) -> np.ndarray:
+        return self._lengths(self.held_)
 
     def _lengths(self, X: Any) -> np.ndarray:
-        """Of each row in each view, shape (n_rows, 3)."""
+        """Of each row in each cosine, shape (n_rows, n_cosines)."""
         return np.asarray(np.sqrt(X.multiply(X) @ self.views_))
