@@ -191,22 +191,21 @@ def test_weights_found_on_few_rows_are_scaled_by_what_held_out_rows_say():
     X = rng.normal(size=(400, 200))
     price = X @ rng.normal(0, 0.1, 200)
     noise = rng.normal(0, 1.0, 400)
-    of_price, of_noise = (held_out_scale([X], [3.0], rows, y, 0) for y in (price, noise))
+    of_price, of_noise = (held_out_scale([X], [3.0], rows.group, None, y, 0) for y in (price, noise))
     assert of_price == max(SCALES)
     assert of_noise == min(SCALES)
-    assert (
-        held_out_scale([X[:60]], [3.0], rows.subset(np.arange(60)), noise[:60], 0) == 1
-    )  # too few are held out
+    too_few = held_out_scale([X[:60]], [3.0], rows.group[:60], None, noise[:60], 0)
+    assert too_few == 1
 
 
 def test_rows_of_a_group_are_held_out_together():
     """Copies would say that nothing need be shrunk."""
     rng = np.random.default_rng(0)
-    rows, _ = make_rows(400)
     X, noise = (np.repeat(one, 2, axis=0) for one in (rng.normal(size=(200, 300)), rng.normal(0, 1.0, 200)))
-    in_pairs = replace(rows, group=np.arange(400) // 2)
-    alone = replace(rows, group=np.arange(400))
-    assert held_out_scale([X], [3.0], alone, noise, 0) > 4 * held_out_scale([X], [3.0], in_pairs, noise, 0)
+    alone, in_pairs = (
+        held_out_scale([X], [3.0], group, None, noise, 0) for group in (np.arange(400), np.arange(400) // 2)
+    )
+    assert alone > 4 * in_pairs
 
 
 def test_the_scale_lies_where_a_parabola_is_lowest_or_at_an_end():

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 
 from heads.features.inputs import read_inputs
 from heads.features.memory import block_order, parse_bytes
+from heads.folds import crossfit as crossfit_module
+from heads.folds import parallel
 from heads.folds.crossfit import crossfit
+from heads.linear import additive
 from heads.registry import make_head
+from heads.testing import folds_of, make_rows
 from store.cli import main
 from store.config import Config, FoldConfig, HeadConfig, save_config
 from store.errors import ConfigError, WorkspaceError
@@ -118,3 +122,45 @@ def test_a_block_order_holds_every_row_once(n, block_rows, blocks, seed):
     if n:
         order = block_order(positions, np.random.default_rng(seed), block_rows, blocks)
         assert sorted(order.tolist()) == positions.tolist()
+
+
+@pytest.mark.parametrize("name", ["additive", "neighbours"])
+def test_folds_for_which_memory_is_lacking_are_fitted_one_after_the_other(name, monkeypatch):
+    rows, log_price = make_rows(300)
+    at_work, most = 0, []
+
+    def watched(work):
+        def one(item):
+            nonlocal at_work
+            at_work += 1
+            most.append(at_work)
+            try:
+                return work(item)
+            finally:
+                at_work -= 1
+
+        return one
+
+    plain = parallel.each_in_memory
+    for module in (additive, crossfit_module):
+        monkeypatch.setattr(module, "each_in_memory", lambda work, *given: plain(watched(work), *given))
+    monkeypatch.setattr(parallel, "n_cores", lambda wanted=0: wanted or 2)
+    found = []
+    for free in (0, 10**12):
+        monkeypatch.setattr(parallel, "free_memory", lambda free=free: free)
+        most.clear()
+        found.append(crossfit(make_head(name, {}), rows, log_price, folds_of(rows)).oof)
+        assert max(most) == (1 if free == 0 else 2)
+    np.testing.assert_array_equal(*found)
+
+
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "CONTROL_GROUP", tmp_path)
+    free = parallel.free_memory()
+    assert free > 10**7
+    (tmp_path / "memory.current").write_text("5000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1000000\ninactive_file 3000000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert parallel.free_memory() > 10**7
+    (tmp_path / "memory.max").write_text("6000000\n")
+    assert parallel.free_memory() == 4_000_000

@@ -192,7 +192,10 @@ def _rows_of(
     for composition in texts:
         column = compose(composition, table.select(list(composition_columns(composition))))
         composed[composition] = np.array(column.fill_null("").to_pylist(), dtype=object)
-    loaded = [load_any(workspace, vector_set, split, folds_hash, np.float16, folder) for vector_set in sets]
+    loaded = []
+    for vector_set in sets:
+        loaded.append(load_any(workspace, vector_set, split, folds_hash, np.float16, folder))
+        pa.default_memory_pool().release_unused()  # what the files were read into, as much as the vectors take
     return Rows(
         sample_id=table["sample_id"].combine_chunks(),
         matrices=tuple(matrix for matrix in loaded if isinstance(matrix, Matrix)),

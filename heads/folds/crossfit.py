@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from heads.base import MATRIX_CHECKS, MOST_BEYOND, FoldPredictions, Head, rows_of_matrix
 from heads.features.rows import Rows
-from heads.folds.parallel import each_on_a_core
+from heads.folds.parallel import each_in_memory
 from heads.folds.tuning import Tuning
 from store.cleaning import Cleaning
 from store.errors import HeadError, RowMismatchError
@@ -17,6 +17,7 @@ from store.folds.assign import decide_folds
 from store.target import as_log_price, warn_of_prices
 from store.weights import relative_weights
 
+BYTES_OF_VALUE = 8  # of a vector, in a fit: as it is cached, as a head computes with it, and a little more
 LEAST_GROUPS = 3  # that a fold's model is fitted on: two to choose on, one to check the choice
 
 
@@ -194,7 +195,10 @@ def _one_by_one(
         on_fit()
         return _OneFold(predicted, of_test, model.learned(), model if averages else head, evidence)
 
-    found = each_on_a_core(one_fold, folds) if head.side_by_side else [one_fold(held) for held in folds]
+    if head.side_by_side:
+        found = each_in_memory(one_fold, folds, BYTES_OF_VALUE * len(train) * train.n_columns)
+    else:
+        found = [one_fold(held) for held in folds]
     oof, learned = np.full(len(train), np.nan), [one.learned for one in found]
     evidence = [one.evidence for one in found]
     for held_out, one in zip(folds, found, strict=True):

@@ -8,7 +8,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")  # of a container
 
 _this_thread = threading.local()
 _blas = threading.Lock()  # held by who has limited BLAS
@@ -67,6 +70,30 @@ def each_on_a_core(work: Callable[[Item], Result], items: Iterable[Item], cores:
     at_once = max(1, min(n_cores(cores), len(listed)))
     with threadpool_limits(limits=1), ThreadPoolExecutor(at_once, initializer=_take_one_core) as pool:
         return list(pool.map(work, listed))
+
+
+def each_in_memory(work: Callable[[Item], Result], items: Iterable[Item], bytes_each: int) -> list[Result]:
+    """As `each_on_a_core`, but only so many items at a time as there is memory for, and at least one.
+
+    Args:
+        bytes_each: about the memory that `work` takes.
+    """
+    return each_on_a_core(work, items, max(1, min(n_cores(), free_memory() // max(bytes_each, 1))))
+
+
+def free_memory() -> int:
+    """Bytes that this process can take: those of the machine, or what is left of the limit of its control group."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError, KeyError):  # no control groups, or no limit: "max"
+        limit, used = (int((CONTROL_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        lines = (CONTROL_GROUP / "memory.stat").read_text().splitlines()
+        used -= int(
+            dict(line.split() for line in lines)["inactive_file"]
+        )  # is given up when memory is asked for
+        free = min(free, max(0, limit - used))
+    return free
 
 
 def _take_one_core() -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from heads.base import FoldPredictions, Head
 from heads.features.blocks import Block, Counts, TermCounter, blocks_of, with_bare_numbers
 from heads.features.rows import Rows
-from heads.folds.parallel import each_on_a_core
-from heads.linear.variances import block_scale, centred_kernel, find_weights, solve_blocks
+from heads.folds.parallel import each_in_memory
+from heads.linear.variances import BYTES_OF_SOLVER, block_scale, centred_kernel, find_weights, solve_blocks
 from heads.params import MOST_SEED, param
 from store.folds.assign import sample_of_groups
 from store.metric import smape_rows
@@ -55,32 +55,32 @@ class BlockSum:
         """
         blocks = {name: block.fit(rows, counts) for name, block in blocks_of(rows, list(counts)).items()}
         columns = {name: compact(block.transform(rows, counts)) for name, block in blocks.items()}
+        n_rows, group, weight = len(rows), rows.group, rows.weight
+        del rows, counts  # as large as the columns, where nobody else holds them
         scales = {name: block_scale(X) for name, X in columns.items()}
         live = [name for name, scale in scales.items() if scale > 0]
         if weights is None and live:
-            sample = np.sort(
-                np.random.default_rng(head.random_state).permutation(len(rows))[: head.tune_rows]
-            )
+            sample = np.sort(np.random.default_rng(head.random_state).permutation(n_rows)[: head.tune_rows])
             kernels = np.empty((len(live), len(sample), len(sample)))
             for at, name in enumerate(live):
                 kernels[at] = centred_kernel(columns[name][sample], scales[name])
-            noise = None if rows.weight is None else 1.0 / rows.weight[sample]
+            noise = None if weight is None else 1.0 / weight[sample]
             found = find_weights(kernels, log_price[sample], head.prior, noise)
             factors = (np.sqrt(found) / np.array([scales[name] for name in live])).tolist()
             scale = held_out_scale(
-                [columns[name] for name in live], factors, rows, log_price, head.random_state
+                [columns[name] for name in live], factors, group, weight, log_price, head.random_state
             )
             weights = dict(zip(live, (scale * found).tolist(), strict=True))
         weights = weights or {}  # all rows have the same features: they get the mean price
         live = [name for name in live if weights.get(name, 0.0) > 0]
         factors = [np.sqrt(weights[name]) / scales[name] for name in live]
-        X, mean = [columns[name] for name in live], float(np.average(log_price, weights=rows.weight))
-        given = np.ones(len(rows)) if rows.weight is None else rows.weight
+        X, mean = [columns[name] for name in live], float(np.average(log_price, weights=weight))
+        given = np.ones(n_rows) if weight is None else weight
         row_weights = given
         for _ in range(1 + (REWEIGHTINGS if head.huber_bend else 0)):
             fitted, intercept = solve_blocks(X, factors, log_price - mean, row_weights)
             parts = [x @ coefficients for x, coefficients in zip(X, fitted, strict=True)]
-            apart = np.abs(log_price - mean - intercept - sum(parts, np.zeros(len(rows))))
+            apart = np.abs(log_price - mean - intercept - sum(parts, np.zeros(n_rows)))
             bend = head.huber_bend * max(1.4826 * float(np.median(apart)), 1e-6)
             row_weights = given * np.minimum(1.0, bend / np.maximum(apart, 1e-9))
         offsets = {name: float(part.mean()) for name, part in zip(live, parts, strict=True)}
@@ -117,6 +117,13 @@ class CountedRows:
     def of(cls, rows: Rows) -> "CountedRows":
         rows = with_bare_numbers(rows)
         return cls(rows, *TermCounter.of(rows))
+
+    @property
+    def bytes_of_fit(self) -> int:
+        """About the memory that one fit takes: terms and vectors twice, as they are and as columns, and the solver's own."""
+        terms = sum(one.data.nbytes + one.indices.nbytes for one in self.counts.values())
+        vectors = sum(2 * 3 * matrix.X.size for matrix in self.rows.matrices)  # of 2 bytes, and of 4
+        return 2 * terms + vectors + len(self.rows) * BYTES_OF_SOLVER
 
     def fit(
         self,
@@ -184,7 +191,8 @@ class Additive(Head):
             return counted.predict(fitted, np.flatnonzero(fold == held)), described(fitted)
 
         oof, learned = np.empty(len(train)), []
-        for held, (predicted, chosen) in zip(folds, each_on_a_core(one_fold, folds), strict=True):
+        found = each_in_memory(one_fold, folds, counted.bytes_of_fit)
+        for held, (predicted, chosen) in zip(folds, found, strict=True):
             oof[fold == held] = predicted
             learned.append(chosen)
         every = np.arange(len(train))
@@ -223,17 +231,23 @@ class Additive(Head):
 
 
 def held_out_scale(
-    blocks: Sequence[Any], factors: Sequence[float], rows: Rows, log_price: np.ndarray, seed: int
+    blocks: Sequence[Any],
+    factors: Sequence[float],
+    group: np.ndarray,
+    weight: np.ndarray | None,
+    log_price: np.ndarray,
+    seed: int,
 ) -> float:
     """What the weights of all blocks are multiplied by: the least SMAPE of held-out rows, by models of the others.
 
     Args:
         factors: what the columns of each block are multiplied by, at a scale of 1.
+        weight: what each row counts; None: all alike.
     """
-    held = ~sample_of_groups(rows.group, round((1 - HELD_OUT) * len(rows)), seed)
+    held = ~sample_of_groups(group, round((1 - HELD_OUT) * len(group)), seed)
     if not LEAST_HELD <= held.sum() < len(held):
         return 1.0
-    given = np.ones(len(rows)) if rows.weight is None else rows.weight
+    given = np.ones(len(group)) if weight is None else weight
     mean = float(np.average(log_price[~held], weights=given[~held]))
     losses = []
     for scale in SCALES:

@@ -11,6 +11,8 @@ TOLERANCE = 1e-4  # of the residual, relative
 MAX_PRODUCTS = 1000  # of conjugate gradients
 SKETCHED_FROM = 500  # rows
 SKETCH = 96  # directions of largest variance that are taken out of the way of conjugate gradients
+SKETCHED_AT_ONCE = 8_000_000  # values of the sketch: of more rows it is made some directions at a time
+BYTES_OF_SOLVER = 5 * 8 * SKETCH  # about what it takes of memory for each row
 INTERCEPT = 10.0  # a column of it is an intercept that is barely shrunk
 MERGED_BELOW = 4_000_000  # stored values of sparse blocks, where a product takes less time than its call
 
@@ -165,12 +167,18 @@ def _nystroem_inverse(explained: Callable[[np.ndarray], np.ndarray], n_rows: int
 
     draws = np.random.default_rng(0).standard_normal((n_rows, SKETCH))
     basis = qr(draws, mode="economic", overwrite_a=True, check_finite=False)[0]
-    sketch = explained(basis)
+    at_once = max(1, SKETCHED_AT_ONCE // n_rows)
+    parts = [explained(basis[:, at : at + at_once]) for at in range(0, SKETCH, at_once)]
+    sketch = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    del parts
     among = basis.T @ sketch
     values, vectors = eigh((among + among.T) / 2, check_finite=False)
     sure = values > 1e-6 * values[-1]  # products are of single precision: the rest may be noise
-    root = (sketch @ vectors[:, sure]) / np.sqrt(values[sure])
-    directions, lengths, _ = svd(root, full_matrices=False, check_finite=False)
+    del basis, draws
+    root = sketch @ vectors[:, sure]
+    root /= np.sqrt(values[sure])
+    del sketch
+    directions, lengths, _ = svd(root, full_matrices=False, overwrite_a=True, check_finite=False)
     variances = lengths**2
     rest = variances[-1] if sure.all() else 0.0  # of the directions that are not among these
     shrunk = (rest + 1.0) / (variances + 1.0) - 1.0
