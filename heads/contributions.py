@@ -165,7 +165,7 @@ def _of_blocks(
             names = _spelled(head, terms, head.counter_.vectorizers[terms], block.columns_)
             _add_terms(parts, X.tocsr(), own, names, terms, texts, _owners_of_words(rows))
         elif isinstance(block, CategoryColumns):
-            _add_fields(parts, block.block_, X * own)
+            _add_fields(parts, block.block_, (X.toarray() if hasattr(X, "toarray") else X) * own)
         else:
             _add(parts, X * own, _block_owners(name, block, X.shape[1], rows))
     return parts

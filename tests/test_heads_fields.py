@@ -3,11 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from heads.features.categories import LevelColumns
 from heads.features.design import FieldBlock
 from heads.features.fields import facts_of, field_table
-from heads.features.rows import Rows
+from heads.features.rows import CategoricalColumn, Rows
 from heads.folds.crossfit import crossfit
 from heads.registry import make_head
+from heads.testing import make_rows
 from heads.trees.columns import TreeColumns
 from tests.fakes import catalog_table
 
@@ -250,3 +252,22 @@ def test_one_value_that_stands_for_unknown_among_a_few_levels_is_missing_and_fla
 )
 def test_usual_values_are_never_set_apart(values):
     assert np.isfinite(column(field_table(weights([float(v) for v in values])), "numeric:weight")).all()
+
+
+def test_columns_of_levels_are_the_same_sparse():
+    rows, _ = make_rows(200)
+    codes = np.where(np.arange(200) % 7 == 0, -1, np.arange(200) % 31).astype(np.int32)
+    fields = dataclasses.replace(
+        rows.fields,
+        categories={
+            **rows.fields.categories,
+            "shop": CategoricalColumn(tuple(f"shop {i}" for i in range(31)), codes),
+        },
+    )
+    levels = LevelColumns.of(fields, 0, min_count=6)
+    marked = np.zeros((200, levels.stop), np.float32)
+    levels.mark(fields, marked)
+    found = levels.sparse(fields)
+    np.testing.assert_array_equal(found.toarray(), marked)
+    assert found.has_canonical_format
+    assert 400 < found.nnz == marked.sum() < 600 - 29  # some levels are too rare

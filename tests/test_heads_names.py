@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from heads.features.tfidf import Tokens
-from heads.kernels.names import RESPECTS, NameSimilarities
+from heads.kernels.names import RESPECTS, NameSimilarities, numbers_of
 
-WORDS = st.lists(st.sampled_from(["acme", "blue", "mug", "8gb", "256", "Zen"]), max_size=5).map(" ".join)
+WORDS = st.lists(
+    st.sampled_from(["acme", "blue", "mug", "8gb", "8 GB", "1.5", "256", "Zen"]), max_size=5
+).map(" ".join)
 SHARED = ["acme blue 8gb mug", "acme 8gb"]
 
 
@@ -28,12 +30,17 @@ def compared(known, asked, similarities=None):
 def test_words_alone_and_numbers_alone_are_compared_as_scikit_learns_tfidf_does(known, asked):
     known = [*known, *SHARED]
     found = compared(known, asked)
-    for at, pattern in ((1, r"\w+"), (2, r"\w*\d\w*")):
-        peer = TfidfVectorizer(
-            analyzer=lambda text, of=pattern: re.findall(of, text.lower()), sublinear_tf=True
-        )
+    for at, cut in ((1, lambda text: re.findall(r"\w+", text.lower())), (2, numbers_of)):
+        peer = TfidfVectorizer(analyzer=cut, sublinear_tf=True)
         expected = peer.fit_transform(known) @ peer.transform(asked).T
         np.testing.assert_allclose(found[at], expected.toarray().T, atol=1e-5)
+
+
+def test_a_number_is_alike_however_its_unit_is_written_and_however_much_of_it_there_is():
+    found = compared(["cola 1.5 L", "cola 2 L", "cola"], ["Lemonade, 1.5l", "soda"])[2]
+    assert found[0, 0] == pytest.approx(1, abs=1e-6)
+    assert found[0, 1] == found[0, 2] == 0
+    assert not found[1].any()
 
 
 def test_the_first_word_is_the_same_or_not():

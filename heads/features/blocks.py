@@ -21,6 +21,7 @@ BARE = tuple(
 )  # of the item name, without a unit, in their order
 LEAST_OTHER = 0.05  # share of rows whose text is not the item name alone, for words of the text to be a block
 MIN_ROWS = 2  # training rows that must hold a word or a category
+MOST_FILLED = 0.1  # of a dense block that is multiplied faster as a sparse one
 MOST_TERMS = 200_000  # of each family
 # Begins of names of numbers that say how much is sold.
 QUANTITIES = ("log_value", "log_pack_count", "log_quantity:")
@@ -164,7 +165,7 @@ class CurveColumns:
 
 @dataclass
 class CategoryColumns:
-    """One column a category."""
+    """One column a level of each category, sparse where most of it is zero."""
 
     block_: FieldBlock = field(init=False, repr=False)
 
@@ -172,8 +173,9 @@ class CategoryColumns:
         self.block_ = FieldBlock(min_count=MIN_ROWS).fit(_without_numbers(rows))
         return self
 
-    def transform(self, rows: Rows, counts: Counts) -> np.ndarray:
-        return self.block_.transform(_without_numbers(rows))
+    def transform(self, rows: Rows, counts: Counts) -> Any:
+        X = self.block_.levels_.sparse(rows.fields)
+        return X if X.nnz < MOST_FILLED * np.prod(X.shape) else X.toarray()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,21 @@ class LevelColumns:
             held = np.flatnonzero(column >= 0)
             X[held, column[held]] = 1.0
 
+    def sparse(self, fields: FieldTable) -> Any:
+        """What `mark` puts into zeros, sparse float32 of shape (n_rows, `stop`)."""
+        import scipy.sparse as sp
 
-def places_of(category: CategoricalColumn, places: Mapping[str, int], index: Index) -> np.ndarray:
+        places = [places_of(fields.categories[name], columns) for name, columns in self.levels.items()]
+        place = np.stack(places, axis=1) if places else np.empty((0, 0), np.int64)
+        held = place >= 0
+        start = np.concatenate([[0], np.cumsum(held.sum(axis=1))])
+        column = place[held]  # of the first row, in the order of the categories, then those of the second
+        return sp.csr_matrix((np.ones(len(column), np.float32), column, start), (len(place), self.stop))
+
+
+def places_of(
+    category: CategoricalColumn, places: Mapping[str, int], index: Index = slice(None)
+) -> np.ndarray:
     """The place of each chosen row's level, shape (n_chosen,); -1 where it is missing or has none."""
     of_level = np.array([places.get(level, -1) for level in category.levels] + [-1])
     return np.asarray(of_level[category.codes[index]])

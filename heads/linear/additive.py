@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from heads.base import FoldPredictions, Head
-from heads.features.blocks import Block, Counts, TermCounter, blocks_of, with_bare_numbers
+from heads.features.blocks import MOST_FILLED, Block, Counts, TermCounter, blocks_of, with_bare_numbers
 from heads.features.rows import Rows
 from heads.folds.parallel import each_in_memory
 from heads.linear.variances import BYTES_OF_SOLVER, block_scale, centred_kernel, find_weights, solve_blocks
@@ -21,7 +21,6 @@ from heads.params import MOST_SEED, param
 from store.folds.assign import sample_of_groups
 from store.metric import smape_rows
 
-MOST_FILLED = 0.1  # of a dense block that is multiplied faster as a sparse one
 REWEIGHTINGS = 3  # of rows, where residuals are bounded
 SCALES = (1.0, 0.5, 0.25, 0.125, 0.0625)  # of all weights together, that are compared on held-out rows
 HELD_OUT = 0.25  # of the rows
