@@ -21,7 +21,7 @@ BARE = tuple(
 )  # of the item name, without a unit, in their order
 LEAST_OTHER = 0.05  # share of rows whose text is not the item name alone, for words of the text to be a block
 MIN_ROWS = 2  # training rows that must hold a word or a category
-MOST_FILLED = 0.1  # of a dense block that is multiplied faster as a sparse one
+MOST_FILLED = 0.1  # of a block that is multiplied faster as a sparse one
 MOST_TERMS = 200_000  # of each family
 # Begins of names of numbers that say how much is sold.
 QUANTITIES = ("log_value", "log_pack_count", "log_quantity:")

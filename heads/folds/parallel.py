@@ -88,11 +88,9 @@ def free_memory() -> int:
     free = psutil.virtual_memory().available
     with suppress(OSError, ValueError, KeyError):  # no control groups, or no limit: "max"
         limit, used = (int((CONTROL_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
-        lines = (CONTROL_GROUP / "memory.stat").read_text().splitlines()
-        used -= int(
-            dict(line.split() for line in lines)["inactive_file"]
-        )  # is given up when memory is asked for
-        free = min(free, max(0, limit - used))
+        parts = dict(line.split() for line in (CONTROL_GROUP / "memory.stat").read_text().splitlines())
+        given_up = int(parts["inactive_file"])  # when memory is asked for
+        free = min(free, max(0, limit - used + given_up))
     return free
 
 

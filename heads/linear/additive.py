@@ -269,7 +269,7 @@ def lowest_point(scales: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def compact(X: Any) -> Any:
-    """Sparse where nearly all is zero, such as one column a category: every step of the solver reads all that is kept."""
+    """Sparse where nearly all is zero: every step of the solver reads all that is kept."""
     import scipy.sparse as sp
 
     is_empty = isinstance(X, np.ndarray) and np.count_nonzero(X) < MOST_FILLED * X.size
