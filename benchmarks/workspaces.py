@@ -119,13 +119,18 @@ def copy_measurement(first: Path, workspace: Workspace) -> None:
 
 def bare_seconds(engine: Any, batches: Sequence[Any]) -> float:
     """Seconds of the forward passes alone of an engine that has begun: OpenVINO's own side by side where it runs on it."""
+    from embed.forward.openvino import side_by_side
+
     passes = engine._ready()
 
     def run(some: Sequence[Any]) -> None:
         if passes.mode.engine == "torch":
             list(engine.encode(iter(some)))
+        elif len(some) <= passes.n_streams:
+            for batch in some:
+                passes.alone(batch)
         else:
-            passes.side_by_side(some)
+            list(side_by_side((passes, batch) for batch in some))
 
     run([batches[0]] * (1 + passes.most_waiting))  # to warm up
     start = time.perf_counter()

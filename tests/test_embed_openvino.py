@@ -24,7 +24,7 @@ from embed.forward.devices import DeviceSettings
 from embed.forward.engine import Engine
 from embed.forward.fleet import load_engines
 from embed.forward.memory import within_memory
-from embed.forward.openvino import ConvertedPasses, load_converted, native_types
+from embed.forward.openvino import ConvertedPasses, embed_each, load_converted, native_types
 from embed.forward.precision import Mode, ModeChoice, recall, remember, worst_cosine
 from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
 from embed.inputs.texts import TextPreparer
@@ -357,6 +357,40 @@ def test_many_texts_one_by_one_have_to_the_bit_the_vectors_of_each_alone(tmp_pat
         np.testing.assert_array_equal(alone.embed_each([text])[0], each[at])
     np.testing.assert_array_equal(alone.embed_each(TEXTS[::-1])[::-1], each)  # again, in another order
     assert alone.embed_each([]).shape == (0, alone.spec.dim)
+
+
+def test_encoders_side_by_side_have_to_the_bit_the_vectors_of_each_alone(tmp_path, folder):
+    convert(load(folder), tmp_path / "texts")
+    convert(load(save_tiny_timm(tmp_path / "timm")), tmp_path / "images")
+    texts, images = (load_converted(tmp_path / name, n_threads=2) for name in ("texts", "images"))
+    files = [encoded(photo(40, 30, seed=i), "PNG") for i in range(5)]
+    files.insert(2, b"no image")
+    for some in (files, files[:2]):  # many and few
+        of_texts, of_images = embed_each([(texts, TEXTS), (images, some)])
+        np.testing.assert_array_equal(of_texts, texts.embed_each(TEXTS))
+        np.testing.assert_array_equal(of_images, images.embed_each(some))
+        assert [at for at, vector in enumerate(of_images) if np.isnan(vector).any()] == [
+            at for at, file in enumerate(some) if file == b"no image"
+        ]
+    assert [vectors.shape[0] for vectors in embed_each([(images, []), (texts, TEXTS[:1])])] == [0, 1]
+
+
+def test_a_pass_that_fails_leaves_no_other_running(tmp_path, folder, monkeypatch):
+    convert(load(folder), tmp_path / "openvino")
+    alone = load_converted(tmp_path / "openvino", n_threads=2)
+    finish, n_finished = alone.passes.finish, []
+
+    def failing(*arguments):
+        n_finished.append(1)
+        if len(n_finished) == 2:
+            raise RuntimeError("out of luck")
+        return finish(*arguments)
+
+    monkeypatch.setattr(alone.passes, "finish", failing)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        alone.embed_each(TEXTS * 4)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(alone.embed_each(TEXTS * 4)[: len(TEXTS)], alone.embed_each(TEXTS))
 
 
 def test_a_folder_alone_embeds_images_by_their_bytes(tmp_path):

@@ -208,9 +208,9 @@ def test_a_text_and_an_image_that_were_priced_lately_are_not_embedded_again(
     model, embedded = PriceModel.load(fitted.folder), []
     embed = ModelEncoders._embed
 
-    def counted(self: ModelEncoders, encoder: str, contents: list[object]) -> object:
-        embedded.append((encoder, len(contents)))
-        return embed(self, encoder, contents)
+    def counted(self: ModelEncoders, missing: dict[str, list[object]]) -> object:
+        embedded.extend((encoder, len(contents)) for encoder, contents in missing.items())
+        return embed(self, missing)
 
     monkeypatch.setattr(ModelEncoders, "_embed", counted)
     monkeypatch.setattr(encoders, "MOST_RECENT", 2)

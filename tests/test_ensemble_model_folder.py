@@ -61,6 +61,7 @@ def test_an_encoder_that_a_model_names_is_never_downloaded(tmp_path, monkeypatch
 
     monkeypatch.setattr("embed.encoding.find_encoder", find)
     spec = fake_spec("someone/model")
+    one = VectorSet(spec.name, "name")
     entry = {
         "kind": REFERENCE,
         "encoder": spec.name,
@@ -68,7 +69,7 @@ def test_an_encoder_that_a_model_names_is_never_downloaded(tmp_path, monkeypatch
         "fingerprint": spec.fingerprint,
     }
     with pytest.raises(EncoderError, match="not on this machine"):
-        ModelEncoders(tmp_path, [entry]).texts(VectorSet(spec.name, "name"), ["tea"])
+        ModelEncoders(tmp_path, [entry]).matrices([one], {one: ["tea"]}, [[]])
     assert asked == [("someone/model", True)]
 
 

@@ -82,7 +82,7 @@ class ConvertedPasses:
         self.model = model
         self.mode = Mode(engine="openvino")
         self._n_threads = n_threads
-        self._n_streams = min(n_threads, MOST_STREAMS)
+        self.n_streams = min(n_threads, MOST_STREAMS)
         self._limit = limit
         # By type: the network compiled for passes side by side, its requests that run nothing, one with all threads.
         self._streams: dict[str, Any] = {}
@@ -112,7 +112,7 @@ class ConvertedPasses:
         try:
             yield
         finally:
-            self._wait_for(list(self._busy))  # where the caller gave up
+            self.wait_for(list(self._busy))  # where the caller gave up
 
     def uploaded(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, tuple[np.ndarray, ...]]]:
         for batch in batches:
@@ -120,10 +120,10 @@ class ConvertedPasses:
 
     def start(self, batch: Batch, inputs: tuple[np.ndarray, ...]) -> list[Any]:
         """Begin the pass of a batch, in parts that run side by side, each by one stream of threads."""
-        return self._begin(batch, inputs, min(self._n_streams, len(batch.arrays[0])))
+        return self._begin(batch, inputs, min(self.n_streams, len(batch.arrays[0])))
 
     def finish(self, batch: Batch, inputs: tuple[np.ndarray, ...], pending: list[Any]) -> np.ndarray:
-        error = self._wait_for(pending)
+        error = self.wait_for(pending)
         if error is not None and not is_out_of_memory(error):
             raise error
         if error is not None or not pending:
@@ -140,26 +140,9 @@ class ConvertedPasses:
         """The same in one pass by all threads together: soonest where a batch is of one text or image."""
         return self._pooled(batch, within_memory(self._run_alone, batch.arrays, self._limit, np.concatenate))
 
-    def side_by_side(self, batches: Iterable[Batch]) -> list[np.ndarray]:
-        """Vectors of each batch, which run side by side where there are more of them than streams.
-
-        Where batches are of one text or image, threads would mostly wait for each other; each batch has the vectors
-        that `alone` gives, to the bit.
-        """
-        coming = iter(batches)
-        first = list(itertools.islice(coming, self._n_streams + 1))
-        if len(first) <= self._n_streams:
-            return [self.alone(batch) for batch in first]
-        waiting: deque[tuple[Batch, Any]] = deque()
-        found: list[np.ndarray] = []
-        with self.running():
-            for batch in itertools.chain(first, coming):
-                waiting.append((batch, self._begin(batch, batch.arrays, 1)))
-                if len(waiting) >= WAITING_PER_STREAM * self._n_streams:
-                    one, pending = waiting.popleft()
-                    found.append(self.finish(one, one.arrays, pending))
-            found += [self.finish(one, one.arrays, pending) for one, pending in waiting]
-        return found
+    def begin(self, batch: Batch) -> list[Any]:
+        """Begin the pass of a batch on one stream; where all streams run, it waits."""
+        return self._begin(batch, batch.arrays, 1)
 
     def _begin(self, batch: Batch, inputs: tuple[np.ndarray, ...], n_parts: int) -> list[Any]:
         """Requests that run now, or wait for a stream; none for a batch that `finish` has to do bit by bit."""
@@ -174,7 +157,7 @@ class ConvertedPasses:
             pending.append(request)
         return pending
 
-    def _wait_for(self, pending: list[Any]) -> RuntimeError | None:
+    def wait_for(self, pending: list[Any]) -> RuntimeError | None:
         """Wait until these requests run no more; the last one's error, if any failed."""
         failed = None
         for request in pending:
@@ -200,7 +183,7 @@ class ConvertedPasses:
         """The network whose requests run on streams of their own."""
         dtype = self.mode.dtype
         if dtype not in self._streams:
-            self._streams[dtype] = self._compiled(dtype, self._n_streams)
+            self._streams[dtype] = self._compiled(dtype, self.n_streams)
         return self._streams[dtype]
 
     def _pooled(self, batch: Batch, vectors: np.ndarray) -> np.ndarray:
@@ -233,8 +216,8 @@ class ConvertedEncoder:
 
     def __init__(self, model: ConvertedModel, n_threads: int | None = None) -> None:
         self.spec = model.spec
-        self._passes = ConvertedPasses(model, n_threads or default_threads(), BatchLimit(2**62))
-        self._passes.apply(Mode(best_type(model), engine="openvino"))
+        self.passes = ConvertedPasses(model, n_threads or default_threads(), BatchLimit(2**62))
+        self.passes.apply(Mode(best_type(model), engine="openvino"))
         is_text = model.spec.modality == "text"
         self._preparer = model.preparer(BatchLimit(BATCH_TOKENS)) if is_text else None
         self._one_text = model.preparer(BatchLimit(1)) if is_text else None  # a batch of each text
@@ -248,23 +231,14 @@ class ConvertedEncoder:
         X = np.full((len(contents), self.spec.dim), np.nan, np.float32)
         prepared = self._preparer
         for batch in self._text_batches(contents, prepared) if prepared else self._image_batches(contents):
-            X[[int.from_bytes(key, "big") for key in batch.keys]] = self._passes.vectors(batch)
+            X[[int.from_bytes(key, "big") for key in batch.keys]] = self.passes.vectors(batch)
         return X
 
     def embed_each(self, contents: Sequence[Any]) -> np.ndarray:
         """As `embed`, each content in a pass of its own: no vector depends on what else is asked for."""
-        X, done = np.full((len(contents), self.spec.dim), np.nan, np.float32), []
+        return embed_each([(self, contents)])[0]
 
-        def batches() -> Iterator[Batch]:
-            for at, batch in self._one_by_one(contents):
-                done.append(at)
-                yield batch
-
-        found = self._passes.side_by_side(batches())
-        X[done] = np.concatenate([X[:0], *found])
-        return X
-
-    def _one_by_one(self, contents: Sequence[Any]) -> Iterator[tuple[int, Batch]]:
+    def one_by_one(self, contents: Sequence[Any]) -> Iterator[tuple[int, Batch]]:
         """A batch of each content, with its place; none of an image that can't be decoded."""
         if self._one_text is not None:
             for batch in self._text_batches(contents, self._one_text):
@@ -300,6 +274,56 @@ class ConvertedEncoder:
                 if pixels:
                     keys = [at.to_bytes(8, "big") for at in pixels]
                     yield Batch("", keys, (np.stack(list(pixels.values())),))
+
+
+def embed_each(asked: Sequence[tuple[ConvertedEncoder, Sequence[Any]]]) -> list[np.ndarray]:
+    """Vectors of the contents of each encoder, as its `embed_each` has them; no encoder waits for the last of another.
+
+    A few contents of one encoder are passed through it one after the other, each by all threads.
+
+    Args:
+        asked: encoders, each once, with what they are to embed.
+    """
+    found = [np.full((len(contents), encoder.spec.dim), np.nan, np.float32) for encoder, contents in asked]
+    places: list[tuple[np.ndarray, int]] = []
+
+    def batches() -> Iterator[tuple[ConvertedPasses, Batch]]:
+        for X, (encoder, contents) in zip(found, asked, strict=True):
+            coming = encoder.one_by_one(contents)
+            first = list(itertools.islice(coming, encoder.passes.n_streams + 1))
+            if len(first) <= encoder.passes.n_streams:
+                for at, batch in first:
+                    X[at] = encoder.passes.alone(batch)[0]
+                continue
+            for at, batch in itertools.chain(first, coming):
+                places.append((X, at))
+                yield encoder.passes, batch
+
+    for i, vectors in enumerate(side_by_side(batches())):
+        X, at = places[i]
+        X[at] = vectors[0]
+    return found
+
+
+def side_by_side(batches: Iterable[tuple[ConvertedPasses, Batch]]) -> Iterator[np.ndarray]:
+    """The vectors of each batch, in order; passes run on streams, each by one.
+
+    Where batches are of one text or image, threads of one pass would mostly wait for each other; each batch has the vectors
+    that `ConvertedPasses.alone` gives, to the bit.
+    """
+    waiting: deque[tuple[ConvertedPasses, Batch, list[Any]]] = deque()
+    try:
+        for passes, batch in batches:
+            waiting.append((passes, batch, passes.begin(batch)))
+            if len(waiting) >= WAITING_PER_STREAM * passes.n_streams:
+                oldest, its_batch, pending = waiting.popleft()
+                yield oldest.finish(its_batch, its_batch.arrays, pending)
+        while waiting:
+            oldest, its_batch, pending = waiting.popleft()
+            yield oldest.finish(its_batch, its_batch.arrays, pending)
+    finally:
+        for passes, _, pending in waiting:  # where the caller gave up
+            passes.wait_for(pending)
 
 
 def load_converted(folder: str | os.PathLike[str], n_threads: int | None = None) -> ConvertedEncoder:

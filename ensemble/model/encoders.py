@@ -4,8 +4,9 @@ import hashlib
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,25 @@ class RecentVectors:
                 self._vectors.popitem(last=False)
 
 
+@dataclass(eq=False)
+class _Column:
+    """What one encoder is asked to embed of rows, at most one content of each, and the vectors once they are found."""
+
+    encoder: str
+    contents: Sequence[Any]
+    keys: pa.Array  # null where a row has no content
+    X: np.ndarray = field(init=False)  # (n_rows, dim) float16
+    valid: np.ndarray = field(init=False)  # (n_rows,) bool
+
+    def without_vector(self) -> list[tuple[int, bytes]]:
+        """Rows, with their keys, that have content and no vector yet."""
+        return [
+            (at, key)
+            for at, key in enumerate(self.keys.to_pylist())
+            if key is not None and not self.valid[at]
+        ]
+
+
 class ModelEncoders:
     """Vectors of texts and images. Every item is a pass of its own, so that no row's vector depends on other rows."""
 
@@ -133,53 +153,77 @@ class ModelEncoders:
         with ThreadPoolExecutor(max(1, len(names))) as pool:
             list(pool.map(self._encoder, names))
 
-    def texts(self, vector_set: VectorSet, texts: Sequence[str | None]) -> Matrix:
-        """Vectors of composed texts; a row without text is not valid."""
-        keys = text_keys(pa.array(texts, pa.string()))
-        return self._matrix(vector_set, texts, keys)
+    def matrices(
+        self,
+        sets: Sequence[VectorSet],
+        texts: Mapping[VectorSet, Sequence[str | None]],
+        images: Sequence[Sequence[bytes]],
+    ) -> list[Matrix]:
+        """Vectors of rows by each set. A row without text, or without an image that can be decoded, is not valid.
 
-    def images(self, vector_set: VectorSet, contents: Sequence[Sequence[bytes]]) -> Matrix:
-        """Vectors of image files' bytes, of several the mean; a row without one that can be decoded is not valid."""
-        most = max([1, *(len(row) for row in contents)])
+        Args:
+            texts: composed texts, for each set of texts.
+            images: the bytes of each row's image files, of several the mean vector is taken.
+        """
+        columns = {one: self._columns(one, texts.get(one), images) for one in sets}
+        self._fill([column for some in columns.values() for column in some])
+        return [self._averaged(one, columns[one]) for one in sets]
+
+    def _columns(
+        self, one: VectorSet, texts: Sequence[str | None] | None, images: Sequence[Sequence[bytes]]
+    ) -> list["_Column"]:
+        """One of texts, or one for each image that a row may have."""
+        if texts is not None:
+            return [_Column(one.encoder, texts, text_keys(pa.array(texts, pa.string())))]
         columns = []
-        for at in range(most):
-            of_row = [row[at] if at < len(row) else None for row in contents]
-            digests = [None if content is None else hashlib.sha256(content).hexdigest() for content in of_row]
-            columns.append(self._matrix(vector_set, of_row, image_keys(pa.array(digests, pa.string()))))
-        spec = EncoderSpec.from_json(self._entries[vector_set.encoder]["spec"])
-        return averaged(columns, spec.normalize) if most > 1 else columns[0]
+        for at in range(max([1, *(len(row) for row in images)])):
+            contents = [row[at] if at < len(row) else None for row in images]
+            digests = [
+                None if content is None else hashlib.sha256(content).hexdigest() for content in contents
+            ]
+            columns.append(_Column(one.encoder, contents, image_keys(pa.array(digests, pa.string()))))
+        return columns
 
-    def _matrix(self, vector_set: VectorSet, contents: Sequence[Any], keys: pa.Array) -> Matrix:
-        spec = EncoderSpec.from_json(self._entries[vector_set.encoder]["spec"])
-        X, valid = np.zeros((len(contents), spec.dim), np.float16), np.zeros(len(contents), bool)
-        if self._cache is not None:
-            cached, valid = gather(self._cache, spec, keys, np.float16)
-            X = np.asarray(cached)
-        self._take_known(vector_set.encoder, keys, X, valid)
-        first: dict[bytes, int] = {}  # the same content is embedded once
-        for at, key in enumerate(keys.to_pylist()):
-            if key is not None and not valid[at]:
-                first.setdefault(key, at)
-        if first:
-            made = self._embed(vector_set.encoder, [contents[at] for at in first.values()])
-            can_be_used = np.isfinite(made).all(axis=1)  # not of an image that can't be decoded
-            vectors = {key: made[i] for i, key in enumerate(first) if can_be_used[i]}
-            for at, key in enumerate(keys.to_pylist()):
-                if key in vectors and not valid[at]:
-                    X[at], valid[at] = vectors[key], True
+    def _averaged(self, one: VectorSet, columns: Sequence["_Column"]) -> Matrix:
+        matrices = [Matrix(str(one), column.X, column.valid) for column in columns]
+        normalize = EncoderSpec.from_json(self._entries[one.encoder]["spec"]).normalize
+        return averaged(matrices, normalize) if len(matrices) > 1 else matrices[0]
+
+    def _fill(self, columns: Sequence["_Column"]) -> None:
+        """Find the vectors of all columns, and embed what none is known of: the same content once."""
+        missing: dict[str, dict[bytes, Any]] = {}  # encoder -> content by key
+        for column in columns:
+            spec = EncoderSpec.from_json(self._entries[column.encoder]["spec"])
+            column.X = np.zeros((len(column.contents), spec.dim), np.float16)
+            column.valid = np.zeros(len(column.contents), bool)
+            if self._cache is not None:
+                cached, column.valid = gather(self._cache, spec, column.keys, np.float16)
+                column.X = np.asarray(cached)
+            self._take_known(column)
+            for at, key in column.without_vector():
+                missing.setdefault(column.encoder, {}).setdefault(key, column.contents[at])
+        if not missing:
+            return
+        made = self._embed({encoder: list(contents.values()) for encoder, contents in missing.items()})
+        for encoder, contents in missing.items():
+            can_be_used = np.isfinite(made[encoder]).all(axis=1)  # not of an image that can't be decoded
+            vectors = {key: made[encoder][i] for i, key in enumerate(contents) if can_be_used[i]}
             for key, vector in vectors.items():
-                self._recent[vector_set.encoder].keep(key, vector.copy())
-        return Matrix(str(vector_set), X, valid)
+                self._recent[encoder].keep(key, vector.copy())
+            for column in columns:
+                if column.encoder != encoder:
+                    continue
+                for at, key in column.without_vector():
+                    if key in vectors:
+                        column.X[at], column.valid[at] = vectors[key], True
 
-    def _take_known(self, encoder: str, keys: pa.Array, X: np.ndarray, valid: np.ndarray) -> None:
+    def _take_known(self, column: "_Column") -> None:
         """Fill in vectors that are at hand by content key: those of the test rows, and of what was embedded last."""
-        place, known = self._held.get(encoder, ({}, X[:0]))
-        for at, key in enumerate(keys.to_pylist()):
-            if key is None or valid[at]:
-                continue
-            found = known[place[key]] if key in place else self._recent[encoder].find(key)
+        place, known = self._held.get(column.encoder, ({}, column.X[:0]))
+        for at, key in column.without_vector():
+            found = known[place[key]] if key in place else self._recent[column.encoder].find(key)
             if found is not None:
-                X[at], valid[at] = found, True
+                column.X[at], column.valid[at] = found, True
 
     @cached_property
     def _held(self) -> dict[str, tuple[dict[bytes, int], np.ndarray]]:
@@ -192,13 +236,18 @@ class ModelEncoders:
             for name, (keys, X) in read_test_vectors(path, self.dims).items()
         }
 
-    def _embed(self, encoder: str, contents: Sequence[Any]) -> np.ndarray:
-        """Shape (n_contents, dim) float16; NaN where an image can't be decoded."""
-        if self._entries[encoder]["kind"] == REFERENCE:
-            return self._embed_by_torch(encoder, contents)
-        loaded = self._encoder(encoder)
-        with self._lock:
-            return np.asarray(loaded.embed_each(contents), np.float16)
+    def _embed(self, missing: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+        """Encoder -> vectors of its contents, shape (n_contents, dim) float16; NaN where an image can't be decoded."""
+        found: dict[str, np.ndarray] = {}
+        if converted := [name for name in missing if self._entries[name]["kind"] == CONVERTED]:
+            from embed.forward.openvino import embed_each
+
+            asked = [(self._encoder(name), missing[name]) for name in converted]
+            with self._lock:
+                found = dict(zip(converted, embed_each(asked), strict=True))
+        for name in missing.keys() - found.keys():
+            found[name] = self._embed_by_torch(name, missing[name])
+        return {name: np.asarray(vectors, np.float16) for name, vectors in found.items()}
 
     def _encoder(self, name: str) -> Any:
         if name not in self._loaded:
@@ -224,5 +273,4 @@ class ModelEncoders:
                 f"the model was fitted with {encoder} of fingerprint {entry['fingerprint']}, and here the name stands for "
                 f"{found.spec.fingerprint}: install the weights that it was fitted with"
             )
-        made = encode(contents, encoder, precision=spec.precision, missing="nan", offline=True)
-        return np.asarray(made, np.float16)
+        return encode(contents, encoder, precision=spec.precision, missing="nan", offline=True)

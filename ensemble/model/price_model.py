@@ -136,7 +136,13 @@ class PriceModel:
 
     # ---- pricing ---------------------------------------------------------------------------------
 
-    def price(self, rows: Sequence[Mapping[str, Any]], interval: float = 0.9) -> list[Priced]:
+    def embed(self, rows: Sequence[Mapping[str, Any]]) -> "ModelRows":
+        """Read rows given as mappings and embed their texts and images: all that takes long of `price` and `explain`,
+        which take what this returns. So one thread can embed some rows while another prices others.
+        """
+        return self._fitted.rows_of_mappings(rows)
+
+    def price(self, rows: "Sequence[Mapping[str, Any]] | ModelRows", interval: float = 0.9) -> list[Priced]:
         """Price rows given as mappings: one answer for each, in their order; safe to call from several threads.
 
         A column may be left out or None. An image may be a path, the bytes of an image file, or a Pillow image. What a
@@ -144,25 +150,26 @@ class PriceModel:
         exception.
 
         Args:
+            rows: mappings, or what `embed` made of them.
             interval: probability that a row's interval holds its price, 0.5 to 0.999.
 
         Raises:
             ConfigError: interval is out of its range.
         """
-        pricer = self._fitted
-        return pricer.price_rows(pricer.rows_of_mappings(rows), interval)
+        return self._fitted.price_rows(self._embedded(rows), interval)
 
     def explain(self, rows: Any, interval: float = 0.9) -> list[Explanation]:
         """Why rows have their prices: heads, what moved the price, and near training rows, one answer for each.
 
         Args:
-            rows: mappings as of `price`, or a frame or file as of `predict`.
+            rows: mappings or embedded ones as of `price`, or a frame or file as of `predict`.
         """
         from ensemble.model.explain import explanations
+        from ensemble.model.rows import ModelRows
 
         pricer = self._fitted
-        if isinstance(rows, (list, tuple)):
-            parts = iter([pricer.rows_of_mappings(rows)])
+        if isinstance(rows, (list, tuple, ModelRows)):
+            parts = iter([self._embedded(rows)])
         else:
             _, parts = self._parts(rows)
         return [
@@ -386,6 +393,11 @@ class PriceModel:
                 "this PriceModel is not fitted: call fit, or PriceModel.load for one on disk"
             )
         return self._pricer
+
+    def _embedded(self, rows: "Sequence[Mapping[str, Any]] | ModelRows") -> "ModelRows":
+        from ensemble.model.rows import ModelRows
+
+        return rows if isinstance(rows, ModelRows) else self.embed(rows)
 
     @property
     def _texts(self) -> tuple[str, ...]:

@@ -28,7 +28,6 @@ from store.catalog.parse.compose import compose, composition_columns
 from store.catalog.parse.currencies import currency_of
 from store.config import ImagePolicy
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
-from store.vectors.matrix import Matrix
 from store.vectors.sets import VectorSet
 
 _CURRENCY = r"[$€£₹¥₩₽₺₫฿₱₦₪₴]|USD|EUR|GBP|INR|JPY|CNY|CHF|AUD|CAD"
@@ -101,14 +100,11 @@ def model_rows(
     contents = [image_contents(cell, said, policy) for cell, said in zip(cells, flags, strict=True)]
     table = with_further_columns(new.table, shape.columns)
     texts = {name: composed(table, name) for name in shape.compositions}
-    matrices: list[Matrix] = []
-    for one in shape.sets:
-        if one.text is not None:
-            matrices.append(encoders.texts(one, compose_rows(table, one.text)))
-            continue
-        matrices.append(encoders.images(one, contents))
+    composed_texts = {one: compose_rows(table, one.text) for one in shape.sets if one.text is not None}
+    matrices = encoders.matrices(shape.sets, composed_texts, contents)
+    for one, matrix in zip(shape.sets, matrices, strict=True):
         for at, content in enumerate(contents):
-            if content and not matrices[-1].valid[at]:
+            if one.has_image and content and not matrix.valid[at]:
                 flags[at].add(UNREADABLE_IMAGE)
     has_images = any(one.has_image for one in shape.sets)
     rows = Rows(

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from ensemble.model.answers import Explanation, Priced
 from ensemble.model.price_model import PriceModel
-from ensemble.serving.batcher import Batcher
+from ensemble.serving.batcher import Batcher, Call
 from ensemble.serving.images import ImageRead, LinkReader, checked, from_base64
 from ensemble.serving.log import log_event
 from ensemble.serving.metrics import Metrics
@@ -31,7 +31,7 @@ class Intake:
         self._settings = settings
         self._limits = limits
         self._batcher = Batcher(
-            {"price": model.price, "explain": model.explain},
+            {"price": Call(model.embed, model.price), "explain": Call(model.embed, model.explain)},
             batch_rows=limits.batch_rows,
             waiting_rows=limits.waiting_rows,
             on_batch=self._count_batch,
