@@ -16,7 +16,7 @@ from embed.encoders import base
 from embed.encoders.base import Sources
 from embed.encoders.registry import library_of, parse_address
 from embed.encoders.resolve import resolve
-from embed.forward import converted, openvino, precision
+from embed.forward import converted, dynamic_int8, openvino, precision
 from embed.forward import engine as engine_module
 from embed.forward.autotune import ModeTrial
 from embed.forward.converted import ConvertedModel, converted_folder
@@ -24,7 +24,7 @@ from embed.forward.devices import DeviceSettings
 from embed.forward.engine import Engine
 from embed.forward.fleet import load_engines
 from embed.forward.memory import within_memory
-from embed.forward.openvino import ConvertedPasses, embed_each, load_converted, native_types
+from embed.forward.openvino import ConvertedPasses, best_type, embed_each, load_converted, native_types
 from embed.forward.precision import Mode, ModeChoice, recall, remember, worst_cosine
 from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
 from embed.inputs.texts import TextPreparer
@@ -195,6 +195,62 @@ def test_a_part_that_finds_no_memory_is_done_in_smaller_ones_and_any_other_error
     else:
         with pytest.raises(RuntimeError, match=said):
             passes.finish(batch, batch.arrays, pending)
+
+
+# ---- eight bits by dynamic quantization ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A tiny encoder of whole groups of inputs, converted, and what torch makes of some texts in fp32."""
+    folder = tmp_path_factory.mktemp("wide")
+    encoder = load(save_tiny_bert(folder / "bert", hidden_size=128, intermediate_size=256))
+    model = convert(encoder, folder / "converted")
+    preparer = TextPreparer(encoder.tokenize, encoder.pad_id, BatchLimit(10**6))
+    (batch,) = preparer.batches(iter([RowWindow("", KEYS[:20], TEXTS[:20])]))
+    plain = TorchPasses(encoder, torch.device("cpu"), BatchLimit(10**6))
+    with plain.running():
+        return SimpleNamespace(model=model, batch=batch, X=plain.vectors(batch))
+
+
+def test_products_in_eight_bits_are_close_to_fp32_and_no_text_depends_on_others(wide):
+    passes = ConvertedPasses(wide.model, 2, BatchLimit(10**6))
+    assert passes.types()[-1] == dynamic_int8.DTYPE
+    passes.apply(Mode(dynamic_int8.DTYPE, engine="openvino"))
+    X = passes.alone(wide.batch)
+    assert 0.999 < worst_cosine(X, wide.X) < 0.9999999  # close, and not the same
+    passes.record_cosine(passes.mode, 0.9995)
+    assert best_type(ConvertedModel.read(wide.model.folder)) == dynamic_int8.DTYPE
+    alone = load_converted(wide.model.folder, n_threads=2)
+    in_order = wide.X[np.argsort([key[0] for key in wide.batch.keys])]
+    assert worst_cosine(alone.embed(TEXTS[:20]), in_order) > 0.999
+    each = alone.embed_each(TEXTS[:20])
+    for at in (0, 7, 19):
+        np.testing.assert_array_equal(alone.embed_each([TEXTS[at]])[0], each[at])
+
+
+def test_weights_in_eight_bits_are_as_near_as_eight_bits_are():
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(5, 3 * dynamic_int8.GROUP)).astype(np.float32)
+    weights[1] = 0.0
+    weights[2] = 3.0
+    weights[3] = -np.abs(weights[3])
+    weights[4, :64] *= 1e-30
+    integers, zero, scale = dynamic_int8.quantized(weights)
+    assert integers.dtype == zero.dtype == np.uint8
+    assert integers.shape == (5, 3, 64)
+    found = ((integers.astype(np.float32) - zero) * scale).reshape(weights.shape)
+    np.testing.assert_allclose(found, weights, rtol=0, atol=float(scale.max()) / 2 + 1e-6)
+    np.testing.assert_array_equal(found[1], 0.0)
+    spread = np.ptp(np.c_[weights.reshape(15, 64), np.zeros(15)], axis=1)
+    np.testing.assert_allclose(scale.ravel(), np.maximum(spread / 255, np.finfo(np.float32).tiny), rtol=1e-5)
+
+
+def test_networks_without_such_products_are_not_tried_in_eight_bits(tmp_path):
+    narrow = convert(load(save_tiny_bert(tmp_path / "bert", intermediate_size=48)), tmp_path / "narrow")
+    convolutions = convert(load(save_tiny_timm(tmp_path / "timm")), tmp_path / "convolutions")
+    for model in (narrow, convolutions):
+        assert ConvertedPasses(model, 1, BatchLimit(10**6)).types() == native_types()
 
 
 # ---- chosen by measuring -------------------------------------------------------------------------

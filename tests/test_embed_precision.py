@@ -136,6 +136,7 @@ def test_a_vector_of_next_to_no_length_has_no_direction_that_could_stray():
 # ---- OpenVINO among the modes --------------------------------------------------------------------
 
 OV_FP32, OV_BF16 = Mode("fp32", engine="openvino"), Mode("bf16", engine="openvino")
+OV_INT8 = Mode("int8-dynamic", engine="openvino")
 
 
 @pytest.fixture
@@ -154,11 +155,11 @@ def engines(monkeypatch):
             exact = np.eye(4)
             return np.where(np.roll(exact, 1, axis=1) > 0, error, exact)
 
-        def choose(self, policy="auto", unlike=True):
+        def choose(self, policy="auto", unlike=True, types=("bf16", "fp32")):
             return choose(
                 self.applied.append,
                 self.forward,
-                candidates(policy, "cpu", False, openvino_types=["bf16", "fp32"]),
+                candidates(policy, "cpu", False, openvino_types=types),
                 policy,
                 (lambda: self.vectors(self.unlike_error.get(self.applied[-1], 0.0))) if unlike else None,
             )
@@ -199,6 +200,23 @@ def test_where_its_faster_type_strays_the_slower_one_is_tried(engines):
     choice = engines.choose()
     assert choice.mode == OV_FP32
     assert "openvino bf16" not in choice.rows_per_second
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error", "chosen"),
+    [(0.5, 0.02, OV_INT8), (0.97, 0.0, OV_BF16), (0.5, 0.1, OV_BF16)],  # close; hardly faster; strays
+)
+def test_eight_bits_are_timed_beside_a_faster_float_and_taken_where_close_and_faster(
+    engines, seconds, error, chosen
+):
+    engines.seconds[OV_INT8], engines.error[OV_INT8] = seconds, error
+    choice = engines.choose(types=["bf16", "fp32", "int8-dynamic"])
+    assert choice.mode == chosen
+    assert OV_BF16 in engines.applied
+    assert OV_FP32 not in engines.applied
+    assert choice.note == ""
+    for policy in ("fp32", "bf16"):
+        assert engines.choose(policy, types=["bf16", "fp32", "int8-dynamic"]).mode.dtype == policy
 
 
 def test_vectors_that_stray_on_inputs_unlike_the_rows_count_as_well(engines):

@@ -20,7 +20,7 @@ from embed.forward.converted import ConvertedModel, converted_folder, find_conve
 from embed.forward.devices import DeviceSettings, cores, decodes_in_processes, default_threads, device_name
 from embed.forward.local import LocalRunner
 from embed.forward.memory import is_out_of_memory
-from embed.forward.openvino import ConvertedPasses, best_type, native_types
+from embed.forward.openvino import ConvertedPasses, best_type
 from embed.forward.precision import Mode, ModeChoice, candidates, recall, remember
 from embed.inputs.batch import Batch, BatchLimit, Preparer, RowWindow
 from embed.inputs.image_batches import ImagePreparer
@@ -242,9 +242,7 @@ class Engine(LocalRunner):
         return ModeTrial(self.spec, self._torch, self._preparer, self._limit, modes, converted, self._kind)
 
     def _candidates(self, converted: ConvertedPasses | None = None) -> list[Mode]:
-        types: list[str] = []
-        if converted is not None:
-            types = ["int8"] if self.spec.precision == "int8" else native_types()
+        types = converted.types() if converted is not None else []
         passes = self._torch
         return candidates(
             self.spec.precision,

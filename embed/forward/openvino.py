@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from embed.forward import dynamic_int8
 from embed.forward.converted import MODEL, ConvertedModel, installed_version
 from embed.forward.devices import default_threads
 from embed.forward.memory import is_out_of_memory, within_memory
@@ -60,10 +61,11 @@ def native_types() -> list[str]:
 
 
 def best_type(model: ConvertedModel) -> str:
-    """The fastest type that is close enough to fp32 by what was measured, and that this CPU computes in."""
+    """The type that was chosen where this was measured, or the fastest one that this CPU computes in."""
     if model.spec.precision == "int8":
         return "int8"
-    close = [dtype for dtype in native_types() if model.cosines.get(dtype, 0.0) >= MIN_COSINE]
+    types = [dynamic_int8.DTYPE, *native_types()]
+    close = [dtype for dtype in types if model.cosines.get(dtype, 0.0) >= MIN_COSINE]
     return close[0] if close else "fp32"
 
 
@@ -89,6 +91,13 @@ class ConvertedPasses:
         self._free: dict[str, list[Any]] = defaultdict(list)
         self._alone: dict[str, Any] = {}
         self._busy: list[Any] = []
+
+    def types(self) -> list[str]:
+        """What may be computed in: types of this CPU, the fastest first, and where it makes a difference eight bits."""
+        if self.model.spec.precision == "int8":
+            return ["int8"]
+        network = openvino().Core().read_model(str(self.model.folder / MODEL))
+        return native_types() + ([dynamic_int8.DTYPE] if dynamic_int8.has_products(network) else [])
 
     def apply(self, mode: Mode) -> None:
         """Passes from now on are of this type; its network is compiled, once, by the first of them."""
@@ -199,16 +208,19 @@ class ConvertedPasses:
         return pooled
 
     def _compiled(self, dtype: str, n_streams: int = 1) -> Any:
-        hint = HINTS[native_types()[0] if dtype == "int8" else dtype]
         settings = {
             "PERFORMANCE_HINT": "LATENCY" if n_streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": n_streams,
             "INFERENCE_NUM_THREADS": self._n_threads,
-            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_PRECISION_HINT": HINTS.get(dtype, HINTS[native_types()[0]]),
             "ENABLE_CPU_PINNING": False,  # threads that decode, and other processes, share the processors
         }
-        core = openvino().Core()
-        return core.compile_model(str(self.model.folder / MODEL), "CPU", settings)
+        core, path = openvino().Core(), str(self.model.folder / MODEL)
+        if dtype != dynamic_int8.DTYPE:
+            return core.compile_model(path, "CPU", settings)
+        network = core.read_model(path)
+        dynamic_int8.quantize_products(network)
+        return core.compile_model(network, "CPU", settings | dynamic_int8.settings())
 
 
 class ConvertedEncoder:

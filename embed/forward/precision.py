@@ -26,7 +26,9 @@ FAR_BEHIND_COLD = 2.0  # the same of first passes, in which kernels are chosen: 
 class Mode:
     """How a forward pass is run."""
 
-    dtype: str = "fp32"  # "fp32", or what is computed in where that is close enough: "bf16", "fp16", "int8"
+    dtype: str = (
+        "fp32"  # or what is computed in where that is close enough: "bf16", "fp16", "int8", "int8-dynamic"
+    )
     channels_last: bool = False
     compiled: bool = False  # by `torch.compile`
     engine: str = "torch"  # or "openvino"
@@ -94,7 +96,7 @@ def candidates(
 
     Args:
         stored_as: the type of weights that were left in half precision, which is then the only one.
-        openvino_types: what OpenVINO computes in here, the fastest first; empty: it is no choice.
+        openvino_types: what OpenVINO may compute in here, the fastest first of floats; empty: it is no choice.
         unpadded: the encoder can leave out the padding of texts, which a GPU does in half types.
 
     Raises:
@@ -151,7 +153,11 @@ def choose(
     first: dict[Mode, float] = {}  # seconds of first passes
     reference, n_rows, note = None, 0, ""
     for mode in modes:  # warm-up as well: kernels are chosen, memory is laid out
-        if any(m.engine == mode.engine == "openvino" and cosines[m] >= MIN_COSINE for m in cosines):
+        if (
+            mode.engine == "openvino"
+            and mode.dtype == "fp32"
+            and any(m.engine == "openvino" and cosines[m] >= MIN_COSINE for m in cosines)
+        ):
             continue  # its faster type will do
         try:
             apply(mode)
@@ -173,7 +179,7 @@ def choose(
             ) from error
         reference = vectors if reference is None else reference
         cosines[mode] = worst_cosine(vectors, reference)
-        if mode.engine == "openvino" and cosines[mode] < MIN_COSINE and policy != "int8":
+        if mode.engine == "openvino" and mode.dtype in ("fp32", "bf16") and cosines[mode] < MIN_COSINE:
             note = f"{mode} strays from fp32, cosine {cosines[mode]:.5f}"
     assert reference is not None
     allowed = [mode for mode in cosines if _is_allowed(mode, cosines[mode], policy)]
