@@ -3,8 +3,7 @@
 Both read the same products (text and image, as base64 in JSON) of the Myntra catalogue, one process each, on the same
 cores as the clients, in turns. Ours answers with an interval and flags by the whole blend; the peer by one LightGBM on
 the same two encoders. Every request is of a new product, a text and an image of other bytes than all before, since ours
-does not embed again what it embedded lately; what that saves is measured apart. Ours is measured as it is by default, and
-where NNCF is installed with the text encoder in eight bits as well (`embed run --precision int8`).
+does not embed again what it embedded lately; what that saves is measured apart.
 """
 
 import asyncio
@@ -15,9 +14,8 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +33,6 @@ ROUNDS, SECONDS = 3, 10.0
 LEAST_RATIO = 3.0
 FITTED = "SHELFPRICE_BENCH_SERVED"  # folder that keeps what was fitted, to spare it the next time
 ENCODERS = ("minilm@structured", "efficientnet-lite0")
-IN_EIGHT_BITS, PEER_ALONE = "-int8", "peer"
-KINDS = {"": (), IN_EIGHT_BITS: ("--precision", "int8")}  # of ours: how texts are embedded
-SERVE = (sys.executable, "-m", "store.cli", "serve", "--log-level", "warning")
 
 PEER = """
 import base64, io, sys
@@ -85,56 +80,51 @@ def measure(data: Path, rows: int | None) -> list[Result]:
     with scratch() as own:
         work = Path(os.environ.get(FITTED) or own)
         work.mkdir(parents=True, exist_ok=True)
-        train = first_rows(data / "myntra/train.csv", n_rows, work / "train.csv")
-        commands: dict[str, list[str]] = {}
-        for kind, options in KINDS.items():
-            if kind == IN_EIGHT_BITS and find_spec("nncf") is None:
-                continue
-            model = work / f"model{kind}"
-            if not (model / "model.json").is_file():
-                _fit(train, images, work / f"workspace{kind}", model, options)
-            commands[kind] = [*SERVE, "--model", str(model), "--port"]
-        booster = work / "booster.txt"
-        _train_booster(work / "workspace", booster)
-        commands[PEER_ALONE] = [sys.executable, "-c", PEER, str(work / "workspace"), str(booster)]
+        root, model, booster = work / "workspace", work / "model", work / "booster.txt"
+        if not (model / "model.json").is_file():
+            _fit(first_rows(data / "myntra/train.csv", n_rows, work / "train.csv"), images, root, model)
+        _train_booster(root, booster)
         products = list(_products(found[n_rows:], images))
-        with ExitStack() as stack:
-            urls = {name: stack.enter_context(_server(command)) for name, command in commands.items()}
-            new, alone, again = (
-                {
-                    name: _Rounds(url, _peers if name == PEER_ALONE else _ours, products)
-                    for name, url in urls.items()
-                }
-                for _ in range(3)
-            )
+        ours = [sys.executable, "-m", "store.cli", "serve", "--model", str(model), "--log-level", "warning"]
+        peer = [sys.executable, "-c", PEER, str(root), str(booster)]
+        with _server([*ours, "--port"]) as our_url, _server(peer) as peer_url:
+            new = {our_url: _Rounds(our_url, _ours, products), peer_url: _Rounds(peer_url, _peers, products)}
             for _ in range(ROUNDS):
                 for one in new.values():
                     one.run(CLIENTS)
+            alone = {
+                our_url: _Rounds(our_url, _ours, products),
+                peer_url: _Rounds(peer_url, _peers, products),
+            }
             for one in alone.values():
                 one.run(1)
+            again = {
+                our_url: _Rounds(our_url, _ours, products),
+                peer_url: _Rounds(peer_url, _peers, products),
+            }
             for one in again.values():
                 one.ask_all_once()
                 one.run(CLIENTS, again=True)
-
-    def against_peer(what: str, of: dict[str, _Rounds], kind: str, **figures: Any) -> Result:
-        ours, peer = of[kind], of[PEER_ALONE]
-        return Result.at_least(
-            f"serve against FastAPI by hand, {what}",
-            ours.rate / peer.rate,
+    figures: dict[str, Any] = {"rows_fitted_on": n_rows, "clients": CLIENTS}
+    for name, url in (("our", our_url), ("peer", peer_url)):
+        figures |= new[url].figures(name) | alone[url].figures(f"{name}_one_client")
+    return [
+        Result.at_least(
+            "serve against FastAPI by hand, new products",
+            new[our_url].rate / new[peer_url].rate,
             LEAST_RATIO,
             "text and image",
             **figures,
-            **ours.figures("our"),
-            **peer.figures("peer"),
-        )
-
-    setting: dict[str, Any] = {"rows_fitted_on": n_rows, "clients": CLIENTS}
-    for kind, name in (("", "our"), (PEER_ALONE, "peer")):
-        setting |= alone[kind].figures(f"{name}_one_client")
-    found_results = [against_peer("new products", new, "", **setting)]
-    if IN_EIGHT_BITS in new:
-        found_results.append(against_peer("new products, texts in eight bits", new, IN_EIGHT_BITS))
-    return [*found_results, against_peer("products asked for before", again, "")]
+        ),
+        Result.at_least(
+            "serve against FastAPI by hand, products asked for before",
+            again[our_url].rate / again[peer_url].rate,
+            LEAST_RATIO,
+            "text and image",
+            **again[our_url].figures("our"),
+            **again[peer_url].figures("peer"),
+        ),
+    ]
 
 
 def _ours(text: str, image: bytes) -> dict[str, Any]:
@@ -209,13 +199,12 @@ def _products(rows: list[dict[str, str]], images: Path) -> Iterator[tuple[str, b
             yield row["catalog_content"], file.read_bytes()
 
 
-def _fit(train: Path, images: Path, root: Path, model: Path, of_texts: Sequence[str]) -> None:
+def _fit(train: Path, images: Path, root: Path, model: Path) -> None:
     """Our model: the default heads and their blend."""
     stages = Stages(root)
     stages.run("ingest", "catalog", "ingest", "--train", str(train), "--images", str(images))
-    texts, photos = ENCODERS
-    stages.run("embed", "embed", "run", "-e", texts, *of_texts)
-    stages.run("embed", "embed", "run", "-e", photos)
+    for name in ENCODERS:
+        stages.run("embed", "embed", "run", "-e", name)
     stages.run("heads", "heads", "run")
     stages.run("blend", "ensemble", "blend")
     stages.run("pack", "ensemble", "pack", "--to", str(model))
