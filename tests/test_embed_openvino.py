@@ -445,6 +445,7 @@ def test_a_pass_that_fails_leaves_no_other_running(tmp_path, folder, monkeypatch
     monkeypatch.setattr(alone.passes, "finish", failing)
     with pytest.raises(RuntimeError, match="out of luck"):
         alone.embed_each(TEXTS * 4)
+    assert not alone.passes._busy
     monkeypatch.undo()
     np.testing.assert_array_equal(alone.embed_each(TEXTS * 4)[: len(TEXTS)], alone.embed_each(TEXTS))
 

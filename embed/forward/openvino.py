@@ -121,7 +121,7 @@ class ConvertedPasses:
         try:
             yield
         finally:
-            self.wait_for(list(self._busy))  # where the caller gave up
+            self._wait_for(list(self._busy))  # where the caller gave up
 
     def uploaded(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, tuple[np.ndarray, ...]]]:
         for batch in batches:
@@ -132,7 +132,7 @@ class ConvertedPasses:
         return self._begin(batch, inputs, min(self.n_streams, len(batch.arrays[0])))
 
     def finish(self, batch: Batch, inputs: tuple[np.ndarray, ...], pending: list[Any]) -> np.ndarray:
-        error = self.wait_for(pending)
+        error = self._wait_for(pending)
         if error is not None and not is_out_of_memory(error):
             raise error
         if error is not None or not pending:
@@ -166,7 +166,7 @@ class ConvertedPasses:
             pending.append(request)
         return pending
 
-    def wait_for(self, pending: list[Any]) -> RuntimeError | None:
+    def _wait_for(self, pending: list[Any]) -> RuntimeError | None:
         """Wait until these requests run no more; the last one's error, if any failed."""
         failed = None
         for request in pending:
@@ -208,11 +208,12 @@ class ConvertedPasses:
         return pooled
 
     def _compiled(self, dtype: str, n_streams: int = 1) -> Any:
+        hint = HINTS[dtype if dtype in HINTS else native_types()[0]]
         settings = {
             "PERFORMANCE_HINT": "LATENCY" if n_streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": n_streams,
             "INFERENCE_NUM_THREADS": self._n_threads,
-            "INFERENCE_PRECISION_HINT": HINTS.get(dtype, HINTS[native_types()[0]]),
+            "INFERENCE_PRECISION_HINT": hint,
             "ENABLE_CPU_PINNING": False,  # threads that decode, and other processes, share the processors
         }
         core, path = openvino().Core(), str(self.model.folder / MODEL)
@@ -324,18 +325,22 @@ def side_by_side(batches: Iterable[tuple[ConvertedPasses, Batch]]) -> Iterator[n
     that `ConvertedPasses.alone` gives, to the bit.
     """
     waiting: deque[tuple[ConvertedPasses, Batch, list[Any]]] = deque()
-    try:
+    running: set[ConvertedPasses] = set()
+
+    def finish_oldest() -> np.ndarray:
+        passes, batch, pending = waiting.popleft()
+        return passes.finish(batch, batch.arrays, pending)
+
+    with contextlib.ExitStack() as stack:
         for passes, batch in batches:
+            if passes not in running:
+                running.add(passes)
+                stack.enter_context(passes.running())
             waiting.append((passes, batch, passes.begin(batch)))
             if len(waiting) >= WAITING_PER_STREAM * passes.n_streams:
-                oldest, its_batch, pending = waiting.popleft()
-                yield oldest.finish(its_batch, its_batch.arrays, pending)
+                yield finish_oldest()
         while waiting:
-            oldest, its_batch, pending = waiting.popleft()
-            yield oldest.finish(its_batch, its_batch.arrays, pending)
-    finally:
-        for passes, _, pending in waiting:  # where the caller gave up
-            passes.wait_for(pending)
+            yield finish_oldest()
 
 
 def load_converted(folder: str | os.PathLike[str], n_threads: int | None = None) -> ConvertedEncoder:

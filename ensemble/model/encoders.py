@@ -186,8 +186,9 @@ class ModelEncoders:
 
     def _averaged(self, one: VectorSet, columns: Sequence["_Column"]) -> Matrix:
         matrices = [Matrix(str(one), column.X, column.valid) for column in columns]
-        normalize = EncoderSpec.from_json(self._entries[one.encoder]["spec"]).normalize
-        return averaged(matrices, normalize) if len(matrices) > 1 else matrices[0]
+        if len(matrices) == 1:
+            return matrices[0]
+        return averaged(matrices, EncoderSpec.from_json(self._entries[one.encoder]["spec"]).normalize)
 
     def _fill(self, columns: Sequence["_Column"]) -> None:
         """Find the vectors of all columns, and embed what none is known of: the same content once."""

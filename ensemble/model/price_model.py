@@ -1,6 +1,5 @@
 """`PriceModel`: a fitted blend that is saved as one folder and prices new products."""
 
-import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.model.answers import Explanation, Priced
+from ensemble.model.estimator import FrameRegressor
 from ensemble.model.folder import ModelFolder, copy_folder
 from ensemble.model.tables import check_column, prices_of, read_with_images, table_chunks, with_prices
 from store.config import ROW_NUMBER, ColumnConfig, Config, ImagePolicy, load_config
-from store.errors import ConfigError, WorkspaceError
+from store.errors import WorkspaceError
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ModelInputs:
     categorical: tuple[str, ...]
 
 
-class PriceModel:
+class PriceModel(FrameRegressor):
     """Prices of catalogue rows by a blend of heads over cached vectors; a scikit-learn regressor on frames.
 
         >>> from ensemble import PriceModel
@@ -338,31 +338,7 @@ class PriceModel:
         model.random_state = opened.manifest["seed"]
         return model
 
-    # ---- scikit-learn's ways ---------------------------------------------------------------------
-
-    # Without its base classes: to import them takes longer than to load a model.
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change parameters.
-
-        Raises:
-            ConfigError: one is unknown.
-        """
-        known = self.get_params()
-        if unknown := sorted(set(params) - set(known)):
-            raise ConfigError(f"PriceModel has no parameter {unknown[0]!r}, it takes {', '.join(known)}")
-        for name, value in params.items():
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = inspect.signature(type(self)).parameters
-        given = [f"{k}={v!r}" for k, v in self.get_params().items() if v != defaults[k].default]
-        return f"{type(self).__name__}({', '.join(given)})"
+    # ---- state -----------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
         if self._pricer is not None:
@@ -370,16 +346,6 @@ class PriceModel:
                 "a fitted PriceModel can't be pickled or deep-copied: call save, and PriceModel.load where it is needed"
             )
         return dict(vars(self))
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
-
-        return Tags(
-            estimator_type="regressor",
-            target_tags=TargetTags(required=False, positive_only=True),
-            input_tags=InputTags(two_d_array=False, string=True, allow_nan=True),
-            regressor_tags=RegressorTags(),
-        )
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._pricer is not None
