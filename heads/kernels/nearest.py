@@ -17,8 +17,12 @@ EXACT_BELOW = 200_000  # rows; above, one IVF list in 32 is searched
 PROBED_SHARE = 32  # one in 8 takes longer than all rows, which are compared as one product
 AXES_FROM = 20_000  # rows from which vectors are searched by their axes …
 AXES = 128  # … so many, where they have twice as many columns or more
-AXES_ROWS = 10_000  # rows that the axes are found on
+AXES_ROWS = 10_000  # rows that axes are found on
+WHITENED_AXES = 512  # principal axes that whitened vectors have, at most …
+ROWS_PER_AXIS = 8  # … and so many rows for each
+WHITENING = 0.75  # 0 leaves the variance of each axis as it is, 1 makes all alike
 TRAINED_ROWS = 100_000  # rows that IVF's lists are placed by
+LEAST_VARIANCE = 1e-6  # of an axis, by that of the first: what is less is rounding
 BLOCK_ROWS = 8192
 
 
@@ -26,16 +30,22 @@ BLOCK_ROWS = 8192
 class Nearest:
     """Index over the training rows that have a vector in one set, their mean taken off all vectors.
 
-    Vectors of one encoder share a large common part, which carries no information and hides differences.
+    Vectors of one encoder share a large common part, which carries no information and hides differences. So do the few
+    directions in which they differ most, such as the kind of product: whitening makes them count less.
+    Source: Jegou and Chum, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
+    whitening", 2012.
 
     Args:
         exact_below: rows from which an inverted-file index takes over from exhaustive search.
+        whitened: whether vectors are compared by their principal axes, each divided by a power of its deviation.
     """
 
     exact_below: int = EXACT_BELOW
+    whitened: bool = False
     centre_: np.ndarray = field(init=False, repr=False)  # (dim,)
-    axes_: np.ndarray | None = field(init=False, default=None, repr=False)  # (dim, AXES) float32
-    _unit: np.ndarray = field(init=False, repr=False)  # (n_train, dim) float32, rows of length 1, or 0
+    whitening_: np.ndarray | None = field(init=False, default=None, repr=False)  # (dim, n_axes) float32
+    axes_: np.ndarray | None = field(init=False, default=None, repr=False)  # (n_axes, AXES) float32
+    _unit: np.ndarray = field(init=False, repr=False)  # (n_train, n_axes) float32, rows of length 1, or 0
     valid_: np.ndarray = field(init=False, repr=False)  # (n_train,)
     group_: np.ndarray = field(init=False, repr=False)  # (n_train,)
 
@@ -45,17 +55,19 @@ class Nearest:
             self.centre_ = matrix.X[matrix.valid].mean(axis=0, dtype=np.float32)
         self.valid_, self.group_ = matrix.valid, group
         held = np.flatnonzero(matrix.valid)
+        sample = matrix.rows(held[:: max(1, len(held) // AXES_ROWS)])
+        self.whitening_ = whitening_axes(centred(sample, self.centre_)) if self.whitened else None
         self.axes_ = None
-        if len(held) >= AXES_FROM and matrix.dim >= 2 * AXES:
-            sample = unit_rows(matrix.rows(held[:: max(1, len(held) // AXES_ROWS)]), self.centre_)
-            self.axes_ = principal_axes(sample.T @ sample, AXES)
+        if len(held) >= AXES_FROM and self._n_columns(matrix) >= 2 * AXES:
+            unit = self._unit_rows(sample)
+            self.axes_ = principal_axes(unit.T @ unit, AXES)
         return self.fill(matrix)
 
     def fill(self, matrix: Matrix) -> Self:
         """Take in the vectors of the rows fitted on; what `fit` found out about them stays."""
         import faiss
 
-        self._unit = unit_rows(matrix, self.centre_)
+        self._unit = self._unit_rows(matrix)
         self._position = np.flatnonzero(matrix.valid)
         held = np.ascontiguousarray(self._searched(self._unit[matrix.valid]))
         dim = held.shape[1]
@@ -82,7 +94,7 @@ class Nearest:
         Returns:
             Positions in the training rows, nearest first, shape (n_rows, k); -1 where there are no more.
         """
-        unit = self._searched(unit_rows(matrix, self.centre_))
+        unit = self._searched(self._unit_rows(matrix))
         found = np.full((len(unit), k), -1, dtype=np.int64)
         todo, asked = np.flatnonzero(matrix.valid), min(2 * k, len(self._position))
         while len(todo) and asked:
@@ -96,6 +108,13 @@ class Nearest:
                 break
             asked = min(4 * asked, len(self._position))
         return found
+
+    def _unit_rows(self, matrix: Matrix) -> np.ndarray:
+        """Rows as they are compared, shape (n_rows, n_axes)."""
+        return unit_rows(matrix, self.centre_, self.whitening_)
+
+    def _n_columns(self, matrix: Matrix) -> int:
+        return matrix.dim if self.whitening_ is None else self.whitening_.shape[1]
 
     def _searched(self, unit: np.ndarray) -> np.ndarray:
         """Rows of length 1 as the index holds them."""
@@ -119,20 +138,49 @@ class Nearest:
         """Cosine of each row with each of its candidates, shape (n_rows, n_candidates); NaN where unknown."""
         import faiss
 
-        unit, ids = unit_rows(matrix, self.centre_), np.ascontiguousarray(candidates, np.int64)
+        unit, ids = self._unit_rows(matrix), np.ascontiguousarray(candidates, np.int64)
         cosines = np.zeros(candidates.shape, np.float32)
-        if matrix.dim:
+        if unit.shape[1]:
             pointers = map(faiss.swig_ptr, (cosines, unit, self._unit, ids))
             products_by_position = faiss.fvec_inner_products_by_idx  # type: ignore[attr-defined]
-            products_by_position(*pointers, matrix.dim, *candidates.shape)
+            products_by_position(*pointers, unit.shape[1], *candidates.shape)
         known = self.valid_[candidates] & matrix.valid[:, None] & (candidates >= 0)
         return np.where(known, cosines, np.nan)
 
 
-def unit_rows(matrix: Matrix, centre: np.ndarray) -> np.ndarray:
-    """Rows less `centre`, scaled to length 1, shape (n_rows, dim) float32; zero where there is no vector."""
-    X = np.ascontiguousarray(matrix.X.astype(np.float32))
-    X -= centre
+def unit_rows(matrix: Matrix, centre: np.ndarray, whitening: np.ndarray | None = None) -> np.ndarray:
+    """Rows less `centre`, scaled to length 1, shape (n_rows, n_axes) float32; zero where there is no vector.
+
+    Args:
+        whitening: what they are multiplied by before they are scaled, shape (dim, n_axes); None: nothing.
+    """
+    X = centred(matrix, centre)
+    if whitening is not None:
+        X = row_products(X, whitening)
     X /= np.maximum(np.sqrt(np.einsum("ij,ij->i", X, X)), 1e-12)[:, None]
     X[~matrix.valid] = 0.0
     return X
+
+
+def centred(matrix: Matrix, centre: np.ndarray) -> np.ndarray:
+    """Rows less `centre`, shape (n_rows, dim) float32."""
+    X = np.ascontiguousarray(matrix.X.astype(np.float32))
+    X -= centre
+    return X
+
+
+def whitening_axes(X: np.ndarray) -> np.ndarray | None:
+    """Principal axes of centred rows, each divided by a power of its deviation, shape (dim, n_axes) float32.
+
+    None where there are too few rows to find any, or where they are all alike.
+    """
+    count = min(WHITENED_AXES, X.shape[1], len(X) // ROWS_PER_AXIS)
+    if not count:
+        return None
+    axes = principal_axes(X.T @ X, count)
+    variance = (X @ axes).var(axis=0)
+    told = variance > LEAST_VARIANCE * variance.max()
+    if not told.any():
+        return None
+    scale = (variance[told] / variance.max()) ** (-WHITENING / 2)
+    return np.asarray(axes[:, told] * scale, np.float32)

@@ -25,6 +25,7 @@ WEIGHTS = (0.0, 0.15, 0.3, 0.6, 1.0, 1.6)  # of a similarity, against the first 
 TEMPERATURES = (0.015, 0.03, 0.045, 0.06, 0.08, 0.1, 0.14)
 COUNTS = (4, 8, 16, 24)
 BLOCK_ROWS = 1024
+COLUMNS = "columns"  # the name of the further columns among vector sets
 LEAST_PRICE = 1e-300  # against division by 0, where prices are too far apart for their ratio
 
 
@@ -75,6 +76,7 @@ class Neighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("name",)
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
+    code_version: ClassVar[int] = 2
     takes_weights: ClassVar[bool] = True
     decimals: ClassVar[int | None] = None  # that similarities are rounded to; None: they are not
     n_respects: ClassVar[int] = 1  # in which item names are compared, see `NameSimilarities`
@@ -117,7 +119,10 @@ class Neighbours(Head):
         self.mean_ = weighted_median(log_price, rows.weight)
         if rows.weight is not None:
             self.row_weight_ = rows.weight
-        self.nearest_ = [Nearest(self.exact_below).fit(matrix, rows.group) for matrix in rows.matrices]
+        self.nearest_ = [
+            Nearest(self.exact_below, whitened=matrix.name != COLUMNS).fit(matrix, rows.group)
+            for matrix in rows.matrices
+        ]
         self.names_ = None
         if self.names and any(rows.texts.get("name", ())):
             self.names_ = NameSimilarities(self.n_respects).fit(rows.text("name"), rows.tokens.get("name"))
@@ -190,13 +195,13 @@ class Neighbours(Head):
 
     @staticmethod
     def _column_matrix(X: np.ndarray | None) -> tuple[Matrix, ...]:
-        return () if X is None else (Matrix("columns", X, np.ones(len(X), dtype=bool)),)
+        return () if X is None else (Matrix(COLUMNS, X, np.ones(len(X), dtype=bool)),)
 
     def similarity_names(self) -> list[str]:
         """In the order of similarities and their weights."""
         names = [f"set {i + 1}" for i in range(len(self.nearest_))]
         if self.columns_ is not None:
-            names[-1] = "columns"
+            names[-1] = COLUMNS
         return names if self.names_ is None else [*names, *self.names_.respects]
 
     def _candidates(self, rows: Rows) -> Candidates:

