@@ -32,7 +32,7 @@ CLIENTS = 32
 ROUNDS, SECONDS = 3, 10.0
 LEAST_RATIO = 3.0
 FITTED = "SHELFPRICE_BENCH_SERVED"  # folder that keeps what was fitted, to spare it the next time
-ENCODERS = ("minilm@structured", "efficientnet-lite0")
+ENCODERS = ("minilm@structured", "efficientnet-lite0-stages")
 
 PEER = """
 import base64, io, sys

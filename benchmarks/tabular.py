@@ -90,7 +90,7 @@ def _embedded(folder: Path, file: str, rows: int | None, work: Path) -> Path:
         source = first_rows(source, rows, work / file)
     images = ["--images", str(folder / "images")] if (folder / "images").is_dir() else []
     stages.run("ingest", "catalog", "ingest", "--train", str(source), *images)
-    for name in ["minilm@structured", *(["efficientnet-lite0"] if images else [])]:
+    for name in ["minilm@structured", *(["efficientnet-lite0-stages"] if images else [])]:
         stages.run("embed", "embed", "run", "-e", name)
     return root
 

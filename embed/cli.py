@@ -162,7 +162,7 @@ def show_command(
 
     \b
     Examples:
-      shelfprice embed show minilm efficientnet-lite0
+      shelfprice embed show minilm efficientnet-lite0-stages
     """
     from embed.encoders.base import Sources
     from embed.encoders.show import show, show_lines, show_record

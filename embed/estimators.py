@@ -156,7 +156,7 @@ class ImageEncoder(_FramedEncoder):
     Items are paths, bytes of image files or Pillow images. All else is as in `TextEncoder`.
 
         >>> from embed import ImageEncoder
-        >>> X = ImageEncoder("efficientnet-lite0").fit_transform(["tea.jpg", "oil.jpg"])  # doctest: +SKIP
+        >>> X = ImageEncoder("efficientnet-lite0-stages").fit_transform(["tea.jpg", "oil.jpg"])  # doctest: +SKIP
 
     Args:
         encoder: a short name, an address or a folder (docs/encoders.md); of a model with two towers its image tower.
@@ -173,7 +173,7 @@ class ImageEncoder(_FramedEncoder):
 
     def __init__(
         self,
-        encoder: str = "efficientnet-lite0",
+        encoder: str = "efficientnet-lite0-stages",
         *,
         cache: Cache | None = None,
         device: str = "auto",

@@ -55,7 +55,7 @@ class EmbedConfig:
     """Which vectors a run computes, and how many inputs may fail."""
 
     # vector sets that 'embed run' computes: encoders, for texts with a composition
-    vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
+    vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0-stages")
     max_failures: float = 0.01  # largest share of inputs that may fail
     # largest difference between train and test in the share of rows without a vector
     max_coverage_gap: float = 0.05
@@ -94,7 +94,7 @@ class HeadConfig:
     # heads that 'heads run' trains; empty: chosen by rows and columns, see 'heads plan'
     run: tuple[str, ...] = ()
     # vector sets that heads read, unless a head's own parameter names others
-    vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0")
+    vectors: tuple[str, ...] = ("minilm@structured", "efficientnet-lite0-stages")
     # also train each head on a sample of the rows, which corrects the expected score to a model of all rows
     learning_curve: bool = True
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # head -> parameter -> value

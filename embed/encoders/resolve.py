@@ -19,7 +19,7 @@ from store.vectors.spec import EncoderSpec, digest, slug
 from store.workspace import Workspace
 
 MEMORY = "vectors/resolved"
-FORMAT = 4  # raised when a library file resolves the same address otherwise
+FORMAT = 3  # raised when a library file resolves the same address otherwise
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 

@@ -76,9 +76,9 @@ class Neighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("name",)
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
-    code_version: ClassVar[int] = 2
     takes_weights: ClassVar[bool] = True
     decimals: ClassVar[int | None] = None  # that similarities are rounded to; None: they are not
+    whitened: ClassVar[bool] = False  # whether vectors are compared by whitened axes, see `Nearest`
     n_respects: ClassVar[int] = 1  # in which item names are compared, see `NameSimilarities`
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
@@ -120,7 +120,7 @@ class Neighbours(Head):
         if rows.weight is not None:
             self.row_weight_ = rows.weight
         self.nearest_ = [
-            Nearest(self.exact_below, whitened=matrix.name != COLUMNS).fit(matrix, rows.group)
+            Nearest(self.exact_below, self.whitened and matrix.name != COLUMNS).fit(matrix, rows.group)
             for matrix in rows.matrices
         ]
         self.names_ = None

