@@ -9,6 +9,7 @@ from heads.folds.crossfit import crossfit
 from heads.kernels import nearest
 from heads.kernels.nearest import Nearest
 from heads.kernels.neighbours import Neighbours, least_expected_smape
+from heads.trees.reranked import SteadyNeighbours
 from store.cleaning import Cleaning, Decision
 from store.errors import HeadError
 from store.metric import smape_log
@@ -98,6 +99,15 @@ def test_few_rows_or_equal_ones_are_compared_without_whitening(n_rows):
         index = Nearest(whitened=True).fit(matrix, group)
         assert index.whitening_ is None
         assert index.search(matrix, group, k=2).shape == (len(X), 2)
+
+
+def test_only_long_vectors_are_whitened_where_a_workspace_may_hold_prices_made_without():
+    rows, log_price, _ = product_lines()
+    text, image = rows.matrices
+    wide = Matrix("image", np.tile(image.X, (1, 300)), image.valid)
+    for head, expected in ((Neighbours(), [False, True]), (SteadyNeighbours(), [True, True])):
+        head.fit(replace(rows, matrices=(text, wide)), log_price)
+        assert [index.whitening_ is not None for index in head.nearest_] == expected
 
 
 def test_a_row_is_whitened_alike_whatever_rows_are_beside_it():

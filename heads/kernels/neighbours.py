@@ -78,7 +78,9 @@ class Neighbours(Head):
     side_by_side: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
     decimals: ClassVar[int | None] = None  # that similarities are rounded to; None: they are not
-    whitened: ClassVar[bool] = False  # whether vectors are compared by whitened axes, see `Nearest`
+    whitened_from: ClassVar[int] = (
+        2049  # columns of vectors that are compared by whitened axes, see `Nearest`
+    )
     n_respects: ClassVar[int] = 1  # in which item names are compared, see `NameSimilarities`
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
@@ -120,7 +122,7 @@ class Neighbours(Head):
         if rows.weight is not None:
             self.row_weight_ = rows.weight
         self.nearest_ = [
-            Nearest(self.exact_below, self.whitened and matrix.name != COLUMNS).fit(matrix, rows.group)
+            Nearest(self.exact_below, self._is_whitened(matrix)).fit(matrix, rows.group)
             for matrix in rows.matrices
         ]
         self.names_ = None
@@ -192,6 +194,9 @@ class Neighbours(Head):
             return rows
         X = self.columns_.transform(replace(rows, fields=rows.fields.further()))
         return replace(rows, matrices=(*rows.matrices, *self._column_matrix(X)))
+
+    def _is_whitened(self, matrix: Matrix) -> bool:
+        return matrix.name != COLUMNS and matrix.dim >= self.whitened_from
 
     @staticmethod
     def _column_matrix(X: np.ndarray | None) -> tuple[Matrix, ...]:

@@ -37,7 +37,7 @@ class SteadyNeighbours(Neighbours):
     """
 
     decimals: ClassVar[int | None] = 4
-    whitened: ClassVar[bool] = True
+    whitened_from: ClassVar[int] = 1
     n_respects: ClassVar[int] = len(RESPECTS)
 
 
