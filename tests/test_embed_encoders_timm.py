@@ -83,6 +83,15 @@ def test_an_image_of_one_colour_still_has_a_gradient_through_its_stages(workspac
     assert all(torch.isfinite(p.grad).all() for p in encoder.module.parameters() if p.grad is not None)
 
 
+def test_fine_tuning_sees_the_blocks_of_the_network_itself(workspace, folder):
+    from embed.forward.convnet import stages
+
+    encoder = load_one(resolve_one(workspace, f"{folder}?pooling=stages"))
+    blocks = stages(encoder.module.model)
+    assert len(blocks) > 5
+    assert stages(encoder.module) == blocks
+
+
 def test_images_of_any_size_have_no_stages(workspace, tmp_path):
     folder = naflex_timm(tmp_path / "naflex")
     with pytest.raises(EncoderError, match="pooling=stages is for models that take images of one size"):
