@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from store.cli import main
 
 ARCHIVE = Path(__file__).parent / "data/workspace-0.1.0.tar.xz"
+SAFELY = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # of Python 3.11.4
 HEADS = {"ridge", "kernel-ridge", "neighbours", "lightgbm", "sparse"}
 
 pytestmark = pytest.mark.skipif(
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def root(tmp_path):
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **SAFELY)
     return tmp_path / "workspace"
 
 
