@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.report import Result, main, scratch
 
 ROWS = 75_000  # of training, and as many of the test set: the challenge's size
-SETS = {("text", "structured"): 384, ("image", "full"): 2848}  # as wide as MiniLM's and EfficientNet-Lite0's
+SETS = {("text", "structured"): 384, ("image", "full"): 2848}  # as wide as the default encoders'
 HIDDEN = 48  # directions that say nothing of the price, beside the four that do
 MOST_MINUTES, MOST_GIGABYTES = 15.0, 8.0
 BLOCK_ROWS = 8192

@@ -92,6 +92,30 @@ def test_fine_tuning_sees_the_blocks_of_the_network_itself(workspace, folder):
     assert stages(encoder.module) == blocks
 
 
+@pytest.mark.parametrize(
+    ("architecture", "options", "message"),
+    [
+        ("resnet10t", "pooling=stages&head=projection", "stages have no projection"),
+        ("resnet10t", "pooling=stages&dim=64", "dim=64 would cut"),
+        ("resnet10t", "pooling=stage", "pooling must be one of .*stages"),
+    ],
+)
+def test_stages_that_can_t_be_read_are_refused(workspace, tmp_path, architecture, options, message):
+    folder = save_tiny_timm(tmp_path / "model", architecture=architecture, input_size=(3, 64, 64))
+    with pytest.raises(EncoderError, match=message):
+        resolve_one(workspace, f"{folder}?{options}")
+
+
+def test_a_network_without_maps_of_its_stages_is_refused(workspace, folder, monkeypatch):
+    from timm.models import ResNet
+
+    monkeypatch.delattr(ResNet, "forward_intermediates")
+    with pytest.raises(
+        EncoderError, match=r"its stages can't be read \(it gives no maps of its stages\): leave out"
+    ):
+        resolve_one(workspace, f"{folder}?pooling=stages")
+
+
 def test_images_of_any_size_have_no_stages(workspace, tmp_path):
     folder = naflex_timm(tmp_path / "naflex")
     with pytest.raises(EncoderError, match="pooling=stages is for models that take images of one size"):

@@ -28,7 +28,7 @@ class StageFeatures(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         if not hasattr(model, "forward_intermediates"):
-            raise ValueError("its stages can't be read: leave out pooling=stages")
+            raise ValueError("it gives no maps of its stages")
         self.model = model
         self._stages, self._how = _stages_of(model)
 

@@ -55,11 +55,13 @@ class Nearest:
             self.centre_ = matrix.X[matrix.valid].mean(axis=0, dtype=np.float32)
         self.valid_, self.group_ = matrix.valid, group
         held = np.flatnonzero(matrix.valid)
-        sample = matrix.rows(held[:: max(1, len(held) // AXES_ROWS)])
-        self.whitening_ = whitening_axes(centred(sample, self.centre_)) if self.whitened else None
-        self.axes_ = None
-        if len(held) >= AXES_FROM and self._n_columns(matrix) >= 2 * AXES:
-            unit = self._unit_rows(sample)
+        sampled = held[:: max(1, len(held) // AXES_ROWS)]
+        self.whitening_ = self.axes_ = None
+        if self.whitened:
+            self.whitening_ = whitening_axes(centred(matrix.rows(sampled), self.centre_))
+        n_columns = matrix.dim if self.whitening_ is None else self.whitening_.shape[1]
+        if len(held) >= AXES_FROM and n_columns >= 2 * AXES:
+            unit = self.unit_rows(matrix.rows(sampled))
             self.axes_ = principal_axes(unit.T @ unit, AXES)
         return self.fill(matrix)
 
@@ -67,7 +69,7 @@ class Nearest:
         """Take in the vectors of the rows fitted on; what `fit` found out about them stays."""
         import faiss
 
-        self._unit = self._unit_rows(matrix)
+        self._unit = self.unit_rows(matrix)
         self._position = np.flatnonzero(matrix.valid)
         held = np.ascontiguousarray(self._searched(self._unit[matrix.valid]))
         dim = held.shape[1]
@@ -85,16 +87,17 @@ class Nearest:
         self._index.add(held)
         return self
 
-    def search(self, matrix: Matrix, group: np.ndarray, k: int) -> np.ndarray:
+    def search(self, matrix: Matrix, group: np.ndarray, k: int, unit: np.ndarray | None = None) -> np.ndarray:
         """Training rows nearest to each row, its own group left out.
 
         Args:
             group: shape (n_rows,), of the rows asked about.
+            unit: what `unit_rows` makes of the rows, where that is known.
 
         Returns:
             Positions in the training rows, nearest first, shape (n_rows, k); -1 where there are no more.
         """
-        unit = self._searched(self._unit_rows(matrix))
+        unit = self._searched(self.unit_rows(matrix) if unit is None else unit)
         found = np.full((len(unit), k), -1, dtype=np.int64)
         todo, asked = np.flatnonzero(matrix.valid), min(2 * k, len(self._position))
         while len(todo) and asked:
@@ -109,12 +112,9 @@ class Nearest:
             asked = min(4 * asked, len(self._position))
         return found
 
-    def _unit_rows(self, matrix: Matrix) -> np.ndarray:
+    def unit_rows(self, matrix: Matrix) -> np.ndarray:
         """Rows as they are compared, shape (n_rows, n_axes)."""
         return unit_rows(matrix, self.centre_, self.whitening_)
-
-    def _n_columns(self, matrix: Matrix) -> int:
-        return matrix.dim if self.whitening_ is None else self.whitening_.shape[1]
 
     def _searched(self, unit: np.ndarray) -> np.ndarray:
         """Rows of length 1 as the index holds them."""
@@ -134,11 +134,16 @@ class Nearest:
         found[rows, : kept.shape[1]] = kept
         return np.asarray((allowed.sum(axis=1) < k) & own.any(axis=1))
 
-    def cosine(self, matrix: Matrix, candidates: np.ndarray) -> np.ndarray:
-        """Cosine of each row with each of its candidates, shape (n_rows, n_candidates); NaN where unknown."""
+    def cosine(self, matrix: Matrix, candidates: np.ndarray, unit: np.ndarray | None = None) -> np.ndarray:
+        """Cosine of each row with each of its candidates, shape (n_rows, n_candidates); NaN where unknown.
+
+        Args:
+            unit: what `unit_rows` makes of the rows, where that is known.
+        """
         import faiss
 
-        unit, ids = self._unit_rows(matrix), np.ascontiguousarray(candidates, np.int64)
+        unit = self.unit_rows(matrix) if unit is None else unit
+        ids = np.ascontiguousarray(candidates, np.int64)
         cosines = np.zeros(candidates.shape, np.float32)
         if unit.shape[1]:
             pointers = map(faiss.swig_ptr, (cosines, unit, self._unit, ids))

