@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.datasets
+import torch
 from PIL import Image
 
 from embed.encoders.base import Sources
@@ -25,6 +26,7 @@ from tests.fake_images import encoded, photo
 from tests.family_models import TEXTS
 
 CLOSE = 0.9999
+DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
 PHOTOS = Path(sklearn.datasets.__file__).parent / "images"
 
 
@@ -171,8 +173,8 @@ def resolved_of(workspace, address):
 def our_vectors(workspace, resolved, contents, images=None, budget=64, **settings):
     """As the job makes them: sorted, padded, several batches of mixed lengths."""
     (encoder,) = library_of(resolved.address).load([resolved])
-    device = DeviceSettings(("cpu",), batch_tokens=budget, batch_images=2, **settings)
-    engine = Engine(workspace, encoder.spec, lambda: encoder, "cpu", device)
+    device = DeviceSettings((DEVICE,), batch_tokens=budget, batch_images=2, **settings)
+    engine = Engine(workspace, encoder.spec, lambda: encoder, DEVICE, device)
     keys = [bytes([at]) * 16 for at in range(len(contents))]
     window = RowWindow("tested", keys, contents, images)
     engine.begin(window, len(keys))

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from benchmarks.gpu import checks, speed, steps
-from benchmarks.gpu.models import B4, BERT, CLIP_H, CLIP_L, DECODER, FULL, TINY, Scale, save_model
+from benchmarks.gpu.models import B4, B4_STAGES, BERT, CLIP_H, CLIP_L, DECODER, FULL, TINY, Scale, save_model
 from benchmarks.report import Result, scratch
 from embed.forward.devices import cores, device_name
 
@@ -30,7 +30,7 @@ SUBJECTS = [
     (CLIP_H, "image"),
     (CLIP_H, "text"),
 ]
-CHECKED = [(CLIP_L, "image"), (CLIP_L, "text"), (B4, ""), (BERT, "")]
+CHECKED = [(CLIP_L, "image"), (CLIP_L, "text"), (B4, ""), (B4_STAGES, ""), (BERT, "")]
 RESULTS = Path(__file__).parent.parent / "results"
 Say = Callable[[str], None]
 

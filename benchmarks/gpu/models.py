@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.clip import save_clip
 
 CLIP_L, CLIP_H, B4, BERT, DECODER = "vit-l14", "vit-h14", "efficientnet-b4", "bert-base", "decoder-8b"
+B4_STAGES = f"{B4} stages"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 N_WORDS = 5000  # of the texts
 BASE_PHOTOS = 32  # distinct in what they show; the others differ from them by a comment in the file
@@ -101,6 +102,7 @@ def save_model(folder: Path, name: str, scale: Scale, device: str = "cpu") -> st
         return f"open_clip:{folder}"
     makers: dict[str, tuple[str, Callable[[Path], None]]] = {
         B4: (f"timm:{folder}", lambda path: _save_timm(path, *scale.timm)),
+        B4_STAGES: (f"timm:{folder}?pooling=stages", lambda path: _save_timm(path, *scale.timm)),
         BERT: (f"hf:{folder}?pooling=cls&max_tokens=256", lambda path: _save_bert(path, scale.bert)),
         DECODER: (
             f"hf:{folder}?pooling=last&max_tokens=512",

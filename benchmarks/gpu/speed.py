@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ from embed.encoders.base import Resolved
 from embed.forward.devices import DeviceSettings, cores
 from embed.forward.engine import START_UNITS
 from embed.forward.fleet import load_engines
-from embed.inputs.batch import RowWindow
+from embed.inputs.batch import Batch, RowWindow
 from embed.inputs.decoders import DecoderProcesses
 from embed.job.items import ITEMS, ItemSource, image_items, text_items
 from embed.job.run import EmbedOptions, EncodeRequest, run
@@ -52,11 +53,10 @@ def measure(folder: Path, address: str, name: str, device: str, scale: Scale, co
     bare = bare_rate(engine, batches, scale.seconds)
     n_rows = int(np.clip(bare * scale.seconds, min(64, most), most))
     source = _source(folder, one, n_rows, scale)
-    rate, precision = end_to_end(folder / f"run-{name.replace(' ', '-')}", engine, one, source)
+    job = end_to_end(folder / f"run-{name.replace(' ', '-')}", engine, one, source)
+    rate = job["job_rows_per_second"]
     figures: dict[str, Any] = {
-        "precision": precision,
-        "rows": n_rows,
-        "job_rows_per_second": rate,
+        **job,
         "bare_rows_per_second": bare,
         "batch_units": engine.units,  # type: ignore[attr-defined]
         "start_seconds": start_seconds,
@@ -115,9 +115,11 @@ def bare_rate(engine: Any, batches: list[Any], seconds: float) -> float:
         return n_rows / (device_clock(device) - start)
 
 
-def end_to_end(folder: Path, engine: Any, one: Resolved, source: ItemSource) -> tuple[float, str]:
-    """Rows a second from the first batch to the last shard, by an engine that has begun; and its mode."""
+def end_to_end(folder: Path, engine: Any, one: Resolved, source: ItemSource) -> dict[str, Any]:
+    """A job, from the first batch to the last shard, by an engine that has begun: its mode, rows a second, and times."""
+    times = JobTimes(engine.encode)
     engine.begin = lambda window, n_rows: ""
+    engine.encode = times.encode
     try:
         (outcome,) = run(
             Workspace(folder),
@@ -127,8 +129,56 @@ def end_to_end(folder: Path, engine: Any, one: Resolved, source: ItemSource) -> 
             lambda line: None,
         )
     finally:
-        del engine.begin
-    return outcome.n_embedded / outcome.seconds, engine.provenance()["precision"]
+        del engine.begin, engine.encode
+    return {
+        "precision": engine.provenance()["precision"],
+        "rows": outcome.n_embedded,
+        "job_rows_per_second": outcome.n_embedded / outcome.seconds,
+        **times.figures(outcome.seconds),
+    }
+
+
+class JobTimes:
+    """When a job's vectors come, and how long the model waits for inputs.
+
+    Args:
+        encode: of the engine.
+    """
+
+    def __init__(self, encode: Callable[[Iterator[Batch]], Iterator[tuple[Batch, np.ndarray]]]) -> None:
+        self._encode = encode
+        self._waited: list[float] = []  # for each batch
+        self._came: list[tuple[float, int]] = []  # time and rows of each batch's vectors
+        self._start = 0.0
+
+    def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+        """As the engine does."""
+        self._start = time.perf_counter()
+        for batch, vectors in self._encode(self._timed(batches)):
+            self._came.append((time.perf_counter(), len(batch.keys)))
+            yield batch, vectors
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self._waited.append(time.perf_counter() - start)
+            yield batch
+
+    def figures(self, seconds: float) -> dict[str, float]:
+        """Of a job that took so long: until its first vectors, from its last ones on, and what it does in between."""
+        (first, n_first), (last, _) = self._came[0], self._came[-1]
+        found = {
+            "first_vectors_after_seconds": first - self._start,
+            "waited_for_inputs_seconds": sum(self._waited[2:]),  # two are prepared before the first is done
+            "seconds_after_last_vectors": seconds - (last - self._start),
+        }
+        if last > first:
+            n_rows = sum(n for _, n in self._came) - n_first
+            found["rows_per_second_in_between"] = n_rows / (last - first)
+        return found
 
 
 def decode_rate(folder: Path, one: Resolved, scale: Scale) -> float:

@@ -6,12 +6,9 @@ of a JSON object and the object, and the pixels of those that it could decode. I
 also when the run is killed; a decoder that crashes on a hostile image takes its process with it, not the run.
 """
 
-import hashlib
 import json
 import os
-import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -21,19 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from embed.inputs import InputFailure
+from embed.inputs import InputFailure, decoder_process
 from embed.inputs.batch import ImageReader
 from embed.inputs.decoded import DecodedImages, collected
-from embed.inputs.images import decode_image
-from store.catalog.images.blobs import MOST_BYTES
-from store.catalog.images.jpeg_end import lacks_end
-from store.catalog.images.open import quiet_pillow
+from embed.inputs.decoder_process import UNREAD, fill, received, send
+from store.contracts import IMAGE_BYTES
 from store.errors import StoreError, WorkspaceError
-from store.local import open_regular
 
 CRASHED = InputFailure("decode", "crashes the decoder")
-UNREAD = InputFailure("read", "")  # by a process: the run reads it, and tells why it can't
-_LENGTH = struct.Struct("<Q")
+ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # NumPy begins a thread a core otherwise
 
 
 class DecoderProcesses:
@@ -121,19 +114,26 @@ class _DecoderProcess:
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, json.dumps(preprocessing)],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    decoder_process.__name__,
+                    json.dumps(preprocessing),
+                    str(IMAGE_BYTES),
+                ],
                 stdin=theirs.fileno(),
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=os.environ | ALONE | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
 
     def decode(self, images: "Sequence[tuple[str, str] | bytes]") -> DecodedImages:
-        _send(self._socket, [len(one) if isinstance(one, bytes) else one for one in images])
+        send(self._socket, [len(one) if isinstance(one, bytes) else one for one in images])
         for one in images:
             if isinstance(one, bytes):
                 self._socket.sendall(one)
-        found = _received(self._socket)
+        found = received(self._socket)
         pixels = np.empty(found["shape"], np.uint8)
-        _fill(self._socket, pixels.reshape(-1).data)
+        fill(self._socket, pixels.reshape(-1).data)
         failures = [None if one is None else InputFailure(*one) for one in found["failures"]]
         return DecodedImages(pixels, failures, found["n_cut"])
 
@@ -141,79 +141,3 @@ class _DecoderProcess:
         """Wait for its end; returns its status, negative where a signal ended it."""
         self._socket.close()
         return self._process.wait()
-
-
-def _send(to: socket.socket, message: Any) -> None:
-    body = json.dumps(message).encode()
-    to.sendall(_LENGTH.pack(len(body)) + body)
-
-
-def _received(source: socket.socket) -> Any:
-    length = bytearray(_LENGTH.size)
-    _fill(source, length)
-    body = bytearray(_LENGTH.unpack(length)[0])
-    _fill(source, body)
-    return json.loads(body)
-
-
-def _fill(source: socket.socket, buffer: "bytearray | memoryview") -> None:
-    """Receive until a buffer is full.
-
-    Raises:
-        ConnectionError: the other side is gone.
-    """
-    left = memoryview(buffer)
-    while len(left):
-        n = source.recv_into(left, len(left), socket.MSG_WAITALL)
-        if n == 0:
-            raise ConnectionResetError("the other side is gone")
-        left = left[n:]
-
-
-# ---- in the process ------------------------------------------------------------------------------
-
-
-def _serve(source: socket.socket, preprocessing: dict[str, Any]) -> None:
-    with quiet_pillow():
-        while True:
-            asked = [_content(source, one) for one in _received(source)]
-            found = collected([_one(content, preprocessing) for content in asked])
-            failures = [one and (one.stage, one.reason) for one in found.failures]
-            _send(source, {"shape": found.pixels.shape, "failures": failures, "n_cut": found.n_cut})
-            source.sendall(np.ascontiguousarray(found.pixels).reshape(-1).data)
-
-
-def _content(source: socket.socket, asked: Any) -> bytes | None:
-    """The bytes of one image; None where a file does not hold those that it should."""
-    if isinstance(asked, int):
-        content = bytearray(asked)
-        _fill(source, content)
-        return bytes(content)
-    path, sha256 = asked
-    try:
-        with open_regular(path) as file:
-            found = file.read(MOST_BYTES + 1)
-    except OSError:
-        return None
-    return found if hashlib.sha256(found).hexdigest() == sha256 else None
-
-
-def _one(content: bytes | None, preprocessing: dict[str, Any]) -> tuple[np.ndarray | InputFailure, bool]:
-    if content is None:
-        return UNREAD, False
-    decoded = decode_image(content, preprocessing)
-    return decoded, not isinstance(decoded, InputFailure) and lacks_end(content)
-
-
-def main(preprocessing: str) -> None:
-    """Serve the socket that is the standard input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its processes
-    with socket.socket(fileno=0) as source:
-        try:
-            _serve(source, json.loads(preprocessing))
-        except ConnectionError:
-            os._exit(0)  # the run has ended
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
