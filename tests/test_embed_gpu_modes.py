@@ -291,3 +291,68 @@ def test_texts_and_versions_of_torch_that_record_in_one_thread_alone_get_no_grap
     assert compiled_by(clock, FASTER_WITH_GRAPHS, modality="text").compiled.graphs is False
     monkeypatch.setattr(autotune, "version", lambda name: "2.13.1+cu130")
     assert compiled_by(clock, FASTER_WITH_GRAPHS).compiled.graphs is False
+
+
+# ---- batch sizes ---------------------------------------------------------------------------------
+
+
+class SizedPasses(TimedPasses):
+    """A pass takes as long as a test says for so many images."""
+
+    def vectors(self, batch):
+        n = len(batch.keys)
+        self.clock.now += self.seconds(n)
+        return np.zeros((n, 8))
+
+
+@pytest.mark.parametrize(
+    "seconds, images",
+    [
+        (lambda n: n / 640, 64),  # busy at once, and no faster with more
+        (lambda n: n / 2000, 256),  # as fast with 64, but their passes are short
+        (lambda n: 0.5 + n / 10_000, 1024),  # faster with every doubling
+        (lambda n: n / 2000 if n < 128 else n / 1500, 64),  # short, but slower with more
+    ],
+)
+def test_a_batch_grows_while_that_gains_or_its_pass_is_short_and_nothing_is_lost(clock, seconds, images):
+    spec = EncoderSpec("fake", "image", "fake", "fake", "0" * 64, 8, {}, "mean", False)
+    trial = autotune.ModeTrial(
+        spec, SizedPasses(clock, seconds), OneBatch(), BatchLimit(64), [Mode()], kind="gpu"
+    )
+    window = RowWindow("fake", [bytes([at]) * 16 for at in range(64)], ["x"] * 64)
+    choice = trial.grow(window, ModeChoice(Mode("bf16"), None, 1.0, {"bf16": 1.0}))
+    assert choice.units == images
+
+
+# ---- nothing that a GPU computes is waited for ---------------------------------------------------
+
+
+def test_tokens_are_counted_before_a_batch_is_on_the_device_and_anew_for_its_halves(tmp_path, monkeypatch):
+    save, address, _ = FAMILIES["bert"]
+    passes, batches = passes_of(tmp_path, address.format(save(tmp_path / "bert")))
+    passes.apply(UNPADDED)
+    counted = []
+    find = passes._unpadded.find_tokens
+    monkeypatch.setattr(
+        passes._unpadded, "find_tokens", lambda mask, n: counted.append((len(mask), n)) or find(mask, n)
+    )
+    batch = batches[0]
+    n_rows, n_tokens = len(batch.keys), int(batch.arrays[1].sum())
+    assert n_rows > 1
+    inputs = tuple(map(torch.from_numpy, batch.arrays))
+    with passes.running():
+        whole = passes.start(batch, inputs).numpy()
+        passes._limit.units = batch.units - 1
+        halves = passes.start(batch, inputs).numpy()
+    assert counted[0] == (n_rows, n_tokens)
+    assert [n for _, n in counted[1:]] == [None, None]
+    assert sum(rows for rows, _ in counted[1:]) == n_rows
+    np.testing.assert_allclose(halves, whole, atol=1e-5)
+
+
+def test_mean_and_deviation_of_images_are_copied_to_a_device_once(monkeypatch):
+    passes = TorchPasses(MeanColour(), torch.device("cpu"), BatchLimit(2))
+    pixels = torch.full((2, 8, 8, 3), 51, dtype=torch.uint8)
+    before = passes.forward((pixels,))
+    monkeypatch.setattr(torch, "tensor", None)  # would be called
+    np.testing.assert_array_equal(passes.forward((pixels,)), before)

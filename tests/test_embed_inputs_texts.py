@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from embed.encoders.base import Tokens
+from embed.encoders.base import Item, Tokens
 from embed.inputs import tokenizer
 from embed.inputs.batch import BatchLimit, RowWindow
+from embed.inputs.items import stacked
 from embed.inputs.texts import TextPreparer, plan_batches
 from embed.inputs.tokenizer import FastTokenizer
 from tests.fake_models import save_tiny_tokenizer
@@ -67,6 +68,39 @@ def test_each_key_keeps_its_own_tokens_through_sorting_padding_and_chunks(texts)
             text = bytes(sequence[sequence != 0].astype(np.uint8).tolist())
             found[batch.keys[row]] = found.get(batch.keys[row], b"") + text
     assert found == {text.encode(): text.encode() for text in texts}
+
+
+def letters(texts):
+    """A tokenizer of one token a character."""
+    sequences = [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
+    return Tokens(sequences, np.arange(len(texts)), 0)
+
+
+@pytest.mark.parametrize("max_tokens, width", [(128, 34), (33, 33), (0, 33)])
+def test_batches_avoid_the_length_that_attention_on_cuda_gets_wrong_where_the_model_takes_more(
+    max_tokens, width
+):
+    texts = ["a" * 33, "b" * 12, "c" * 33]
+    window = RowWindow("fake@name", [text.encode() for text in texts], texts)
+    preparer = TextPreparer(letters, 0, BatchLimit(3 * width), max_tokens)
+    (batch,) = preparer.batches(iter([window]))
+    ids, mask = batch.arrays
+    assert ids.shape == mask.shape == (3, width)
+    for row, (sequence, is_token) in enumerate(zip(ids, mask == 1, strict=True)):
+        assert bytes(sequence[is_token].astype(np.uint8)) == batch.keys[row]
+        assert not sequence[~is_token].any()
+    preparer.limit.units -= 1  # the one more is counted
+    assert [len(batch.keys) for batch in preparer.batches(iter([window]))] == [2, 1]
+
+
+def test_rows_of_images_and_texts_avoid_it_and_their_patches_stay_as_many():
+    tokens, patches = np.arange(1, 34), np.ones((33, 2))
+    items = [Item((tokens, patches[:9]), False), Item((tokens[:5], patches[:0]), False)]
+    ids, found, lengths = stacked(items, (0, 0), max_tokens=128)
+    assert ids.shape == (2, 34)
+    assert found.shape == (2, 9, 2)
+    assert lengths.tolist() == [[33, 9], [5, 0]]
+    assert stacked(items, (0, 0), max_tokens=33)[0].shape == (2, 33)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.models import BERT, CLIP_L, Scale, save_photos, texts
+from benchmarks.gpu.models import BERT, ONE_KEY_HEAD, Scale, save_model, save_photos, texts
 from benchmarks.report import Result
 from embed.encoders.base import Resolved, Sources
 from embed.encoders.registry import library_of
@@ -26,8 +26,8 @@ from store.workspace import Workspace
 
 ROUNDING = 1e-4  # largest difference of two passes in fp32 whose batches are cut otherwise
 SPARE_BYTES = 300_000_000  # that the device may use beside the weights where memory is to run out
-COMPILED = (f"{CLIP_L} image", BERT)  # models that every compiled mode is checked on
 OOM_ROWS = 512  # in a batch that then does not fit
+LENGTHS = 136  # of texts that each length up to is checked
 PACKED_COSINE = {"8bit": 0.99, "4bit": 0.9}  # of random weights, which packing hurts more than trained ones
 
 
@@ -45,10 +45,8 @@ def window_of(one: Resolved, folder: Path, n_rows: int, edge: int) -> RowWindow:
     return next(source.windows(source.wanted().sets[ITEMS][ITEMS].keys))
 
 
-def check_modes(
-    folder: Path, address: str, name: str, device: str, scale: Scale, compiles: bool
-) -> Iterator[Result]:
-    """Each mode that the autotuner may choose on the device, against fp32 on the CPU."""
+def check_modes(folder: Path, address: str, name: str, device: str, scale: Scale) -> Iterator[Result]:
+    """Each mode that the autotuner may choose on the device, against fp32 on the CPU; compiled ones by `check_chosen`."""
     import torch
 
     from embed.forward.passes import TorchPasses
@@ -60,32 +58,70 @@ def check_modes(
     batches = _batches(on_cpu, [window_of(one, folder, scale.check_rows, scale.photo_edge)])
     reference = _by_key(on_cpu.encode(iter(batches)))
     passes = TorchPasses(encoder, torch.device(device), limit)
-    for mode in _modes(passes, device, one.spec.modality, compiles):
-        found = {}
+    for mode in _modes(passes, device):
         passes.apply(mode)
         with passes.running():
-            for _ in range(
-                3 if mode.graphs else 1
-            ):  # a graph is recorded by the second pass, replayed by the third
-                found = {
-                    k: v for batch in batches for k, v in zip(batch.keys, passes.vectors(batch), strict=True)
-                }
-        ours, theirs = (np.stack([vectors[key] for key in reference]) for vectors in (found, reference))
+            found = {
+                k: v for batch in batches for k, v in zip(batch.keys, passes.vectors(batch), strict=True)
+            }
+        yield _compared(f"{name}, {mode}", found, reference)
+
+
+def check_chosen(folder: Path, engine: Engine, address: str, name: str, scale: Scale) -> Result:
+    """The mode that a run has chosen, compiled where it is, against fp32 on the CPU."""
+    one = resolved_of(folder, address, "fp32")
+    on_cpu = _engine(folder, one, "cpu")
+    batches = _batches(on_cpu, [window_of(one, folder, scale.check_rows, scale.photo_edge)])
+    reference = _by_key(on_cpu.encode(iter(batches)))
+    found = _by_key(engine.encode(iter(batches)))
+    return _compared(f"{name}, {engine.provenance()['precision']}, as it was chosen", found, reference)
+
+
+def check_lengths(folder: Path, device: str, scale: Scale) -> Iterator[Result]:
+    """Texts of every length beside a shorter one: a kernel that gets some length wrong gives no error."""
+    import torch
+
+    from embed.forward.passes import TorchPasses
+
+    address = save_model(folder / ONE_KEY_HEAD, ONE_KEY_HEAD, scale)
+    one = resolved_of(folder, address, "fp32")
+    (encoder,) = library_of(one.address).load([one])
+    contents = [" ".join(f"w{(7 * at) % n}" for at in range(n)) for n in range(1, LENGTHS + 1)]
+    keys = [at.to_bytes(16, "big") for at in range(LENGTHS)]
+    each = [RowWindow("lengths", [keys[at]], [contents[at]]) for at in range(LENGTHS)]
+    paired = [
+        RowWindow("lengths", [keys[at], keys[at // 2]], [contents[at], contents[at // 2]])
+        for at in range(1, LENGTHS)
+    ]
+    on_cpu = Engine(Workspace(folder / "memory"), one.spec, lambda: copy.deepcopy(encoder), "cpu", _on("cpu"))
+    alone = _by_key(on_cpu.encode(iter(_batches(on_cpu, each))))
+    pairs = _batches(on_cpu, paired)
+    passes = TorchPasses(encoder, torch.device(device), BatchLimit(10**9))
+    for mode in _modes(passes, device):
+        passes.apply(mode)
+        worst = 1.0
+        with passes.running():
+            for batch in pairs:
+                reference = np.stack([alone[key] for key in batch.keys])
+                worst = min(worst, worst_cosine(passes.vectors(batch), reference))
         yield Result.at_least(
-            f"{name}, {mode}", worst_cosine(ours, theirs), MIN_COSINE, "cosine to fp32 on the CPU"
+            f"texts of {LENGTHS} lengths, {mode}", worst, MIN_COSINE, "cosine to fp32 alone on the CPU"
         )
 
 
-def _modes(passes: Any, device: str, modality: str, compiles: bool) -> list[Mode]:
+def _compared(name: str, found: dict[bytes, np.ndarray], reference: dict[bytes, np.ndarray]) -> Result:
+    ours, theirs = (np.stack([vectors[key] for key in reference]) for vectors in (found, reference))
+    return Result.at_least(name, worst_cosine(ours, theirs), MIN_COSINE, "cosine to fp32 on the CPU")
+
+
+def _modes(passes: Any, device: str) -> list[Mode]:
+    """All but those that are compiled."""
     is_cuda = device.startswith("cuda")
     modes = [Mode(), Mode("bf16"), *([Mode("fp16")] if is_cuda else [])]
     if passes.is_convnet:
         modes.append(Mode("bf16", channels_last=True))
     if passes.can_be_unpadded:
         modes.append(Mode("bf16", unpadded=True))
-    if compiles:
-        modes.append(Mode("bf16", compiled=True))
-        modes += [Mode("bf16", compiled=True, graphs=True)] if modality == "image" and is_cuda else []
     return modes
 
 
@@ -224,7 +260,7 @@ Check = Callable[[], Iterable[Result]]
 
 
 def all_checks(
-    folder: Path, addresses: dict[str, str], devices: Sequence[str], scale: Scale, compiles: bool
+    folder: Path, addresses: dict[str, str], devices: Sequence[str], scale: Scale
 ) -> Iterator[tuple[str, Check]]:
     """Every check under its name, to be run one by one.
 
@@ -233,10 +269,9 @@ def all_checks(
     """
     device = devices[0]
     for name, address in addresses.items():
-        # Of the others compiling is checked where it is chosen, and takes a minute.
-        compiled = compiles and name in COMPILED
-        yield name, partial(check_modes, folder, address, name, device, scale, compiled)
+        yield name, partial(check_modes, folder, address, name, device, scale)
     bert = addresses[BERT]
+    yield "lengths", partial(check_lengths, folder, device, scale)
     yield "streams", lambda: [check_streams(folder, bert, device, scale)]
     yield "memory", lambda: [check_halving(folder, bert, device, scale)]
     yield "devices", lambda: [check_devices(folder, bert, devices, scale)]

@@ -13,6 +13,7 @@ from benchmarks.clip import save_clip
 
 CLIP_L, CLIP_H, B4, BERT, DECODER = "vit-l14", "vit-h14", "efficientnet-b4", "bert-base", "decoder-8b"
 B4_STAGES = f"{B4} stages"
+ONE_KEY_HEAD = "decoder-of-one-key-head"  # which serves all heads of queries, as Gemma's does
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 N_WORDS = 5000  # of the texts
 BASE_PHOTOS = 32  # distinct in what they show; the others differ from them by a comment in the file
@@ -51,11 +52,20 @@ FULL = Scale(
     },
     photo_edge=512,
     check_rows=8,
-    most_rows=16384,
-    seconds=5.0,
+    most_rows=32768,
+    seconds=15.0,
     train_rows=240,
     batch_rows=32,
 )
+SMALL_DECODER: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "vocab_size": N_WORDS + len(SPECIAL),
+}
 _TINY_CLIP: dict[str, Any] = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
@@ -104,6 +114,10 @@ def save_model(folder: Path, name: str, scale: Scale, device: str = "cpu") -> st
         B4: (f"timm:{folder}", lambda path: _save_timm(path, *scale.timm)),
         B4_STAGES: (f"timm:{folder}?pooling=stages", lambda path: _save_timm(path, *scale.timm)),
         BERT: (f"hf:{folder}?pooling=cls&max_tokens=256", lambda path: _save_bert(path, scale.bert)),
+        ONE_KEY_HEAD: (
+            f"hf:{folder}?pooling=last&max_tokens=512",
+            lambda path: _save_decoder(path, SMALL_DECODER, "cpu", spread=0.15),
+        ),
         DECODER: (
             f"hf:{folder}?pooling=last&max_tokens=512",
             lambda path: _save_decoder(path, scale.decoder, device),
@@ -135,14 +149,21 @@ def _save_bert(folder: Path, sizes: dict[str, Any]) -> None:
     _save_tokenizer(folder)
 
 
-def _save_decoder(folder: Path, sizes: dict[str, Any], device: str) -> None:
+def _save_decoder(folder: Path, sizes: dict[str, Any], device: str, spread: float | None = None) -> None:
+    """
+    Args:
+        spread: deviation of the weights; None: as the library draws them.
+    """
     import torch
     from transformers import AutoModel, Qwen3Config
 
     torch.manual_seed(0)
     config = Qwen3Config(**sizes, max_position_embeddings=32768, pad_token_id=0)
-    with torch.device(device):
-        AutoModel.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    with torch.device(device), torch.no_grad():
+        model = AutoModel.from_config(config, dtype=torch.bfloat16)
+        for weights in model.parameters() if spread is not None else ():
+            weights.normal_(0.0, spread)
+        model.save_pretrained(folder)
     _save_tokenizer(folder)
 
 
@@ -183,7 +204,8 @@ def save_photos(folder: Path, n: int, edge: int) -> list[Path]:
         marker = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
         content = bases[at % len(bases)]
         paths.append(folder / f"{at}.jpg")
-        paths[-1].write_bytes(content[:2] + marker + content[2:])
+        if not paths[-1].exists():
+            paths[-1].write_bytes(content[:2] + marker + content[2:])
     return paths
 
 

@@ -21,6 +21,7 @@ from embed.inputs import InputFailure
 from embed.inputs.decoders import DecoderProcesses
 from embed.inputs.image_batches import OneByOne
 from embed.inputs.items import read_content, stacked
+from embed.inputs.texts import padded
 from embed.job.catalog import blob_reader, contents_of
 from store.catalog.images.blobs import blob_path
 from store.catalog.images.links import MADE_AGAIN, known_links
@@ -209,7 +210,8 @@ class Feed:
                     f"training row {row} of {self._towers[at].vector_set} could be embedded and can't be now: "
                     f"{item.reason}: run 'shelfprice catalog images' or ingest it again"
                 )
-        return stacked(cast(list[Item], items), encoder.fills)
+        max_tokens = self._towers[at].resolved.spec.preprocessing.get("max_tokens", 0)
+        return stacked(cast(list[Item], items), encoder.fills, max_tokens)
 
     def _texts(self, at: int, rows: np.ndarray, present: np.ndarray, epoch: int | None) -> TowerInput:
         if not len(rows):
@@ -219,12 +221,8 @@ class Feed:
             table = augment_rows(table, [self._random(row, epoch) for row in rows.tolist()])
         texts = compose(str(self._towers[at].vector_set.composition), table)
         tokens = encoder.tokenize([text or "" for text in texts.to_pylist()])
-        longest = max(len(sequence) for sequence in tokens.sequences)
-        ids = np.full((len(tokens.sequences), longest), encoder.pad_id, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, sequence in enumerate(tokens.sequences):
-            ids[row, : len(sequence)] = sequence
-            mask[row, : len(sequence)] = 1
+        max_tokens = self._towers[at].resolved.spec.preprocessing["max_tokens"]
+        ids, mask = padded(tokens.sequences, encoder.pad_id, max_tokens)
         if len(tokens.sequences) == len(rows):
             return TowerInput(present, (ids, mask))
         return TowerInput(present, (ids, mask), tokens.owner.astype(np.int64), mask.sum(axis=1))

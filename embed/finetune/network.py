@@ -12,9 +12,9 @@ from embed.finetune.feed import Prepared, TowerInput
 from embed.finetune.layers import Layers, prepare_tower, rate_groups
 from embed.finetune.recipe import FinetuneRecipe
 from embed.forward.convnet import is_convnet
+from embed.forward.passes import scaled
 from heads.features.design import VectorBlock
 from heads.networks.head import NetworkParts
-from store.vectors.spec import EncoderSpec
 
 
 class TunedNetwork(nn.Module):
@@ -105,7 +105,7 @@ class TunedNetwork(nn.Module):
         device = getattr(self, f"mean{at}").device
         tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in one.arrays]
         if encoder.spec.modality == "image" and PREPARED_BY not in encoder.spec.preprocessing:
-            tensors = [_scaled(tensors[0], encoder.spec)]
+            tensors = [scaled(tensors[0], encoder.spec.preprocessing, channels_last=True)]
         vectors = encoder.forward(*tensors)
         if one.owner is None or one.weights is None:
             return cast(torch.Tensor, vectors)
@@ -164,10 +164,3 @@ class TunedNetwork(nn.Module):
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether it takes statistics over the rows of a batch."""
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
-
-
-def _scaled(pixels: torch.Tensor, spec: EncoderSpec) -> torch.Tensor:
-    """uint8 (n, height, width, 3) -> float (n, 3, height, width) with mean and std applied, channels_last."""
-    mean = torch.tensor(spec.preprocessing["mean"], device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.preprocessing["std"], device=pixels.device).view(1, 3, 1, 1)
-    return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255.0).sub_(mean).div_(std)

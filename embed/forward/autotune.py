@@ -21,7 +21,10 @@ MEASURED_SECONDS = (
 )
 WORTH_MEASURING = 16  # a run of fewer than so many times the measured rows is not measured
 FLAT_COLOURS = (0, 127, 255, (200, 30, 40))  # images that show nothing, where rounding errors weigh most
-GROWTH_GAIN = 1.05  # a doubled batch must be that much faster
+GROWTH_GAIN = 1.05  # a doubled batch must be that much faster …
+NO_LOSS = 0.98  # … or no slower than that, while passes are short
+# A pass on a GPU should take so long: while it computes, Python prepares the next one, beside threads that decode.
+BUSY_SECONDS = 0.1
 COMPILE_SECONDS = 240.0  # of work ahead, or compiling is not even tried
 RECORDING_PASSES = 2  # a graph is warmed up by one pass and recorded by the next
 TIMED_ROUNDS = 3  # of whole batches, compiled or not
@@ -207,8 +210,8 @@ class ModeTrial:
         return [batch for batch in self._preparer.batches(iter([window.sample(n_rows)])) if batch.keys]
 
     def _grown(self, sample: list[Batch]) -> tuple[int, float]:
-        """The fastest batch size, and its rows a second."""
-        units, best_units, best = self._limit.units, self._limit.units, 0.0
+        """The fastest batch size, and its rows a second; among sizes alike one whose pass is not short."""
+        units, best_units, best, gain = self._limit.units, self._limit.units, 0.0, 0.0
         while units <= MAX_UNITS[units_counted(self._spec)]:
             batch = _of_units(sample, units)
             self._limit.units = batch.units
@@ -216,11 +219,13 @@ class ModeTrial:
                 self._passes.vectors(batch)  # warm-up, and wait for it
                 start = time.perf_counter()
                 self._passes.vectors(batch)
-                rate = len(batch.keys) / (time.perf_counter() - start)
+                seconds = time.perf_counter() - start
             if self._limit.units < batch.units:  # it did not fit
                 return self._limit.units, round(best, 1)
-            if rate < GROWTH_GAIN * best:
+            rate = len(batch.keys) / seconds
+            if rate < gain * best:
                 break
+            gain = GROWTH_GAIN if seconds >= BUSY_SECONDS else NO_LOSS
             best, best_units, units = rate, units, 2 * units
         return best_units, round(best, 1)
 

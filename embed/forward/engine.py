@@ -259,12 +259,13 @@ class Engine(LocalRunner):
         return bool(untried and rate and n_rows / rate > COMPILE_SECONDS)
 
     def _make_preparer(self, encoder: Encoder) -> Preparer:
+        max_tokens = self.spec.preprocessing.get("max_tokens", 0)
         if PREPARED_BY in self.spec.preprocessing:
             items = cast(ItemModel, encoder)
-            return ItemPreparer(items.prepare, items.fills, self._limit, cores())
+            return ItemPreparer(items.prepare, items.fills, self._limit, cores(), max_tokens)
         if self.spec.modality == "text":
             text = cast(TextModel, encoder)
-            return TextPreparer(text.tokenize, text.pad_id, self._limit)
+            return TextPreparer(text.tokenize, text.pad_id, self._limit, max_tokens)
         return ImagePreparer(self.spec.preprocessing, self._limit, cores(), decodes_in_processes(self._type))
 
     # ---- on OpenVINO -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -90,7 +91,7 @@ class TorchPasses:
 
     def start(self, batch: Batch, inputs: Inputs) -> Pending:
         """Compute, and start to bring the vectors back."""
-        return self._transfer.download(self._pooled(batch, self.forward(inputs)))
+        return self._transfer.download(self._pooled(batch, self.forward(inputs, n_tokens_of(batch))))
 
     def finish(self, batch: Batch, inputs: Inputs, pending: Pending) -> np.ndarray:
         """The vectors; in fp32 where fp16 has overflown."""
@@ -103,15 +104,29 @@ class TorchPasses:
     def vectors(self, batch: Batch) -> np.ndarray:
         """One vector per key, shape (n_keys, dim) float32."""
         inputs = tuple(torch.from_numpy(a) for a in batch.arrays)
-        return self._pooled(batch, self.forward(inputs)).cpu().numpy()
+        return self._pooled(batch, self.forward(inputs, n_tokens_of(batch))).cpu().numpy()
 
-    def forward(self, inputs: Inputs) -> torch.Tensor:
+    def forward(self, inputs: Inputs, n_tokens: int | None = None) -> torch.Tensor:
         """Vectors of inputs, wherever they are, shape (n_inputs, dim) float32, on the device.
+
+        Args:
+            n_tokens: of texts, padding apart, where that is known.
 
         Raises:
             OutOfMemoryError: one input alone does not fit.
         """
-        return within_memory(self._encoder_forward, inputs, self._limit, torch.cat, self._free)
+        n_rows = len(inputs[0])
+
+        def run(part: Inputs) -> torch.Tensor:
+            return self._encoder_forward(part, n_tokens if len(part[0]) == n_rows else None)
+
+        return within_memory(run, inputs, self._limit, torch.cat, self._free)
+
+    def compute(self, inputs: Inputs, n_tokens: int | None = None) -> torch.Tensor:
+        """The network alone, on what is ready to enter it and fits; see `forward`."""
+        if self._unpadded is not None and self.mode.unpadded:
+            self._unpadded.find_tokens(inputs[1], n_tokens)
+        return cast(torch.Tensor, cast(Any, self._encoder).forward(*inputs))
 
     def _pooled(self, batch: Batch, vectors: torch.Tensor) -> torch.Tensor:
         """One vector per key, where a key has several inputs."""
@@ -130,13 +145,13 @@ class TorchPasses:
         elif self._device.type == "mps":
             torch.mps.empty_cache()
 
-    def _encoder_forward(self, inputs: Inputs) -> torch.Tensor:
+    def _encoder_forward(self, inputs: Inputs, n_tokens: int | None) -> torch.Tensor:
         inputs = tuple(a.to(self._device) for a in inputs)
         n = len(inputs[0])
         if self._is_of_one_shape:
             pixels = filled(inputs[0], self._limit.units) if self.mode.compiled else inputs[0]
             inputs = (scaled(pixels, self._spec.preprocessing, self.mode.channels_last),)
-        vectors = cast(torch.Tensor, cast(Any, self._encoder).forward(*inputs)).float()[:n]
+        vectors = self.compute(inputs, n_tokens).float()[:n]
         return vectors.clone() if self.mode.graphs else vectors  # the next replay writes where this one did
 
 
@@ -148,10 +163,22 @@ def filled(pixels: torch.Tensor, n: int) -> torch.Tensor:
     return torch.cat([pixels, pixels[:1].expand(lacking, *pixels.shape[1:])])
 
 
+def n_tokens_of(batch: Batch) -> int | None:
+    """Tokens of a batch of texts, padding apart; None where it is no such batch."""
+    if len(batch.arrays) != 2 or batch.arrays[1].ndim != 2:
+        return None
+    return int(batch.arrays[1].sum())
+
+
+@cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Shape (1, 3, 1, 1), copied to a device once: it would finish what it has to do before every copy."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)
+
+
 def scaled(pixels: torch.Tensor, preprocessing: dict[str, Any], channels_last: bool = False) -> torch.Tensor:
     """uint8 (n, height, width, 3) -> float (n, 3, height, width) with mean and std applied."""
-    mean = torch.tensor(preprocessing["mean"], device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing["std"], device=pixels.device).view(1, 3, 1, 1)
+    mean, std = (_per_channel(tuple(preprocessing[name]), pixels.device) for name in ("mean", "std"))
     planes = pixels.permute(0, 3, 1, 2)  # strides of channels_last as they come
     if not channels_last:
         planes = planes.contiguous()

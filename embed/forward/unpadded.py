@@ -9,7 +9,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -37,6 +37,7 @@ class Unpadded:
         self._forward = model.forward
         self._own = "forward" in vars(model)  # replaced already, by whoever placed the weights
         self._offset = position_offset(model)
+        self._tokens: _Tokens | None = None  # of the next pass
         self.is_on = False
 
     def switch(self, on: bool) -> None:
@@ -52,24 +53,46 @@ class Unpadded:
             del self._model.forward
         self.is_on = on
 
+    def find_tokens(self, mask: torch.Tensor, n_tokens: int | None = None) -> None:
+        """Where in the batch of the next pass tokens are.
+
+        Args:
+            mask: shape (n_rows, longest), padded on the right.
+            n_tokens: of all rows, where that is known: a GPU would first finish what it has to do before it can tell.
+        """
+        n_rows, longest = mask.shape
+        lengths = mask.sum(dim=1)
+        ends = lengths.cumsum(dim=0)
+        rows = torch.arange(n_rows, device=mask.device).repeat_interleave(lengths, output_size=n_tokens)
+        positions = torch.arange(len(rows), device=mask.device) - (ends - lengths)[rows]
+        ends = nn.functional.pad(ends, (1, 0)).to(torch.int32)
+        self._tokens = _Tokens(rows * longest + positions, positions + self._offset, ends)
+
     def _unpadded_forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
         """As the model's own, on ids and mask of shape (n_rows, longest); padding gets zeros for hidden states."""
-        is_token = attention_mask.bool()
-        positions = (attention_mask.cumsum(dim=1) - 1)[is_token] + self._offset
-        ends = attention_mask.sum(dim=1).cumsum(dim=0)
+        assert self._tokens is not None
+        at, positions, ends = self._tokens
+        n_rows, longest = input_ids.shape
         options.pop("token_type_ids", None)  # of one kind, as where none are given
         found = self._forward(
-            input_ids=input_ids[is_token][None],
+            input_ids=input_ids.flatten()[at][None],
             position_ids=positions[None],
-            cu_seq_lens_q=nn.functional.pad(ends, (1, 0)).to(torch.int32),
-            max_length_q=input_ids.shape[1],
+            cu_seq_lens_q=ends,
+            max_length_q=longest,
             **options,
         )
         hidden = found.last_hidden_state
-        padded = hidden.new_zeros(*input_ids.shape, hidden.shape[-1])
-        padded[is_token] = hidden[0]
-        found.last_hidden_state = padded
+        padded = hidden.new_zeros(n_rows * longest, hidden.shape[-1]).index_copy(0, at, hidden[0])
+        found.last_hidden_state = padded.view(n_rows, longest, -1)
         return found
+
+
+class _Tokens(NamedTuple):
+    """The tokens of a batch without their padding."""
+
+    at: torch.Tensor  # (n_tokens,): in the flattened batch
+    positions: torch.Tensor  # (n_tokens,): as the model counts them
+    ends: torch.Tensor  # (n_rows + 1,) int32: where each row begins among them, and the last ends
 
 
 def text_model(encoder: Encoder) -> Any:

@@ -66,6 +66,19 @@ def units_of(arrays: tuple[Any, ...]) -> int:
     return math.prod(shape[:2]) if len(shape) < 4 else int(shape[0])
 
 
+def padded_length(longest: Any, most: int) -> Any:
+    """Tokens that the rows of a batch are padded to: of the longest row, or one more.
+
+    On CUDA torch's attention with a mask is wrong for 32 n + 1 keys where one head of keys serves all heads of queries,
+    as in Gemma: github.com/pytorch/pytorch/issues/191937.
+
+    Args:
+        longest: an integer, or an array of them.
+        most: tokens that the model takes; 0: it is never one more.
+    """
+    return longest + ((longest % 32 == 1) & (longest < most))
+
+
 @dataclass
 class BatchLimit:
     """Most units per forward pass; the model halves it when memory runs out, the preparers read it."""

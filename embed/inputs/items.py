@@ -9,7 +9,7 @@ import numpy as np
 
 from embed.encoders.base import Item, RowContent
 from embed.inputs import InputFailure
-from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow
+from embed.inputs.batch import Batch, BatchLimit, ImageReader, RowWindow, padded_length
 from embed.inputs.decoded import read_image
 from embed.inputs.image_batches import THREADS_THAT_WAIT
 from embed.inputs.images import decode_whole
@@ -28,6 +28,7 @@ class ItemPreparer:
         fills: of the encoder.
         limit: most padded tokens or patches per forward pass.
         n_threads: that read and open images; more where reading waits.
+        max_tokens: of a row with text; see `padded_length`.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class ItemPreparer:
         fills: Sequence[int],
         limit: BatchLimit,
         n_threads: int,
+        max_tokens: int = 0,
     ) -> None:
         self.limit = limit
         self._prepare, self._fills, self._n_threads = prepare, fills, n_threads
+        self._max_tokens = max_tokens
 
     def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         gathered = _Gathered()
@@ -54,13 +57,13 @@ class ItemPreparer:
         failures = gathered.failures
         for group in gathered.alike():  # arrays of other inner shapes can't be stacked
             items = [gathered.items[at] for at in group]
-            lengths = np.array([len(item.arrays[0]) for item in items])
+            lengths = padded_length(np.array([len(item.arrays[0]) for item in items]), self._max_tokens)
             for rows in plan_batches(lengths, np.ones(len(items), np.int64), self.limit.units):
                 chosen = [items[row] for row in rows]
                 yield Batch(
                     gathered.label,
                     [gathered.keys[group[row]] for row in rows],
-                    stacked(chosen, self._fills),
+                    stacked(chosen, self._fills, self._max_tokens),
                     failures=failures,
                     n_truncated=sum(item.is_truncated for item in chosen),
                 )
@@ -123,16 +126,19 @@ class _Gathered:
         return list(groups.values())
 
 
-def stacked(items: Sequence[Item], fills: Sequence[int]) -> tuple[np.ndarray, ...]:
+def stacked(items: Sequence[Item], fills: Sequence[int], max_tokens: int = 0) -> tuple[np.ndarray, ...]:
     """Arrays of one batch: each padded to the longest, and last the length of each row in each.
 
     Args:
         fills: what each is padded with.
+        max_tokens: of a row, for arrays with an entry a token; see `padded_length`.
     """
     arrays = []
     for at, fill in enumerate(fills):
         parts = [item.arrays[at] for item in items]
         longest = max(len(part) for part in parts)
+        if all(len(part) == len(item.arrays[0]) for part, item in zip(parts, items, strict=True)):
+            longest = padded_length(longest, max_tokens)
         whole = np.full((len(items), longest, *parts[0].shape[1:]), fill, parts[0].dtype)
         for row, part in enumerate(parts):
             whole[row, : len(part)] = part

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from embed.encoders.base import Tokens
-from embed.inputs.batch import Batch, BatchLimit, RowWindow
+from embed.inputs.batch import Batch, BatchLimit, RowWindow, padded_length
 
 FIRST_ROWS = 512  # of a run are tokenised before its first pass
 
@@ -53,12 +53,20 @@ class TextPreparer:
         tokenize: of the encoder.
         pad_id: token id of padding.
         limit: most padded tokens per forward pass.
+        max_tokens: of a text; see `padded_length`.
     """
 
-    def __init__(self, tokenize: Callable[[Sequence[str]], Tokens], pad_id: int, limit: BatchLimit) -> None:
+    def __init__(
+        self,
+        tokenize: Callable[[Sequence[str]], Tokens],
+        pad_id: int,
+        limit: BatchLimit,
+        max_tokens: int = 0,
+    ) -> None:
         self.limit = limit
         self._tokenize = tokenize
         self._pad_id = pad_id
+        self._max_tokens = max_tokens
 
     def batches(self, windows: Iterator[RowWindow]) -> Iterator[Batch]:
         first = next(windows, None)
@@ -72,7 +80,7 @@ class TextPreparer:
         sizes = np.array([len(sequence) for sequence in tokens.sequences])
         counts = np.bincount(tokens.owner, minlength=len(window.keys))
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])  # position of each text's first sequence
-        lengths = np.maximum.reduceat(sizes, first)
+        lengths = padded_length(np.maximum.reduceat(sizes, first), self._max_tokens)
         chunked = bool((counts > 1).any())
         weights = sizes if tokens.weights is None else tokens.weights
         n_truncated = tokens.n_truncated
@@ -83,16 +91,20 @@ class TextPreparer:
             yield Batch(
                 window.vector_set,
                 [window.keys[r] for r in rows.tolist()],
-                self._pad([tokens.sequences[i] for i in at.tolist()], sizes[at]),
+                padded([tokens.sequences[i] for i in at.tolist()], self._pad_id, self._max_tokens),
                 owner=np.repeat(np.arange(len(rows)), counts[rows]) if chunked else None,
                 weights=weights[at] if chunked else None,
                 n_truncated=n_truncated,
             )
             n_truncated = 0  # counted with the window's first batch
 
-    def _pad(self, sequences: Sequence[np.ndarray], sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and mask, shape (n_sequences, longest)."""
-        is_token = np.arange(sizes.max()) < sizes[:, None]
-        ids = np.full(is_token.shape, self._pad_id, dtype=np.int64)
-        ids[is_token] = np.concatenate(sequences)
-        return ids, is_token.astype(np.int64)
+
+def padded(
+    sequences: Sequence[np.ndarray], pad_id: int, max_tokens: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask of token sequences, shape (n_sequences, longest) int64, padded on the right; see `padded_length`."""
+    sizes = np.array([len(sequence) for sequence in sequences])
+    is_token = np.arange(padded_length(int(sizes.max()), max_tokens)) < sizes[:, None]
+    ids = np.full(is_token.shape, pad_id, dtype=np.int64)
+    ids[is_token] = np.concatenate(sequences)
+    return ids, is_token.astype(np.int64)
