@@ -78,12 +78,15 @@ def _results(name: str, run: EmbedRun, peer_rate: float) -> list[Result]:
     ]
 
 
-def save_clip(folder: Path, model: str | dict[str, Any], quick_gelu: bool = True) -> Path:
+def save_clip(
+    folder: Path, model: str | dict[str, Any], quick_gelu: bool = True, device: str = "cpu"
+) -> Path:
     """A model of full size with random weights in half precision, as hubs keep them.
 
     Args:
         model: an architecture of open_clip, or the configuration of one.
         quick_gelu: the activation that OpenAI's weights were trained with; LAION's were not.
+        device: where the weights are drawn.
     """
     import open_clip
     import torch
@@ -94,8 +97,11 @@ def save_clip(folder: Path, model: str | dict[str, Any], quick_gelu: bool = True
     described = {"model_cfg": {**config, "quick_gelu": quick_gelu}, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(described))
     torch.manual_seed(0)
-    made = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
-    weights = {key: value.half().contiguous() for key, value in made.state_dict().items()}
+    with torch.device(device):
+        made = open_clip.create_model(
+            f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device
+        )
+    weights = {key: value.half().cpu().contiguous() for key, value in made.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
     return folder
 

@@ -53,7 +53,7 @@ FULL = Scale(
     photo_edge=512,
     check_rows=8,
     most_rows=32768,
-    seconds=15.0,
+    seconds=12.0,
     train_rows=240,
     batch_rows=32,
 )
@@ -104,11 +104,11 @@ def save_model(folder: Path, name: str, scale: Scale, device: str = "cpu") -> st
     """Save one model into a folder, unless it is there; returns its address, of its towers where it has two.
 
     Args:
-        device: where the weights of the decoder are drawn, in the type that they are stored in.
+        device: where the weights of large models are drawn.
     """
     if name in scale.clip:
         if not folder.exists():
-            save_clip(folder, scale.clip[name], quick_gelu=name == CLIP_L)
+            save_clip(folder, scale.clip[name], quick_gelu=name == CLIP_L, device=device)
         return f"open_clip:{folder}"
     makers: dict[str, tuple[str, Callable[[Path], None]]] = {
         B4: (f"timm:{folder}", lambda path: _save_timm(path, *scale.timm)),

@@ -7,7 +7,7 @@ processes, before or after a kill.
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from embed.encoders.base import Encoder, Item, ItemModel, TextModel
 from embed.finetune.augment import augment_image, augment_rows, larger
 from embed.finetune.towers import Tower
 from embed.forward.devices import cores
+from embed.forward.transfer import pinned
 from embed.inputs import InputFailure
 from embed.inputs.decoders import DecoderProcesses
 from embed.inputs.image_batches import OneByOne
@@ -88,6 +89,7 @@ class Feed:
         encoders: of the towers, for their tokenizers.
         valid: one a tower, shape (n_train,): rows that have a cached vector, and so content that can be read.
         processes: images are decoded in processes of their own, for a GPU that would wait for threads.
+        pins: arrays are put into page-locked memory, from which a GPU copies while it computes.
     """
 
     def __init__(
@@ -98,8 +100,9 @@ class Feed:
         valid: Sequence[np.ndarray],
         seed: int,
         processes: bool = False,
+        pins: bool = False,
     ) -> None:
-        self._processes = processes
+        self._processes, self._pins = processes, pins
         self._decoders: dict[str, DecoderProcesses | OneByOne] = {}  # by their preprocessing, as JSON
         self._workspace, self._towers, self._encoders, self._valid = workspace, towers, encoders, valid
         self._seed = seed
@@ -154,6 +157,8 @@ class Feed:
                     inputs.append(TowerInput(present, arrays, owner, np.ones(len(owner), np.int64)))
             else:
                 inputs.append(self._texts(at, taken, present, epoch))
+        if self._pins:
+            inputs = [replace(one, arrays=pinned(one.arrays)) for one in inputs]
         return Prepared(rows, tuple(inputs))
 
     def _random(self, row: int, epoch: int) -> np.random.Generator:

@@ -76,7 +76,7 @@ class TunedNetwork(nn.Module):
         for at, one in enumerate(prepared.inputs):
             vectors = self._vectors(at, one)
             mean, divisor = getattr(self, f"mean{at}"), getattr(self, f"divisor{at}")
-            rows = torch.from_numpy(one.rows).to(mean.device)
+            rows = torch.from_numpy(one.rows).to(mean.device, non_blocking=True)
             X = mean.new_zeros(n_rows, len(mean))
             if vectors is not None:
                 X = X.index_copy(0, rows, (vectors.float() - mean) / divisor)

@@ -90,8 +90,16 @@ class FoldRun:
         if processes.writes:
             check_room(job.workspace, self.stepper)
         valid = [matrix.valid for matrix in job.inputs.train.matrices]
-        in_processes = decodes_in_processes(processes.device.type)
-        self.feed = Feed(job.workspace, job.towers, encoders, valid, job.seed, in_processes)
+        kind = processes.device.type
+        self.feed = Feed(
+            job.workspace,
+            job.towers,
+            encoders,
+            valid,
+            job.seed,
+            processes=decodes_in_processes(kind),
+            pins=kind == "cuda",
+        )
         self.trained_rows = self.part.positions[~self.part.aside]
         self.aside_rows = self.part.positions[self.part.aside]
         self.steps_per_epoch = max(1, len(self.trained_rows) // recipe.batch_rows)

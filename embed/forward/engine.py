@@ -5,7 +5,7 @@ Torch is imported where it runs the network, or where a choice is to be measured
 
 import gc
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -103,7 +103,7 @@ class Engine(LocalRunner):
         self._ready()
         assert self._preparer is not None
         for batch in self._preparer.batches(windows):
-            yield batch if self._type != "cuda" else replace(batch, arrays=_pinned(batch))
+            yield batch if self._type != "cuda" else replace(batch, arrays=_pinned(batch.arrays))
 
     def encode(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
         """Each batch with its vectors, shape (n_keys, dim) float32, in order.
@@ -341,7 +341,7 @@ class Engine(LocalRunner):
         return quantize(self._encoder, folder, [batch.arrays for batch in batches if batch.keys])
 
 
-def _pinned(batch: Batch) -> tuple[np.ndarray, ...]:
+def _pinned(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     from embed.forward.transfer import pinned
 
-    return pinned(batch)
+    return pinned(arrays)

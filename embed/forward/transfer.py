@@ -1,6 +1,6 @@
 """torch: batches to the device and vectors back, so that a GPU never waits for a copy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -34,9 +34,9 @@ class DeviceTransfer(Protocol):
         """Start to bring vectors back."""
 
 
-def pinned(batch: Batch) -> tuple[np.ndarray, ...]:
-    """A batch's arrays in page-locked memory, from which copies run beside the GPU's work."""
-    return tuple(torch.from_numpy(a).pin_memory().numpy() for a in batch.arrays)
+def pinned(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Arrays of a batch in page-locked memory, from which copies run beside the GPU's work."""
+    return tuple(torch.from_numpy(a).pin_memory().numpy() for a in arrays)
 
 
 class DirectTransfer:
