@@ -100,6 +100,8 @@ def test_a_type_that_the_device_lacks_is_passed_over_by_auto_and_named_where_it_
 def test_layouts_are_tried_for_convolutions_only():
     assert Mode("bf16", channels_last=True) in candidates("auto", "cpu", True)
     assert not any(mode.channels_last for mode in candidates("auto", "cpu", False))
+    on_gpu = [str(mode) for mode in candidates("auto", "cuda", True)]
+    assert on_gpu == ["fp32", "fp32 channels_last", "fp16 channels_last", "bf16 channels_last"]
 
 
 def test_what_was_measured_is_remembered_for_that_device_and_torch_alone(tmp_path):

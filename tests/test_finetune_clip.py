@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from embed.finetune.checkpoint import latest_checkpoint, read_tensors
+from embed.finetune.step import Stepper
 from store.config import Config, EmbedConfig, FoldConfig, HeadConfig, save_config
 from store.folds.assign import read_folds
 from store.predictions import read_predictions
@@ -26,8 +27,17 @@ def place(tmp_path_factory):
     return embedded(workspace, clip), clip
 
 
-def test_both_towers_are_tuned_with_adapters_recomputation_and_augmented_warm_up(place):
+def test_both_towers_are_tuned_with_adapters_recomputation_and_augmented_warm_up(place, monkeypatch):
     workspace, clip = place
+    step, modes = Stepper.step, set()
+
+    def spied(stepper, prepared, share):
+        losses = step(stepper, prepared, share)
+        network = stepper.network
+        modes.add((network.frozen, any(tower.training for tower in network.towers), network.head.training))
+        return losses
+
+    monkeypatch.setattr(Stepper, "step", spied)
     job = tiny_job(
         workspace,
         (clip,),
@@ -42,6 +52,7 @@ def test_both_towers_are_tuned_with_adapters_recomputation_and_augmented_warm_up
     )
     outcome = tune(job)
     assert outcome.folder is not None
+    assert modes == {(True, False, True), (False, True, True)}  # encoders train once the head's epoch is over
     assert np.isfinite(read_predictions(workspace, outcome.folder).oof["log_price"].to_numpy()).all()
     folds_hash = read_folds(workspace).hash
     for name in (VectorSet("finetuned:clip.image"), VectorSet("finetuned:clip.text", "structured")):

@@ -27,7 +27,7 @@ from store.workspace import Workspace
 ROUNDING = 1e-4  # largest difference of two passes in fp32 whose batches are cut otherwise
 SPARE_BYTES = 300_000_000  # that the device may use beside the weights where memory is to run out
 OOM_ROWS = 512  # in a batch that then does not fit
-LENGTHS = 136  # of texts that each length up to is checked
+LENGTHS = 100  # of texts that each length up to is checked
 PACKED_COSINE = {"8bit": 0.99, "4bit": 0.9}  # of random weights, which packing hurts more than trained ones
 
 

@@ -69,7 +69,8 @@ class Stepper:
         log: Callable[[str], None],
     ) -> None:
         self.network, self.processes, self.micro_rows = network, processes, micro_rows
-        self._is_training = False  # `network.train()` looks at every module: not at every step
+        # What training mode was last set for, which looks at every module: not at every step. None: it is not set.
+        self._trains_encoders: bool | None = None
         self.precision = training_precision(recipe.precision, processes.device)
         self._device, self._recipe, self._log = processes.device, recipe, log
         self._loss = LOSSES[recipe.loss]
@@ -93,9 +94,9 @@ class Stepper:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
-        if not self._is_training:
+        if self._trains_encoders != (not self.network.frozen):
             self.network.train()
-            self._is_training = True
+            self._trains_encoders = not self.network.frozen
         sums = self._gradients_that_fit(prepared)
         self.processes.sum_gradients(self.parameters)
         self.processes.sum(sums)
@@ -163,7 +164,7 @@ class Stepper:
         """Rows and what the network says of them, log price less the mean, with the running mean of the weights."""
         with self.mean.applied():
             self.network.eval()
-            self._is_training = False
+            self._trains_encoders = None
             for prepared in batches:
                 for start in range(0, len(prepared.rows), self.micro_rows):
                     part = part_of(prepared, start, min(start + self.micro_rows, len(prepared.rows)))
