@@ -4,12 +4,14 @@ import hashlib
 import io
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from embed.inputs import decoders, image_batches
+from embed.inputs import decoder_process, decoders, image_batches
 from embed.inputs.batch import BatchLimit, ImageReader, RowWindow
 from embed.inputs.decoders import DecoderProcesses
 from embed.inputs.image_batches import ImagePreparer, OneByOne
@@ -131,3 +133,9 @@ def test_a_large_run_is_decoded_in_processes_with_the_same_batches_and_a_small_o
     window = RowWindow("items", window.keys, ["gone"] * 23, window.images)
     with pytest.raises(KeyError, match="gone"):  # an error of reading is the run's, whoever decodes
         prepared(True)
+
+
+def test_a_process_begins_without_the_libraries_that_the_run_needs():
+    code = f"import sys, {decoder_process.__name__}; print(*sorted(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pyarrow", "torch", "pandas", "store.config"} & set(found.stdout.split())
