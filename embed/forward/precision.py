@@ -119,11 +119,10 @@ def candidates(
         raise ConfigError("precision fp16 is for GPUs: pass --precision auto, fp32 or bf16 on a CPU")
     if device_type != "cpu" and policy == "int8":
         raise ConfigError("precision int8 is for CPUs: pass --devices cpu, or --precision auto on a GPU")
-    modes = [Mode(dtype) for dtype in dtypes]
-    if is_convnet and policy != "int8":
-        layouts = [Mode(dtype, channels_last=True) for dtype in dtypes]
-        # A GPU's half types were never faster without it, and every mode takes seconds to measure there.
-        modes = modes[:1] + layouts if device_type == "cuda" else modes + layouts
+    layouts = (False, True) if is_convnet and policy != "int8" else (False,)
+    modes = [Mode(dtype, channels_last) for dtype in dtypes for channels_last in layouts]
+    if device_type == "cuda" and is_convnet:  # half types were never faster otherwise, and each takes seconds
+        modes = [mode for mode in modes if mode.dtype == "fp32" or mode.channels_last]
     modes += [Mode(dtype, unpadded=True) for dtype in dtypes if unpadded and dtype != "fp32"]
     allowed = [dtype for dtype in openvino_types if policy in ("auto", dtype)]
     return modes + [Mode(dtype, engine="openvino") for dtype in allowed]
