@@ -13,7 +13,9 @@ from benchmarks.report import Result
 from embed.forward import unpadded
 
 
-def test_every_check_and_figure_for_gpus_runs_on_the_cpu_with_tiny_models(tmp_path):
+def test_every_check_and_figure_for_gpus_runs_on_the_cpu_with_tiny_models(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda module, **how: compiled.append(how) or module)
     said = []
     results = Package(TINY, ("cpu:0", "cpu:1"), compiles=True).run(tmp_path, said.append)
     assert [line.partition(" s  ")[2] for line in said] == [result.line() for result in results]
@@ -23,7 +25,9 @@ def test_every_check_and_figure_for_gpus_runs_on_the_cpu_with_tiny_models(tmp_pa
     checked = [r for r in results if r not in timed and ("cosine" in r.note or "difference" in r.note)]
     assert [result.name for result in checked if not result.met] == []
     modes = {result.name.partition(", ")[2] for result in checked}
-    assert modes >= {"fp32", "bf16", "bf16 channels_last", "bf16 unpadded"}
+    assert modes >= {"fp32", "bf16", "bf16 channels_last", "bf16 unpadded", "bf16 compiled"}
+    assert "bf16 unpadded compiled" in modes
+    assert compiled
     assert sum("as it was chosen" in result.name for result in checked) == len(SUBJECTS) - 1
     by_name = {result.name: result for result in results}
     assert by_name["several devices"].figures["devices"] == 2
@@ -47,7 +51,9 @@ def test_a_mode_that_computes_something_else_and_rows_that_change_places_are_cau
     found = list(checks.check_modes(tmp_path, address, BERT, "cpu", TINY))
     assert {result.name: result.met for result in found} == {
         "bert-base, fp32": True,
+        "bert-base, fp16": True,
         "bert-base, bf16": True,
+        "bert-base, fp16 unpadded": False,
         "bert-base, bf16 unpadded": False,
     }
     encode = checks.Engine.encode

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.models import BERT, ONE_KEY_HEAD, Scale, save_model, save_photos, texts
+from benchmarks.gpu.models import BERT, ONE_KEY_HEAD, SMALL_CLIP, Scale, save_model, save_photos, texts
 from benchmarks.report import Result
 from embed.encoders.base import Resolved, Sources
 from embed.encoders.registry import library_of
@@ -19,7 +19,7 @@ from embed.encoders.resolve import resolve
 from embed.forward.devices import DeviceSettings
 from embed.forward.engine import Engine
 from embed.forward.fleet import load_engines
-from embed.forward.precision import MIN_COSINE, Mode, worst_cosine
+from embed.forward.precision import MIN_COSINE, Mode, candidates, worst_cosine
 from embed.inputs.batch import Batch, BatchLimit, RowWindow
 from embed.job.items import ITEMS, image_items, text_items
 from store.workspace import Workspace
@@ -45,8 +45,14 @@ def window_of(one: Resolved, folder: Path, n_rows: int, edge: int) -> RowWindow:
     return next(source.windows(source.wanted().sets[ITEMS][ITEMS].keys))
 
 
-def check_modes(folder: Path, address: str, name: str, device: str, scale: Scale) -> Iterator[Result]:
-    """Each mode that the autotuner may choose on the device, against fp32 on the CPU; compiled ones by `check_chosen`."""
+def check_modes(
+    folder: Path, address: str, name: str, device: str, scale: Scale, compiles: bool = False
+) -> Iterator[Result]:
+    """Each mode that the autotuner may choose on a GPU, against fp32 on the CPU.
+
+    Args:
+        compiles: compiled ones as well, which take a minute for a large model; see `check_chosen`.
+    """
     import torch
 
     from embed.forward.passes import TorchPasses
@@ -58,12 +64,16 @@ def check_modes(folder: Path, address: str, name: str, device: str, scale: Scale
     batches = _batches(on_cpu, [window_of(one, folder, scale.check_rows, scale.photo_edge)])
     reference = _by_key(on_cpu.encode(iter(batches)))
     passes = TorchPasses(encoder, torch.device(device), limit)
-    for mode in _modes(passes, device):
+    for mode in _modes(passes, compiles, one.spec.modality == "image" and device.startswith("cuda")):
+        found = {}
         passes.apply(mode)
         with passes.running():
-            found = {
-                k: v for batch in batches for k, v in zip(batch.keys, passes.vectors(batch), strict=True)
-            }
+            for _ in range(
+                3 if mode.graphs else 1
+            ):  # a graph is recorded by the second pass, replayed by the third
+                found = {
+                    k: v for batch in batches for k, v in zip(batch.keys, passes.vectors(batch), strict=True)
+                }
         yield _compared(f"{name}, {mode}", found, reference)
 
 
@@ -77,7 +87,7 @@ def check_chosen(folder: Path, engine: Engine, address: str, name: str, scale: S
     return _compared(f"{name}, {engine.provenance()['precision']}, as it was chosen", found, reference)
 
 
-def check_lengths(folder: Path, device: str, scale: Scale) -> Iterator[Result]:
+def check_lengths(folder: Path, device: str, scale: Scale, compiles: bool) -> Iterator[Result]:
     """Texts of every length beside a shorter one: a kernel that gets some length wrong gives no error."""
     import torch
 
@@ -97,7 +107,7 @@ def check_lengths(folder: Path, device: str, scale: Scale) -> Iterator[Result]:
     alone = _by_key(on_cpu.encode(iter(_batches(on_cpu, each))))
     pairs = _batches(on_cpu, paired)
     passes = TorchPasses(encoder, torch.device(device), BatchLimit(10**9))
-    for mode in _modes(passes, device):
+    for mode in _modes(passes, compiles):
         passes.apply(mode)
         worst = 1.0
         with passes.running():
@@ -114,14 +124,12 @@ def _compared(name: str, found: dict[bytes, np.ndarray], reference: dict[bytes, 
     return Result.at_least(name, worst_cosine(ours, theirs), MIN_COSINE, "cosine to fp32 on the CPU")
 
 
-def _modes(passes: Any, device: str) -> list[Mode]:
-    """All but those that are compiled."""
-    is_cuda = device.startswith("cuda")
-    modes = [Mode(), Mode("bf16"), *([Mode("fp16")] if is_cuda else [])]
-    if passes.is_convnet:
-        modes.append(Mode("bf16", channels_last=True))
-    if passes.can_be_unpadded:
-        modes.append(Mode("bf16", unpadded=True))
+def _modes(passes: Any, compiles: bool, graphs: bool = False) -> list[Mode]:
+    """What a GPU may run, on whichever device this is."""
+    modes = candidates("auto", "cuda", passes.is_convnet, passes.stored_as, (), passes.can_be_unpadded)
+    if compiles:
+        modes.append(replace(modes[-1], compiled=True))
+        modes += [replace(modes[-1], graphs=True)] if graphs else []
     return modes
 
 
@@ -260,7 +268,7 @@ Check = Callable[[], Iterable[Result]]
 
 
 def all_checks(
-    folder: Path, addresses: dict[str, str], devices: Sequence[str], scale: Scale
+    folder: Path, addresses: dict[str, str], devices: Sequence[str], scale: Scale, compiles: bool
 ) -> Iterator[tuple[str, Check]]:
     """Every check under its name, to be run one by one.
 
@@ -270,8 +278,10 @@ def all_checks(
     device = devices[0]
     for name, address in addresses.items():
         yield name, partial(check_modes, folder, address, name, device, scale)
+    small = f"{save_model(folder / SMALL_CLIP, SMALL_CLIP, scale)}.image"
+    yield "compiled", partial(check_modes, folder, small, SMALL_CLIP, device, scale, compiles)
+    yield "lengths", partial(check_lengths, folder, device, scale, compiles)
     bert = addresses[BERT]
-    yield "lengths", partial(check_lengths, folder, device, scale)
     yield "streams", lambda: [check_streams(folder, bert, device, scale)]
     yield "memory", lambda: [check_halving(folder, bert, device, scale)]
     yield "devices", lambda: [check_devices(folder, bert, devices, scale)]

@@ -14,6 +14,7 @@ from benchmarks.clip import save_clip
 CLIP_L, CLIP_H, B4, BERT, DECODER = "vit-l14", "vit-h14", "efficientnet-b4", "bert-base", "decoder-8b"
 B4_STAGES = f"{B4} stages"
 ONE_KEY_HEAD = "decoder-of-one-key-head"  # which serves all heads of queries, as Gemma's does
+SMALL_CLIP = "small-clip"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 N_WORDS = 5000  # of the texts
 BASE_PHOTOS = 32  # distinct in what they show; the others differ from them by a comment in the file
@@ -36,6 +37,11 @@ class Scale:
     batch_rows: int  # of a fine-tuning step
 
 
+SMALL_CLIP_SIZES: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
 FULL = Scale(
     "full",
     {CLIP_L: "ViT-L-14", CLIP_H: "ViT-H-14"},
@@ -66,14 +72,9 @@ SMALL_DECODER: dict[str, Any] = {
     "head_dim": 16,
     "vocab_size": N_WORDS + len(SPECIAL),
 }
-_TINY_CLIP: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
 TINY = Scale(
     "tiny",
-    {CLIP_L: _TINY_CLIP, CLIP_H: {**_TINY_CLIP, "embed_dim": 24}},
+    {CLIP_L: SMALL_CLIP_SIZES, CLIP_H: {**SMALL_CLIP_SIZES, "embed_dim": 24}},
     ("test_efficientnet", 32),
     {
         "hidden_size": 16,
@@ -106,9 +107,11 @@ def save_model(folder: Path, name: str, scale: Scale, device: str = "cpu") -> st
     Args:
         device: where the weights of large models are drawn.
     """
-    if name in scale.clip:
+    if name in (*scale.clip, SMALL_CLIP):
         if not folder.exists():
-            save_clip(folder, scale.clip[name], quick_gelu=name == CLIP_L, device=device)
+            save_clip(
+                folder, scale.clip.get(name, SMALL_CLIP_SIZES), quick_gelu=name == CLIP_L, device=device
+            )
         return f"open_clip:{folder}"
     makers: dict[str, tuple[str, Callable[[Path], None]]] = {
         B4: (f"timm:{folder}", lambda path: _save_timm(path, *scale.timm)),
