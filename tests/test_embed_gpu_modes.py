@@ -10,6 +10,8 @@ from embed.encoders.base import Sources
 from embed.encoders.registry import library_of
 from embed.encoders.resolve import resolve
 from embed.forward import autotune, precision, unpadded
+from embed.forward import passes as passes_module
+from embed.forward.attention import avoid_wrong_attention
 from embed.forward.passes import TorchPasses
 from embed.forward.precision import Compiled, Mode, ModeChoice, candidates, choose, worst_cosine
 from embed.inputs.batch import Batch, BatchLimit, RowWindow
@@ -356,3 +358,22 @@ def test_mean_and_deviation_of_images_are_copied_to_a_device_once(monkeypatch):
     before = passes.forward((pixels,))
     monkeypatch.setattr(torch, "tensor", None)  # would be called
     np.testing.assert_array_equal(passes.forward((pixels,)), before)
+
+
+@pytest.mark.parametrize(
+    "device, max_tokens, is_off",
+    [("cuda", 65, True), ("cuda", 257, True), ("cuda", 64, False), ("cuda", 0, False), ("cpu", 65, False)],
+)
+def test_attention_that_is_wrong_at_the_longest_text_is_turned_off(monkeypatch, device, max_tokens, is_off):
+    turned: list[bool] = []
+    monkeypatch.setattr(torch.backends.cuda, "enable_mem_efficient_sdp", turned.append)
+    avoid_wrong_attention({"max_tokens": max_tokens}, torch.device(device))
+    assert turned == ([False] if is_off else [])
+
+
+def test_passes_ask_for_attention_that_is_right(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(passes_module, "avoid_wrong_attention", lambda *given: asked.append(given))
+    passes, _ = passes_of(tmp_path, f"st:{st(of.bert)(tmp_path / 'model')}")
+    assert asked == [(passes._spec.preprocessing, torch.device("cpu"))]
+    assert asked[0][0]["max_tokens"] > 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from embed.finetune import network as network_module
 from embed.finetune.feed import Feed, part_of
 from embed.finetune.network import TunedNetwork
 from store.catalog.ingest.run import ingest
@@ -68,6 +69,20 @@ def test_the_vector_that_is_trained_is_the_mean_over_the_images_that_have_one(jo
         half = network._encode(0, part_of(prepared, 5, 30).inputs[0]).numpy()
     np.testing.assert_allclose(vectors, np.asarray(matrix.X[one.rows], np.float32), atol=2e-3)
     np.testing.assert_allclose(half, vectors[(one.rows >= 5) & (one.rows < 30)], atol=1e-5)
+
+
+def test_fine_tuning_asks_for_attention_that_is_right(job, monkeypatch):
+    asked: list[tuple] = []
+    monkeypatch.setattr(network_module, "avoid_wrong_attention", lambda *given: asked.append(given))
+    (matrix,) = job.inputs.train.matrices
+    encoders = job.load_encoders()
+    parts = job.head().parts(job.training_part(0).rows)
+    network = TunedNetwork(encoders, parts, parts.network, job.recipe).eval()
+    feed = Feed(job.workspace, job.towers, encoders, [matrix.valid], job.seed)
+    with torch.no_grad():
+        network._encode(0, feed.prepare(np.arange(4), None).inputs[0])
+    feed.close()
+    assert asked == [(encoders[0].spec.preprocessing, torch.device("cpu"))]
 
 
 def test_a_fold_of_such_rows_is_tuned_and_priced(job):

@@ -11,6 +11,7 @@ from embed.encoders.base import PREPARED_BY, Encoder
 from embed.finetune.feed import Prepared, TowerInput
 from embed.finetune.layers import Layers, prepare_tower, rate_groups
 from embed.finetune.recipe import FinetuneRecipe
+from embed.forward.attention import avoid_wrong_attention
 from embed.forward.convnet import is_convnet
 from embed.forward.passes import scaled
 from heads.features.design import VectorBlock
@@ -103,6 +104,7 @@ class TunedNetwork(nn.Module):
     def _encode(self, at: int, one: TowerInput) -> torch.Tensor:
         encoder: Any = self._encoders[at]
         device = getattr(self, f"mean{at}").device
+        avoid_wrong_attention(encoder.spec.preprocessing, device)
         tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in one.arrays]
         if encoder.spec.modality == "image" and PREPARED_BY not in encoder.spec.preprocessing:
             tensors = [scaled(tensors[0], encoder.spec.preprocessing, channels_last=True)]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from embed.encoders.base import PREPARED_BY, Encoder
+from embed.forward.attention import avoid_wrong_attention
 from embed.forward.convnet import is_convnet
 from embed.forward.memory import within_memory
 from embed.forward.precision import Mode
@@ -35,6 +36,7 @@ class TorchPasses:
         self._limit = limit
         self.is_prepared = PREPARED_BY in encoder.spec.preprocessing
         self.stored_as = half_type(encoder.module)
+        avoid_wrong_attention(encoder.spec.preprocessing, device)
         self.is_placed = is_placed(encoder.module)
         self._plain = encoder.module if self.is_placed else encoder.module.to(device)
         self._plain.eval()

@@ -70,7 +70,8 @@ def padded_length(longest: Any, most: int) -> Any:
     """Tokens that the rows of a batch are padded to: of the longest row, or one more.
 
     On CUDA torch's attention with a mask is wrong for 32 n + 1 keys where one head of keys serves all heads of queries,
-    as in Gemma: github.com/pytorch/pytorch/issues/191937.
+    as in Gemma: github.com/pytorch/pytorch/issues/191937. The longest that a model takes may be such a length:
+    `avoid_wrong_attention`.
 
     Args:
         longest: an integer, or an array of them.
