@@ -83,6 +83,8 @@ class ConvertedPasses:
     def __init__(self, model: ConvertedModel, n_threads: int, limit: BatchLimit) -> None:
         self.model = model
         self.mode = Mode(engine="openvino")
+        # Read now, so that later passes don't depend on the folder: another model may have taken its place.
+        self._network = openvino().Core().read_model(str(model.folder / MODEL))
         self._n_threads = n_threads
         self.n_streams = min(n_threads, MOST_STREAMS)
         self._limit = limit
@@ -96,8 +98,7 @@ class ConvertedPasses:
         """What may be computed in: types of this CPU, the fastest first, and where it makes a difference eight bits."""
         if self.model.spec.precision == "int8":
             return ["int8"]
-        network = openvino().Core().read_model(str(self.model.folder / MODEL))
-        return native_types() + ([dynamic_int8.DTYPE] if dynamic_int8.has_products(network) else [])
+        return native_types() + ([dynamic_int8.DTYPE] if dynamic_int8.has_products(self._network) else [])
 
     def apply(self, mode: Mode) -> None:
         """Passes from now on are of this type; its network is compiled, once, by the first of them."""
@@ -216,10 +217,10 @@ class ConvertedPasses:
             "INFERENCE_PRECISION_HINT": hint,
             "ENABLE_CPU_PINNING": False,  # threads that decode, and other processes, share the processors
         }
-        core, path = openvino().Core(), str(self.model.folder / MODEL)
+        core = openvino().Core()
         if dtype != dynamic_int8.DTYPE:
-            return core.compile_model(path, "CPU", settings)
-        network = core.read_model(path)
+            return core.compile_model(self._network, "CPU", settings)
+        network = self._network.clone()
         dynamic_int8.quantize_products(network)
         return core.compile_model(network, "CPU", settings | dynamic_int8.settings())
 

@@ -76,3 +76,8 @@ class Explanation:
     log_prices: dict[str, float]  # head -> the log price that it gave
     effects: tuple[Effect, ...]  # largest first; the last one, "everything else", sums up the small ones
     near: tuple[NearProduct, ...]  # nearest first
+
+    @classmethod
+    def refused(cls, reason: str) -> "Explanation":
+        """Of a row that has no price, for a reason."""
+        return cls(Priced(None, None, None, (), reason), None, {}, {}, (), ())

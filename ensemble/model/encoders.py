@@ -148,7 +148,8 @@ class ModelEncoders:
         return {name: entry["spec"]["dim"] for name, entry in self._entries.items()}
 
     def load(self) -> None:
-        """Load every converted encoder, side by side."""
+        """Load every converted encoder, side by side, and the vectors of the test rows."""
+        _ = self._held
         names = [name for name, entry in self._entries.items() if entry["kind"] == CONVERTED]
         with ThreadPoolExecutor(max(1, len(names))) as pool:
             list(pool.map(self._encoder, names))

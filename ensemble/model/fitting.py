@@ -15,7 +15,9 @@ import pyarrow as pa
 from ensemble.model.folder import FITS, IN_USE, MODEL_LOCK, ModelFolder
 from ensemble.model.rows import image_items, is_link
 from store.catalog.images.blobs import read_blob, stored_digests
+from store.catalog.ingest.cells import as_text
 from store.catalog.ingest.source import read_source
+from store.catalog.parse.levels import in_known_spelling
 from store.config import Config, save_config
 from store.errors import CatalogError, WorkspaceError
 from store.workspace import Workspace
@@ -97,6 +99,28 @@ def rows_before(workspace: Workspace, image: str | None) -> pa.Table:
         return table
     cells = [[_read(workspace, one) for one in images or ()] for images in table[image].to_pylist()]
     return table.set_column(table.column_names.index(image), image, pa.array(cells, CELLS))
+
+
+def together(before: pa.Table, further: pa.Table) -> pa.Table:
+    """Both tables as one; a column that is of one kind here and of another there (a CSV and a frame) as text, which is read
+    by its values.
+    """
+    for at, name in enumerate(before.column_names):
+        if name in further.column_names and not _can_be_one(before[name].type, further[name].type):
+            texts = as_text(before[name], name).combine_chunks()
+            others = in_known_spelling(as_text(further[name], name).combine_chunks(), set(texts.to_pylist()))
+            before = before.set_column(at, name, texts)
+            further = further.set_column(further.column_names.index(name), name, others)
+    return pa.concat_tables([before, further], promote_options="permissive")
+
+
+def _can_be_one(kind: pa.DataType, other: pa.DataType) -> bool:
+    fields = [pa.schema([pa.field("column", one)]) for one in (kind, other)]
+    try:
+        pa.unify_schemas(fields, promote_options="permissive")
+    except pa.ArrowTypeError:
+        return False
+    return True
 
 
 def image_column(cells: Sequence[Any]) -> pa.Array:

@@ -70,7 +70,7 @@ class ModelFolder:
         folder = Path(path)
         manifest = _read_manifest(folder)
         _check_files(folder, manifest["files"])
-        return cls(folder, manifest)
+        return cls(folder.absolute(), manifest)  # found whatever the current folder is later
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

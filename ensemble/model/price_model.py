@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from ensemble.model.estimator import FrameRegressor
 from ensemble.model.folder import ModelFolder, copy_folder
 from ensemble.model.tables import check_column, prices_of, read_with_images, table_chunks, with_prices
 from store.config import ROW_NUMBER, ColumnConfig, Config, ImagePolicy, load_config
-from store.errors import WorkspaceError
+from store.errors import PriceError, WorkspaceError
 from store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from store.catalog.ingest.source import TableSource
 
 PRICE = "price"  # column of prices, where none is named
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class PriceModel(FrameRegressor):
         self,
         text: str | Sequence[str] = "catalog_content",
         image: str | None = None,
-        numeric: Sequence[str] = (),
-        categorical: Sequence[str] = (),
+        numeric: str | Sequence[str] = (),
+        categorical: str | Sequence[str] = (),
         *,
         workspace: str | os.PathLike[str] | None = None,
         encoders: Sequence[str] | None = None,
@@ -169,12 +170,16 @@ class PriceModel(FrameRegressor):
 
         pricer = self._fitted
         if isinstance(rows, (list, tuple, ModelRows)):
-            parts = iter([self._embedded(rows)])
+            source, parts = None, iter([self._embedded(rows)])
         else:
-            _, parts = self._parts(rows)
-        return [
+            source, parts = self._parts(rows)
+        found = [
             one for part in parts for one in explanations(pricer, part, pricer.price_rows(part, interval))
         ]
+        if source is None:
+            return found
+        refused = {line: Explanation.refused(reason) for line, reason in source.malformed}
+        return [one for _, one in _in_file_order(source, found, refused)]
 
     def predict(self, X: Any, interval: float | None = None) -> Any:
         """Prices of the rows of a frame or file.
@@ -211,24 +216,38 @@ class PriceModel(FrameRegressor):
         """
         source, parts = self._parts(X, images)
         answers = [answer for part in parts for answer in self._fitted.price_rows(part, interval)]
-        found = list(zip(source.lines.tolist(), answers, strict=True))
-        found += [(line, Priced(None, None, None, (), reason)) for line, reason in source.malformed]
-        return sorted(found, key=lambda one: one[0]) if source.malformed else found
+        refused = {line: Priced(None, None, None, (), reason) for line, reason in source.malformed}
+        return _in_file_order(source, answers, refused)
 
     def evaluate(self, X: Any, y: Any = None, *, price: str | None = None) -> dict[str, Any]:
         """SMAPE, MAE, R2 and coverage on rows with prices, beside what was promised.
 
+        Args:
+            X: as of `predict`.
+            y: prices, one for each row that `predict` has an answer for, shape (n_rows,); None: they are a column of X.
+            price: that column.
+
         Returns:
             `n_rows`, `smape`, `mae`, `r2`, `coverage`, each `promised` beside it; rows without a price, or that were
             refused, are left out.
+
+        Raises:
+            CatalogError: X has no such column of prices.
+            PriceError: there are not as many prices as rows.
         """
         from sklearn.metrics import r2_score
 
         from store.metric import scores
 
         source, cells = read_with_images(X, self._fitted.shape.readings.image)
-        source = replace(source, malformed=())  # they have no price
-        actual = np.asarray(y, np.float64) if y is not None else prices_of(source, price or PRICE)
+        if y is None:
+            source = replace(source, malformed=())  # they have no price
+            actual = prices_of(source, price or PRICE)
+        else:
+            actual = np.asarray(y, np.float64).ravel()
+            n_rows = source.n_rows + len(source.malformed)
+            if len(actual) != n_rows:
+                raise PriceError(f"evaluate needs one price a row, got {len(actual)} for {n_rows} rows")
         promised = self.score_
         answers = [one for _, one in self.price_lines(source, promised["coverage"], cells)]
         found = np.array(
@@ -270,7 +289,7 @@ class PriceModel(FrameRegressor):
             CatalogError: a column is missing, or too many rows can't be used; the model stays as it was.
             WorkspaceError: warm, and the model was not fitted in this process or into its workspace.
         """
-        from ensemble.model.fitting import fit_rows, image_column, rows_before, score_before
+        from ensemble.model.fitting import fit_rows, image_column, rows_before, score_before, together
         from ensemble.model.pricing import Pricer
 
         column = price or PRICE
@@ -279,7 +298,7 @@ class PriceModel(FrameRegressor):
             source = with_prices(source, y, column)
         held = self._temporary(warm)
         workspace = Workspace(held.name if self.workspace is None else self.workspace)
-        read = [*self._texts, *self.numeric, *self.categorical, column]
+        read = [*self._texts, *as_names(self.numeric), *as_names(self.categorical), column]
         for name in read:
             check_column(source, name)
         table = pa.table({name: source.columns[name] for name in read})
@@ -289,9 +308,7 @@ class PriceModel(FrameRegressor):
                 cells = source.columns[self.image].to_pylist()
             table = table.append_column(self.image, image_column(cells))
         if warm:
-            table = pa.concat_tables(
-                [rows_before(workspace, self.image), table], promote_options="permissive"
-            )
+            table = together(rows_before(workspace, self.image), table)
         before = score_before(workspace) if warm else None
         config = self._config(workspace, column)
         self._pricer = Pricer(fit_rows(workspace, table, self.image, config, source.malformed))
@@ -367,7 +384,7 @@ class PriceModel(FrameRegressor):
 
     @property
     def _texts(self) -> tuple[str, ...]:
-        return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+        return as_names(self.text)
 
     def _parts(
         self, X: Any, images: Sequence[Any] | None = None
@@ -405,8 +422,8 @@ class PriceModel(FrameRegressor):
             more_text=tuple(more),
             image_link=self.image or ColumnConfig.image_link,
             price=price,
-            numeric=tuple(self.numeric),
-            categorical=tuple(self.categorical),
+            numeric=as_names(self.numeric),
+            categorical=as_names(self.categorical),
             max_rejected=config.columns.max_rejected,
         )
         embed, heads = config.embed, config.heads
@@ -416,3 +433,16 @@ class PriceModel(FrameRegressor):
         if self.heads is not None:
             heads = replace(heads, run=tuple(self.heads))
         return replace(config, seed=self.random_state, columns=columns, embed=embed, heads=heads)
+
+
+def as_names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of columns; a single one may stand for itself."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _in_file_order(
+    source: "TableSource", answers: Sequence[Answer], refused: Mapping[int, Answer]
+) -> list[tuple[int, Answer]]:
+    """Each answer with its line, those of lines that are no rows among them."""
+    found = list(zip(source.lines.tolist(), answers, strict=True))
+    return sorted([*found, *refused.items()], key=lambda one: one[0]) if refused else found

@@ -68,7 +68,7 @@ class Pricer:
     ) -> None:
         """Args:
         cache: workspace whose vectors are taken where it has them.
-        load_encoders: now, beside the heads; else when they are first needed.
+        load_encoders: now, beside the heads, and the rest as well; else when they are first needed.
         """
         self.folder = folder
         self.manifest = folder.manifest
@@ -82,6 +82,7 @@ class Pricer:
             _ = self.training, self.vectors  # once, before two heads ask for them at once
             self.heads = each_on_a_core(self._head, self.manifest["heads"])
             if load_encoders:
+                _ = self.held, self.relatives
                 loading.join()
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise CorruptFileError(
@@ -220,14 +221,16 @@ class Pricer:
         return float(self.manifest["price_floor"])
 
     def intervals(self, coverage: float) -> Intervals:
-        """Intervals of a stated probability, from the honest prices of the training rows."""
+        """Intervals of a stated probability, from the honest prices of the training rows; to three digits, but those packed."""
+        packed = next((one for one in self.manifest["intervals"] if one["coverage"] == coverage), None)
+        if packed is None:
+            coverage = round(coverage, 3)  # so many are kept at most, whatever is asked for
         if coverage not in self._intervals:
-            for one in self.manifest["intervals"]:
-                if one["coverage"] == coverage:
-                    self._intervals[coverage] = Intervals.from_json(one)
-                    break
-            else:
-                self._intervals[coverage] = fit_model_intervals(self.held, self.manifest, coverage)
+            self._intervals[coverage] = (
+                fit_model_intervals(self.held, self.manifest, coverage)
+                if packed is None
+                else Intervals.from_json(packed)
+            )
         return self._intervals[coverage]
 
     def _half_width(

@@ -26,6 +26,7 @@ from store.catalog.ingest.readings import NewRows, Readings, read_new_rows
 from store.catalog.ingest.source import TableSource
 from store.catalog.parse.compose import compose, composition_columns
 from store.catalog.parse.currencies import currency_of
+from store.catalog.parse.levels import in_known_spelling
 from store.config import ImagePolicy
 from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.vectors.sets import VectorSet
@@ -98,7 +99,7 @@ def model_rows(
     flags: list[set[str]] = [set() for _ in cells]
     policy = shape.readings.images_per_row
     contents = [image_contents(cell, said, policy) for cell, said in zip(cells, flags, strict=True)]
-    table = with_further_columns(new.table, shape.columns)
+    table = with_further_columns(_spelled(new.table, shape.levels), shape.columns)
     texts = {name: composed(table, name) for name in shape.compositions}
     composed_texts = {one: compose_rows(table, one.text) for one in shape.sets if one.text is not None}
     matrices = encoders.matrices(shape.sets, composed_texts, contents)
@@ -143,6 +144,14 @@ def composed(table: pa.Table, composition: str) -> np.ndarray:
     return np.array([text or "" for text in compose_rows(table, composition)], dtype=object)
 
 
+def _spelled(table: pa.Table, levels: Mapping[str, frozenset[str]]) -> pa.Table:
+    """With categories as the training rows write them."""
+    for name in levels.keys() & set(table.column_names):
+        at, cells = table.column_names.index(name), table[name].combine_chunks()
+        table = table.set_column(at, name, in_known_spelling(cells, levels[name]))
+    return table
+
+
 def with_further_columns(table: pa.Table, columns: FieldColumns) -> pa.Table:
     """With nulls for a further column that these rows lack."""
     for name in (*columns.numeric, *columns.categorical):
@@ -173,7 +182,7 @@ def image_items(cell: Any) -> list[Any]:
 
     if isinstance(cell, str) and cell.strip():
         cell = split_links(cell.strip()) or cell.strip()
-    cells = cell if isinstance(cell, (list, tuple)) else [cell]
+    cells = cell if isinstance(cell, (list, tuple, np.ndarray)) else [cell]
     # As Hugging Face's tables hold images.
     given = [(one.get("bytes") or one.get("path")) if isinstance(one, dict) else one for one in cells]
     return [one for one in given if not is_missing(one) and one != ""]

@@ -33,7 +33,7 @@ def read_products(table: Any) -> TableSource:
         names = [str(name) for name in table.columns]
         empty = pa.chunked_array([pa.array([], pa.string())])
         return TableSource("the frame", dict.fromkeys(names, empty), np.array([], np.int64), (), 0)
-    return read_source(table, "products")
+    return read_source(table, "products", may_be_empty=True)
 
 
 def read_with_images(table: Any, column: str | None) -> tuple[TableSource, list[Any] | None]:
@@ -43,14 +43,17 @@ def read_with_images(table: Any, column: str | None) -> tuple[TableSource, list[
 
 
 def _image_cells(table: Any, column: str | None) -> list[Any] | None:
-    """What stands in a frame's image column, where Arrow can't hold it: Pillow images."""
+    """What stands in a frame's image column, where Arrow can't hold it: Pillow images, or bytes beside paths."""
     if isinstance(table, TableSource) or column is None or column not in list(getattr(table, "columns", ())):
         return None
     cells = table[column]
     values = list(cells.to_pylist() if hasattr(cells, "to_pylist") else cells)
     from embed.job.items import is_image
 
-    return values if any(is_image(v) and not isinstance(v, (str, bytes)) for v in values) else None
+    kinds = {
+        str if isinstance(v, str) else bytes if isinstance(v, bytes) else None for v in values if is_image(v)
+    }
+    return values if None in kinds or len(kinds) > 1 else None
 
 
 def _without_column(table: Any, column: str) -> Any:

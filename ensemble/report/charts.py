@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from store.catalog.show.charts import apart, label, ticks
 
-SIZE, LEFT, TOP, RIGHT, BOTTOM = 420, 52, 12, 12, 44
+SIZE, LEFT, TOP, RIGHT, BOTTOM = 420, 52, 12, 20, 44
 CURVE_HEIGHT = 300
 SHADES = 6  # of density
 

@@ -73,7 +73,7 @@ class Products:
     def _body_type(self, allow_links: bool, most_rows: int) -> type[BaseModel]:
         cell = Annotated[str, Field(max_length=self._limits.text_chars)]
         kinds: dict[str, Any] = {column: cell | float | None for column in self.inputs.numeric}
-        kinds |= {column: cell | int | None for column in self.inputs.categorical}
+        kinds |= {column: cell | bool | int | float | None for column in self.inputs.categorical}
         kinds |= {column: cell | None for column in self.inputs.text}
         if self.inputs.image is not None:
             kinds[self.inputs.image] = (Base64Image | LinkImage if allow_links else Base64Image) | None
@@ -127,7 +127,7 @@ class Products:
     def _product(self, cells: Mapping[str, Any]) -> AskedProduct:
         rest = {name: value for name, value in cells.items() if name != self.inputs.image}
         for name in self.inputs.categorical:
-            if isinstance(rest.get(name), int):
+            if isinstance(rest.get(name), (int, float)):
                 rest[name] = str(rest[name])
         return AskedProduct(rest, cells.get(self.inputs.image) if self.inputs.image else None)
 

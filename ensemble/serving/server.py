@@ -5,10 +5,12 @@ import socket
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
+from PIL import Image
 
-from ensemble.model.price_model import PriceModel
+from ensemble.model.price_model import ModelInputs, PriceModel
 from ensemble.serving.app import create_app
 from ensemble.serving.log import log_event, start_logging
 from ensemble.serving.settings import ServeSettings
@@ -28,9 +30,7 @@ def serve(folder: Path, settings: ServeSettings, log_level: str = "info") -> Non
     listening = _listen(settings)
     start_logging(log_level)
     model = PriceModel.load(folder)
-    model.price(
-        [{model.inputs.text[0]: "a product"}] if model.inputs.text else [{}]
-    )  # loads what is loaded late
+    model.price([_first_product(model.inputs)])  # loads what is loaded late
     config = uvicorn.Config(
         create_app(model, folder, settings),
         log_config=None,
@@ -52,6 +52,14 @@ def serve(folder: Path, settings: ServeSettings, log_level: str = "info") -> Non
             signal.signal(one, _stopped)  # uvicorn raises the signal again once it has finished
     with listening:
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _first_product(inputs: ModelInputs) -> dict[str, Any]:
+    """A product with text and image, as far as a model reads them."""
+    product: dict[str, Any] = dict.fromkeys(inputs.text[:1], "a product")
+    if inputs.image is not None:
+        product[inputs.image] = Image.new("RGB", (64, 64), "white")
+    return product
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:

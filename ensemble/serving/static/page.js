@@ -37,6 +37,8 @@ form.addEventListener("submit", async (event) => {
   answer.focus();
 });
 
+form.addEventListener("reset", () => answer.replaceChildren());
+
 function show() {
   URL.revokeObjectURL(preview.src);
   preview.hidden = image.files.length === 0;

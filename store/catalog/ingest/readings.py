@@ -88,7 +88,13 @@ def read_new_rows(source: TableSource, readings: Readings) -> NewRows:
     source = source.with_fields([*readings.text, *([readings.image] if readings.image else [])])
     known = {one for name in readings.columns for one in (name, name.partition(".")[0])}
     if not {*readings.text, readings.image, *known} & source.columns.keys():
-        source.require(readings.text[0], "the column of text")
+        wanted = dict.fromkeys(
+            [*readings.text, *([readings.image] if readings.image else []), *readings.columns]
+        )
+        raise CatalogError(
+            f"{source.path} has none of the columns that the model reads ({', '.join(map(repr, wanted))}), its columns are "
+            f"{', '.join(map(repr, source.columns)) or 'none'}: rename them as in the training file"
+        )
     columns = {
         name: source.columns.get(name, pa.chunked_array([pa.nulls(source.n_rows, pa.string())]))
         for name in readings.text
@@ -135,9 +141,11 @@ def _written(value: Any) -> str | None:
     """One value as a cell of a table; None where there is none."""
     if value is None or (isinstance(value, float) and value != value):
         return None
+    if type(value).__name__ in ("NAType", "NaTType"):  # of pandas
+        return None
     if isinstance(value, float):  # as a column of numbers becomes text
         return str(pa.scalar(value).cast(pa.string()))
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, np.ndarray)):
         return ", ".join(str(one) for one in value if one is not None)
     text = str(value)
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text

@@ -62,10 +62,13 @@ class TableSource:
         """
         if name in self.columns:
             return self.columns[name]
-        near = get_close_matches(name.lower(), [column.lower() for column in self.columns], 1, 0.5)
+        near = get_close_matches(name.lower(), [column.lower() for column in self.columns], 1)
         meant = next((column for column in self.columns if near and column.lower() == near[0]), None)
         meant = meant or likely
-        hint = f"{option} {shlex.quote(meant)}" if meant else f"{option} NAME"
+        if option.endswith("="):  # of a function
+            hint = f"{option}{meant!r}" if meant else f"{option}..."
+        else:
+            hint = f"{option} {shlex.quote(meant)}" if meant else f"{option} NAME"
         raise CatalogError(
             f"{self.path} has no column {name!r}, its columns are {', '.join(map(repr, self.columns))}: "
             + (self._not_parted(name) or f"name the right one with {hint!r}")
@@ -101,13 +104,14 @@ class TableSource:
         return replace(self, columns={**self.columns, **found}) if found else self
 
 
-def read_source(table: Any, name: str = "train") -> TableSource:
+def read_source(table: Any, name: str = "train", *, may_be_empty: bool = False) -> TableSource:
     """Read a whole table; which kind a file is is told by its first bytes, not by its name.
 
     Args:
         table: a path, or a frame: pandas, Polars, Arrow, or whatever offers the Arrow PyCapsule interface; a table as
             read stays as it is.
         name: of the split, by which a frame is called.
+        may_be_empty: whether a header without rows is a table.
 
     Raises:
         CatalogError: it can't be opened, is empty, holds no rows, is neither CSV nor Parquet, is not UTF-8,
@@ -123,7 +127,7 @@ def read_source(table: Any, name: str = "train") -> TableSource:
         raise CatalogError(
             f"{name} must be a path or a frame (pandas, Polars, Arrow), got {type(table).__name__}: {table!r:.60}"
         )
-    if source.n_rows == 0 and not source.malformed:
+    if source.n_rows == 0 and not source.malformed and not may_be_empty:
         raise CatalogError(f"{source.path} has a header but no rows: nothing to ingest")
     return source
 

@@ -22,6 +22,7 @@ from store.catalog.parse.column import (
 from store.catalog.parse.dates import (
     tells_order,
 )
+from store.catalog.parse.levels import in_known_spelling
 from store.catalog.parse.measures import find_measures, is_bound, is_measure
 from store.catalog.parse.written import Mark
 from store.errors import CatalogError
@@ -126,6 +127,8 @@ def decide_extras(
         if of_test is None:
             continue
         tested, stray = read_values(of_test[name], reading, name, last)
+        if reading.kind == "categorical":
+            tested = {key: in_known_spelling(tested[key], set(parts[key].to_pylist())) for key in parts}
         columns["test"].update({key: tested[key] for key in parts})
         if stray and reading.kind == "numeric":
             notes.append(

@@ -14,6 +14,7 @@ from store.catalog.images.links import MADE_AGAIN, is_given, read_links
 from store.catalog.read import extra_columns, image_references, present_splits, read_split
 from store.catalog.show.doubts import Doubts, read_doubts
 from store.config import load_config
+from store.schema import CATEGORICAL_PREFIX, NUMERIC_PREFIX
 from store.workspace import Workspace
 
 BINS = 36
@@ -182,6 +183,11 @@ def _share(column: pa.ChunkedArray) -> float:
     return 1.0 - column.null_count / len(column)
 
 
+def _own_name(column: str) -> str:
+    """A further column as the user's file calls it."""
+    return column.removeprefix(NUMERIC_PREFIX).removeprefix(CATEGORICAL_PREFIX)
+
+
 def against(
     tables: dict[str, pa.Table], lengths: dict[str, np.ndarray], coverage: dict[str, dict[str, float]]
 ) -> list[tuple[str, float, float]]:
@@ -199,7 +205,7 @@ def against(
         ]
         found.append((f"share sold by {unit}", shares[0], shares[1]))
     found.extend(
-        (f"share with {name}", by["train"], by["test"])
+        (f"share with {_own_name(name)}", by["train"], by["test"])
         for name, by in coverage.items()
         if abs(by["train"] - by["test"]) >= LEAST_GAP
     )
