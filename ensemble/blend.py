@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ensemble.expected import EXPONENT, UNSCORED
 from ensemble.inputs import Selection, TrainingRows, curves_of, read_training_rows, select_predictions
 from heads.base import MOST_BEYOND
-from store.catalog.read import present_splits
+from store.catalog.read import present_splits, read_split
 from store.config import SubmissionConfig
 from store.errors import ConfigError, CorruptFileError, WorkspaceError
 from store.folds.assign import read_record
@@ -186,6 +187,18 @@ def standing_blend(workspace: Workspace) -> StandingBlend | None:
     return StandingBlend(str(record["folder"]), tuple(record.get("asked", ())))
 
 
+def read_honest(workspace: Workspace, record: dict[str, Any]) -> np.ndarray:
+    """The nested log price of each row that was scored, in the order that the catalogue has now, shape (n_rows,).
+
+    Args:
+        record: what `read_blend` returns.
+    """
+    table = workspace.read_table(f"{record['folder']}/oof.parquet").combine_chunks()
+    sample_id = read_split(workspace, "train", ["sample_id"])["sample_id"].combine_chunks()
+    position = pc.index_in(sample_id, value_set=table["sample_id"].combine_chunks()).drop_null()
+    return np.asarray(table["log_price"].to_numpy()[position.to_numpy()])
+
+
 def read_blend(workspace: Workspace, folder: str | None = None) -> dict[str, Any]:
     """blend.json of a blend, with its `folder`; None: of the standing one.
 
@@ -276,7 +289,7 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     intervals = fit_intervals(nested_log_price, rows.log_actual, coverage, kinds, limits, latest)
 
     def interval(values: np.ndarray) -> list[float]:
-        return list(bootstrap_interval(values, rows.group, seed, INTERVAL_LEVEL))
+        return list(bootstrap_interval(values, rows.group, seed, INTERVAL_LEVEL, counts=counts))
 
     record = {
         "inputs": inputs,

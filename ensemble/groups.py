@@ -10,23 +10,29 @@ _DRAWS_PER_BLOCK = 50
 
 
 def bootstrap_interval(
-    rows: np.ndarray, group: np.ndarray, seed: int, level: float = 0.95, n_draws: int = BOOTSTRAP_DRAWS
+    rows: np.ndarray,
+    group: np.ndarray,
+    seed: int,
+    level: float = 0.95,
+    n_draws: int = BOOTSTRAP_DRAWS,
+    counts: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """Percentile interval of the mean of `rows`, drawing whole groups with replacement.
 
     Args:
-        rows: shape (n_rows,).
+        rows: shape (n_rows,), each times what it counts.
         group: shape (n_rows,).
         level: share of draws inside.
+        counts: what each row counts, of mean 1, shape (n_rows,); None: all alike. A draw is divided by what it drew.
     """
     index = np.unique(group, return_inverse=True)[1]
-    sums, counts = np.bincount(index, rows), np.bincount(index)
+    sums, sizes = np.bincount(index, rows), np.bincount(index, counts)
     generator = np.random.default_rng(seed)
     means = []
     for start in range(0, n_draws, _DRAWS_PER_BLOCK):
         shape = (min(_DRAWS_PER_BLOCK, n_draws - start), len(sums))
         drawn = generator.integers(len(sums), size=shape)
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

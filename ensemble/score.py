@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ensemble.blend import COVERAGE, make_record, run_blend
+from ensemble.blend import COVERAGE, make_record, read_honest, run_blend
 from ensemble.inputs import TrainingRows, check_fold_sizes, read_training_rows, select_predictions
 from ensemble.means import CURVES
 from ensemble.simplex import best_counts
@@ -93,9 +93,7 @@ def make_blend(
     record = run_blend(
         workspace, heads, configured_heads(workspace, config), config.seed, coverage, floor, standing=standing
     )
-    return BlendScore.of(
-        record, workspace.read_table(f"{record['folder']}/oof.parquet", ["log_price"])["log_price"].to_numpy()
-    )
+    return BlendScore.of(record, read_honest(workspace, record))
 
 
 def write_submission(

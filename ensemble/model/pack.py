@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ensemble.blend import PRICE_FLOOR, price_limits, read_blend
+from ensemble.blend import PRICE_FLOOR, price_limits, read_blend, read_honest
 from ensemble.conformal import latest_of
 from ensemble.inputs import TrainingRows, read_training_rows, selection_of
 from ensemble.model.card import card_of
@@ -155,7 +155,7 @@ def _known(
     floor: float,
 ) -> dict[str, np.ndarray]:
     """What the blend's intervals are fitted on, each (n_rows,): honest and true log prices, `RowKinds`, which are the latest."""
-    nested = np.maximum(_nested(workspace, record, rows.sample_id), np.log(floor))
+    nested = np.maximum(read_honest(workspace, record), np.log(floor))
     kinds = vars(kinds_of(rows, heads))
     latest = {"latest": latest_of(rows.fold)} if rows.looks_back else {}
     known = {"nested": nested, "actual": rows.log_actual} | latest
@@ -169,13 +169,6 @@ def _levels(train: pa.Table) -> dict[str, frozenset[str]]:
         name: frozenset(level for level in train[name].unique().to_pylist() if level is not None)
         for name in names
     }
-
-
-def _nested(workspace: Workspace, record: dict[str, Any], sample_id: pa.Array) -> np.ndarray:
-    """Honest log prices of the training rows, in their order."""
-    table = workspace.read_table(f"{record['folder']}/oof.parquet")
-    position = pc.index_in(sample_id, value_set=table["sample_id"].combine_chunks())
-    return np.asarray(table["log_price"].to_numpy()[position.to_numpy()])
 
 
 def _data(record: dict[str, Any], train: pa.Table, actual: np.ndarray) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.groups import MOST_SMAPE
 from ensemble.report.refit import (
     AT_WORST,
     Progress,
@@ -111,7 +112,7 @@ def curve_of(
             "share": share,
             "n_rows": round(share * len(group)),
             "smape": float(middle),
-            "interval": [float(middle * np.exp(-far)), float(middle * np.exp(far))],
+            "interval": [float(middle * np.exp(-far)), min(float(middle * np.exp(far)), MOST_SMAPE)],
             "measured": None,
         }
         for share, middle, far in zip(SHOWN, expected[0], reach, strict=True)

@@ -19,6 +19,7 @@ from ensemble.report.refit import Progress
 from ensemble.report.rows import ReportRows, expected_score, read_rows
 from ensemble.report.slices import score_slices
 from ensemble.report.worst import worst_positions, worst_rows
+from ensemble.summary import KNOWN_GROUPS
 from store.catalog.read import present_splits, read_split
 from store.catalog.show.facts import against, coverage_of
 from store.config import Config
@@ -154,11 +155,15 @@ def _score(rows: ReportRows, board: list[dict[str, Any]], noise: dict[str, Any] 
     heads = [entry for entry in board if entry["kind"] == "head"]
     best = heads[0]
     level = scores["interval_level"]
+    known = scores.get("expected", {}).get("known_groups")
+    what = f"the {n_test:,} test rows" if n_test else "new rows like these"
     sentence = (
-        f"On {f'the {n_test:,} test rows' if n_test else 'new rows like these'}, expect a SMAPE of {smape:.2f} "
+        f"On {what if known is None else 'rows of new groups'}, expect a SMAPE of {smape:.2f} "
         f"({level:.0%} interval {low:.2f} to {high:.2f}). Out of fold the blend has {scores['nested']:.2f}, the best "
         f"single head, {best['name']}, {best['smape']:.2f}, and the median price for every row {median['smape']:.1f}."
     )
+    if known is not None:
+        sentence += f" {KNOWN_GROUPS.format(known)}"
     if noise is not None:
         sentence += (
             f" {noise['n_rows']:,} rows share their text with one of another price: one price for each text "
@@ -179,13 +184,17 @@ def _score(rows: ReportRows, board: list[dict[str, Any]], noise: dict[str, Any] 
 
 
 def _inside(rows: ReportRows) -> np.ndarray:
-    """Whether each true price lies in an interval made without the row's fold, shape (n_rows,)."""
+    """1 where a true price lies in an interval made without the row's fold, 0 where not, NaN where there is none; shape
+    (n_rows,)."""
     from ensemble.conformal import crossfitted_intervals
     from ensemble.outlook import kinds_of, spread_heads
 
     training, coverage = rows.training, rows.record["intervals"]["coverage"]
     kinds = kinds_of(training, spread_heads(rows.record, training.heads))
-    return crossfitted_intervals(rows.log_price, training.log_actual, training.fold, coverage, kinds)[0]
+    inside, half_width = crossfitted_intervals(
+        rows.log_price, training.log_actual, training.fold, coverage, kinds, looks_back=training.looks_back
+    )
+    return np.where(np.isfinite(half_width), inside, np.nan)
 
 
 def _density(log_actual: np.ndarray, log_price: np.ndarray) -> dict[str, Any]:

@@ -34,11 +34,15 @@ def leaderboard(workspace: Workspace, rows: ReportRows, seed: int) -> list[dict[
                 "name": name,
                 "kind": kind,
                 "smape": float(loss.mean()),
-                "interval": list(bootstrap_interval(loss, training.group, seed, INTERVAL_LEVEL)),
+                "interval": list(
+                    bootstrap_interval(loss, training.group, seed, INTERVAL_LEVEL, counts=rows.counts)
+                ),
                 "difference": float(apart.mean()),
                 "difference_interval": None
                 if same
-                else list(bootstrap_interval(apart, training.group, seed, INTERVAL_LEVEL)),
+                else list(
+                    bootstrap_interval(apart, training.group, seed, INTERVAL_LEVEL, counts=rows.counts)
+                ),
                 "weight": weight,
                 "seconds": seconds,
             }
@@ -51,7 +55,7 @@ def leaderboard(workspace: Workspace, rows: ReportRows, seed: int) -> list[dict[
     if len(training.heads) > 1:
         average = np.maximum(training.log_prices.mean(axis=1), rows.floor)
         add("plain average", "average", rows.losses(average), None, None)
-    middle = fold_medians(training.log_actual, training.fold)
+    middle = np.maximum(fold_medians(training.log_actual, training.fold), rows.floor)
     add(MEDIAN, "median", rows.losses(middle), None, None)
     return sorted(entries, key=lambda entry: (entry["smape"], entry["kind"] != "blend"))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ensemble.blend import PRICE_FLOOR, read_blend
+from ensemble.blend import PRICE_FLOOR, read_blend, read_honest
 from ensemble.inputs import TrainingRows, read_training_rows, selection_of
 from store.catalog.images.links import further_row_images, known_links, row_images
 from store.catalog.read import read_split
@@ -71,8 +71,7 @@ def read_rows(workspace: Workspace, folder: str | None = None) -> ReportRows:
     whole = read_split(workspace, "train").combine_chunks()
     at = pc.index_in(training.sample_id, value_set=whole["sample_id"].combine_chunks())
     table = whole.take(at).combine_chunks()
-    oof = workspace.read_table(f"{record['folder']}/oof.parquet", ["log_price"])
-    log_price = oof["log_price"].to_numpy()
+    log_price = read_honest(workspace, record)
     known = known_links(workspace)
     image, further = row_images(table["image"], known), further_row_images(table, known)
     loss = smape_rows(training.log_actual, log_price)

@@ -98,7 +98,7 @@ def score_slices(
         loss: SMAPE of each row, shape (n_rows,).
         error: log of predicted over true price, shape (n_rows,).
         group: shape (n_rows,): rows of one group are one draw.
-        inside: whether the true price lies in the row's interval, shape (n_rows,); None: not known.
+        inside: whether the true price lies in the row's interval, shape (n_rows,), NaN where there is none; None: not known.
         weight: what each row counts in the whole score, > 0, shape (n_rows,), by which findings have their points;
             None: all alike.
     """
@@ -165,6 +165,7 @@ def _score(
     marks: tuple[Kind, ...],
 ) -> Slice:
     rows = one.rows
+    known = None if inside is None else inside[rows][~np.isnan(inside[rows].astype(float))]
     mean, deviation = gain_and_error(loss[rows], index[rows])
     n_rest = len(loss) - len(rows)
     rest = (loss.sum() - loss[rows].sum()) / n_rest if n_rest else mean
@@ -178,7 +179,7 @@ def _score(
         (max(mean - reach, 0.0), min(mean + reach, MOST_SMAPE)),
         float(rest),
         float(np.expm1(np.median(error[rows]))),
-        None if inside is None else float(inside[rows].mean()),
+        None if known is None or not len(known) else float(known.mean()),
         marks,
     )
 
