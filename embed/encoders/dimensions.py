@@ -30,6 +30,8 @@ TRAINED: tuple[tuple[str, range | tuple[int, ...]], ...] = (
 )
 STATED = ("matryoshka_dimensions", "matryoshka_dims", "mrl_dimensions")  # in a model's configuration
 CARD_SAYS = re.compile(r"matryoshka", re.IGNORECASE)
+# Links, comments and addresses: the cards that sentence-transformers writes link to an introduction, whatever the training.
+CARD_SAYS_NOT = re.compile(r"\[[^\]]*\]\([^)]*\)|<!--.*?-->|https?://\S+", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _check_trained(
     if trained is None:
         names = [name.lower() for name in model_names(address, config)]
         trained = next((dims for pattern, dims in TRAINED for n in names if re.fullmatch(pattern, n)), None)
-    if trained is None and folder is not None and CARD_SAYS.search(model_card(folder)):
+    if trained is None and folder is not None and CARD_SAYS.search(CARD_SAYS_NOT.sub("", model_card(folder))):
         return
     if trained is None:
         raise EncoderError(

@@ -6,6 +6,7 @@ from typing import Any
 from embed.encoders.base import Address
 from embed.encoders.hub import read_json
 from embed.encoders.options import one_of
+from store.errors import EncoderError
 
 TEXT_POOLING = ("mean", "cls", "last")
 OWN_POOLING = "1_Pooling/config.json"  # how sentence-transformers pools the model
@@ -56,6 +57,23 @@ def is_decoder(config: dict[str, Any]) -> bool:
     return architecture.endswith(heads) or config.get("model_type") in DECODERS
 
 
+# What a sentence-transformers folder calls its pooling, in the forms of all versions.
+OWN_MODES = {
+    "mean": "mean",
+    "pooling_mode_mean_tokens": "mean",
+    "cls": "cls",
+    "pooling_mode_cls_token": "cls",
+    "lasttoken": "last",
+    "pooling_mode_lasttoken": "last",
+}
+OF_PROMPTS = ("include_prompt",)
+
+
+def pools_prompt(folder: Path) -> bool:
+    """Whether the prompt's tokens are pooled, as the folder says."""
+    return not (folder / OWN_POOLING).is_file() or read_json(folder / OWN_POOLING).get("include_prompt", True)
+
+
 def text_pooling(address: Address, folder: Path, config: dict[str, Any]) -> tuple[str, str]:
     """How tokens are pooled, and where that comes from."""
     if "pooling" in address.options:
@@ -63,13 +81,15 @@ def text_pooling(address: Address, folder: Path, config: dict[str, Any]) -> tupl
     if (folder / OWN_POOLING).is_file():
         own = read_json(folder / OWN_POOLING)
         modes = [own["pooling_mode"]] if "pooling_mode" in own else [k for k, on in own.items() if on is True]
-        known = {
-            "lasttoken": "last",
-            "pooling_mode_lasttoken": "last",
-            "cls": "cls",
-            "pooling_mode_cls_token": "cls",
-        }
-        return next((known[mode] for mode in modes if mode in known), "mean"), f"as its {OWN_POOLING} says"
+        modes = [one for mode in modes for one in (mode if isinstance(mode, list) else [mode])]
+        modes = [mode for mode in modes if mode not in OF_PROMPTS]
+        if len(modes) != 1 or modes[0] not in OWN_MODES:
+            said = " and ".join(map(str, modes)) or "nothing"
+            raise EncoderError(
+                f"{address.name}: its {OWN_POOLING} says {said}, and hf: pools by {', '.join(TEXT_POOLING)}: write "
+                f"st:{address.model} for its own pooling, or choose one with pooling="
+            )
+        return OWN_MODES[modes[0]], f"as its {OWN_POOLING} says"
     if is_decoder(config):
         return "last", "by the last token, as of every decoder"
     return "mean", "by default"

@@ -1,5 +1,6 @@
 """sentence-transformers models: transformer, pooling and what follows, as the model's own folder says."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -37,6 +38,10 @@ WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.safetensors")  # i
 OLD_WEIGHTS = "pytorch_model.bin"  # loaded with weights_only=True
 WEIGHTED = ("Dense", "LayerNorm", "CNN", "LSTM", "WeightedLayerPooling")  # nothing without weights
 OWN_MODULES = "sentence_transformers."
+MODEL_TYPE = "SentenceTransformer"
+OTHER_MODULES = re.compile(
+    r"sparse_encoder|cross_encoder|multi_vector"
+)  # in names of modules of other kinds of models
 CONFIGS = ("config.json", "sentence_bert_config.json")
 # Other names of `sentence_bert_config.json`, as the library looks for them.
 OLD_CONFIGS = tuple(
@@ -93,7 +98,8 @@ class SentenceModel:
 
     @property
     def normalizes(self) -> bool:
-        return any(kind == "Normalize" for kind, _ in self.modules)
+        """Whether the last step brings vectors to unit length."""
+        return next((kind for kind, _ in reversed(self.modules) if kind != "Dropout"), "") == "Normalize"
 
     @property
     def takes(self) -> str:
@@ -259,6 +265,8 @@ def load_model(resolved: Resolved) -> Any:
         )
     if not resolved.spec.normalize:
         for at, kind in reversed([(at, type(module).__name__) for at, module in enumerate(model)]):
+            if kind not in ("Normalize", "Dropout"):
+                break  # one before that is a step of the model
             if kind == "Normalize":
                 del model[at]
     return model.eval()
@@ -313,11 +321,39 @@ def _packaged(model: str) -> Path | None:
 
 def _modules(folder: Path) -> list[dict[str, Any]]:
     modules = read_json(folder / "modules.json")
-    if not isinstance(modules, list) or not modules or not all({"type", "path"} <= set(m) for m in modules):
+    is_list = isinstance(modules, list) and len(modules) > 0
+    if not is_list or not all(
+        isinstance(m, dict) and isinstance(m.get("type"), str) and isinstance(m.get("path"), str)
+        for m in modules
+    ):
         raise EncoderError(
             f"{folder / 'modules.json'} lists no modules: it is not a sentence-transformers model"
         )
     return modules
+
+
+def _check_makes_vectors(address: Address, model: SentenceModel, kinds: Sequence[str]) -> None:
+    """Refuse models of the library's other kinds, which it would turn into one of texts by taking modules off."""
+    made_as = model.settings.get("model_type", MODEL_TYPE)
+    other = next((kind for kind in kinds if OTHER_MODULES.search(kind)), None)
+    if made_as != MODEL_TYPE or other is not None:
+        raise EncoderError(
+            f"{address.name}: the model is a {made_as if made_as != MODEL_TYPE else other}, which makes no dense vector of a "
+            "text: use a SentenceTransformer model"
+        )
+    gives = model.inputs.get("module_output_name")
+    is_own = all(kind.startswith(OWN_MODULES) for kind in kinds)
+    if (
+        len(kinds) == 1
+        and is_own
+        and kinds[0].endswith(".Transformer")
+        and model.takes == "text"
+        and gives != "sentence_embedding"
+    ):
+        raise EncoderError(
+            f"{address.name}: modules.json lists a Transformer alone, so that nothing makes one vector of a text's tokens: write "
+            f"hf:{address.model}, which pools them"
+        )
 
 
 def _check_modules(
@@ -325,6 +361,7 @@ def _check_modules(
 ) -> dict[str, str]:
     """Refuse modules that can't be run as their authors do; what the spec holds of code that comes with the model."""
     kinds = [str(module["type"]) for module in _modules(model.folder)]
+    _check_makes_vectors(address, model, kinds)
     foreign = [kind for kind in kinds if not kind.startswith(OWN_MODULES)]
     for kind in kinds:
         if kind not in foreign and kind.rpartition(".")[2] in ("Router", "Asym"):

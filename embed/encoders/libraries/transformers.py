@@ -19,7 +19,7 @@ from embed.encoders.hub import (
 from embed.encoders.lengths import max_tokens
 from embed.encoders.messages import MESSAGES, PROCESSOR_FILES, load_messages, resolve_messages, template_of
 from embed.encoders.options import check_options, long_texts, one_of
-from embed.encoders.pooling import OWN_POOLING, TWO_HALVES, text_pooling
+from embed.encoders.pooling import OWN_POOLING, TWO_HALVES, pools_prompt, text_pooling
 from embed.encoders.prompts import REGISTER, document_prompt
 from embed.encoders.quantize import loading_options, quantized
 from embed.encoders.remote_code import REMOTE_CODE, remote_code
@@ -124,7 +124,7 @@ def _resolve_text(
         raise EncoderError(f"{folder / 'config.json'} states no hidden_size: it is not a text model")
     audit_folder(folder, (*TOKENIZER_FILES, REGISTER), address.name, TEXT_HARMLESS)
     pooling, pooling_origin = text_pooling(address, folder, config)
-    prompt = document_prompt(address, folder, config)
+    prompt = document_prompt(address, folder, config, pools_prompt(folder))
     shape = vector_shape(address, folder, config, own_dim=dim, normalizes=False)
     weights = weight_files(folder)
     adapter, files = _adapter(address, folder, config, hash_file), {"folder": str(folder)}
@@ -328,10 +328,18 @@ def _adapter(address: Address, folder: Path, config: dict[str, Any], hash_file: 
 
 def _with_adapter(module: Any, folder: Path) -> Any:
     try:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
     except ImportError as error:
         raise EncoderError("task= needs peft: pip install 'shelfprice[finetune]'") from error
-    return PeftModel.from_pretrained(module, str(folder), local_files_only=True).merge_and_unload()
+    adapted = PeftModel.from_pretrained(module, str(folder), local_files_only=True)
+    # peft leaves out what does not fit, and says so in a warning alone.
+    held, wanted = set(load_peft_weights(str(folder), device="cpu")), set(get_peft_model_state_dict(adapted))
+    if other := sorted(held ^ wanted):
+        raise EncoderError(
+            f"the adapter in {folder} is of another model: {len(wanted - held)} of its {len(wanted)} tensors are missing, "
+            f"{len(held - wanted)} are not the model's (first: {other[0]}): replace it with one that was trained on this model"
+        )
+    return adapted.merge_and_unload()
 
 
 # ---- the folder ----------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""What a model's folder says of itself is kept or refused, never read as something else."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from embed.encoders.base import Sources
+from embed.encoders.registry import library_of
+from embed.encoders.resolve import resolve
+from embed.encoding import encode
+from embed.forward.precision import worst_cosine
+from store.errors import EncoderError
+from store.workspace import Workspace
+from tests import family_models as of
+from tests.family_models import TEXTS
+
+
+def loaded(tmp_path, address):
+    (one,) = resolve(Workspace(tmp_path / "workspace"), address, Sources(offline=True), "fp32")
+    return library_of(one.address).load([one])
+
+
+def refused(tmp_path, address, match):
+    with pytest.raises(EncoderError, match=match):
+        loaded(tmp_path, address)
+
+
+def vectors_of(address):
+    return encode(TEXTS, address, precision="fp32", offline=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return of.as_sentence_model(of.bert(tmp_path / "bert"), tmp_path / "model")
+
+
+def test_a_card_that_links_to_an_introduction_says_nothing_of_the_training(tmp_path, folder):
+    assert "Introduction to Matryoshka" in (folder / "README.md").read_text()
+    refused(tmp_path, f"st:{folder}?dim=8", "neither the model's files nor its card say")
+    (folder / "README.md").write_text("Trained with [MatryoshkaLoss](x.md)\nMatryoshka dimensions: 8, 16")
+    (one,) = resolve(Workspace(tmp_path / "w"), f"st:{folder}?dim=8", Sources(offline=True), "fp32")
+    assert one.spec.dim == 8
+
+
+@pytest.mark.parametrize("made_as", ["SparseEncoder", "CrossEncoder", "MultiVectorEncoder"])
+def test_models_of_the_library_that_make_no_vector_of_a_text_are_refused(tmp_path, folder, made_as):
+    of.set_json(folder / "config_sentence_transformers.json", model_type=made_as)
+    refused(tmp_path, f"st:{folder}", f"the model is a {made_as}, which makes no dense vector")
+
+
+def test_a_sparse_encoder_as_the_library_saves_it_is_refused(tmp_path):
+    from sentence_transformers import SparseEncoder
+
+    SparseEncoder(str(of.bert(tmp_path / "bert")), device="cpu").save(str(tmp_path / "sparse"))
+    refused(tmp_path, f"st:{tmp_path / 'sparse'}", "makes no dense vector of a text")
+
+
+def test_a_transformer_alone_and_a_list_of_no_modules_are_refused(tmp_path, folder):
+    listed = (folder / "modules.json").read_text()
+    first = '[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]'
+    for content, match in ((first, "lists a Transformer alone"), ("[1, 2]", "lists no modules")):
+        (folder / "modules.json").write_text(content)
+        refused(tmp_path, f"st:{folder}", match)
+    assert "Pooling" in listed
+
+
+@pytest.mark.parametrize("change", ["renamed", "fewer"])
+def test_an_adapter_whose_tensors_are_of_another_model_is_refused(tmp_path, change):
+    folder = of.jina_v3(tmp_path / "jina")
+    file = folder / "retrieval_passage/adapter_model.safetensors"
+    tensors = load_file(file)
+    if change == "renamed":
+        tensors = {
+            name.replace("base_model.model.", "base_model.model.model."): t for name, t in tensors.items()
+        }
+    else:
+        tensors = dict(list(tensors.items())[:2])
+    save_file(tensors, file, {"format": "pt"})
+    refused(tmp_path, f"hf:{folder}?task=retrieval_passage", r"the adapter in .* is of another model")
+
+
+@pytest.mark.parametrize("mode", ["max", "weightedmean", ["cls", "mean"]])
+def test_hf_refuses_a_pooling_of_the_folder_that_it_does_not_have(tmp_path, mode):
+    folder = of.as_sentence_model(of.bert(tmp_path / "bert"), tmp_path / "model", mode)
+    refused(tmp_path, f"hf:{folder}", "its 1_Pooling/config.json says")
+    np.testing.assert_allclose(vectors_of(f"hf:{folder}?pooling=mean").shape, (len(TEXTS), 32))
+
+
+def test_hf_leaves_the_prompt_out_of_the_pooling_where_the_folder_says_so(tmp_path):
+    pooling = {"pooling_mode": "mean", "include_prompt": False}
+    folder = of.as_sentence_model(of.bert(tmp_path / "bert"), tmp_path / "model", pooling)
+    by_hf, by_st = (vectors_of(f"{library}:{folder}?prompt=about: ") for library in ("hf", "st"))
+    assert worst_cosine(by_hf, by_st) > 0.9999
+
+
+def test_a_scaling_before_the_last_step_is_kept_and_makes_no_vector_of_unit_length(tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    first = Transformer(str(of.bert(tmp_path / "bert")), max_seq_length=of.MAX_TOKENS)
+    torch.manual_seed(0)
+    modules = [first, Pooling(32, "mean"), Normalize(), Dense(32, 16, activation_function=torch.nn.Tanh())]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"))
+    theirs = of.sentence_vectors(tmp_path / "model", TEXTS)
+    for address in (f"st:{tmp_path / 'model'}", f"st:{tmp_path / 'model'}?normalize=no"):
+        np.testing.assert_allclose(vectors_of(address), theirs, atol=5e-4)  # kept in fp16
