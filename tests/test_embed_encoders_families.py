@@ -195,6 +195,14 @@ def test_texts_get_the_vectors_of_the_models_own_library(family, workspace, tmp_
     assert ours.shape[1] == resolved.spec.dim
 
 
+@pytest.mark.parametrize("save", [of.static, of.model2vec])
+def test_texts_without_any_token_get_zeros_whatever_texts_are_beside_them(save, workspace, tmp_path):
+    resolved = resolved_of(workspace, f"st:{save(tmp_path / 'model')}")
+    assert not our_vectors(workspace, resolved, ["", "  "]).any()
+    beside = our_vectors(workspace, resolved, ["", "red"])
+    assert (beside.any(axis=1) == [False, True]).all()
+
+
 # ---- images --------------------------------------------------------------------------------------
 
 

@@ -80,7 +80,7 @@ class TextPreparer:
         sizes = np.array([len(sequence) for sequence in tokens.sequences])
         counts = np.bincount(tokens.owner, minlength=len(window.keys))
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])  # position of each text's first sequence
-        lengths = padded_length(np.maximum.reduceat(sizes, first), self._max_tokens)
+        lengths = np.maximum(padded_length(np.maximum.reduceat(sizes, first), self._max_tokens), 1)
         chunked = bool((counts > 1).any())
         weights = sizes if tokens.weights is None else tokens.weights
         n_truncated = tokens.n_truncated
@@ -102,9 +102,12 @@ class TextPreparer:
 def padded(
     sequences: Sequence[np.ndarray], pad_id: int, max_tokens: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and mask of token sequences, shape (n_sequences, longest) int64, padded on the right; see `padded_length`."""
+    """Ids and mask of token sequences, shape (n_sequences, longest) int64, padded on the right; see `padded_length`.
+
+    Where no sequence has a token, they are padded all the same: a model can't take arrays without columns.
+    """
     sizes = np.array([len(sequence) for sequence in sequences])
-    is_token = np.arange(padded_length(int(sizes.max()), max_tokens)) < sizes[:, None]
+    is_token = np.arange(padded_length(max(int(sizes.max()), 1), max_tokens)) < sizes[:, None]
     ids = np.full(is_token.shape, pad_id, dtype=np.int64)
     ids[is_token] = np.concatenate(sequences)
     return ids, is_token.astype(np.int64)
