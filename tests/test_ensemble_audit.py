@@ -96,6 +96,14 @@ def test_a_column_that_tells_the_fold_fails(workspace):
     assert "drop column 'batch', which alone has accuracy" in check.words
 
 
+def test_folds_in_order_of_time_may_be_told_by_a_column(workspace):
+    lay_out(workspace, fold_column=True)
+    train = dataclasses.replace(read_evidence(workspace, ["fake@name"], 1000, 0)[0], looks_back=True)
+    check = check_folds_unknown(train, 0)
+    assert check.verdict == "skipped"
+    assert "--time-column" in check.words
+
+
 def test_test_rows_of_another_kind_fail_naming_what_moved(workspace):
     lay_out(workspace, drift=3.0)
     train, test, _ = read_evidence(workspace, ["fake@name"], 1000, 0)

@@ -36,6 +36,7 @@ class TrainingEvidence(Evidence):
     log_actual: np.ndarray  # (n_rows,)
     fold: np.ndarray  # (n_rows,)
     group: np.ndarray  # (n_rows,)
+    looks_back: bool = False  # folds follow one another in time
 
 
 def read_evidence(
@@ -92,6 +93,7 @@ def read_evidence(
         log_actual=np.log(rows["price"].to_numpy())[at],
         fold=folds.fold[at],
         group=folds.group[at],
+        looks_back=folds.looks_back,
     )
     return training, found.get("test"), notes
 
