@@ -205,6 +205,17 @@ def test_columns_that_can_not_be_used_are_named_before_anything_is_written(
     assert not workspace.exists("catalog/train.parquet")
 
 
+@pytest.mark.parametrize("n_times", [1, 2])
+def test_fewer_than_three_times_call_for_ingesting_without_a_time_column(n_times):
+    with pytest.raises(CatalogError, match=rf"at least 5 times, got {n_times}: ingest without --time-column"):
+        deal_by_time(np.arange(60.0) % n_times, np.arange(60), 5)
+
+
+def test_two_folds_in_order_of_time_are_refused_since_one_alone_would_be_scored():
+    with pytest.raises(CatalogError, match=r"need at least 3, .* got 2: run .*-k 3"):
+        deal_by_time(np.arange(60.0), np.arange(60), 2)
+
+
 def test_too_few_times_are_an_error_that_says_what_would_do(workspace, tmp_path):
     assert (
         ingest(workspace, tmp_path, "--time-column", "day", cell=lambda i: f"{2020 + i % 3}").exit_code == 0

@@ -27,6 +27,7 @@ FOLDS_FILE = "folds.parquet"
 CODE_VERSION = 2  # raised when the same record yields other folds
 OLDEST_STANDING = 1  # folds of versions before this one are decided again
 MOST_BINS = 50  # of log price
+LEAST_BY_TIME = 3  # folds in order of time: the first is not scored, and a blend needs two that are
 FIRST_SHARE = 0.4  # of the rows, in the first of folds in order of time: enough to learn from
 
 
@@ -221,16 +222,21 @@ def deal_by_time(time: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
         int16, shape (n_rows,), 0..k-1: fold 0 holds `FIRST_SHARE` of the rows, the others alike many.
 
     Raises:
-        CatalogError: there are fewer distinct times than folds.
+        CatalogError: there are fewer distinct times than folds, or fewer than `LEAST_BY_TIME` folds are asked for.
     """
+    if k < LEAST_BY_TIME:
+        raise CatalogError(
+            f"folds in order of time need at least {LEAST_BY_TIME}, since the first is not scored, got {k}: run "
+            f"'shelfprice catalog folds -k {LEAST_BY_TIME}', or ingest without --time-column"
+        )
     latest = np.full(int(groups.max()) + 1, -np.inf)
     np.maximum.at(latest, groups, time)
     latest = latest[groups]
     moments = np.unique(latest)
     if len(moments) < k:
+        fewer = f"run 'shelfprice catalog folds -k {len(moments)}', or " * (len(moments) >= LEAST_BY_TIME)
         raise CatalogError(
-            f"{k} folds in order of time need at least {k} times, got {len(moments)}: run 'shelfprice catalog folds "
-            f"-k {max(len(moments), 2)}', or ingest without --time-column"
+            f"{k} folds in order of time need at least {k} times, got {len(moments)}: {fewer}ingest without --time-column"
         )
     ends = FIRST_SHARE + (1 - FIRST_SHARE) * np.arange(k) / (k - 1)
     before = np.searchsorted(np.sort(latest), moments) / len(time)
