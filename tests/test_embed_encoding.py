@@ -13,6 +13,7 @@ import embed
 from embed import encoding
 from embed.encoders import registry
 from embed.job.items import png_bytes
+from store.catalog.images.open import flattened
 from store.errors import ConfigError, EncoderError, MissingVectorsError
 from store.vectors.matrix import load_matrix
 from store.vectors.sets import VectorSet, current_spec
@@ -201,6 +202,12 @@ def test_a_pillow_image_is_written_without_loss_and_always_to_the_same_bytes(mod
             "F": photo(20, 10).convert("L"),
         }.get(mode, image)
         np.testing.assert_array_equal(np.asarray(written.convert(same.mode)), np.asarray(same))
+
+
+def test_a_pillow_image_of_32_bit_grey_is_written_as_it_would_enter_a_model():
+    deep = Image.fromarray(np.arange(0, 65_536, 256, dtype=np.int32).reshape(16, 16))
+    assert deep.mode == "I"
+    assert png_bytes(deep) == png_bytes(flattened(deep))
 
 
 def test_a_pillow_image_is_turned_upright(models, tmp_path):

@@ -21,7 +21,7 @@ from store.vectors.keys import KeyBuffer, key_array, key_bytes, locate
 
 ITEMS = "items"  # stands for the vector set, and for the split
 BYTES = (bytes, bytearray, memoryview)
-PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 
 @dataclass(frozen=True)
