@@ -234,7 +234,8 @@ def deal_by_time(time: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
     latest = latest[groups]
     moments = np.unique(latest)
     if len(moments) < k:
-        fewer = f"run 'shelfprice catalog folds -k {len(moments)}', or " * (len(moments) >= LEAST_BY_TIME)
+        can_be_fewer = len(moments) >= LEAST_BY_TIME
+        fewer = f"run 'shelfprice catalog folds -k {len(moments)}', or " if can_be_fewer else ""
         raise CatalogError(
             f"{k} folds in order of time need at least {k} times, got {len(moments)}: {fewer}ingest without --time-column"
         )
