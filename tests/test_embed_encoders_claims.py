@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from embed.encoders.base import Sources
-from embed.encoders.registry import library_of
+from embed.encoders.lengths import max_tokens
+from embed.encoders.registry import library_of, parse_address
 from embed.encoders.resolve import resolve
 from embed.encoding import encode
 from embed.forward.precision import worst_cosine
@@ -105,3 +106,18 @@ def test_a_scaling_before_the_last_step_is_kept_and_makes_no_vector_of_unit_leng
     theirs = of.sentence_vectors(tmp_path / "model", TEXTS)
     for address in (f"st:{tmp_path / 'model'}", f"st:{tmp_path / 'model'}?normalize=no"):
         np.testing.assert_allclose(vectors_of(address), theirs, atol=5e-4)  # kept in fp16
+
+
+@pytest.mark.parametrize(
+    "config, longest",
+    [
+        ({"model_type": "data2vec-text", "max_position_embeddings": 66, "pad_token_id": 1}, 64),
+        ({"model_type": "luke", "max_position_embeddings": 66, "pad_token_id": 0}, 65),
+        ({"model_type": "gpt2", "n_positions": 64}, 64),
+        ({"model_type": "t5", "n_positions": 64}, 512),  # relative positions: the number says nothing
+        ({"model_type": "bert", "max_position_embeddings": 64}, 64),
+    ],
+)
+def test_no_text_is_longer_than_a_models_positions(config, longest):
+    assert max_tokens(parse_address("hf:some/model"), config, None) == longest
+    assert max_tokens(parse_address("hf:some/model"), config, 10**7) == longest

@@ -5,7 +5,14 @@ from typing import Any
 from embed.encoders.base import Address
 from store.errors import EncoderError
 
-COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer")
+COUNTS_FROM_PADDING = (
+    *("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer"),
+    *("data2vec-text", "roberta-prelayernorm", "xmod", "ibert", "luke"),
+)
+BY_OTHER_NAME = {
+    "gpt2": "n_positions",
+    "openai-gpt": "n_positions",
+}  # kind -> what its config calls its positions
 LONGEST = 512  # where neither the address nor the model's files say
 NO_LIMIT = 10**6  # tokenizers write a number beyond this, or -1, where there is no limit
 
@@ -21,8 +28,9 @@ def max_tokens(address: Address, config: dict[str, Any], own: Any) -> int:
     Raises:
         EncoderError: what the user wants is no number, or more than the model has positions for.
     """
-    positions = config.get("max_position_embeddings")
-    if positions and config.get("model_type") in COUNTS_FROM_PADDING:
+    kind = config.get("model_type", "")
+    positions = config.get(BY_OTHER_NAME.get(kind, "max_position_embeddings"))
+    if positions and kind in COUNTS_FROM_PADDING:
         padding = config.get("pad_token_id")
         positions -= (1 if padding is None else padding) + 1
     limits = [int(limit) for limit in (own, positions) if limit and 0 < limit < NO_LIMIT]
