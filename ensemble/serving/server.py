@@ -1,5 +1,6 @@
 """Runs an application until a signal, then finishes what was begun."""
 
+import io
 import signal
 import socket
 import threading
@@ -58,7 +59,9 @@ def _first_product(inputs: ModelInputs) -> dict[str, Any]:
     """A product with text and image, as far as a model reads them."""
     product: dict[str, Any] = dict.fromkeys(inputs.text[:1], "a product")
     if inputs.image is not None:
-        product[inputs.image] = Image.new("RGB", (64, 64), "white")
+        content = io.BytesIO()
+        Image.new("RGB", (64, 64), "white").save(content, "PNG")
+        product[inputs.image] = content.getvalue()
     return product
 
 
