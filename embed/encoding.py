@@ -18,9 +18,10 @@ from embed.encoders.base import Resolved, Sources
 from embed.encoders.resolve import resolve
 from embed.forward.devices import DeviceSettings
 from embed.forward.local import LocalRunner
-from embed.job.items import ItemSource, image_items, is_image, is_missing, listed, text_items
+from embed.job.items import ItemSource, image_items, is_image, listed, text_items
 from embed.job.limits import FailureLimits
 from embed.job.run import EmbedOptions, EncodeRequest, run
+from store.catalog.ingest.cells import is_none
 from store.errors import ConfigError, CorruptFileError, FailureLimitError, MissingVectorsError
 from store.vectors.matrix import gather
 from store.vectors.shard import read_failures
@@ -239,7 +240,7 @@ def _failures(
 
 def _modality(items: Sequence[Any]) -> Modality | None:
     """Of the first item that is there; None for a string, which may be a path, and for what is neither."""
-    first = next((item for item in items if not is_missing(item)), None)
+    first = next((item for item in items if not is_none(item)), None)
     return "image" if is_image(first) and not isinstance(first, str) else None
 
 

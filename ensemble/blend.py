@@ -284,7 +284,7 @@ def make_record(rows: TrainingRows, inputs: dict[str, Any]) -> tuple[dict[str, A
     inside, half_width = crossfitted_intervals(
         nested_log_price, rows.log_actual, rows.fold, coverage, kinds, looks_back=rows.looks_back
     )
-    known = np.isfinite(half_width) if len(np.unique(rows.fold)) > 1 else np.ones(len(inside), bool)
+    known = np.isfinite(half_width)
     latest = latest_of(rows.fold) if rows.looks_back else None
     intervals = fit_intervals(nested_log_price, rows.log_actual, coverage, kinds, limits, latest)
 

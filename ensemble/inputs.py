@@ -12,7 +12,7 @@ from store.catalog.images.links import have_image, known_links
 from store.catalog.read import columns_of_images, present_splits, read_split, split_path
 from store.config import CONFIG_FILE
 from store.errors import CatalogError, FoldMismatchError, HeadError, RowMismatchError
-from store.folds.assign import Folds, read_folds
+from store.folds.assign import LEAST_BY_TIME, Folds, read_folds
 from store.folds.own_groups import known_own_groups
 from store.folds.relatives import Relatives, read_relatives
 from store.freshness import present_rows, why_changed
@@ -181,7 +181,7 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
         CatalogError: every training price is the same.
         RowMismatchError: a head predicts other rows, a row twice, something not finite, or lacks its
             test predictions; or a fold is too small to score.
-        FoldMismatchError: a head's rows carry other folds than folds.parquet.
+        FoldMismatchError: a head's rows carry other folds than folds.parquet, or a single fold in order of time is scored.
     """
     with workspace.parquet(split_path("train")) as file:
         given = [name for name in (WEIGHT.name,) if name in file.schema_arrow.names]
@@ -228,7 +228,15 @@ def read_training_rows(workspace: Workspace, selection: Selection) -> TrainingRo
         folds.looks_back,
         known_own_groups(workspace, folds),
     )
-    return rows.subset(folds.fold > folds.fold.min()) if folds.looks_back else rows
+    if not folds.looks_back:
+        return rows
+    scored = rows.subset(folds.fold > folds.fold.min())
+    if len(np.unique(scored.fold)) < LEAST_BY_TIME - 1:
+        raise FoldMismatchError(
+            f"{workspace.root} has {len(np.unique(folds.fold))} folds in order of time, of which the first is not scored, and a "
+            f"blend needs two that are: run 'shelfprice catalog folds -k {LEAST_BY_TIME}', then 'shelfprice heads run'"
+        )
+    return scored
 
 
 def curves_of(workspace: Workspace, folders: dict[str, str]) -> list[str]:

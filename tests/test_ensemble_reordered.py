@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 
 import ensemble
@@ -12,6 +13,7 @@ from ensemble.groups import bootstrap_interval
 from ensemble.report.facts import _inside, make_facts
 from ensemble.report.rows import read_rows
 from store.config import Config, EmbedConfig, HeadConfig
+from store.errors import FoldMismatchError
 from store.metric import smape
 
 CONFIG = Config(embed=EmbedConfig(vectors=()), heads=HeadConfig(run=("additive",), vectors=()))
@@ -82,6 +84,20 @@ def test_where_folds_look_back_so_do_the_intervals_of_the_report(tmp_path):
     covered = [one["covered"] for of_dimension in slices for one in of_dimension["slices"]]
     assert covered
     assert all(one is None or 0 <= one <= 1 for one in covered)
+
+
+def test_two_folds_in_order_of_time_of_an_earlier_version_are_refused_with_the_command(tmp_path):
+    workspace = blended(tmp_path, time="date")
+    folds = workspace.read_table("folds.parquet")
+    two = folds.set_column(
+        folds.column_names.index("fold"),
+        "fold",
+        pc.min_element_wise(folds["fold"], 1).cast(folds["fold"].type),
+    )
+    workspace.publish_table("folds.parquet", two, workspace.read_metadata("folds.parquet"))
+    heads.train_heads(workspace)
+    with pytest.raises(FoldMismatchError, match=r"has 2 folds in order of time.*catalog folds -k 3"):
+        ensemble.make_blend(workspace)
 
 
 def test_a_weighted_score_without_scatter_has_an_interval_without_width():

@@ -72,17 +72,12 @@ def test_the_vector_that_is_trained_is_the_mean_over_the_images_that_have_one(jo
 
 
 def test_fine_tuning_asks_for_attention_that_is_right(job, monkeypatch):
-    asked: list[tuple] = []
-    monkeypatch.setattr(network_module, "avoid_wrong_attention", lambda *given: asked.append(given))
-    (matrix,) = job.inputs.train.matrices
+    asked: list[dict] = []
+    monkeypatch.setattr(network_module, "avoid_wrong_attention", asked.append)
     encoders = job.load_encoders()
     parts = job.head().parts(job.training_part(0).rows)
-    network = TunedNetwork(encoders, parts, parts.network, job.recipe).eval()
-    feed = Feed(job.workspace, job.towers, encoders, [matrix.valid], job.seed)
-    with torch.no_grad():
-        network._encode(0, feed.prepare(np.arange(4), None).inputs[0])
-    feed.close()
-    assert asked == [(encoders[0].spec.preprocessing, torch.device("cpu"))]
+    TunedNetwork(encoders, parts, parts.network, job.recipe)
+    assert asked == [encoders[0].spec.preprocessing]
 
 
 def test_a_fold_of_such_rows_is_tuned_and_priced(job):

@@ -30,8 +30,11 @@ TRAINED: tuple[tuple[str, range | tuple[int, ...]], ...] = (
 )
 STATED = ("matryoshka_dimensions", "matryoshka_dims", "mrl_dimensions")  # in a model's configuration
 CARD_SAYS = re.compile(r"matryoshka", re.IGNORECASE)
-# Links, comments and addresses: the cards that sentence-transformers writes link to an introduction, whatever the training.
-CARD_SAYS_NOT = re.compile(r"\[[^\]]*\]\([^)]*\)|<!--.*?-->|https?://\S+", re.DOTALL)
+# The cards that sentence-transformers writes link to an introduction, whatever the training.
+CARD_SAYS_NOT = re.compile(
+    r"Introduction to Matryoshka[^\n]*|\b(?:not?|non|without)\b[^.\n]{0,40}matryoshka|<!--.*?-->|https?://[^\s)]*",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

@@ -57,39 +57,43 @@ def is_decoder(config: dict[str, Any]) -> bool:
     return architecture.endswith(heads) or config.get("model_type") in DECODERS
 
 
-# What a sentence-transformers folder calls its pooling, in the forms of all versions.
-OWN_MODES = {
-    "mean": "mean",
-    "pooling_mode_mean_tokens": "mean",
-    "cls": "cls",
+# What older versions of sentence-transformers call a pooling, and what it is called now.
+LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
-    "lasttoken": "last",
-    "pooling_mode_lasttoken": "last",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
 }
-OF_PROMPTS = ("include_prompt",)
+OF_HF = {"mean": "mean", "cls": "cls", "lasttoken": "last"}  # of these, what `hf:` has
 
 
-def pools_prompt(folder: Path) -> bool:
-    """Whether the prompt's tokens are pooled, as the folder says."""
-    return not (folder / OWN_POOLING).is_file() or read_json(folder / OWN_POOLING).get("include_prompt", True)
+def pooling_mode(pooling: dict[str, Any]) -> str:
+    """How a pooling of sentence-transformers pools by its configuration; several ways are joined by "+"."""
+    mode = pooling.get("pooling_mode")
+    if mode is None:
+        mode = [name for key, name in LEGACY_POOLING.items() if pooling.get(key)] or "mean"
+    return mode if isinstance(mode, str) else "+".join(mode)
+
+
+def own_pooling(folder: Path) -> dict[str, Any]:
+    """What a transformers folder says of its pooling; empty where it says nothing."""
+    return dict(read_json(folder / OWN_POOLING)) if (folder / OWN_POOLING).is_file() else {}
 
 
 def text_pooling(address: Address, folder: Path, config: dict[str, Any]) -> tuple[str, str]:
     """How tokens are pooled, and where that comes from."""
     if "pooling" in address.options:
         return one_of(address, "pooling", TEXT_POOLING), "asked for"
-    if (folder / OWN_POOLING).is_file():
-        own = read_json(folder / OWN_POOLING)
-        modes = [own["pooling_mode"]] if "pooling_mode" in own else [k for k, on in own.items() if on is True]
-        modes = [one for mode in modes for one in (mode if isinstance(mode, list) else [mode])]
-        modes = [mode for mode in modes if mode not in OF_PROMPTS]
-        if len(modes) != 1 or modes[0] not in OWN_MODES:
-            said = " and ".join(map(str, modes)) or "nothing"
+    if own := own_pooling(folder):
+        mode = pooling_mode(own)
+        if mode not in OF_HF:
             raise EncoderError(
-                f"{address.name}: its {OWN_POOLING} says {said}, and hf: pools by {', '.join(TEXT_POOLING)}: write "
+                f"{address.name}: its {OWN_POOLING} says {mode}, and hf: pools by {', '.join(TEXT_POOLING)}: write "
                 f"st:{address.model} for its own pooling, or choose one with pooling="
             )
-        return OWN_MODES[modes[0]], f"as its {OWN_POOLING} says"
+        return OF_HF[mode], f"as its {OWN_POOLING} says"
     if is_decoder(config):
         return "last", "by the last token, as of every decoder"
     return "mean", "by default"

@@ -40,6 +40,8 @@ class TunedNetwork(nn.Module):
         self._encoders = list(encoders)
         self._blocks: list[VectorBlock] = parts.design.blocks_
         self._recipe = recipe
+        for encoder in encoders:
+            avoid_wrong_attention(encoder.spec.preprocessing)
         self.layers: list[Layers] = [
             prepare_tower(encoder.module, encoder.spec.name, recipe) for encoder in encoders
         ]
@@ -104,7 +106,6 @@ class TunedNetwork(nn.Module):
     def _encode(self, at: int, one: TowerInput) -> torch.Tensor:
         encoder: Any = self._encoders[at]
         device = getattr(self, f"mean{at}").device
-        avoid_wrong_attention(encoder.spec.preprocessing, device)
         tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in one.arrays]
         if encoder.spec.modality == "image" and PREPARED_BY not in encoder.spec.preprocessing:
             tensors = [scaled(tensors[0], encoder.spec.preprocessing, channels_last=True)]

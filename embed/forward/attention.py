@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 
-def avoid_wrong_attention(preprocessing: dict[str, Any], device: torch.device) -> None:
+def avoid_wrong_attention(preprocessing: dict[str, Any]) -> None:
     """Turn torch's memory-efficient attention off on CUDA, for this process, where batches may have a length that it gets wrong.
 
     `padded_length` avoids such lengths but for the longest that the model takes. What is left computes attention in more
@@ -14,5 +14,5 @@ def avoid_wrong_attention(preprocessing: dict[str, Any], device: torch.device) -
     Args:
         preprocessing: of the encoder.
     """
-    if device.type == "cuda" and preprocessing.get("max_tokens", 0) % 32 == 1:
+    if preprocessing.get("max_tokens", 0) % 32 == 1:
         torch.backends.cuda.enable_mem_efficient_sdp(False)

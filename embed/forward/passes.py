@@ -36,7 +36,7 @@ class TorchPasses:
         self._limit = limit
         self.is_prepared = PREPARED_BY in encoder.spec.preprocessing
         self.stored_as = half_type(encoder.module)
-        avoid_wrong_attention(encoder.spec.preprocessing, device)
+        avoid_wrong_attention(encoder.spec.preprocessing)
         self.is_placed = is_placed(encoder.module)
         self._plain = encoder.module if self.is_placed else encoder.module.to(device)
         self._plain.eval()

@@ -15,6 +15,7 @@ from embed.forward.devices import cores
 from embed.inputs.batch import ImageReader, RowWindow
 from embed.job.source import WINDOW_ROWS, SplitKeys, WantedKeys
 from store.catalog.images.blobs import MOST_BYTES
+from store.catalog.ingest.cells import is_none
 from store.local import open_regular
 from store.vectors.content import image_keys, text_keys
 from store.vectors.keys import KeyBuffer, key_array, key_bytes, locate
@@ -61,7 +62,7 @@ def text_items(texts: Sequence[Any]) -> ItemSource:
         ValueError: a text can't be written in UTF-8 (half of a surrogate pair).
     """
     for at, text in enumerate(texts):
-        if not isinstance(text, str) and not is_missing(text):
+        if not isinstance(text, str) and not is_none(text):
             raise TypeError(
                 f"item {at} is {_described(text)}, not a text: pass str, or None where there is none"
             )
@@ -82,14 +83,14 @@ def image_items(images: Sequence[Any]) -> ItemSource:
         TypeError: an item is none of these; names its position.
     """
     for at, image in enumerate(images):
-        if not (is_missing(image) or is_image(image)):
+        if not (is_none(image) or is_image(image)):
             raise TypeError(
                 f"item {at} is {_described(image)}, not an image: pass a path, bytes, a Pillow image, or None where "
                 "there is none"
             )
 
     def digest(image: Any) -> str | OSError | None:
-        if is_missing(image) or (isinstance(image, str) and not image):
+        if is_none(image) or (isinstance(image, str) and not image):
             return None
         try:
             return hashlib.sha256(image_bytes(image)).hexdigest()
@@ -159,15 +160,6 @@ def png_bytes(image: Any) -> bytes:
 def is_image(item: Any) -> bool:
     """Whether an item is a path, bytes or a Pillow image, whatever is in it."""
     return isinstance(item, (str, os.PathLike, *BYTES)) or _is_pillow(item)
-
-
-def is_missing(item: Any) -> bool:
-    """None, NaN, and what pandas puts in their place."""
-    return (
-        item is None
-        or (isinstance(item, float) and item != item)
-        or type(item).__name__ in ("NAType", "NaTType")
-    )
 
 
 def listed(items: Iterable[Any]) -> list[Any]:

@@ -22,6 +22,7 @@ from ensemble.model.encoders import ModelEncoders
 from heads.features.fields import FieldColumns, field_table
 from heads.features.rows import Rows
 from store.catalog.download.addresses import split_links
+from store.catalog.ingest.cells import is_none
 from store.catalog.ingest.readings import NewRows, Readings, read_new_rows
 from store.catalog.ingest.source import TableSource
 from store.catalog.parse.compose import compose, composition_columns
@@ -178,14 +179,12 @@ def image_contents(cell: Any, flags: set[str], policy: ImagePolicy = "all") -> l
 
 def image_items(cell: Any) -> list[Any]:
     """What a cell of the image column holds: paths, links, bytes, Pillow images, or what reads one's bytes."""
-    from embed.job.items import is_missing
-
     if isinstance(cell, str) and cell.strip():
         cell = split_links(cell.strip()) or cell.strip()
     cells = cell if isinstance(cell, (list, tuple, np.ndarray)) else [cell]
     # As Hugging Face's tables hold images.
     given = [(one.get("bytes") or one.get("path")) if isinstance(one, dict) else one for one in cells]
-    return [one for one in given if not is_missing(one) and one != ""]
+    return [one for one in given if not is_none(one) and one != ""]
 
 
 def is_link(item: Any) -> bool:

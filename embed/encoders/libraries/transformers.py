@@ -19,7 +19,7 @@ from embed.encoders.hub import (
 from embed.encoders.lengths import max_tokens
 from embed.encoders.messages import MESSAGES, PROCESSOR_FILES, load_messages, resolve_messages, template_of
 from embed.encoders.options import check_options, long_texts, one_of
-from embed.encoders.pooling import OWN_POOLING, TWO_HALVES, pools_prompt, text_pooling
+from embed.encoders.pooling import OWN_POOLING, TWO_HALVES, own_pooling, text_pooling
 from embed.encoders.prompts import REGISTER, document_prompt
 from embed.encoders.quantize import loading_options, quantized
 from embed.encoders.remote_code import REMOTE_CODE, remote_code
@@ -124,7 +124,7 @@ def _resolve_text(
         raise EncoderError(f"{folder / 'config.json'} states no hidden_size: it is not a text model")
     audit_folder(folder, (*TOKENIZER_FILES, REGISTER), address.name, TEXT_HARMLESS)
     pooling, pooling_origin = text_pooling(address, folder, config)
-    prompt = document_prompt(address, folder, config, pools_prompt(folder))
+    prompt = document_prompt(address, folder, config, own_pooling(folder).get("include_prompt", True))
     shape = vector_shape(address, folder, config, own_dim=dim, normalizes=False)
     weights = weight_files(folder)
     adapter, files = _adapter(address, folder, config, hash_file), {"folder": str(folder)}

@@ -1,5 +1,7 @@
 """Cells of the user's files as text."""
 
+from typing import Any
+
 import pyarrow as pa
 
 from store.errors import CatalogError
@@ -10,6 +12,15 @@ MISSING = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>"))  # cells t
 def is_missing(cell: str | None) -> bool:
     """Whether a cell stands for none."""
     return cell is None or cell.strip().lower() in MISSING
+
+
+def is_none(value: Any) -> bool:
+    """None, NaN, and what pandas puts in their place."""
+    return (
+        value is None
+        or (isinstance(value, float) and value != value)
+        or type(value).__name__ in ("NAType", "NaTType")
+    )
 
 
 def is_number(kind: pa.DataType) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from store.catalog.ingest.cells import is_none
 from store.catalog.ingest.rows import ValidatedRows
 from store.catalog.ingest.source import TableSource
 from store.catalog.ingest.texts import texts_of
@@ -139,9 +140,7 @@ def source_of_mappings(
 
 def _written(value: Any) -> str | None:
     """One value as a cell of a table; None where there is none."""
-    if value is None or (isinstance(value, float) and value != value):
-        return None
-    if type(value).__name__ in ("NAType", "NaTType"):  # of pandas
+    if is_none(value):
         return None
     if isinstance(value, float):  # as a column of numbers becomes text
         return str(pa.scalar(value).cast(pa.string()))
