@@ -435,3 +435,15 @@ def _written(folder: Path, name: str, content: Any) -> str:
 
 def _nearly(value: Any) -> Any:
     return pytest.approx(value) if isinstance(value, float) else value
+
+
+def test_a_category_that_train_lacks_is_taken_as_it_is_where_train_has_missing_ones_too(tmp_path):
+    workspace, shades = Workspace(str(tmp_path / "ws")), ["red", "blue", "", "true"]
+    lines = [f"{at},towel {at % 7},{10 + at},{shades[at % 4]}" for at in range(40)]
+    (tmp_path / "train.csv").write_text("\n".join(["sample_id,catalog_content,price,shade", *lines]) + "\n")
+    (tmp_path / "test.csv").write_text(
+        "sample_id,catalog_content,shade\na,towel,green\nb,towel,\nc,towel,True\nd,towel,red\n"
+    )
+    ingest(workspace, tmp_path / "train.csv", tmp_path / "test.csv", None)
+    found = read_split(workspace, "test", ["categorical:shade"])["categorical:shade"].to_pylist()
+    assert found == ["green", None, "true", "red"]

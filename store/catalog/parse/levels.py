@@ -9,7 +9,7 @@ import pyarrow as pa
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")  # a whole number, as a column of floats becomes text
 
 
-def in_known_spelling(cells: pa.Array, known: Set[str]) -> pa.Array:
+def in_known_spelling(cells: pa.Array, known: Set[str | None]) -> pa.Array:
     """Levels of other rows as the training rows write them: `True` and `true` are one level, and `2.0` and `2`.
 
     >>> in_known_spelling(pa.array(["True", "2.0", "red", None]), {"true", "2"}).to_pylist()
@@ -18,9 +18,9 @@ def in_known_spelling(cells: pa.Array, known: Set[str]) -> pa.Array:
     A level that is known stays as it is, and so does one that could be two of the known ones.
 
     Args:
-        known: levels of the training rows.
+        known: levels of the training rows; None, of rows without one, is no level.
     """
-    spelling = _spellings(frozenset(known))
+    spelling = _spellings(frozenset(level for level in known if level is not None))
     spelled = [
         cell if cell is None or cell in known else spelling.get(_plain(cell), cell)
         for cell in cells.to_pylist()
