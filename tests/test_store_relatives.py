@@ -162,6 +162,20 @@ def test_folds_in_order_of_time_look_back_only(workspace, tmp_path):
     assert said == ["folds are decided again: looks_back True became False"]
 
 
+def test_rows_of_one_day_are_in_order_of_their_time_of_day(workspace, tmp_path):
+    moment = "2024-05-0{} {:02}:{:02} {}"  # two days; the hours of a clock of twelve
+    cells = [
+        moment.format(1 + i // 30, (i % 30) // 2 % 12 or 12, 30 * (i % 2), "PM" if i % 30 >= 24 else "AM")
+        for i in range(60)
+    ]
+    assert ingest(workspace, tmp_path, "--time-column", "day", cell=cells.__getitem__).exit_code == 0
+    times = read_split(workspace, "train", ["given:time"])["given:time"].to_numpy()
+    np.testing.assert_allclose(np.diff(times[:30]) * 24, 0.5, atol=1e-6)
+    np.testing.assert_allclose(times[30:] - times[:30], 1, atol=1e-9)
+    folds = ensure_folds(workspace, Config(columns=ColumnConfig(time="day")))
+    assert [times[folds.fold == k].max() < times[folds.fold == k + 1].min() for k in range(4)] == [True] * 4
+
+
 def test_models_of_folds_that_look_back_never_meet_a_later_row():
     class Latest(Head):
         name, summary = "latest", "the highest log price that it learned from"
@@ -270,8 +284,12 @@ def test_a_blend_of_folds_that_look_back_scores_each_block_by_what_was_known_bef
     assert blocks[0]["level"] > 0.1
 
 
-@pytest.mark.parametrize(("first", "known"), [(0, 1.0), (100, None)])
-def test_a_test_set_of_known_groups_is_told_that_folds_of_new_groups_do_not_fit_it(workspace, first, known):
+@pytest.mark.parametrize(
+    ("first", "ending", "known"), [(0, "", 1.0), (100, "", None), (0, ".0", 1.0), (100, ".0", None)]
+)
+def test_a_test_set_of_known_groups_is_told_that_folds_of_new_groups_do_not_fit_it(
+    workspace, first, ending, known
+):
     draws = np.random.default_rng(0)
     log_price = draws.normal(3, 1, 240)
     rows = [
@@ -279,7 +297,7 @@ def test_a_test_set_of_known_groups_is_told_that_folds_of_new_groups_do_not_fit_
             "sample_id": i,
             "text": f"item {i}",
             "price": float(np.exp(p)),
-            "given:group": f"seller {i % 20 + (first if i >= 200 else 0)}",
+            "given:group": f"{i % 20 + first}{ending}" if i >= 200 else f"{i % 20}",
         }
         for i, p in enumerate(log_price)
     ]

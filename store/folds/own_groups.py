@@ -3,6 +3,7 @@
 import numpy as np
 
 from store.catalog.clean.duplicates import codes
+from store.catalog.parse.levels import in_known_spelling
 from store.catalog.read import present_splits, read_split, split_path
 from store.folds.assign import Folds, read_folds
 from store.folds.relatives import has_relative_before, has_relative_elsewhere
@@ -33,9 +34,8 @@ def known_own_groups(workspace: Workspace, folds: Folds) -> float | None:
                 return None
         parts.append(read_split(workspace, split, [OWN_GROUP.name])[OWN_GROUP.name].combine_chunks())
     train, test = parts
-    known = float(
-        np.mean(np.isin(test.to_pylist(), [one for one in train.unique().to_pylist() if one is not None]))
-    )
+    of_train = set(train.drop_null().to_pylist())
+    known = float(np.mean([one in of_train for one in in_known_spelling(test, of_train).to_pylist()]))
     group = codes(train)[0]
     elsewhere = has_relative_before if folds.looks_back else has_relative_elsewhere
     shown = elsewhere(group, folds.fold) & (group >= 0)

@@ -6,7 +6,7 @@ import pyarrow as pa
 from store.catalog.ingest.cells import as_text, is_missing, is_number
 from store.catalog.ingest.rows import ValidatedRows
 from store.catalog.parse.column import read_numbers
-from store.catalog.parse.dates import MISSING_DAY, day_of, find_dates
+from store.catalog.parse.dates import day_of, find_dates, part_of_day
 from store.catalog.parse.written import Mark
 from store.config import ColumnConfig
 from store.errors import CatalogError
@@ -61,7 +61,7 @@ def _times(cells: pa.ChunkedArray, name: str, told: Mark | None) -> np.ndarray:
     kind = find_dates([cell for cell in written if cell is not None])
     if kind is None:
         return read_numbers(cells, name, told)
-    days = np.array(
-        [MISSING_DAY if cell is None else day_of(cell, kind[0]) for cell in written], "datetime64[D]"
+    read = [None if cell is None else (day_of(cell, kind[0]), part_of_day(cell, kind[0])) for cell in written]
+    return np.array(
+        [np.nan if one is None or np.isnat(one[0]) else one[0].astype(np.int64) + one[1] for one in read]
     )
-    return np.where(np.isnat(days), np.nan, days.astype(np.int64).astype(np.float64))

@@ -9,7 +9,8 @@ import numpy as np
 
 MISSING_DAY = np.datetime64("NaT", "D")
 FIRST_FAR_DAY = np.datetime64("9000-01-01", "D")  # such a day, mostly 9999-12-31, says that there is none
-_TIME = r"(?:(?:[T,]| )\s*\d{1,2}:\d{2}.{0,24})?"
+_TIME = r"(?:(?:[T,]| )\s*(?P<clock>\d{1,2}:\d{2}.{0,24}))?"
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d*)?))?\s*([ap])?", re.I)
 _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 _MONTH = rf"(?P<month>(?:{'|'.join(_MONTHS)})[a-z]*)\.?"
 _ORDINAL = r"(?:st|nd|rd|th)?"
@@ -53,7 +54,7 @@ def _n_telling(cells: Iterable[str]) -> tuple[int, int]:
 
 def day_of(cell: str, kind: str) -> np.datetime64:
     """The day of a written date; not a time where it is none of this kind."""
-    match = _match("year last" if kind in ("day first", "month first") else kind, cell.strip())
+    match = _match_of(kind, cell)
     if match is None:
         return MISSING_DAY
     found = match.groupdict()
@@ -72,6 +73,17 @@ def day_of(cell: str, kind: str) -> np.datetime64:
         return MISSING_DAY
 
 
+def part_of_day(cell: str, kind: str) -> float:
+    """The time of day that is written beside a date, as a part of the day from 0 to 1; 0 where none is."""
+    match = _match_of(kind, cell)
+    clock = match and match["clock"] and _CLOCK.match(match["clock"])
+    if not clock:
+        return 0.0
+    hours, minutes, seconds, half = clock.groups()
+    hour = int(hours) if half is None else int(hours) % 12 + 12 * (half.lower() == "p")
+    return min((hour * 3600 + int(minutes) * 60 + float(seconds or 0)) / 86_400, 1.0)
+
+
 def date_numbers(days: np.ndarray, last: np.datetime64) -> dict[str, np.ndarray]:
     """What is learned from days, datetime64[D] of shape (n_rows,): each float64, NaN where missing.
 
@@ -87,6 +99,10 @@ def date_numbers(days: np.ndarray, last: np.datetime64) -> dict[str, np.ndarray]
         "age in days": (last - days).astype(np.int64),
     }
     return {part: np.where(known, values, np.nan) for part, values in numbers.items()}
+
+
+def _match_of(kind: str, cell: str) -> re.Match[str] | None:
+    return _match("year last" if kind in ("day first", "month first") else kind, cell.strip())
 
 
 def _match(kind: str, cell: str) -> re.Match[str] | None:
