@@ -62,6 +62,7 @@ def assert_nothing_half_written(workspace):
         ("timm:nobody/nothing", ["config.json", "of 'nobody/nothing'"]),
         ("open_clip:ViT-B-16-SigLIP/weblo", ["has no weights 'weblo', one of webli"]),
         ("hf:nobody/nothing?pooling", ["options are written ?key=value"]),
+        ("hf:nobody/nothing?pooling=cls&pooling=mean", ["the option 'pooling' is given twice"]),
         ("hf:nobody/nothing", ["config.json", "shelfprice embed fetch hf:nobody/nothing"]),
         (
             "hf:nobody/nothing?pooling=cls&long=chunks",

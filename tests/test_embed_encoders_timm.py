@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -143,6 +144,17 @@ def test_a_transformer_takes_another_size_by_its_position_embedding(workspace, t
     resolved = resolve_one(workspace, f"{folder}?size=160")
     with torch.no_grad():
         assert load_one(resolved).forward(torch.rand(1, 3, 160, 160)).shape == (1, resolved.spec.dim)
+
+
+def test_a_transformer_of_images_in_whole_patches_takes_no_other_size(workspace, tmp_path):
+    folder = save_tiny_timm(tmp_path / "vit", architecture="test_vit", input_size=(3, 160, 160))
+    config = json.loads((folder / "config.json").read_text()) | {"model_args": {"dynamic_img_size": True}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert resolve_one(workspace, f"{folder}?size=96").spec.preprocessing["size"] == [96, 96]
+    with pytest.raises(
+        EncoderError, match="size must be a multiple of 16 pixels, the model's patches, got 50"
+    ):
+        resolve_one(workspace, f"{folder}?size=50")
 
 
 def test_a_checkpoint_file_may_stand_in_for_the_weights(workspace, tmp_path):

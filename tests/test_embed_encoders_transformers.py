@@ -61,11 +61,13 @@ def test_vectors_are_those_of_the_library_one_text_at_a_time(bert, pooling):
     np.testing.assert_allclose(ours, library_vectors(bert, TEXTS, pooling, 32), atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "t5", "distilbert"])
+@pytest.mark.parametrize("kind", ["roberta", "t5", "distilbert", "gpt2"])
 def test_other_architectures_give_the_librarys_vectors(tmp_path, kind):
     from transformers import (
         DistilBertConfig,
         DistilBertModel,
+        GPT2Config,
+        GPT2Model,
         RobertaConfig,
         RobertaModel,
         T5Config,
@@ -80,14 +82,17 @@ def test_other_architectures_give_the_librarys_vectors(tmp_path, kind):
         model = T5EncoderModel(
             T5Config(vocab_size=100, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2)
         )
+    elif kind == "gpt2":
+        model = GPT2Model(GPT2Config(vocab_size=100, n_embd=32, n_layer=1, n_head=2, n_positions=64))
     else:
         model = DistilBertModel(
             DistilBertConfig(vocab_size=100, dim=32, n_layers=1, n_heads=2, hidden_dim=64)
         )
     folder = save_tiny_tokenizer(tmp_path / kind)
     model.save_pretrained(folder)
-    (one,) = resolved(folder)
-    assert one.spec.preprocessing["max_tokens"] == {"roberta": 38, "t5": 512, "distilbert": 512}[kind]
+    (one,) = resolved(f"{folder}?pooling=mean")
+    longest = {"roberta": 38, "t5": 512, "distilbert": 512, "gpt2": 64}
+    assert one.spec.preprocessing["max_tokens"] == longest[kind]
     with torch.no_grad():
         ids = torch.tensor([[2, 5, 6, 7, 3]])
         expected = model.eval()(input_ids=ids).last_hidden_state.mean(dim=1).numpy()

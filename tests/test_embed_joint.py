@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from embed import encode
 from store.cli import main
 from store.config import load_config, save_config
+from store.errors import EncoderError
 from store.vectors.content import image_keys, joint_keys, text_keys
 from store.vectors.folded import load_any
 from store.vectors.matrix import load_matrix
@@ -96,6 +97,13 @@ def test_lists_of_texts_and_of_images_are_encoded_by_the_same_model(model, works
     images = encode([encoded(photo(40, 50), "PNG")], str(model), device="cpu", precision="fp32", offline=True)
     assert texts.shape == (2, 32)
     assert images.shape == (1, 32)
+
+
+def test_fewer_tokens_than_a_small_image_has_are_refused(model):
+    with pytest.raises(
+        EncoderError, match=r"6 tokens can't hold a message with one small image .*larger max_tokens"
+    ):
+        encode(["red shirt"], f"{model}?max_tokens=6", device="cpu", precision="fp32", offline=True)
 
 
 def test_heads_train_on_a_joint_set_as_on_any_other(workspace, model):

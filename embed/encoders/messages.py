@@ -213,7 +213,13 @@ class MessageEncoder:
         probe: dict[str, Any] = {"text": "x"}
         if self.spec.modality == "joint":
             probe = {"image": _as_pillow(np.full((PROBE_PIXELS, PROBE_PIXELS, 3), 127, np.uint8)), **probe}
-        found = self._features(probe)
+        try:
+            found = self._features(probe)
+        except ValueError as error:
+            raise EncoderError(
+                f"{self.spec.name}: {self._max_tokens} tokens can't hold a message with one small image "
+                f"({error}): give a larger max_tokens, or leave it out"
+            ) from error
         self._names = [name for name in SEQUENCES if name in found]
         self._names += sorted(found.keys() - set(self._names))
         self._empty = {name: found[name][:0] for name in self._names}

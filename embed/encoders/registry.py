@@ -69,10 +69,7 @@ def parse_address(text: str) -> Address:
         EncoderError: unknown alias (nearest names offered), unknown library, malformed options.
     """
     body, _, query = text.partition("?")
-    try:
-        options = dict(parse_qsl(query, strict_parsing=True, keep_blank_values=True)) if query else {}
-    except ValueError as error:
-        raise EncoderError(f"{text}: options are written ?key=value&key=value, got {query!r}") from error
+    options = _options(text, query)
     stem, tower = _split_tower(body)
     prefix, colon, model = body.partition(":")
     libraries = _libraries_with(prefix if colon else "", stem)
@@ -166,6 +163,18 @@ def _aliases(libraries: Libraries) -> dict[str, str]:
 
 def _towers(library: Library) -> tuple[str, ...]:
     return tuple(getattr(library, "TOWERS", ()))
+
+
+def _options(text: str, query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, strict_parsing=True, keep_blank_values=True) if query else []
+    except ValueError as error:
+        raise EncoderError(f"{text}: options are written ?key=value&key=value, got {query!r}") from error
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        twice = next(key for key in options if [key for key, _ in pairs].count(key) > 1)
+        raise EncoderError(f"{text}: the option {twice!r} is given twice")
+    return options
 
 
 def _split_tower(body: str) -> tuple[str, str | None]:

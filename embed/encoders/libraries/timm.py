@@ -278,12 +278,27 @@ def _shape_of(address: Address, architecture: str, settings: dict[str, Any]) -> 
             model = timm.create_model(architecture, num_classes=n_classes, **model_args(address, settings))
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise EncoderError(f"{address.name}: timm can't build {architecture!r}: {error}") from error
+    _check_patches(address, settings, model)
     if pooling_of(address, settings) == STAGES:
         return _stage_dim(address, settings, model), STAGES
     pooling = getattr(model, "global_pool", "avg")
     pooling = pooling if isinstance(pooling, str) else getattr(pooling, "pool_type", "avg")
     features: Any = n_classes or getattr(model, "head_hidden_size", None) or model.num_features
     return int(features), pooling or "none"
+
+
+def _check_patches(address: Address, settings: dict[str, Any], model: "torch.nn.Module") -> None:
+    """An image of another size than the model's own consists of whole patches, unless the model fills the last ones."""
+    from timm.layers import PatchEmbed
+
+    patches = getattr(model, "patch_embed", None)
+    if not isinstance(patches, PatchEmbed) or patches.strict_img_size or patches.dynamic_img_pad:
+        return
+    (height, width), patch = size_of(address, settings), patches.patch_size
+    if height % patch[0] or width % patch[1]:
+        raise EncoderError(
+            f"{address.name}: size must be a multiple of {patch[0]} pixels, the model's patches, got {height}"
+        )
 
 
 def _stage_dim(address: Address, settings: dict[str, Any], model: "torch.nn.Module") -> int:

@@ -119,7 +119,7 @@ def _resolve_text(
     hash_file: HashFile,
 ) -> Resolved:
     check_options(address, TEXT_OPTIONS)
-    dim = config.get("hidden_size") or config.get("d_model") or config.get("dim")
+    dim = config.get("hidden_size") or config.get("d_model") or config.get("dim") or config.get("n_embd")
     if not isinstance(dim, int):
         raise EncoderError(f"{folder / 'config.json'} states no hidden_size: it is not a text model")
     audit_folder(folder, (*TOKENIZER_FILES, REGISTER), address.name, TEXT_HARMLESS)
