@@ -152,3 +152,37 @@ def test_a_scaling_before_the_last_step_is_kept_and_makes_no_vector_of_unit_leng
 def test_no_text_is_longer_than_a_models_positions(config, longest):
     assert max_tokens(parse_address("hf:some/model"), config, None) == longest
     assert max_tokens(parse_address("hf:some/model"), config, 10**7) == longest
+
+
+@pytest.mark.parametrize("kind", ["FNet", "ConvBert", "Funnel", "Nystromformer"])
+def test_models_that_see_the_padding_of_a_batch_are_refused(tmp_path, kind):
+    import torch
+    import transformers
+
+    sizes = {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64, "block_sizes": [1, 1]}
+    if kind != "Funnel":
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(vocab_size=100, **sizes)
+    model = getattr(transformers, f"{kind}Model")(config).eval()
+    for weights in model.parameters():
+        torch.nn.init.normal_(weights, std=0.3)
+    ids, padding = torch.randint(5, 90, (1, 9)), torch.full((1, 23), 1)
+    longer = torch.cat([ids, padding], dim=1)
+    mask = torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1)
+    given = {"input_ids": longer} | ({} if kind == "FNet" else {"attention_mask": mask})  # FNet takes no mask
+    with torch.no_grad():
+        alone = model(input_ids=ids).last_hidden_state[0].mean(dim=0)
+        beside_longer = model(**given).last_hidden_state[0, : ids.shape[1]].mean(dim=0)
+    assert (alone - beside_longer).abs().max() > 5e-5  # where padding is not seen, below 5e-6
+    of.save_tiny_tokenizer(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(EncoderError, match="depends on the other texts of its batch"):
+        loaded(tmp_path, f"hf:{tmp_path / 'model'}")
+
+
+def test_attention_by_blocks_is_used_up_to_the_length_from_which_it_is():
+    config = {"model_type": "big_bird", "max_position_embeddings": 4096}
+    with pytest.raises(EncoderError, match=r"beyond 704 tokens .*: write max_tokens=704"):
+        max_tokens(parse_address("hf:some/model"), config, None)
+    assert max_tokens(parse_address("hf:some/model?max_tokens=704"), config, None) == 704
