@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from ensemble.audit.adversarial import check_drift, check_folds_unknown
 from ensemble.audit.evidence import compress, read_evidence
+from ensemble.audit.forest import forest_values
 from ensemble.audit.order import check_ids_and_order
 from ensemble.audit.run import run_audit
 from ensemble.audit.shuffled import check_shuffled_target
@@ -102,6 +103,14 @@ def test_folds_in_order_of_time_may_be_told_by_a_column(workspace):
     check = check_folds_unknown(train, 0)
     assert check.verdict == "skipped"
     assert "--time-column" in check.words
+
+
+@pytest.mark.parametrize("n_rows", [30, 60])
+def test_trees_that_can_t_split_give_the_mean(n_rows):
+    draws = np.random.default_rng(0)
+    values, inside = 3 + draws.normal(0, 0.1, n_rows), np.arange(n_rows) % 2 == 0
+    found = forest_values(draws.normal(size=(n_rows, 2)), values, inside, ~inside, 10, 0)
+    np.testing.assert_allclose(found, values[inside].mean(), atol=0.1)
 
 
 def test_test_rows_of_another_kind_fail_naming_what_moved(workspace):

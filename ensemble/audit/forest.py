@@ -33,7 +33,9 @@ def forest_values(
     X: np.ndarray, values: np.ndarray, inside: np.ndarray, outside: np.ndarray, min_leaf: int, seed: int
 ) -> np.ndarray:
     """Mean of random trees, shape (n_outside,), of values of shape (n_rows,)."""
-    return _forest(X, values, inside, outside, {"objective": "regression"}, min_leaf, N_TREES, seed)
+    middle = values[inside].mean()  # added back here: trees that can't split give 0
+    settings = {"objective": "regression"}
+    return middle + _forest(X, values - middle, inside, outside, settings, min_leaf, N_TREES, seed)
 
 
 def _forest(
