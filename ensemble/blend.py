@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ensemble.expected import EXPONENT, UNSCORED
+from ensemble.expected import UNSCORED
 from ensemble.inputs import Selection, TrainingRows, curves_of, read_training_rows, select_predictions
 from heads.base import MOST_BEYOND
+from heads.registry import learning_exponent
 from store.catalog.read import present_splits, read_split
 from store.config import SubmissionConfig
 from store.errors import ConfigError, CorruptFileError, WorkspaceError
@@ -71,7 +72,11 @@ def plan_blend(
     inputs = (
         floor
         | ({"time_and_groups": TIME_AND_GROUPS} if has_order_or_groups(workspace) else {})
-        | ({"learning_curves": curves, "curve_exponent": EXPONENT} if curves else {})
+        | (
+            {"learning_curves": curves, "curve_exponents": list(map(learning_exponent, curves))}
+            if curves
+            else {}
+        )
         | {
             "heads": selection.folders,
             "folds_hash": selection.folds_hash,

@@ -17,7 +17,6 @@ from ensemble.groups import MOST_SMAPE, gain_and_error
 LEVELS = ("none", "family", "product")  # the closest relative that a row has where its price is learned from
 LEAST_ROWS = 20  # of a level, for a mean of its own
 UNSCORED = 0.02  # of the test rows: fewer are not worth a word
-EXPONENT = 0.7  # of the rows learned from, by which an error falls to what remains; see docs/score.md
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class CurveLoss:
     rows: np.ndarray  # (n_rows,) bool: sampled rows whose closest relative is of the same level in both
     full: np.ndarray  # (n_curve,) percent
     sample: np.ndarray  # (n_curve,) percent
-    share: float  # of the rows in the sample
+    beyond: float  # fall from all folds but one to all of them, over that from the sample to the whole
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,17 @@ class Expected:
         }
 
 
-def extrapolation(share: float, n_folds: int) -> float:
-    """The fall of the error from all folds but one to all of them, over that from the sample to the whole."""
-    beyond = (n_folds / (n_folds - 1)) ** -EXPONENT
-    return float((1 - beyond) / (share**-EXPONENT - 1))
+def extrapolation(share: float, n_folds: int, exponent: float) -> float:
+    """The fall of the error from all folds but one to all of them, over that from the sample to the whole.
+
+    Args:
+        share: of the rows in the sample.
+        exponent: see `Head.learning_exponent`.
+    """
+    if exponent == 0:
+        return float(np.log(n_folds / (n_folds - 1)) / np.log(1 / share))
+    beyond = (n_folds / (n_folds - 1)) ** -exponent
+    return float((1 - beyond) / (share**-exponent - 1))
 
 
 def expect(
@@ -62,7 +68,6 @@ def expect(
     shares: Sequence[float],
     group: np.ndarray,
     curve: CurveLoss | None,
-    n_folds: int,
     n_new: int | None,
     confidence: float,
     row_weight: np.ndarray | None = None,
@@ -105,10 +110,9 @@ def expect(
     if curve is not None and curve.rows.any() and weight[curve.rows].sum() > 0:
         of_curve = weight[curve.rows]
         fall = (of_curve @ (curve.sample - curve.full)) / max(of_curve @ curve.full, 1e-12)
-        by = extrapolation(curve.share, n_folds)
-        factor = 1.0 - by * float(np.clip(fall, 0.0, 1.0))
+        factor = 1.0 - curve.beyond * float(np.clip(fall, 0.0, 1.0))
         slope = curve.sample - curve.full - fall * curve.full
-        influence[curve.rows] -= by * len(loss) * of_curve / of_curve.sum() * slope
+        influence[curve.rows] -= curve.beyond * len(loss) * of_curve / of_curve.sum() * slope
     _, error = gain_and_error(influence, group)
     spread = weight @ (loss - middles[level]) ** 2
     fresh = 0.0 if n_new is None else spread / n_new

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heads.registry import learning_exponent
 from store.catalog.images.links import have_image, known_links
 from store.catalog.read import columns_of_images, present_splits, read_split, split_path
 from store.config import CONFIG_FILE
@@ -78,6 +79,7 @@ class CurveRows:
     log_prices: np.ndarray  # (n_sampled, n_heads)
     level: np.ndarray  # (n_sampled,) closest relative in another fold of the sample
     share: float  # of the rows in the sample
+    exponents: tuple[float, ...]  # of each head, see `Head.learning_exponent`
 
 
 def select_predictions(
@@ -263,7 +265,8 @@ def _curve(
     if rows is None:
         return None
     level = relatives.of_train(folds.fold, seen=rows)[rows]
-    return CurveRows(rows, tuple(heads), np.stack(columns, axis=1), level, share)
+    exponents = tuple(map(learning_exponent, heads))
+    return CurveRows(rows, tuple(heads), np.stack(columns, axis=1), level, share, exponents)
 
 
 def read_test_log_prices(workspace: Workspace, folders: dict[str, str], sample_id: pa.Array) -> np.ndarray:

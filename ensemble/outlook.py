@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.conformal import RowKinds
-from ensemble.expected import LEVELS, CurveLoss, Expected, expect, recency
+from ensemble.expected import LEVELS, CurveLoss, Expected, expect, extrapolation, recency
 from ensemble.honest import Nested
 from ensemble.inputs import TrainingRows
 from ensemble.rivals import Mix
@@ -32,15 +32,13 @@ def outlook(
     n_folds = len(np.unique(rows.fold)) + rows.looks_back
     level = np.zeros(len(loss), np.int64) if rows.level is None else rows.level
     shares = _shares(level if rows.test_level is None else rows.test_level)
-    curve = _curve_loss(rows, nested, level, lowest)
+    curve = _curve_loss(rows, nested, level, lowest, n_folds)
     weight, block = rows.weight, rows.fold if rows.looks_back else None
     if block is not None:
         weight = recency(block) * (1.0 if weight is None else weight)
 
     def of(wanted: np.ndarray, n_new: int | None) -> Expected:
-        return expect(
-            loss, level, wanted.tolist(), rows.group, curve, n_folds, n_new, confidence, weight, block
-        )
+        return expect(loss, level, wanted.tolist(), rows.group, curve, n_new, confidence, weight, block)
 
     alone = np.eye(len(LEVELS))[0]
     n_alone = None if rows.test_level is None else int((rows.test_level == 0).sum()) or rows.n_test
@@ -106,7 +104,9 @@ def _named(shares: np.ndarray) -> dict[str, float]:
     return dict(zip(LEVELS, map(float, shares), strict=True))
 
 
-def _curve_loss(rows: TrainingRows, nested: Nested, level: np.ndarray, lowest: float) -> CurveLoss | None:
+def _curve_loss(
+    rows: TrainingRows, nested: Nested, level: np.ndarray, lowest: float, n_folds: int
+) -> CurveLoss | None:
     """Losses at both sizes, of a blend with the nested weights of the heads that have a curve."""
     curve = rows.curve
     if curve is None:
@@ -114,10 +114,11 @@ def _curve_loss(rows: TrainingRows, nested: Nested, level: np.ndarray, lowest: f
     at = np.array([rows.heads.index(head) for head in curve.heads])
     position = np.flatnonzero(curve.rows)
     prices = {"full": rows.log_prices[np.ix_(position, at)], "sample": curve.log_prices}
-    blended = {name: np.empty(len(position)) for name in prices}
+    blended, shares = {name: np.empty(len(position)) for name in prices}, np.zeros(len(at))
     for fold, blend in zip(np.unique(rows.fold), nested.blends, strict=True):
         weights = blend.mix.weights[at]
         weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(at), 1 / len(at))
+        shares += weights / len(nested.blends)
         mix = Mix(blend.mix.method, blend.mix.mean, weights)
         here = rows.fold[position] == fold
         for name, z in prices.items():
@@ -129,4 +130,5 @@ def _curve_loss(rows: TrainingRows, nested: Nested, level: np.ndarray, lowest: f
         name: smape_rows(rows.log_actual[position], np.maximum(z, lowest))[same]
         for name, z in blended.items()
     }
-    return CurveLoss(kept, of_sizes["full"], of_sizes["sample"], curve.share)
+    beyond = [extrapolation(curve.share, n_folds, exponent) for exponent in curve.exponents]
+    return CurveLoss(kept, of_sizes["full"], of_sizes["sample"], float(shares @ beyond))

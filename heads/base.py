@@ -69,6 +69,8 @@ class Head:
     code_version: ClassVar[int] = 1  # raised when the same parameters yield other predictions
     # Test rows: a refit on all training rows, or the mean of the fold models (no further fit, less variance).
     test_mode: ClassVar[Literal["refit", "average"]] = "refit"
+    # What lies above the error that remains falls as rows ** -learning_exponent; 0: as much with each doubling.
+    learning_exponent: ClassVar[float] = 0.7
     # Folds are fitted in parallel, each on one core: for heads that gain less from several cores.
     side_by_side: ClassVar[bool] = False
 

@@ -177,6 +177,14 @@ def head_class(name: str) -> type[Head]:
     return head_source(name).load(name.partition(":")[0])
 
 
+def learning_exponent(name: str) -> float:
+    """`Head.learning_exponent` of a head; that of most heads where it is of a package that is not installed here."""
+    try:
+        return head_class(name).learning_exponent
+    except HeadError:
+        return Head.learning_exponent
+
+
 def list_heads() -> list[HeadListing]:
     """Every head by name: where it comes from, what it reads and its parameters.
 

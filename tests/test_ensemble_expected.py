@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ensemble.blend import make_record
+from ensemble.calibrate import NONE
 from ensemble.conformal import (
     Intervals,
     RowKinds,
@@ -15,8 +17,14 @@ from ensemble.conformal import (
     interval_score,
     latest_of,
 )
-from ensemble.expected import EXPONENT, CurveLoss, expect, extrapolation, recency
+from ensemble.expected import CurveLoss, expect, extrapolation, recency
+from ensemble.honest import Blend, Nested
+from ensemble.inputs import CurveRows, TrainingRows
+from ensemble.outlook import outlook
+from ensemble.rivals import Mix
 from ensemble.score import _rows, honest_score
+from heads.registry import learning_exponent
+from store.metric import smape_rows
 
 
 def losses(seed, n, share_with, with_relative=10.0, alone=30.0):
@@ -27,7 +35,7 @@ def losses(seed, n, share_with, with_relative=10.0, alone=30.0):
 
 
 def expected_of(loss, level, shares, *, curve=None, n_new=400, **options):
-    return expect(loss, level, shares, np.arange(len(loss)), curve, 5, n_new, 0.95, **options)
+    return expect(loss, level, shares, np.arange(len(loss)), curve, n_new, 0.95, **options)
 
 
 def test_the_expected_score_is_that_of_the_test_rows_and_lies_in_its_interval_as_often_as_stated():
@@ -71,32 +79,72 @@ def test_a_learning_curve_takes_off_what_the_missing_fold_is_worth_and_widens_th
     loss = draws.gamma(2, 10, 2000)
     rows = draws.random(2000) < 0.5
     sample = loss[rows] * 1.1 + draws.normal(0, 2, rows.sum())
-    curve = CurveLoss(rows, loss[rows], sample, 0.5)
+    curve = CurveLoss(rows, loss[rows], sample, beyond=0.25)
     level = np.zeros(2000, int)
     plain, corrected = (expected_of(loss, level, [1, 0, 0], curve=one) for one in (None, curve))
     assert plain.size_factor == 1
-    assert corrected.size_factor == pytest.approx(1 - 0.1 * extrapolation(0.5, 5), abs=0.005)
+    assert corrected.size_factor == pytest.approx(1 - 0.1 * 0.25, abs=0.005)
     assert corrected.smape == pytest.approx(corrected.size_factor * loss.mean())
     width, before = (np.ptp(one.interval) for one in (corrected, plain))
     assert 0.9 * before < width < 1.05 * before
-    worse = CurveLoss(rows, loss[rows], loss[rows] * 0.9, 0.5)  # noise: more rows never make the score worse
+    worse = CurveLoss(rows, loss[rows], loss[rows] * 0.9, 0.25)  # noise: more rows never make the score worse
     assert expected_of(loss, level, [1, 0, 0], curve=worse).size_factor == 1
-
-
-@pytest.mark.parametrize("exponent", [0.35, 0.7, 1.0])
-def test_the_extrapolation_lies_within_what_power_laws_of_errors_give(exponent):
-    error = {size: size**-exponent for size in (0.4, 0.8, 1.0)}
-    exact = (error[0.8] - error[1.0]) / (error[0.4] - error[0.8])
-    assert extrapolation(0.5, 5) == pytest.approx(exact, abs=0.045)
-    assert extrapolation(0.5, 10) < extrapolation(0.5, 5) < 1
 
 
 @pytest.mark.parametrize("share", [0.5, 0.25])
 @pytest.mark.parametrize("remaining", [0.0, 12.0])
-def test_a_fall_towards_what_remains_is_extrapolated_exactly(share, remaining):
-    error = {size: remaining + 3 * size**-EXPONENT for size in (0.8 * share, 0.8, 1.0)}
+@pytest.mark.parametrize("exponent", [0.35, 0.7, 1.0])
+def test_a_fall_towards_what_remains_is_extrapolated_exactly(share, remaining, exponent):
+    error = {size: remaining + 3 * size**-exponent for size in (0.8 * share, 0.8, 1.0)}
     fall = error[0.8 * share] - error[0.8]
-    assert error[0.8] - extrapolation(share, 5) * fall == pytest.approx(error[1.0])
+    assert error[0.8] - extrapolation(share, 5, exponent) * fall == pytest.approx(error[1.0])
+
+
+def test_an_exponent_of_0_is_the_same_fall_with_each_doubling():
+    error = {size: 20 - 3 * np.log2(size) for size in (0.4, 0.8, 1.0)}
+    fall = error[0.4] - error[0.8]
+    assert error[0.8] - extrapolation(0.5, 5, 0.0) * fall == pytest.approx(error[1.0])
+    assert extrapolation(0.5, 5, 0.0) == pytest.approx(extrapolation(0.5, 5, 1e-6), abs=1e-5)
+    assert extrapolation(0.5, 10, 0.0) < extrapolation(0.5, 5, 0.7) < extrapolation(0.5, 5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("head", "exponent"),
+    [("ridge", 0.7), ("neighbours", 0.0), ("reranked-neighbours", 0.0), ("no-such", 0.7)],
+)
+def test_a_head_says_how_its_error_falls(head, exponent):
+    assert learning_exponent(head) == exponent
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_the_missing_fold_is_worth_what_it_is_to_each_head_by_its_weight(weight):
+    draws, n_rows = np.random.default_rng(0), 400
+    actual, sampled = draws.normal(3, 1, n_rows), np.arange(n_rows) % 2 == 0
+    off = draws.normal(0, 0.1, n_rows)
+    both = np.stack([actual + off] * 2, axis=1)  # heads that price alike
+    curve = CurveRows(
+        sampled,
+        ("neighbours", "ridge"),
+        np.stack([actual + 1.2 * off] * 2, axis=1)[sampled],
+        np.zeros(n_rows // 2, int),
+        share=0.5,
+        exponents=(0.0, 0.7),
+    )
+    blend = Blend(Mix("convex", "geometric", np.array([weight, 1 - weight])), NONE, {}, 0.0, 0.0)
+    rows = TrainingRows(
+        pa.array(map(str, range(n_rows))),
+        curve.heads,
+        both,
+        actual,
+        np.arange(n_rows) % 5,
+        np.arange(n_rows),
+        100,
+        curve=curve,
+    )
+    loss = smape_rows(actual, both[:, 0])
+    found = outlook(rows, Nested(both[:, 0], (blend,) * 5), loss, -5.0, 0.95)["test"]
+    beyond = weight * extrapolation(0.5, 5, 0.0) + (1 - weight) * extrapolation(0.5, 5, 0.7)
+    assert found["size_factor"] == pytest.approx(1 - 0.2 * beyond, abs=1e-3)
 
 
 def test_what_a_row_counts_decides_the_score():

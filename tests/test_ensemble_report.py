@@ -620,7 +620,7 @@ def test_of_fewer_hold_out_rows_than_test_rows_a_wider_interval_is_expected():
     loss, level = smape_rows(np.log(np.full(n, 10.0)), log_price), np.zeros(n, np.int64)
 
     def expected(n_new):
-        return expect(loss, level, [1.0, 0, 0], np.arange(n), None, 5, n_new, 0.95, weight)
+        return expect(loss, level, [1.0, 0, 0], np.arange(n), None, n_new, 0.95, weight)
 
     scores = {"expected": {"test": expected(10_000).to_json()}, "interval_level": 0.95}
     known = report_rows(rows, log_price, record={"scores": scores, "n_test": 10_000})

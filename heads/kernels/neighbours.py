@@ -77,6 +77,7 @@ class Neighbours(Head):
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
     side_by_side: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
+    learning_exponent: ClassVar[float] = 0.0  # the nearest of so many rows comes nearer, but ever more slowly
     decimals: ClassVar[int | None] = None  # that similarities are rounded to; None: they are not
     whitened_from: ClassVar[int] = (
         2049  # columns of vectors that are compared by whitened axes, see `Nearest`

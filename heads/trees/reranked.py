@@ -71,6 +71,7 @@ class RerankedNeighbours(Head):
     side_by_side: ClassVar[bool] = True
     code_version: ClassVar[int] = 6
     takes_weights: ClassVar[bool] = True
+    learning_exponent: ClassVar[float] = 0.0  # as of `neighbours`
 
     candidates: int = param(12, low=1, high=1000)  # nearest training rows whose prices are candidates
     n_inner_folds: int = param(5, low=2, high=100)  # inner folds for what additive prices rows at
