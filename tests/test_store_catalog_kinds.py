@@ -203,6 +203,8 @@ NUMBERS = [
     Kind("a unit of a trade", csv_of("mileage", ["18.9 kmpl", "20.0 kmpl"]), {"numeric:mileage": [18.9, 20.0]}),
     Kind("percentages", csv_of("fat", ["45%", "3.5 %"]), {"numeric:fat": [45.0, 3.5]}),
     Kind("thousands", csv_of("km", ["12,345", "1,234,567", "900"]), {"numeric:km": [12345.0, 1234567.0, 900.0]}),
+    Kind("thousands that go down to zero", csv_of("km", ["82,000 km", "164,820 km", "1,200 km", "320 km", "0 km", "5 km"]),
+         {"numeric:km": [82000.0, 164820.0, 1200.0, 320.0, 0.0, 5.0]}, notes=("'km' is read as numbers in 'km'",)),
     Kind("decimal commas", csv_of("size", ["4,5", "10,25", "7"]), {"numeric:size": [4.5, 10.25, 7.0]},
          notes=("written as 1.299,50",)),
     Kind("thousands by points, as the prices", german("x", ["1.234", "900", "12.500"]), {"numeric:x": [1234.0, 900.0, 12500.0]},

@@ -23,6 +23,7 @@ GROUP_MARKS = " \u00a0\u2009\u202f'\u2019"  # part thousands wherever they are w
 CORE = rf"(?:(?<![^\W\d_])[.,])?[0-9]+(?:[.,{GROUP_MARKS}][0-9]+)*"
 MOST_DIGITS = 400  # of one number; more is no number, and a float could not hold it
 _MUCH_NEARER = float(np.log(10))  # on a log scale
+_NEAR = 10  # times the largest number without a mark
 _POINT_OF_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _MARKED = re.compile(rf"[.,{GROUP_MARKS}]")
 
@@ -82,6 +83,7 @@ def find_convention(
     A number says which one holds when it has both marks (`1,299.00`), one mark twice (`1,299,000`), or one mark that
     does not stand before exactly three digits (`4,5`). Where no number does, a comma separates thousands and a point
     decimals, unless the other brings the numbers much nearer to those without a mark (`1.299` beside `499` and `899`).
+    Thousands may lie far from those: a column of `82,000` and `1,200` has `320` and `5` in it where it goes down to zero.
 
     Args:
         told: the mark before decimals in the prices of the same file, where those tell; it takes the place of the point.
@@ -116,7 +118,11 @@ def find_convention(
     if not usual:
         return Convention(expected, told is not None)
     gain = _distance(doubtful, as_decimal, usual) - _distance(doubtful, as_thousands, usual)
-    is_thousands = gain > (_MUCH_NEARER if as_decimal == expected else -_MUCH_NEARER)
+    is_thousands = (
+        gain > _MUCH_NEARER
+        if as_decimal == expected
+        else gain > -_MUCH_NEARER or _go_on(doubtful, as_thousands, usual)
+    )
     decimal = as_thousands if is_thousands else as_decimal
     return Convention(decimal, decimal == told or (is_sure and is_thousands))
 
@@ -150,6 +156,12 @@ def _decimal_mark(core: str) -> str:
     head, _, tail = core.partition(mark)
     is_group = len(tail) == 3 and 1 <= len(head) <= 3 and not head.startswith("0")
     return "?" if is_group else mark
+
+
+def _go_on(cores: list[str], decimal: Mark, usual: list[float]) -> bool:
+    """Whether numbers with a mark begin near where those without one end, as thousands and hundreds of a column do."""
+    values = [value for core in cores if (value := number_of(core, Convention(decimal)))]
+    return bool(values) and min(values) <= _NEAR * max(usual)
 
 
 def _distance(cores: list[str], decimal: Mark, usual: list[float]) -> float:
