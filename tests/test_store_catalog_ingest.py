@@ -99,6 +99,14 @@ def test_ids_are_of_their_file_so_that_train_and_test_may_have_the_same(workspac
     assert any("1 ids stand in both files" in note for note in report.notes)
 
 
+def test_row_numbers_are_no_ids_that_two_files_share(workspace, write):
+    train, test = write("a,5\nb,5\n", header="title,price"), write("x\ny\n", "test.csv", "title")
+    for columns in (ColumnConfig(text="title"), ColumnConfig(text="title", sample_id="row-number")):
+        report = ingest(workspace, train, test, columns=columns)
+        assert read_split(workspace, "test")["sample_id"].to_pylist() == [1, 2]
+        assert not [note for note in report.notes if "in both files" in note]
+
+
 def test_a_row_rejected_for_its_price_does_not_take_its_id(workspace, write):
     ingest(workspace, write("1,a,,zero\n1,b,,5\n"), columns=LENIENT)
     assert read_split(workspace, "train")["text"].to_pylist() == ["b"]

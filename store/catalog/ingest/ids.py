@@ -31,9 +31,8 @@ def read_ids(source: TableSource, columns: ColumnConfig, split: str, notes: list
     Raises:
         CatalogError: the column that the configuration names is missing, or a spreadsheet shortened its ids.
     """
-    is_test = split == "test"
-    option = "--test-id-column" if is_test else "--id-column"
-    name = (is_test and columns.test_id) or columns.sample_id
+    option = "--test-id-column" if split == "test" else "--id-column"
+    name = _id_column(columns, split)
     if name in source.columns:
         return _written_ids(source, name, option)
     if name == ROW_NUMBER:
@@ -48,9 +47,21 @@ def read_ids(source: TableSource, columns: ColumnConfig, split: str, notes: list
     return _row_numbers(source)
 
 
+def has_ids(source: TableSource, columns: ColumnConfig, split: str) -> bool:
+    """Whether a file has ids of its own, as a column or its index; else `read_ids` numbers its rows."""
+    name = _id_column(columns, split)
+    return name in source.columns or (
+        name != ROW_NUMBER and source.index is not None and _all_differ(source.index)
+    )
+
+
 def all_integers(ids: list[str | None]) -> bool:
     """True when every id is an integer of 64 bits and written in its one usual way, so that nothing is lost."""
     return all(id is None or (_INTEGER.fullmatch(id) and -_INT64 <= int(id) < _INT64) for id in ids)
+
+
+def _id_column(columns: ColumnConfig, split: str) -> str:
+    return (split == "test" and columns.test_id) or columns.sample_id
 
 
 def _written_ids(source: TableSource, name: str, option: str) -> list[str | None]:

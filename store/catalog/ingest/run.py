@@ -13,7 +13,7 @@ from store.catalog.images.blobs import FolderImport, import_content, import_fold
 from store.catalog.images.folder import list_folder
 from store.catalog.images.links import mend_links
 from store.catalog.ingest.given import given_columns
-from store.catalog.ingest.ids import all_integers, read_ids
+from store.catalog.ingest.ids import all_integers, has_ids, read_ids
 from store.catalog.ingest.inline import (
     LinkColumn,
     is_image_type,
@@ -172,7 +172,7 @@ def _read(
         check_rejected(rows[name], columns, differ[name])
         if source.n_unnamed:
             notes.append(f"{source.n_unnamed} columns of {source.path} without a name: left out")
-    if "test" in rows:
+    if "test" in rows and all(has_ids(source, columns, name) for name, source in sources.items()):
         notes.extend(_shared_ids(rows["train"], rows["test"]))
     notes.extend(_below_floor(rows["train"].price, price_floor))
     used = {columns.sample_id, columns.test_id, columns.image_link, columns.price, columns.weight, *texts}
