@@ -275,7 +275,10 @@ def _said(reading: ColumnReading, name: str, stray: list[tuple[int, str]], split
     if stray:
         what = "dates" if reading.kind == "date" else "numbers"
         if reading.measure is not None and is_measure(stray[0][1]):
-            what += f" in {reading.measure.unit or reading.measure.currency or 'that unit'!r}"
+            of = reading.measure.unit or reading.measure.currency
+            what += (
+                f" in {of!r}" if of else f" without a unit, written as {reading.measure.convention.example}"
+            )
         said.append(
             f"column {name!r} holds {len(stray)} values in {split} that are no {what} (first: {stray[0][1]!r:.60}): "
             "taken as missing"
