@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from contextlib import suppress
+from difflib import get_close_matches
 
 import numpy as np
 import pyarrow as pa
@@ -37,9 +38,12 @@ def read_ids(source: TableSource, columns: ColumnConfig, split: str, notes: list
         return _written_ids(source, name, option)
     if name == ROW_NUMBER:
         return _row_numbers(source)
-    likely = next((column for column in source.columns if _could_be_ids(source, column)), None)
-    if name != ColumnConfig().sample_id or likely is not None:
-        source.require(name, option, likely)
+    likely = [column for column in source.columns if _could_be_ids(source, column)]
+    is_named = name != ColumnConfig().sample_id
+    if is_named or likely:
+        among = {column.lower(): column for column in (source.columns if is_named else likely)}
+        near = [among[lowered] for lowered in get_close_matches(name.lower(), among, 1)]
+        source.require(name, option, next(iter([*near, *likely]), None))
     if source.index is not None and _all_differ(source.index):
         notes.append(f"{source.path} has no column of ids: those of its index are taken")
         return _as_ids(source.index, "index")

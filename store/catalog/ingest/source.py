@@ -55,7 +55,7 @@ class TableSource:
         """A column by name.
 
         Args:
-            likely: the column that is meant, where that is known better than by its name.
+            likely: the column that is meant, where the cells tell it; else it is the nearest by name.
 
         Raises:
             CatalogError: there is none; names the columns there are, the nearest and the option to set.
@@ -63,8 +63,9 @@ class TableSource:
         if name in self.columns:
             return self.columns[name]
         near = get_close_matches(name.lower(), [column.lower() for column in self.columns], 1)
-        meant = next((column for column in self.columns if near and column.lower() == near[0]), None)
-        meant = meant or likely
+        meant = likely or next(
+            (column for column in self.columns if near and column.lower() == near[0]), None
+        )
         if option.endswith("="):  # of a function
             hint = f"{option}{meant!r}" if meant else f"{option}..."
         else:
