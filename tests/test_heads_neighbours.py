@@ -122,6 +122,18 @@ def test_a_row_is_whitened_alike_whatever_rows_are_beside_it():
     )
 
 
+def test_of_rows_with_one_vector_the_first_are_found_whatever_rows_are_asked_together():
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(40, 48)).astype(np.float16)[rng.integers(0, 40, 900)]
+    matrix, others = Matrix("x", X, np.ones(900, bool)), -1 - np.arange(900)
+    index = Nearest(whitened=True, steady=True).fit(matrix, np.arange(900))
+    near = index.search(matrix, others, k=12)
+    for asked in (rng.permutation(900), np.arange(7)):
+        np.testing.assert_array_equal(index.search(matrix.rows(asked), others[asked], k=12), near[asked])
+    for row in range(0, 900, 90):
+        np.testing.assert_array_equal(near[row], np.flatnonzero((X[row] == X).all(axis=1))[:12])
+
+
 def test_rows_without_a_vector_are_neither_found_nor_looked_for():
     X = np.random.default_rng(2).normal(size=(50, 4)).astype(np.float32)
     valid = np.arange(50) % 2 == 0

@@ -38,10 +38,13 @@ class Nearest:
     Args:
         exact_below: rows from which an inverted-file index takes over from exhaustive search.
         whitened: whether vectors are compared by their principal axes, each divided by a power of its deviation.
+        steady: whether, of training rows that are equally near, those are found that come first; else whichever the index
+            comes upon, which depends on the rows that are asked about together.
     """
 
     exact_below: int = EXACT_BELOW
     whitened: bool = False
+    steady: bool = False
     centre_: np.ndarray = field(init=False, repr=False)  # (dim,)
     whitening_: np.ndarray | None = field(init=False, default=None, repr=False)  # (dim, n_axes) float32
     axes_: np.ndarray | None = field(init=False, default=None, repr=False)  # (n_axes, AXES) float32
@@ -70,8 +73,14 @@ class Nearest:
         import faiss
 
         self._unit = self.unit_rows(matrix)
-        self._position = np.flatnonzero(matrix.valid)
-        held = np.ascontiguousarray(self._searched(self._unit[matrix.valid]))
+        position = np.flatnonzero(matrix.valid)
+        first = entry = np.arange(len(position))
+        if self.steady:
+            first, entry = distinct_rows(self._unit[position])
+        self._first = position[first]
+        self._members = position[np.argsort(entry, kind="stable")]
+        self._n_members = np.bincount(entry, minlength=len(first))
+        held = np.ascontiguousarray(self._searched(self._unit[self._first]))
         dim = held.shape[1]
         if len(held) < self.exact_below:
             self._index: Any = faiss.IndexFlatIP(dim)
@@ -97,19 +106,41 @@ class Nearest:
         Returns:
             Positions in the training rows, nearest first, shape (n_rows, k); -1 where there are no more.
         """
-        unit = self._searched(self.unit_rows(matrix) if unit is None else unit)
+        unit = self.unit_rows(matrix) if unit is None else unit
         found = np.full((len(unit), k), -1, dtype=np.int64)
-        todo, asked = np.flatnonzero(matrix.valid), min(2 * k, len(self._position))
+        todo, asked = np.flatnonzero(matrix.valid), min(2 * k, len(self._members))
         while len(todo) and asked:
             short = []
             for start in range(0, len(todo), BLOCK_ROWS):
                 rows = todo[start : start + BLOCK_ROWS]
-                _, near = self._index.search(unit[rows], asked)
-                short.append(rows[self._keep(near, rows, group, k, found)])
+                short.append(rows[self._keep(self._near(unit[rows], asked), rows, group, k, found)])
             todo = np.concatenate(short)
-            if asked == len(self._position):
+            if asked == len(self._members):
                 break
-            asked = min(4 * asked, len(self._position))
+            asked = min(4 * asked, len(self._members))
+        return found
+
+    def _near(self, unit: np.ndarray, asked: int) -> np.ndarray:
+        """So many nearest training rows of each row, nearest first, shape (n_rows, asked); -1 where there are no more.
+
+        The index rounds the same cosine in one way for one row and in another for many, so that they are computed anew.
+        """
+        _, near = self._index.search(self._searched(unit), min(asked, len(self._first)))
+        if not self.steady:
+            return np.where(near >= 0, self._members[near], -1)
+        near = np.sort(near, axis=1)
+        cosine = np.where(near >= 0, self._products(unit, self._first[near]), -np.inf)
+        near = np.take_along_axis(near, np.argsort(-cosine, axis=1, kind="stable"), axis=1)
+        # Each place of the index stands for all training rows with that vector.
+        count = np.where(near >= 0, self._n_members[near], 0)
+        start = count.cumsum(axis=1) - count
+        count = np.clip(asked - start, 0, count)
+        row = np.repeat(np.arange(len(near)), count.sum(axis=1))
+        step = np.arange(len(row)) - np.repeat(count.ravel().cumsum() - count.ravel(), count.ravel())
+        found = np.full((len(near), asked), -1, dtype=np.int64)
+        of = np.repeat(near.ravel(), count.ravel())
+        member = (self._n_members.cumsum() - self._n_members)[of] + step
+        found[row, np.repeat(start.ravel(), count.ravel()) + step] = self._members[member]
         return found
 
     def unit_rows(self, matrix: Matrix) -> np.ndarray:
@@ -121,10 +152,9 @@ class Nearest:
         return unit if self.axes_ is None else row_products(unit, self.axes_)
 
     def _keep(
-        self, near: np.ndarray, rows: np.ndarray, group: np.ndarray, k: int, found: np.ndarray
+        self, position: np.ndarray, rows: np.ndarray, group: np.ndarray, k: int, found: np.ndarray
     ) -> np.ndarray:
         """Write what was found into `found`; True for a row that lacks some because of its own group."""
-        position = np.where(near >= 0, self._position[near], -1)
         own = (position >= 0) & (self.group_[position] == group[rows][:, None])
         allowed = (position >= 0) & ~own
         order = np.argsort(~allowed, axis=1, kind="stable")[:, :k]
@@ -140,17 +170,33 @@ class Nearest:
         Args:
             unit: what `unit_rows` makes of the rows, where that is known.
         """
+        unit = self.unit_rows(matrix) if unit is None else unit
+        known = self.valid_[candidates] & matrix.valid[:, None] & (candidates >= 0)
+        return np.where(known, self._products(unit, candidates), np.nan)
+
+    def _products(self, unit: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Cosine of each row with each of its candidates, the same bits whatever other rows and candidates there are."""
         import faiss
 
-        unit = self.unit_rows(matrix) if unit is None else unit
         ids = np.ascontiguousarray(candidates, np.int64)
         cosines = np.zeros(candidates.shape, np.float32)
         if unit.shape[1]:
             pointers = map(faiss.swig_ptr, (cosines, unit, self._unit, ids))
             products_by_position = faiss.fvec_inner_products_by_idx  # type: ignore[attr-defined]
             products_by_position(*pointers, unit.shape[1], *candidates.shape)
-        known = self.valid_[candidates] & matrix.valid[:, None] & (candidates >= 0)
-        return np.where(known, cosines, np.nan)
+        return cosines
+
+
+def distinct_rows(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rows that differ from all before them, (n_distinct,), and which of these each row is, (n_rows,)."""
+    if not X.shape[1]:
+        return np.arange(min(1, len(X))), np.zeros(len(X), np.int64)
+    whole = np.ascontiguousarray(X).view(np.dtype((np.void, X.shape[1] * X.itemsize))).ravel()
+    _, first, entry = np.unique(whole, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[entry.ravel()]
 
 
 def unit_rows(matrix: Matrix, centre: np.ndarray, whitening: np.ndarray | None = None) -> np.ndarray:

@@ -82,6 +82,7 @@ class Neighbours(Head):
     whitened_from: ClassVar[int] = (
         2049  # columns of vectors that are compared by whitened axes, see `Nearest`
     )
+    steady: ClassVar[bool] = False  # see `Nearest`
     n_respects: ClassVar[int] = 1  # in which item names are compared, see `NameSimilarities`
 
     candidates: int = param(32, low=1, high=10_000)  # nearest rows taken from each vector set
@@ -123,7 +124,7 @@ class Neighbours(Head):
         if rows.weight is not None:
             self.row_weight_ = rows.weight
         self.nearest_ = [
-            Nearest(self.exact_below, self._is_whitened(matrix)).fit(matrix, rows.group)
+            Nearest(self.exact_below, self._is_whitened(matrix), self.steady).fit(matrix, rows.group)
             for matrix in rows.matrices
         ]
         self.names_ = None

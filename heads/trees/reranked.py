@@ -38,6 +38,7 @@ class SteadyNeighbours(Neighbours):
 
     decimals: ClassVar[int | None] = 4
     whitened_from: ClassVar[int] = 1
+    steady: ClassVar[bool] = True
     n_respects: ClassVar[int] = len(RESPECTS)
 
 
@@ -69,7 +70,7 @@ class RerankedNeighbours(Head):
     texts: ClassVar[tuple[str, ...]] = ("full", "name")
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "lightgbm", "scikit-learn", "scipy")
     side_by_side: ClassVar[bool] = True
-    code_version: ClassVar[int] = 6
+    code_version: ClassVar[int] = 7
     takes_weights: ClassVar[bool] = True
     learning_exponent: ClassVar[float] = 0.0  # as of `neighbours`
 
