@@ -23,6 +23,7 @@ _BOUNDS = _BEFORE - {"", "+", "±"}
 _NORMALISED = frozenset(SPELLINGS.values())
 _MINUS = frozenset("-−–")
 _MOST_CHARACTERS = 60
+_LEAST_OF_WORD = 4  # letters of a unit that is a word with a plural, "km" and "gas" are none
 # Units that are the same thing in another size: unit -> (dimension, size of one).
 FAMILIES: dict[str, tuple[str, float]] = {
     **{unit: known for unit, known in UNITS.items() if known[0] != "count"},
@@ -110,7 +111,8 @@ def find_measures(cells: Sequence[str], told: Mark | None = None) -> tuple[Measu
     dimension = {
         unit for unit, (name, _) in FAMILIES.items() if name == main
     }  # test rows may have others of them
-    sizes = {unit: FAMILIES[unit][1] / one if unit in FAMILIES else 1.0 for unit in sorted(taken | dimension)}
+    known = taken | dimension | _numbers_of(usual)
+    sizes = {unit: FAMILIES[unit][1] / one if unit in FAMILIES else 1.0 for unit in sorted(known)}
     cores = (m.core for m in found.values() if m.unit in taken and m.number is None)
     currencies: Counter[str] = Counter()
     for cell, measure in found.items():
@@ -138,7 +140,16 @@ def is_bound(cell: str) -> bool:
 
 
 def _dimension(unit: str) -> str:
-    return FAMILIES[unit][0] if unit in FAMILIES else f"unit {unit}"
+    return FAMILIES[unit][0] if unit in FAMILIES else f"unit {min(_numbers_of(unit), default=unit)}"
+
+
+def _numbers_of(unit: str) -> set[str]:
+    """A unit made of words in the singular and in the plural: `1 bedroom` stands beside `2 bedrooms`."""
+    is_word = len(unit) >= _LEAST_OF_WORD and unit.replace(" ", "").isalpha()
+    if unit in FAMILIES or not is_word or unit.endswith("ss"):
+        return {unit} - {""}
+    one = unit.removesuffix("s")
+    return {one, f"{one}s"}
 
 
 def _measure_of(cell: str) -> _Measure | None:
