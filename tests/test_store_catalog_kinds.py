@@ -333,6 +333,8 @@ OTHERS = [
     Kind("links without an extension", csv_of("photo", [f"https://x/{i}" for i in range(60)]), notes=("'--image-column photo' names one that holds",)),
     Kind("lists in cells", csv_of("tags", ["['red', 'wool']", "['silk']", "['silk']"]), {"categorical:tags": ["['red', 'wool']", "['silk']", "['silk']"]},
          notes=("'tags' is read as categories; its cells are lists: '--text-column tags' joins",)),
+    Kind("a value in one row alone", csv_of("agent", ["", "Ann", "", ""]), {"categorical:agent": MISSING},
+         notes=("'agent' is left out: one row alone has a value (name it with --categorical to keep it)",)),
     Kind("links to pages", csv_of("page", [f"https://x/{i}" for i in range(60)]), notes=("'page' is left out: 60 distinct values in 60 rows are free",)),
     Kind("HTML", f'{HEAD}\n1,"<p>Fish &amp; <b>chips</b><br/>2 pieces</p>",5\n2,a < b & c,6\n',
          {"text": ["Fish & chips\n2 pieces", "a < b & c"], "name": ["Fish & chips", "a < b & c"]},

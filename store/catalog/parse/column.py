@@ -158,6 +158,8 @@ def _by_values(
     are_other = any(found is not None and found[1] > 0.5 for found in (dates, measures))
     if is_free and not are_other and share_words(present):
         return ColumnReading("text")
+    if n == 1:
+        return "one row alone has a value (name it with --categorical to keep it)"
     if is_free:
         return (
             f"{distinct} distinct values in {n} rows are free text, not categories "
