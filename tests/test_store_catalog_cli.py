@@ -33,6 +33,17 @@ def test_ingest_prints_rows_rejections_by_reason_and_what_it_wrote(tmp_path, tra
     assert "shelfprice.toml" in result.output
 
 
+def test_links_that_are_not_fetched_yet_are_counted_with_the_command_that_fetches_them(tmp_path):
+    path = tmp_path / "train.csv"
+    links = ["https://x.org/a.jpg", "", "no link", "['https://x.org/b.jpg', 'https://x.org/a.jpg']"]
+    rows = [f'{at},tea,"{link}",5\n' for at, link in enumerate(links)]
+    path.write_text("sample_id,catalog_content,image_link,price\n" + "".join(rows))
+    said = "2 rows have links to images that are not here yet: 'shelfprice catalog images -w "
+    assert said in run(tmp_path, "--train", str(path)).output
+    path.write_text("sample_id,catalog_content,image_link,price\n1,tea,,5\n")
+    assert "links to images" not in run(tmp_path, "--train", str(path)).output
+
+
 def test_ingesting_again_says_that_nothing_changed(tmp_path, train):
     run(tmp_path, "--train", train)
     assert "nothing changed: the catalogue was not rewritten" in run(tmp_path, "--train", train).output

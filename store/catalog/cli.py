@@ -208,6 +208,9 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
         lines.extend(f"  rejected: {n} row{'s' * (n > 1)}, {reason}" for reason, n in split.rejected.items())
         if split.rejected_differ is not None:
             lines.append(f"  {split.rejected_differ}")
+    if n_to_fetch := sum(split.n_to_fetch for split in report.splits.values()):
+        step = on_workspace("shelfprice catalog images", workspace.root)
+        lines.append(f"{n_to_fetch:,} rows have links to images that are not here yet: '{step}' fetches them")
     if any(split.rejected for split in report.splits.values()):
         lines.append(f"rejected rows, each with its line: {workspace.path('catalog/rejected.parquet')}")
     for kind, names in (("numeric", report.numeric), ("categorical", report.categorical)):

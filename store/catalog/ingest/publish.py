@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from store.catalog.download.addresses import read_link
 from store.catalog.download.rows import image_columns, known_references
 from store.catalog.images.links import FILE_PREFIX, known_links
 from store.catalog.ingest.digest import split_digest, split_metadata
@@ -37,6 +38,7 @@ class SplitReport:
     rejected_differ: str | None = None  # how these rows are unlike the others; None: too few to tell
     n_holdout: int = 0  # test rows whose price is known
     n_with_several: int = 0  # rows with several images
+    n_to_fetch: int = 0  # rows with links to images that were not fetched yet
 
 
 @dataclass
@@ -97,6 +99,7 @@ def publish_splits(workspace: Workspace, splits: list[Split]) -> tuple[dict[str,
             split.rejected_differ,
             _n_holdout(split),
             n_with_several(given[split.name]),
+            _n_to_fetch(split, given[split.name]),
         )
         for split in splits
     }
@@ -117,6 +120,15 @@ def _recorded_holdout(workspace: Workspace, split: str) -> int:
 
 def _n_holdout(split: Split) -> int:
     return 0 if split.holdout is None else int(np.isfinite(split.holdout).sum())
+
+
+def _n_to_fetch(split: Split, given: pa.Table) -> int:
+    lacks_image = given["image"].is_null().to_pylist()
+    return sum(
+        bool(read_link(link, take_all=False).urls)
+        for link, lacks in zip(split.link, lacks_image, strict=True)
+        if lacks and link is not None
+    )
 
 
 def _publish_holdout(workspace: Workspace, test: Split | None) -> None:
