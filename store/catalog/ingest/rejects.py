@@ -42,7 +42,7 @@ def check_rejected(rows: ValidatedRows, columns: ColumnConfig, differ: str | Non
     raise CatalogError(
         f"{n_rejected} of {n_rows} rows of {rows.source.path} can't be used, more than --max-rejected "
         f"{columns.max_rejected:g} allows: {reasons} (first: line {line}, {reason}){f'; {differ}' if differ else ''}: "
-        f"{help}correct the file, or pass --max-rejected {enough:g} to go on without them"
+        f"{help}correct the rows or take them out, or pass --max-rejected {enough:g} to go on without them"
     )
 
 
