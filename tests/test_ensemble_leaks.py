@@ -430,6 +430,17 @@ def test_without_vectors_columns_and_words_show_whether_prices_stand_in_their_ro
     assert (check["verdict"], "can't be seen" in check["words"]) == ("skipped", True)
 
 
+def test_a_category_that_tells_the_price_is_signal_where_vectors_tell_nothing(tmp_path):
+    workspace, (rows, X) = Workspace(tmp_path), sound_rows()
+    shelves = np.where(np.arange(40) % 2, np.arange(40), 79 - np.arange(40))  # cheap and dear ones in turn
+    for row, x in zip(rows, X, strict=True):
+        row["categorical:shelf"] = f"shelf {shelves[int(np.clip(5 * x[0] + 20, 0, 39))]:02}"
+    publish(workspace, rows, np.random.default_rng(1).normal(size=X.shape))
+    (check,) = run_audit(workspace, ["fake@name"], only=["signal"])["checks"]
+    assert check["verdict"] == "ok"
+    assert check["words"].startswith("Columns and words tell the price")
+
+
 def test_a_check_is_chosen_by_name(tmp_path):
     workspace, (rows, X) = Workspace(tmp_path), sound_rows()
     publish(workspace, rows, X)

@@ -1,6 +1,7 @@
 """Checks that features predict prices; where they don't, prices are probably assigned to the wrong rows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,30 +23,43 @@ N_WORD_COMPONENTS = 32
 
 
 def check_signal(workspace: Workspace, rows: TrainingEvidence, vectors: Sequence[str], seed: int) -> Check:
-    """Ridge on the cached vectors and fields against the median; without vectors trees on fields and words.
+    """Ridge on the cached vectors and fields against the median, then trees on columns and words.
+
+    Ridge reads categories as codes, whose order says nothing: where few rows have a text, trees may see more.
 
     Args:
         vectors: that heads learn from. Where none is there, fields and words may tell nothing although vectors would.
     """
     has_vectors = not rows.blocks.keys() <= {"fields"}
-    predicted = _by_vectors(rows, seed) if has_vectors else _by_fields_and_words(workspace, rows, seed)
+    if has_vectors:
+        told = _told(rows, _by_vectors(rows, seed), "ridge", "Features")
+        if told.verdict == "ok":
+            return told
+    by_columns = _told(rows, _by_fields_and_words(workspace, rows, seed), "trees", "Columns and words")
+    if by_columns.verdict == "ok":
+        return by_columns
+    if not has_vectors and vectors:
+        words = f"{by_columns.words}; no vectors of the training rows: what they tell can't be seen."
+        return replace(by_columns, verdict="skipped", words=words)
+    found = told if has_vectors else by_columns
+    words = (
+        f"{found.words}: prices may stand in other rows than their own, as after a shuffle or a wrong join"
+        f"{', or the vectors are of another catalogue' if has_vectors else ''}."
+    )
+    return replace(found, words=words)
+
+
+def _told(rows: TrainingEvidence, predicted: np.ndarray, by: str, features: str) -> Check:
+    """Whether log prices that were predicted out of fold, shape (n_rows,), are better than the median."""
     median_loss = smape_rows(rows.log_actual, fold_medians(rows.log_actual, rows.fold))
     loss = smape_rows(rows.log_actual, predicted)
     gain, error = gain_and_error(median_loss - loss, rows.group)
-    by, features = ("ridge", "Features") if has_vectors else ("trees", "Columns and words")
     figures = {"median_smape": float(median_loss.mean()), f"{by}_smape": float(loss.mean()), "gain": gain,
                "gain_error": error, "n_rows": len(loss)}  # fmt: skip
     scores = f"{by} {figures[f'{by}_smape']:.2f}, median {figures['median_smape']:.2f}, gain {gain:+.2f} ± {error:.2f}"
     if gain > SURE * error and gain > LEAST_GAIN * figures["median_smape"]:
         return Check("signal", "ok", f"{features} tell the price ({scores}).", figures)
-    if vectors and not has_vectors:
-        words = f"{features} tell nothing of the price ({scores}); no vectors of the training rows: what they tell can't be seen."
-        return Check("signal", "skipped", words, figures)
-    words = (
-        f"{features} tell nothing of the price ({scores}): prices may stand in other rows than their own, as after a "
-        f"shuffle or a wrong join{', or the vectors are of another catalogue' if has_vectors else ''}."
-    )
-    return Check("signal", "caution", words, figures)
+    return Check("signal", "caution", f"{features} tell nothing of the price ({scores})", figures)
 
 
 def _by_vectors(rows: TrainingEvidence, seed: int) -> np.ndarray:
