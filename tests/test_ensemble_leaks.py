@@ -369,6 +369,15 @@ def test_times_that_tell_nothing_flatter_no_score_however_much_a_model_gains_fro
     assert "Early and late rows may be mixed" in check["words"]
 
 
+def test_times_that_one_row_alone_has_end_no_audit(tmp_path):
+    workspace, (rows, X) = Workspace(tmp_path), sound_rows()
+    for at, row in enumerate(rows):
+        row["numeric:sold (age in days)"] = float(min(at, 6))
+    publish(workspace, rows, X)
+    (check,) = run_audit(workspace, ["fake@name"], only=["time"])["checks"]
+    assert check["verdict"] == "ok"
+
+
 @pytest.mark.parametrize(("is_later", "verdict"), [(True, "caution"), (False, "ok")])
 def test_dates_that_random_folds_flatter_are_named_with_the_option_that_looks_back(
     tmp_path, is_later, verdict

@@ -127,6 +127,8 @@ def _measured(rows: TrainingEvidence, time: np.ndarray, here: np.ndarray, seed: 
         back[block == k] = predicted(block < k, block == k)
         for part in (0, 1):
             wanted = (block == k) & (half == part)
+            if not wanted.any():  # few rows are of these times
+                continue
             others = np.flatnonzero(~np.isin(group, group[wanted]))
             inside = np.zeros(len(time), bool)
             inside[draws.permutation(others)[: (block < k).sum()]] = True
