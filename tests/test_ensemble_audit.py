@@ -131,6 +131,18 @@ def test_two_test_rows_are_too_few_to_say_that_they_look_like_training_rows(work
     assert "2 test rows are too few" in check.words
 
 
+def test_prices_of_two_levels_are_compared_with_the_best_single_price_and_not_with_their_median(workspace):
+    lay_out(workspace)
+    rows = read_evidence(workspace, ["fake@name"], 1000, 0)[0]
+    draws = np.random.default_rng(3)
+    level = np.where(draws.random(len(rows.fold)) < 0.48, 2.0, draws.uniform(4.5, 6.0, len(rows.fold)))
+    two = dataclasses.replace(rows, log_actual=level + draws.normal(0, 0.1, len(level)))
+    shuffled = check_shuffled_target(two, seed=0)
+    assert shuffled.verdict == "ok"
+    assert "best single price" in shuffled.words
+    assert check_ids_and_order(two, seed=0).verdict == "ok"
+
+
 def test_a_feature_that_knows_shuffled_prices_fails(workspace):
     lay_out(workspace)
     rows = read_evidence(workspace, [], 1000, 0)[0]

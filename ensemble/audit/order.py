@@ -8,7 +8,7 @@ import pyarrow as pa
 from ensemble.audit.check import Check
 from ensemble.audit.evidence import TrainingEvidence
 from ensemble.audit.forest import forest_values
-from ensemble.audit.shuffled import SURE, fold_medians
+from ensemble.audit.shuffled import SURE, without_features
 from ensemble.groups import gain_and_error
 from store.metric import smape_rows
 
@@ -32,7 +32,8 @@ def check_ids_and_order(rows: TrainingEvidence, seed: int) -> Check:
     for k in np.unique(rows.fold):
         here = rows.fold == k
         predicted[here] = forest_values(X, rows.log_actual, ~here, here, MIN_LEAF, seed)
-    median_loss = smape_rows(rows.log_actual, fold_medians(rows.log_actual, rows.fold))
+    guess, of = without_features(rows.log_actual, rows.fold)
+    median_loss = smape_rows(rows.log_actual, guess)
     loss = smape_rows(rows.log_actual, predicted)
     gain, error = gain_and_error(median_loss - loss, rows.group)
     figures = {
@@ -42,7 +43,7 @@ def check_ids_and_order(rows: TrainingEvidence, seed: int) -> Check:
         "gain_error": error,
         "n_rows": len(loss),
     }
-    scores = f"{figures['order_smape']:.2f} against the median's {figures['median_smape']:.2f}"
+    scores = f"{figures['order_smape']:.2f} against the {of}'s {figures['median_smape']:.2f}"
     if gain > SURE * error and gain > MATERIAL * figures["median_smape"]:
         return Check(
             "ids and order",

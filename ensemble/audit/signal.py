@@ -8,7 +8,7 @@ import numpy as np
 from ensemble.audit.check import Check
 from ensemble.audit.evidence import TrainingEvidence, compress
 from ensemble.audit.forest import MIN_LEAF, forest_values
-from ensemble.audit.shuffled import N_COMPONENTS, SURE, fold_medians, out_of_fold
+from ensemble.audit.shuffled import N_COMPONENTS, SURE, out_of_fold, without_features
 from ensemble.groups import gain_and_error
 from heads.features.fields import columns_read, field_table
 from heads.features.tfidf import token_pattern
@@ -51,12 +51,13 @@ def check_signal(workspace: Workspace, rows: TrainingEvidence, vectors: Sequence
 
 def _told(rows: TrainingEvidence, predicted: np.ndarray, by: str, features: str) -> Check:
     """Whether log prices that were predicted out of fold, shape (n_rows,), are better than the median."""
-    median_loss = smape_rows(rows.log_actual, fold_medians(rows.log_actual, rows.fold))
+    guess, of = without_features(rows.log_actual, rows.fold)
+    median_loss = smape_rows(rows.log_actual, guess)
     loss = smape_rows(rows.log_actual, predicted)
     gain, error = gain_and_error(median_loss - loss, rows.group)
     figures = {"median_smape": float(median_loss.mean()), f"{by}_smape": float(loss.mean()), "gain": gain,
                "gain_error": error, "n_rows": len(loss)}  # fmt: skip
-    scores = f"{by} {figures[f'{by}_smape']:.2f}, median {figures['median_smape']:.2f}, gain {gain:+.2f} ± {error:.2f}"
+    scores = f"{by} {figures[f'{by}_smape']:.2f}, {of} {figures['median_smape']:.2f}, gain {gain:+.2f} ± {error:.2f}"
     if gain > SURE * error and gain > LEAST_GAIN * figures["median_smape"]:
         return Check("signal", "ok", f"{features} tell the price ({scores}).", figures)
     return Check("signal", "caution", f"{features} tell nothing of the price ({scores})", figures)

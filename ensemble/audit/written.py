@@ -9,7 +9,7 @@ import numpy as np
 
 from ensemble.audit.check import Check
 from ensemble.audit.order import MATERIAL, id_features
-from ensemble.audit.shuffled import SURE, fold_medians, out_of_fold
+from ensemble.audit.shuffled import SURE, out_of_fold, without_features
 from ensemble.groups import gain_and_error
 from store.catalog.parse.written import CORE, GROUP_MARKS, Convention, number_of, plain_characters
 from store.catalog.read import extra_columns, read_split, split_path
@@ -78,12 +78,13 @@ def check_image_names(workspace: Workspace, seed: int, max_rows: int) -> Check:
     def make() -> ExtraTreesRegressor:
         return ExtraTreesRegressor(100, min_samples_leaf=10, random_state=seed)
 
-    median_loss = smape_rows(log_actual, fold_medians(log_actual, fold))
+    guess, of = without_features(log_actual, fold)
+    median_loss = smape_rows(log_actual, guess)
     loss = smape_rows(log_actual, out_of_fold(make, lambda inside: X, log_actual, fold))
     gain, error = gain_and_error(median_loss - loss, group)
     figures = {"median_smape": float(median_loss.mean()), "names_smape": float(loss.mean()), "gain": gain,
                "gain_error": error, "n_rows": len(here)}  # fmt: skip
-    scores = f"SMAPE {figures['names_smape']:.2f} against the median's {figures['median_smape']:.2f}"
+    scores = f"SMAPE {figures['names_smape']:.2f} against the {of}'s {figures['median_smape']:.2f}"
     if gain > SURE * error and gain > MATERIAL * figures["median_smape"]:
         words = (
             f"Names of image files tell prices ({scores}): they were given by price or in batches. Heads don't read them; "
