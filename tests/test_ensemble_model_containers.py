@@ -21,18 +21,21 @@ N_ROWS = 80
 
 
 def products(n_rows: int = N_ROWS, seed: int = 0) -> pd.DataFrame:
-    """Teas whose price is told by words, weight, and two categories that are no words."""
+    """Teas whose price is told by words, weight, and three categories that are no words."""
     rng = np.random.default_rng(seed)
     weight, organic = rng.choice([50, 100, 250, 500], n_rows), rng.random(n_rows) < 0.5
     grade = rng.choice([1.0, 2.0, 3.0], n_rows)
     kind = rng.choice(["green", "black", "mint"], n_rows)
+    rating, noise = rng.integers(10, 50, n_rows) / 10, rng.uniform(0.9, 1.1, n_rows)
+    season = rng.choice(3, n_rows)
     return pd.DataFrame(
         {
             "title": [f"{one} tea {g} g" for one, g in zip(kind, weight, strict=True)],
             "organic": organic,
             "grade": grade,
-            "rating": rng.integers(10, 50, n_rows) / 10,
-            "price": np.round(weight * 0.02 * (1 + organic) * grade * rng.uniform(0.9, 1.1, n_rows), 2),
+            "rating": rating,
+            "season": pd.to_datetime(["2024-01-01 00:00", "2024-05-01 12:30", "2024-09-01 00:00"])[season],
+            "price": np.round(weight * 0.02 * (1 + organic) * grade * (1 + season) * noise, 2),
         }
     )
 
@@ -41,7 +44,7 @@ def unfitted() -> PriceModel:
     return PriceModel(
         text="title",
         numeric=["rating"],
-        categorical=["organic", "grade"],
+        categorical=["organic", "grade", "season"],
         encoders=[],
         heads=["additive"],
     )

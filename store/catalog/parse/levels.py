@@ -6,7 +6,9 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-_WHOLE = re.compile(r"([+-]?\d+)\.0+")  # a whole number, as a column of floats becomes text
+# What text becomes of columns of floats that hold whole numbers, and of timestamps.
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
+_MOMENT = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[ T]00:00(?::00(?:\.0+)?)?|([ T]\d{2}:\d{2}:\d{2})\.0+)")
 
 
 def in_known_spelling(cells: pa.Array, known: Set[str | None]) -> pa.Array:
@@ -14,6 +16,8 @@ def in_known_spelling(cells: pa.Array, known: Set[str | None]) -> pa.Array:
 
     >>> in_known_spelling(pa.array(["True", "2.0", "red", None]), {"true", "2"}).to_pylist()
     ['true', '2', 'red', None]
+    >>> in_known_spelling(pa.array(["2024-05-01"]), {"2024-05-01 00:00:00.000000"}).to_pylist()
+    ['2024-05-01 00:00:00.000000']
 
     A level that is known stays as it is, and so does one that could be two of the known ones.
 
@@ -40,5 +44,7 @@ def _spellings(known: frozenset[str]) -> Mapping[str, str]:
 def _plain(level: str) -> str:
     if level.lower() in ("true", "false"):
         return level.lower()
-    whole = _WHOLE.fullmatch(level)
-    return whole[1] if whole else level
+    if whole := _WHOLE.fullmatch(level):
+        return whole[1]
+    moment = _MOMENT.fullmatch(level)
+    return moment[1] + (moment[2] or "") if moment else level
