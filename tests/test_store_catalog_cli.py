@@ -38,10 +38,13 @@ def test_links_that_are_not_fetched_yet_are_counted_with_the_command_that_fetche
     links = ["https://x.org/a.jpg", "", "no link", "['https://x.org/b.jpg', 'https://x.org/a.jpg']"]
     rows = [f'{at},tea,"{link}",5\n' for at, link in enumerate(links)]
     path.write_text("sample_id,catalog_content,image_link,price\n" + "".join(rows))
-    said = "2 rows have links to images that are not here yet: 'shelfprice catalog images -w "
-    assert said in run(tmp_path, "--train", str(path)).output
+    said = run(tmp_path, "--train", str(path)).output
+    assert "2 rows have links to images that are not here yet: 'shelfprice catalog images' fetches" in said
+    assert "next: shelfprice catalog images -w " in said
     path.write_text("sample_id,catalog_content,image_link,price\n1,tea,,5\n")
-    assert "links to images" not in run(tmp_path, "--train", str(path)).output
+    said = run(tmp_path, "--train", str(path)).output
+    assert "links to images" not in said
+    assert "next: shelfprice embed run -w " in said
 
 
 def test_ingesting_again_says_that_nothing_changed(tmp_path, train):

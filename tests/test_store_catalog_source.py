@@ -178,3 +178,6 @@ def test_a_missing_column_is_named_with_the_nearest_one_and_the_option(tmp_path)
         source.require("sample_id", "--id-column")
     with pytest.raises(CatalogError, match=r"'--price-column NAME'"):
         source.require("price", "--price-column")
+    wide = read_source(write(tmp_path, ",".join(f"c{at}" for at in range(75)) + "\n" + "1," * 74 + "1\n"))
+    with pytest.raises(CatalogError, match=r"'c19' and 55 more: name the right one"):
+        wide.require("price", "--price-column")

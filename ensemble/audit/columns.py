@@ -51,7 +51,9 @@ def check_columns(workspace: Workspace, seed: int, max_rows: int) -> Check:
         )
     fails = any(kind in ("price", "mean price") for kind, _, _ in said)
     words = " ".join(words for _, _, words in said)
-    advice = "Leave such a column out of the file that is ingested, or compute it from training rows inside each fold."
+    advice = (
+        "Ingest without such a column (--leave-out NAME), or compute it from training rows inside each fold."
+    )
     return Check("columns", "fail" if fails else "caution", f"{words} {advice}", figures)
 
 

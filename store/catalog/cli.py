@@ -193,7 +193,12 @@ def ingest(
         return
     for line in _summary(report, workspace):
         say(line)
-    say(f"next: {on_workspace('shelfprice embed run', workspace.root)}")
+    following = "catalog images" if _n_to_fetch(report) else "embed run"
+    say(f"next: {on_workspace(f'shelfprice {following}', workspace.root)}")
+
+
+def _n_to_fetch(report: "IngestReport") -> int:
+    return sum(split.n_to_fetch for split in report.splits.values())
 
 
 def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
@@ -208,9 +213,10 @@ def _summary(report: "IngestReport", workspace: Workspace) -> list[str]:
         lines.extend(f"  rejected: {n} row{'s' * (n > 1)}, {reason}" for reason, n in split.rejected.items())
         if split.rejected_differ is not None:
             lines.append(f"  {split.rejected_differ}")
-    if n_to_fetch := sum(split.n_to_fetch for split in report.splits.values()):
-        step = on_workspace("shelfprice catalog images", workspace.root)
-        lines.append(f"{n_to_fetch:,} rows have links to images that are not here yet: '{step}' fetches them")
+    if n_to_fetch := _n_to_fetch(report):
+        lines.append(
+            f"{n_to_fetch:,} rows have links to images that are not here yet: 'shelfprice catalog images' fetches them"
+        )
     if any(split.rejected for split in report.splits.values()):
         lines.append(f"rejected rows, each with its line: {workspace.path('catalog/rejected.parquet')}")
     for kind, names in (("numeric", report.numeric), ("categorical", report.categorical)):

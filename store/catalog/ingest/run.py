@@ -171,7 +171,8 @@ def _read(
         differ[name] = how_rejected_differ(rows[name], columns)
         check_rejected(rows[name], columns, differ[name])
         if source.n_unnamed:
-            notes.append(f"{source.n_unnamed} columns of {source.path} without a name: left out")
+            one_or_more = "1 column" if source.n_unnamed == 1 else f"{source.n_unnamed} columns"
+            notes.append(f"{one_or_more} of {source.path} without a name: left out")
     if "test" in rows and all(has_ids(source, columns, name) for name, source in sources.items()):
         notes.extend(_shared_ids(rows["train"], rows["test"]))
     notes.extend(_below_floor(rows["train"].price, price_floor))

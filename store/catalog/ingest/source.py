@@ -26,6 +26,7 @@ from store.catalog.ingest.layout import DELIMITERS, PIPE, find_layout
 from store.errors import CatalogError
 
 CHUNK_ROWS = 8192
+_MOST_LISTED = 20  # columns in a message
 MOST_FIELD_CHARACTERS = 10_000_000  # one field; longer is a quote that never closes
 _SNIFFED_BYTES = 65536
 _MAY_PART = re.compile(r"\w\s*[,;\t|~:^#]\s*\w")  # between names of a header
@@ -71,7 +72,7 @@ class TableSource:
         else:
             hint = f"{option} {shlex.quote(meant)}" if meant else f"{option} NAME"
         raise CatalogError(
-            f"{self.path} has no column {name!r}, its columns are {', '.join(map(repr, self.columns))}: "
+            f"{self.path} has no column {name!r}, its columns are {_listed(self.columns)}: "
             + (self._not_parted(name) or f"name the right one with {hint!r}")
         )
 
@@ -317,6 +318,13 @@ def _not_utf8(path: str) -> CatalogError:
             line += block.count(b"\n")
             offset += len(block)
     return CatalogError(f"{path} is not UTF-8: its last character is cut off at byte {offset} (line {line})")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names of columns for a message."""
+    quoted = [repr(name) for name in names]
+    more = len(quoted) - _MOST_LISTED
+    return ", ".join(quoted[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse_duplicates(path: str, names: list[str]) -> None:
