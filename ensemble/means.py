@@ -12,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from ensemble.medians import weighted_median
+
 MeanName = Literal["arithmetic", "geometric", "harmonic", "median"]
 LOG_RATIO_LIMIT = 300.0  # beyond it a row scores 200 to the last bit, and exp stays finite
 
@@ -20,14 +22,14 @@ def combine(mean: MeanName, log_prices: np.ndarray, weights: np.ndarray) -> np.n
     """The mean's log price per row, shape (n_rows,).
 
     Args:
-        mean: which mean; `median` reads no weights beyond which of them are positive.
+        mean: which mean; `median` is the weighted one, see `ensemble.medians`.
         log_prices: shape (n_rows, n_heads).
         weights: shape (n_heads,), >= 0, sum 1.
     """
+    if mean == "median":
+        return weighted_median(log_prices, weights)
     used = weights > 0
     chosen = log_prices[:, used]
-    if mean == "median":
-        return np.median(chosen, axis=1)
     if mean == "geometric":
         return chosen @ weights[used]
     sign = 1.0 if mean == "arithmetic" else -1.0

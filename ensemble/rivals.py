@@ -2,16 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from ensemble.means import ABSOLUTE_LOG, CURVES, MeanName, combine
+from ensemble.medians import Medians
 from ensemble.simplex import TOLERANCE, best_counts
 from ensemble.surface import Surface
 
 Method = Literal[
-    "grid-arithmetic", "grid-geometric", "grid-harmonic", "median", "greedy", "convex", "average"
+    "grid-arithmetic",
+    "grid-geometric",
+    "grid-harmonic",
+    "median",
+    "weighted-median",
+    "greedy",
+    "convex",
+    "average",
 ]
 METHODS: tuple[Method, ...] = (
     "grid-geometric",
@@ -20,6 +29,7 @@ METHODS: tuple[Method, ...] = (
     "greedy",
     "convex",
     "median",
+    "weighted-median",
 )
 GREEDY_ROUNDS = 50
 
@@ -59,6 +69,10 @@ class Rivals:
             self._fits[key] = self._fit(method, key[1])
         return self._fits[key]
 
+    @cached_property
+    def _medians(self) -> Medians:
+        return Medians(self.log_prices, self.log_actual, self.part)
+
     def best_head_smape(self, parts: Sequence[int]) -> float:
         """SMAPE of the best single head on the rows of `parts`."""
         return float(self._surface("geometric").evaluate(np.eye(self.n_heads), parts)[0].min())
@@ -69,6 +83,8 @@ class Rivals:
             return Mix(method, "geometric", equal)
         if method == "median":
             return Mix(method, "median", equal)
+        if method == "weighted-median":
+            return Mix(method, "median", self._medians.best(parts))
         if method == "greedy":
             return Mix(method, "geometric", self._greedy(parts))
         if method == "convex":

@@ -7,7 +7,7 @@ from store.config import Config
 from store.workspace import Workspace
 
 RERANKED = "reranked-neighbours"
-FEW = ("gaussian-process", "neighbours", RERANKED)  # of a table of columns
+FEW = ("gaussian-process", "neighbours", "lightgbm", RERANKED)  # of a table of columns
 SEVERAL = ("additive", "neighbours", "boosted", RERANKED)  # of one with more rows than the first learns from
 TEXTS = ("additive", "kernel-ridge", "neighbours", RERANKED)  # without further columns
 SEVERAL_TEXTS = ("additive", "neighbours", RERANKED)
