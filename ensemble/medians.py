@@ -44,12 +44,14 @@ def majorities(n_heads: int) -> np.ndarray:
     Two weights are of the same median where the same sets of heads have more than half of the weight.
 
     Returns:
-        Shape (n_medians, n_heads), rows of sum 1; those of equal heads first.
+        Shape (n_medians, n_heads), rows of sum 1; those of few heads first, a head that changes no majority has none.
     """
     places = UNITS + n_heads - 1  # of the units, with a bar between one head's and the next one's
     bars = [(-1, *between, places) for between in combinations(range(places), n_heads - 1)]
     units = np.diff(bars, axis=1) - 1
-    units = units[np.argsort(units.max(axis=1), kind="stable")]
+    units = units[
+        np.lexsort([units.max(axis=1), (units > 0).sum(axis=1)])
+    ]  # heads without a say have no weight
     sets = (np.arange(2**n_heads)[:, None] >> np.arange(n_heads)) & 1
     wins = np.packbits(units @ sets.T > UNITS / 2, axis=1)
     first = np.unique(wins, axis=0, return_index=True)[1]
