@@ -266,7 +266,7 @@ def test_further_columns_are_typed_by_their_values_and_kept_with_a_prefix(worksp
     told = "\n".join(report.notes)
     assert "'note' is left out: 3 distinct values in 3 rows are free text" in told
     assert "'empty' is left out: it is empty" in told
-    assert "1 columns" in told
+    assert "1 column of" in told
 
 
 def test_types_are_those_of_train_and_a_wrong_value_in_test_is_missing_and_told(workspace, write):
