@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ensemble.medians import weighted_median
+from ensemble.medians import median_of_heads
 
 MeanName = Literal["arithmetic", "geometric", "harmonic", "median"]
 LOG_RATIO_LIMIT = 300.0  # beyond it a row scores 200 to the last bit, and exp stays finite
@@ -27,7 +27,7 @@ def combine(mean: MeanName, log_prices: np.ndarray, weights: np.ndarray) -> np.n
         weights: shape (n_heads,), >= 0, sum 1.
     """
     if mean == "median":
-        return weighted_median(log_prices, weights)
+        return median_of_heads(log_prices, weights)
     used = weights > 0
     chosen = log_prices[:, used]
     if mean == "geometric":

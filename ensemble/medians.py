@@ -18,7 +18,7 @@ UNITS = 9
 MOST_HEADS = 6  # of more, the best ones are weighed
 
 
-def weighted_median(log_prices: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def median_of_heads(log_prices: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The price of each row below which half of the weight lies, shape (n_rows,); between two heads, their middle.
 
     Args:
@@ -49,9 +49,8 @@ def majorities(n_heads: int) -> np.ndarray:
     places = UNITS + n_heads - 1  # of the units, with a bar between one head's and the next one's
     bars = [(-1, *between, places) for between in combinations(range(places), n_heads - 1)]
     units = np.diff(bars, axis=1) - 1
-    units = units[
-        np.lexsort([units.max(axis=1), (units > 0).sum(axis=1)])
-    ]  # heads without a say have no weight
+    # Fewest heads first, so that one without a say has no weight.
+    units = units[np.lexsort([units.max(axis=1), (units > 0).sum(axis=1)])]
     sets = (np.arange(2**n_heads)[:, None] >> np.arange(n_heads)) & 1
     wins = np.packbits(units @ sets.T > UNITS / 2, axis=1)
     first = np.unique(wins, axis=0, return_index=True)[1]

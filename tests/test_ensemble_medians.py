@@ -7,7 +7,7 @@ import pytest
 
 from ensemble.honest import Maker
 from ensemble.means import combine
-from ensemble.medians import MOST_HEADS, UNITS, Medians, majorities, weighted_median
+from ensemble.medians import MOST_HEADS, UNITS, Medians, majorities, median_of_heads
 from ensemble.rivals import Rivals
 from store.metric import smape_log, smape_rows
 
@@ -25,7 +25,7 @@ def prices(seed=0, n_rows=300, n_heads=4):
 def test_equal_weights_are_the_median(n_heads):
     log_prices = np.random.default_rng(n_heads).normal(size=(200, n_heads)).round(1)  # with ties
     equal = np.full(n_heads, 1 / n_heads)
-    np.testing.assert_array_equal(weighted_median(log_prices, equal), np.median(log_prices, axis=1))
+    np.testing.assert_array_equal(median_of_heads(log_prices, equal), np.median(log_prices, axis=1))
     np.testing.assert_array_equal(combine("median", log_prices, equal), np.median(log_prices, axis=1))
 
 
@@ -33,11 +33,11 @@ def test_whole_weights_are_that_many_equal_prices():
     log_prices, _ = prices()
     units = np.array([3, 0, 2, 4])
     repeated = np.repeat(log_prices, units, axis=1)
-    np.testing.assert_array_equal(weighted_median(log_prices, units / 9), np.median(repeated, axis=1))
+    np.testing.assert_array_equal(median_of_heads(log_prices, units / 9), np.median(repeated, axis=1))
 
 
 @pytest.mark.parametrize(("n_heads", "n_medians"), [(1, 1), (2, 2), (3, 4), (4, 12), (5, 81)])
-def test_there_are_as_many_weighted_medians_as_majorities_of_so_many_voters(n_heads, n_medians):
+def test_there_are_as_many_median_of_headss_as_majorities_of_so_many_voters(n_heads, n_medians):
     found = majorities(n_heads)
     assert found.shape == (n_medians, n_heads)
     np.testing.assert_allclose(found.sum(axis=1), 1)
@@ -55,10 +55,10 @@ def test_no_weights_have_a_better_median_than_the_best_that_is_found(n_heads):
     part = np.arange(len(actual)) % 3
     found = Medians(log_prices, actual, part).best([0, 2])
     here = part != 1
-    score = smape_log(actual[here], weighted_median(log_prices[here], found))
+    score = smape_log(actual[here], median_of_heads(log_prices[here], found))
     draws = np.random.default_rng(0)
     for weights in draws.dirichlet(np.ones(n_heads), 300):
-        assert score <= smape_log(actual[here], weighted_median(log_prices[here], weights)) + 1e-9
+        assert score <= smape_log(actual[here], median_of_heads(log_prices[here], weights)) + 1e-9
 
 
 def test_of_many_heads_the_best_ones_are_weighed():
@@ -80,7 +80,7 @@ def test_prices_of_other_parts_do_not_change_the_weights():
     )
 
 
-def test_heads_that_are_often_exactly_right_are_blended_by_a_weighted_median():
+def test_heads_that_are_often_exactly_right_are_blended_by_a_median_of_heads():
     log_prices, actual = prices(n_rows=1500)
     maker = Maker(log_prices, actual, np.arange(1500) % 5, np.arange(1500))
     blend = maker.final()
